@@ -1,0 +1,37 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "unroll/core/config.hpp"
+
+namespace unroll {
+
+/// A wrong size, shape, option or file. The message names the function, the argument and both values.
+class error : public std::invalid_argument {
+ public:
+  using std::invalid_argument::invalid_argument;
+};
+
+/// Throws "function: argument: message".
+[[noreturn]] inline void fail(std::string_view function, std::string_view argument,
+                              std::string_view message) {
+  std::string text(function);
+  text.append(": ").append(argument).append(": ").append(message);
+  throw error(text);
+}
+
+/// Throws "function: argument has size `got`, expected `expected`" unless the two are equal.
+inline void check_size(std::string_view function, std::string_view argument, index_t got, index_t expected) {
+  if (got != expected)
+    fail(function, argument, "has size " + std::to_string(got) + ", expected " + std::to_string(expected));
+}
+
+/// Throws "function: argument is `got`, must be at least `least`" unless got >= least.
+inline void check_at_least(std::string_view function, std::string_view argument, index_t got, index_t least) {
+  if (got < least)
+    fail(function, argument, "is " + std::to_string(got) + ", must be at least " + std::to_string(least));
+}
+
+}  // namespace unroll

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <concepts>
+#include <span>
+
+#include "unroll/system/edge.hpp"
+
+namespace unroll {
+
+/// F : (theta, s, x) -> (s', loss). Enough for evolution strategies and finite differences.
+///   using scalar = float or double;  using input = anything copyable, passed through and never looked into
+///   dims size() const
+///   void step(const input& x, const edge<scalar>& e) const     writes e.next, e.tape and *e.loss
+/// Optional members:
+///   void start(state<scalar> s) const          the state before the first step, where it is not zero
+///   bool finite(const input& x) const          false when x holds NaN or infinity; throws when it is invalid
+template <class F>
+concept recurrent = std::copyable<F> &&
+    requires(const F& f, const typename F::input& x, const edge<typename F::scalar>& e) {
+  requires std::floating_point<typename F::scalar>;
+  requires std::copyable<typename F::input>;
+  { f.size() } -> std::same_as<dims>;
+  { f.step(x, e) } -> std::same_as<void>;
+};
+
+/// void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss,
+///          dstate<T> ds, dparams<T> dtheta) const
+/// ADDS dnext . ds'/ds + dloss . dloss/ds to `ds` and likewise to `dtheta`. Any of dnext (meaning zero), ds
+/// and dtheta (meaning not wanted) may be empty.
+template <class F>
+concept has_vjp = recurrent<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             typename F::scalar one, dstate<const typename F::scalar> dnext, dstate<typename F::scalar> ds,
+             dparams<typename F::scalar> dtheta) {
+  { f.vjp(x, e, dnext, one, ds, dtheta) } -> std::same_as<void>;
+};
+
+/// void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
+///          state_t<T> dnext, T* dloss) const
+/// WRITES the directional derivatives of s' and of the loss. Empty dtheta or ds mean zero; dloss may be null.
+template <class F>
+concept has_jvp = recurrent<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             params_t<const typename F::scalar> dtheta, state_t<const typename F::scalar> ds,
+             state_t<typename F::scalar> dnext, typename F::scalar* dloss) {
+  { f.jvp(x, e, dtheta, ds, dnext, dloss) } -> std::same_as<void>;
+};
+
+/// Whole windows at once, so that the input projection and the parameter gradient of a window are one matrix
+/// product each. Must agree with the same number of step and vjp calls up to rounding.
+///   index_t window_scratch(index_t steps) const
+///   void forward(std::span<const input> xs, const window<T>& w) const
+///   void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+///                 dparams<T> dtheta) const
+/// ds enters as the cotangent of the last state and leaves as that of the first; dtheta is ADDED to.
+template <class F>
+concept has_window = has_vjp<F> &&
+    requires(const F& f, std::span<const typename F::input> xs, const window<typename F::scalar>& w,
+             const injection<typename F::scalar>& in, dstate<typename F::scalar> ds,
+             dparams<typename F::scalar> dtheta, index_t steps) {
+  { f.window_scratch(steps) } -> std::same_as<index_t>;
+  f.forward(xs, w);
+  f.backward(xs, w, in, ds, dtheta);
+};
+
+/// Dense Jacobians of one step, lane by lane (n = state / lanes), for RTRL.
+///   void jacobian(x, e, view<T> J) const            WRITES ds'/ds: lanes blocks of n x n, column-major
+///   void immediate(x, e, view<T> M, index_t p0, index_t p1) const
+///       ADDS columns [p0, p1) of ds'/dtheta at fixed s to M: lanes blocks of n x params, column-major
+template <class F>
+concept has_jacobian = recurrent<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             view<typename F::scalar> m, index_t p) {
+  f.jacobian(x, e, m);
+  f.immediate(x, e, m, p, p);
+};
+
+/// void row_norms(x, e, view<T> out) const     WRITES the euclidean norm of each row of ds'/dtheta at fixed s
+/// (one row per state entry, the row of lane l taken over lane l alone), for NoBackTrack.
+template <class F>
+concept has_row_norms = recurrent<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             view<typename F::scalar> out) {
+  f.row_norms(x, e, out);
+};
+
+/// void lane_vjp(x, e, dstate<const T> dnext, view<T> dtheta) const
+/// ADDS dnext . ds'/dtheta of each lane apart to `dtheta`, lanes x params, for estimators with per-lane
+/// noise.
+template <class F>
+concept has_lane_vjp = has_vjp<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             dstate<const typename F::scalar> dnext, view<typename F::scalar> dtheta) {
+  f.lane_vjp(x, e, dnext, dtheta);
+};
+
+/// The optional members above, for systems that learn only at run time whether they have them (any_system):
+/// such a system also offers `bool supports(hook) const`.
+enum class hook { vjp, jvp, window, jacobian, row_norms, lane_vjp };
+
+/// Whether the optional member can be called; `declared` is the concept, e.g. has_jacobian<F>.
+template <bool declared, class F>
+bool supports(const F& f, hook h) {
+  if constexpr (declared && requires { f.supports(h); })
+    return f.supports(h);
+  else
+    return declared;
+}
+
+/// Writes the state in front of the first step: the system's start(), or zero.
+template <class F>
+void start_state(const F& f, state<typename F::scalar> s) {
+  for (auto& v : s) v = 0;
+  if constexpr (requires { f.start(s); }) f.start(s);
+}
+
+/// Whether the input can be used: the system's own finite(), or true.
+template <class F>
+bool finite_input(const F& f, const typename F::input& x) {
+  if constexpr (requires {
+                  { f.finite(x) } -> std::convertible_to<bool>;
+                })
+    return f.finite(x);
+  else
+    return true;
+}
+
+}  // namespace unroll

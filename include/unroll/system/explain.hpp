@@ -1,0 +1,46 @@
+#pragma once
+
+#include "unroll/system/concepts.hpp"
+
+namespace unroll {
+
+// The first line of every estimator: a wrong system stops here, with the signature to write as the message.
+
+template <class F>
+constexpr bool require_recurrent() {
+  static_assert(
+      requires { typename F::scalar; } && requires { typename F::input; },
+      "a system needs member types `scalar` (float or double) and `input` (copyable)");
+  static_assert(std::copyable<F>, "a system must be copyable: every estimator owns a copy");
+  static_assert(
+      requires(const F& f) {
+        { f.size() } -> std::same_as<dims>;
+      },
+      "a system needs: unroll::dims size() const");
+  static_assert(
+      requires(const F& f, const typename F::input& x, const edge<typename F::scalar>& e) { f.step(x, e); },
+      "a system needs: void step(const input& x, const unroll::edge<scalar>& e) const");
+  return recurrent<F>;
+}
+
+template <class F>
+constexpr bool require_vjp() {
+  constexpr bool base = require_recurrent<F>();
+  static_assert(has_vjp<F>,
+                "this estimator needs: void vjp(const input& x, const unroll::const_edge<scalar>& e, "
+                "unroll::dstate<const scalar> dnext, scalar dloss, unroll::dstate<scalar> ds, "
+                "unroll::dparams<scalar> dtheta) const   (it ADDS to ds and dtheta)");
+  return base && has_vjp<F>;
+}
+
+template <class F>
+constexpr bool require_jvp() {
+  constexpr bool base = require_recurrent<F>();
+  static_assert(has_jvp<F>,
+                "this estimator needs: void jvp(const input& x, const unroll::const_edge<scalar>& e, "
+                "unroll::params_t<const scalar> dtheta, unroll::state_t<const scalar> ds, "
+                "unroll::state_t<scalar> dnext, scalar* dloss) const   (it WRITES dnext and *dloss)");
+  return base && has_jvp<F>;
+}
+
+}  // namespace unroll
