@@ -1,6 +1,9 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
 
 #include "unroll/core/view.hpp"
 
@@ -112,6 +115,49 @@ void tanh(const T* x, T* y, index_t n) {
 template <class T>
 void logistic(const T* x, T* y, index_t n) {
   map(y, n) = map(x, n).logistic();
+}
+/// y = exp(x), elementwise; y may be x.
+template <class T>
+void exp(const T* x, T* y, index_t n) {
+  map(y, n) = map(x, n).exp();
+}
+
+/// Writes p = softmax(logits) and returns -log p[label] in nats, 0 for a negative label; p may be logits.
+/// Stable: exact up to rounding for logits of any finite size.
+template <class T>
+T softmax_cross_entropy(const T* logits, index_t n, index_t label, T* p) {
+  const T largest = map(logits, n).maxCoeff();
+  const T shifted = label < 0 ? T(0) : logits[label] - largest;
+  map(p, n) = (map(logits, n) - largest).exp();
+  const T sum = map(p, n).sum();
+  map(p, n) *= 1 / sum;
+  return label < 0 ? T(0) : std::log(sum) - shifted;
+}
+
+/// b = a'; the two must not overlap.
+template <class T>
+void transpose(std::type_identity_t<matrix<const T>> a, matrix<T> b) {
+  constexpr index_t tile = 16;  // 16 x 16 elements of both sides stay in the first-level cache
+  for (index_t i0 = 0; i0 < a.rows; i0 += tile)
+    for (index_t j0 = 0; j0 < a.cols; j0 += tile)
+      for (index_t i = i0; i < std::min(i0 + tile, a.rows); ++i)
+        for (index_t j = j0; j < std::min(j0 + tile, a.cols); ++j)
+          b.data[j + i * b.stride] = a.data[i + j * a.stride];
+}
+/// y += the sum of the columns of a: the gradient of a bias.
+template <class T>
+void sum_columns(std::type_identity_t<matrix<const T>> a, T* y) {
+  for (index_t j = 0; j < a.cols; ++j) map(y, a.rows) += map(a.data + j * a.stride, a.rows);
+}
+/// Adds b to every column of a.
+template <class T>
+void add_columns(const std::type_identity_t<T>* b, matrix<T> a) {
+  for (index_t j = 0; j < a.cols; ++j) map(a.data + j * a.stride, a.rows) += map(b, a.rows);
+}
+/// Sets every column of a to b.
+template <class T>
+void set_columns(const std::type_identity_t<T>* b, matrix<T> a) {
+  for (index_t j = 0; j < a.cols; ++j) std::copy_n(b, a.rows, a.data + j * a.stride);
 }
 
 }  // namespace linalg
