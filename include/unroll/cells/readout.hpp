@@ -1,0 +1,205 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <string>
+
+#include "unroll/cells/example.hpp"
+#include "unroll/core/layout.hpp"
+#include "unroll/core/linalg.hpp"
+
+namespace unroll::cells {
+
+/// Output layer and loss, shared by the cells: y = W_y h + b_y, or y = h when `out` is 0 (then there are no
+/// parameters). A step without target (squared_error) or label (cross_entropy) has no loss.
+///
+/// Every function works on `steps` steps of all lanes at once, so that a window costs one product. Hidden
+/// vectors, outputs and their cotangents are matrices of steps x lanes columns, column step * lanes + lane;
+/// the stride of the matrix is what one lane of the state (or tape, or scratch) takes. For one step pass
+/// one example. `w` and `dw` point to the readout's `params()` parameters: w_y (width x hidden), then b_y.
+///
+///   tape        width() scalars a lane: forward leaves dloss/dy there, backward and jvp read it
+///   scratch     scratch(steps) scalars, for backward and jvp
+template <class T>
+class readout {
+ public:
+  readout() = default;
+  readout(index_t hidden, index_t out, loss_kind loss, index_t lanes)
+      : hidden_(hidden), out_(out), lanes_(lanes), loss_(loss) {}
+
+  index_t width() const { return out_ == 0 ? hidden_ : out_; }  ///< length of y
+  index_t params() const { return out_ * (hidden_ + 1); }
+  index_t scratch(index_t steps) const { return width() * lanes_ * steps; }
+
+  /// Appends "w_y" and "b_y", if there are any.
+  void describe(layout& l) const {
+    if (out_ == 0) return;
+    l.add("w_y", out_, hidden_);
+    l.add("b_y", out_);
+  }
+
+  /// WRITES y, one column for each column of h.
+  void output(const T* w, matrix<const T> h, matrix<T> y) const {
+    for (index_t k = 0; k < h.cols; ++k) {
+      const T* from = out_ == 0 ? h.data + k * h.stride : w + out_ * hidden_;
+      std::copy(from, from + width(), y.data + k * y.stride);
+    }
+    if (out_ > 0) linalg::gemm<T>(op::none, {w, out_, hidden_}, op::none, h, true, y);
+  }
+
+  /// WRITES the loss of each step, summed over its lanes, and dy = dloss/dy.
+  void forward(const T* w, std::span<const example<T>> xs, matrix<const T> h, matrix<T> dy, T* loss) const {
+    for (index_t i = 0, n = index_t(xs.size()); i < n;) {
+      const index_t end = run_end(xs, nullptr, i);
+      if (end == i) {
+        clear(steps_of(dy, i, i + 1));
+        loss[i++] = 0;
+        continue;
+      }
+      output(w, steps_of(h, i, end), steps_of(dy, i, end));
+      for (; i < end; ++i) {
+        const auto y = steps_of(dy, i, i + 1);
+        loss[i] = loss_ == loss_kind::squared_error ? squared_error(xs[std::size_t(i)].target, y)
+                                                    : cross_entropy(xs[std::size_t(i)].label, y);
+      }
+    }
+  }
+
+  /// The gradient of sum_i weight[i] loss[i]; weight may be null: one everywhere. WRITES dh, the cotangent of
+  /// h; ADDS to dw, which may be null: not wanted.
+  void backward(const T* w, std::span<const example<T>> xs, matrix<const T> h, matrix<const T> dy,
+                const T* weight, matrix<T> dh, T* dw, T* scratch) const {
+    for (index_t i = 0, n = index_t(xs.size()); i < n;) {
+      const index_t end = run_end(xs, weight, i);
+      if (end == i) {
+        clear(steps_of(dh, i, i + 1));
+        ++i;
+        continue;
+      }
+      const auto h_run = steps_of(h, i, end);
+      const auto dh_run = steps_of(dh, i, end);
+      auto dy_run = steps_of(dy, i, end);
+      if (out_ == 0) {
+        weigh(dy_run, weight ? weight + i : nullptr, dh_run);
+      } else {
+        if (weight && std::any_of(weight + i, weight + end, [](T v) { return v != T(1); })) {
+          const matrix<T> weighted{scratch, out_, (end - i) * lanes_};
+          weigh(dy_run, weight + i, weighted);
+          dy_run = weighted;
+        }
+        linalg::gemm<T>(op::transpose, {w, out_, hidden_}, op::none, dy_run, false, dh_run);
+        if (dw) {
+          linalg::gemm<T>(op::none, dy_run, op::transpose, h_run, true, {dw, out_, hidden_});
+          T* db = dw + out_ * hidden_;
+          for (index_t k = 0; k < dy_run.cols; ++k) add(dy_run.data + k * dy_run.stride, db);
+        }
+      }
+      i = end;
+    }
+  }
+
+  /// The directional derivative of the loss of one step along (dw, dh). dw may be null and dh.data may be
+  /// null: zero.
+  T jvp(const T* w, matrix<const T> h, matrix<const T> dy, const T* dw, matrix<const T> dh,
+        T* scratch) const {
+    T sum = 0;
+    matrix<T> y_t{scratch, width(), lanes_};  // the tangent of y
+    if (out_ == 0) {
+      if (!dh.data) return 0;
+      output(nullptr, dh, y_t);
+    } else {
+      if (dw)
+        output(dw, h, y_t);
+      else
+        clear(y_t);
+      if (dh.data) linalg::gemm<T>(op::none, {w, out_, hidden_}, op::none, dh, true, y_t);
+    }
+    for (index_t l = 0; l < lanes_; ++l)
+      sum += linalg::dot<T>(dy.data + l * dy.stride, y_t.data + l * y_t.stride, width());
+    return sum;
+  }
+
+  /// False when a target holds NaN or infinity. Throws unroll::error when a label is not below width() or
+  /// when the example has a label for squared_error or a target for cross_entropy.
+  bool finite(const char* cell, const example<T>& x) const {
+    if (loss_ == loss_kind::squared_error) {
+      if (x.label) fail(cell, "x.label", "is given, but the loss is squared_error, which reads x.target");
+      return !x.target || linalg::all_finite<T>(x.target, width() * lanes_);
+    }
+    if (x.target) fail(cell, "x.target", "is given, but the loss is cross_entropy, which reads x.label");
+    if (x.label)
+      for (index_t l = 0; l < lanes_; ++l)
+        if (x.label[l] >= width())
+          fail(cell, "x.label",
+               "is " + std::to_string(x.label[l]) + ", must be below " + std::to_string(width()));
+    return true;
+  }
+
+ private:
+  bool has_loss(const example<T>& x) const {
+    return loss_ == loss_kind::squared_error ? x.target != nullptr : x.label != nullptr;
+  }
+  // The end of the run of steps from `first` on whose loss counts.
+  index_t run_end(std::span<const example<T>> xs, const T* weight, index_t first) const {
+    index_t i = first;
+    while (i < index_t(xs.size()) && has_loss(xs[std::size_t(i)]) && !(weight && weight[i] == T(0))) ++i;
+    return i;
+  }
+  template <class U>
+  matrix<U> steps_of(matrix<U> m, index_t first, index_t end) const {
+    return {m.data + first * lanes_ * m.stride, m.rows, (end - first) * lanes_, m.stride};
+  }
+  static void clear(matrix<T> m) {
+    for (index_t k = 0; k < m.cols; ++k) std::fill_n(m.data + k * m.stride, m.rows, T(0));
+  }
+  void add(const T* __restrict x, T* __restrict sum) const {
+    for (index_t i = 0, n = width(); i < n; ++i) sum[i] += x[i];
+  }
+  void weigh(matrix<const T> from, const T* weight, matrix<T> to) const {
+    for (index_t k = 0; k < from.cols; ++k) {
+      const T a = weight ? weight[k / lanes_] : T(1);
+      const T* __restrict x = from.data + k * from.stride;
+      T* __restrict y = to.data + k * to.stride;
+      for (index_t i = 0, n = width(); i < n; ++i) y[i] = a * x[i];
+    }
+  }
+
+  // Both turn y, the outputs of one step, into dloss/dy in place.
+  T squared_error(const T* target, matrix<T> y) const {
+    const bool dense = y.stride == width();
+    const index_t n = dense ? width() * lanes_ : width();
+    T sum = 0;
+    for (index_t l = 0; l < (dense ? 1 : lanes_); ++l) {
+      T* __restrict r = y.data + l * y.stride;
+      const T* __restrict to = target + l * n;
+      for (index_t i = 0; i < n; ++i) r[i] -= to[i];
+      sum += linalg::dot<T>(r, r, n);
+    }
+    return sum / 2;
+  }
+  T cross_entropy(const std::int32_t* label, matrix<T> y) const {
+    T sum = 0;
+    for (index_t l = 0; l < lanes_; ++l) {
+      T* p = y.data + l * y.stride;
+      const index_t n = width();
+      if (label[l] < 0) {
+        std::fill_n(p, n, T(0));
+        continue;
+      }
+      const T max = *std::max_element(p, p + n);
+      const T right = p[label[l]] - max;
+      T z = 0;
+      for (index_t i = 0; i < n; ++i) z += p[i] = std::exp(p[i] - max);
+      linalg::scale<T>(T(1) / z, p, n);
+      p[label[l]] -= 1;
+      sum += std::log(z) - right;
+    }
+    return sum;
+  }
+
+  index_t hidden_ = 0, out_ = 0, lanes_ = 1;
+  loss_kind loss_ = loss_kind::squared_error;
+};
+
+}  // namespace unroll::cells
