@@ -1,0 +1,177 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "unroll/system/window.hpp"
+
+namespace unroll {
+
+/// A system of a kind chosen at run time: one type, one instantiation of every estimator, any cell inside.
+/// A copy clones the cell. The cost is one virtual call per step or per window.
+///
+/// It offers every optional member; `supports(hook)` says which of them the cell inside has. Windows are
+/// walked step by step where the cell has no window passes; any other missing member throws unroll::error.
+template <class T, class Input>
+class any_system final {
+ public:
+  using scalar = T;
+  using input = Input;
+
+  /// From any system with the same scalar and input.
+  template <class F>
+  requires(!std::same_as<F, any_system> && recurrent<F>) any_system(F system)
+      : cell_(std::make_unique<model<F>>(std::move(system))), size_(cell_->size()) {
+    static_assert(std::same_as<typename F::scalar, T> && std::same_as<typename F::input, Input>,
+                  "any_system<T, Input> holds systems with scalar T and input Input");
+  }
+  any_system(const any_system& other) : cell_(other.cell_->clone()), size_(other.size_) {}
+  any_system(any_system&&) noexcept = default;
+  any_system& operator=(any_system other) noexcept {
+    std::swap(cell_, other.cell_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~any_system() = default;
+
+  dims size() const { return size_; }
+  bool supports(hook h) const { return cell_->supports(h); }
+  void start(state<T> s) const { cell_->start(s); }
+  bool finite(const Input& x) const { return cell_->finite(x); }
+
+  void step(const Input& x, const edge<T>& e) const { cell_->step(x, e); }
+  void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+           dparams<T> dtheta) const {
+    cell_->vjp(x, e, dnext, dloss, ds, dtheta);
+  }
+  void jvp(const Input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
+           state_t<T> dnext, T* dloss) const {
+    cell_->jvp(x, e, dtheta, ds, dnext, dloss);
+  }
+  index_t window_scratch(index_t steps) const { return cell_->window_scratch(steps); }
+  void forward(std::span<const Input> xs, const window<T>& w) const { cell_->forward(xs, w); }
+  void backward(std::span<const Input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+                dparams<T> dtheta) const {
+    cell_->backward(xs, w, in, ds, dtheta);
+  }
+  void jacobian(const Input& x, const const_edge<T>& e, view<T> j) const { cell_->jacobian(x, e, j); }
+  void immediate(const Input& x, const const_edge<T>& e, view<T> m, index_t p0, index_t p1) const {
+    cell_->immediate(x, e, m, p0, p1);
+  }
+  void row_norms(const Input& x, const const_edge<T>& e, view<T> out) const { cell_->row_norms(x, e, out); }
+  void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
+    cell_->lane_vjp(x, e, dnext, dtheta);
+  }
+
+ private:
+  struct interface {
+    virtual ~interface() = default;
+    virtual std::unique_ptr<interface> clone() const = 0;
+    virtual dims size() const = 0;
+    virtual bool supports(hook h) const = 0;
+    virtual void start(state<T> s) const = 0;
+    virtual bool finite(const Input& x) const = 0;
+    virtual void step(const Input& x, const edge<T>& e) const = 0;
+    virtual void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+                     dparams<T> dtheta) const = 0;
+    virtual void jvp(const Input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
+                     state_t<T> dnext, T* dloss) const = 0;
+    virtual index_t window_scratch(index_t steps) const = 0;
+    virtual void forward(std::span<const Input> xs, const window<T>& w) const = 0;
+    virtual void backward(std::span<const Input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+                          dparams<T> dtheta) const = 0;
+    virtual void jacobian(const Input& x, const const_edge<T>& e, view<T> j) const = 0;
+    virtual void immediate(const Input& x, const const_edge<T>& e, view<T> m, index_t p0,
+                           index_t p1) const = 0;
+    virtual void row_norms(const Input& x, const const_edge<T>& e, view<T> out) const = 0;
+    virtual void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
+                          view<T> dtheta) const = 0;
+  };
+
+  [[noreturn]] static void missing(const char* member) {
+    fail("any_system", member, "the system inside has no such member");
+  }
+
+  template <class F>
+  struct model final : interface {
+    explicit model(F system) : f(std::move(system)) {}
+
+    std::unique_ptr<interface> clone() const override { return std::make_unique<model>(f); }
+    dims size() const override { return f.size(); }
+    bool supports(hook h) const override {
+      switch (h) {
+        case hook::vjp:
+          return unroll::supports<has_vjp<F>>(f, h);
+        case hook::jvp:
+          return unroll::supports<has_jvp<F>>(f, h);
+        case hook::window:
+          return unroll::supports<has_window<F>>(f, h);
+        case hook::jacobian:
+          return unroll::supports<has_jacobian<F>>(f, h);
+        case hook::row_norms:
+          return unroll::supports<has_row_norms<F>>(f, h);
+        case hook::lane_vjp:
+          return unroll::supports<has_lane_vjp<F>>(f, h);
+      }
+      return false;
+    }
+    void start(state<T> s) const override { start_state(f, s); }
+    bool finite(const Input& x) const override { return finite_input(f, x); }
+    void step(const Input& x, const edge<T>& e) const override { f.step(x, e); }
+    void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+             dparams<T> dtheta) const override {
+      if constexpr (has_vjp<F>)
+        f.vjp(x, e, dnext, dloss, ds, dtheta);
+      else
+        missing("vjp");
+    }
+    void jvp(const Input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
+             state_t<T> dnext, T* dloss) const override {
+      if constexpr (has_jvp<F>)
+        f.jvp(x, e, dtheta, ds, dnext, dloss);
+      else
+        missing("jvp");
+    }
+    index_t window_scratch(index_t steps) const override { return unroll::window_scratch(f, steps); }
+    void forward(std::span<const Input> xs, const window<T>& w) const override { window_forward(f, xs, w); }
+    void backward(std::span<const Input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+                  dparams<T> dtheta) const override {
+      if constexpr (has_vjp<F>)
+        window_backward(f, xs, w, in, ds, dtheta);
+      else
+        missing("vjp");
+    }
+    void jacobian(const Input& x, const const_edge<T>& e, view<T> j) const override {
+      if constexpr (has_jacobian<F>)
+        f.jacobian(x, e, j);
+      else
+        missing("jacobian");
+    }
+    void immediate(const Input& x, const const_edge<T>& e, view<T> m, index_t p0, index_t p1) const override {
+      if constexpr (has_jacobian<F>)
+        f.immediate(x, e, m, p0, p1);
+      else
+        missing("immediate");
+    }
+    void row_norms(const Input& x, const const_edge<T>& e, view<T> out) const override {
+      if constexpr (has_row_norms<F>)
+        f.row_norms(x, e, out);
+      else
+        missing("row_norms");
+    }
+    void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
+                  view<T> dtheta) const override {
+      if constexpr (has_lane_vjp<F>)
+        f.lane_vjp(x, e, dnext, dtheta);
+      else
+        missing("lane_vjp");
+    }
+
+    F f;
+  };
+
+  std::unique_ptr<interface> cell_;
+  dims size_;
+};
+
+}  // namespace unroll

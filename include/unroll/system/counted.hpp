@@ -1,0 +1,110 @@
+#pragma once
+
+#include <utility>
+
+#include "unroll/system/concepts.hpp"
+
+namespace unroll {
+
+/// Calls a counted system has received. A window pass of k steps counts k.
+struct call_counts {
+  std::int64_t steps = 0;
+  std::int64_t vjps = 0;  ///< lane_vjp included
+  std::int64_t jvps = 0;
+  std::int64_t jacobians = 0;   ///< dense Jacobians ds'/ds
+  std::int64_t immediates = 0;  ///< calls of immediate(), one per range of columns
+  std::int64_t row_norms = 0;
+
+  friend constexpr bool operator==(const call_counts&, const call_counts&) = default;
+};
+
+/// A system that counts what it is asked for. The counts live with the caller and are shared by all copies,
+/// so the copy that an estimator owns reports to the caller:
+///
+///     call_counts calls;
+///     bptt estimator(counted(cell, calls));
+///
+/// It has exactly the optional members that F has. `calls` must outlive every copy.
+template <class F>
+class counted final {
+ public:
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  using T = scalar;
+
+  counted(F system, call_counts& calls) : f_(std::move(system)), calls_(&calls) {}
+
+  const F& system() const { return f_; }
+  dims size() const { return f_.size(); }
+
+  void step(const input& x, const edge<T>& e) const {
+    ++calls_->steps;
+    f_.step(x, e);
+  }
+  void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+           dparams<T> dtheta) const requires has_vjp<F> {
+    ++calls_->vjps;
+    f_.vjp(x, e, dnext, dloss, ds, dtheta);
+  }
+  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
+           state_t<T> dnext, T* dloss) const requires has_jvp<F> {
+    ++calls_->jvps;
+    f_.jvp(x, e, dtheta, ds, dnext, dloss);
+  }
+
+  index_t window_scratch(index_t steps) const requires has_window<F> { return f_.window_scratch(steps); }
+  void forward(std::span<const input> xs, const window<T>& w) const requires has_window<F> {
+    calls_->steps += w.steps;
+    f_.forward(xs, w);
+  }
+  void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+                dparams<T> dtheta) const requires has_window<F> {
+    calls_->vjps += w.steps;
+    f_.backward(xs, w, in, ds, dtheta);
+  }
+
+  void jacobian(const input& x, const const_edge<T>& e, view<T> j) const requires has_jacobian<F> {
+    ++calls_->jacobians;
+    f_.jacobian(x, e, j);
+  }
+  void immediate(const input& x, const const_edge<T>& e, view<T> m, index_t p0,
+                 index_t p1) const requires has_jacobian<F> {
+    ++calls_->immediates;
+    f_.immediate(x, e, m, p0, p1);
+  }
+  void row_norms(const input& x, const const_edge<T>& e, view<T> out) const requires has_row_norms<F> {
+    ++calls_->row_norms;
+    f_.row_norms(x, e, out);
+  }
+  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
+                view<T> dtheta) const requires has_lane_vjp<F> {
+    ++calls_->vjps;
+    f_.lane_vjp(x, e, dnext, dtheta);
+  }
+
+  void start(state<T> s) const { start_state(f_, s); }
+  bool finite(const input& x) const { return finite_input(f_, x); }
+  bool supports(hook h) const {
+    switch (h) {
+      case hook::vjp:
+        return unroll::supports<has_vjp<F>>(f_, h);
+      case hook::jvp:
+        return unroll::supports<has_jvp<F>>(f_, h);
+      case hook::window:
+        return unroll::supports<has_window<F>>(f_, h);
+      case hook::jacobian:
+        return unroll::supports<has_jacobian<F>>(f_, h);
+      case hook::row_norms:
+        return unroll::supports<has_row_norms<F>>(f_, h);
+      case hook::lane_vjp:
+        return unroll::supports<has_lane_vjp<F>>(f_, h);
+    }
+    return false;
+  }
+
+ private:
+  F f_;
+  call_counts* calls_;
+};
+
+}  // namespace unroll
