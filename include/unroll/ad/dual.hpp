@@ -1,0 +1,32 @@
+#pragma once
+
+#include <type_traits>
+
+#include "unroll/ad/elementary.hpp"
+
+namespace unroll::ad {
+
+/// A value with its derivative in one direction: forward mode. Numbers convert to constants.
+template <class T>
+class dual : public differentiable<dual<T>, T> {
+ public:
+  constexpr dual() = default;
+  template <class A>
+  requires std::is_arithmetic_v<A>
+  constexpr dual(A value) : value_(static_cast<T>(value)) {}
+  constexpr dual(T value, T tangent) : value_(value), tangent_(tangent) {}
+
+  constexpr T value() const { return value_; }
+  constexpr T tangent() const { return tangent_; }
+
+  static constexpr dual chain(T value, const dual& x, T dx) { return {value, dx * x.tangent_}; }
+  static constexpr dual chain(T value, const dual& x, T dx, const dual& y, T dy) {
+    return {value, dx * x.tangent_ + dy * y.tangent_};
+  }
+
+ private:
+  T value_ = 0;
+  T tangent_ = 0;
+};
+
+}  // namespace unroll::ad
