@@ -28,8 +28,7 @@ class affine_input {
 
   /// WRITES z = W_x x + b. With (dw instead of w) this is also the directional derivative of z.
   void forward(const T* w, std::span<const example<T>> xs, matrix<T> z, T* scratch) const {
-    const T* b = w + rows_ * in_;
-    for (index_t k = 0; k < z.cols; ++k) std::copy(b, b + rows_, z.data + k * z.stride);
+    linalg::set_columns<T>(w + rows_ * in_, z);
     if (in_ == 0) return;
     if (all_dense(xs)) {
       linalg::gemm<T>(op::none, {w, rows_, in_}, op::none, columns(xs, scratch), true, z);
@@ -40,14 +39,14 @@ class affine_input {
       if (!xs[i].token)
         linalg::gemm<T>(op::none, {w, rows_, in_}, op::none, {xs[i].x, in_, lanes_}, true, zi);
       else
-        for (index_t l = 0; l < lanes_; ++l) add(w + rows_ * xs[i].token[l], zi.data + l * z.stride);
+        for (index_t l = 0; l < lanes_; ++l)
+          linalg::axpy<T>(1, w + rows_ * xs[i].token[l], zi.data + l * z.stride, rows_);
     }
   }
 
   /// ADDS dz x' to dw_x and dz to db, summed over steps and lanes.
   void backward(std::span<const example<T>> xs, matrix<const T> dz, T* dw, T* scratch) const {
-    T* db = dw + rows_ * in_;
-    for (index_t k = 0; k < dz.cols; ++k) add(dz.data + k * dz.stride, db);
+    linalg::sum_columns<T>(dz, dw + rows_ * in_);
     if (in_ == 0) return;
     if (all_dense(xs)) {
       linalg::gemm<T>(op::none, dz, op::transpose, columns(xs, scratch), true, {dw, rows_, in_});
@@ -58,7 +57,8 @@ class affine_input {
       if (!xs[i].token)
         linalg::gemm<T>(op::none, dzi, op::transpose, {xs[i].x, in_, lanes_}, true, {dw, rows_, in_});
       else
-        for (index_t l = 0; l < lanes_; ++l) add(dzi.data + l * dz.stride, dw + rows_ * xs[i].token[l]);
+        for (index_t l = 0; l < lanes_; ++l)
+          linalg::axpy<T>(1, dzi.data + l * dz.stride, dw + rows_ * xs[i].token[l], rows_);
     }
   }
 
@@ -111,10 +111,6 @@ class affine_input {
       }
     return {data, in_, lanes_ * index_t(xs.size())};
   }
-  void add(const T* __restrict x, T* __restrict sum) const {
-    for (index_t i = 0; i < rows_; ++i) sum[i] += x[i];
-  }
-
   index_t in_ = 0, rows_ = 0, lanes_ = 1;
 };
 

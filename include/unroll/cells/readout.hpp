@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 #include <string>
 
@@ -41,11 +40,9 @@ class readout {
 
   /// WRITES y, one column for each column of h.
   void output(const T* w, matrix<const T> h, matrix<T> y) const {
-    for (index_t k = 0; k < h.cols; ++k) {
-      const T* from = out_ == 0 ? h.data + k * h.stride : w + out_ * hidden_;
-      std::copy(from, from + width(), y.data + k * y.stride);
-    }
-    if (out_ > 0) linalg::gemm<T>(op::none, {w, out_, hidden_}, op::none, h, true, y);
+    if (out_ == 0) return weigh(h, nullptr, y);
+    linalg::set_columns<T>(w + out_ * hidden_, y);
+    linalg::gemm<T>(op::none, {w, out_, hidden_}, op::none, h, true, y);
   }
 
   /// WRITES the loss of each step, summed over its lanes, and dy = dloss/dy.
@@ -91,8 +88,7 @@ class readout {
         linalg::gemm<T>(op::transpose, {w, out_, hidden_}, op::none, dy_run, false, dh_run);
         if (dw) {
           linalg::gemm<T>(op::none, dy_run, op::transpose, h_run, true, {dw, out_, hidden_});
-          T* db = dw + out_ * hidden_;
-          for (index_t k = 0; k < dy_run.cols; ++k) add(dy_run.data + k * dy_run.stride, db);
+          linalg::sum_columns<T>(dy_run, dw + out_ * hidden_);
         }
       }
       i = end;
@@ -153,9 +149,6 @@ class readout {
   static void clear(matrix<T> m) {
     for (index_t k = 0; k < m.cols; ++k) std::fill_n(m.data + k * m.stride, m.rows, T(0));
   }
-  void add(const T* __restrict x, T* __restrict sum) const {
-    for (index_t i = 0, n = width(); i < n; ++i) sum[i] += x[i];
-  }
   void weigh(matrix<const T> from, const T* weight, matrix<T> to) const {
     for (index_t k = 0; k < from.cols; ++k) {
       const T a = weight ? weight[k / lanes_] : T(1);
@@ -182,18 +175,11 @@ class readout {
     T sum = 0;
     for (index_t l = 0; l < lanes_; ++l) {
       T* p = y.data + l * y.stride;
-      const index_t n = width();
-      if (label[l] < 0) {
-        std::fill_n(p, n, T(0));
-        continue;
-      }
-      const T max = *std::max_element(p, p + n);
-      const T right = p[label[l]] - max;
-      T z = 0;
-      for (index_t i = 0; i < n; ++i) z += p[i] = std::exp(p[i] - max);
-      linalg::scale<T>(T(1) / z, p, n);
-      p[label[l]] -= 1;
-      sum += std::log(z) - right;
+      sum += linalg::softmax_cross_entropy<T>(p, width(), label[l], p);
+      if (label[l] < 0)
+        std::fill_n(p, width(), T(0));
+      else
+        p[label[l]] -= 1;
     }
     return sum;
   }

@@ -1,0 +1,24 @@
+#pragma once
+
+#include "unroll/cells/simple_recurrent.hpp"
+
+namespace unroll::cells {
+
+struct identity {
+  static constexpr const char* name = "linear";
+  template <class T>
+  static void apply(T*, index_t) {}
+  template <class T>
+  static T slope(T) {
+    return 1;
+  }
+};
+
+using linear_options = simple_recurrent_options;
+
+/// The linear recurrence s' = W_h s + W_x x + b, y = W_y s' + b_y. States, gradients and the variance of most
+/// estimators have a closed form here.
+template <class T>
+using linear = simple_recurrent<T, identity>;
+
+}  // namespace unroll::cells

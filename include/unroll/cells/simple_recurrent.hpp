@@ -1,0 +1,234 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "unroll/cells/affine_input.hpp"
+#include "unroll/cells/readout.hpp"
+#include "unroll/core/block.hpp"
+#include "unroll/system/concepts.hpp"
+
+namespace unroll::cells {
+
+struct simple_recurrent_options {
+  index_t in = 1;  ///< size of x, or number of tokens; 0: no input
+  index_t hidden = 16;
+  index_t out = 1;  ///< size of y; 0: y = s' without readout matrix
+  loss_kind loss = loss_kind::squared_error;
+  index_t lanes = 1;  ///< independent sequences side by side
+};
+
+/// s' = phi(W_h s + W_x x + b), y = W_y s' + b_y. What `elman` and `linear` are, for two choices of phi.
+///
+///   Phi::name                     the name of the cell, for messages
+///   Phi::apply(z, n)              z = phi(z), n numbers
+///   Phi::slope(y)                 phi'(z) as a function of y = phi(z)
+///
+/// Parameters: w_h (hidden x hidden), w_x (hidden x in), b, then w_y (out x hidden) and b_y unless out = 0.
+/// Since all of w_h, w_x and b have `hidden` rows they are also one matrix W with z = W [s; x; 1]. The tape
+/// is dloss/dy. Everything about one step costs lanes x hidden x (hidden + in + out) multiply-adds.
+template <class T, class Phi>
+class simple_recurrent {
+ public:
+  using scalar = T;
+  using input = example<T>;
+  using options_type = simple_recurrent_options;
+
+  explicit simple_recurrent(const options_type& options) : o_(options) {
+    check_at_least(Phi::name, "in", o_.in, 0);
+    check_at_least(Phi::name, "hidden", o_.hidden, 1);
+    check_at_least(Phi::name, "out", o_.out, 0);
+    check_at_least(Phi::name, "lanes", o_.lanes, 1);
+    input_ = affine_input<T>(o_.in, o_.hidden, o_.lanes);
+    readout_ = readout<T>(o_.hidden, o_.out, o_.loss, o_.lanes);
+  }
+
+  const options_type& options() const { return o_; }
+  dims size() const {
+    return {w_y() + readout_.params(), n(), readout_.scratch(1), n() + readout_.scratch(1), o_.lanes};
+  }
+  unroll::layout layout() const {
+    unroll::layout l;
+    l.add("w_h", o_.hidden, o_.hidden);
+    l.add("w_x", o_.hidden, o_.in);
+    l.add("b", o_.hidden);
+    readout_.describe(l);
+    return l;
+  }
+  /// Uniform in +-1/sqrt(hidden), every parameter.
+  void init(params<T> theta, key k) const {
+    check_size(Phi::name, "theta", theta.size(), size().params);
+    uniform_init(theta, 1 / std::sqrt(double(o_.hidden)), k);
+  }
+  /// False when x or the target holds NaN or infinity; throws unroll::error on an invalid token or label.
+  bool finite(const input& x) const { return input_.finite(Phi::name, x) && readout_.finite(Phi::name, x); }
+  /// WRITES y of the states s, lane after lane.
+  void output(params<const T> theta, state<const T> s, view<T> y) const {
+    check_size(Phi::name, "y", y.size(), readout_.scratch(1));
+    readout_.output(theta.data() + w_y(), columns(s.data()), outputs(y.data()));
+  }
+
+  void step(const input& x, const edge<T>& e) const {
+    const T* w = e.theta.data();
+    const matrix<T> next = columns(e.next.data());
+    input_.forward(w + w_x(), {&x, 1}, next, nullptr);
+    linalg::gemm<T>(op::none, w_h(w), op::none, columns(e.s.data()), true, next);
+    Phi::apply(next.data, n());
+    readout_.forward(w + w_y(), {&x, 1}, next, outputs(e.tape.data()), e.loss);
+  }
+
+  void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+           dparams<T> dtheta) const {
+    const T* w = e.theta.data();
+    T* dw = dtheta.data();
+    const matrix<T> dz = columns(e.scratch.data());
+    readout_.backward(w + w_y(), {&x, 1}, columns(e.next.data()), outputs(e.tape.data()), &dloss, dz,
+                      dw ? dw + w_y() : nullptr, e.scratch.data() + n());
+    through_phi(dnext.data(), T(1), e.next.data(), dz.data);
+    if (!ds.empty()) linalg::gemm<T>(op::transpose, w_h(w), op::none, dz, true, columns(ds.data()));
+    if (!dw) return;
+    linalg::gemm<T>(op::none, dz, op::transpose, columns(e.s.data()), true, w_h(dw));
+    input_.backward({&x, 1}, dz, dw + w_x(), nullptr);
+  }
+
+  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
+           state_t<T> dnext, T* dloss) const {
+    const T* w = e.theta.data();
+    const T* dw = dtheta.data();
+    const matrix<T> dz = columns(dnext.data());
+    if (dw) {
+      input_.forward(dw + w_x(), {&x, 1}, dz, nullptr);
+      linalg::gemm<T>(op::none, w_h(dw), op::none, columns(e.s.data()), true, dz);
+    } else {
+      std::fill(dnext.begin(), dnext.end(), T(0));
+    }
+    if (!ds.empty()) linalg::gemm<T>(op::none, w_h(w), op::none, columns(ds.data()), true, dz);
+    through_phi(nullptr, T(0), e.next.data(), dz.data);
+    if (dloss)
+      *dloss = readout_.jvp(w + w_y(), columns(e.next.data()), outputs(e.tape.data()),
+                            dw ? dw + w_y() : nullptr, dz, e.scratch.data());
+  }
+
+  // scratch of a window: dz of all steps | the readout's | the gathered inputs | W_h'
+  index_t window_scratch(index_t steps) const {
+    return n() * steps + readout_.scratch(steps) + input_.scratch(steps) +
+           (transposes() ? o_.hidden * o_.hidden : 0);
+  }
+
+  void forward(std::span<const input> xs, const window<T>& w) const {
+    const T* theta = w.theta.data();
+    T* s = w.states;
+    xs = xs.first(std::size_t(w.steps));
+    input_.forward(theta + w_x(), xs, columns(s + n(), w.steps), w.scratch.data());
+    for (index_t i = 0; i < w.steps; ++i, s += n()) {
+      linalg::gemm<T>(op::none, w_h(theta), op::none, columns(s), true, columns(s + n()));
+      Phi::apply(s + n(), n());
+    }
+    readout_.forward(theta + w_y(), xs, columns(w.states + n(), w.steps), outputs(w.tape, w.steps), w.loss);
+  }
+
+  void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+                dparams<T> dtheta) const {
+    const T* theta = w.theta.data();
+    T* dw = dtheta.data();
+    T* readout_scratch = w.scratch.data() + n() * w.steps;
+    T* input_scratch = readout_scratch + readout_.scratch(w.steps);
+    const matrix<T> dz = columns(w.scratch.data(), w.steps);
+    xs = xs.first(std::size_t(w.steps));
+    readout_.backward(theta + w_y(), xs, columns(w.states + n(), w.steps), outputs(w.tape, w.steps),
+                      in.loss_weight, dz, dw ? dw + w_y() : nullptr, readout_scratch);
+
+    matrix<const T> wt = w_h(theta);
+    if (transposes()) {
+      T* copy = input_scratch + input_.scratch(w.steps);
+      linalg::transpose<T>(wt, {copy, o_.hidden, o_.hidden});
+      wt.data = copy;
+    }
+    for (index_t i = w.steps - 1; i >= 0; --i) {  // ds: cotangent of s_{i+1}, then of s_i
+      T* dzi = dz.data + i * n();
+      through_phi(ds.data(), in.carry ? in.carry[i] : T(1), w.states + (i + 1) * n(), dzi);
+      linalg::gemm<T>(transposes() ? op::none : op::transpose, wt, op::none, columns(dzi), false,
+                      columns(ds.data()));
+    }
+    if (!dw) return;
+    linalg::gemm<T>(op::none, dz, op::transpose, columns(w.states, w.steps), true, w_h(dw));
+    input_.backward(xs, dz, dw + w_x(), input_scratch);
+  }
+
+  void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
+    const index_t h = o_.hidden;
+    const T* w = e.theta.data();
+    for (index_t l = 0; l < o_.lanes; ++l)
+      for (index_t j = 0; j < h; ++j)
+        for (index_t i = 0; i < h; ++i) J[(l * h + j) * h + i] = Phi::slope(e.next[l * h + i]) * w[j * h + i];
+  }
+
+  void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
+    const index_t h = o_.hidden, P = size().params;
+    for (index_t l = 0; l < o_.lanes; ++l)
+      for (index_t p = p0; p < std::min(p1, w_y()); ++p) {  // p = W(i, j) moves s'_i by slope_i [s; x; 1]_j
+        const index_t i = p % h, j = p / h;
+        const T a = j < h ? e.s[l * h + j] : j < h + o_.in ? input_.at(x, l, j - h) : T(1);
+        M[(l * P + p) * h + i] += Phi::slope(e.next[l * h + i]) * a;
+      }
+  }
+
+  void row_norms(const input& x, const const_edge<T>& e, view<T> out) const {
+    const index_t h = o_.hidden;
+    for (index_t l = 0; l < o_.lanes; ++l) {
+      const T* s = e.s.data() + l * h;
+      const T norm = std::sqrt(linalg::dot<T>(s, s, h) + input_.squared_norm(x, l) + 1);
+      for (index_t i = l * h; i < (l + 1) * h; ++i) out[i] = std::abs(Phi::slope(e.next[i])) * norm;
+    }
+  }
+
+  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
+    const index_t h = o_.hidden, P = size().params;
+    T* dz = e.scratch.data();
+    std::fill_n(dz, n(), T(0));
+    through_phi(dnext.data(), T(1), e.next.data(), dz);
+    for (index_t l = 0; l < o_.lanes; ++l) {
+      T* dw = dtheta.data() + l * P;
+      linalg::ger<T>(1, dz + l * h, e.s.data() + l * h, w_h(dw));
+      input_.backward_lane(x, l, dz + l * h, dw + w_x());
+    }
+  }
+
+ private:
+  index_t n() const { return o_.hidden * o_.lanes; }
+  index_t w_x() const { return o_.hidden * o_.hidden; }
+  index_t w_y() const { return w_x() + input_.params(); }
+  template <class U>
+  matrix<U> w_h(U* theta) const {
+    return {theta, o_.hidden, o_.hidden};
+  }
+  template <class U>
+  matrix<U> columns(U* h, index_t steps = 1) const {
+    return {h, o_.hidden, o_.lanes * steps};
+  }
+  template <class U>
+  matrix<U> outputs(U* y, index_t steps = 1) const {
+    return {y, readout_.width(), o_.lanes * steps};
+  }
+  // With several lanes the backward product is a matrix product, which wants W_h' in order; alone it is a
+  // product with a vector, where W_h' in place is as good.
+  bool transposes() const { return o_.lanes >= 4; }
+
+  // dz = (dz + carry ds) phi'; a carry of zero drops ds even where it is not finite.
+  void through_phi(const T* ds, T carry, const T* next, T* dz) const {
+    const T* __restrict a = ds;
+    const T* __restrict y = next;
+    T* __restrict z = dz;
+    const index_t size = n();
+    if (!a || carry == T(0))
+      for (index_t i = 0; i < size; ++i) z[i] = z[i] * Phi::slope(y[i]);
+    else
+      for (index_t i = 0; i < size; ++i) z[i] = (z[i] + carry * a[i]) * Phi::slope(y[i]);
+  }
+
+  options_type o_;
+  affine_input<T> input_;
+  readout<T> readout_;
+};
+
+}  // namespace unroll::cells
