@@ -1,0 +1,110 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "unroll/core/error.hpp"
+
+namespace unroll {
+
+/// A confidence interval.
+struct interval {
+  double low = 0;
+  double high = 0;
+};
+
+/// P(Z <= x) for a standard normal Z.
+inline double normal_cdf(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
+
+/// The x with P(Z <= x) = p, by Newton's method on log P from the tail bound sqrt(-2 log p).
+inline double normal_quantile(double p) {
+  if (!(p > 0 && p < 1)) fail("normal_quantile", "p", "is " + std::to_string(p) + ", must be inside (0, 1)");
+  if (p > 0.5) return -normal_quantile(1 - p);
+  double x = -std::sqrt(std::max(0.0, -2 * std::log(2 * p)));
+  for (int k = 0; k < 60; ++k) {
+    const double P = normal_cdf(x), density = std::exp(-x * x / 2) / std::sqrt(2 * std::acos(-1.0));
+    const double move = (std::log(P) - std::log(p)) * P / density;
+    x -= move;
+    if (std::abs(move) < 1e-15 * (1 + std::abs(x))) break;
+  }
+  return x;
+}
+
+/// Quantile of Student's t, by the Cornish-Fisher expansion around the normal (Abramowitz & Stegun 26.7.5);
+/// below 0.3 % error from 5 degrees of freedom on at the usual levels.
+inline double student_quantile(double p, double freedom) {
+  const double z = normal_quantile(p), z2 = z * z, n = freedom;
+  return z + z * (z2 + 1) / (4 * n) + z * ((5 * z2 + 16) * z2 + 3) / (96 * n * n) +
+         z * (((3 * z2 + 19) * z2 + 17) * z2 - 15) / (384 * n * n * n);
+}
+
+/// Regularised lower incomplete gamma function P(shape, x): series, continued fraction (modified Lentz), and
+/// from shape 1000 on the Wilson-Hilferty approximation.
+inline double gamma_cdf(double shape, double x) {
+  if (!(shape > 0)) fail("gamma_cdf", "shape", "is " + std::to_string(shape) + ", must be positive");
+  if (!(x > 0)) return 0;
+  if (shape > 1000) {
+    const double c = 1 / (9 * shape);
+    return normal_cdf((std::cbrt(x / shape) - 1 + c) / std::sqrt(c));
+  }
+  const double front = std::exp(shape * std::log(x) - x - std::lgamma(shape));
+  if (x < shape + 1) {
+    double term = 1 / shape, sum = term;
+    for (double a = shape + 1; term > sum * 1e-16; a += 1) sum += term *= x / a;
+    return front * sum;
+  }
+  const double tiny = std::numeric_limits<double>::min();
+  double b = x + 1 - shape, c = 1 / tiny, d = 1 / b, h = d;
+  for (int i = 1; i < 100000; ++i) {
+    const double a = -i * (i - shape);
+    b += 2;
+    d = a * d + b;
+    if (std::abs(d) < tiny) d = tiny;
+    c = b + a / c;
+    if (std::abs(c) < tiny) c = tiny;
+    d = 1 / d;
+    h *= d * c;
+    if (std::abs(d * c - 1) < 1e-15) break;
+  }
+  return 1 - front * h;
+}
+
+/// Interval for beta = ||E x|| from the mean m of a sample of vectors, given square = ||m||^2 and the first
+/// two moments of the covariance S of m, trace = tr S and trace_of_square = tr S^2.
+///
+/// ||m||^2 has mean tr S + beta^2, variance 2 tr S^2 + 4 b'Sb and third central moment 8 tr S^3 + 24 b'S^2b,
+/// b = E x. sqrt(tr S^2) bounds S from above and stands for it in the terms with b, so that the interval is
+/// conservative; tr S^3 is taken from equal eigenvalues, (tr S^2)^2 / tr S. The distribution is taken to be
+/// the shifted gamma with these three moments (Pearson III; for beta = 0 it is Satterthwaite's gamma, 1946,
+/// and exact for equal eigenvalues). The interval holds every beta for which `square` lies between the
+/// (1 -+ confidence) / 2 quantiles. Its low end is 0 exactly when `square` does not exceed the upper quantile
+/// under beta = 0.
+inline interval norm_interval(double square, double trace, double trace_of_square, double confidence) {
+  if (!(confidence > 0 && confidence < 1))
+    fail("norm_interval", "confidence", "is " + std::to_string(confidence) + ", must be inside (0, 1)");
+  if (!(square >= 0) || !std::isfinite(trace) || !std::isfinite(trace_of_square))
+    return {0, std::numeric_limits<double>::infinity()};
+  const double observed = std::sqrt(square);
+  if (!(trace > 0) || !(trace_of_square > 0)) return {observed, observed};
+  const double tail = (1 - confidence) / 2, lambda = std::sqrt(trace_of_square);
+  const auto cdf = [&](double beta) {
+    const double mean = trace + beta * beta, variance = 2 * trace_of_square + 4 * beta * beta * lambda;
+    const double third = trace_of_square * (8 * trace_of_square / trace + 24 * beta * beta);
+    const double shape = 4 * variance * variance * variance / (third * third);
+    return gamma_cdf(shape, shape + (square - mean) * std::sqrt(shape / variance));
+  };
+  const auto solve = [&](double p) {  // the beta with cdf(beta) = p; cdf falls with beta
+    if (cdf(0) <= p) return 0.0;
+    double low = 0, high = observed + std::sqrt(trace);
+    while (cdf(high) > p) high *= 2;
+    for (int k = 0; k < 200 && high - low > 1e-12 * high; ++k) {
+      const double middle = (low + high) / 2;
+      (cdf(middle) > p ? low : high) = middle;
+    }
+    return (low + high) / 2;
+  };
+  return {solve(1 - tail), solve(tail)};
+}
+
+}  // namespace unroll
