@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cerrno>
+#include <cstdlib>
+
+#include "unroll/testing/allocations.hpp"
+
+// Include this header in exactly ONE translation unit of a test program: it replaces the global allocation
+// functions by ones that count. Two inclusions in one program are a link error ("multiple definition").
+//
+// With glibc the malloc family itself is replaced and forwards to glibc's own, which sees everything:
+// operator new, Eigen and C. Sanitizers bring their own malloc, and other C libraries do not name theirs;
+// there only operator new and delete are replaced, so what Eigen allocates is not seen.
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNROLL_COUNT_MALLOC 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define UNROLL_COUNT_MALLOC 0
+#endif
+#endif
+#if !defined(UNROLL_COUNT_MALLOC)
+#if defined(__GLIBC__)
+#define UNROLL_COUNT_MALLOC 1
+#else
+#define UNROLL_COUNT_MALLOC 0
+#endif
+#endif
+
+namespace unroll::testing {
+
+/// Whether malloc is counted too, not only operator new.
+inline constexpr bool malloc_is_counted = UNROLL_COUNT_MALLOC;
+
+}  // namespace unroll::testing
+
+#if UNROLL_COUNT_MALLOC
+
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+
+void* malloc(std::size_t size) noexcept {
+  ++unroll::testing::total_allocations;
+  return __libc_malloc(size);
+}
+void* calloc(std::size_t n, std::size_t size) noexcept {
+  ++unroll::testing::total_allocations;
+  return __libc_calloc(n, size);
+}
+void* realloc(void* old, std::size_t size) noexcept {
+  ++unroll::testing::total_allocations;
+  return __libc_realloc(old, size);
+}
+void* memalign(std::size_t alignment, std::size_t size) noexcept {
+  ++unroll::testing::total_allocations;
+  return __libc_memalign(alignment, size);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept { return memalign(alignment, size); }
+int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
+  *out = memalign(alignment, size);
+  return *out || size == 0 ? 0 : ENOMEM;
+}
+}
+
+#else
+
+namespace unroll::testing::detail {
+
+inline void* counted_new(std::size_t size, std::size_t alignment) {
+  ++total_allocations;
+  void* p = nullptr;
+  if (size == 0) size = 1;
+  if (alignment <= alignof(std::max_align_t))
+    p = std::malloc(size);
+  else
+    p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  if (!p) throw std::bad_alloc();
+  return p;
+}
+
+}  // namespace unroll::testing::detail
+
+// The forms for arrays and the ones that do not throw call these.
+void* operator new(std::size_t size) { return unroll::testing::detail::counted_new(size, 1); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return unroll::testing::detail::counted_new(size, std::size_t(alignment));
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+#endif
+
+#undef UNROLL_COUNT_MALLOC
