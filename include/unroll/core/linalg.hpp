@@ -5,6 +5,8 @@
 #include <cmath>
 #include <type_traits>
 
+#include "unroll/core/elementary.hpp"
+#include "unroll/core/small_gemm.hpp"
 #include "unroll/core/view.hpp"
 
 // The library's linear algebra, the only header that includes Eigen. Matrices are column-major; `stride` is
@@ -44,93 +46,92 @@ auto map(T* data, index_t n) {
   return Eigen::Map<std::conditional_t<std::is_const_v<T>, const A, A>>(data, n);
 }
 
-/// C = op(A) op(B), or C += op(A) op(B) when `add`.
-template <class T>
-void gemm(op oa, std::type_identity_t<matrix<const T>> a, op ob, std::type_identity_t<matrix<const T>> b,
-          bool add, matrix<T> c) {
-  auto C = map(c);
-  const auto A = map(a);
-  const auto B = map(b);
-  const auto run = [&](const auto& lhs, const auto& rhs) {
-    if (add)
-      C.noalias() += lhs * rhs;
-    else
-      C.noalias() = lhs * rhs;
-  };
-  if (oa == op::none && ob == op::none)
-    run(A, B);
-  else if (oa == op::transpose && ob == op::none)
-    run(A.transpose(), B);
-  else if (oa == op::none)
-    run(A, B.transpose());
-  else
-    run(A.transpose(), B.transpose());
-}
-
-/// y = op(A) x, or y += op(A) x when `add`.
+/// y = op(A) x, or y += op(A) x when `add`. y overlaps neither A nor x.
 template <class T>
 void gemv(op oa, std::type_identity_t<matrix<const T>> a, const std::type_identity_t<T>* x, bool add, T* y) {
   const index_t rows = oa == op::none ? a.rows : a.cols, inner = oa == op::none ? a.cols : a.rows;
-  gemm<T>(oa, a, op::none, {x, inner, 1}, add, {y, rows, 1});
+  if (!add) std::fill_n(y, rows, T(0));
+  const auto X = map(x, inner).matrix();
+  auto Y = map(y, rows).matrix();
+  if (oa == op::none)
+    Y.noalias() += map(a) * X;
+  else
+    Y.noalias() += map(a).transpose() * X;
 }
 
-/// A += alpha x y'.
+/// C = op(A) op(B), or C += op(A) op(B) when `add`. C overlaps neither A nor B. Any size, also 0; the sizes
+/// must agree. Uses up to 160 KiB of stack.
 template <class T>
-void ger(std::type_identity_t<T> alpha, const std::type_identity_t<T>* x, const std::type_identity_t<T>* y,
-         matrix<T> a) {
-  map(a).noalias() += alpha * map(x, a.rows).matrix() * map(y, a.cols).matrix().transpose();
+void gemm(op oa, std::type_identity_t<matrix<const T>> a, op ob, std::type_identity_t<matrix<const T>> b,
+          bool add, matrix<T> c) {
+  const index_t k = oa == op::none ? a.cols : a.rows;
+  UNROLL_ASSERT(c.rows == (oa == op::none ? a.rows : a.cols) &&
+                c.cols == (ob == op::none ? b.cols : b.rows) && k == (ob == op::none ? b.rows : b.cols));
+  if (c.rows == 0 || c.cols == 0) return;
+  if (c.cols == 1 && ob == op::none) return gemv(oa, a, b.data, add, c.data);
+  if (k == 0 && !add)
+    for (index_t j = 0; j < c.cols; ++j) std::fill_n(c.data + j * c.stride, c.rows, T(0));
+  detail::small_gemm_of_width<T, simd::width<T>>(c.rows, c.cols, k, a.data, a.stride, oa == op::transpose,
+                                                 b.data, b.stride, ob == op::transpose, add, c.data,
+                                                 c.stride);
 }
 
-template <class T>
-T dot(const T* x, const T* y, index_t n) {
-  return (map(x, n) * map(y, n)).sum();
-}
-/// Euclidean norm.
-template <class T>
-T norm(const T* x, index_t n) {
-  return map(x, n).matrix().norm();
-}
 /// y += alpha x.
 template <class T>
 void axpy(std::type_identity_t<T> alpha, const T* x, T* y, index_t n) {
-  map(y, n) += alpha * map(x, n);
+  simd::map([alpha](auto u, auto v) { return v + alpha * u; }, n, y, x, y);
 }
 /// x *= alpha.
 template <class T>
 void scale(std::type_identity_t<T> alpha, T* x, index_t n) {
-  map(x, n) *= alpha;
+  simd::map([alpha](auto u) { return u * alpha; }, n, x, x);
 }
-/// Whether every element is finite.
+/// A += alpha x y'. A overlaps neither x nor y.
+template <class T>
+void ger(std::type_identity_t<T> alpha, const std::type_identity_t<T>* x, const std::type_identity_t<T>* y,
+         matrix<T> a) {
+  for (index_t j = 0; j < a.cols; ++j) axpy(alpha * y[j], x, a.data + j * a.stride, a.rows);
+}
+template <class T>
+T dot(const T* x, const T* y, index_t n) {
+  return T(simd::sum<T>([](auto u, auto v) { return u * v; }, n, x, y));
+}
+/// Euclidean norm.
+template <class T>
+T norm(const T* x, index_t n) {
+  return T(std::sqrt(simd::sum<T>([](auto u) { return u * u; }, n, x)));
+}
+/// Whether every element is finite. Meaningless under -ffast-math, which assumes it.
 template <class T>
 bool all_finite(const T* x, index_t n) {
-  return n == 0 || (map(x, n) * T(0)).sum() == T(0);
+  return simd::sum<T>([](auto u) { return u * T(0); }, n, x) == 0;
 }
 
 /// y = tanh(x), elementwise; y may be x.
 template <class T>
 void tanh(const T* x, T* y, index_t n) {
-  map(y, n) = map(x, n).tanh();
+  simd::map([](auto u) { return simd::tanh<T>(u); }, n, y, x);
 }
 /// y = 1 / (1 + exp(-x)), elementwise; y may be x.
 template <class T>
 void logistic(const T* x, T* y, index_t n) {
-  map(y, n) = map(x, n).logistic();
+  simd::map([](auto u) { return simd::logistic<T>(u); }, n, y, x);
 }
 /// y = exp(x), elementwise; y may be x.
 template <class T>
 void exp(const T* x, T* y, index_t n) {
-  map(y, n) = map(x, n).exp();
+  simd::map([](auto u) { return simd::exp<T>(u); }, n, y, x);
 }
 
 /// Writes p = softmax(logits) and returns -log p[label] in nats, 0 for a negative label; p may be logits.
 /// Stable: exact up to rounding for logits of any finite size.
 template <class T>
 T softmax_cross_entropy(const T* logits, index_t n, index_t label, T* p) {
-  const T largest = map(logits, n).maxCoeff();
+  const T largest = *std::max_element(logits, logits + n);
   const T shifted = label < 0 ? T(0) : logits[label] - largest;
-  map(p, n) = (map(logits, n) - largest).exp();
-  const T sum = map(p, n).sum();
-  map(p, n) *= 1 / sum;
+  simd::map([largest](auto u) { return simd::exp<T>(u - largest); }, n, p, logits);
+  const T sum = T(simd::sum<T>([](auto u) { return u; }, n, p));
+  scale(1 / sum, p, n);
   return label < 0 ? T(0) : std::log(sum) - shifted;
 }
 
@@ -147,12 +148,12 @@ void transpose(std::type_identity_t<matrix<const T>> a, matrix<T> b) {
 /// y += the sum of the columns of a: the gradient of a bias.
 template <class T>
 void sum_columns(std::type_identity_t<matrix<const T>> a, T* y) {
-  for (index_t j = 0; j < a.cols; ++j) map(y, a.rows) += map(a.data + j * a.stride, a.rows);
+  for (index_t j = 0; j < a.cols; ++j) axpy(1, a.data + j * a.stride, y, a.rows);
 }
 /// Adds b to every column of a.
 template <class T>
 void add_columns(const std::type_identity_t<T>* b, matrix<T> a) {
-  for (index_t j = 0; j < a.cols; ++j) map(a.data + j * a.stride, a.rows) += map(b, a.rows);
+  for (index_t j = 0; j < a.cols; ++j) axpy(1, b, a.data + j * a.stride, a.rows);
 }
 /// Sets every column of a to b.
 template <class T>

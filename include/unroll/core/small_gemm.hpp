@@ -1,0 +1,157 @@
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "unroll/core/simd.hpp"
+
+// Matrix products of the sizes that recurrent cells have. A tile of C is kept in registers while the inner
+// dimension runs over columns of A and broadcast elements of B; neither operand is packed unless its layout
+// asks for it, because at 8 to 128 columns packing costs more than it saves. Nothing is allocated: the two
+// packing buffers (64 and 96 KiB at most) are on the stack.
+namespace unroll::linalg::detail {
+
+using simd::vec;
+
+// Registers: 4 x 6 + 4 + 1 of 32 with AVX-512, 3 x 4 + 3 + 1 of 16 otherwise.
+inline constexpr int tile_vectors = simd::vector_bytes == 64 ? 4 : 3;
+inline constexpr int tile_columns = simd::vector_bytes == 64 ? 6 : 4;
+inline constexpr index_t inner_block = 256;  // terms summed per pass over C
+template <class T>
+inline constexpr index_t column_block = 384 / index_t(sizeof(T));  // columns per packed block of B
+
+/// What a tile reads and writes: a(i, q) = a[i + q aq], b(q, j) = b[q bq + j bj], c(i, j) = c[i + j cj].
+/// The last of the tile's row vectors starts at a_last of a and c_last of c: where the rows are no multiple
+/// of the width it overlaps its neighbour, and both then write the same numbers.
+template <class T>
+struct tile_arguments {
+  index_t inner;
+  const T* a;
+  index_t aq, a_last;
+  const T* b;
+  index_t bq, bj;
+  bool add;
+  T* c;
+  index_t cj, c_last;
+};
+
+/// C (+)= A B for M vectors of N rows by R columns.
+template <class T, int N, int M, int R>
+void tile(const tile_arguments<T>& t) {
+  vec<T, N> sum[R][M] = {};
+  const T* a = t.a;
+  const T* b = t.b;
+  for (index_t q = 0; q < t.inner; ++q, a += t.aq, b += t.bq) {
+    vec<T, N> av[M];
+    UNROLL_FULLY
+    for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.a_last));
+    UNROLL_FULLY
+    for (int j = 0; j < R; ++j) {
+      const T bj = b[j * t.bj];
+      UNROLL_FULLY
+      for (int u = 0; u < M; ++u) sum[j][u] += av[u] * bj;
+    }
+  }
+  UNROLL_FULLY
+  for (int j = 0; j < R; ++j) {
+    T* c = t.c + j * t.cj;
+    if (t.add) {
+      UNROLL_FULLY
+      for (int u = 0; u < M; ++u) sum[j][u] += simd::load<N>(c + (u + 1 < M ? u * N : t.c_last));
+    }
+    UNROLL_FULLY
+    for (int u = 0; u < M; ++u) simd::store(sum[j][u], c + (u + 1 < M ? u * N : t.c_last));
+  }
+}
+
+template <class T>
+using tile_function = void (*)(const tile_arguments<T>&);
+
+template <class T, int N, int M, int... R>
+constexpr auto tile_row(std::integer_sequence<int, R...>) {
+  return std::array<tile_function<T>, sizeof...(R)>{&tile<T, N, M, R + 1>...};
+}
+template <class T, int N, int R, int... M>
+constexpr auto tile_table(std::integer_sequence<int, M...>) {
+  return std::array<std::array<tile_function<T>, R>, sizeof...(M)>{
+      tile_row<T, N, M + 1>(std::make_integer_sequence<int, R>{})...};
+}
+
+/// `total` things in as few groups of at most `most` as possible, of nearly equal sizes: the next group.
+inline index_t balanced(index_t total, index_t most) {
+  const index_t groups = (total + most - 1) / most;
+  return (total + groups - 1) / groups;
+}
+
+/// to(r, q) = from(q, r): packs `rows` columns of a transposed operand, `inner` long.
+template <class T>
+void pack_transposed(const T* from, index_t from_stride, index_t rows, index_t inner, T* to,
+                     index_t to_stride) {
+  for (index_t q = 0; q < inner; ++q)
+    for (index_t r = 0; r < rows; ++r) to[r + q * to_stride] = from[q + r * from_stride];
+}
+
+/// C (+)= op(A) op(B) with C m x n and vectors of N rows; m >= N.
+template <class T, int N>
+void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a_transposed, const T* b,
+                index_t ldb, bool b_transposed, bool add, T* c, index_t ldc) {
+  constexpr bool widest = N == simd::width<T>;
+  constexpr int M = N == 1 ? 1 : widest ? tile_vectors : 2, R = widest ? tile_columns : 4;
+  static constexpr auto tiles = tile_table<T, N, R>(std::make_integer_sequence<int, M>{});
+  const bool pack_b = b_transposed && m > 2 * M * N;
+  const bool a_in_cache = m * std::min(k, inner_block) * index_t(sizeof(T)) <= (256 << 10);
+  const index_t columns = a_transposed || !a_in_cache ? column_block<T> : R;
+  alignas(64) T a_buffer[N * M * inner_block];
+  alignas(64) T b_buffer[column_block<T> * inner_block];
+  for (index_t q = 0; q < k; q += inner_block) {
+    tile_arguments<T> t{};
+    t.inner = std::min(inner_block, k - q);
+    t.cj = ldc;
+    t.add = add || q > 0;
+    for (index_t j0 = 0; j0 < n; j0 += columns) {
+      const index_t width = std::min(columns, n - j0);
+      const T* b0 = b + (b_transposed ? j0 + q * ldb : q + j0 * ldb);
+      t.bq = b_transposed ? ldb : 1;
+      t.bj = b_transposed ? 1 : ldb;
+      if (pack_b) {
+        for (index_t p = 0; p < t.inner; ++p) std::copy_n(b0 + p * ldb, width, b_buffer + p * width);
+        b0 = b_buffer;
+        t.bq = width;
+      }
+      for (index_t i = 0, vectors = (m + N - 1) / N; vectors > 0;) {
+        const index_t group = balanced(vectors, M);
+        const bool ragged = group == vectors && m % N != 0;
+        t.c_last = ragged ? m - i - N : (group - 1) * N;
+        if (a_transposed) {
+          const index_t rows = t.c_last + N;
+          pack_transposed(a + q + i * lda, lda, rows, t.inner, a_buffer, rows);
+          t.a = a_buffer;
+          t.aq = rows;
+        } else {
+          t.a = a + i + q * lda;
+          t.aq = lda;
+        }
+        t.a_last = t.c_last;
+        for (index_t j = 0; j < width;) {
+          const index_t r = balanced(width - j, R);
+          t.b = b0 + j * t.bj;
+          t.c = c + i + (j0 + j) * ldc;
+          tiles[std::size_t(group - 1)][std::size_t(r - 1)](t);
+          j += r;
+        }
+        i += group * N;
+        vectors -= group;
+      }
+    }
+  }
+}
+
+/// The same for any m, by the widest vectors that C has rows for.
+template <class T, int N, class... Arguments>
+void small_gemm_of_width(index_t m, const Arguments&... arguments) {
+  if constexpr (N > 1)
+    if (m < N) return small_gemm_of_width<T, N / 2>(m, arguments...);
+  small_gemm<T, N>(m, arguments...);
+}
+
+}  // namespace unroll::linalg::detail
