@@ -1,0 +1,43 @@
+// What device code may include must compile under nvcc with --expt-relaxed-constexpr (Philox works on
+// std::array): core without linalg, which needs Eigen, rng and system.
+#include <unroll/core/block.hpp>
+#include <unroll/core/config.hpp>
+#include <unroll/core/error.hpp>
+#include <unroll/core/layout.hpp>
+#include <unroll/core/report.hpp>
+#include <unroll/core/view.hpp>
+#include <unroll/rng/chooser.hpp>
+#include <unroll/rng/draw.hpp>
+#include <unroll/rng/key.hpp>
+#include <unroll/rng/philox.hpp>
+#include <unroll/system/concepts.hpp>
+#include <unroll/system/edge.hpp>
+#include <unroll/system/explain.hpp>
+#include <unroll/system/window.hpp>
+
+using namespace unroll;
+
+// A system declared under nvcc satisfies the same concepts.
+struct decay {
+  using scalar = float;
+  using input = float;
+  dims size() const { return {.params = 1, .state = 1}; }
+  void step(const input& x, const edge<float>& e) const {
+    e.next[0] = e.theta[0] * e.s[0] + x;
+    *e.loss = e.next[0] * e.next[0] / 2;
+  }
+};
+static_assert(recurrent<decay>);
+static_assert(!has_vjp<decay>);
+
+// Views, Philox and the keys run on the device.
+__global__ void draw(key k, view<float> out) {
+  const index_t i = blockIdx.x * index_t(blockDim.x) + threadIdx.x;
+  if (i >= out.size()) return;
+  const key child = fold(k, std::uint64_t(i));
+  const auto r =
+      philox({std::uint32_t(i), 0, 0, 0}, {std::uint32_t(child.seed), std::uint32_t(child.seed >> 32)});
+  out[i] = float(r[0]);
+}
+
+void launch(key k, view<float> out) { draw<<<1, 32>>>(k, out); }

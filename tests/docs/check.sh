@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Compiles every ```cpp block of README.md and docs/**/*.md. A block with `int main` is a whole program; a block
+# behind the line <!-- fragment --> becomes the body of a function behind `#include <unroll/unroll.hpp>` and
+# `using namespace unroll;` (its own #include lines move to the top); a block behind <!-- not compiled --> is only
+# read. Any other block is an error: it must say which of the three it is.
+# usage: check.sh [ROOT] [FILE...]     CXX and EIGEN name the compiler and Eigen's include folder
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+root=${1:-$here/../..}
+root=$(cd "$root" && pwd)
+shift $(($# > 0 ? 1 : 0))
+cxx=${CXX:-c++}
+eigen=${EIGEN:-/usr/include/eigen3}
+work=${UNROLL_WORK:-$(mktemp -d)}
+rm -rf "$work" && mkdir -p "$work"
+cd "$root" || exit 1
+if [ $# -gt 0 ]; then files=("$@"); else mapfile -t files < <(find README.md docs -name '*.md' | LC_ALL=C sort); fi
+
+# One file a block: NAME.<line>.<kind>.block
+for file in "${files[@]}"; do
+  awk -v out="$work/$(echo "$file" | tr '/' '_')" '
+    /^```cpp/ { block = sprintf("%s.%04d.%s.block", out, NR, mark == "" ? "program" : mark); mark = ""; inside = 1
+                printf "" > block; next }
+    /^```/    { if (inside) close(block); inside = 0; next }
+    inside    { print > block; next }
+    /^<!-- fragment -->/     { mark = "fragment"; next }
+    /^<!-- not compiled -->/ { mark = "skip"; next }
+    NF        { mark = "" }' "$file"
+done
+
+blocks=0
+failed=0
+shopt -s nullglob
+for block in "$work"/*.block; do
+  name=$(basename "$block" .block)
+  case $name in
+    *.skip) continue ;;
+    *.fragment)
+      {
+        echo '#include <unroll/unroll.hpp>'
+        grep -E '^ *# *include' "$block"
+        echo 'using namespace unroll;'
+        echo 'void fragment();'
+        echo 'void fragment() {'
+        grep -vE '^ *# *include' "$block"
+        echo '}'
+      } >"$work/$name.cpp"
+      ;;
+    *)
+      if ! grep -q 'int main' "$block"; then
+        echo "$name: neither a program nor marked <!-- fragment --> or <!-- not compiled -->"
+        failed=1
+        continue
+      fi
+      cp "$block" "$work/$name.cpp"
+      ;;
+  esac
+  blocks=$((blocks + 1))
+  if ! "$cxx" -std=c++20 -fsyntax-only -Wall -Wextra -Iinclude -I. -isystem "$eigen" "$work/$name.cpp" 2>"$work/$name.log"; then
+    echo "$name does not compile:"
+    head -20 "$work/$name.log"
+    failed=1
+  fi
+done
+echo "$blocks blocks of ${#files[@]} pages compiled"
+exit $failed

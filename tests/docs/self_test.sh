@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Gives check.sh pages with mistakes and pages without.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+page=$(mktemp --suffix=.md)
+UNROLL_WORK=$(mktemp -d)
+export UNROLL_WORK
+trap 'rm -rf "$page" "$UNROLL_WORK"' EXIT
+failed=0
+
+expect() {  # expect STATUS PATTERN WHAT, the page on standard input
+  local out status
+  cat >"$page"
+  out=$(bash "$here/check.sh" "$root" "$page")
+  status=$?
+  if [ "$status" -ne "$1" ] || ! grep -qE "$2" <<<"$out"; then
+    echo "FAILED: $3: status $status, said: $out"
+    failed=1
+  else
+    echo "ok: $3"
+  fi
+}
+
+expect 0 '^1 blocks' 'a program' <<'END'
+```cpp
+#include <unroll/core/view.hpp>
+int main() {}
+```
+END
+expect 0 '^1 blocks' 'a fragment with an include of its own' <<'END'
+<!-- fragment -->
+```cpp
+#include <cstdio>
+parameters<float> theta(3);
+std::printf("%f", double(theta[0]));
+```
+END
+expect 1 'does not compile' 'a program that does not compile' <<'END'
+```cpp
+int main() { return undeclared; }
+```
+END
+expect 1 'does not compile' 'a fragment that does not compile' <<'END'
+<!-- fragment -->
+
+```cpp
+no_such_type x;
+```
+END
+expect 1 'neither a program' 'a block that is neither' <<'END'
+<!-- fragment -->
+text in between
+```cpp
+parameters<float> theta(3);
+```
+END
+expect 0 '^0 blocks' 'a block that is only read, and another language' <<'END'
+<!-- not compiled -->
+```cpp
+struct options { ... };
+```
+```bash
+exit 1
+```
+END
+exit $failed

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Reads the tree as text and prints one line for everything that breaks a rule:
+#   layers      no header includes a layer above its own
+#   banned      no header includes a standard header that is slow to compile or prints
+#   umbrella    unroll.hpp includes every header of the CPU library
+#   length      no header is longer than 450 lines
+#   references  every estimator cites keys of docs/references.bib and has a page in docs/math/
+# usage: check.sh [ROOT]
+set -u
+root=${1:-$(cd "$(dirname "$0")/../.." && pwd)}
+cd "$root" || exit 1
+headers=$(find include/unroll -name '*.hpp' -o -name '*.cuh' -o -name '*.cu' | LC_ALL=C sort)
+
+# What each folder of include/unroll may include, besides itself. The columns: folder, allowed folders.
+allowed() {
+  local base="core rng" systems="core rng kernels system sample"
+  case $1 in
+    core | rng) echo "core rng" ;;
+    kernels) echo "$base" ;;
+    system | sample) echo "$base kernels" ;;
+    ad | memory) echo "$systems" ;;
+    cells | llama) echo "$systems ad memory" ;;
+    estimate) echo "$systems cells ad memory llama" ;;
+    diagnose | optim | data | io) echo "$systems cells ad memory llama estimate diagnose optim data io" ;;
+    testing) echo "$systems cells ad memory llama estimate diagnose optim data io" ;;
+    xtensor) echo "core" ;;
+    cuda) echo "core rng kernels system" ;;
+    *) echo "" ;;
+  esac
+}
+
+report() {
+  for file in $headers; do
+    folder=${file#include/unroll/}
+    [ "$folder" = unroll.hpp ] && continue
+    folder=${folder%%/*}
+    for included in $(sed -nE 's|^ *# *include +["<]unroll/([a-z_0-9]+)/.*|\1|p' "$file" | sort -u); do
+      case " $folder $(allowed "$folder") " in
+        *" $included "*) ;;
+        *) echo "$file: includes $included/, which is not below $folder/" ;;
+      esac
+    done
+    grep -nE '^ *# *include +["<]unroll/unroll\.hpp' "$file" | sed "s|^|$file:|; s|\$|: a header may not include the umbrella|"
+    [ "$folder" = cuda ] && grep -nE 'Eigen|core/linalg' "$file" | sed "s|^|$file:|; s|\$|: cuda/ may not use Eigen|"
+    [ "$file" != include/unroll/core/linalg.hpp ] && [ "$folder" != testing ] && grep -nE '# *include +<(Eigen|unsupported)/' "$file" |
+      sed "s|^|$file:|; s|\$|: Eigen belongs in core/linalg.hpp|"
+    grep -nE '# *include +<(ranges|random|iostream|functional|regex|format|source_location)>' "$file" |
+      sed "s|^|$file:|; s|\$|: banned header|"
+    lines=$(wc -l <"$file")
+    [ "$lines" -gt 450 ] && echo "$file: $lines lines, more than 450"
+  done
+
+  for file in $headers; do
+    case $file in
+      */unroll.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
+    esac
+    grep -q "^#include \"${file#include/}\"" include/unroll/unroll.hpp || echo "include/unroll/unroll.hpp: lacks ${file#include/}"
+  done
+
+  for file in $(grep -lE 'std::array references' include/unroll/estimate/*.hpp); do
+    keys=$(tr '\n' ' ' <"$file" | grep -oE 'std::array references *\{[^}]*\}' | grep -oE '"[^"]+"' | tr -d '"' | sort -u)
+    [ -z "$keys" ] && echo "$file: names no reference"
+    for key in $keys; do
+      grep -qE "^@[a-zA-Z]+\{ *$key *," docs/references.bib 2>/dev/null || echo "$file: \"$key\" is not in docs/references.bib"
+    done
+    page=docs/math/$(basename "$file" .hpp).md
+    [ -f "$page" ] || echo "$file: has no page $page"
+  done
+}
+
+broken=$(report)
+if [ -n "$broken" ]; then
+  echo "$broken"
+  exit 1
+fi
+echo "$(echo "$headers" | wc -l) headers keep the rules"
