@@ -1,0 +1,204 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "unroll/system/window.hpp"
+
+// A system that has every optional member, and can be told to get one of them wrong.
+namespace support {
+
+using unroll::index_t;
+
+enum class fault {
+  none,
+  step_adds_loss,         ///< loss is added, not written
+  step_reads_tape,        ///< the new state depends on what was in the tape
+  step_overruns,          ///< writes one number past the tape
+  step_remembers,         ///< hidden state: every call differs
+  vjp_overwrites,         ///< ds is written, not added to
+  vjp_dtheta_overwrites,  ///< the same for dtheta
+  vjp_wrong_factor,       ///< the gradient of b is 1 % too large
+  vjp_needs_dnext,        ///< an empty dnext is taken for ones
+  vjp_drops_loss,
+  vjp_reads_latest,  ///< reads the state of the latest step instead of the tape
+  vjp_mixes_lanes,
+  jvp_adds,
+  jvp_ignores_dtheta,
+  jvp_drops_loss,
+  forward_stops_early,  ///< the last step of a window is not taken
+  backward_ignores_carry,
+  backward_ignores_weight,
+  backward_overwrites,
+  jacobian_transposed,
+  immediate_overwrites,
+  immediate_ignores_range,
+  row_norms_squared,
+  lane_vjp_all_lanes,  ///< every lane gets the sum over the lanes
+  not_finite_at_zero,
+};
+
+/// s'_i = tanh(a_i s_i + c_i s_{i+1} + b_i x), i = 0 .. n-1 cyclic, in every lane; loss = 1/2 sum s'^2.
+/// theta = (a, c, b).
+template <class T>
+struct complete {
+  using scalar = T;
+  using input = T;
+
+  index_t n = 2;
+  index_t lanes = 1;
+  fault wrong = fault::none;
+  mutable T memory = 0;
+
+  bool is(fault f) const { return wrong == f; }
+
+  unroll::dims size() const { return {3 * n, n * lanes, n * lanes, 2 * n * lanes, lanes}; }
+  void start(unroll::state<T> s) const { std::fill(s.begin(), s.end(), T(0.25)); }
+  bool finite(T x) const { return std::isfinite(x); }
+  index_t neighbour(index_t i) const { return i / n * n + (i + 1) % n; }
+
+  void step(T x, const unroll::edge<T>& e) const {
+    T loss = is(fault::step_adds_loss) ? *e.loss : T(0);
+    for (index_t i = 0; i < n * lanes; ++i) {
+      const index_t k = i % n;
+      T z = e.theta[k] * e.s[i] + e.theta[n + k] * e.s[neighbour(i)] + e.theta[2 * n + k] * x;
+      if (is(fault::not_finite_at_zero)) z += std::sqrt(std::abs(e.theta[k])) / e.theta[k];
+      if (is(fault::step_reads_tape)) z += T(1e-3) * e.tape[i];
+      if (is(fault::step_remembers)) z += (memory += T(1e-4));
+      e.next[i] = std::tanh(z);
+      e.tape[i] = 1 - e.next[i] * e.next[i];
+      loss += e.next[i] * e.next[i] / 2;
+    }
+    if (is(fault::step_overruns)) e.tape.data()[n * lanes] = 0;
+    if (is(fault::vjp_reads_latest)) memory = e.next[0];
+    *e.loss = loss;
+  }
+
+  // dz of the whole state, from the cotangent of s'
+  void dz(const unroll::const_edge<T>& e, unroll::dstate<const T> dnext, T dloss, T* z) const {
+    for (index_t i = 0; i < n * lanes; ++i) {
+      z[i] = is(fault::vjp_drops_loss) ? T(0) : dloss * e.next[i];
+      if (!dnext.empty())
+        z[i] += dnext[i];
+      else if (is(fault::vjp_needs_dnext))
+        z[i] += 1;
+      z[i] *= e.tape[i];
+      if (is(fault::vjp_reads_latest)) z[i] *= 1 + memory / 100;
+    }
+  }
+  // ADDS the gradient of one lane
+  void add_theta(T x, const unroll::const_edge<T>& e, const T* z, index_t lane, T* dtheta) const {
+    for (index_t i = lane * n; i < (lane + 1) * n; ++i) {
+      dtheta[i % n] += z[i] * e.s[i];
+      dtheta[n + i % n] += z[i] * e.s[neighbour(i)];
+      dtheta[2 * n + i % n] += z[i] * x * (is(fault::vjp_wrong_factor) ? T(1.01) : T(1));
+    }
+  }
+  void vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext, T dloss, unroll::dstate<T> ds,
+           unroll::dparams<T> dtheta) const {
+    T* z = e.scratch.data();
+    dz(e, dnext, dloss, z);
+    if (is(fault::vjp_overwrites)) std::fill(ds.begin(), ds.end(), T(0));
+    if (is(fault::vjp_dtheta_overwrites)) std::fill(dtheta.begin(), dtheta.end(), T(0));
+    if (!ds.empty())
+      for (index_t i = 0; i < n * lanes; ++i) {
+        ds[i] += z[i] * e.theta[i % n];
+        const index_t to = is(fault::vjp_mixes_lanes) ? (i + 1) % (n * lanes) : neighbour(i);
+        ds[to] += z[i] * e.theta[n + i % n];
+      }
+    if (!dtheta.empty())
+      for (index_t l = 0; l < lanes; ++l) add_theta(x, e, z, l, dtheta.data());
+  }
+
+  void jvp(T x, const unroll::const_edge<T>& e, unroll::params_t<const T> dtheta, unroll::state_t<const T> ds,
+           unroll::state_t<T> dnext, T* dloss) const {
+    T sum = 0;
+    T* out = e.scratch.data();
+    for (index_t i = 0; i < n * lanes; ++i) {
+      const index_t k = i % n;
+      T z = 0;
+      if (!ds.empty()) z += e.theta[k] * ds[i] + e.theta[n + k] * ds[neighbour(i)];
+      if (!dtheta.empty() && !is(fault::jvp_ignores_dtheta))
+        z += dtheta[k] * e.s[i] + dtheta[n + k] * e.s[neighbour(i)] + dtheta[2 * n + k] * x;
+      out[i] = e.tape[i] * z + (is(fault::jvp_adds) ? dnext[i] : T(0));
+      sum += e.next[i] * out[i];
+    }
+    std::copy_n(out, n * lanes, dnext.begin());
+    if (dloss) *dloss = is(fault::jvp_drops_loss) ? T(0) : sum;
+  }
+
+  index_t window_scratch(index_t) const { return 4 * n * lanes; }
+  void forward(std::span<const T> xs, const unroll::window<T>& w) const {
+    const index_t steps = w.steps - (is(fault::forward_stops_early) ? 1 : 0);
+    for (index_t i = 0; i < steps; ++i) step(xs[std::size_t(i)], unroll::edge_of(*this, w, i));
+  }
+  void backward(std::span<const T> xs, const unroll::window<T>& w, const unroll::injection<T>& in,
+                unroll::dstate<T> ds, unroll::dparams<T> dtheta) const {
+    if (is(fault::backward_overwrites)) std::fill(dtheta.begin(), dtheta.end(), T(0));
+    unroll::dstate<T> before{w.scratch.data() + 2 * n * lanes, n * lanes};
+    for (index_t i = w.steps - 1; i >= 0; --i) {
+      if (in.carry && !is(fault::backward_ignores_carry))
+        for (T& v : ds) v = in.carry[i] == T(0) ? T(0) : in.carry[i] * v;
+      std::fill(before.begin(), before.end(), T(0));
+      const T weight = in.loss_weight && !is(fault::backward_ignores_weight) ? in.loss_weight[i] : T(1);
+      vjp(xs[std::size_t(i)], unroll::edge_of(*this, w, i), unroll::dstate<const T>(ds), weight, before,
+          dtheta);
+      std::copy(before.begin(), before.end(), ds.begin());
+    }
+  }
+
+  void jacobian(T, const unroll::const_edge<T>& e, unroll::view<T> j) const {
+    std::fill(j.begin(), j.end(), T(0));
+    const bool turned = is(fault::jacobian_transposed);
+    for (index_t i = 0; i < n * lanes; ++i) {
+      const index_t r = i % n, c = (r + 1) % n, block = i / n * n * n;
+      j[block + r + r * n] += e.tape[i] * e.theta[r];
+      j[block + (turned ? c + r * n : r + c * n)] += e.tape[i] * e.theta[n + r];
+    }
+  }
+  void immediate(T x, const unroll::const_edge<T>& e, unroll::view<T> m, index_t p0, index_t p1) const {
+    if (is(fault::immediate_ignores_range)) p0 = 0, p1 = 3 * n;
+    for (index_t i = 0; i < n * lanes; ++i)
+      for (index_t p = p0; p < p1; ++p) {
+        T& to = m[i / n * n * 3 * n + i % n + p * n];
+        if (is(fault::immediate_overwrites)) to = 0;
+        if (p % n == i % n) to += e.tape[i] * (p < n ? e.s[i] : p < 2 * n ? e.s[neighbour(i)] : x);
+      }
+  }
+  void row_norms(T x, const unroll::const_edge<T>& e, unroll::view<T> out) const {
+    for (index_t i = 0; i < n * lanes; ++i) {
+      const T square =
+          e.tape[i] * e.tape[i] * (e.s[i] * e.s[i] + e.s[neighbour(i)] * e.s[neighbour(i)] + x * x);
+      out[i] = is(fault::row_norms_squared) ? square : std::sqrt(square);
+    }
+  }
+  void lane_vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext,
+                unroll::view<T> dtheta) const {
+    T* z = e.scratch.data();
+    dz(e, dnext, T(0), z);
+    for (index_t l = 0; l < lanes; ++l)
+      for (index_t from = 0; from < lanes; ++from)
+        if (from == l || is(fault::lane_vjp_all_lanes)) add_theta(x, e, z, from, dtheta.data() + l * 3 * n);
+  }
+};
+
+static_assert(unroll::has_window<complete<double>> && unroll::has_jvp<complete<float>> &&
+              unroll::has_jacobian<complete<float>> && unroll::has_row_norms<complete<double>> &&
+              unroll::has_lane_vjp<complete<double>>);
+
+/// The parameters (.5, -.3, .4, ...) and inputs sin(1), sin(2), ... that the tests use.
+template <class T>
+std::vector<T> complete_theta(index_t n = 2) {
+  std::vector<T> theta;
+  for (index_t i = 0; i < 3 * n; ++i) theta.push_back(T(0.6 * std::cos(2.0 * double(i) + 0.5)));
+  return theta;
+}
+template <class T>
+std::vector<T> complete_inputs(index_t steps) {
+  std::vector<T> xs;
+  for (index_t t = 1; t <= steps; ++t) xs.push_back(T(std::sin(double(t))));
+  return xs;
+}
+
+}  // namespace support

@@ -1,0 +1,205 @@
+#include "unroll/testing/estimator_conformance.hpp"
+
+#include <memory>
+
+#include "tests/support/catch.hpp"
+#include "tests/support/complete_system.hpp"
+#include "unroll/core/linalg.hpp"
+
+namespace testing = unroll::testing;
+using strings = std::vector<std::string>;
+using unroll::index_t;
+using unroll::report;
+using unroll::status;
+
+namespace {
+
+enum class fault {
+  none,
+  sums_per_call,     // adds up a call before it adds to g: other roundings for other chunks
+  forgets_at_calls,  // starts the influence anew in every call
+  counts_calls,      // one more step of work reported per call
+  keeps_influence,   // reset does not clear it
+  ignores_start,     // reset(key, s0) uses zero
+  hidden_stream,     // draws that do not start over with the key
+  overwrites,        // writes g
+  accepts_any_size,
+  accepts_nan_theta,
+  accepts_nan_input,   // steps on the bad input, then reports it
+  consumes_bad_input,  // reports it as taken
+  wrong_position,      // at is one too large
+  allocates,
+  wrong_loss,
+  loses_steps,
+  no_bytes,
+  shares_state,  // copies share the state
+};
+
+// Exact gradient by pushing one tangent per parameter forward: an estimator as small as it can be.
+template <class F>
+class forward_mode final {
+ public:
+  using system_type = F;
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  using T = scalar;
+  static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"williams1989rtrl"};
+
+  explicit forward_mode(F f, fault wrong = fault::none) : f_(f), d_(f.size()), wrong_(wrong) {
+    s_ = unroll::buffer<T>(d_.state);
+    next_ = unroll::buffer<T>(d_.state);
+    tape_ = unroll::buffer<T>(d_.tape);
+    scratch_ = unroll::buffer<T>(d_.scratch);
+    tangent_ = unroll::buffer<T>(d_.state * d_.params);
+    moved_ = unroll::buffer<T>(d_.state);
+    unit_ = unroll::buffer<T>(d_.params);
+    sum_ = unroll::buffer<T>(d_.params);
+    shared_ = std::make_shared<T>(0);
+  }
+  const F& system() const { return f_; }
+
+  void reset(unroll::key, unroll::state<const T> s0 = {}) {
+    t_ = 0;
+    if (wrong_ != fault::keeps_influence) tangent_.zero();
+    *shared_ = 0;
+    unroll::start_state(f_, {s_.data(), s_.size()});
+    if (wrong_ == fault::ignores_start && !s0.empty()) s_.zero();
+    if (wrong_ == fault::accepts_any_size || wrong_ == fault::ignores_start || s0.empty()) return;
+    unroll::check_size("forward_mode::reset", "s0", s0.size(), d_.state);
+    std::copy(s0.begin(), s0.end(), s_.begin());
+  }
+
+  report advance(unroll::params<const T> theta, std::span<const input> xs, unroll::dparams<T> g) {
+    if (wrong_ != fault::accepts_any_size) check("forward_mode::advance", theta, g);
+    report r;
+    if (wrong_ != fault::no_bytes) r.bytes = s_.bytes() + tangent_.bytes();
+    if (wrong_ != fault::accepts_nan_theta && !unroll::linalg::all_finite(theta.data(), theta.size()))
+      return stop(r);
+    if (wrong_ == fault::allocates) ::operator delete(::operator new(1));
+    if (wrong_ == fault::forgets_at_calls) tangent_.zero();
+    if (wrong_ == fault::overwrites) std::fill(g.begin(), g.end(), T(0));
+    if (wrong_ == fault::counts_calls) ++r.steps;
+    sum_.zero();
+    for (const input& x : xs) {
+      if (!unroll::finite_input(f_, x)) {
+        if (wrong_ == fault::accepts_nan_input) one(theta, x, g, r);
+        if (wrong_ == fault::consumes_bad_input) ++r.consumed;
+        return stop(r);
+      }
+      one(theta, x, wrong_ == fault::sums_per_call ? unroll::dparams<T>{sum_.data(), sum_.size()} : g, r);
+      ++r.consumed;
+      ++t_;
+    }
+    if (wrong_ == fault::sums_per_call)
+      for (index_t i = 0; i < g.size(); ++i) g[i] += sum_[i];
+    return r;
+  }
+  report finish(unroll::params<const T> theta, unroll::dparams<T> g) {
+    if (wrong_ != fault::accepts_any_size) check("forward_mode::finish", theta, g);
+    return {};
+  }
+
+ private:
+  void check(const char* function, unroll::params<const T> theta, unroll::dparams<T> g) const {
+    unroll::check_size(function, "theta", theta.size(), d_.params);
+    unroll::check_size(function, "g", g.size(), d_.params);
+  }
+  report stop(report r) const {
+    r.code = status::non_finite;
+    r.at = t_ + (wrong_ == fault::wrong_position ? 1 : 0);
+    return r;
+  }
+  void one(unroll::params<const T> theta, const input& x, unroll::dparams<T> g, report& r) {
+    T loss = 0;
+    const unroll::edge<T> e{theta,
+                            {s_.data(), s_.size()},
+                            {next_.data(), next_.size()},
+                            {tape_.data(), tape_.size()},
+                            &loss,
+                            scratch_,
+                            t_};
+    f_.step(x, e);
+    for (index_t p = 0; p < d_.params; ++p) {
+      T* column = tangent_.data() + p * d_.state;
+      T dloss = 0;
+      unit_[p] = 1;
+      f_.jvp(x, unroll::const_edge<T>(e), {unit_.data(), unit_.size()}, {column, d_.state},
+             {moved_.data(), moved_.size()}, &dloss);
+      unit_[p] = 0;
+      std::copy(moved_.begin(), moved_.end(), column);
+      g[p] += dloss;
+    }
+    if (wrong_ == fault::hidden_stream) g[0] += (draws_ += T(1e-3));
+    if (wrong_ == fault::shares_state) g[0] += (*shared_ += T(1e-3));
+    std::copy(next_.begin(), next_.end(), s_.begin());
+    r.loss += double(loss) * (wrong_ == fault::wrong_loss ? 1.01 : 1);
+    r.losses += wrong_ == fault::loses_steps ? 0 : 1;
+    ++r.steps;
+    r.jvps += d_.params;
+  }
+
+  F f_;
+  unroll::dims d_;
+  fault wrong_;
+  unroll::buffer<T> s_, next_, tape_, scratch_, tangent_, moved_, unit_, sum_;
+  std::shared_ptr<T> shared_;
+  T draws_ = 0;
+  std::int64_t t_ = 0;
+};
+
+}  // namespace
+
+namespace {
+
+strings examine(fault wrong) {
+  const support::complete<double> f{2, 2};
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  return testing::estimator_conformance(forward_mode(f, wrong), support::complete_theta<double>(),
+                                        support::complete_inputs<double>(53), &nan);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a correct estimator conforms", "", float, double) {
+  const TestType nan = std::numeric_limits<TestType>::quiet_NaN();
+  for (const index_t steps : {1, 2, 53})
+    CHECK(testing::estimator_conformance(forward_mode(support::complete<TestType>{2, 2}),
+                                         support::complete_theta<TestType>(),
+                                         support::complete_inputs<TestType>(steps), &nan) == strings{});
+}
+
+TEST_CASE("every broken promise is found and named") {
+  struct row {
+    fault wrong;
+    const char* expected;
+  };
+  const std::vector<row> table{
+      {fault::sums_per_call, "other bits with chunks of"},
+      {fault::forgets_at_calls, "other bits with chunks of 1"},
+      {fault::counts_calls, "other work with chunks of"},
+      {fault::keeps_influence, "reset: the second pass"},
+      {fault::ignores_start, "start given as s0"},
+      {fault::hidden_stream, "reset: the second pass"},
+      {fault::overwrites, "does not add to g"},
+      {fault::accepts_any_size, "theta of the wrong size"},
+      {fault::accepts_any_size, "reset: takes a state"},
+      {fault::accepts_nan_theta, "a theta that is not finite"},
+      {fault::accepts_nan_input, "reaches g"},
+      {fault::consumes_bad_input, "consumes an input that is not finite"},
+      {fault::wrong_position, "at is 27 for a bad input at step 26"},
+      {fault::allocates, "advance: allocates"},
+      {fault::wrong_loss, "report: loss is"},
+      {fault::loses_steps, "report: losses is 0"},
+      {fault::no_bytes, "bytes is 0"},
+      {fault::shares_state, "copy of a running estimator"},
+  };
+  for (const auto& [wrong, expected] : table) {
+    const strings failures = examine(wrong);
+    INFO(expected << "; found: " << (failures.empty() ? "nothing" : failures.front()));
+    bool found = false;
+    for (const auto& f : failures) found = found || f.find(expected) != std::string::npos;
+    CHECK(found);
+  }
+}
