@@ -1,0 +1,56 @@
+#include "unroll/data/text.hpp"
+
+#include <filesystem>
+
+#include "tests/support/catch.hpp"
+
+using namespace unroll;
+using Catch::Matchers::Contains;
+
+namespace {
+
+std::filesystem::path scratch(const char* name) { return std::filesystem::temp_directory_path() / name; }
+
+}  // namespace
+
+TEST_CASE("the bytes of the training part are numbered densely, all others share one number") {
+  const data::text t("banana! bandana?", "words", {.held_out = 0.4});  // held out: "ndana?", '?' is new
+  CHECK(t.train().size() == 10);
+  CHECK(t.held_out().size() == 6);
+  CHECK(t.vocabulary() == 6);  // space ! a b n, and the rest
+  CHECK(t.decode(t.train()) == "banana! ba");
+  CHECK(t.decode(t.held_out()) == "n?ana?");  // d is new as well
+  CHECK(t.held_out()[1] == t.unknown());
+  CHECK(t.encode("\xff")[0] == t.unknown());
+  const std::vector<std::int32_t> wrong{6};
+  CHECK_THROWS_AS(t.decode(wrong), unroll::error);
+}
+
+TEST_CASE("a text is read from a file, and errors name it") {
+  const auto path = scratch("unroll_text_test.txt");
+  write_file(path, "to be or not to be");
+  const data::text t(path);
+  CHECK(t.decode(t.train()) == "to be or not to b");
+  write_file(path, "");
+  CHECK_THROWS_WITH(data::text(path), Contains(path.string()) && Contains("is empty"));
+  write_file(path, "abc");
+  CHECK_THROWS_WITH(data::text(path), Contains(path.string()) && Contains("3 bytes"));
+  std::filesystem::remove(path);
+  CHECK_THROWS_WITH(data::text(path), Contains(path.string()) && Contains("does not exist"));
+  CHECK_THROWS_WITH(data::text(path.parent_path()), Contains("not a regular file"));
+  CHECK_THROWS_AS(data::text("abc", "x", {.held_out = 1}), unroll::error);
+}
+
+TEST_CASE("streams are contiguous and predict the next character") {
+  const data::text t("abcdefghijklm", "letters", {.held_out = 0});
+  auto s = data::streams<float>(t.train(), 3);
+  REQUIRE(s.steps() == 4);
+  for (index_t l = 0; l < 3; ++l) {
+    for (index_t i = 0; i < 4; ++i) {
+      CHECK(s.inputs()[std::size_t(i)].token[l] == 4 * l + i);
+      CHECK(s.inputs()[std::size_t(i)].label[l] == 4 * l + i + 1);
+    }
+  }
+  CHECK_THROWS_WITH(data::streams(t.train(), 3, 5), Contains("13 characters") && Contains("16"));
+  CHECK_THROWS_AS(data::streams({}, 1), unroll::error);
+}
