@@ -19,11 +19,16 @@ class any_system final {
   using input = Input;
 
   /// From any system with the same scalar and input.
+  // Whether F is copyable is asked inside: asked here, it would send a class that is made from an any_system
+  // (an adaptor, an estimator) round in a circle.
   template <class F>
-  requires(!std::same_as<F, any_system> && recurrent<F>) any_system(F system)
+  requires(!std::same_as<F, any_system> &&
+           requires(const F& f) {
+             requires std::same_as<typename F::scalar, T> && std::same_as<typename F::input, Input>;
+             { f.size() } -> std::same_as<dims>;
+           }) any_system(F system)
       : cell_(std::make_unique<model<F>>(std::move(system))), size_(cell_->size()) {
-    static_assert(std::same_as<typename F::scalar, T> && std::same_as<typename F::input, Input>,
-                  "any_system<T, Input> holds systems with scalar T and input Input");
+    static_assert(recurrent<F>, "any_system holds systems: copyable, with size() and step()");
   }
   any_system(const any_system& other) : cell_(other.cell_->clone()), size_(other.size_) {}
   any_system(any_system&&) noexcept = default;
