@@ -1,13 +1,53 @@
 #include "unroll/cells/gru.hpp"
 
 #include "tests/cells/cell_checks.hpp"
+#include "unroll/ad/derive.hpp"
 
 using namespace unroll;
 
 namespace {
+
 struct before_options : cells::gru_options {
   before_options() { reset = cells::reset_kind::before; }
 };
+
+// The same cell over any number type, one lane, a dense input and no readout matrix.
+template <class T>
+struct gru_function {
+  using scalar = T;
+  using input = cells::example<T>;
+  cells::gru_options o;
+  bool after() const { return o.reset == cells::reset_kind::after; }
+  dims size() const { return {3 * o.hidden * (o.hidden + o.in + 1) + (after() ? o.hidden : 0), o.hidden}; }
+  template <class N>
+  N operator()(std::span<const N> theta, std::span<const N> s, const input& x, std::span<N> next) const {
+    using std::exp, std::tanh;
+    const auto h = std::size_t(o.hidden), in = std::size_t(o.in);
+    const auto from_x = [&](std::size_t row) {
+      N z = theta[3 * h * (h + in) + row];
+      for (std::size_t j = 0; j < in; ++j) z += theta[3 * h * (h + j) + row] * x.x[j];
+      return z;
+    };
+    const auto from_s = [&](std::size_t row, std::span<const N> v) {
+      N z = 0;
+      for (std::size_t j = 0; j < h; ++j) z += theta[3 * h * j + row] * v[j];
+      return z;
+    };
+    const auto gate = [&](std::size_t row) { return 1 / (1 + exp(-from_x(row) - from_s(row, s))); };
+    std::vector<N> rs(h);
+    for (std::size_t i = 0; i < h; ++i) rs[i] = gate(i) * s[i];
+    N loss = 0;
+    for (std::size_t i = 0; i < h; ++i) {
+      const N inner = after() ? gate(i) * (from_s(2 * h + i, s) + theta[3 * h * (h + in + 1) + i])
+                              : from_s(2 * h + i, std::span<const N>(rs));
+      const N z = gate(h + i);
+      next[i] = (1 - z) * tanh(from_x(2 * h + i) + inner) + z * s[i];
+      loss += 0.5 * (next[i] - x.target[i]) * (next[i] - x.target[i]);
+    }
+    return loss;
+  }
+};
+
 }  // namespace
 
 TEST_CASE("the GRU that resets after the product agrees with its derivatives, windows and dense hooks") {
@@ -16,4 +56,26 @@ TEST_CASE("the GRU that resets after the product agrees with its derivatives, wi
 
 TEST_CASE("the GRU that resets before the product agrees with its derivatives, windows and dense hooks") {
   cell_checks::everything<cells::gru, before_options>();
+}
+
+TEST_CASE("the GRU is the function of the textbook") {
+  const auto reset = GENERATE(cells::reset_kind::after, cells::reset_kind::before);
+  const cells::gru_options o{.in = 3, .hidden = 4, .out = 0, .reset = reset};
+  const cells::gru<double> cell(o);
+  const auto derived = ad::derive(gru_function<double>{o});
+  REQUIRE(cell.size().params == derived.size().params);
+  const cell_checks::sequence<double> data(o, 1, cell_checks::inputs::dense, key{5});
+  cell_checks::edge_data a(cell, key{6});
+  cell_checks::edge_data b(derived, key{6});
+  a.step(data.xs[0]);
+  b.step(data.xs[0]);
+  CHECK(a.loss == Approx(b.loss).epsilon(1e-14));
+  CHECK(cell_checks::distance(a.next, b.next) < 1e-14);
+
+  const auto u = cell_checks::normals<double>(4, key{7}, 0);
+  std::vector<double> ds(4), ds_d(4), dtheta(a.theta.size()), dtheta_d(a.theta.size());
+  cell.vjp(data.xs[0], a.view_of(), u, 0.5, ds, dtheta);
+  derived.vjp(data.xs[0], b.view_of(), u, 0.5, ds_d, dtheta_d);
+  CHECK(cell_checks::distance(ds, ds_d) < 1e-14);
+  CHECK(cell_checks::distance(dtheta, dtheta_d) < 1e-14);
 }
