@@ -49,14 +49,13 @@ auto map(T* data, index_t n) {
 /// y = op(A) x, or y += op(A) x when `add`. y overlaps neither A nor x.
 template <class T>
 void gemv(op oa, std::type_identity_t<matrix<const T>> a, const std::type_identity_t<T>* x, bool add, T* y) {
-  const index_t rows = oa == op::none ? a.rows : a.cols, inner = oa == op::none ? a.cols : a.rows;
-  if (!add) std::fill_n(y, rows, T(0));
-  const auto X = map(x, inner).matrix();
-  auto Y = map(y, rows).matrix();
-  if (oa == op::none)
-    Y.noalias() += map(a) * X;
+  if (oa == op::transpose)
+    detail::gemv_transposed(a.rows, a.cols, a.data, a.stride, x, add, y);
+  else if (a.rows * a.cols * index_t(sizeof(T)) <= 256 << 10 && a.rows * a.cols > 0)
+    detail::small_gemm_of_width<T, simd::width<T>>(a.rows, index_t(1), a.cols, a.data, a.stride, false, x,
+                                                   a.cols, false, add, y, a.rows);
   else
-    Y.noalias() += map(a).transpose() * X;
+    detail::gemv_by_columns(a.rows, a.cols, a.data, a.stride, x, add, y);
 }
 
 /// C = op(A) op(B), or C += op(A) op(B) when `add`. C overlaps neither A nor B. Any size, also 0; the sizes

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "unroll/core/config.hpp"
 
@@ -81,14 +83,25 @@ inline void map(F f, index_t n, T* y, const X*... x) {
   if (i < n) store_first(f(load_first<N>(x + i, n - i)...), y + i, n - i);
 }
 
-/// Sum of f(x[i]...) over i < n; f must be 0 at 0. Blocks of 1024 elements are summed in vectors, the blocks
-/// in double: the rounding error stays below about (1024 / width / 4 + log2(width) + 2) eps sum |f|.
+/// Sum of the elements of a vector, by halves.
+template <class T, int N>
+inline T reduce(vec<T, N> v) {
+  if constexpr (N == 1) {
+    return v;
+  } else {
+    const auto half = std::bit_cast<std::array<vec<T, N / 2>, 2>>(v);
+    return reduce<T, N / 2>(half[0] + half[1]);
+  }
+}
+
+/// Sum of f(x[i]...) over i < n; f must be 0 at 0. Blocks of 4096 elements are summed in four vectors, the
+/// blocks in double: the rounding error is below about (1024 / width + log2(width) + 3) eps sum |f|.
 template <class T, class F, class... X>
 inline double sum(F f, index_t n, const X*... x) {
   constexpr int N = width<T>;
   double total = 0;
-  for (index_t block = 0; block < n; block += 1024) {
-    const index_t end = std::min<index_t>(block + 1024, n);
+  for (index_t block = 0; block < n; block += 4096) {
+    const index_t end = std::min<index_t>(block + 4096, n);
     vec<T> part[4] = {};
     index_t i = block;
     for (; i + 4 * N <= end; i += 4 * N) {
@@ -97,13 +110,36 @@ inline double sum(F f, index_t n, const X*... x) {
     }
     for (; i + N <= end; i += N) part[0] += f(load<N>(x + i)...);
     if (i < end) part[1] += f(load_first<N>(x + i, end - i)...);
-    T element[N];
-    store((part[0] + part[1]) + (part[2] + part[3]), element);
-    for (int half = N / 2; half > 0; half /= 2)
-      for (int u = 0; u < half; ++u) element[u] += element[u + half];
-    total += double(element[0]);
+    total += double(reduce<T, N>((part[0] + part[1]) + (part[2] + part[3])));
   }
   return total;
+}
+
+#if defined(__GNUC__) && !defined(__CUDACC__)
+namespace detail {
+// Swaps the off-diagonal S x S blocks of every 2S x 2S block of rows `low` (bit S clear) and `high` (set).
+template <class V, int N, int S, int... L>
+inline void swap_blocks(V& low, V& high, std::integer_sequence<int, L...>) {
+  const V a = low, b = high;
+  low = __builtin_shufflevector(a, b, ((L & S) != 0 ? N + L - S : L)...);
+  high = __builtin_shufflevector(a, b, ((L & S) != 0 ? N + L : L + S)...);
+}
+template <class V, int N, int S>
+inline void transpose_blocks(V (&row)[N]) {
+  UNROLL_FULLY
+  for (int i = 0; i < N; ++i)
+    if ((i & S) == 0) swap_blocks<V, N, S>(row[i], row[i + S], std::make_integer_sequence<int, N>{});
+  if constexpr (S > 1) transpose_blocks<V, N, S / 2>(row);
+}
+}  // namespace detail
+#endif
+
+/// Transposes the N x N matrix whose rows are the N vectors.
+template <int N, class V>
+inline void transpose(V (&row)[N]) {
+#if defined(__GNUC__) && !defined(__CUDACC__)
+  if constexpr (N > 1) detail::transpose_blocks<V, N, N / 2>(row);
+#endif
 }
 
 }  // namespace unroll::simd

@@ -83,12 +83,23 @@ inline index_t balanced(index_t total, index_t most) {
   return (total + groups - 1) / groups;
 }
 
-/// to(r, q) = from(q, r): packs `rows` columns of a transposed operand, `inner` long.
-template <class T>
-void pack_transposed(const T* from, index_t from_stride, index_t rows, index_t inner, T* to,
-                     index_t to_stride) {
-  for (index_t q = 0; q < inner; ++q)
-    for (index_t r = 0; r < rows; ++r) to[r + q * to_stride] = from[q + r * from_stride];
+/// to(r, q) = from(q, r) for r < rows, q < inner, by N x N blocks; rows >= N.
+template <int N, class T>
+void pack_transposed(const T* from, index_t stride, index_t rows, index_t inner, T* to) {
+  for (index_t i = 0; i < rows; i += N) {
+    const index_t r = std::min(i, rows - N);
+    index_t q = 0;
+    for (; q + N <= inner; q += N) {
+      vec<T, N> block[N];
+      UNROLL_FULLY
+      for (int u = 0; u < N; ++u) block[u] = simd::load<N>(from + q + (r + u) * stride);
+      simd::transpose(block);
+      UNROLL_FULLY
+      for (int u = 0; u < N; ++u) simd::store(block[u], to + r + (q + u) * rows);
+    }
+    for (; q < inner; ++q)
+      for (int u = 0; u < N; ++u) to[r + u + q * rows] = from[q + (r + u) * stride];
+  }
 }
 
 /// C (+)= op(A) op(B) with C m x n and vectors of N rows; m >= N.
@@ -100,7 +111,7 @@ void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a
   static constexpr auto tiles = tile_table<T, N, R>(std::make_integer_sequence<int, M>{});
   const bool pack_b = b_transposed && m > 2 * M * N;
   const bool a_in_cache = m * std::min(k, inner_block) * index_t(sizeof(T)) <= (256 << 10);
-  const index_t columns = a_transposed || !a_in_cache ? column_block<T> : R;
+  const index_t columns = !a_transposed && a_in_cache ? R : (pack_b ? 1 : 4) * column_block<T>;
   alignas(64) T a_buffer[N * M * inner_block];
   alignas(64) T b_buffer[column_block<T> * inner_block];
   for (index_t q = 0; q < k; q += inner_block) {
@@ -124,7 +135,7 @@ void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a
         t.c_last = ragged ? m - i - N : (group - 1) * N;
         if (a_transposed) {
           const index_t rows = t.c_last + N;
-          pack_transposed(a + q + i * lda, lda, rows, t.inner, a_buffer, rows);
+          pack_transposed<N>(a + q + i * lda, lda, rows, t.inner, a_buffer);
           t.a = a_buffer;
           t.aq = rows;
         } else {
@@ -152,6 +163,64 @@ void small_gemm_of_width(index_t m, const Arguments&... arguments) {
   if constexpr (N > 1)
     if (m < N) return small_gemm_of_width<T, N / 2>(m, arguments...);
   small_gemm<T, N>(m, arguments...);
+}
+
+/// y (+)= A x, four columns at a time: reads A as one stream.
+template <class T>
+void gemv_by_columns(index_t m, index_t n, const T* a, index_t lda, const T* x, bool add, T* y) {
+  if (!add) std::fill_n(y, m, T(0));
+  index_t j = 0;
+  for (; j + 4 <= n; j += 4, a += 4 * lda)
+    simd::map(
+        [x0 = x[j], x1 = x[j + 1], x2 = x[j + 2], x3 = x[j + 3]](auto v, auto a0, auto a1, auto a2, auto a3) {
+          return v + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3;
+        },
+        m, y, y, a, a + lda, a + 2 * lda, a + 3 * lda);
+  for (; j < n; ++j, a += lda) simd::map([x0 = x[j]](auto v, auto a0) { return v + a0 * x0; }, m, y, y, a);
+}
+
+/// sum[u] = products of x and column u of A, still to be added up over the elements of the vector.
+template <class T, int C>
+inline void column_products(index_t k, const T* a, index_t lda, const T* x, vec<T> (&sum)[C]) {
+  constexpr int N = simd::width<T>;
+  index_t q = 0;
+  for (; q + N <= k; q += N) {
+    const vec<T> xq = simd::load<N>(x + q);
+    UNROLL_FULLY
+    for (int u = 0; u < C; ++u) sum[u] += simd::load<N>(a + q + u * lda) * xq;
+  }
+  if (q == k) return;
+  const vec<T> xq = simd::load_first<N>(x + q, k - q);
+  UNROLL_FULLY
+  for (int u = 0; u < C; ++u) sum[u] += simd::load_first<N>(a + q + u * lda, k - q) * xq;
+}
+
+/// y (+)= A' x. Short columns: as many at a time as a vector has elements, so that one transposition adds
+/// them all up. Columns of 2 KiB or more: four at a time. One at a time, a single stream, where A fits no
+/// cache.
+template <class T>
+void gemv_transposed(index_t k, index_t n, const T* a, index_t lda, const T* x, bool add, T* y) {
+  constexpr int N = simd::width<T>;
+  constexpr index_t bytes = sizeof(T);
+  const bool streamed = k * n * bytes > 16 << 20, tall = k * bytes >= 2048;
+  index_t j = 0;
+  if (!streamed && !tall)
+    for (; j + N <= n; j += N, a += N * lda) {
+      vec<T> sum[N] = {};
+      column_products(k, a, lda, x, sum);
+      simd::transpose(sum);
+      for (int half = N / 2; half > 0; half /= 2)
+        for (int u = 0; u < half; ++u) sum[u] += sum[u + half];
+      simd::store(add ? simd::load<N>(y + j) + sum[0] : sum[0], y + j);
+    }
+  else if (!streamed)
+    for (; j + 4 <= n; j += 4, a += 4 * lda) {
+      vec<T> sum[4] = {};
+      column_products(k, a, lda, x, sum);
+      for (int u = 0; u < 4; ++u) y[j + u] = (add ? y[j + u] : T(0)) + simd::reduce<T, N>(sum[u]);
+    }
+  for (; j < n; ++j, a += lda)
+    y[j] = (add ? y[j] : T(0)) + T(simd::sum<T>([](auto u, auto v) { return u * v; }, k, a, x));
 }
 
 }  // namespace unroll::linalg::detail
