@@ -1,0 +1,27 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "unroll/diagnose/sink.hpp"
+
+namespace unroll {
+
+/// The rows as JSON lines, one object a row with its names in order; nan and inf become null. Bytes that are
+/// not UTF-8 are replaced. Needs nlohmann-json, which is why this header is not part of unroll.hpp.
+inline std::string to_json_lines(std::span<const row> rows) {
+  std::string out;
+  for (const row& r : rows) {
+    nlohmann::ordered_json object = nlohmann::ordered_json::object();
+    for (const auto& f : r.fields())
+      std::visit([&](const auto& value) { object[f.first] = value; }, f.second);
+    out += object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + '\n';
+  }
+  return out;
+}
+
+/// Writes the rows as JSON lines in one step: the file is never half written.
+inline void write_json_lines(const std::filesystem::path& path, std::span<const row> rows) {
+  write_file(path, to_json_lines(rows), "write_json_lines");
+}
+
+}  // namespace unroll

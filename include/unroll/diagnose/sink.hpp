@@ -1,0 +1,193 @@
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "unroll/diagnose/horizon.hpp"
+#include "unroll/diagnose/measure.hpp"
+#include "unroll/io/file.hpp"
+
+namespace unroll {
+
+using field = std::variant<double, std::int64_t, std::string>;
+
+/// One line of a table: named values in order.
+class row {
+ public:
+  /// Appends a value; a name that is there already gets the new value.
+  row& add(std::string name, field value) {
+    for (auto& f : fields_) {
+      if (f.first != name) continue;
+      f.second = std::move(value);
+      return *this;
+    }
+    fields_.emplace_back(std::move(name), std::move(value));
+    return *this;
+  }
+  row& add(std::string name, const char* value) { return add(std::move(name), field(std::string(value))); }
+  template <std::integral I>
+  row& add(std::string name, I value) {
+    return add(std::move(name), field(static_cast<std::int64_t>(value)));
+  }
+
+  const std::vector<std::pair<std::string, field>>& fields() const { return fields_; }
+  const field* find(const std::string& name) const {
+    for (const auto& f : fields_)
+      if (f.first == name) return &f.second;
+    return nullptr;
+  }
+
+ private:
+  std::vector<std::pair<std::string, field>> fields_;
+};
+
+inline const char* name_of(target t) {
+  switch (t) {
+    case target::frozen_theta:
+      return "frozen_theta";
+    case target::jointly_smoothed:
+      return "jointly_smoothed";
+    case target::independently_smoothed:
+      return "independently_smoothed";
+  }
+  return "unknown";
+}
+
+/// All numbers of a measurement, for files.
+inline row to_row(const std::string& name, const measurement& m) {
+  row r;
+  r.add("name", name).add("target", name_of(m.target_gradient));
+  r.add("status", m.code == status::ok ? "ok" : "non_finite");
+  r.add("replicas", m.replicas).add("diverged", m.diverged).add("pilot", m.pilot);
+  r.add("exact_norm", m.exact_norm).add("reference_error", m.reference_error);
+  r.add("bias_square", m.bias_square).add("relative_bias", m.relative_bias);
+  r.add("relative_bias_low", m.relative_bias_low).add("relative_bias_high", m.relative_bias_high);
+  r.add("variance", m.variance).add("mse", m.mse).add("snr", m.snr).add("cosine", m.cosine);
+  r.add("mean_norm_ratio", m.mean_norm_ratio).add("descent", m.descent);
+  r.add("descent_low", m.descent_low).add("descent_high", m.descent_high);
+  r.add("worst_z", m.worst_z).add("worst_z_limit", m.worst_z_limit);
+  r.add("max_over_sum", m.max_over_sum).add("heavy_tails", m.heavy_tails ? "yes" : "no");
+  r.add("steps", m.steps).add("vjps", m.vjps).add("jvps", m.jvps).add("seconds", m.seconds);
+  r.add("bytes", m.bytes).add("variance_time", m.variance_time);
+  return r;
+}
+
+/// The numbers to look at first, for a console.
+inline row to_short_row(const std::string& name, const measurement& m) {
+  row r;
+  r.add("name", name).add("replicas", m.replicas).add("bias", m.relative_bias);
+  r.add("low", m.relative_bias_low).add("high", m.relative_bias_high);
+  r.add("variance", m.exact_norm > 0 ? m.variance / (m.exact_norm * m.exact_norm) : m.variance);
+  r.add("cosine", m.cosine).add("descent", m.descent).add("vjps", m.vjps).add("jvps", m.jvps);
+  r.add("bytes", m.bytes).add("seconds", m.seconds);
+  if (m.code != status::ok) r.add("note", "not finite: " + std::to_string(m.diverged));
+  if (m.heavy_tails) r.add("note", "heavy tails");
+  return r;
+}
+
+inline row to_row(const lag_entry& e) {
+  row r;
+  r.add("lag", e.lag).add("norm", e.norm).add("projection", e.projection);
+  return r.add("cumulative", e.cumulative).add("phi", e.phi);
+}
+
+namespace detail {
+
+// The names of all rows, in the order in which they first appear.
+inline std::vector<std::string> columns(std::span<const row> rows) {
+  std::vector<std::string> names;
+  for (const row& r : rows)
+    for (const auto& f : r.fields())
+      if (std::find(names.begin(), names.end(), f.first) == names.end()) names.push_back(f.first);
+  return names;
+}
+
+// `digits` significant digits, or as many as it takes to read the same number back when 0; never depends on
+// the locale.
+inline std::string to_text(const field& value, int digits) {
+  if (const auto* s = std::get_if<std::string>(&value)) return *s;
+  char text[40];
+  char* end = text + sizeof text;
+  if (const auto* i = std::get_if<std::int64_t>(&value)) return {text, std::to_chars(text, end, *i).ptr};
+  const double x = std::get<double>(value);
+  return {text, (digits > 0 ? std::to_chars(text, end, x, std::chars_format::general, digits)
+                            : std::to_chars(text, end, x))
+                    .ptr};
+}
+
+inline std::string quoted(const std::string& s) {
+  if (s.find_first_of(",\"\r\n") == std::string::npos && !s.starts_with(' ') && !s.ends_with(' ')) return s;
+  std::string out = "\"";
+  for (char c : s) out += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return out + '"';
+}
+
+}  // namespace detail
+
+/// The rows as an aligned table: text to the left, numbers to the right.
+inline std::string to_table(std::span<const row> rows, int digits = 4) {
+  const auto names = detail::columns(rows);
+  std::vector<std::size_t> widths;
+  std::vector<bool> text;
+  for (const auto& name : names) {
+    std::size_t width = name.size();
+    bool is_text = false;
+    for (const row& r : rows) {
+      const field* f = r.find(name);
+      if (!f) continue;
+      width = std::max(width, detail::to_text(*f, digits).size());
+      is_text = is_text || std::holds_alternative<std::string>(*f);
+    }
+    widths.push_back(width);
+    text.push_back(is_text);
+  }
+  std::string out;
+  const auto put = [&](std::size_t i, const std::string& cell) {
+    if (i > 0) out += "  ";
+    const std::string space(widths[i] - cell.size(), ' ');
+    out += text[i] ? cell + space : space + cell;
+  };
+  const auto end_line = [&] {
+    while (!out.empty() && out.back() == ' ') out.pop_back();
+    out += '\n';
+  };
+  for (std::size_t i = 0; i < names.size(); ++i) put(i, names[i]);
+  end_line();
+  for (const row& r : rows) {
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const field* f = r.find(names[i]);
+      put(i, f ? detail::to_text(*f, digits) : std::string());
+    }
+    end_line();
+  }
+  return out;
+}
+
+/// The rows as CSV (RFC 4180, lines end in \n). Numbers read back as the same numbers; nan and inf are
+/// spelled so.
+inline std::string to_csv(std::span<const row> rows) {
+  const auto names = detail::columns(rows);
+  std::string out;
+  for (std::size_t i = 0; i < names.size(); ++i) out += (i > 0 ? "," : "") + detail::quoted(names[i]);
+  out += '\n';
+  for (const row& r : rows) {
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (i > 0) out += ',';
+      if (const field* f = r.find(names[i])) out += detail::quoted(detail::to_text(*f, 0));
+    }
+    out += '\n';
+  }
+  return out;
+}
+
+/// Writes the rows as CSV in one step: the file is never half written.
+inline void write_csv(const std::filesystem::path& path, std::span<const row> rows) {
+  write_file(path, to_csv(rows), "write_csv");
+}
+
+}  // namespace unroll
