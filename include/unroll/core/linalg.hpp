@@ -51,9 +51,8 @@ template <class T>
 void gemv(op oa, std::type_identity_t<matrix<const T>> a, const std::type_identity_t<T>* x, bool add, T* y) {
   if (oa == op::transpose)
     detail::gemv_transposed(a.rows, a.cols, a.data, a.stride, x, add, y);
-  else if (a.rows * a.cols * index_t(sizeof(T)) <= 256 << 10 && a.rows * a.cols > 0)
-    detail::small_gemm_of_width<T, simd::width<T>>(a.rows, index_t(1), a.cols, a.data, a.stride, false, x,
-                                                   a.cols, false, add, y, a.rows);
+  else if (a.rows * a.cols * index_t(sizeof(T)) <= 2 << 20)
+    detail::gemv_by_rows(a.rows, a.cols, a.data, a.stride, x, add, y);
   else
     detail::gemv_by_columns(a.rows, a.cols, a.data, a.stride, x, add, y);
 }
@@ -68,6 +67,8 @@ void gemm(op oa, std::type_identity_t<matrix<const T>> a, op ob, std::type_ident
                 c.cols == (ob == op::none ? b.cols : b.rows) && k == (ob == op::none ? b.rows : b.cols));
   if (c.rows == 0 || c.cols == 0) return;
   if (c.cols == 1 && ob == op::none) return gemv(oa, a, b.data, add, c.data);
+  if (c.rows == 1 && c.stride == 1 && (oa == op::transpose || a.stride == 1))  // the same, transposed
+    return gemv(ob == op::none ? op::transpose : op::none, b, a.data, add, c.data);
   if (k == 0 && !add)
     for (index_t j = 0; j < c.cols; ++j) std::fill_n(c.data + j * c.stride, c.rows, T(0));
   detail::small_gemm_of_width<T, simd::width<T>>(c.rows, c.cols, k, a.data, a.stride, oa == op::transpose,

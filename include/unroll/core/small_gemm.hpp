@@ -131,8 +131,7 @@ void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a
       }
       for (index_t i = 0, vectors = (m + N - 1) / N; vectors > 0;) {
         const index_t group = balanced(vectors, M);
-        const bool ragged = group == vectors && m % N != 0;
-        t.c_last = ragged ? m - i - N : (group - 1) * N;
+        t.c_last = group == vectors ? m - i - N : (group - 1) * N;
         if (a_transposed) {
           const index_t rows = t.c_last + N;
           pack_transposed<N>(a + q + i * lda, lda, rows, t.inner, a_buffer);
@@ -163,6 +162,22 @@ void small_gemm_of_width(index_t m, const Arguments&... arguments) {
   if constexpr (N > 1)
     if (m < N) return small_gemm_of_width<T, N / 2>(m, arguments...);
   small_gemm<T, N>(m, arguments...);
+}
+
+/// y (+)= A x, the sums of up to eight row vectors in registers, by the widest vectors that y has rows for.
+template <class T, int N = simd::width<T>>
+void gemv_by_rows(index_t m, index_t n, const T* a, index_t lda, const T* x, bool add, T* y) {
+  if constexpr (N > 1)
+    if (m < N) return gemv_by_rows<T, N / 2>(m, n, a, lda, x, add, y);
+  constexpr int M = 8;
+  static constexpr auto tiles = tile_table<T, N, 1>(std::make_integer_sequence<int, M>{});
+  for (index_t i = 0, vectors = (m + N - 1) / N; vectors > 0;) {
+    const index_t group = balanced(vectors, M);
+    const index_t last = group == vectors ? m - i - N : (group - 1) * N;
+    tiles[std::size_t(group - 1)][0]({n, a + i, lda, last, x, 1, 0, add, y + i, 0, last});
+    i += group * N;
+    vectors -= group;
+  }
 }
 
 /// y (+)= A x, four columns at a time: reads A as one stream.
