@@ -1,0 +1,102 @@
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <string_view>
+
+#include "unroll/core/linalg.hpp"
+#include "unroll/core/report.hpp"
+#include "unroll/system/window.hpp"
+
+// What advance() and finish() of the estimators that run whole groups of steps have in common: inputs are
+// taken one by one, a group is run when it is full, and a group with a step that is not finite is taken back.
+namespace unroll {
+
+/// Throws unless theta and g have the system's number of parameters and the sequence is still open.
+template <class F>
+void check_call(std::string_view function, const F& f, params<const typename F::scalar> theta,
+                dparams<typename F::scalar> g, bool finished) {
+  if (finished) fail(function, "call", "comes after finish(), must come after reset()");
+  check_size(function, "theta", theta.size(), f.size().params);
+  check_size(function, "g", g.size(), f.size().params);
+}
+
+/// Feeds `xs` to `memory`, which has
+///   push(x)                 takes one more input
+///   pending()               inputs taken but not yet run
+///   end()                   inputs taken since reset
+///   forward(f, theta, r)    runs the pending inputs; -1, or the first one among them that is not finite
+///   drop(n)                 forgets the last n pending inputs
+/// A group ends where full() says so after a push; done(r) is called when it has been run. The first step
+/// that is not finite ends the call: inputs of this call from that step on are dropped, those of earlier
+/// calls stay.
+template <class F, class Memory, class Full, class Done>
+report feed(const F& f, params<const typename F::scalar> theta, std::span<const typename F::input> xs,
+            Memory& memory, Full&& full, Done&& done) {
+  report r;
+  const auto stop = [&r](std::int64_t at) {
+    r.code = status::non_finite;
+    r.at = at;
+    return r;
+  };
+  if (!linalg::all_finite(theta.data(), theta.size())) return stop(memory.end());
+  index_t earlier = memory.pending();
+  for (const auto& x : xs) {
+    if (!finite_input(f, x)) return stop(memory.end());
+    memory.push(x);
+    ++r.consumed;
+    if (!full()) continue;
+    const std::int64_t first = memory.end() - memory.pending();
+    const index_t bad = memory.forward(f, theta, r);
+    if (bad >= 0) {
+      const index_t dropped = memory.pending() - std::max(bad, earlier);
+      memory.drop(dropped);
+      r.consumed -= dropped;
+      return stop(first + bad);
+    }
+    done(r);
+    earlier = 0;
+  }
+  return r;
+}
+
+/// Runs what is still pending at the end of a sequence. Nothing is dropped when a step is not finite.
+template <class F, class Memory>
+report flush(const F& f, params<const typename F::scalar> theta, Memory& memory) {
+  report r;
+  index_t bad = linalg::all_finite(theta.data(), theta.size()) ? -1 : memory.pending();
+  const std::int64_t first = memory.end() - memory.pending();
+  if (bad < 0 && memory.pending() > 0) bad = memory.forward(f, theta, r);
+  if (bad >= 0) {
+    r.code = status::non_finite;
+    r.at = first + bad;
+  }
+  return r;
+}
+
+/// First step of a window that was run whose state or loss is not finite, or -1.
+template <class F>
+index_t first_non_finite(const F& f, const window<typename F::scalar>& w) {
+  const index_t n = f.size().state;
+  if (linalg::all_finite(w.states + n, w.steps * n) && linalg::all_finite(w.loss, w.steps)) return -1;
+  for (index_t i = 0; i < w.steps; ++i)
+    if (!linalg::all_finite(w.states + (i + 1) * n, n) || !linalg::all_finite(w.loss + i, 1)) return i;
+  return -1;
+}
+
+/// Runs a window and enters its cost and, when every step is finite, its losses in `r`. Returns the first
+/// step that is not finite, or -1.
+template <class F>
+index_t run_window(const F& f, std::span<const typename F::input> xs, const window<typename F::scalar>& w,
+                   report& r) {
+  window_forward(f, xs, w);
+  r.steps += w.steps;
+  const index_t bad = first_non_finite(f, w);
+  if (bad < 0) {
+    for (index_t i = 0; i < w.steps; ++i) r.loss += double(w.loss[i]);
+    r.losses += w.steps;
+  }
+  return bad;
+}
+
+}  // namespace unroll

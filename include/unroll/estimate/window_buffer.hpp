@@ -1,0 +1,104 @@
+#pragma once
+
+#include "unroll/core/block.hpp"
+#include "unroll/estimate/feed.hpp"
+#include "unroll/estimate/input_list.hpp"
+
+namespace unroll {
+
+/// The last steps of a sequence, side by side in memory: inputs, states, tapes and losses, so that any
+/// stretch of them is a window that can be walked backwards. New inputs wait behind the steps that have been
+/// run.
+///
+///     | forgotten | run: size() steps | pending |          room for `capacity` steps
+template <class F>
+class window_buffer {
+ public:
+  using T = typename F::scalar;
+  using input = typename F::input;
+
+  /// Room for `capacity` steps, and scratch for passes over at most `longest` of them.
+  window_buffer(const F& f, index_t capacity, index_t longest)
+      : sizes_(f.size()),
+        capacity_(capacity),
+        inputs_(capacity),
+        states_((capacity + 1) * sizes_.state),
+        tape_(capacity * sizes_.tape),
+        loss_(capacity),
+        scratch_(window_scratch(f, longest)) {}
+
+  /// An empty sequence that starts from s0, or from the system's own start when s0 is empty.
+  void reset(const F& f, state<const T> s0) {
+    inputs_.clear();
+    forgotten_ = run_ = 0;
+    origin_ = 0;
+    const state<T> first(states_.data(), sizes_.state);
+    if (s0.empty())
+      start_state(f, first);
+    else
+      std::copy(s0.begin(), s0.end(), first.begin());
+  }
+
+  index_t size() const { return run_ - forgotten_; }
+  index_t pending() const { return inputs_.size() - run_; }
+  std::int64_t end() const { return origin_ + inputs_.size(); }
+  std::size_t bytes() const {
+    return states_.bytes() + tape_.bytes() + loss_.bytes() + scratch_.bytes() + inputs_.bytes();
+  }
+
+  void push(const input& x) { inputs_.push(x); }
+  void drop(index_t n) { inputs_.drop_last(n); }
+
+  /// Runs the pending inputs; see feed().
+  index_t forward(const F& f, params<const T> theta, report& r) {
+    const index_t n = pending();
+    const index_t bad = run_window(f, inputs_.part(run_, n), at(theta, run_, n), r);
+    if (bad < 0) run_ += n;
+    return bad;
+  }
+
+  /// Walks backwards over `count` run steps of which the first is the `first`-th remembered one.
+  void backward(const F& f, params<const T> theta, index_t first, index_t count, const injection<T>& in,
+                dstate<T> ds, dparams<T> g, report& r) {
+    window_backward(f, inputs_.part(forgotten_ + first, count), at(theta, forgotten_ + first, count), in, ds,
+                    g);
+    r.vjps += count;
+  }
+
+  /// Forgets all but the last `n` run steps; moves them to the front when fewer than `room` steps fit behind.
+  /// Only when nothing is pending.
+  void keep_last(index_t n, index_t room) {
+    forgotten_ = run_ - std::min(n, size());
+    if (run_ + room <= capacity_) return;
+    const index_t kept = size();
+    std::copy_n(states_.data() + forgotten_ * sizes_.state, (kept + 1) * sizes_.state, states_.data());
+    std::copy_n(tape_.data() + forgotten_ * sizes_.tape, kept * sizes_.tape, tape_.data());
+    std::copy_n(loss_.data() + forgotten_, kept, loss_.data());
+    inputs_.drop_first(forgotten_);
+    origin_ += forgotten_;
+    run_ = kept;
+    forgotten_ = 0;
+  }
+
+ private:
+  window<T> at(params<const T> theta, index_t first, index_t count) {
+    return {theta,
+            count,
+            states_.data() + first * sizes_.state,
+            tape_.data() + first * sizes_.tape,
+            loss_.data() + first,
+            scratch_,
+            origin_ + first};
+  }
+
+  dims sizes_;
+  index_t capacity_;
+  input_list<input> inputs_;
+  block<T, state_space> states_;
+  block<T, tape_space> tape_;
+  buffer<T> loss_, scratch_;
+  index_t forgotten_ = 0, run_ = 0;  // in steps from the front of the memory
+  std::int64_t origin_ = 0;          // index since reset of the step at the front
+};
+
+}  // namespace unroll
