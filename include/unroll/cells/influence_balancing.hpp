@@ -13,16 +13,20 @@ struct influence_balancing_options {
   double start = 1;       ///< every entry of s_0
 };
 
+/// The input of a system that takes none.
+struct nothing {};
+
 /// s' = A s + theta v with A = (I + shift) / 2, i.e. (A s)_i = (s_i + s_{i+1}) / 2, one parameter theta, and
 /// loss 1/2 (s'_1 - 1)^2 (Tallec & Ollivier 2017, arXiv:1705.08209). An earlier theta moves the loss through
 /// the lag coefficients c_k = e_1' A^k v: short lags push theta up, long lags, which weigh more, push it
 /// down. Truncation below about 40 steps therefore has the wrong sign. In the limit the coefficients sum to
 /// 2 (2p - n), so the optimum is theta = 1 / (2 (2p - n)): -1/6 by default.
-template <class T>
+/// Nothing comes in: the input may be of any type and is not looked at.
+template <class T, class Input = nothing>
 class influence_balancing {
  public:
   using scalar = T;
-  struct input {};  ///< nothing comes in
+  using input = Input;
 
   explicit influence_balancing(const influence_balancing_options& options = {}) : o_(options) {
     check_at_least("influence_balancing", "n", o_.n, 1);
@@ -43,6 +47,9 @@ class influence_balancing {
       apply(u.data(), u.data());
     }
   }
+
+  /// s_1 in the limit of many steps at a constant theta: 2 (2p - n) theta.
+  T steady_state(T theta) const { return T(2 * (2 * o_.positive - o_.n)) * theta; }
 
   void step(const input&, const edge<T>& e) const {
     apply(e.s.data(), e.next.data());

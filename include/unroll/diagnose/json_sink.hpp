@@ -6,16 +6,19 @@
 
 namespace unroll {
 
-/// The rows as JSON lines, one object a row with its names in order; nan and inf become null. Bytes that are
-/// not UTF-8 are replaced. Needs nlohmann-json, which is why this header is not part of unroll.hpp.
+/// A row as an object with its names in order. Needs nlohmann-json, which is why this header is not part of
+/// unroll.hpp.
+inline nlohmann::ordered_json to_json(const row& r) {
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (const auto& f : r.fields()) std::visit([&](const auto& value) { object[f.first] = value; }, f.second);
+  return object;
+}
+
+/// The rows as JSON lines, one object a row; nan and inf become null. Bytes that are not UTF-8 are replaced.
 inline std::string to_json_lines(std::span<const row> rows) {
   std::string out;
-  for (const row& r : rows) {
-    nlohmann::ordered_json object = nlohmann::ordered_json::object();
-    for (const auto& f : r.fields())
-      std::visit([&](const auto& value) { object[f.first] = value; }, f.second);
-    out += object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + '\n';
-  }
+  for (const row& r : rows)
+    out += to_json(r).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + '\n';
   return out;
 }
 

@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""This library against PyTorch, in alternating pairs on one core.
+
+    python3 compare.py --ours BINARY [--pairs 9] [--only R1,R11] [--type f32] [--json FILE] [--markdown FILE]
+
+Both sides get the same data and the same parameters; their gradients are compared first. Then samples alternate
+(ours, theirs, ours, theirs, ...), each at least --sample seconds of CPU time; a row reports the median of the pair
+ratios, theirs / ours, with their minimum and maximum. The PyTorch process runs with one thread and with malloc told
+to keep large blocks, which is worth a factor of up to 2 to it.
+"""
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CELLS = ("elman", "gru", "lstm")
+
+
+def rows(kind):
+    """(id, workload, their workload, cell, hidden, lanes, steps, target). Targets: docs/performance.md."""
+    for name, hidden, lanes, target in (
+        ("R1", 16, 1, {"*": 100}),
+        ("R2", 64, 1, {"*": 20, "elman": 30}),
+        ("R3", 256, 1, {"*": 3.5}),
+        ("R4", 1024, 1, {"*": 5}),
+        ("R5", 16, 32, {"*": 8}),
+        ("R6", 64, 32, {"*": 2}),
+        ("R7", 256, 32, {"*": 1.15}),
+        ("R7", 1024, 32, {"*": 1.2}),
+    ):
+        for cell in CELLS:
+            for workload in ("bptt", "tbptt-10", "tbptt-20"):
+                yield name, workload, workload, cell, hidden, lanes, 100, target.get(cell, target["*"])
+    if kind == "f32":
+        for hidden, by_hand, generic in ((16, 100, 200), (64, 20, 40), (128, 8, 15)):
+            yield "R11", "uoro", "uoro", "elman", hidden, 1, 200, by_hand
+            yield "R12", "uoro", "autograd-uoro", "elman", hidden, 1, 200, generic
+        for hidden, target in ((16, 3), (32, 1.2), (64, 1.1), (128, 1.3)):
+            yield "R13", "rtrl", "rtrl", "elman", hidden, 1, 40 if hidden == 128 else 100, target
+        for hidden, target in ((16, 30), (64, 3)):
+            yield "R14", "generic-rtrl", "autograd-rtrl", "elman", hidden, 1, 10, target
+
+
+class Side:
+    def __init__(self, command, environment, core):
+        pin = ["taskset", "-c", str(core)] if sys.platform == "linux" else []
+        self.process = subprocess.Popen(
+            pin + command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        if not answer:
+            raise RuntimeError(f"a side stopped at `{line}`")
+        return answer
+
+    def sample(self, n):
+        return float(self.ask(f"sample {n}"))
+
+    def repetitions(self, seconds):
+        once = self.sample(1)
+        once = min(once, self.sample(1))
+        return max(1, min(100_000, round(seconds / max(once, 1e-7))))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def exchange(ours, theirs, folder, dtype):
+    """Gives ours the parameters of theirs; returns the relative difference of the two gradients."""
+    names = []
+    line = ours.ask("layout")
+    while line != "end":
+        name, offset, rows_, cols = line.split()
+        names.append((name, int(offset), int(rows_), int(cols)))
+        line = ours.process.stdout.readline().strip()
+    theirs.ask(f"parameters {folder}/theta.npz")
+    values = np.load(f"{folder}/theta.npz")
+    flat = np.concatenate([np.asarray(values[n], dtype).reshape(r, c).ravel(order="F") for n, _, r, c in names])
+    flat.tofile(f"{folder}/theta.bin")
+    ours.ask(f"gradient {folder}/theta.bin {folder}/ours.bin")
+    theirs.ask(f"gradient {folder}/theirs.npz")
+    mine = np.fromfile(f"{folder}/ours.bin", dtype).astype(np.float64)
+    other = np.load(f"{folder}/theirs.npz")
+    other = np.concatenate([np.asarray(other[n], np.float64).reshape(r, c).ravel(order="F") for n, _, r, c in names])
+    return float(np.linalg.norm(mine - other) / np.linalg.norm(other))
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--ours", required=True, help="the built ours.cpp")
+    ap.add_argument("--python", default="/usr/bin/python3", help="an interpreter that has torch")
+    ap.add_argument("--pairs", type=int, default=9)
+    ap.add_argument("--sample", type=float, default=0.02, help="CPU seconds of one sample")
+    ap.add_argument("--core", type=int, default=0)
+    ap.add_argument("--only", default="", help="rows, e.g. R1,R11")
+    ap.add_argument("--cells", default=",".join(CELLS))
+    ap.add_argument("--type", default="f32", choices=("f32", "f64"))
+    ap.add_argument("--label", default="", help="the compiler flags of ours, kept in the result")
+    ap.add_argument("--json", default="")
+    ap.add_argument("--markdown", default="")
+    a = ap.parse_args()
+    environment = dict(
+        os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MALLOC_MMAP_THRESHOLD_="4000000000",
+        MALLOC_TRIM_THRESHOLD_="8000000000", MALLOC_TOP_PAD_="268435456",
+    )
+    dtype = np.float64 if a.type == "f64" else np.float32
+    tolerance = 1e-10 if a.type == "f64" else 1e-4
+    results = []
+    for name, workload, their_workload, cell, hidden, lanes, steps, target in rows(a.type):
+        if (a.only and name not in a.only.split(",")) or cell not in a.cells.split(","):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            rng = np.random.default_rng(1)
+            for f in ("x", "y"):
+                rng.standard_normal(steps * lanes * hidden).astype(dtype).tofile(f"{folder}/{f}.bin")
+            sizes = [cell, str(hidden), str(lanes), str(steps), a.type, folder]
+            ours = Side([a.ours, workload] + sizes, environment, a.core)
+            theirs = Side([a.python, f"{HERE}/theirs.py", their_workload] + sizes, environment, a.core)
+            difference = exchange(ours, theirs, folder, dtype)
+            random = workload == "uoro"  # two streams of signs: only the cost can be compared
+            if not random and difference > tolerance:
+                sys.exit(f"{name} {workload} {cell} H={hidden} B={lanes}: gradients differ by {difference:.2e}")
+            n_ours, n_theirs = ours.repetitions(a.sample), theirs.repetitions(a.sample)
+            pairs = [(ours.sample(n_ours), theirs.sample(n_theirs)) for _ in range(a.pairs)]
+            ours.close()
+            theirs.close()
+        ratios = sorted(t / o for o, t in pairs)
+        row = dict(
+            row=name, workload=workload, peer=their_workload, cell=cell, hidden=hidden, lanes=lanes, steps=steps,
+            type=a.type, ours_us=statistics.median(o for o, _ in pairs) / steps * 1e6,
+            theirs_us=statistics.median(t for _, t in pairs) / steps * 1e6, ratio=statistics.median(ratios),
+            ratio_min=ratios[0], ratio_max=ratios[-1], target=target, met=statistics.median(ratios) >= target,
+            difference=None if random else difference, flags=a.label,
+        )
+        results.append(row)
+        print(
+            f"{name:4} {workload:12} {cell:5} H={hidden:<5} B={lanes:<3} ours {row['ours_us']:10.3f} us  theirs "
+            f"{row['theirs_us']:10.1f} us  ratio {row['ratio']:7.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]  target {target}"
+            f"{'' if row['met'] else '  MISSED'}",
+            flush=True,
+        )
+    if a.json:
+        with open(a.json, "w") as f:
+            json.dump(dict(machine=platform.processor() or platform.machine(), rows=results), f, indent=1)
+    if a.markdown:
+        with open(a.markdown, "w") as f:
+            f.write("| row | workload | cell | H | B | ours, us a step | PyTorch | ratio [min, max] | target |\n")
+            f.write("|---|---|---|---|---|---|---|---|---|\n")
+            for r in results:
+                f.write(
+                    f"| {r['row']} | {r['workload']} | {r['cell']} | {r['hidden']} | {r['lanes']} | {r['ours_us']:.3g} "
+                    f"| {r['theirs_us']:.4g} | **{r['ratio']:.3g}** [{r['ratio_min']:.3g}, {r['ratio_max']:.3g}] "
+                    f"| {r['target']}{'' if r['met'] else ' (missed)'} |\n"
+                )
+
+
+main()

@@ -1,0 +1,290 @@
+// Bias, variance and cost of gradient estimators, against the exact gradient, on text or on a synthetic task.
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <unroll/diagnose/json_sink.hpp>
+
+#include "support/program.hpp"
+
+using namespace unroll;
+
+namespace {
+
+using T = double;
+using input = cells::example<T>;
+using system_type = any_system<T, input>;
+
+struct options {
+  std::string system = "elman", text = UNROLL_DEFAULT_TEXT, task, json, csv, plot;
+  std::string estimators =
+      "bptt,checkpointed,rtrl,tbptt:2,tbptt:5,tbptt:20,chunked:20,artbp:5,artbp:20,uoro,uoro:20,nobacktrack,"
+      "nres:0.01:8:20,pes:0.01:8:20";
+  index_t hidden = 24, lanes = 1, length = 100, replicas = 400, train = 300, threads = 0;
+  double precision = 0, confidence = 0.95;
+  std::uint64_t seed = 1;
+};
+
+/// The system, its parameters and the sequence, however they were asked for.
+struct experiment {
+  system_type system;
+  parameters<T> theta;
+  std::vector<input> xs;
+  std::shared_ptr<const void> owner;  // the data that xs points to
+  std::string description;
+};
+
+experiment on_sequences(const options& o, data::sequences<T> made, const program::cell_size& size,
+                        std::string description) {
+  auto cell = program::make_cell<T>(o.system, size, fold(key{o.seed}, 0));
+  const auto owner = std::make_shared<const data::sequences<T>>(std::move(made));
+  const auto xs = owner->inputs().first(std::size_t(std::min(o.length, owner->steps())));
+  return {
+      std::move(cell.system), std::move(cell.theta), {xs.begin(), xs.end()}, owner, std::move(description)};
+}
+
+experiment make_experiment(const options& o) {
+  const key k = fold(key{o.seed}, 1);
+  const auto squared = loss_kind::squared_error, entropy = loss_kind::cross_entropy;
+  const auto task = [&](data::sequences<T> made, index_t in, index_t out, loss_kind loss) {
+    return on_sequences(o, std::move(made), {in, o.hidden, out, loss, o.lanes}, "task " + o.task);
+  };
+  if (o.system == "influence_balancing") {
+    parameters<T> theta(1);
+    theta[0] = 0.5;
+    return {cells::influence_balancing<T, input>(), theta, std::vector<input>(std::size_t(o.length)), nullptr,
+            "influence balancing at theta = 0.5"};
+  }
+  if (o.task.empty()) {
+    const data::text text(o.text);
+    return on_sequences(o, data::streams<T>(text.train(), o.lanes, o.length),
+                        {text.vocabulary(), o.hidden, text.vocabulary(), entropy, o.lanes},
+                        "characters of " + o.text);
+  }
+  if (o.task == "delay") return task(data::delay<T>({.steps = o.length, .lanes = o.lanes}, k), 1, 1, squared);
+  if (o.task == "adding")
+    return task(data::adding<T>({.steps = o.length, .lanes = o.lanes}, k), 2, 1, squared);
+  if (o.task == "copy") {
+    check_at_least("gradient_bias", "length", o.length, 21);
+    return task(data::copy<T>({.blanks = o.length - 20, .lanes = o.lanes}, k), 10, 9, entropy);
+  }
+  if (o.task == "marschall_add")
+    return task(data::marschall_add<T>({.steps = o.length, .lanes = o.lanes}, k), 2, 2, entropy);
+  if (o.task == "anbn") return task(data::anbn<T>({.steps = o.length, .lanes = o.lanes}, k), 3, 3, entropy);
+  fail("gradient_bias", "task", "\"" + o.task + "\" is none of delay, adding, copy, marschall_add, anbn");
+}
+
+/// Adam on the exact gradient of the sequence, so that the estimators are compared at a point of a training
+/// run.
+void train(experiment& e, index_t updates) {
+  bptt exact(e.system, {.max_steps = index_t(e.xs.size())});
+  gradient<T> g(e.theta.size());
+  adam<T> optimiser(e.theta.size(), {.rate = 3e-3});
+  const program::progress line;
+  for (index_t i = 0; i < updates && !program::interrupted; ++i) {
+    g.zero();
+    exact.reset(key{0});
+    exact.advance(e.theta, e.xs, g);
+    if (exact.finish(e.theta, g).code != status::ok)
+      fail("gradient_bias", "train", "diverged at update " + std::to_string(i));
+    optimiser.step(e.theta, g);
+    if (i % 20 == 0) line.show("training " + std::to_string(i) + " / " + std::to_string(updates));
+  }
+}
+
+struct result {
+  std::string name;
+  measurement m;
+};
+
+result measure_one(const std::string& text, const experiment& e, const options& o) {
+  const program::spec spec(text);
+  std::atomic<index_t> done{0};
+  const measure_options how{.replicas = o.replicas,
+                            .precision = o.precision,
+                            .seed = fold(key{o.seed}, 2),
+                            .threads = o.threads,
+                            .confidence = o.confidence,
+                            .done = &done,
+                            .stop = &program::interrupted};
+  const program::progress line;
+  std::jthread watch([&](std::stop_token end) {
+    while (!end.stop_requested()) {
+      line.show(text + ": " + std::to_string(done.load()) + " estimates");
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  });
+  return {text, program::with_estimator(spec, e.system, index_t(e.xs.size()), [&](const auto& estimator) {
+            return measure(estimator, e.theta, std::span<const input>(e.xs), how);
+          })};
+}
+
+row summary(const result& r) {
+  const auto& m = r.m;
+  row out;
+  out.add("estimator", r.name);
+  out.add("target", name_of(m.target_gradient));
+  out.add("relative_bias", m.relative_bias);
+  out.add("relative_bias_low", m.relative_bias_low);
+  out.add("relative_bias_high", m.relative_bias_high);
+  out.add("variance", m.variance);
+  out.add("cosine", m.cosine);
+  out.add("norm_ratio", m.mean_norm_ratio);
+  out.add("worst_z", m.worst_z);
+  out.add("steps", m.steps);
+  out.add("vjps", m.vjps);
+  out.add("jvps", m.jvps);
+  out.add("bytes", std::int64_t(m.bytes));
+  out.add("seconds", m.seconds);
+  return out;
+}
+
+row for_json(const result& r) {
+  const auto& m = r.m;
+  row out = summary(r);
+  out.add("variance_time", m.variance_time);
+  out.add("mse", m.mse);
+  out.add("snr", m.snr);
+  out.add("descent", m.descent);
+  out.add("descent_low", m.descent_low);
+  out.add("descent_high", m.descent_high);
+  out.add("exact_norm", m.exact_norm);
+  out.add("replicas", std::int64_t(m.replicas));
+  out.add("diverged", std::int64_t(m.diverged));
+  out.add("heavy_tails", std::int64_t(m.heavy_tails));
+  return out;
+}
+
+/// Relative bias with its interval against relative variance x time, both on logarithmic axes. What is zero
+/// sits on the edge of the figure: exact estimators on the floor, deterministic ones at the left.
+bool draw(const std::vector<result>& results, const experiment& e, const std::string& file) {
+  double left = 1e300, right = 0;
+  for (const auto& r : results)
+    if (r.m.variance_time > 0) {
+      const double x = r.m.variance_time / (r.m.exact_norm * r.m.exact_norm);
+      left = std::min(left, x);
+      right = std::max(right, x);
+    }
+  if (right == 0) left = 0.1, right = 1;
+  const double none = left / 10, floor = 1e-4;
+  std::string points;
+  int n = 0;
+  for (const auto& r : results) {
+    const double x = r.m.variance_time > 0 ? r.m.variance_time / (r.m.exact_norm * r.m.exact_norm) : none;
+    const auto y = [&](double v) { return std::max(v, floor); };
+    const int kind = r.m.relative_bias_low > 1e-9 ? 1 : 0;  // its interval excludes zero
+    points += std::to_string(x) + " ";
+    char line[256];
+    std::snprintf(line, sizeof line, "%.6g %.6g %.6g %.6g %d \"%s\" %.2f\n", x, y(r.m.relative_bias),
+                  y(r.m.relative_bias_low), y(r.m.relative_bias_high), kind, r.name.c_str(),
+                  0.6 + 0.55 * (n++ % 3));
+    points.resize(points.size() - (std::to_string(x) + " ").size());
+    points += line;
+  }
+  char axes[512];
+  std::snprintf(axes, sizeof axes,
+                "set xrange [%g:%g]\nset yrange [%g:*]\nset xtics add (\"no variance\" %g)\n"
+                "set ytics add (\"0\" %g)\n",
+                none / 2, right * 5, floor / 2, none, floor);
+  return program::gnuplot(
+      "set terminal svg size 900,600 enhanced background 'white' font 'sans,12'\nset output " +
+      program::quoted(file) + "\nset logscale xy\nset format x '10^{%T}'\nset format y '10^{%T}'\n" + axes +
+      "set grid\nset key top left\nset title " + program::quoted("Gradient bias, " + e.description) +
+      " noenhanced\nset xlabel 'variance x time: tr V / ||g||^2 x seconds per sequence'\n"
+      "set ylabel 'relative bias with its interval'\n$points << END\n" +
+      points +
+      "END\n"
+      "plot $points using 1:($5==0?$2:1/0):3:4 with yerrorbars pt 7 lc rgb '#1b6ca8' title 'interval "
+      "contains 0', \\\n"
+      "     $points using 1:($5==1?$2:1/0):3:4 with yerrorbars pt 5 lc rgb '#c0392b' title 'biased', \\\n"
+      "     $points using 1:2:6 with labels offset 0.7,0.7 left noenhanced notitle\n");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  options o;
+  CLI::App app{
+      "Measures bias, variance and cost of gradient estimators against the exact gradient.\n\n"
+      "examples:\n"
+      "  gradient_bias --plot bias.svg\n"
+      "  gradient_bias --system lstm --hidden 64 --length 200 --text book.txt --estimators "
+      "bptt,tbptt:10,uoro\n"
+      "  gradient_bias --system influence_balancing --length 500 --estimators "
+      "bptt,tbptt:40,tbptt:80,artbp:16\n"
+      "  gradient_bias --task adding --precision 0.02 --json rows.json"};
+  app.add_option("--system", o.system, "elman, gru, lstm, linear or influence_balancing")
+      ->capture_default_str();
+  app.add_option("--hidden", o.hidden, "state units")->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  app.add_option("--lanes", o.lanes, "sequences side by side")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  app.add_option("--length", o.length, "steps of the sequence")
+      ->check(CLI::Range(1, 100'000'000))
+      ->capture_default_str();
+  app.add_option("--text", o.text, "a text file; its characters are predicted one by one")
+      ->capture_default_str();
+  app.add_option("--task", o.task, "delay, adding, copy, marschall_add or anbn, instead of a text");
+  app.add_option("--estimators", o.estimators,
+                 std::string("names, separated by commas. ") + program::estimator_help)
+      ->capture_default_str();
+  app.add_option("--replicas", o.replicas, "independent estimates")
+      ->check(CLI::Range(2, 1'000'000'000))
+      ->capture_default_str();
+  app.add_option("--precision", o.precision, "half width of the interval to reach; 0: as many as --replicas")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
+  app.add_option("--confidence", o.confidence, "of the intervals")
+      ->check(CLI::Range(0.5, 0.9999))
+      ->capture_default_str();
+  app.add_option("--train", o.train, "updates by exact gradients before anything is measured")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
+  app.add_option("--threads", o.threads, "0: one a core; the numbers do not depend on it")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_option("--seed", o.seed, "of parameters, data and estimates")->capture_default_str();
+  app.add_option("--json", o.json, "write the rows to this file");
+  app.add_option("--csv", o.csv, "write the rows to this file");
+  app.add_option("--plot", o.plot, "draw bias against variance x time to this SVG file");
+  CLI11_PARSE(app, argc, argv);
+
+  return program::run("gradient_bias", [&] {
+    const auto names = program::split(o.estimators);
+    experiment e = make_experiment(o);
+    for (const auto& name : names)  // a misspelt name ends the program before the work begins
+      program::with_estimator(program::spec(name), e.system, index_t(e.xs.size()), [](const auto&) {});
+    if (o.system != "influence_balancing") train(e, o.train);
+    std::printf("%s, %s, %td parameters, %zu steps, %td lanes, %td updates\n\n", e.description.c_str(),
+                o.system.c_str(), e.theta.size(), e.xs.size(), e.system.size().lanes, o.train);
+
+    std::vector<result> results;
+    std::vector<row> rows;
+    for (const auto& name : names) {
+      if (program::interrupted) break;
+      results.push_back(measure_one(name, e, o));
+      rows.push_back(summary(results.back()));
+    }
+    std::fputs(to_table(rows, 3).c_str(), stdout);
+    std::printf(
+        "\nrelative bias is that of the mean estimate, with a %g %% interval; norm_ratio is E||g^|| / ||g||, "
+        "which is no\n"
+        "measure of bias; steps, vjps, jvps and seconds are per input, variance that of a whole sequence.\n",
+        100 * o.confidence);
+    if (!o.csv.empty()) write_csv(o.csv, rows);
+    if (!o.json.empty()) {
+      nlohmann::ordered_json document;
+      document["system"] = o.system;
+      document["data"] = e.description;
+      document["hidden"] = o.hidden;
+      document["lanes"] = o.lanes;
+      document["length"] = e.xs.size();
+      document["seed"] = o.seed;
+      document["confidence"] = o.confidence;
+      document["complete"] = !program::interrupted.load();
+      document["rows"] = nlohmann::ordered_json::array();
+      for (const auto& r : results) document["rows"].push_back(to_json(for_json(r)));
+      write_file(o.json, document.dump(1) + "\n");
+    }
+    if (!o.plot.empty() && draw(results, e, o.plot)) std::printf("figure: %s\n", o.plot.c_str());
+    return program::interrupted ? 130 : 0;
+  });
+}

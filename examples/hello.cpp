@@ -1,0 +1,23 @@
+// Trains a small recurrent network online, with an unbiased gradient that needs no window and no history.
+#include <cstdio>
+#include <unroll/unroll.hpp>
+
+int main() {
+  using namespace unroll;
+  const cells::elman<float> cell({.in = 1, .hidden = 16, .out = 1});
+  parameters<float> theta(cell.size().params);
+  cell.init(theta, key{1});
+  gradient<float> g(theta.size());
+  uoro estimator(cell);  // or bptt, tbptt, artbp, rtrl ...: the loop below stays the same
+  estimator.reset(key{2});
+  adam<float> optimiser(theta.size(), {.rate = 1e-3});
+  const auto task =
+      data::delay<float>({.steps = 100'000, .lag = 2}, key{3});  // x = +-1, target = x two steps ago
+  double loss = 0;
+  for (index_t t = 0; t < 100'000; t += 10) {
+    g.zero();
+    loss += 0.01 * (estimator.advance(theta, task.inputs().subspan(std::size_t(t), 10), g).loss / 10 - loss);
+    optimiser.step(theta, g);
+  }
+  std::printf("loss per step %.4f (guessing gives 0.5)\n", loss);
+}

@@ -1,0 +1,207 @@
+#pragma once
+
+// What the example programs share: choosing a cell or an estimator by name, a progress line, Ctrl-C, gnuplot.
+
+#include <unistd.h>
+
+#include <atomic>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <unroll/unroll.hpp>
+#include <vector>
+
+namespace program {
+
+using unroll::index_t;
+
+inline std::atomic<bool> interrupted{false};
+
+/// From here on Ctrl-C asks the program to finish what it is doing and write valid output; a second one ends
+/// it.
+inline void catch_interrupt() {
+  std::signal(SIGINT, [](int) {
+    interrupted = true;
+    std::signal(SIGINT, SIG_DFL);
+  });
+}
+
+/// One line on the terminal that is written over; silent when standard error is not a terminal.
+class progress {
+ public:
+  progress() : shown_(isatty(STDERR_FILENO) != 0) {}
+  ~progress() { clear(); }
+  progress(const progress&) = delete;
+  progress& operator=(const progress&) = delete;
+  void show(const std::string& text) const {
+    if (shown_) std::fprintf(stderr, "\r\033[K%s", text.c_str());
+  }
+  void clear() const {
+    if (shown_) std::fprintf(stderr, "\r\033[K");
+  }
+
+ private:
+  bool shown_;
+};
+
+/// "name:1:2.5" -> the name and its numbers.
+struct spec {
+  std::string text, name;
+  std::vector<double> numbers;
+
+  explicit spec(std::string_view whole) : text(whole) {
+    std::size_t colon = whole.find(':');
+    name = whole.substr(0, colon);
+    while (colon != std::string_view::npos) {
+      const std::size_t end = whole.find(':', colon + 1);
+      const std::string_view part =
+          whole.substr(colon + 1, end == std::string_view::npos ? end : end - colon - 1);
+      double value = 0;
+      const auto [stop, problem] = std::from_chars(part.data(), part.data() + part.size(), value);
+      if (problem != std::errc{} || stop != part.data() + part.size())
+        unroll::fail("estimators", text, "\"" + std::string(part) + "\" is not a number");
+      numbers.push_back(value);
+      colon = end;
+    }
+  }
+  double number(std::size_t i, double otherwise) const { return i < numbers.size() ? numbers[i] : otherwise; }
+  index_t count(std::size_t i, index_t otherwise) const {
+    const double v = number(i, double(otherwise));
+    if (!(v >= 1 && v <= 1e9) || v != double(index_t(v)))
+      unroll::fail("estimators", text, "needs whole numbers from 1 to 1e9, got " + std::to_string(v));
+    return index_t(v);
+  }
+  void at_most(std::size_t n) const {
+    if (numbers.size() > n)
+      unroll::fail("estimators", text,
+                   "has " + std::to_string(numbers.size()) + " numbers, takes at most " + std::to_string(n));
+  }
+};
+
+inline std::vector<std::string> split(std::string_view text, char separator = ',') {
+  std::vector<std::string> parts;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(separator, at), text.size());
+    parts.emplace_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+constexpr const char* estimator_help =
+    "bptt, checkpointed[:SLOTS], rtrl: exact; tbptt:K2, tbptt:K1:K2 (every K1 steps, back K2), chunked:K: "
+    "biased; "
+    "artbp:L0[:ALPHA] (polynomial law of mean length L0), artbp_fixed:L0, uoro[:BLOCK], nobacktrack: "
+    "unbiased; "
+    "es:SIGMA[:PAIRS], nres:SIGMA[:PAIRS[:WINDOW]], pes:SIGMA[:PAIRS[:WINDOW]]: unbiased for a smoothed loss";
+
+/// Calls f(estimator) for the estimator that `s` names; sequences have at most `length` steps.
+template <class System, class Visitor>
+decltype(auto) with_estimator(const spec& s, const System& system, index_t length, Visitor&& f) {
+  using namespace unroll;
+  const auto need = [&](std::size_t least, std::size_t most) {
+    if (s.numbers.size() < least)
+      fail("estimators", s.text,
+           "needs " + std::to_string(least) + " number(s) behind the name, e.g. " + s.name + ":10");
+    s.at_most(most);
+  };
+  if (s.name == "bptt") return need(0, 0), f(bptt(system, {.max_steps = length}));
+  if (s.name == "checkpointed")
+    return need(0, 1), f(checkpointed_bptt(system, {.slots = s.count(0, 8), .steps = length}));
+  if (s.name == "rtrl") return need(0, 0), f(rtrl(system));
+  if (s.name == "tbptt")
+    return need(1, 2), f(tbptt(system, {.k1 = s.numbers.size() > 1 ? s.count(0, 1) : 1,
+                                        .k2 = s.count(s.numbers.size() - 1, 1)}));
+  if (s.name == "chunked") return need(1, 1), f(chunked_tbptt(system, {.window = s.count(0, 1)}));
+  if (s.name == "artbp")
+    return need(1, 2), f(artbp(system, polynomial_truncation(s.number(0, 16), s.number(1, 4))));
+  if (s.name == "artbp_fixed") return need(1, 1), f(artbp(system, fixed_truncation(s.number(0, 16))));
+  if (s.name == "uoro") return need(0, 1), f(uoro(system, {.block = s.count(0, 1)}));
+  if (s.name == "nobacktrack") return need(0, 0), f(nobacktrack(system));
+  if (s.name == "es") return need(1, 2), f(es(system, {.sigma = s.number(0, 0.1), .pairs = s.count(1, 1)}));
+  if (s.name == "nres")
+    return need(1, 3),
+           f(nres(system, {.sigma = s.number(0, 0.1), .pairs = s.count(1, 1), .window = s.count(2, 10)}));
+  if (s.name == "pes")
+    return need(1, 3),
+           f(pes(system, {.sigma = s.number(0, 0.1), .pairs = s.count(1, 1), .window = s.count(2, 10)}));
+  fail("estimators", "name", "\"" + s.name + "\" is none of " + estimator_help);
+}
+
+/// A built-in cell chosen by name, with its parameters' names and initial values.
+template <class T>
+struct named_cell {
+  unroll::any_system<T, unroll::cells::example<T>> system;
+  unroll::layout names;
+  unroll::parameters<T> theta;
+
+  template <class Cell>
+  named_cell(const Cell& cell, unroll::key k)
+      : system(cell), names(cell.layout()), theta(cell.size().params) {
+    cell.init(theta, k);
+  }
+};
+
+struct cell_size {
+  index_t in = 1, hidden = 32, out = 1;
+  unroll::loss_kind loss = unroll::loss_kind::squared_error;
+  index_t lanes = 1;
+};
+
+template <class T>
+named_cell<T> make_cell(const std::string& name, const cell_size& n, unroll::key k) {
+  using namespace unroll;
+  if (name == "elman")
+    return {cells::elman<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
+            k};
+  if (name == "gru")
+    return {cells::gru<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
+            k};
+  if (name == "lstm")
+    return {cells::lstm<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
+            k};
+  if (name == "linear")
+    return {
+        cells::linear<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
+        k};
+  fail("system", "name", "\"" + name + "\" is none of elman, gru, lstm, linear, influence_balancing");
+}
+
+/// Runs a gnuplot script; says how to get gnuplot where it is missing. Returns whether the figure was drawn.
+inline bool gnuplot(const std::string& script) {
+  if (std::system("gnuplot --version > /dev/null 2>&1") != 0) {
+    std::fprintf(stderr,
+                 "no figure: gnuplot is not installed (Debian, Ubuntu: apt-get install gnuplot-nox)\n");
+    return false;
+  }
+  std::FILE* pipe = popen("gnuplot", "w");
+  if (!pipe) return false;
+  std::fputs(script.c_str(), pipe);
+  return pclose(pipe) == 0;
+}
+
+/// A string inside a gnuplot script.
+inline std::string quoted(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) out += c == '\'' ? "''" : std::string(1, c);
+  return out + "'";
+}
+
+/// main() of every program: an exception becomes one line on standard error and exit code 1.
+template <class Body>
+int run(const char* name, Body&& body) {
+  try {
+    catch_interrupt();
+    return body();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s\n", name, e.what());
+    return 1;
+  }
+}
+
+}  // namespace program

@@ -1,0 +1,225 @@
+// Trains a character model on a text file (or on a^n b^n) with any cell and any estimator, and reports bits
+// per character on text it has not seen. Sequences are independent; a checkpoint falls between two of them,
+// so that a resumed run continues with the same bits.
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "support/program.hpp"
+
+using namespace unroll;
+
+namespace {
+
+using T = float;
+using input = cells::example<T>;
+using system_type = any_system<T, input>;
+
+struct options {
+  std::string text = UNROLL_DEFAULT_TEXT, task, cell = "gru", estimator = "tbptt:10:40", checkpoint, json;
+  index_t hidden = 64, lanes = 8, length = 400, every = 10, sequences = 300, report = 50, held_out = 20'000;
+  double rate = 3e-3, clip = 1;
+  std::uint64_t seed = 1;
+  bool resume = false;
+};
+
+/// Training and held-out characters as streams of examples.
+struct corpus {
+  data::sequences<T> train, held_out;
+  index_t vocabulary;
+  std::string name;
+};
+
+corpus make_corpus(const options& o) {
+  if (o.task == "anbn")
+    return {data::anbn<T>({.steps = o.length * o.sequences, .lanes = o.lanes}, fold(key{o.seed}, 1)),
+            data::anbn<T>({.steps = o.held_out}, fold(key{o.seed}, 2)), 3, "a^n b^n"};
+  if (!o.task.empty()) fail("train_text", "task", "\"" + o.task + "\" is not anbn");
+  const data::text text(o.text);
+  const auto held = text.held_out().first(std::min(std::size_t(o.held_out) + 1, text.held_out().size()));
+  return {data::streams<T>(text.train(), o.lanes, o.length), data::streams<T>(held, 1), text.vocabulary(),
+          o.text};
+}
+
+/// Bits per character of a forward pass over the held-out stream.
+double bits_per_character(const system_type& one_lane, params<const T> theta, std::span<const input> xs) {
+  const dims d = one_lane.size();
+  block<T, state_space> s(d.state), next(d.state);
+  block<T, tape_space> tape(d.tape);
+  buffer<T> scratch(d.scratch);
+  start_state(one_lane, s);
+  double bits = 0;
+  std::int64_t t = 0;
+  for (const input& x : xs) {
+    T loss = 0;
+    one_lane.step(x, {theta, s, next, tape, &loss, scratch, t++});
+    bits += double(loss) / 0.6931471805599453;
+    std::swap(s, next);
+  }
+  return bits / double(xs.size());
+}
+
+struct training {
+  parameters<T> theta;
+  adam<T> optimiser;
+  index_t sequence = 0;
+  double train_bits = 0;  ///< running mean of the bits per training character
+  nlohmann::ordered_json history = nlohmann::ordered_json::array();
+};
+
+/// What a checkpoint must agree on before a run may continue from it.
+std::string identity(const options& o, const corpus& c) {
+  return c.name + " " + o.cell + " " + std::to_string(o.hidden) + " " + std::to_string(c.vocabulary) + " " +
+         o.estimator + " " + std::to_string(o.lanes) + " " + std::to_string(o.length) + " " +
+         std::to_string(o.every) + " " + std::to_string(o.rate) + " " + std::to_string(o.clip) + " " +
+         std::to_string(o.seed);
+}
+
+template <class E>
+void train_sequence(E& estimator, training& run, std::span<const input> xs, gradient<T>& g,
+                    const options& o) {
+  const T scale = T(1) / T(o.lanes * o.every);
+  const auto update = [&](const report& r) {
+    if (r.code != status::ok)
+      fail("train_text", "step",
+           std::to_string(r.at) + " of sequence " + std::to_string(run.sequence) +
+               " is not finite; try a smaller --rate");
+    if (r.losses > 0)
+      run.train_bits += 0.02 * (r.loss / (double(r.losses * o.lanes) * 0.6931471805599453) - run.train_bits);
+    linalg::scale(scale, g.data(), g.size());
+    if (o.clip > 0) clip_by_norm(g, o.clip);
+    run.optimiser.step(run.theta, g);
+    g.zero();
+  };
+  g.zero();
+  estimator.reset(fold(fold(key{o.seed}, 3), std::uint64_t(run.sequence)));
+  for (std::size_t t = 0; t < xs.size(); t += std::size_t(o.every))
+    update(estimator.advance(run.theta, xs.subspan(t, std::min(xs.size() - t, std::size_t(o.every))), g));
+  update(estimator.finish(run.theta, g));
+  ++run.sequence;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  options o;
+  CLI::App app{
+      "Trains a character model and reports bits per character on held-out text.\n\n"
+      "examples:\n"
+      "  train_text --text book.txt --cell lstm --estimator tbptt:20:100 --sequences 2000\n"
+      "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt\n"
+      "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt --resume --sequences 600"};
+  app.add_option("--text", o.text, "a text file")->capture_default_str();
+  app.add_option("--task", o.task, "anbn, instead of a text");
+  app.add_option("--cell", o.cell, "elman, gru, lstm or linear")->capture_default_str();
+  app.add_option("--estimator", o.estimator, program::estimator_help)->capture_default_str();
+  app.add_option("--hidden", o.hidden, "state units")->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  app.add_option("--lanes", o.lanes, "streams side by side")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  app.add_option("--length", o.length, "steps of a sequence")
+      ->check(CLI::Range(1, 100'000'000))
+      ->capture_default_str();
+  app.add_option("--every", o.every, "steps between two updates")
+      ->check(CLI::Range(1, 100'000'000))
+      ->capture_default_str();
+  app.add_option("--sequences", o.sequences, "to train on")
+      ->check(CLI::Range(1, 100'000'000))
+      ->capture_default_str();
+  app.add_option("--report", o.report, "sequences between two reports")
+      ->check(CLI::Range(1, 100'000'000))
+      ->capture_default_str();
+  app.add_option("--held-out", o.held_out, "characters to evaluate on")
+      ->check(CLI::Range(1, 1'000'000'000))
+      ->capture_default_str();
+  app.add_option("--rate", o.rate, "of Adam")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--clip", o.clip, "gradient norm, 0: off; clipping biases every estimator")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--seed", o.seed, "of parameters, task and estimator")->capture_default_str();
+  app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report");
+  app.add_flag("--resume", o.resume, "continue from the checkpoint");
+  app.add_option("--json", o.json, "write the course of the run to this file");
+  CLI11_PARSE(app, argc, argv);
+
+  return program::run("train_text", [&] {
+    if (o.resume && o.checkpoint.empty()) fail("train_text", "resume", "needs --checkpoint FILE");
+    const corpus c = make_corpus(o);
+    const auto size = [&](index_t lanes) {
+      return program::cell_size{c.vocabulary, o.hidden, c.vocabulary, loss_kind::cross_entropy, lanes};
+    };
+    const auto cell = program::make_cell<T>(o.cell, size(o.lanes), fold(key{o.seed}, 0));
+    const auto reader = program::make_cell<T>(o.cell, size(1), fold(key{o.seed}, 0));
+    training run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
+    const auto describe = [&](auto& archive) {  // one list of what a run is made of, for saving and loading
+      archive.numbers("theta", view<T>(run.theta.data(), run.theta.size()));
+      run.optimiser.visit(archive);
+    };
+    if (o.resume) {
+      checkpoint saved = load_checkpoint(o.checkpoint);
+      if (saved.text("identity") != identity(o, c))
+        fail("train_text", "checkpoint",
+             "belongs to another run: \"" + saved.text("identity") + "\", asked for \"" + identity(o, c) +
+                 "\"");
+      describe(saved);
+      const auto course = nlohmann::ordered_json::parse(saved.text("course"));
+      run.sequence = course.at("sequence").get<index_t>();
+      run.train_bits = course.at("train_bits").get<double>();
+      run.history = course.at("history");
+    }
+
+    const index_t steps = c.train.steps(), pieces = steps / o.length;
+    std::printf(
+        "%s: %td kinds of character, %td training steps in %td lanes, %td held-out characters\n"
+        "%s, %td units, %td parameters, %s\n\n%9s %12s %12s   bits per character\n",
+        c.name.c_str(), c.vocabulary, steps, o.lanes, c.held_out.steps(), o.cell.c_str(), o.hidden,
+        run.theta.size(), o.estimator.c_str(), "sequence", "training", "held-out");
+    const auto report_now = [&] {
+      const double bits = bits_per_character(reader.system, run.theta, c.held_out.inputs());
+      std::printf("%9td %12.4f %12.4f\n", run.sequence, run.train_bits, bits);
+      std::fflush(stdout);
+      run.history.push_back(
+          {{"sequence", run.sequence}, {"train_bits", run.train_bits}, {"held_out_bits", bits}});
+      if (!o.checkpoint.empty()) {
+        checkpoint saved;
+        saved.text("identity", identity(o, c));
+        saved.text("course",
+                   nlohmann::ordered_json{
+                       {"sequence", run.sequence}, {"train_bits", run.train_bits}, {"history", run.history}}
+                       .dump());
+        describe(saved);
+        save_checkpoint(o.checkpoint, saved);
+      }
+    };
+
+    program::with_estimator(program::spec(o.estimator), cell.system, o.length, [&](auto estimator) {
+      gradient<T> g(run.theta.size());
+      const program::progress line;
+      while (run.sequence < o.sequences && !program::interrupted) {
+        const auto from = std::size_t(run.sequence % pieces * o.length);
+        train_sequence(estimator, run, c.train.inputs().subspan(from, std::size_t(o.length)), g, o);
+        line.show("sequence " + std::to_string(run.sequence) + " / " + std::to_string(o.sequences));
+        if (run.sequence % o.report == 0 || run.sequence == o.sequences || program::interrupted) {
+          line.clear();
+          report_now();
+        }
+      }
+    });
+    if (!o.json.empty()) {
+      nlohmann::ordered_json document{{"data", c.name},
+                                      {"cell", o.cell},
+                                      {"hidden", o.hidden},
+                                      {"estimator", o.estimator},
+                                      {"lanes", o.lanes},
+                                      {"length", o.length},
+                                      {"every", o.every},
+                                      {"rate", o.rate},
+                                      {"clip", o.clip},
+                                      {"seed", o.seed},
+                                      {"complete", !program::interrupted.load()}};
+      document["course"] = run.history;
+      write_file(o.json, document.dump(1) + "\n");
+    }
+    return program::interrupted ? 130 : 0;
+  });
+}

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "unroll/core/config.hpp"
+
+namespace unroll {
+
+/// `size` workers that run one job together, the caller among them. Starting a job allocates nothing.
+class worker_pool {
+ public:
+  explicit worker_pool(index_t size) {
+    threads_.reserve(std::size_t(size > 1 ? size - 1 : 0));
+    for (index_t i = 1; i < size; ++i) threads_.emplace_back([this, i] { serve(i); });
+  }
+  ~worker_pool() {
+    stop_ = true;
+    round_.fetch_add(1);
+    round_.notify_all();
+    for (auto& t : threads_) t.join();
+  }
+  worker_pool(const worker_pool&) = delete;
+  worker_pool& operator=(const worker_pool&) = delete;
+
+  index_t size() const { return index_t(threads_.size()) + 1; }
+
+  /// Calls job(i) for every worker i in [0, size), at the same time; returns when all have returned. The
+  /// first exception is thrown again here.
+  template <class Job>
+  void run(Job& job) {
+    job_ = &job;
+    call_ = [](void* j, index_t i) { (*static_cast<Job*>(j))(i); };
+    thrown_ = nullptr;
+    running_ = index_t(threads_.size());
+    round_.fetch_add(1);
+    round_.notify_all();
+    attempt(0);
+    for (index_t left = running_.load(); left != 0; left = running_.load()) running_.wait(left);
+    if (thrown_) std::rethrow_exception(thrown_);
+  }
+
+ private:
+  void attempt(index_t i) {
+    try {
+      call_(job_, i);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!thrown_) thrown_ = std::current_exception();
+    }
+  }
+  void serve(index_t i) {
+    for (unsigned seen = 0;;) {
+      round_.wait(seen);
+      seen = round_.load();
+      if (stop_) return;
+      attempt(i);
+      if (running_.fetch_sub(1) == 1) running_.notify_one();
+    }
+  }
+
+  std::vector<std::thread> threads_;
+  std::atomic<unsigned> round_{0};
+  std::atomic<index_t> running_{0};
+  std::atomic<bool> stop_{false};
+  void* job_ = nullptr;
+  void (*call_)(void*, index_t) = nullptr;
+  std::exception_ptr thrown_;
+  std::mutex mutex_;
+};
+
+}  // namespace unroll
