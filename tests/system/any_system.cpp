@@ -134,7 +134,7 @@ TEST_CASE("a cell can be exchanged for another at run time") {
   CHECK(f.size().params == 12);
 }
 
-TEST_CASE("start and finite are forwarded") {
+TEST_CASE("start and finite are forwarded by an erased system") {
   const any_golden f = golden::rnn<>{};
   std::vector<double> s(2);
   unroll::start_state(f, s);

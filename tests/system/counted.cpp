@@ -55,7 +55,7 @@ TEST_CASE("a window counts its steps, and every optional member is counted") {
   CHECK(calls == call_counts{5, 6, 0, 1, 2, 1});
 }
 
-TEST_CASE("start and finite are forwarded") {
+TEST_CASE("start and finite are forwarded by a counted system") {
   call_counts calls;
   const counted f(golden::rnn<>{}, calls);
   std::vector<double> s(2);

@@ -76,7 +76,7 @@ TEST_CASE("a direction of length zero has derivative zero") {
   CHECK(dloss == 0);
 }
 
-TEST_CASE("start and finite are forwarded") {
+TEST_CASE("start and finite are forwarded by the finite-difference adaptor") {
   const finite_difference f(golden::rnn<>{});
   std::vector<double> s(2);
   unroll::start_state(f, s);

@@ -6,26 +6,24 @@
 
 #include "unroll/testing/allocations.hpp"
 
-// Include this header in exactly ONE translation unit of a test program: it replaces the global allocation
-// functions by ones that count. Two inclusions in one program are a link error ("multiple definition").
+// Include this header in exactly ONE translation unit of a test program: it makes the global allocation
+// functions count. Two inclusions in one program are a link error ("multiple definition").
 //
-// With glibc the malloc family itself is replaced and forwards to glibc's own, which sees everything:
-// operator new, Eigen and C. Sanitizers bring their own malloc, and other C libraries do not name theirs;
-// there only operator new and delete are replaced, so what Eigen allocates is not seen.
+// Sanitizers call a hook at every allocation. With glibc alone the malloc family is replaced and forwards to
+// glibc's own. Both see everything: operator new, Eigen and C. Other C libraries do not name their own
+// malloc; there only operator new and delete are replaced, so what Eigen allocates is not seen.
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define UNROLL_COUNT_MALLOC 0
+#define UNROLL_COUNT_BY_HOOK 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define UNROLL_COUNT_MALLOC 0
+#define UNROLL_COUNT_BY_HOOK 1
 #endif
 #endif
-#if !defined(UNROLL_COUNT_MALLOC)
-#if defined(__GLIBC__)
+#if defined(UNROLL_COUNT_BY_HOOK) || defined(__GLIBC__)
 #define UNROLL_COUNT_MALLOC 1
 #else
 #define UNROLL_COUNT_MALLOC 0
-#endif
 #endif
 
 namespace unroll::testing {
@@ -35,7 +33,13 @@ inline constexpr bool malloc_is_counted = UNROLL_COUNT_MALLOC;
 
 }  // namespace unroll::testing
 
-#if UNROLL_COUNT_MALLOC
+#if defined(UNROLL_COUNT_BY_HOOK)
+
+extern "C" void __sanitizer_malloc_hook(const volatile void*, std::size_t) {
+  ++unroll::testing::total_allocations;
+}
+
+#elif UNROLL_COUNT_MALLOC
 
 extern "C" {
 void* __libc_malloc(std::size_t);
@@ -97,3 +101,4 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::fre
 #endif
 
 #undef UNROLL_COUNT_MALLOC
+#undef UNROLL_COUNT_BY_HOOK
