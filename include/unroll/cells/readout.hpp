@@ -54,11 +54,12 @@ class readout {
         loss[i++] = 0;
         continue;
       }
-      output(w, steps_of(h, i, end), steps_of(dy, i, end));
+      if (out_ > 0) output(w, steps_of(h, i, end), steps_of(dy, i, end));
       for (; i < end; ++i) {
-        const auto y = steps_of(dy, i, i + 1);
-        loss[i] = loss_ == loss_kind::squared_error ? squared_error(xs[std::size_t(i)].target, y)
-                                                    : cross_entropy(xs[std::size_t(i)].label, y);
+        const auto to = steps_of(dy, i, i + 1);
+        const matrix<const T> y = out_ == 0 ? steps_of(h, i, i + 1) : matrix<const T>(to);
+        loss[i] = loss_ == loss_kind::squared_error ? squared_error(xs[std::size_t(i)].target, y, to)
+                                                    : cross_entropy(xs[std::size_t(i)].label, y, to);
       }
     }
   }
@@ -158,24 +159,33 @@ class readout {
     }
   }
 
-  // Both turn y, the outputs of one step, into dloss/dy in place.
-  T squared_error(const T* target, matrix<T> y) const {
-    const bool dense = y.stride == width();
+  // The loss of one step; dy, which may be y, becomes dloss/dy.
+  T squared_error(const T* target, matrix<const T> y, matrix<T> dy) const {
+    const bool dense = y.stride == width() && dy.stride == width();
     const index_t n = dense ? width() * lanes_ : width();
     T sum = 0;
-    for (index_t l = 0; l < (dense ? 1 : lanes_); ++l) {
-      T* __restrict r = y.data + l * y.stride;
-      const T* __restrict to = target + l * n;
-      for (index_t i = 0; i < n; ++i) r[i] -= to[i];
-      sum += linalg::dot<T>(r, r, n);
-    }
+    for (index_t l = 0; l < (dense ? 1 : lanes_); ++l)
+      sum += residual(y.data + l * y.stride, target + l * n, dy.data + l * dy.stride, n);
     return sum / 2;
   }
-  T cross_entropy(const std::int32_t* label, matrix<T> y) const {
+  // r = y - target; returns its squared norm.
+  static T residual(const T* y, const T* target, T* r, index_t n) {
+    if (n >= simd::width<T>) {
+      simd::map([](auto a, auto b) { return a - b; }, n, r, y, target);
+      return linalg::dot<T>(r, r, n);
+    }
+    T sum = 0;
+    for (index_t i = 0; i < n; ++i) {
+      r[i] = y[i] - target[i];
+      sum += r[i] * r[i];
+    }
+    return sum;
+  }
+  T cross_entropy(const std::int32_t* label, matrix<const T> y, matrix<T> dy) const {
     T sum = 0;
     for (index_t l = 0; l < lanes_; ++l) {
-      T* p = y.data + l * y.stride;
-      sum += linalg::softmax_cross_entropy<T>(p, width(), label[l], p);
+      T* p = dy.data + l * dy.stride;
+      sum += linalg::softmax_cross_entropy<T>(y.data + l * y.stride, width(), label[l], p);
       if (label[l] < 0)
         std::fill_n(p, width(), T(0));
       else

@@ -112,7 +112,7 @@ class simple_recurrent {
   // scratch of a window: dz of all steps | the readout's | the gathered inputs | W_h'
   index_t window_scratch(index_t steps) const {
     return n() * steps + readout_.scratch(steps) + input_.scratch(steps) +
-           (transposes() ? o_.hidden * o_.hidden : 0);
+           (transposes(steps) ? o_.hidden * o_.hidden : 0);
   }
 
   void forward(std::span<const input> xs, const window<T>& w) const {
@@ -139,7 +139,7 @@ class simple_recurrent {
                       in.loss_weight, dz, dw ? dw + w_y() : nullptr, readout_scratch);
 
     matrix<const T> wt = w_h(theta);
-    if (transposes()) {
+    if (transposes(w.steps)) {
       T* copy = input_scratch + input_.scratch(w.steps);
       linalg::transpose<T>(wt, {copy, o_.hidden, o_.hidden});
       wt.data = copy;
@@ -147,7 +147,7 @@ class simple_recurrent {
     for (index_t i = w.steps - 1; i >= 0; --i) {  // ds: cotangent of s_{i+1}, then of s_i
       T* dzi = dz.data + i * n();
       through_phi(ds.data(), in.carry ? in.carry[i] : T(1), w.states + (i + 1) * n(), dzi);
-      linalg::gemm<T>(transposes() ? op::none : op::transpose, wt, op::none, columns(dzi), false,
+      linalg::gemm<T>(transposes(w.steps) ? op::none : op::transpose, wt, op::none, columns(dzi), false,
                       columns(ds.data()));
     }
     if (!dw) return;
@@ -210,9 +210,9 @@ class simple_recurrent {
   matrix<U> outputs(U* y, index_t steps = 1) const {
     return {y, readout_.width(), o_.lanes * steps};
   }
-  // With several lanes the backward product is a matrix product, which wants W_h' in order; alone it is a
-  // product with a vector, where W_h' in place is as good.
-  bool transposes() const { return o_.lanes >= 4; }
+  // The backward products want W_h' in order. A copy pays for itself after some steps; with one lane and a
+  // matrix beyond the second-level cache the transposed product in place is as fast.
+  bool transposes(index_t steps) const { return o_.lanes >= 4 || (o_.hidden <= 256 && steps >= 16); }
 
   // dz = (dz + carry ds) phi'; a carry of zero drops ds even where it is not finite.
   void through_phi(const T* ds, T carry, const T* next, T* dz) const {
