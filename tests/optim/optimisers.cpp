@@ -1,0 +1,109 @@
+#include <limits>
+#include <vector>
+
+#include "tests/support/catch.hpp"
+#include "unroll/optim/adam.hpp"
+#include "unroll/optim/clip.hpp"
+#include "unroll/optim/momentum.hpp"
+#include "unroll/optim/schedule.hpp"
+#include "unroll/optim/sgd.hpp"
+
+using namespace unroll;
+
+namespace {
+
+using numbers = std::vector<double>;
+
+template <class O>
+numbers run(O opt, numbers theta, const std::vector<numbers>& gradients, double scale = 1) {
+  for (const auto& g : gradients) opt.step(theta, g, scale);
+  return theta;
+}
+
+}  // namespace
+
+TEST_CASE("sgd and momentum follow their recursions") {
+  const std::vector<numbers> g{{1, -2}, {3, 4}};
+  CHECK(run(sgd<double>(2, {.rate = 0.5}), {1, 1}, g)[0] == Approx(1 - 0.5 - 1.5));
+  CHECK(run(sgd<double>(2, {.rate = 0.5}), {1, 1}, g, 0.1)[1] == Approx(1 + 0.1 - 0.2));
+  // v = 1, then 0.9 + 3 = 3.9
+  CHECK(run(momentum<double>(2, {.rate = 0.1}), {0, 0}, g)[0] == Approx(-0.1 - 0.39));
+  // g + 0.9 v = 1.9, then 3 + 0.9 * 3.9 = 6.51
+  CHECK(run(momentum<double>(2, {.rate = 0.1, .nesterov = true}), {0, 0}, g)[0] == Approx(-0.19 - 0.651));
+}
+
+TEST_CASE("adam moves by the rate at first and follows its recursion") {
+  const adam_options o{.rate = 0.1, .epsilon = 0};
+  CHECK(run(adam<double>(1, o), {0}, {{1e-5}})[0] == Approx(-0.1));
+  CHECK(run(adam<double>(1, o), {0}, {{-1e5}})[0] == Approx(0.1));
+  // by hand: m2 = .9 .1 + .1 2 = .29, v2 = .999 .001 + .001 4 = .004999
+  const double second = 0.1 * (0.29 / (1 - 0.81)) / std::sqrt(0.004999 / (1 - 0.999 * 0.999));
+  CHECK(run(adam<double>(1, o), {0}, {{1}, {2}})[0] == Approx(-0.1 - second));
+  CHECK(run(adam<double>(1, {.rate = 0.1, .epsilon = 1}), {0}, {{1}})[0] == Approx(-0.05));
+}
+
+TEST_CASE("weight decay is decoupled from the moments") {
+  // a zero gradient leaves the decay alone: theta (1 - rate decay) a step
+  const auto theta = run(adam<double>(1, {.rate = 0.1, .decay = 0.5}), {2}, {{0}, {0}});
+  CHECK(theta[0] == Approx(2 * 0.95 * 0.95));
+  const auto scaled = run(adam<double>(1, {.rate = 0.1, .decay = 0.5}), {2}, {{0}}, 0.5);
+  CHECK(scaled[0] == Approx(2 * 0.975));
+}
+
+TEST_CASE("every optimiser finds the minimum of a parabola, in float and double") {
+  const auto minimise = [](auto opt, auto theta) {
+    using T = typename decltype(theta)::value_type;
+    std::vector<T> g(2);
+    const cosine_schedule schedule{.warm_up = 5, .total = 500};
+    for (int t = 0; t < 500; ++t) {
+      g[0] = theta[0] - 1;
+      g[1] = 3 * (theta[1] + 2);
+      opt.step(theta, g, schedule(t));
+    }
+    CHECK(theta[0] == Approx(1).margin(1e-3));
+    CHECK(theta[1] == Approx(-2).margin(1e-3));
+  };
+  minimise(sgd<double>(2, {.rate = 0.1}), std::vector<double>(2));
+  minimise(momentum<float>(2, {.rate = 0.02}), std::vector<float>(2));
+  minimise(adam<float>(2, {.rate = 0.1}), std::vector<float>(2));
+}
+
+TEST_CASE("clipping keeps the direction, returns the norm, and leaves short and broken gradients alone") {
+  gradient<double> g(2);
+  g[0] = 3;
+  g[1] = 4;
+  CHECK(clip_norm(g, 10) == 5);
+  CHECK(g[0] == 3);
+  CHECK(clip_norm(g, 1) == 5);
+  CHECK(g[0] == Approx(0.6));
+  CHECK(g[1] == Approx(0.8));
+  g[0] = std::numeric_limits<double>::infinity();
+  CHECK(std::isinf(clip_norm(g, 1)));
+  CHECK(g[1] == Approx(0.8));
+  gradient<float> huge(1);
+  huge[0] = 1e30f;
+  CHECK(clip_norm(huge, 1) == Approx(1e30));
+  CHECK(huge[0] == Approx(1));
+  CHECK_THROWS_AS(clip_norm(g, 0), unroll::error);
+}
+
+TEST_CASE("schedules have their documented values") {
+  CHECK(constant_schedule{}(7) == 1);
+  CHECK(inverse_sqrt_schedule{}(0) == 1);
+  CHECK(inverse_sqrt_schedule{}(9) == Approx(0.25));
+  CHECK(inverse_sqrt_schedule{.slope = 0.03}(100) == Approx(1 / 1.3));
+  const cosine_schedule c{.warm_up = 10, .total = 110, .last = 0.1};
+  CHECK(c(0) == Approx(0.1));
+  CHECK(c(9) == 1);
+  CHECK(c(10) == Approx(1));
+  CHECK(c(60) == Approx(0.55));
+  CHECK(c(110) == 0.1);
+  CHECK(c(1000) == 0.1);
+}
+
+TEST_CASE("optimisers refuse wrong sizes") {
+  numbers two(2), three(3);
+  CHECK_THROWS_AS(sgd<double>(2).step(three, two), unroll::error);
+  CHECK_THROWS_AS(momentum<double>(2).step(two, three), unroll::error);
+  CHECK_THROWS_AS(adam<double>(2).step(two, three), unroll::error);
+}
