@@ -1,0 +1,149 @@
+#pragma once
+
+#include "unroll/estimate/block_memory.hpp"
+#include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/rank_one.hpp"
+
+namespace unroll {
+
+struct uoro_options {
+  index_t block = 1;      ///< steps of exact backpropagation between two draws
+  double epsilon = 1e-7;  ///< added to the scales of the paper; never biases, 0 is allowed
+  bool balance = true;    ///< false: rho0 = rho1 = 1, unbiased with a larger variance
+};
+
+/// Unbiased online recurrent optimization: the influence ds/dtheta as one random outer product s~ theta~'.
+/// With J and F the derivatives of the block's last state with respect to its first state and to theta,
+///
+///   g      += (dL/ds . s~) theta~ + dL/dtheta                 L: losses of the block, exact inside it
+///   s~     <- rho0 J s~ + rho1 nu                             nu uniform on {-1, +1}^n
+///   theta~ <- theta~ / rho0 + nu F / rho1
+///   rho0 = sqrt(|theta~| / (|J s~| + eps)) + eps,  rho1 = sqrt(|nu F| / (|nu| + eps)) + eps
+///
+/// which for blocks of one step are equations (6) to (8) of the paper. Every lane has its own nu, s~ and
+/// theta~. Direct terms of the loss (readout) carry no sign. Unbiased at fixed theta for every horizon; the
+/// relative variance grows about linearly with the state, and falls as the block grows. Per block of K steps
+/// with one lane: K steps, 2K vjps, K jvps; the last, incomplete block is run by finish(), without a draw.
+/// With more lanes the nu vjps are 2K - 1 through the lane_vjp hook, else lanes K. Memory: K + 1 states and K
+/// tapes, 2 lanes params. Needs: vjp, jvp. Tallec & Ollivier 2018. See docs/math/uoro.md.
+template <class F, class C = philox_chooser>
+class uoro final {
+  static_assert(require_vjp<F>() && require_jvp<F>() && chooser<C>);
+
+ public:
+  using system_type = F;
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"tallec2018uoro"};
+
+  explicit uoro(F system, uoro_options options = {}, C chooser = C{})
+      : system_(std::move(system)),
+        options_(checked(options)),
+        chooser_(std::move(chooser)),
+        memory_(system_, options_.block),
+        influence_(system_.size()),
+        nu_(system_.size().state),
+        delta_(system_.size().state),
+        before_(system_.size().state),
+        masked_(system_.size().state) {
+    reset({});
+  }
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("uoro::reset", "s0", s0.size(), system_.size().state);
+    chooser_.reset(k);
+    memory_.reset(system_, s0);
+    influence_.reset();
+    finished_ = false;
+  }
+
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("uoro::advance", system_, theta, g, finished_);
+    const auto full = [this] { return memory_.full(); };
+    report r = feed(system_, theta, xs, memory_, full, [&](report& spent) {
+      backpropagate(theta, g, spent);
+      carry(theta, spent);
+      influence_.sweep(g);
+      memory_.forget();
+    });
+    r.bytes = bytes();
+    return r;
+  }
+
+  /// Runs the last, incomplete block.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("uoro::finish", system_, theta, g, finished_);
+    report r = flush(system_, theta, memory_);
+    r.bytes = bytes();
+    if (r.code != status::ok) return r;
+    if (memory_.pending() > 0) {
+      backpropagate(theta, g, r);
+      for (index_t l = 0; l < influence_.lanes(); ++l) influence_.set(l, 1, 0);
+      influence_.sweep(g);
+    }
+    finished_ = true;
+    return r;
+  }
+
+  const F& system() const { return system_; }
+  C& chooser() { return chooser_; }
+
+ private:
+  static uoro_options checked(uoro_options o) {
+    check_at_least("uoro", "block", o.block, 1);
+    if (!(o.epsilon >= 0)) fail("uoro", "epsilon", "must be at least 0");
+    return o;
+  }
+  std::size_t bytes() const {
+    return memory_.bytes() + influence_.bytes() + nu_.bytes() + delta_.bytes() + before_.bytes() +
+           masked_.bytes();
+  }
+
+  // The block's own gradient, and how much of theta~ its losses ask for.
+  void backpropagate(params<const scalar> theta, dparams<scalar> g, report& r) {
+    delta_.zero();
+    memory_.backward(system_, theta, delta_, g, r);
+    influence_.read(dstate<const scalar>(delta_));
+  }
+
+  // The influence at the end of the block.
+  void carry(params<const scalar> theta, report& r) {
+    const index_t steps = memory_.pending(), n = nu_.size() / influence_.lanes();
+    for (index_t i = 0; i < steps; ++i)
+      influence_.push(system_, memory_.x(i), memory_.edge(system_, theta, i));
+    r.jvps += steps;
+
+    chooser_.signs(memory_.end() - 1, view<scalar>(nu_.data(), nu_.size()));
+    std::copy(nu_.begin(), nu_.end(), delta_.begin());
+    for (index_t i = steps - 1; i >= 0; --i) {
+      before_.zero();
+      const dstate<scalar> ds = i > 0 ? dstate<scalar>(before_) : dstate<scalar>();
+      r.vjps += lane_vjp(system_, memory_.x(i), memory_.edge(system_, theta, i), delta_, ds,
+                         influence_.fresh(), masked_);
+      std::swap(delta_, before_);
+    }
+    for (index_t l = 0; l < influence_.lanes(); ++l) {
+      rescaling rho0, rho1;
+      if (options_.balance) {
+        rho0 = balance_norms(influence_.s_norm(l), influence_.theta_norm(l), options_.epsilon);
+        rho1 = balance_norms(std::sqrt(double(n)), influence_.fresh_norm(l), options_.epsilon);
+      }
+      const auto s = influence_.s(l);
+      for (index_t i = 0; i < n; ++i) s[i] = scalar(rho0.by) * s[i] + scalar(rho1.by) * nu_[l * n + i];
+      influence_.set(l, rho0.over, rho1.over);
+    }
+  }
+
+  F system_;
+  uoro_options options_;
+  C chooser_;
+  block_memory<F> memory_;
+  rank_one<scalar> influence_;
+  buffer<scalar> nu_;
+  block<scalar, state_cotangent> delta_, before_, masked_;
+  bool finished_ = false;
+};
+
+}  // namespace unroll
