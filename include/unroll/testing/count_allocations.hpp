@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 
@@ -10,7 +9,7 @@
 // functions count. Two inclusions in one program are a link error ("multiple definition").
 //
 // Sanitizers call a hook at every allocation. With glibc alone the malloc family is replaced and forwards to
-// glibc's own. Both see everything: operator new, Eigen and C. Other C libraries do not name their own
+// glibc's own. Both see operator new, Eigen and C. Other C libraries do not name their own
 // malloc; there only operator new and delete are replaced, so what Eigen allocates is not seen.
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -59,14 +58,9 @@ void* realloc(void* old, std::size_t size) noexcept {
   ++unroll::testing::total_allocations;
   return __libc_realloc(old, size);
 }
-void* memalign(std::size_t alignment, std::size_t size) noexcept {
+void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
   ++unroll::testing::total_allocations;
   return __libc_memalign(alignment, size);
-}
-void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept { return memalign(alignment, size); }
-int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
-  *out = memalign(alignment, size);
-  return *out || size == 0 ? 0 : ENOMEM;
 }
 }
 
