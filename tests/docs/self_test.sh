@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives check.sh pages with mistakes and pages without.
+# Gives check.sh and links.sh pages with mistakes and pages without.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -64,4 +64,27 @@ struct options { ... };
 exit 1
 ```
 END
+
+links() {  # links STATUS PATTERN WHAT
+  local out status
+  out=$(bash "$here/links.sh" "$UNROLL_WORK/tree")
+  status=$?
+  if [ "$status" -ne "$1" ] || ! grep -qE "$2" <<<"$out"; then
+    echo "FAILED: $3: status $status, said: $out"
+    failed=1
+  else
+    echo "ok: $3"
+  fi
+}
+mkdir -p "$UNROLL_WORK/tree/docs/math"
+cd "$UNROLL_WORK/tree" || exit 1
+echo '[a](docs/index.md) [b](https://example.org)' >README.md
+echo '[c](math/c.md)' >docs/index.md
+echo '[up](../index.md#top)' >docs/math/c.md
+links 0 'lead somewhere' 'links that lead somewhere'
+touch docs/math/d.md
+links 1 'does not list math/d.md' 'a page that the index lacks'
+rm docs/math/d.md
+echo '[e](e.md)' >>docs/math/c.md
+links 1 'link to e.md' 'a dead link'
 exit $failed
