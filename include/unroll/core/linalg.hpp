@@ -1,6 +1,5 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -9,9 +8,9 @@
 #include "unroll/core/small_gemm.hpp"
 #include "unroll/core/view.hpp"
 
-// The library's linear algebra, the only header that includes Eigen. Matrices are column-major; `stride` is
-// the distance between columns. Nothing here allocates for sizes that fit Eigen's stack buffers (see
-// docs/performance.md).
+// The library's linear algebra. Matrices are column-major; `stride` is the distance between columns. Nothing
+// here allocates, whatever the size; gemm uses at most 260 KiB of stack. The bits of a result depend on the
+// sizes, the numbers and the target's vector width, never on where in memory the operands lie.
 namespace unroll {
 
 /// A column-major rows x cols matrix somewhere in memory.
@@ -34,18 +33,6 @@ enum class op { none, transpose };
 
 namespace linalg {
 
-template <class T>
-auto map(const matrix<T>& m) {
-  using M = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic>;
-  using S = std::conditional_t<std::is_const_v<T>, const M, M>;
-  return Eigen::Map<S, 0, Eigen::OuterStride<>>(m.data, m.rows, m.cols, Eigen::OuterStride<>(m.stride));
-}
-template <class T>
-auto map(T* data, index_t n) {
-  using A = Eigen::Array<std::remove_const_t<T>, Eigen::Dynamic, 1>;
-  return Eigen::Map<std::conditional_t<std::is_const_v<T>, const A, A>>(data, n);
-}
-
 /// y = op(A) x, or y += op(A) x when `add`. y overlaps neither A nor x.
 template <class T>
 void gemv(op oa, std::type_identity_t<matrix<const T>> a, const std::type_identity_t<T>* x, bool add, T* y) {
@@ -58,7 +45,7 @@ void gemv(op oa, std::type_identity_t<matrix<const T>> a, const std::type_identi
 }
 
 /// C = op(A) op(B), or C += op(A) op(B) when `add`. C overlaps neither A nor B. Any size, also 0; the sizes
-/// must agree. Uses up to 160 KiB of stack.
+/// must agree.
 template <class T>
 void gemm(op oa, std::type_identity_t<matrix<const T>> a, op ob, std::type_identity_t<matrix<const T>> b,
           bool add, matrix<T> c) {
@@ -138,17 +125,30 @@ T softmax_cross_entropy(const T* logits, index_t n, index_t label, T* p) {
 /// b = a'; the two must not overlap.
 template <class T>
 void transpose(std::type_identity_t<matrix<const T>> a, matrix<T> b) {
-  constexpr index_t tile = 16;  // 16 x 16 elements of both sides stay in the first-level cache
-  for (index_t i0 = 0; i0 < a.rows; i0 += tile)
-    for (index_t j0 = 0; j0 < a.cols; j0 += tile)
-      for (index_t i = i0; i < std::min(i0 + tile, a.rows); ++i)
-        for (index_t j = j0; j < std::min(j0 + tile, a.cols); ++j)
-          b.data[j + i * b.stride] = a.data[i + j * a.stride];
+  constexpr int N = simd::width<T>;
+  const index_t rows = a.rows - a.rows % N, cols = a.cols - a.cols % N;  // whole N x N blocks
+  for (index_t i = 0; i < rows; i += N)
+    for (index_t j = 0; j < cols; j += N) {
+      simd::vec<T> block[N];
+      UNROLL_FULLY
+      for (int u = 0; u < N; ++u) block[u] = simd::load<N>(a.data + i + (j + u) * a.stride);
+      simd::transpose(block);
+      UNROLL_FULLY
+      for (int u = 0; u < N; ++u) simd::store(block[u], b.data + j + (i + u) * b.stride);
+    }
+  for (index_t j = 0; j < a.cols; ++j)
+    for (index_t i = j < cols ? rows : 0; i < a.rows; ++i)
+      b.data[j + i * b.stride] = a.data[i + j * a.stride];
 }
 /// y += the sum of the columns of a: the gradient of a bias.
 template <class T>
 void sum_columns(std::type_identity_t<matrix<const T>> a, T* y) {
-  for (index_t j = 0; j < a.cols; ++j) axpy(1, a.data + j * a.stride, y, a.rows);
+  const auto column = [&](index_t j) { return a.data + j * a.stride; };
+  index_t j = 0;
+  for (; j + 4 <= a.cols; j += 4)
+    simd::map([](auto v, auto p, auto q, auto r, auto s) { return v + ((p + q) + (r + s)); }, a.rows, y, y,
+              column(j), column(j + 1), column(j + 2), column(j + 3));
+  for (; j < a.cols; ++j) axpy(1, column(j), y, a.rows);
 }
 /// Adds b to every column of a.
 template <class T>
@@ -158,7 +158,7 @@ void add_columns(const std::type_identity_t<T>* b, matrix<T> a) {
 /// Sets every column of a to b.
 template <class T>
 void set_columns(const std::type_identity_t<T>* b, matrix<T> a) {
-  for (index_t j = 0; j < a.cols; ++j) std::copy_n(b, a.rows, a.data + j * a.stride);
+  for (index_t j = 0; j < a.cols; ++j) simd::map([](auto v) { return v; }, a.rows, a.data + j * a.stride, b);
 }
 
 }  // namespace linalg

@@ -8,7 +8,7 @@
 // Matrix products of the sizes that recurrent cells have. A tile of C is kept in registers while the inner
 // dimension runs over columns of A and broadcast elements of B; neither operand is packed unless its layout
 // asks for it, because at 8 to 128 columns packing costs more than it saves. Nothing is allocated: the two
-// packing buffers (64 and 96 KiB at most) are on the stack.
+// packing buffers (64 and 96 KiB with AVX-512) are on the stack.
 namespace unroll::linalg::detail {
 
 using simd::vec;
