@@ -1,0 +1,81 @@
+#pragma once
+
+#include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/particles.hpp"
+
+namespace unroll {
+
+struct es_options {
+  double sigma = 0.1;  ///< standard deviation of the perturbation
+  index_t pairs = 1;   ///< antithetic pairs
+};
+
+/// Evolution strategies: one perturbation a sequence, one number back from it.
+///
+///   g += 1 / (2 sigma N) sum_j z_j (L(theta + sigma z_j) - L(theta - sigma z_j)),   z_j ~ N(0, 1)^params
+///
+/// Unbiased for the gradient of E L(theta + sigma z); for a linear loss the covariance has trace
+/// (params + 1) |grad L|^2 / N. The gradient comes with finish(). theta must not change between reset and
+/// finish. No derivative is taken and no tape kept, so F may be anything. Per step 2 N steps of F; memory 2 N
+/// states and N + 2 times params. Lanes share the perturbation. The reported loss is the mean over the 2 N
+/// copies. Rechenberg 1973; Salimans et al. 2017. See docs/math/es.md.
+template <class F, class C = philox_chooser>
+class es final {
+  static_assert(require_recurrent<F>() && chooser<C>);
+
+ public:
+  using system_type = F;
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  static constexpr target target_gradient = target::jointly_smoothed;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"rechenberg1973evolution", "salimans2017evolution"};
+
+  explicit es(F system, es_options options = {}, C chooser = C{})
+      : system_(std::move(system)),
+        chooser_(std::move(chooser)),
+        particles_(system_, "es", options.pairs, options.sigma) {
+    reset({});
+  }
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("es::reset", "s0", s0.size(), system_.size().state);
+    chooser_.reset(k);
+    particles_.reset(system_, s0);
+    chooser_.normals(0, particles_.noise());
+    finished_ = false;
+  }
+
+  /// Runs the copies; g is not touched.
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("es::advance", system_, theta, g, finished_);
+    constexpr auto endless = std::numeric_limits<std::int64_t>::max();
+    report r = particles_.advance(
+        system_, theta, xs, endless, [](std::int64_t) {}, [](std::int64_t) {});
+    r.bytes = bytes();
+    return r;
+  }
+
+  /// The gradient.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("es::finish", system_, theta, g, finished_);
+    particles_.emit(particles_.noise(), g);
+    finished_ = true;
+    report r;
+    r.bytes = bytes();
+    return r;
+  }
+
+  const F& system() const { return system_; }
+  C& chooser() { return chooser_; }
+
+ private:
+  std::size_t bytes() const { return particles_.bytes(); }
+
+  F system_;
+  C chooser_;
+  particles<F> particles_;
+  bool finished_ = false;
+};
+
+}  // namespace unroll

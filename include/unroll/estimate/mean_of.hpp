@@ -1,0 +1,115 @@
+#pragma once
+
+#include <vector>
+
+#include "unroll/core/linalg.hpp"
+#include "unroll/estimate/concept.hpp"
+
+namespace unroll {
+
+/// The mean of independent copies of an estimator: the same expectation, 1 / copies of the variance for
+/// copies times the work.
+///
+///   g += 1 / copies sum_i g_i,   copy i with the stream fold(key, i)
+///
+/// antithetic: copies 2i and 2i + 1 share the stream fold(key, i), the second one mirrored, so that part of
+/// their noise cancels; every copy is still distributed as one alone, so the bias is that of the prototype.
+/// The loss is that of the first copy; steps, vjps, jvps and bytes are sums over the copies. Every input
+/// passes through all copies before the next one. When a step is not finite in only some of the copies
+/// (possible where the trajectory itself is random), g has no trace of it and only reset() can follow.
+template <gradient_estimator E>
+class mean_of final {
+ public:
+  using system_type = typename E::system_type;
+  using scalar = typename E::scalar;
+  using input = typename E::input;
+  static constexpr target target_gradient = E::target_gradient;
+  static constexpr bool unbiased = E::unbiased;
+  static constexpr auto references = E::references;
+
+  mean_of(E prototype, index_t copies, bool antithetic = false)
+      : antithetic_(antithetic), sum_(prototype.system().size().params) {
+    check_at_least("mean_of", "copies", copies, 1);
+    if (antithetic && copies % 2 != 0) fail("mean_of", "copies", "must be even for antithetic pairs");
+    if constexpr (!has_chooser)
+      if (antithetic) fail("mean_of", "antithetic", "the estimator draws nothing that could be mirrored");
+    copies_.assign(std::size_t(copies), prototype);
+    reset({});
+  }
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    for (std::size_t i = 0; i < copies_.size(); ++i) {
+      if constexpr (has_chooser) copies_[i].chooser().mirror(antithetic_ && i % 2 == 1);
+      copies_[i].reset(fold(k, antithetic_ ? i / 2 : i), s0);
+    }
+    failed_ = {};
+  }
+
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_size("mean_of::advance", "theta", theta.size(), sum_.size());
+    check_size("mean_of::advance", "g", g.size(), sum_.size());
+    report r;
+    for (std::size_t i = 0; i < xs.size() && r.code == status::ok; ++i)
+      r += each(g, [&](E& e) { return e.advance(theta, xs.subspan(i, 1), sum_); });
+    r.bytes = bytes();
+    return r;
+  }
+
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_size("mean_of::finish", "theta", theta.size(), sum_.size());
+    check_size("mean_of::finish", "g", g.size(), sum_.size());
+    report r = each(g, [&](E& e) { return e.finish(theta, sum_); });
+    r.bytes = bytes();
+    return r;
+  }
+
+  const system_type& system() const { return copies_.front().system(); }
+  /// The copies, to look into.
+  std::span<const E> copies() const { return copies_; }
+
+ private:
+  static constexpr bool has_chooser = requires(E & e) { e.chooser().mirror(true); };
+
+  // The same call to every copy; g receives the mean only when all of them succeed.
+  template <class Call>
+  report each(dparams<scalar> g, Call&& call) {
+    report r;
+    if (failed_.code != status::ok) {
+      r.code = failed_.code;
+      r.at = failed_.at;
+      return r;
+    }
+    sum_.zero();
+    bytes_ = 0;
+    for (E& e : copies_) {
+      const report one = call(e);
+      bytes_ += one.bytes;
+      if (&e == &copies_.front()) {
+        r = one;
+      } else {
+        r.steps += one.steps;
+        r.vjps += one.vjps;
+        r.jvps += one.jvps;
+      }
+      if (one.code != status::ok) {
+        if (&e != &copies_.front()) failed_ = one;
+        r.code = one.code;
+        r.at = one.at;
+        r.loss = 0;
+        r.losses = r.consumed = 0;
+        return r;
+      }
+    }
+    linalg::axpy(1 / scalar(copies_.size()), sum_.data(), g.data(), sum_.size());
+    return r;
+  }
+  std::size_t bytes() const { return bytes_ + sum_.bytes(); }
+
+  bool antithetic_;
+  std::vector<E> copies_;
+  gradient<scalar> sum_;
+  report failed_;  // of a copy behind the first, after which the copies are out of step
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace unroll

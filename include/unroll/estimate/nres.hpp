@@ -1,0 +1,85 @@
+#pragma once
+
+#include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/particles.hpp"
+
+namespace unroll {
+
+struct nres_options {
+  double sigma = 0.1;  ///< standard deviation of the perturbation
+  index_t pairs = 1;   ///< antithetic pairs
+  index_t window = 1;  ///< steps between two contributions to the gradient
+};
+
+/// Noise-reuse evolution strategies (the same estimator as ES-Single): evolution strategies with one
+/// perturbation a sequence whose gradient comes window by window.
+///
+///   g += 1 / (2 sigma N) sum_j z_j (L_w(theta + sigma z_j) - L_w(theta - sigma z_j))   after window w
+///
+/// Unbiased for the gradient of E L(theta + sigma z), the sum over the windows as well as each window; the
+/// sum does not depend on the window, and is that of evolution strategies. Per step 2 N steps of F; memory
+/// 2 N states and N + 2 times params. Lanes share the perturbation. The reported loss is the mean over the
+/// 2 N copies. Li, Harrison, Sohl-Dickstein, Smith & Metz 2023; Vicol, Kolter & Swersky 2023. See
+/// docs/math/nres.md.
+template <class F, class C = philox_chooser>
+class nres final {
+  static_assert(require_recurrent<F>() && chooser<C>);
+
+ public:
+  using system_type = F;
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  static constexpr target target_gradient = target::jointly_smoothed;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"li2023nres", "vicol2023essingle"};
+
+  explicit nres(F system, nres_options options = {}, C chooser = C{})
+      : system_(std::move(system)),
+        options_(options),
+        chooser_(std::move(chooser)),
+        particles_(system_, "nres", options.pairs, options.sigma) {
+    check_at_least("nres", "window", options_.window, 1);
+    reset({});
+  }
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("nres::reset", "s0", s0.size(), system_.size().state);
+    chooser_.reset(k);
+    particles_.reset(system_, s0);
+    chooser_.normals(0, particles_.noise());
+    finished_ = false;
+  }
+
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("nres::advance", system_, theta, g, finished_);
+    report r = particles_.advance(
+        system_, theta, xs, options_.window, [](std::int64_t) {},
+        [&](std::int64_t) { particles_.emit(particles_.noise(), g); });
+    r.bytes = bytes();
+    return r;
+  }
+
+  /// The last, incomplete window.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("nres::finish", system_, theta, g, finished_);
+    particles_.emit(particles_.noise(), g);
+    finished_ = true;
+    report r;
+    r.bytes = bytes();
+    return r;
+  }
+
+  const F& system() const { return system_; }
+  C& chooser() { return chooser_; }
+
+ private:
+  std::size_t bytes() const { return particles_.bytes(); }
+
+  F system_;
+  nres_options options_;
+  C chooser_;
+  particles<F> particles_;
+  bool finished_ = false;
+};
+
+}  // namespace unroll

@@ -1,0 +1,143 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "unroll/core/block.hpp"
+#include "unroll/estimate/feed.hpp"
+
+namespace unroll {
+
+/// Pairs of copies of a system that run side by side at theta + sigma z and theta - sigma z, each copy with
+/// its own state: what the evolution strategies share. The losses of a pair are compared step by step, and
+/// the differences D are summed in double.
+template <class F>
+class particles {
+ public:
+  using T = typename F::scalar;
+  using input = typename F::input;
+
+  particles(const F& f, std::string_view estimator, index_t pairs, double sigma)
+      : sizes_(f.size()), pairs_(pairs), sigma_(sigma) {
+    check_at_least(estimator, "pairs", pairs, 1);
+    if (!(sigma > 0) || !std::isfinite(sigma)) fail(estimator, "sigma", "must be positive");
+    states_ = block<T, state_space>(2 * pairs * sizes_.state);
+    saved_ = block<T, state_space>(2 * pairs * sizes_.state);
+    next_ = block<T, state_space>(sizes_.state);
+    tape_ = block<T, tape_space>(sizes_.tape);
+    scratch_ = buffer<T>(sizes_.scratch);
+    noise_ = buffer<T>(pairs * sizes_.params);
+    up_ = parameters<T>(sizes_.params);
+    down_ = parameters<T>(sizes_.params);
+    difference_ = saved_difference_ = buffer<double>(pairs);
+  }
+
+  /// Every copy starts from s0, or from the system's own start when s0 is empty.
+  void reset(const F& f, state<const T> s0) {
+    for (index_t c = 0; c < 2 * pairs_; ++c) {
+      if (s0.empty())
+        start_state(f, copy(c));
+      else
+        std::copy(s0.begin(), s0.end(), copy(c).begin());
+    }
+    difference_.zero();
+    end_ = 0;
+  }
+
+  view<T> noise() { return noise_; }         ///< z, params of each pair
+  std::int64_t end() const { return end_; }  ///< steps since reset
+  std::size_t bytes() const {
+    return states_.bytes() + saved_.bytes() + next_.bytes() + tape_.bytes() + scratch_.bytes() +
+           noise_.bytes() + up_.bytes() + down_.bytes() + difference_.bytes() + saved_difference_.bytes();
+  }
+
+  /// Runs all copies over xs. Windows of `window` steps are aligned at the start of the sequence; begin(i) is
+  /// called before the first step of window i and done(i) after its last one. Stops in front of the first
+  /// step that is not finite in any of the copies. The reported loss is the mean over the copies.
+  template <class Begin, class Done>
+  report advance(const F& f, params<const T> theta, std::span<const input> xs, std::int64_t window,
+                 Begin&& begin, Done&& done) {
+    report r;
+    if (!linalg::all_finite(theta.data(), theta.size())) return stopped(r);
+    while (r.consumed < std::int64_t(xs.size())) {
+      if (end_ % window == 0) begin(end_ / window);
+      const auto left = std::min(window - end_ % window, std::int64_t(xs.size()) - r.consumed);
+      const index_t taken = run(f, theta, xs.subspan(std::size_t(r.consumed), std::size_t(left)), r);
+      r.consumed += taken;
+      end_ += taken;
+      if (end_ % window == 0 && taken > 0) done(end_ / window - 1);
+      if (taken < left) return stopped(r);
+    }
+    return r;
+  }
+
+  /// g += 1 / (2 sigma pairs) sum_j D_j direction_j, and D = 0.
+  void emit(view<const T> directions, dparams<T> g) {
+    for (index_t j = 0; j < pairs_; ++j)
+      linalg::axpy(T(difference_[j] / (2 * sigma_ * double(pairs_))), directions.data() + j * sizes_.params,
+                   g.data(), sizes_.params);
+    difference_.zero();
+  }
+
+ private:
+  state<T> copy(index_t c) { return {states_.data() + c * sizes_.state, sizes_.state}; }
+  report stopped(report r) const {
+    r.code = status::non_finite;
+    r.at = end_;
+    return r;
+  }
+
+  // Returns the number of inputs that every copy took.
+  index_t run(const F& f, params<const T> theta, std::span<const input> xs, report& r) {
+    std::copy(states_.begin(), states_.end(), saved_.begin());
+    std::copy(difference_.begin(), difference_.end(), saved_difference_.begin());
+    index_t good = 0;
+    while (good < index_t(xs.size()) && finite_input(f, xs[std::size_t(good)])) ++good;
+    xs = xs.first(std::size_t(good));
+    double loss = 0;
+    for (index_t j = 0; j < pairs_; ++j) {
+      const T* z = noise_.data() + j * sizes_.params;
+      for (index_t p = 0; p < sizes_.params; ++p) {
+        up_[p] = theta[p] + T(sigma_) * z[p];
+        down_[p] = theta[p] - T(sigma_) * z[p];
+      }
+      for (index_t i = 0; i < good; ++i) {
+        const double above = step(f, up_, xs[std::size_t(i)], 2 * j, end_ + i);
+        const double below = step(f, down_, xs[std::size_t(i)], 2 * j + 1, end_ + i);
+        r.steps += 2;
+        if (!std::isfinite(above + below)) {  // take this group back and run it again without its rest
+          std::copy(saved_.begin(), saved_.end(), states_.begin());
+          std::copy(saved_difference_.begin(), saved_difference_.end(), difference_.begin());
+          return i == 0 ? 0 : run(f, theta, xs.first(std::size_t(i)), r);
+        }
+        difference_[j] += above - below;
+        loss += above + below;
+      }
+    }
+    r.loss += loss / double(2 * pairs_);
+    r.losses += good;
+    return good;
+  }
+
+  // The loss of one step of copy c, not a number when its state is not finite.
+  double step(const F& f, params<const T> theta, const input& x, index_t c, std::int64_t t) {
+    T loss = 0;
+    const state<T> s = copy(c);
+    f.step(x, {theta, s, next_, tape_, &loss, scratch_, t});
+    std::copy(next_.begin(), next_.end(), s.begin());
+    return linalg::all_finite(s.data(), s.size()) ? double(loss) : std::numeric_limits<double>::quiet_NaN();
+  }
+
+  dims sizes_;
+  index_t pairs_;
+  double sigma_;
+  block<T, state_space> states_, saved_, next_;
+  block<T, tape_space> tape_;
+  buffer<T> scratch_, noise_;
+  parameters<T> up_, down_;
+  buffer<double> difference_, saved_difference_;  // of each pair, since the last emit
+  std::int64_t end_ = 0;
+};
+
+}  // namespace unroll

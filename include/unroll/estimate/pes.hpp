@@ -1,0 +1,95 @@
+#pragma once
+
+#include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/particles.hpp"
+
+namespace unroll {
+
+struct pes_options {
+  double sigma = 0.1;  ///< standard deviation of the perturbation of one window
+  index_t pairs = 1;   ///< antithetic pairs
+  index_t window = 1;  ///< steps with the same perturbation
+};
+
+/// Persistent evolution strategies: a fresh perturbation every window, each loss credited to all of them.
+///
+///   xi_j <- xi_j + z_j^w,   g += 1 / (2 sigma N) sum_j xi_j (L_w^+ - L_w^-)   after window w
+///
+/// where copy j runs at theta +- sigma z_j^w. Unbiased for the gradient of E L(theta + sigma z^1, ...,
+/// theta + sigma z^W), a fresh z a window; for short windows far closer to the gradient itself than evolution
+/// strategies when sigma is large. |xi| grows like the square root of the number of windows. Per step 2 N
+/// steps of F; memory 2 N states and 2 N + 2 times params. Lanes share the perturbation. The reported loss
+/// is the mean over the 2 N copies. Vicol, Metz & Sohl-Dickstein 2021. See docs/math/pes.md.
+template <class F, class C = philox_chooser>
+class pes final {
+  static_assert(require_recurrent<F>() && chooser<C>);
+
+ public:
+  using system_type = F;
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  static constexpr target target_gradient = target::independently_smoothed;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"vicol2021pes"};
+
+  explicit pes(F system, pes_options options = {}, C chooser = C{})
+      : system_(std::move(system)),
+        options_(options),
+        chooser_(std::move(chooser)),
+        particles_(system_, "pes", options.pairs, options.sigma),
+        xi_(options.pairs * system_.size().params) {
+    check_at_least("pes", "window", options_.window, 1);
+    reset({});
+  }
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("pes::reset", "s0", s0.size(), system_.size().state);
+    chooser_.reset(k);
+    particles_.reset(system_, s0);
+    xi_.zero();
+    drawn_ = 0;
+    finished_ = false;
+  }
+
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("pes::advance", system_, theta, g, finished_);
+    report r = particles_.advance(
+        system_, theta, xs, options_.window, [this](std::int64_t w) { perturb(w); },
+        [&](std::int64_t) { particles_.emit(xi_, g); });
+    r.bytes = bytes();
+    return r;
+  }
+
+  /// The last, incomplete window.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("pes::finish", system_, theta, g, finished_);
+    particles_.emit(xi_, g);
+    finished_ = true;
+    report r;
+    r.bytes = bytes();
+    return r;
+  }
+
+  const F& system() const { return system_; }
+  C& chooser() { return chooser_; }
+
+ private:
+  // Once for each window, however often its first input had to be offered.
+  void perturb(std::int64_t w) {
+    if (w < drawn_) return;
+    drawn_ = w + 1;
+    chooser_.normals(w, particles_.noise());
+    linalg::axpy(scalar(1), particles_.noise().data(), xi_.data(), xi_.size());
+  }
+  std::size_t bytes() const { return particles_.bytes() + xi_.bytes(); }
+
+  F system_;
+  pes_options options_;
+  C chooser_;
+  particles<F> particles_;
+  buffer<scalar> xi_;  // sum of the z so far, params of each pair
+  std::int64_t drawn_ = 0;
+  bool finished_ = false;
+};
+
+}  // namespace unroll
