@@ -1,0 +1,114 @@
+#pragma once
+
+#include "unroll/estimate/checkpointed_run.hpp"
+#include "unroll/estimate/concept.hpp"
+#include "unroll/sample/truncation.hpp"
+
+namespace unroll {
+
+struct artbp_options {
+  index_t slots = 16;      ///< states kept in a run, that in front of its first step among them
+  index_t block = 64;      ///< steps that are run, recorded and walked backwards together
+  index_t reserve = 4096;  ///< inputs to make room for at construction; a longer run makes the list grow
+};
+
+/// Anticipated reweighted truncated backpropagation: truncated at random points, unbiased all the same.
+/// After the k-th step of a run, with probability c = law.cut(k), the run is cut: it is walked backwards and
+/// a new one begins from the same state. Within a run, with c_t the probability that there was after step t,
+///
+///   delta_t = q_t                                     at the end of the run
+///   delta_t = q_t + delta_{t+1} J_{t+1} / (1 - c_t)   elsewhere,          g = sum_t delta_t F_t
+///
+/// The factor is paid wherever a cut was possible and did not happen; what a step owes to its own loss is
+/// never multiplied. A cut at t is drawn by chooser.coin(t, c) and shared by all lanes, so that a run stays
+/// one window: each lane alone has the expectation and variance it would have by itself. Assumes c < 1
+/// (checked). Unbiased for frozen theta; theta should change at the ends of sequences only, as a run replays
+/// its steps with the newest theta. Variance: a term of lag l has weight prod 1 / (1 - c), finite in the sum
+/// where the system contracts faster (see the laws). Memory: slots states, the states and tapes of one block,
+/// the inputs of the longest run: the one list that may grow. Time per step: one step and one vjp, and up to
+/// 1 + P(N, slots) / N steps in all for a run of N blocks. Needs: vjp. Tallec & Ollivier 2017. See
+/// docs/math/artbp.md.
+template <class F, truncation_law Law, class C = philox_chooser>
+class artbp final {
+  static_assert(require_vjp<F>() && unroll::chooser<C>);
+
+ public:
+  using system_type = F;
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"tallec2017artbp", "griewank2000revolve", "wang2009minimal"};
+
+  artbp(F system, Law law, artbp_options options = {}, C chooser = C{})
+      : system_(std::move(system)),
+        law_(std::move(law)),
+        chooser_(std::move(chooser)),
+        run_(system_, checked(options).slots, options.block, 0, options.reserve) {
+    run_.reset(system_, {});
+  }
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("artbp::reset", "s0", s0.size(), system_.size().state);
+    chooser_.reset(k);
+    run_.reset(system_, s0);
+    finished_ = false;
+  }
+
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("artbp::advance", system_, theta, g, finished_);
+    bool cut = false;
+    const auto full = [&] {
+      cut = chooser_.coin(run_.end() - 1, cut_probability(run_.size()));
+      return cut || run_.full();
+    };
+    report r = feed(system_, theta, xs, run_, full, [&](report& now) {
+      if (!cut) return;
+      walk_back(theta, g, now);
+      run_.next();
+    });
+    r.bytes = run_.bytes();
+    return r;
+  }
+
+  /// The run that the end of the sequence cuts short.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("artbp::finish", system_, theta, g, finished_);
+    report r = flush(system_, theta, run_);
+    r.bytes = run_.bytes();
+    if (r.code != status::ok) return r;
+    walk_back(theta, g, r);
+    finished_ = true;
+    return r;
+  }
+
+  C& chooser() { return chooser_; }
+  const F& system() const { return system_; }
+
+ private:
+  static artbp_options checked(artbp_options o) {
+    check_at_least("artbp", "slots", o.slots, 1);
+    check_at_least("artbp", "block", o.block, 1);
+    check_at_least("artbp", "reserve", o.reserve, 0);
+    return o;
+  }
+
+  double cut_probability(index_t k) const {
+    const double c = law_.cut(k);
+    if (!(c >= 0 && c < 1)) fail("artbp", "law.cut", "gives " + std::to_string(c) + ", must lie in [0, 1)");
+    return c;
+  }
+
+  void walk_back(params<const scalar> theta, dparams<scalar> g, report& r) {
+    const auto carry = [this](index_t k) { return 1 / (1 - law_.cut(k)); };
+    run_.backward(system_, theta, carry, g, r);
+  }
+
+  F system_;
+  Law law_;
+  C chooser_;
+  checkpointed_run<F> run_;
+  bool finished_ = false;
+};
+
+}  // namespace unroll

@@ -1,0 +1,97 @@
+#pragma once
+
+#include "unroll/estimate/checkpointed_run.hpp"
+#include "unroll/estimate/concept.hpp"
+
+namespace unroll {
+
+struct checkpointed_bptt_options {
+  index_t slots = 16;     ///< states to keep, that in front of the first step among them
+  std::size_t bytes = 0;  ///< if not 0: as many slots as fit into these bytes, instead of `slots`
+  index_t steps = 0;      ///< length of the sequence where it is known (fewest replays); 0: any length
+  index_t block = 1;      ///< steps that are run, recorded and walked backwards together
+};
+
+/// Backpropagation through time in little memory: some states are kept, the others are computed again.
+///
+///   delta_T = q_T,   delta_t = q_t + delta_{t+1} J_{t+1},   g = sum_t delta_t F_t
+///
+/// With N = ceil(T / block) blocks and s slots, N + P(N, s) block evaluations where `steps` is known, the
+/// least possible (Griewank & Walther 2000); where it is not, as many for N <= (s + 1)(s + 2) / 2 and at most
+/// 30 % more up to N = 4000, s = 30 (Wang, Moin & Iaccarino 2009). The gradient has the same bits as that of
+/// bptt with the same block. theta must not change between reset and finish. Bias 0, variance 0. Memory: s
+/// states, the states and tapes of one block, and the inputs, whose list is reserved for `steps` and grows
+/// beyond. Time per step 1 + P(N, s) / N steps and one vjp. Needs: vjp. See docs/math/checkpointed_bptt.md.
+template <class F>
+class checkpointed_bptt final {
+  static_assert(require_vjp<F>());
+
+ public:
+  using system_type = F;
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"williams1990bptt", "griewank2000revolve", "wang2009minimal"};
+
+  explicit checkpointed_bptt(F system, checkpointed_bptt_options options = {})
+      : system_(std::move(system)),
+        steps_(options.steps),
+        run_(system_, slots(system_, options), options.block, options.steps, options.steps) {
+    reset({});
+  }
+
+  void reset(key, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("checkpointed_bptt::reset", "s0", s0.size(), system_.size().state);
+    run_.reset(system_, s0);
+    finished_ = false;
+  }
+
+  /// Runs the inputs forward; g is not touched. Throws when the sequence grows longer than a given `steps`.
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("checkpointed_bptt::advance", system_, theta, g, finished_);
+    if (const index_t steps = run_.size() + index_t(xs.size()); steps_ > 0 && steps > steps_)
+      fail("checkpointed_bptt::advance", "xs",
+           "makes a sequence of " + std::to_string(steps) + " steps, announced were " +
+               std::to_string(steps_));
+    report r = feed(
+        system_, theta, xs, run_, [this] { return run_.full(); }, [](report&) {});
+    r.bytes = run_.bytes();
+    return r;
+  }
+
+  /// The backward sweep.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("checkpointed_bptt::finish", system_, theta, g, finished_);
+    report r = flush(system_, theta, run_);
+    r.bytes = run_.bytes();
+    if (r.code != status::ok) return r;
+    run_.backward(system_, theta, nullptr, g, r);
+    finished_ = true;
+    return r;
+  }
+
+  /// After finish: the gradient with respect to the state in front of the first step.
+  dstate<const scalar> start_gradient() const { return run_.start_gradient(); }
+  const F& system() const { return system_; }
+
+ private:
+  static index_t slots(const F& f, const checkpointed_bptt_options& o) {
+    check_at_least("checkpointed_bptt", "steps", o.steps, 0);
+    check_at_least("checkpointed_bptt", "block", o.block, 1);
+    check_at_least("checkpointed_bptt", "slots", o.slots, 1);
+    if (o.bytes == 0) return o.slots;
+    const std::size_t one = std::max<std::size_t>(1, std::size_t(f.size().state) * sizeof(scalar));
+    if (o.bytes < one)
+      fail("checkpointed_bptt", "bytes",
+           "is " + std::to_string(o.bytes) + ", one state has " + std::to_string(one));
+    return index_t(o.bytes / one);
+  }
+
+  F system_;
+  index_t steps_;
+  checkpointed_run<F> run_;
+  bool finished_ = false;
+};
+
+}  // namespace unroll
