@@ -212,7 +212,7 @@ class simple_recurrent {
   }
   // The backward products want W_h' in order. A copy pays for itself after some steps; with one lane and a
   // matrix beyond the second-level cache the transposed product in place is as fast.
-  bool transposes(index_t steps) const { return o_.lanes >= 4 || (o_.hidden <= 256 && steps >= 16); }
+  bool transposes(index_t steps) const { return o_.lanes >= 4 || (o_.hidden <= 256 && steps >= 8); }
 
   // dz = (dz + carry ds) phi'; a carry of zero drops ds even where it is not finite.
   void through_phi(const T* ds, T carry, const T* next, T* dz) const {

@@ -36,6 +36,10 @@ namespace linalg {
 /// y = op(A) x, or y += op(A) x when `add`. y overlaps neither A nor x.
 template <class T>
 void gemv(op oa, std::type_identity_t<matrix<const T>> a, const std::type_identity_t<T>* x, bool add, T* y) {
+  if (a.rows * a.cols == 0) {  // an empty sum
+    if (!add) std::fill_n(y, oa == op::none ? a.rows : a.cols, T(0));
+    return;
+  }
   if (oa == op::transpose)
     detail::gemv_transposed(a.rows, a.cols, a.data, a.stride, x, add, y);
   else if (a.rows * a.cols * index_t(sizeof(T)) <= 2 << 20)

@@ -35,23 +35,39 @@ struct tile_arguments {
   index_t cj, c_last;
 };
 
-/// C (+)= A B for M vectors of N rows by R columns.
+/// sum += a b for one term of the inner dimension.
+template <class T, int N, int M, int R>
+inline void tile_term(const tile_arguments<T>& t, const T* a, const T* b, vec<T, N> (&sum)[R][M]) {
+  vec<T, N> av[M];
+  UNROLL_FULLY
+  for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.a_last));
+  UNROLL_FULLY
+  for (int j = 0; j < R; ++j) {
+    const T bj = b[j * t.bj];
+    UNROLL_FULLY
+    for (int u = 0; u < M; ++u) sum[j][u] += av[u] * bj;
+  }
+}
+
+/// C (+)= A B for M vectors of N rows by R columns. An addition waits for the one before it, so tiles of
+/// fewer than four vectors keep several partial sums.
 template <class T, int N, int M, int R>
 void tile(const tile_arguments<T>& t) {
-  vec<T, N> sum[R][M] = {};
+  constexpr int S = M * R < 4 ? 4 / (M * R) : 1;
+  vec<T, N> part[S][R][M] = {};
   const T* a = t.a;
   const T* b = t.b;
-  for (index_t q = 0; q < t.inner; ++q, a += t.aq, b += t.bq) {
-    vec<T, N> av[M];
+  index_t q = 0;
+  for (; q + S <= t.inner; q += S) {
     UNROLL_FULLY
-    for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.a_last));
-    UNROLL_FULLY
-    for (int j = 0; j < R; ++j) {
-      const T bj = b[j * t.bj];
-      UNROLL_FULLY
-      for (int u = 0; u < M; ++u) sum[j][u] += av[u] * bj;
-    }
+    for (int s = 0; s < S; ++s, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[s]);
   }
+  for (; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[0]);
+  auto& sum = part[0];
+  UNROLL_FULLY
+  for (int s = 1; s < S; ++s)
+    for (int j = 0; j < R; ++j)
+      for (int u = 0; u < M; ++u) sum[j][u] += part[s][j][u];
   UNROLL_FULLY
   for (int j = 0; j < R; ++j) {
     T* c = t.c + j * t.cj;
