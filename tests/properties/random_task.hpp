@@ -52,6 +52,9 @@ struct random_task {
       bad.x = memory_->nan.data();
   }
 
+  /// Keeps the data of xs and bad alive.
+  std::shared_ptr<void> owner() const { return memory_; }
+
  private:
   static std::vector<T> normals(unroll::index_t n, unroll::key k, std::int64_t draw, double size) {
     std::vector<T> v(static_cast<std::size_t>(n));

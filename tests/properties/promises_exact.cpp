@@ -1,0 +1,45 @@
+#include "unroll/estimate/bptt.hpp"
+#include "unroll/estimate/checkpointed_bptt.hpp"
+#include "unroll/estimate/chunked_tbptt.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/tbptt.hpp"
+
+#include "tests/properties/any_cells.hpp"
+#include "tests/support/catch.hpp"
+#include "unroll/testing/estimator_conformance.hpp"
+
+namespace {
+
+using strings = std::vector<std::string>;
+
+// The estimator that `make` gives for a cell, on every cell, with one lane and with three.
+template <class T, class Make>
+void examine(Make&& make) {
+  for (const unroll::index_t lanes : {1, 3})
+    for (const auto& task : support::any_tasks<T>(53, 3, lanes, 2, 11)) {
+      INFO(task.name);
+      CHECK(unroll::testing::estimator_conformance(make(task.cell), task.theta, task.xs, &task.bad) ==
+            strings{});
+    }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("bptt keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::bptt(f, {.max_steps = 60, .block = 8}); });
+}
+
+TEMPLATE_TEST_CASE("checkpointed_bptt keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::checkpointed_bptt(f, {.slots = 4, .steps = 53}); });
+  examine<TestType>(
+      [](const auto& f) { return unroll::checkpointed_bptt(f, {.slots = 3, .steps = 53, .block = 4}); });
+}
+
+TEMPLATE_TEST_CASE("tbptt keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::tbptt(f, {.k1 = 3, .k2 = 10}); });
+  examine<TestType>([](const auto& f) { return unroll::chunked_tbptt(f, {.window = 9}); });
+}
+
+TEMPLATE_TEST_CASE("rtrl keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::rtrl(f, {.columns = 5}); });
+}
