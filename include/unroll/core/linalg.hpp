@@ -147,6 +147,10 @@ void transpose(std::type_identity_t<matrix<const T>> a, matrix<T> b) {
 /// y += the sum of the columns of a: the gradient of a bias.
 template <class T>
 void sum_columns(std::type_identity_t<matrix<const T>> a, T* y) {
+  if (a.rows == 1 && a.stride == 1) {
+    *y += T(simd::sum<T>([](auto v) { return v; }, a.cols, a.data));
+    return;
+  }
   const auto column = [&](index_t j) { return a.data + j * a.stride; };
   index_t j = 0;
   for (; j + 4 <= a.cols; j += 4)
@@ -162,7 +166,11 @@ void add_columns(const std::type_identity_t<T>* b, matrix<T> a) {
 /// Sets every column of a to b.
 template <class T>
 void set_columns(const std::type_identity_t<T>* b, matrix<T> a) {
-  for (index_t j = 0; j < a.cols; ++j) simd::map([](auto v) { return v; }, a.rows, a.data + j * a.stride, b);
+  if (a.rows == 1 && a.stride == 1)
+    std::fill_n(a.data, a.cols, *b);
+  else
+    for (index_t j = 0; j < a.cols; ++j)
+      simd::map([](auto v) { return v; }, a.rows, a.data + j * a.stride, b);
 }
 
 }  // namespace linalg
