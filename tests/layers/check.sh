@@ -21,7 +21,8 @@ allowed() {
     ad | memory) echo "$systems" ;;
     cells | llama) echo "$systems ad memory" ;;
     estimate) echo "$systems cells ad memory llama" ;;
-    diagnose | optim | data | io) echo "$systems cells ad memory llama estimate diagnose optim data io" ;;
+    diagnose | optim | data) echo "$systems cells ad memory llama estimate diagnose optim data io" ;;
+    io) echo "$systems cells ad memory llama estimate diagnose optim data xtensor" ;;
     testing) echo "$systems cells ad memory llama estimate diagnose optim data io" ;;
     xtensor) echo "core" ;;
     cuda) echo "core rng kernels system" ;;
