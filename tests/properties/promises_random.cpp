@@ -1,0 +1,45 @@
+#include "unroll/estimate/artbp.hpp"
+#include "unroll/estimate/mean_of.hpp"
+#include "unroll/estimate/nobacktrack.hpp"
+#include "unroll/estimate/uoro.hpp"
+
+#include "tests/properties/any_cells.hpp"
+#include "tests/support/catch.hpp"
+#include "unroll/testing/estimator_conformance.hpp"
+
+namespace {
+
+using strings = std::vector<std::string>;
+
+// The estimator that `make` gives for a cell, on every cell, with one lane and with three.
+template <class T, class Make>
+void examine(Make&& make) {
+  for (const unroll::index_t lanes : {1, 3})
+    for (const auto& task : support::any_tasks<T>(53, 3, lanes, 2, 11)) {
+      INFO(task.name);
+      CHECK(unroll::testing::estimator_conformance(make(task.cell), task.theta, task.xs, &task.bad) ==
+            strings{});
+    }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("uoro keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::uoro(f); });
+  examine<TestType>([](const auto& f) { return unroll::uoro(f, {.block = 4}); });
+}
+
+TEMPLATE_TEST_CASE("nobacktrack keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::nobacktrack(f); });
+}
+
+TEMPLATE_TEST_CASE("artbp keeps every promise on every cell", "", float, double) {
+  examine<TestType>(
+      [](const auto& f) { return unroll::artbp(f, unroll::fixed_truncation(6), {.slots = 4, .block = 3}); });
+  examine<TestType>([](const auto& f) { return unroll::artbp(f, unroll::polynomial_truncation(8)); });
+}
+
+TEMPLATE_TEST_CASE("mean_of keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::mean_of(unroll::uoro(f), 3); });
+  examine<TestType>([](const auto& f) { return unroll::mean_of(unroll::uoro(f), 4, true); });
+}

@@ -1,0 +1,49 @@
+#include "tests/properties/unbiased.hpp"
+#include "unroll/estimate/mean_of.hpp"
+#include "unroll/estimate/nobacktrack.hpp"
+#include "unroll/estimate/uoro.hpp"
+
+using support::examine_bias;
+using support::tiny_tasks;
+using unroll::index_t;
+
+TEST_CASE("uoro is unbiased on every cell, by enumeration of all its signs") {
+  for (const auto& task : tiny_tasks(4, 10))
+    examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {}, c); });
+}
+
+TEST_CASE("uoro without balancing is unbiased too") {
+  for (const auto& task : tiny_tasks(3, 8)) {
+    examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {.balance = false}, c); });
+    examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {.epsilon = 0}, c); });
+  }
+}
+
+TEST_CASE("uoro in blocks is unbiased, also when the last block is not full") {
+  for (const auto& task : tiny_tasks(4, 12))
+    for (const index_t block : {2, 3}) {
+      if (index_t(task.xs.size()) < block) continue;
+      examine_bias(task, [&](const auto& f, const auto& c) { return unroll::uoro(f, {.block = block}, c); });
+    }
+}
+
+TEST_CASE("nobacktrack is unbiased on every cell, by enumeration of all its signs") {
+  for (const auto& task : tiny_tasks(4, 10))
+    examine_bias(task, [](const auto& f, const auto& c) { return unroll::nobacktrack(f, {}, c); });
+}
+
+TEST_CASE("a mean of two estimators is unbiased and halves the variance") {
+  for (const auto& task : tiny_tasks(3, 4)) {
+    const auto make = [](const auto& f, const auto& c) { return unroll::uoro(f, {}, c); };
+    const double one = examine_bias(task, make);
+    const double two =
+        examine_bias(task, [&](const auto& f, const auto& c) { return unroll::mean_of(make(f, c), 2); });
+    CHECK(std::abs(two - one / 2) <= 1e-10 * (1 + one));
+  }
+}
+
+TEST_CASE("antithetic pairs are unbiased") {
+  for (const auto& task : tiny_tasks(4, 6))
+    examine_bias(
+        task, [](const auto& f, const auto& c) { return unroll::mean_of(unroll::uoro(f, {}, c), 2, true); });
+}
