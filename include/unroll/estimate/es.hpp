@@ -33,6 +33,7 @@ class es final {
 
   explicit es(F system, es_options options = {}, C chooser = C{})
       : system_(std::move(system)),
+        options_(options),
         chooser_(std::move(chooser)),
         particles_(system_, "es", options.pairs, options.sigma) {
     reset({});
@@ -67,12 +68,14 @@ class es final {
   }
 
   const F& system() const { return system_; }
+  const es_options& options() const { return options_; }
   C& chooser() { return chooser_; }
 
  private:
   std::size_t bytes() const { return particles_.bytes(); }
 
   F system_;
+  es_options options_;
   C chooser_;
   particles<F> particles_;
   bool finished_ = false;

@@ -1,0 +1,85 @@
+#include "unroll/estimate/es.hpp"
+
+#include "tests/mutants/es_mutants.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/golden_rnn.hpp"
+#include "unroll/testing/conformance.hpp"
+#include "unroll/testing/enumerate.hpp"
+
+namespace {
+
+using namespace unroll;
+using mutants::polynomial;
+
+static_assert(gradient_estimator<es<polynomial>>);
+static_assert(gradient_estimator<es<golden::rnn<float>>>);
+
+/// loss_t = c_t . theta with a different c for every step: the gradient and the covariance are known.
+struct linear_loss {
+  using scalar = double;
+  using input = std::array<double, 2>;
+  dims size() const { return {2, 1, 0, 0, 1}; }
+  void step(const input& c, const edge<double>& e) const {
+    e.next[0] = e.s[0];
+    *e.loss = c[0] * e.theta[0] + c[1] * e.theta[1];
+  }
+};
+
+}  // namespace
+
+TEST_CASE("es is unbiased for the jointly smoothed loss, which is not the gradient itself") {
+  enumerator all;
+  const std::vector<double> theta{polynomial::theta};
+  const std::vector<int> xs(3);
+  const es est(polynomial{}, {.sigma = polynomial::sigma}, enumerating_chooser(all));
+  const auto r = testing::enumerate(all, est, params<const double>(theta), xs);
+  CHECK(std::abs(r.mean[0] - polynomial::jointly_smoothed) < 1e-6);
+  CHECK(std::abs(r.mean[0] - polynomial::true_gradient) > 60);
+}
+
+TEST_CASE("es of a linear loss has covariance trace (params + 1) |gradient|^2 / pairs") {
+  const std::vector<double> theta{.4, -.3};
+  const std::vector<linear_loss::input> xs{{1, 2}, {-3, .5}, {.25, .5}};
+  const double gradient[] = {-1.75, 3};
+  for (const index_t pairs : {1, 2}) {
+    enumerator all(3);
+    const es est(linear_loss{}, {.sigma = .2, .pairs = pairs}, enumerating_chooser(all));
+    const auto r = testing::enumerate(all, est, params<const double>(theta), xs);
+    for (std::size_t p = 0; p < 2; ++p) CHECK(std::abs(r.mean[p] - gradient[p]) < 1e-11);
+    const double squared = gradient[0] * gradient[0] + gradient[1] * gradient[1];
+    CHECK(std::abs(r.covariance_trace - 3 * squared / double(pairs)) < 1e-10);
+  }
+}
+
+TEST_CASE("es runs every copy once and nothing backwards") {
+  const auto theta = golden::theta();
+  const auto xs = golden::long_inputs(9);
+  gradient<double> g(8);
+  es est(golden::rnn<>{}, {.pairs = 3});
+  const report r = est.advance(theta, xs, g);
+  for (const double v : g) CHECK(v == 0);
+  CHECK(est.finish(theta, g).steps == 0);
+  CHECK(r.steps == 9 * 2 * 3);
+  CHECK(r.vjps + r.jvps == 0);
+  CHECK(r.losses == 9);
+}
+
+TEST_CASE("es keeps the promises of every estimator") {
+  const auto xs = golden::long_inputs(50);
+  auto bad = xs[0];
+  bad.x = std::nan("");
+  CHECK(testing::estimator_conformance(es(golden::rnn<>{}, {.pairs = 2}), golden::theta(), xs, &bad) ==
+        std::vector<std::string>{});
+  const auto small = golden::long_inputs<float>(50);
+  CHECK(testing::estimator_conformance(es(golden::rnn<float>{}), golden::theta<float>(), small) ==
+        std::vector<std::string>{});
+  CHECK_THROWS_AS(es(golden::rnn<>{}, {.sigma = 0}), error);
+  CHECK_THROWS_AS(es(golden::rnn<>{}, {.pairs = 0}), error);
+}
+
+TEST_CASE("sabotaged evolution strategies have the wrong mean, and quadrature sees it") {
+  using m = mutants::es_mutation;
+  CHECK(std::abs(mutants::enumerate_es(m::none) - polynomial::jointly_smoothed) < 1e-6);
+  CHECK(std::abs(mutants::enumerate_es(m::missing_half) - 2 * polynomial::jointly_smoothed) < 1e-5);
+  CHECK(std::abs(mutants::enumerate_es(m::truncated_noise) - polynomial::truncated) < 1e-6);
+}

@@ -1,0 +1,68 @@
+#include "unroll/estimate/mean_of.hpp"
+
+#include "tests/support/catch.hpp"
+#include "tests/support/delayed_golden.hpp"
+#include "unroll/estimate/es.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/uoro.hpp"
+#include "unroll/testing/conformance.hpp"
+#include "unroll/testing/enumerate.hpp"
+
+namespace {
+
+using namespace unroll;
+
+static_assert(gradient_estimator<mean_of<uoro<golden::rnn<double>>>>);
+static_assert(mean_of<es<golden::rnn<>>>::target_gradient == target::jointly_smoothed);
+
+testing::enumeration exact(index_t copies, bool antithetic, std::size_t steps) {
+  auto xs = golden::inputs();
+  xs.resize(steps);
+  enumerator all;
+  const uoro one(golden::rnn<>{}, {}, enumerating_chooser(all));
+  return testing::enumerate(all, mean_of(one, copies, antithetic), golden::theta(), xs);
+}
+
+}  // namespace
+
+TEST_CASE("the mean of independent copies has the same mean and a part of the variance") {
+  const auto one = exact(1, false, 2), two = exact(2, false, 2);
+  REQUIRE(one.covariance_trace > 1e-3);
+  CHECK(golden::relative_error(two.mean, one.mean) < 1e-12);
+  CHECK(std::abs(two.covariance_trace - one.covariance_trace / 2) < 1e-12);
+}
+
+TEST_CASE("an antithetic pair is unbiased with less variance than an independent one") {
+  const auto one = exact(1, false, 3), pair = exact(2, true, 3);
+  CHECK(golden::relative_error(pair.mean, golden::gradient) < 1e-11);
+  CHECK(pair.covariance_trace < 0.99 * one.covariance_trace / 2);
+  CHECK(pair.outcomes == one.outcomes);
+}
+
+TEST_CASE("the mean of copies reports their loss once and their work together") {
+  const auto theta = golden::theta();
+  const auto xs = golden::inputs();
+  gradient<double> g(8);
+  const report one = uoro(golden::rnn<>{}).advance(theta, xs, g);
+  const report r = mean_of(uoro(golden::rnn<>{}), 3).advance(theta, xs, g);
+  CHECK(r.loss == one.loss);
+  CHECK(r.losses == 3);
+  CHECK(r.consumed == 3);
+  CHECK(r.steps == 3 * one.steps);
+  CHECK(r.vjps == 3 * one.vjps);
+  CHECK(r.jvps == 3 * one.jvps);
+  CHECK(r.bytes > 3 * one.bytes);
+}
+
+TEST_CASE("the mean of copies keeps the promises of every estimator") {
+  const auto xs = golden::long_inputs(50);
+  auto bad = xs[0];
+  bad.x = std::nan("");
+  CHECK(testing::estimator_conformance(mean_of(uoro(golden::rnn<>{}), 4, true), golden::theta(), xs, &bad) ==
+        std::vector<std::string>{});
+  CHECK(testing::estimator_conformance(mean_of(uoro(golden::rnn<>{}, {.block = 4}), 3), golden::theta(), xs,
+                                       &bad) == std::vector<std::string>{});
+  CHECK_THROWS_AS(mean_of(uoro(golden::rnn<>{}), 0), error);
+  CHECK_THROWS_AS(mean_of(uoro(golden::rnn<>{}), 3, true), error);
+  CHECK_THROWS_AS(mean_of(rtrl(golden::rnn<>{}), 2, true), error);
+}
