@@ -119,11 +119,11 @@ TEST_CASE("a bias is found, with its length and its direction") {
   CHECK(measure(est, theta, xs, {.replicas = 100}).descent_high < 0);
 }
 
-TEST_CASE("a deterministic estimator runs once and its interval is a point") {
+TEST_CASE("a deterministic estimator runs four times and its interval is a point") {
   fixed est;
   est.shift = 0.3;
   const auto m = measure(est, theta, xs, {.replicas = 50});
-  CHECK(m.replicas == 1);
+  CHECK(m.replicas == 4);
   CHECK(m.variance == 0);
   CHECK(m.relative_bias == Approx(0.3 / norm).epsilon(1e-12));
   CHECK(m.relative_bias_low == m.relative_bias_high);
@@ -131,6 +131,15 @@ TEST_CASE("a deterministic estimator runs once and its interval is a point") {
   CHECK(m.descent_low == m.descent_high);
   CHECK(m.worst_z == 0);
   CHECK_FALSE(m.heavy_tails);
+}
+
+TEST_CASE("an estimator without chooser that is random all the same gets all its replicas") {
+  struct hidden : fixed {
+    void reset(key k, state<const double> = {}) { shift = draw_uniform(k, 0); }
+  };
+  const auto m = measure(hidden{}, theta, xs, {.replicas = 500});
+  CHECK(m.replicas == 500);
+  CHECK(m.variance == Approx(1.0 / 12).epsilon(0.2));
 }
 
 TEST_CASE("the result has the same bits for any number of threads") {

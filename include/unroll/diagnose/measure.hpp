@@ -85,13 +85,21 @@ inline double add_trace_of_square(double a, double b) {
   return root * root;
 }
 
-/// sigma and window of an estimator of a smoothed gradient, from its options.
+/// sigma and window of an estimator of a smoothed gradient, from its options or those of the estimators that
+/// it averages.
 template <class E>
 smoothed_gradient_options smoothing_of(const E& estimator, index_t steps) {
   smoothed_gradient_options o{.max_steps = steps};
   if constexpr (E::target_gradient != target::frozen_theta) {
-    o.sigma = double(estimator.options().sigma);
-    if constexpr (E::target_gradient == target::independently_smoothed) o.window = estimator.options().window;
+    if constexpr (requires { estimator.options().sigma; }) {
+      o.sigma = double(estimator.options().sigma);
+      if constexpr (E::target_gradient == target::independently_smoothed)
+        o.window = estimator.options().window;
+    } else if constexpr (requires { estimator.copies().front().options(); }) {
+      o = smoothing_of(estimator.copies().front(), steps);
+    } else {
+      fail("measure", "reference", "is empty, and the estimator has no options() with its sigma");
+    }
   }
   return o;
 }
@@ -243,7 +251,8 @@ block<double> exact_gradient(const F& system, std::type_identity_t<params<const 
 
 /// Bias, variance and cost of an estimator at theta on the sequence xs, against its own target. Replicas are
 /// copies of `estimator` with keys fold(seed, i), spread over all cores; the result has the same bits for any
-/// number of threads. An estimator without a chooser is deterministic and runs once.
+/// number of threads. An estimator without a chooser whose first four replicas agree in every bit is taken to
+/// be deterministic and stops there.
 ///
 /// The reference is the exact gradient for target::frozen_theta, and a sample of pathwise gradients
 /// (smoothed_gradient.hpp) for the smoothed targets, whose own variance widens the intervals.
@@ -255,10 +264,10 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
                     measure_options options = {}) {
   static_assert(gradient_estimator<E>);
   using T = typename E::scalar;
-  constexpr bool random = requires(E & e) { e.chooser(); };
+  constexpr bool has_chooser = requires(E & e) { e.chooser(); };
   constexpr bool random_reference = E::target_gradient != target::frozen_theta;
   check_size("measure", "theta", theta.size(), estimator.system().size().params);
-  check_at_least("measure", "replicas", options.replicas, random ? 2 : 1);
+  check_at_least("measure", "replicas", options.replicas, has_chooser ? 2 : 1);
   check_at_least("measure", "reference_replicas", options.reference_replicas, 0);
   check_at_least("measure", "threads", options.threads, 0);
   if (!(options.confidence > 0 && options.confidence < 1))
@@ -275,7 +284,7 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
     if (!reference || random_reference)
       reference = detail::reference_of(estimator, theta, xs, options, first,
                                        options.reference_replicas > 0 ? options.reference_replicas : count);
-    return draw_sample<T>(draw, theta.size(), reference->mean, random ? count : 1,
+    return draw_sample<T>(draw, theta.size(), reference->mean, count,
                           {.seed = fold(options.seed, 0),
                            .first = first,
                            .threads = options.threads,
@@ -289,11 +298,16 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
     return m;
   };
 
-  if (!random || !(options.precision > 0)) return summary_of(sample_of(0, options.replicas));
+  if constexpr (!has_chooser) {
+    const auto few = sample_of(0, std::min<index_t>(4, options.replicas));
+    if (few.total_variance() == 0) return summary_of(few);
+  }
+  if (!(options.precision > 0)) return summary_of(sample_of(0, options.replicas));
 
   const auto pilot = sample_of(0, options.replicas);
   const measurement guess = summary_of(pilot);
-  if (guess.code != status::ok || guess.replicas < 2 || !(guess.exact_norm > 0)) return guess;
+  const bool stopped = options.stop != nullptr && options.stop->load();
+  if (stopped || guess.code != status::ok || guess.replicas < 2 || !(guess.exact_norm > 0)) return guess;
   double trace = 0, trace_of_square = 0;
   detail::mean_covariance(pilot, trace, trace_of_square);
   trace += reference->trace;

@@ -70,6 +70,7 @@ class nres final {
   }
 
   const F& system() const { return system_; }
+  const nres_options& options() const { return options_; }
   C& chooser() { return chooser_; }
 
  private:

@@ -71,6 +71,7 @@ class pes final {
   }
 
   const F& system() const { return system_; }
+  const pes_options& options() const { return options_; }
   C& chooser() { return chooser_; }
 
  private:

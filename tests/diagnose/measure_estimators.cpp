@@ -1,0 +1,88 @@
+#include "tests/support/catch.hpp"
+#include "tests/support/delayed_golden.hpp"
+#include "tests/support/golden_rnn.hpp"
+#include "unroll/diagnose/measure.hpp"
+#include "unroll/estimate/bptt.hpp"
+#include "unroll/estimate/es.hpp"
+#include "unroll/estimate/mean_of.hpp"
+#include "unroll/estimate/nres.hpp"
+#include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/uoro.hpp"
+
+using namespace unroll;
+
+namespace {
+
+const golden::rnn<double> rnn;
+const auto theta = golden::theta<double>();
+const auto xs = golden::inputs<double>();
+
+// A system without derivatives.
+struct forward_only {
+  using scalar = double;
+  using input = golden::rnn<double>::input;
+  dims size() const { return rnn.size(); }
+  void start(state<double> s) const { rnn.start(s); }
+  void step(const input& x, const edge<double>& e) const { rnn.step(x, e); }
+};
+
+}  // namespace
+
+TEST_CASE("full backpropagation has no bias, and truncated backpropagation that of its missing lags") {
+  const auto exact = measure(bptt(rnn), theta, xs);
+  CHECK(exact.relative_bias_high < 1e-14);
+  CHECK(exact.variance == 0);
+  CHECK(exact.steps == 1);
+  CHECK(exact.vjps == 1);
+  const auto cut = measure(tbptt(rnn, {.k1 = 1, .k2 = 1}), theta, xs);
+  CHECK(cut.relative_bias == Approx(.39960).epsilon(1e-4));
+  CHECK(cut.cosine == Approx(.97305).epsilon(1e-5));
+  CHECK(cut.relative_bias_low == cut.relative_bias_high);
+  const auto less = measure(tbptt(rnn, {.k1 = 1, .k2 = 2}), theta, xs);
+  CHECK(less.relative_bias == Approx(.10975).epsilon(1e-4));
+  CHECK(less.cosine == Approx(.99536).epsilon(1e-5));
+}
+
+TEST_CASE("the measured variance of uoro is that of the enumeration, and no bias is seen") {
+  const index_t n = 20000;
+  const golden::delayed_rnn delayed;  // the timing for which the covariance is known
+  const auto ys = golden::delayed_inputs();
+  const auto m = measure(uoro(delayed), theta, ys, {.replicas = n});
+  CHECK(m.relative_bias_low == 0);
+  CHECK(m.worst_z < m.worst_z_limit);
+  CHECK(m.variance == Approx(golden::trace_uoro).epsilon(0.03));
+  const auto mean = measure(mean_of(uoro(delayed), 4), theta, ys, {.replicas = n / 4});
+  CHECK(mean.replicas == n / 4);  // random although it has no chooser of its own
+  CHECK(mean.variance == Approx(golden::trace_uoro / 4).epsilon(0.06));
+}
+
+TEST_CASE("smoothing estimators are measured against their own targets") {
+  const auto check = [](auto estimator, target own) {
+    const auto m = measure(estimator, theta, xs, {.replicas = 4000});
+    CHECK(m.target_gradient == own);
+    CHECK(m.relative_bias_low == 0);
+    CHECK(m.reference_error > 0);
+    CHECK(m.reference_error < 0.1 * m.exact_norm);
+    CHECK(m.descent_low < 1);
+    CHECK(m.descent_high > 1);
+    CHECK(m.code == status::ok);
+  };
+  check(es(rnn, {.sigma = 0.3}), target::jointly_smoothed);
+  check(nres(rnn, {.sigma = 0.3, .window = 2}), target::jointly_smoothed);
+  check(pes(rnn, {.sigma = 0.3, .window = 1}), target::independently_smoothed);
+  check(mean_of(pes(rnn, {.sigma = 0.3, .window = 2}), 2), target::independently_smoothed);
+}
+
+TEST_CASE("against the gradient at frozen theta a smoothing estimator is biased") {
+  const auto frozen = exact_gradient(rnn, theta, xs);
+  const auto m =
+      measure(es(rnn, {.sigma = 1, .pairs = 50}), theta, xs, {.replicas = 1000, .reference = frozen});
+  CHECK(m.relative_bias_low > 0.05);
+}
+
+TEST_CASE("a system without vjp needs a reference") {
+  const forward_only f;
+  CHECK_THROWS_WITH(measure(es(f), theta, xs), Catch::Matchers::Contains("no vjp"));
+  CHECK(measure(es(f), theta, xs, {.replicas = 100, .reference = golden::gradient}).replicas == 100);
+}
