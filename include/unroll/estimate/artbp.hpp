@@ -21,13 +21,17 @@ struct artbp_options {
 ///
 /// The factor is paid wherever a cut was possible and did not happen; what a step owes to its own loss is
 /// never multiplied. A cut at t is drawn by chooser.coin(t, c) and shared by all lanes, so that a run stays
-/// one window: each lane alone has the expectation and variance it would have by itself. Assumes c < 1
-/// (checked). Unbiased for frozen theta; theta should change at the ends of sequences only, as a run replays
-/// its steps with the newest theta. Variance: a term of lag l has weight prod 1 / (1 - c), finite in the sum
-/// where the system contracts faster (see the laws). Memory: slots states, the states and tapes of one block,
-/// the inputs of the longest run: the one list that may grow. Time per step: one step and one vjp, and up to
-/// 1 + P(N, slots) / N steps in all for a run of N blocks. Needs: vjp. Tallec & Ollivier 2017. See
-/// docs/math/artbp.md.
+/// one window: the mean is not touched, the errors of the lanes are correlated.
+///
+/// Assumes c < 1 (checked) and frozen theta; theta should change at the ends of sequences only, as a run
+/// replays its steps with the newest theta.
+///
+/// Unbiased. Variance: a term of lag l has the weight prod 1 / (1 - c), finite in the sum where the system
+/// contracts faster (see the laws). Memory: slots states, the states and tapes of one block, and the inputs
+/// of the longest run, the one list that may grow past its reserve. Time per step: one vjp, and about 1 +
+/// P(N, slots) / N steps in a run of N blocks (one where N = 1). Needs: vjp.
+///
+/// Tallec & Ollivier 2017; docs/math/artbp.md.
 template <class F, truncation_law Law, class C = philox_chooser>
 class artbp final {
   static_assert(require_vjp<F>() && unroll::chooser<C>);

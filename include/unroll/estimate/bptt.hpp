@@ -15,9 +15,11 @@ struct bptt_options {
 ///   delta_T = q_T,   delta_t = q_t + delta_{t+1} J_{t+1},   g = sum_t delta_t F_t
 ///
 /// Forward in advance(), backward in finish(). The blocks are aligned at the start of the sequence, so that
-/// how the inputs arrive changes nothing. theta must not change between reset and finish. Bias 0, variance 0.
-/// Memory T states and tapes; time per step one step and one vjp. Needs: vjp. Williams & Peng 1990, section 2
-/// ("epochwise BPTT"). See docs/math/bptt.md.
+/// how the inputs arrive changes nothing. theta must not change between reset and finish.
+///
+/// Bias 0, variance 0. Memory: max_steps states and tapes. Time per step: one step, one vjp. Needs: vjp.
+///
+/// Williams & Peng 1990; docs/math/bptt.md.
 template <class F>
 class bptt final {
   static_assert(require_vjp<F>());

@@ -16,12 +16,15 @@ struct checkpointed_bptt_options {
 ///
 ///   delta_T = q_T,   delta_t = q_t + delta_{t+1} J_{t+1},   g = sum_t delta_t F_t
 ///
-/// With N = ceil(T / block) blocks and s slots, N + P(N, s) block evaluations where `steps` is known, the
-/// least possible (Griewank & Walther 2000); where it is not, as many for N <= (s + 1)(s + 2) / 2 and at most
-/// 30 % more up to N = 4000, s = 30 (Wang, Moin & Iaccarino 2009). The gradient has the same bits as that of
-/// bptt with the same block. theta must not change between reset and finish. Bias 0, variance 0. Memory: s
-/// states, the states and tapes of one block, and the inputs, whose list is reserved for `steps` and grows
-/// beyond. Time per step 1 + P(N, s) / N steps and one vjp. Needs: vjp. See docs/math/checkpointed_bptt.md.
+/// With N = ceil(T / block) blocks and s slots it takes N + P(N, s) block evaluations where `steps` is known,
+/// the least possible; where it is not, as many for N <= (s + 1)(s + 2) / 2 and at most 30 % more up to
+/// N = 4000, s = 30. The gradient has the same bits as that of bptt with the same block. theta must not
+/// change between reset and finish.
+///
+/// Bias 0, variance 0. Memory: s states, the states and tapes of one block, and the inputs, whose list is
+/// reserved for `steps` and grows beyond. Time per step: 1 + P(N, s) / N steps, one vjp. Needs: vjp.
+///
+/// Griewank & Walther 2000; Wang, Moin & Iaccarino 2009; docs/math/checkpointed_bptt.md.
 template <class F>
 class checkpointed_bptt final {
   static_assert(require_vjp<F>());

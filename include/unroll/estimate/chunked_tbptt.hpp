@@ -14,9 +14,11 @@ struct chunked_tbptt_options {
 ///   g = sum over chunks (c, c + K]  sum_{c < s <= t <= c + K}  q_t J_{t:s} F_s
 ///
 /// The mean weight of lag l is max(0, 1 - l / K): even lag 1 loses 1 / K of its weight, and the first losses
-/// of a chunk see almost nothing of the past. A shorter last chunk is not weighted differently. Biased.
-/// Memory K states and tapes; time per step one step and one vjp. Needs: vjp. Williams & Peng 1990. See
-/// docs/math/tbptt.md.
+/// of a chunk see almost nothing of the past. A shorter last chunk is not weighted differently.
+///
+/// Biased. Variance 0. Memory: K states and tapes. Time per step: one step, one vjp. Needs: vjp.
+///
+/// Williams & Peng 1990; docs/math/chunked_tbptt.md.
 template <class F>
 class chunked_tbptt final {
   static_assert(require_vjp<F>());

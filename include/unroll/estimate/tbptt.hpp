@@ -17,11 +17,16 @@ struct tbptt_options {
 ///
 /// Every pair (t, s) is used at most once: loss t reaches theta at step s with weight 1 where
 /// s > ceil(t / k1) k1 - k2, else 0. Over the phases of t the mean weight of lag l = t - s is
+///
 ///   1 for l <= k2 - k1,   (k2 - l) / k1 for k2 - k1 < l < k2,   0 for l >= k2,
+///
 /// so k1 = 1 gives the indicator l < k2 and k1 = k2 is chunked_tbptt. The last, shorter group uses the rows
-/// of the same table. What a loss owes to theta directly is exact. Biased unless J_{t:s} vanishes from lag k2
-/// on; the bias may point the wrong way (influence balancing). Memory 2 k2 - k1 states and tapes; time per
-/// step one step and k2 / k1 vjps. Needs: vjp. Williams & Peng 1990. See docs/math/tbptt.md.
+/// of the same table. What a loss owes to theta directly is exact.
+///
+/// Biased unless J_{t:s} vanishes beyond lag k2 - k1; the bias may point the wrong way (influence balancing).
+/// Variance 0. Memory: 2 k2 - k1 states and tapes. Time per step: one step, k2 / k1 vjps. Needs: vjp.
+///
+/// Williams & Peng 1990; docs/math/tbptt.md.
 template <class F>
 class tbptt final {
   static_assert(require_vjp<F>());
