@@ -159,7 +159,8 @@ void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a
         }
         t.a_last = t.c_last;
         for (index_t j = 0; j < width;) {
-          const index_t r = balanced(width - j, R);
+          index_t r = balanced(width - j, R);
+          if (R > 4 && r == 4 && width - j > 4) r = 5;  // 5 + 3 columns stream A faster than 4 + 4
           t.b = b0 + j * t.bj;
           t.c = c + i + (j0 + j) * ldc;
           tiles[std::size_t(group - 1)][std::size_t(r - 1)](t);
