@@ -16,6 +16,7 @@
 #include "unroll/cells/lstm.hpp"
 #include "unroll/cells/readout.hpp"
 #include "unroll/cells/simple_recurrent.hpp"
+#include "unroll/cells/slices.hpp"
 #include "unroll/core/block.hpp"
 #include "unroll/core/config.hpp"
 #include "unroll/core/elementary.hpp"

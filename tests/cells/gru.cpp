@@ -79,3 +79,9 @@ TEST_CASE("the GRU is the function of the textbook") {
   CHECK(cell_checks::distance(ds, ds_d) < 1e-14);
   CHECK(cell_checks::distance(dtheta, dtheta_d) < 1e-14);
 }
+
+TEST_CASE("a long window of one lane of the GRU agrees with its steps") {
+  const cells::gru_options o{.in = 3, .hidden = 37, .out = 2};
+  const cell_checks::sequence<double> data(o, 20, cell_checks::inputs::dense, key{8});
+  cell_checks::windows(cells::gru<double>(o), data.xs, key{9});
+}

@@ -77,3 +77,9 @@ TEST_CASE("forget_bias moves the bias of the forget gate alone") {
   for (index_t i = 0; i < a.size(); ++i)
     CHECK(b[i] - a[i] == Approx(i >= f && i < f + 3 ? 2 : 0).margin(1e-15));
 }
+
+TEST_CASE("a long window of one lane of the LSTM agrees with its steps") {
+  const cells::lstm_options o{.in = 3, .hidden = 37, .out = 2};
+  const cell_checks::sequence<double> data(o, 20, cell_checks::inputs::dense, key{8});
+  cell_checks::windows(cells::lstm<double>(o), data.xs, key{9});
+}

@@ -5,6 +5,7 @@
 
 #include "unroll/cells/affine_input.hpp"
 #include "unroll/cells/readout.hpp"
+#include "unroll/cells/slices.hpp"
 #include "unroll/core/block.hpp"
 #include "unroll/system/concepts.hpp"
 
@@ -146,7 +147,7 @@ class gru {
   // inputs | U'
   index_t window_scratch(index_t steps) const {
     return 4 * n() * steps + 3 * n() + readout_.scratch(steps) + input_.scratch(steps) +
-           (transposes() ? 3 * o_.hidden * o_.hidden : 0);
+           (transposes(steps) ? 3 * o_.hidden * o_.hidden : 0);
   }
 
   void forward(std::span<const input> xs, const window<T>& w) const {
@@ -173,7 +174,7 @@ class gru {
                       in.loss_weight, cotangents(d, 3, 1, w.steps), dw ? dw + w_y() : nullptr,
                       readout_scratch);
     back_weights u{op::transpose, w_h(theta)};
-    if (transposes()) {
+    if (transposes(w.steps)) {
       T* copy = input_scratch + input_.scratch(w.steps);
       linalg::transpose<T>(u.m, {copy, o_.hidden, 3 * o_.hidden});
       u = {op::none, {copy, o_.hidden, 3 * o_.hidden}};
@@ -291,7 +292,9 @@ class gru {
   };
 
   bool after() const { return o_.reset == reset_kind::after; }
-  bool transposes() const { return o_.lanes >= 4; }
+  // Whether a copy of U' pays: always for a product of matrices; for a product with a vector when U stays in
+  // the second-level cache and the copy is read often enough.
+  bool transposes(index_t steps) const { return o_.lanes >= 4 || (o_.hidden <= 128 && steps >= 16); }
   index_t n() const { return o_.hidden * o_.lanes; }
   index_t w_x() const { return 3 * o_.hidden * o_.hidden; }
   index_t b_hn() const { return w_x() + input_.params(); }
@@ -341,24 +344,33 @@ class gru {
     for (index_t l = 0; l < o_.lanes; ++l) {
       const lane<T> g = of_lane(tape, l);
       const T* ul = u + 3 * h * l;
-      simd::map([](auto p, auto q) { return simd::logistic<T>(p + q); }, 2 * h, g.r, g.r, ul);
-      if (after())
-        simd::map([](auto p, auto q) { return p + q; }, h, g.a, ul + 2 * h, w + b_hn());
-      else
-        simd::map([](auto r, auto sl) { return r * sl; }, h, g.a, g.r, s + l * h);
+      const T* sl = s + h * l;
+      for_each_slice<T>(h, [&](auto v) {
+        const auto r = simd::logistic<T>(v.load(g.r) + v.load(ul));
+        const auto z = simd::logistic<T>(v.load(g.z) + v.load(ul + h));
+        v.store(r, g.r);
+        v.store(z, g.z);
+        if (!after()) {
+          v.store(r * v.load(sl), g.a);
+          return;
+        }
+        const auto a = v.load(ul + 2 * h) + v.load(w + b_hn());
+        const auto n = simd::tanh<T>(v.load(g.n) + r * a);
+        v.store(a, g.a);
+        v.store(n, g.n);
+        v.store(n + z * (v.load(sl) - n), next + h * l);
+      });
     }
-    if (!after())
-      linalg::gemm<T>(op::none, w_h(w, 2, 1), op::none, gates(tape, 3, 1), false,
-                      matrix<T>{u + 2 * h, h, o_.lanes, 3 * h});
+    if (after()) return;
+    const matrix<T> u_n{u + 2 * h, h, o_.lanes, 3 * h};
+    linalg::gemm<T>(op::none, w_h(w, 2, 1), op::none, gates(tape, 3, 1), false, u_n);
     for (index_t l = 0; l < o_.lanes; ++l) {
       const lane<T> g = of_lane(tape, l);
-      const T* ul = u + 3 * h * l;
-      if (after())
-        simd::map([](auto p, auto r, auto a) { return simd::tanh<T>(p + r * a); }, h, g.n, g.n, g.r, g.a);
-      else
-        simd::map([](auto p, auto q) { return simd::tanh<T>(p + q); }, h, g.n, g.n, ul + 2 * h);
-      simd::map([](auto n, auto z, auto sl) { return n + z * (sl - n); }, h, next + l * h, g.n, g.z,
-                s + l * h);
+      for_each_slice<T>(h, [&](auto v) {
+        const auto n = simd::tanh<T>(v.load(g.n) + v.load(u_n.data + 3 * h * l));
+        v.store(n, g.n);
+        v.store(n + v.load(g.z) * (v.load(s + h * l) - n), next + h * l);
+      });
     }
   }
 

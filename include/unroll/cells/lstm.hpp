@@ -5,6 +5,7 @@
 
 #include "unroll/cells/affine_input.hpp"
 #include "unroll/cells/readout.hpp"
+#include "unroll/cells/slices.hpp"
 #include "unroll/core/block.hpp"
 #include "unroll/system/concepts.hpp"
 
@@ -130,7 +131,7 @@ class lstm {
   // scratch of a window: the cotangents of all steps | the readout's | the gathered inputs | W_h'
   index_t window_scratch(index_t steps) const {
     return 4 * n() * steps + readout_.scratch(steps) + input_.scratch(steps) +
-           (transposes() ? 4 * o_.hidden * o_.hidden : 0);
+           (transposes(steps) ? 4 * o_.hidden * o_.hidden : 0);
   }
 
   void forward(std::span<const input> xs, const window<T>& w) const {
@@ -156,7 +157,8 @@ class lstm {
     readout_.backward(theta + w_y(), xs, hiddens(w.states + 2 * n(), w.steps), outputs(w.tape, w.steps),
                       in.loss_weight, from_loss(d, w.steps), dw ? dw + w_y() : nullptr, readout_scratch);
     matrix<const T> wt = w_h(theta);
-    if (transposes()) {
+    const bool copied = transposes(w.steps);
+    if (copied) {
       T* copy = input_scratch + input_.scratch(w.steps);
       linalg::transpose<T>(wt, {copy, o_.hidden, 4 * o_.hidden});
       wt = {copy, o_.hidden, 4 * o_.hidden};
@@ -165,7 +167,7 @@ class lstm {
       T* dt = d + 4 * n() * t;
       through_gates(w.states + 2 * n() * t, w.tape + t * o_.lanes * tape_stride(),
                     in.carry ? in.carry[t] : T(1), ds.data(), dt);
-      linalg::gemm<T>(transposes() ? op::none : op::transpose, wt, op::none, cotangents(dt), false,
+      linalg::gemm<T>(copied ? op::none : op::transpose, wt, op::none, cotangents(dt), false,
                       hiddens(ds.data()));
     }
     if (dw) collect(xs, w.states, d, dw, input_scratch);
@@ -254,7 +256,9 @@ class lstm {
     return {g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), tc * o * (1 - o), o * (1 - tc * tc)};
   }
 
-  bool transposes() const { return o_.lanes >= 4; }
+  // Whether a copy of W_h' pays: always for a product of matrices; for a product with a vector when W_h stays
+  // in the second-level cache and the copy is read often enough.
+  bool transposes(index_t steps) const { return o_.lanes >= 4 || (o_.hidden <= 128 && steps >= 16); }
   index_t n() const { return o_.hidden * o_.lanes; }
   index_t w_x() const { return 4 * o_.hidden * o_.hidden; }
   index_t w_y() const { return w_x() + input_.params(); }
@@ -298,13 +302,18 @@ class lstm {
       const lane<T> q = of_lane(tape, l);
       const T* c = s + 2 * h * l + h;
       T* next_h = next + 2 * h * l;
-      T* next_c = next_h + h;
-      linalg::logistic(q.i, q.i, 2 * h);
-      linalg::tanh(q.g, q.g, h);
-      linalg::logistic(q.o, q.o, h);
-      simd::map([](auto i, auto g, auto f, auto cl) { return f * cl + i * g; }, h, next_c, q.i, q.g, q.f, c);
-      linalg::tanh(next_c, q.tc, h);
-      simd::map([](auto o, auto tc) { return o * tc; }, h, next_h, q.o, q.tc);
+      for_each_slice<T>(h, [&](auto v) {
+        const auto i = simd::logistic<T>(v.load(q.i)), f = simd::logistic<T>(v.load(q.f));
+        const auto g = simd::tanh<T>(v.load(q.g)), o = simd::logistic<T>(v.load(q.o));
+        const auto next_c = f * v.load(c) + i * g, tc = simd::tanh<T>(next_c);
+        v.store(i, q.i);
+        v.store(f, q.f);
+        v.store(g, q.g);
+        v.store(o, q.o);
+        v.store(tc, q.tc);
+        v.store(o * tc, next_h);
+        v.store(next_c, next_h + h);
+      });
     }
   }
 
