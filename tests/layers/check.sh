@@ -4,6 +4,7 @@
 #   banned      no header includes a standard header that is slow to compile or prints
 #   umbrella    unroll.hpp includes every header of the CPU library
 #   length      no header is longer than 450 lines
+#   test names  no test case has ; [ or ] in its name, which ctest would take apart
 #   references  every estimator cites keys of docs/references.bib and has a page in docs/math/
 # usage: check.sh [ROOT]
 set -u
@@ -57,6 +58,8 @@ report() {
     esac
     grep -q "^#include \"${file#include/}\"" include/unroll/unroll.hpp || echo "include/unroll/unroll.hpp: lacks ${file#include/}"
   done
+
+  grep -rnE 'TEST_CASE\("[^"]*[];[][^"]*"' tests 2>/dev/null | sed 's|$|: ctest cannot take ; [ ] in a name|'
 
   for file in $(grep -lE 'std::array references' include/unroll/estimate/*.hpp); do
     keys=$(tr '\n' ' ' <"$file" | grep -oE 'std::array references *\{[^}]*\}' | grep -oE '"[^"]+"' | tr -d '"' | sort -u)

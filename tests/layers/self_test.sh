@@ -42,4 +42,5 @@ fresh; touch include/unroll/core/e.hpp; expect 1 'lacks unroll/core/e.hpp' 'a he
 fresh; yes '//' | head -460 >>include/unroll/system/b.hpp; expect 1 'more than 450' 'a long header'
 fresh; echo '@misc{one2000,' >docs/references.bib; expect 1 'two2001.*not in docs/references' 'a reference without an entry'
 fresh; rm docs/math/c.md; expect 1 'has no page' 'an estimator without a page'
+fresh; mkdir tests; echo 'TEST_CASE("one; two") {}' >tests/f.cpp; expect 1 'ctest cannot' 'a test name that ctest would take apart'
 exit $failed

@@ -87,7 +87,7 @@ TEST_CASE("the tree of outcomes may depend on earlier outcomes") {
   CHECK(tails[3] == Approx(0.343));
 }
 
-TEST_CASE("asking twice for one draw gives one answer and no new branch; other streams branch") {
+TEST_CASE("asking twice for one draw gives one answer and no new branch, other streams branch") {
   enumerator all;
   int outcomes = 0;
   do {

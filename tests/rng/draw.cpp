@@ -42,7 +42,7 @@ TEST_CASE("a shorter draw of signs is the beginning of a longer one, in float as
   }
 }
 
-TEST_CASE("uniforms have the moments of [0, 1)") {
+TEST_CASE("uniforms have the moments of the unit interval") {
   const int n = 40000;
   double sum = 0, squares = 0;
   for (int t = 0; t < n; ++t) {
