@@ -16,7 +16,7 @@ struct es_options {
 ///
 /// Unbiased for the gradient of E L(theta + sigma z); for a linear loss the covariance has trace
 /// (params + 1) |grad L|^2 / N. The gradient comes with finish(). theta must not change between reset and
-/// finish. No derivative is taken and no tape kept, so F may be anything. Per step 2 N steps of F; memory 2 N
+/// finish. No derivative is taken and no tape kept, so F may be anything. Per step 2 N steps of F; memory 4 N
 /// states and N + 2 times params. Lanes share the perturbation. The reported loss is the mean over the 2 N
 /// copies. Rechenberg 1973; Salimans et al. 2017. See docs/math/es.md.
 template <class F, class C = philox_chooser>

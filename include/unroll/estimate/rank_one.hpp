@@ -7,6 +7,7 @@
 
 #include "unroll/core/block.hpp"
 #include "unroll/core/linalg.hpp"
+#include "unroll/core/simd.hpp"
 #include "unroll/system/concepts.hpp"
 
 // What the estimators that carry the influence ds/dtheta as one outer product s~ theta~' (a lane) share.
@@ -113,10 +114,7 @@ class rank_one {
         lane& a = lanes_[std::size_t(l)];
         T* th = theta_.data() + l * params_ + p;
         T* b = fresh_.data() + l * params_ + p;
-        linalg::axpy(a.weight, th, g.data() + p, count);
-        simd::map([&a](auto u, auto v) { return a.keep * u + a.add * v; }, count, th, th, b);
-        std::fill_n(b, count, T(0));
-        a.norm += simd::sum<T>([](auto u) { return u * u; }, count, th);
+        a.norm += sweep_tile(a.weight, a.keep, a.add, th, b, g.data() + p, count);
       }
     }
     for (lane& a : lanes_) a.norm = std::sqrt(a.norm);
@@ -128,6 +126,32 @@ class rank_one {
     T weight = 0, keep = 0, add = 0;
     double norm = 0;  // of theta~
   };
+
+  // g += weight th, th <- keep th + add b, b <- 0; returns |th|^2.
+  static double sweep_tile(T weight, T keep, T add, T* th, T* b, T* g, index_t count) {
+    constexpr int N = simd::width<T>;
+    simd::vec<T> squares[2] = {};
+    index_t i = 0;
+    for (; i + 2 * N <= count; i += 2 * N)
+      for (int u = 0; u < 2; ++u) {
+        const index_t k = i + u * N;
+        const auto old = simd::load<N>(th + k);
+        const simd::vec<T> next = keep * old + add * simd::load<N>(b + k);
+        simd::store(simd::vec<T>(simd::load<N>(g + k) + weight * old), g + k);
+        simd::store(next, th + k);
+        simd::store(simd::vec<T>{}, b + k);
+        squares[u] += next * next;
+      }
+    double rest = 0;
+    for (; i < count; ++i) {
+      const T old = th[i];
+      th[i] = keep * old + add * b[i];
+      g[i] += weight * old;
+      b[i] = 0;
+      rest += double(th[i]) * double(th[i]);
+    }
+    return rest + double(simd::reduce<T, N>(squares[0] + squares[1]));
+  }
 
   index_t n_, params_;
   block<T, state_space> s_, moved_;

@@ -20,7 +20,7 @@ struct uoro_options {
 ///   theta~ <- theta~ / rho0 + nu F / rho1
 ///   rho0 = sqrt(|theta~| / (|J s~| + eps)) + eps,  rho1 = sqrt(|nu F| / (|nu| + eps)) + eps
 ///
-/// which for blocks of one step are equations (6) to (8) of the paper. Every lane has its own nu, s~ and
+/// which for blocks of one step is the algorithm of the paper. Every lane has its own nu, s~ and
 /// theta~. Direct terms of the loss (readout) carry no sign. Unbiased at fixed theta for every horizon; the
 /// relative variance grows about linearly with the state, and falls as the block grows. Per block of K steps
 /// with one lane: K steps, 2K vjps, K jvps; the last, incomplete block is run by finish(), without a draw.
