@@ -59,7 +59,7 @@ report() {
     grep -q "^#include \"${file#include/}\"" include/unroll/unroll.hpp || echo "include/unroll/unroll.hpp: lacks ${file#include/}"
   done
 
-  grep -rnE 'TEST_CASE\("[^"]*[];[][^"]*"' tests 2>/dev/null | sed 's|$|: ctest cannot take ; [ ] in a name|'
+  grep -rnE --include='*.?pp' 'TEST_CASE\("[^"]*[];[][^"]*"' tests 2>/dev/null | sed 's|$|: ctest cannot take ; [ ] in a name|'
 
   for file in $(grep -lE 'std::array references' include/unroll/estimate/*.hpp); do
     keys=$(tr '\n' ' ' <"$file" | grep -oE 'std::array references *\{[^}]*\}' | grep -oE '"[^"]+"' | tr -d '"' | sort -u)
