@@ -30,6 +30,15 @@ gradient<double> draw(C chooser) {
   return g;
 }
 
+/// Two lanes that claim to be one: their s~ and theta~ are shared.
+struct joint_rnn : golden::lanes_rnn {
+  dims size() const {
+    dims d = lanes_rnn::size();
+    d.lanes = 1;
+    return d;
+  }
+};
+
 // The exact gradient of the lanes, one after the other.
 std::vector<double> lanes_gradient(index_t count, const std::vector<golden::rnn<>::input>& xs) {
   std::vector<double> g(8);
@@ -96,6 +105,14 @@ TEST_CASE("uoro keeps the lanes apart: the covariances add, with and without the
     CHECK(std::abs(a.covariance_trace - b.covariance_trace) < 1e-12);
     if (block == 1) CHECK(std::abs(a.covariance_trace - sum) < 1e-12);
   }
+}
+
+TEST_CASE("one pair shared by all lanes would be unbiased too, with a larger covariance") {
+  auto xs = golden::inputs();
+  xs.resize(2);
+  const auto apart = exact(golden::lanes_rnn{}, xs), shared = exact(joint_rnn{}, xs);
+  CHECK(golden::relative_error(shared.mean, apart.mean) < 1e-11);
+  CHECK(shared.covariance_trace > 1.5 * apart.covariance_trace);
 }
 
 TEST_CASE("uoro's report matches its cost formula") {
