@@ -5,6 +5,7 @@
 
 #include "tests/ad/functions.hpp"
 #include "tests/support/catch.hpp"
+#include "unroll/testing/system_conformance.hpp"
 
 namespace {
 
@@ -55,6 +56,16 @@ TEST_CASE("derive's vjp is the adjoint of its jvp") {
   t.vjp(cell, in);
   // both sides sum about 110 products of size one: 110 eps
   CHECK(std::abs(t.forward_side() - t.backward_side()) < 5e-14);
+}
+
+TEST_CASE("a derived system is a system in every respect") {
+  const std::vector<double> x{0.7, -0.2, 0.1}, target{0.4, 0.3, -0.5};
+  std::vector<point<double>> xs;
+  for (std::size_t i = 0; i < 3; ++i) xs.push_back({&x[i], &target[i]});
+  const auto cell = ad::derive(mgu<double>{});
+  const auto theta = ad_test::filled<double>(cell.size().params, 0.1);
+  CHECK(testing::system_conformance(cell, params<const double>(theta), std::span<const point<double>>(xs)) ==
+        std::vector<std::string>{});
 }
 
 TEST_CASE("vjp adds, and empty views mean zero or not wanted") {
