@@ -156,46 +156,74 @@ row for_json(const result& r) {
 /// Relative bias with its interval against relative variance x time, both on logarithmic axes. What is zero
 /// sits on the edge of the figure: exact estimators on the floor, deterministic ones at the left.
 bool draw(const std::vector<result>& results, const experiment& e, const std::string& file) {
-  double left = 1e300, right = 0;
-  for (const auto& r : results)
-    if (r.m.variance_time > 0) {
-      const double x = r.m.variance_time / (r.m.exact_norm * r.m.exact_norm);
-      left = std::min(left, x);
-      right = std::max(right, x);
-    }
-  if (right == 0) left = 0.1, right = 1;
-  const double none = left / 10, floor = 1e-4;
-  std::string points;
-  int n = 0;
+  struct point {
+    double x, y, low, high;
+    bool biased;
+    std::string label;
+  };
+  double left = 1e300, right = 0, top = 1;
+  const auto cost = [](const measurement& m) { return m.variance_time / (m.exact_norm * m.exact_norm); };
   for (const auto& r : results) {
-    const double x = r.m.variance_time > 0 ? r.m.variance_time / (r.m.exact_norm * r.m.exact_norm) : none;
-    const auto y = [&](double v) { return std::max(v, floor); };
-    const int kind = r.m.relative_bias_low > 1e-9 ? 1 : 0;  // its interval excludes zero
-    points += std::to_string(x) + " ";
-    char line[256];
-    std::snprintf(line, sizeof line, "%.6g %.6g %.6g %.6g %d \"%s\" %.2f\n", x, y(r.m.relative_bias),
-                  y(r.m.relative_bias_low), y(r.m.relative_bias_high), kind, r.name.c_str(),
-                  0.6 + 0.55 * (n++ % 3));
-    points.resize(points.size() - (std::to_string(x) + " ").size());
-    points += line;
+    top = std::max(top, r.m.relative_bias_high);
+    if (r.m.variance_time <= 0) continue;
+    left = std::min(left, cost(r.m));
+    right = std::max(right, cost(r.m));
   }
-  char axes[512];
+  if (right == 0) left = right = 1;
+  const double none = left / 50, floor = 1e-4;
+  std::vector<point> points;
+  for (const auto& r : results) {
+    const auto y = [&](double v) { return std::max(v, floor); };
+    point p{r.m.variance_time > 0 ? cost(r.m) : none,
+            y(r.m.relative_bias),
+            y(r.m.relative_bias_low),
+            y(r.m.relative_bias_high),
+            r.m.relative_bias_low > 1e-9,
+            r.name};
+    // exact estimators share one point and one label
+    const auto same = std::find_if(points.begin(), points.end(), [&](const point& q) {
+      return p.x == none && q.x == none && p.y == floor && q.y == floor;
+    });
+    if (same == points.end())
+      points.push_back(p);
+    else
+      same->label += ", " + p.label;
+  }
+  // labels of neighbours go above and below in turn
+  std::sort(points.begin(), points.end(),
+            [](const point& p, const point& q) { return p.x * p.x * p.y < q.x * q.x * q.y; });
+  std::string data, labels;
+  double last_x = 0, last_y = 0;
+  bool above = true;
+  for (const auto& p : points) {
+    const bool near = std::abs(std::log10(p.x / last_x)) < 1 && std::abs(std::log10(p.y / last_y)) < 0.25;
+    above = near ? !above : true;
+    last_x = p.x, last_y = p.y;
+    char line[400];
+    std::snprintf(line, sizeof line, "%.6g %.6g %.6g %.6g %d\n", p.x, p.y, p.low, p.high, int(p.biased));
+    data += line;
+    std::snprintf(line, sizeof line, "set label %s at %.6g,%.6g offset 0.8,%s noenhanced\n",
+                  program::quoted(p.label).c_str(), p.x, p.y, above ? "0.6" : "-0.6");
+    labels += line;
+  }
+  const double first_tic = std::pow(10.0, std::ceil(std::log10(left / 7)));
+  char axes[400];
   std::snprintf(axes, sizeof axes,
-                "set xrange [%g:%g]\nset yrange [%g:*]\nset xtics add (\"no variance\" %g)\n"
-                "set ytics add (\"0\" %g)\n",
-                none / 2, right * 5, floor / 2, none, floor);
+                "set xrange [%g:%g]\nset yrange [%g:%g]\nset xtics %g,10 format '10^{%%T}'\n"
+                "set xtics add (\"no variance\" %g)\nset ytics add (\"0\" %g)\n"
+                "set arrow from %g,graph 0 to %g,graph 1 nohead lc rgb '#999999'\n",
+                none / 3, right * 30, floor / 2, top * 5, first_tic, none, floor, left / 7, left / 7);
   return program::gnuplot(
-      "set terminal svg size 900,600 enhanced background 'white' font 'sans,12'\nset output " +
-      program::quoted(file) + "\nset logscale xy\nset format x '10^{%T}'\nset format y '10^{%T}'\n" + axes +
-      "set grid\nset key top left\nset title " + program::quoted("Gradient bias, " + e.description) +
-      " noenhanced\nset xlabel 'variance x time: tr V / ||g||^2 x seconds per sequence'\n"
-      "set ylabel 'relative bias with its interval'\n$points << END\n" +
-      points +
+      "set terminal svg size 960,600 enhanced background 'white' font 'sans,12'\nset output " +
+      program::quoted(file) + "\nset logscale xy\nset format y '10^{%T}'\n" + axes + labels +
+      "set grid ytics\nset key top right\nset title " + program::quoted("Gradient bias: " + e.description) +
+      " noenhanced\nset xlabel 'price of precision: tr V / |g|^2 x seconds per sequence'\n"
+      "set ylabel 'relative bias of the mean estimate'\n$points << END\n" +
+      data +
       "END\n"
       "plot $points using 1:($5==0?$2:1/0):3:4 with yerrorbars pt 7 lc rgb '#1b6ca8' title 'interval "
       "contains 0', \\\n"
-      "     $points using 1:($5==1?$2:1/0):3:4 with yerrorbars pt 5 lc rgb '#c0392b' title 'biased', \\\n"
-      "     $points using 1:2:6 with labels offset 0.7,0.7 left noenhanced notitle\n");
+      "     $points using 1:($5==1?$2:1/0):3:4 with yerrorbars pt 5 lc rgb '#c0392b' title 'biased'\n");
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ double cumulative_weight(const cell_type& cell, E estimator) {
 struct run {
   std::string name;
   double rate;
-  bool decay;  ///< rate / (1 + sqrt t)
+  bool decay;      ///< rate / (1 + sqrt t)
+  bool truncated;  ///< biased
   index_t updates;
   std::vector<std::pair<index_t, double>> path;
   bool diverged = false;
@@ -68,21 +69,26 @@ void train(E estimator, run& r, key k) {
   }
 }
 
+/// theta against updates; dashed: truncated.
 bool draw(const std::vector<run>& runs, const std::string& file) {
+  constexpr const char* colours[] = {"#c0392b", "#e67e22", "#d35f8d", "#8e6c3a", "#000000",
+                                     "#1b6ca8", "#5dade2", "#117a65", "#52be80", "#9acd32"};
   std::string data, plot;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     data += "$r" + std::to_string(i) + " << END\n";
     for (const auto& [t, v] : runs[i].path) data += std::to_string(t) + " " + std::to_string(v) + "\n";
     data += "END\n";
-    plot += (i ? ", \\\n     " : "plot ") + ("$r" + std::to_string(i)) + " with lines lw 2 title " +
+    plot += (i ? ", \\\n     " : "plot ") + ("$r" + std::to_string(i)) + " with lines lw 2 lc rgb '" +
+            colours[i % std::size(colours)] + "' dt " + (runs[i].truncated ? "2" : "1") + " title " +
             program::quoted(runs[i].name);
   }
-  return program::gnuplot("set terminal svg size 900,600 background 'white' font 'sans,12'\nset output " +
-                          program::quoted(file) + "\n" + data +
-                          "set logscale x\nset grid\nset yrange [-0.5:2]\nset key outside right noenhanced\n"
-                          "set xlabel 'updates'\nset ylabel 'theta'\n"
-                          "set title 'Influence balancing: the optimum is theta = -1/6'\n" +
-                          plot + ", \\\n     -1.0/6 with lines dt 2 lc 'black' title 'optimum'\n");
+  return program::gnuplot(
+      "set terminal svg size 900,600 background 'white' font 'sans,12'\nset output " + program::quoted(file) +
+      "\n" + data +
+      "set logscale x\nset grid\nset xrange [1:*]\nset yrange [-0.6:1.6]\nset key outside right noenhanced\n"
+      "set xlabel 'updates'\nset ylabel 'theta'\n"
+      "set title 'Influence balancing: truncation (dashed) walks away from the optimum'\n" +
+      plot + ", \\\n     -1.0/6 with lines dt 3 lc rgb 'black' title 'optimum -1/6'\n");
 }
 
 }  // namespace
@@ -118,7 +124,7 @@ int main(int argc, char** argv) {
     std::vector<run> runs;
     const auto go = [&](const char* name, double rate, bool decay, index_t updates, const auto& estimator) {
       if (program::interrupted) return;
-      runs.push_back({name, rate, decay, updates, {}, false});
+      runs.push_back({name, rate, decay, !std::decay_t<decltype(estimator)>::unbiased, updates, {}, false});
       train(estimator, runs.back(), fold(key{o.seed}, runs.size()));
       const run& r = runs.back();
       const double last = r.path.empty() ? 0.5 : r.path.back().second;
@@ -130,7 +136,7 @@ int main(int argc, char** argv) {
     go("tbptt(1,40)", 1e-4, false, n / 40, tbptt(cell, {.k1 = 1, .k2 = 40}));
     go("chunked(100)", 1e-5, false, n, chunked_tbptt(cell, {.window = 100}));
     go("chunked(200)", 1e-5, false, n, chunked_tbptt(cell, {.window = 200}));
-    go("rtrl", 1e-2, false, std::min<index_t>(n, 20'000), rtrl(cell));
+    go("rtrl", 1e-3, true, n, rtrl(cell));
     go("uoro", 1e-3, true, n, uoro(cell));
     go("nobacktrack", 1e-3, true, n, nobacktrack(cell));
     go("artbp_fixed(16)", 3e-4, true, n, artbp(cell, fixed_truncation(16)));

@@ -2,6 +2,7 @@
 // One random direction v in parameter space, one jvp a step, g^ = (dL . v) v.
 #include <cstdio>
 #include <unroll/testing/conformance.hpp>
+#include <unroll/testing/count_allocations.hpp>  // in one file of a program: the conformance check counts with it
 #include <unroll/testing/enumerate.hpp>
 #include <unroll/unroll.hpp>
 
@@ -36,6 +37,7 @@ class forward_gradient final {
   const F& system() const { return f_; }
 
   void reset(key k, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("forward_gradient::reset", "s0", s0.size(), s_.size());
     choose_.reset(k);
     choose_.signs(0, params_t<scalar>(v_));
     u_.zero();
@@ -47,8 +49,7 @@ class forward_gradient final {
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_size("forward_gradient::advance", "theta", theta.size(), f_.size().params);
-    check_size("forward_gradient::advance", "g", g.size(), f_.size().params);
+    check_call("forward_gradient::advance", f_, theta, g, false);
     report r;
     r.bytes = v_.bytes() + s_.bytes() + next_.bytes() + u_.bytes() + unext_.bytes() + tape_.bytes() +
               scratch_.bytes();
@@ -75,7 +76,11 @@ class forward_gradient final {
     return r;
   }
 
-  report finish(params<const scalar>, dparams<scalar>) { return {}; }  // nothing is ever in flight
+  /// Nothing is ever in flight.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("forward_gradient::finish", f_, theta, g, false);
+    return {};
+  }
 
  private:
   F f_;

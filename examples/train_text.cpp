@@ -87,7 +87,7 @@ void train_sequence(E& estimator, training& run, std::span<const input> xs, grad
     if (r.losses > 0)
       run.train_bits += 0.02 * (r.loss / (double(r.losses * o.lanes) * 0.6931471805599453) - run.train_bits);
     linalg::scale(scale, g.data(), g.size());
-    if (o.clip > 0) clip_by_norm(g, o.clip);
+    if (o.clip > 0) clip_norm(g, o.clip);
     run.optimiser.step(run.theta, g);
     g.zero();
   };
@@ -151,17 +151,14 @@ int main(int argc, char** argv) {
     const auto cell = program::make_cell<T>(o.cell, size(o.lanes), fold(key{o.seed}, 0));
     const auto reader = program::make_cell<T>(o.cell, size(1), fold(key{o.seed}, 0));
     training run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
-    const auto describe = [&](auto& archive) {  // one list of what a run is made of, for saving and loading
-      archive.numbers("theta", view<T>(run.theta.data(), run.theta.size()));
-      run.optimiser.visit(archive);
-    };
     if (o.resume) {
-      checkpoint saved = load_checkpoint(o.checkpoint);
+      const checkpoint saved = load_checkpoint(o.checkpoint);
       if (saved.text("identity") != identity(o, c))
         fail("train_text", "checkpoint",
              "belongs to another run: \"" + saved.text("identity") + "\", asked for \"" + identity(o, c) +
                  "\"");
-      describe(saved);
+      saved.get("theta", run.theta);
+      saved.load("adam", run.optimiser);
       const auto course = nlohmann::ordered_json::parse(saved.text("course"));
       run.sequence = course.at("sequence").get<index_t>();
       run.train_bits = course.at("train_bits").get<double>();
@@ -182,12 +179,13 @@ int main(int argc, char** argv) {
           {{"sequence", run.sequence}, {"train_bits", run.train_bits}, {"held_out_bits", bits}});
       if (!o.checkpoint.empty()) {
         checkpoint saved;
-        saved.text("identity", identity(o, c));
-        saved.text("course",
-                   nlohmann::ordered_json{
-                       {"sequence", run.sequence}, {"train_bits", run.train_bits}, {"history", run.history}}
-                       .dump());
-        describe(saved);
+        saved.set_text("identity", identity(o, c));
+        saved.set_text("course", nlohmann::ordered_json{{"sequence", run.sequence},
+                                                        {"train_bits", run.train_bits},
+                                                        {"history", run.history}}
+                                     .dump());
+        saved.set("theta", run.theta);
+        saved.save("adam", run.optimiser);
         save_checkpoint(o.checkpoint, saved);
       }
     };

@@ -83,6 +83,6 @@ TEST_CASE("against the gradient at frozen theta a smoothing estimator is biased"
 
 TEST_CASE("a system without vjp needs a reference") {
   const forward_only f;
-  CHECK_THROWS_WITH(measure(es(f), theta, xs), Catch::Matchers::Contains("no vjp"));
+  CHECK_THROWS_WITH(measure(es(f), theta, xs), Catch::Matchers::ContainsSubstring("no vjp"));
   CHECK(measure(es(f), theta, xs, {.replicas = 100, .reference = golden::gradient}).replicas == 100);
 }

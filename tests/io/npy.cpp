@@ -5,7 +5,7 @@
 #include "unroll/io/npy.hpp"
 
 using namespace unroll;
-using Catch::Matchers::Contains;
+using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
@@ -68,7 +68,7 @@ TEST_CASE("files that are damaged, too short, too long or of another type are re
   const auto path = f.path / "bad.npy";
   const auto refuses = [&](const std::string& bytes, const std::string& why) {
     write_file(path, bytes);
-    CHECK_THROWS_WITH(load_npy<double>(path), Contains("bad.npy") && Contains(why));
+    CHECK_THROWS_WITH(load_npy<double>(path), ContainsSubstring("bad.npy") && ContainsSubstring(why));
   };
   const auto data = raw<double>({1, 2});
   refuses("", "not a .npy file");
@@ -105,7 +105,7 @@ TEST_CASE("files that are damaged, too short, too long or of another type are re
       }
     }
   }
-  CHECK_THROWS_WITH(load_npy<double>(f.path / "none.npy"), Contains("does not exist"));
+  CHECK_THROWS_WITH(load_npy<double>(f.path / "none.npy"), ContainsSubstring("does not exist"));
 }
 
 #endif

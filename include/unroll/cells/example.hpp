@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace unroll {
@@ -21,5 +22,23 @@ struct example {
   const std::int32_t* label =
       nullptr;  ///< one per lane, in [0, out), for cross_entropy; negative: no loss in that lane
 };
+
+/// The options of the same cell over another number of lanes.
+template <class Options>
+Options with_lanes(Options options, std::ptrdiff_t lanes) {
+  options.lanes = lanes;
+  return options;
+}
+
+/// The example of the lanes from `first` on, of a cell with `in` inputs and `out` outputs a lane.
+template <class T>
+example<T> lanes_from(const example<T>& x, std::ptrdiff_t first, std::ptrdiff_t in, std::ptrdiff_t out) {
+  example<T> part = x;
+  if (part.x) part.x += first * in;
+  if (part.target) part.target += first * out;
+  if (part.token) part.token += first;
+  if (part.label) part.label += first;
+  return part;
+}
 
 }  // namespace unroll::cells

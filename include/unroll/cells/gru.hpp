@@ -76,6 +76,12 @@ class gru {
     readout_.output(theta.data() + w_y(), states(s.data()), {y.data(), readout_.width(), o_.lanes});
   }
 
+  /// The same cell over `lanes` lanes, and the part of an input that belongs to the lanes from `i` on.
+  gru with_lanes(index_t lanes) const { return gru(cells::with_lanes(o_, lanes)); }
+  input lanes_from(const input& x, index_t i) const {
+    return cells::lanes_from(x, i, o_.in, readout_.width());
+  }
+
   void step(const input& x, const edge<T>& e) const {
     const T* w = e.theta.data();
     input_.forward(w + w_x(), {&x, 1}, gates(e.tape.data(), 0, 3), nullptr);
@@ -143,8 +149,7 @@ class gru {
                             dw ? dw + w_y() : nullptr, states(dnext.data()), u_t + 3 * n());
   }
 
-  // scratch of a window: the cotangents of all steps | those of one step | the readout's | the gathered
-  // inputs | U'
+  // cotangents of all steps | those of one step | the readout's scratch | the gathered inputs | U'
   index_t window_scratch(index_t steps) const {
     return 4 * n() * steps + 3 * n() + readout_.scratch(steps) + input_.scratch(steps) +
            (transposes(steps) ? 3 * o_.hidden * o_.hidden : 0);
@@ -243,12 +248,10 @@ class gru {
       const T a2 = after() ? s2 + 1 : linalg::dot<T>(g.a, g.a, h);
       for (index_t i = 0; i < h; ++i) {
         T r = 0, n_a = 1;
-        if (after()) {
-          r = square(slope_r(g, i) * g.a[i]);
-          n_a = square(g.r[i]);
-        } else {
+        if (after())
+          r = square(slope_r(g, i) * g.a[i]), n_a = square(g.r[i]);
+        else
           for (index_t k = 0; k < h; ++k) r += square(e.theta[3 * h * k + 2 * h + i] * s[k] * slope_r(g, k));
-        }
         out[l * h + i] = std::sqrt(square(slope_n(g, i)) * (x2 + n_a * a2 + r * (s2 + x2)) +
                                    square(slope_z(g, s, i)) * (s2 + x2));
       }
@@ -276,9 +279,8 @@ class gru {
   }
 
  private:
-  // One lane of the tape. `a` is what r multiplies, U_n s + c, or what it has made, r s.
   template <class U>
-  struct lane {
+  struct lane {  // of the tape; `a` is what r multiplies, U_n s + c, or what it has made, r s
     U *r, *z, *n, *a;
   };
   // U' as it lies in theta or as a copy: columns [first, first + count) x hidden.
@@ -292,8 +294,7 @@ class gru {
   };
 
   bool after() const { return o_.reset == reset_kind::after; }
-  // Whether a copy of U' pays: always for a product of matrices; for a product with a vector when U stays in
-  // the second-level cache and the copy is read often enough.
+  // Whether a copy of U' pays: with a vector only where U stays in the cache and the copy is read often.
   bool transposes(index_t steps) const { return o_.lanes >= 4 || (o_.hidden <= 128 && steps >= 16); }
   index_t n() const { return o_.hidden * o_.lanes; }
   index_t w_x() const { return 3 * o_.hidden * o_.hidden; }

@@ -73,6 +73,12 @@ class lstm {
     readout_.output(theta.data() + w_y(), hiddens(s.data()), {y.data(), readout_.width(), o_.lanes});
   }
 
+  /// The same cell over `lanes` lanes, and the part of an input that belongs to the lanes from `i` on.
+  lstm with_lanes(index_t lanes) const { return lstm(cells::with_lanes(o_, lanes)); }
+  input lanes_from(const input& x, index_t i) const {
+    return cells::lanes_from(x, i, o_.in, readout_.width());
+  }
+
   void step(const input& x, const edge<T>& e) const {
     const T* w = e.theta.data();
     input_.forward(w + w_x(), {&x, 1}, gates(e.tape.data()), nullptr);

@@ -68,6 +68,12 @@ class simple_recurrent {
     readout_.output(theta.data() + w_y(), columns(s.data()), outputs(y.data()));
   }
 
+  /// The same cell over `lanes` lanes, and the part of an input that belongs to the lanes from `i` on.
+  simple_recurrent with_lanes(index_t lanes) const { return simple_recurrent(cells::with_lanes(o_, lanes)); }
+  input lanes_from(const input& x, index_t i) const {
+    return cells::lanes_from(x, i, o_.in, readout_.width());
+  }
+
   void step(const input& x, const edge<T>& e) const {
     const T* w = e.theta.data();
     const matrix<T> next = columns(e.next.data());

@@ -1,0 +1,133 @@
+#include "unroll/estimate/lane_parallel.hpp"
+
+#include <vector>
+
+#include "tests/support/catch.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/cells/gru.hpp"
+#include "unroll/cells/linear.hpp"
+#include "unroll/cells/lstm.hpp"
+#include "unroll/estimate/bptt.hpp"
+#include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/uoro.hpp"
+#include "unroll/testing/allocations.hpp"
+
+using namespace unroll;
+
+namespace {
+
+constexpr index_t lanes = 6, steps = 300;
+
+template <class Cell>
+struct task {
+  Cell cell{{.in = 2, .hidden = 5, .out = 3, .lanes = lanes}};
+  parameters<double> theta{cell.size().params};
+  std::vector<double> x = std::vector<double>(steps * lanes * 2), y = std::vector<double>(steps * lanes * 3);
+  std::vector<cells::example<double>> xs;
+  task() {
+    cell.init(theta, key{1});
+    draw_normals(key{2}, 0, view<double>(x));
+    draw_normals(key{3}, 0, view<double>(y));
+    for (index_t t = 0; t < steps; ++t)
+      xs.push_back({.x = x.data() + t * lanes * 2, .target = y.data() + t * lanes * 3});
+  }
+};
+
+template <class E, class Task>
+std::pair<gradient<double>, report> run(E& estimator, const Task& t) {
+  gradient<double> g(t.theta.size());
+  estimator.reset(key{7});
+  report r = estimator.advance(t.theta, t.xs, g);
+  r += estimator.finish(t.theta, g);
+  return {g, r};
+}
+
+double distance(const gradient<double>& a, const gradient<double>& b) {
+  double d = 0, n = 0;
+  for (index_t i = 0; i < a.size(); ++i) {
+    d += (a[i] - b[i]) * (a[i] - b[i]);
+    n += b[i] * b[i];
+  }
+  return std::sqrt(d / n);
+}
+
+bool same_bits(const gradient<double>& a, const gradient<double>& b) {
+  return std::equal(a.begin(), a.end(), b.begin());
+}
+
+const auto exact = [](const auto& part) { return bptt(part, {.max_steps = steps}); };
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("dealing the lanes to several estimators leaves the gradient and the cost as they are", "",
+                   cells::elman<double>, cells::linear<double>, cells::gru<double>, cells::lstm<double>) {
+  const task<TestType> t;
+  bptt whole(t.cell, {.max_steps = steps});
+  const auto [g, r] = run(whole, t);
+  for (const index_t groups : {1, 2, 3, 6}) {
+    lane_parallel dealt(t.cell, {.groups = groups}, exact);
+    const auto [h, q] = run(dealt, t);
+    CHECK(distance(h, g) < 1e-13);
+    CHECK(q.loss == Approx(r.loss).epsilon(1e-12));
+    CHECK(q.losses == r.losses);
+    CHECK(q.consumed == r.consumed);
+    CHECK(q.steps == r.steps);
+    CHECK(q.vjps == r.vjps);
+    CHECK(q.bytes > 0);
+  }
+}
+
+TEST_CASE("the number of threads does not change a bit, nor does the delivery") {
+  const task<cells::gru<double>> t;
+  const auto make = [](const auto& part) { return tbptt(part, {.k1 = 3, .k2 = 7}); };
+  lane_parallel one(t.cell, {.groups = 3, .threads = 1}, make);
+  lane_parallel three(t.cell, {.groups = 3, .threads = 3}, make);
+  const auto g = run(one, t).first;
+  CHECK(same_bits(run(three, t).first, g));
+  auto copy = three;
+  CHECK(same_bits(run(copy, t).first, g));
+
+  gradient<double> h(t.theta.size());
+  three.reset(key{7});
+  for (std::size_t at = 0; at < t.xs.size(); at += 300) three.advance(t.theta, t.xs, h);
+  three.finish(t.theta, h);
+  CHECK(same_bits(h, g));
+}
+
+TEST_CASE("a random estimator draws apart in every group and replays") {
+  const task<cells::elman<double>> t;
+  lane_parallel dealt(t.cell, {.groups = 2}, [](const auto& part) { return uoro(part); });
+  static_assert(gradient_estimator<decltype(dealt)>);
+  static_assert(decltype(dealt)::unbiased);
+  const auto g = run(dealt, t).first;
+  CHECK(same_bits(run(dealt, t).first, g));
+  uoro single(t.cell);
+  CHECK_FALSE(same_bits(run(single, t).first, g));
+}
+
+TEST_CASE("groups that do not divide the lanes are refused with both numbers") {
+  const task<cells::elman<double>> t;
+  CHECK_THROWS_WITH(lane_parallel(t.cell, {.groups = 4}, exact),
+                    Catch::Matchers::ContainsSubstring("4") && Catch::Matchers::ContainsSubstring("6"));
+}
+
+TEST_CASE("a step that is not finite is reported") {
+  task<cells::elman<double>> t;
+  t.x[5 * lanes * 2] = std::numeric_limits<double>::quiet_NaN();
+  lane_parallel dealt(t.cell, {.groups = 3}, exact);
+  gradient<double> g(t.theta.size());
+  const report r = dealt.advance(t.theta, t.xs, g);
+  CHECK(r.code == status::non_finite);
+  CHECK(r.at == 5);
+}
+
+TEST_CASE("dealing out allocates nothing after construction") {
+  const task<cells::elman<double>> t;
+  lane_parallel dealt(t.cell, {.groups = 2}, exact);
+  gradient<double> g(t.theta.size());
+  const testing::allocation_counter counter;
+  dealt.reset(key{1});
+  dealt.advance(t.theta, t.xs, g);
+  dealt.finish(t.theta, g);
+  CHECK(counter.count() == 0);
+}
