@@ -36,7 +36,8 @@ TEST_CASE("a text is read from a file, and errors name it") {
   write_file(path, "abc");
   CHECK_THROWS_WITH(data::text(path), ContainsSubstring(path.string()) && ContainsSubstring("3 bytes"));
   std::filesystem::remove(path);
-  CHECK_THROWS_WITH(data::text(path), ContainsSubstring(path.string()) && ContainsSubstring("does not exist"));
+  CHECK_THROWS_WITH(data::text(path),
+                    ContainsSubstring(path.string()) && ContainsSubstring("does not exist"));
   CHECK_THROWS_WITH(data::text(path.parent_path()), ContainsSubstring("not a regular file"));
   CHECK_THROWS_AS(data::text("abc", "x", {.held_out = 1}), unroll::error);
 }
@@ -51,6 +52,7 @@ TEST_CASE("streams are contiguous and predict the next character") {
       CHECK(s.inputs()[std::size_t(i)].label[l] == 4 * l + i + 1);
     }
   }
-  CHECK_THROWS_WITH(data::streams(t.train(), 3, 5), ContainsSubstring("13 characters") && ContainsSubstring("16"));
+  CHECK_THROWS_WITH(data::streams(t.train(), 3, 5),
+                    ContainsSubstring("13 characters") && ContainsSubstring("16"));
   CHECK_THROWS_AS(data::streams({}, 1), unroll::error);
 }

@@ -127,18 +127,22 @@ TEST_CASE("a forged checkpoint with a right hash cannot make the reader leave th
 
 TEST_CASE("errors name the file, the entry and both values") {
   const folder f;
-  CHECK_THROWS_WITH(load_checkpoint(f.path / "none"), ContainsSubstring("none") && ContainsSubstring("does not exist"));
+  CHECK_THROWS_WITH(load_checkpoint(f.path / "none"),
+                    ContainsSubstring("none") && ContainsSubstring("does not exist"));
   CHECK_THROWS_WITH(load_checkpoint(f.path), ContainsSubstring("not a regular file"));
   write_file(f.path / "text", "a text that is certainly no checkpoint");
   CHECK_THROWS_WITH(load_checkpoint(f.path / "text"), ContainsSubstring("is not a checkpoint"));
   std::string later = example().to_bytes();
   later[8] = 2;
-  CHECK_THROWS_WITH(checkpoint::from_bytes(later, "later"), ContainsSubstring("version 2") && ContainsSubstring("expected 1"));
+  CHECK_THROWS_WITH(checkpoint::from_bytes(later, "later"),
+                    ContainsSubstring("version 2") && ContainsSubstring("expected 1"));
   const checkpoint c = example();
   std::vector<double> two(2);
-  CHECK_THROWS_WITH(c.get("weights", view<double>(two)), ContainsSubstring("kind f") && ContainsSubstring("expected d"));
+  CHECK_THROWS_WITH(c.get("weights", view<double>(two)),
+                    ContainsSubstring("kind f") && ContainsSubstring("expected d"));
   CHECK_THROWS_WITH(c.get("missing", view<double>(two)), ContainsSubstring("none of empty, model"));
-  CHECK_THROWS_WITH(c.get("numbers", view<double>(two).part(0, 1)), ContainsSubstring("2 numbers, expected 1"));
+  CHECK_THROWS_WITH(c.get("numbers", view<double>(two).part(0, 1)),
+                    ContainsSubstring("2 numbers, expected 1"));
 }
 
 TEST_CASE("a save that fails leaves the previous checkpoint") {
