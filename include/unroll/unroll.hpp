@@ -44,7 +44,6 @@
 #include "unroll/diagnose/sink.hpp"
 #include "unroll/diagnose/smoothed_gradient.hpp"
 #include "unroll/estimate/artbp.hpp"
-#include "unroll/estimate/block_memory.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpoint_schedule.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"

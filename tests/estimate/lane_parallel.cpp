@@ -111,6 +111,14 @@ TEST_CASE("groups that do not divide the lanes are refused with both numbers") {
                     Catch::Matchers::ContainsSubstring("4") && Catch::Matchers::ContainsSubstring("6"));
 }
 
+TEST_CASE("a first state of the wrong size is refused before it is dealt out") {
+  const task<cells::elman<double>> t;
+  lane_parallel both(t.cell, {.groups = 2}, exact);
+  const std::vector<double> s0(29);
+  CHECK_THROWS_WITH(both.reset(key{1}, state<const double>(s0)),
+                    "lane_parallel::reset: s0: has size 29, expected 30");
+}
+
 TEST_CASE("a step that is not finite is reported") {
   task<cells::elman<double>> t;
   t.x[5 * lanes * 2] = std::numeric_limits<double>::quiet_NaN();

@@ -65,9 +65,7 @@ class affine_input {
   /// The same for lane `lane` of one step alone.
   void backward_lane(const example<T>& x, index_t lane, const T* dz, T* dw) const {
     const affine_input one(in_, rows_, 1);
-    example<T> part = x;
-    if (x.x) part.x = x.x + lane * in_;
-    if (x.token) part.token = x.token + lane;
+    const example<T> part = lanes_from(x, lane, in_, 0);
     one.backward({&part, 1}, {dz, rows_, 1}, dw, nullptr);
   }
 

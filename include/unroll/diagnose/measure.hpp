@@ -235,8 +235,8 @@ inline index_t choose_replicas(double bias_square, double trace, double trace_of
 
 }  // namespace detail
 
-/// The gradient of the loss of the sequence xs at frozen theta, by plain back-propagation, in double.
-/// Memory: all states and tapes of the sequence. Throws unroll::error when it is not finite.
+/// The gradient of the loss of the sequence xs at frozen theta, by plain back-propagation in the scalar of
+/// the system. Memory: all states and tapes of the sequence. Throws unroll::error when it is not finite.
 template <class F>
 block<double> exact_gradient(const F& system, std::type_identity_t<params<const typename F::scalar>> theta,
                              std::type_identity_t<std::span<const typename F::input>> xs) {

@@ -36,10 +36,7 @@ class checkpointed_run {
   void reset(const F& f, state<const T> s0) {
     start_ = 0;
     begin();
-    if (s0.empty())
-      start_state(f, last_);
-    else
-      std::copy(s0.begin(), s0.end(), last_.begin());
+    start_state(f, last_, s0);
     std::copy(last_.begin(), last_.end(), states_.begin());
   }
   /// An empty run from the last state of this one.

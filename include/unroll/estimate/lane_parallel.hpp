@@ -78,6 +78,7 @@ class lane_parallel final {
   const system_type& system() const { return f_; }
 
   void reset(key k, state<const scalar> s0 = {}) {
+    if (!s0.empty()) check_size("lane_parallel::reset", "s0", s0.size(), f_.size().state);
     const index_t part = f_.size().state / options_.groups;
     for (std::size_t i = 0; i < parts_.size(); ++i)
       parts_[i].estimator.reset(fold(k, i), s0.empty() ? s0 : s0.part(index_t(i) * part, part));

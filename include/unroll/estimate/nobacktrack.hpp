@@ -1,8 +1,8 @@
 #pragma once
 
-#include "unroll/estimate/block_memory.hpp"
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/rank_one.hpp"
+#include "unroll/estimate/window_buffer.hpp"
 
 namespace unroll {
 
@@ -40,7 +40,7 @@ class nobacktrack final {
         options_(options),
         chooser_(std::move(chooser)),
         hooked_(supports<has_row_norms<F>>(system_, hook::row_norms)),
-        memory_(system_, 1),
+        memory_(system_, 1, 1),
         influence_(system_.size()),
         nu_(system_.size().state),
         norms_(system_.size().state),
@@ -61,14 +61,14 @@ class nobacktrack final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("nobacktrack::advance", system_, theta, g, finished_);
-    const auto full = [this] { return memory_.full(); };
+    const auto full = [this] { return memory_.pending() == 1; };
     report r = feed(system_, theta, xs, memory_, full, [&](report& spent) {
       delta_.zero();
-      memory_.backward(system_, theta, delta_, g, spent);
+      memory_.backward(system_, theta, 0, 1, {}, delta_, g, spent);
       influence_.read(delta_);
       carry(memory_.edge(system_, theta, 0), spent);
       influence_.sweep(g);
-      memory_.forget();
+      memory_.keep_last(0, 1);
     });
     r.bytes = bytes();
     return r;
@@ -132,7 +132,7 @@ class nobacktrack final {
   nobacktrack_options options_;
   C chooser_;
   bool hooked_;
-  block_memory<F> memory_;
+  window_buffer<F> memory_;
   rank_one<scalar> influence_;
   buffer<scalar> nu_, norms_;
   gradient<scalar> row_;

@@ -35,12 +35,7 @@ class particles {
 
   /// Every copy starts from s0, or from the system's own start when s0 is empty.
   void reset(const F& f, state<const T> s0) {
-    for (index_t c = 0; c < 2 * pairs_; ++c) {
-      if (s0.empty())
-        start_state(f, copy(c));
-      else
-        std::copy(s0.begin(), s0.end(), copy(c).begin());
-    }
+    for (index_t c = 0; c < 2 * pairs_; ++c) start_state(f, copy(c), s0);
     difference_.zero();
     end_ = 0;
   }

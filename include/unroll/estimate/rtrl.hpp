@@ -1,7 +1,7 @@
 #pragma once
 
-#include "unroll/estimate/block_memory.hpp"
 #include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/window_buffer.hpp"
 
 namespace unroll {
 
@@ -38,7 +38,7 @@ class rtrl final {
         n_(sizes_.state / sizes_.lanes),
         dense_(supports<has_jacobian<F>>(system_, hook::jacobian)),
         by_lane_(sizes_.lanes > 1 && supports<has_lane_vjp<F>>(system_, hook::lane_vjp)),
-        memory_(system_, 1),
+        memory_(system_, 1, 1),
         influence_(sizes_.state * sizes_.params),
         rows_(dense_ ? 0 : sizes_.state * sizes_.params),
         jacobian_(n_ * sizes_.state),
@@ -58,17 +58,17 @@ class rtrl final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("rtrl::advance", system_, theta, g, finished_);
-    const auto full = [this] { return memory_.full(); };
+    const auto full = [this] { return memory_.pending() == 1; };
     report r = feed(system_, theta, xs, memory_, full, [&](report& spent) {
       delta_.zero();
-      memory_.backward(system_, theta, delta_, g, spent);
+      memory_.backward(system_, theta, 0, 1, {}, delta_, g, spent);
       const const_edge<scalar> e = memory_.edge(system_, theta, 0);
       if constexpr (has_jacobian<F>)
         if (dense_) system_.jacobian(memory_.x(0), e, jacobian_);
       if (!dense_) spent.vjps += read_rows(e);
       for (index_t p = 0; p < sizes_.params; p += options_.columns)
         update(e, p, std::min(p + options_.columns, sizes_.params), g);
-      memory_.forget();
+      memory_.keep_last(0, 1);
     });
     r.bytes = bytes();
     return r;
@@ -146,7 +146,7 @@ class rtrl final {
   dims sizes_;
   index_t n_;
   bool dense_, by_lane_;
-  block_memory<F> memory_;
+  window_buffer<F> memory_;
   buffer<scalar> influence_, rows_, jacobian_, before_;
   block<scalar, state_cotangent> delta_, row_, unit_;
   bool finished_ = false;

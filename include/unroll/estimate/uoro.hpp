@@ -1,8 +1,8 @@
 #pragma once
 
-#include "unroll/estimate/block_memory.hpp"
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/rank_one.hpp"
+#include "unroll/estimate/window_buffer.hpp"
 
 namespace unroll {
 
@@ -42,7 +42,7 @@ class uoro final {
       : system_(std::move(system)),
         options_(checked(options)),
         chooser_(std::move(chooser)),
-        memory_(system_, options_.block),
+        memory_(system_, options_.block, options_.block),
         influence_(system_.size()),
         nu_(system_.size().state),
         delta_(system_.size().state),
@@ -61,12 +61,12 @@ class uoro final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("uoro::advance", system_, theta, g, finished_);
-    const auto full = [this] { return memory_.full(); };
+    const auto full = [this] { return memory_.pending() == options_.block; };
     report r = feed(system_, theta, xs, memory_, full, [&](report& spent) {
       backpropagate(theta, g, spent);
       carry(theta, spent);
       influence_.sweep(g);
-      memory_.forget();
+      memory_.keep_last(0, options_.block);
     });
     r.bytes = bytes();
     return r;
@@ -78,7 +78,7 @@ class uoro final {
     report r = flush(system_, theta, memory_);
     r.bytes = bytes();
     if (r.code != status::ok) return r;
-    if (memory_.pending() > 0) {
+    if (memory_.size() > 0) {
       backpropagate(theta, g, r);
       for (index_t l = 0; l < influence_.lanes(); ++l) influence_.set(l, 1, 0);
       influence_.sweep(g);
@@ -104,18 +104,18 @@ class uoro final {
   // The block's own gradient, and how much of theta~ its losses ask for.
   void backpropagate(params<const scalar> theta, dparams<scalar> g, report& r) {
     delta_.zero();
-    memory_.backward(system_, theta, delta_, g, r);
+    memory_.backward(system_, theta, 0, memory_.size(), {}, delta_, g, r);
     influence_.read(dstate<const scalar>(delta_));
   }
 
   // The influence at the end of the block.
   void carry(params<const scalar> theta, report& r) {
-    const index_t steps = memory_.pending(), n = nu_.size() / influence_.lanes();
+    const index_t steps = memory_.size(), n = nu_.size() / influence_.lanes();
     for (index_t i = 0; i < steps; ++i)
       influence_.push(system_, memory_.x(i), memory_.edge(system_, theta, i));
     r.jvps += steps;
 
-    chooser_.signs(memory_.end() - 1, view<scalar>(nu_.data(), nu_.size()));
+    chooser_.signs(memory_.end() - 1, view<scalar>(nu_));
     std::copy(nu_.begin(), nu_.end(), delta_.begin());
     for (index_t i = steps - 1; i >= 0; --i) {
       before_.zero();
@@ -139,7 +139,7 @@ class uoro final {
   F system_;
   uoro_options options_;
   C chooser_;
-  block_memory<F> memory_;
+  window_buffer<F> memory_;
   rank_one<scalar> influence_;
   buffer<scalar> nu_;
   block<scalar, state_cotangent> delta_, before_, masked_;

@@ -32,11 +32,7 @@ class window_buffer {
     inputs_.clear();
     forgotten_ = run_ = 0;
     origin_ = 0;
-    const state<T> first(states_.data(), sizes_.state);
-    if (s0.empty())
-      start_state(f, first);
-    else
-      std::copy(s0.begin(), s0.end(), first.begin());
+    start_state(f, state<T>(states_.data(), sizes_.state), s0);
   }
 
   index_t size() const { return run_ - forgotten_; }
@@ -63,6 +59,12 @@ class window_buffer {
     window_backward(f, inputs_.part(forgotten_ + first, count), at(theta, forgotten_ + first, count), in, ds,
                     g);
     r.vjps += count;
+  }
+
+  /// Input and edge of the `i`-th remembered run step.
+  const input& x(index_t i) const { return inputs_.part(forgotten_ + i, 1).front(); }
+  unroll::edge<T> edge(const F& f, params<const T> theta, index_t i) {
+    return edge_of(f, at(theta, forgotten_, size()), i);
   }
 
   /// Forgets all but the last `n` run steps; moves them to the front when fewer than `room` steps fit behind.

@@ -107,11 +107,13 @@ bool supports(const F& f, hook h) {
     return declared;
 }
 
-/// Writes the state in front of the first step: the system's start(), or zero.
+/// Writes the state in front of the first step: s0 where it is given (of the size of s), else the system's
+/// start(), or zero.
 template <class F>
-void start_state(const F& f, state<typename F::scalar> s) {
-  for (auto& v : s) v = 0;
-  if constexpr (requires { f.start(s); }) f.start(s);
+void start_state(const F& f, state<typename F::scalar> s, state<const typename F::scalar> s0 = {}) {
+  for (index_t i = 0; i < s.size(); ++i) s[i] = s0.empty() ? 0 : s0[i];
+  if constexpr (requires { f.start(s); })
+    if (s0.empty()) f.start(s);
 }
 
 /// Whether the input can be used: the system's own finite(), or true.

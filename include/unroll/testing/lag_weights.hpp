@@ -59,7 +59,7 @@ struct lag_table {
 
 /// The table of one pass; `make_estimator` is called with a tagging_system<double>:
 ///
-///     auto w = testing::lag_weights([](auto f) { return tbptt(f, {.window = 4}); }, 10);
+///     auto w = testing::lag_weights([](auto f) { return chunked_tbptt(f, {.window = 4}); }, 10);
 template <class Make>
 lag_table lag_weights(Make&& make_estimator, index_t steps, key k = {}) {
   auto estimator = make_estimator(tagging_system<double>(steps));
