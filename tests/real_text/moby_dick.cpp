@@ -9,6 +9,7 @@
 #include "unroll/data/text.hpp"
 #include "unroll/diagnose/measure.hpp"
 #include "unroll/estimate/artbp.hpp"
+#include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/rtrl.hpp"
