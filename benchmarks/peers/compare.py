@@ -96,6 +96,26 @@ def exchange(ours, theirs, folder, dtype):
     return float(np.linalg.norm(mine - other) / np.linalg.norm(other))
 
 
+def key(r):
+    return r["row"], r["workload"], r["peer"], r["cell"], r["hidden"], r["lanes"], r["type"]
+
+
+def write_markdown(path, results, earlier):
+    shown = lambda r: f"{r['ratio']:.3g} [{r['ratio_min']:.3g}, {r['ratio_max']:.3g}]"
+    with open(path, "w") as f:
+        f.write("| row | workload | peer | cell | H | B | type | ours, us a step | theirs | ratio [min, max] |")
+        f.write(" earlier run |" if earlier else "")
+        f.write(" target |\n|---|---|---|---|---|---|---|---|---|---|" + ("---|" if earlier else "") + "---|\n")
+        for r in results:
+            f.write(
+                f"| {r['row']} | {r['workload']} | {r['peer']} | {r['cell']} | {r['hidden']} | {r['lanes']} | {r['type']} "
+                f"| {r['ours_us']:.3g} | {r['theirs_us']:.4g} | {shown(r)} |"
+            )
+            if earlier:
+                f.write(f" {shown(earlier[key(r)])} |" if key(r) in earlier else " |")
+            f.write(f" {r['target']:g}{'' if r['met'] else ', **missed**'} |\n")
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--ours", required=True, help="the built ours.cpp")
@@ -108,7 +128,8 @@ def main():
     ap.add_argument("--type", default="f32", choices=("f32", "f64"))
     ap.add_argument("--label", default="", help="the compiler flags of ours, kept in the result")
     ap.add_argument("--json", default="")
-    ap.add_argument("--markdown", default="")
+    ap.add_argument("--markdown", default="", help="write the table to this file")
+    ap.add_argument("--also", default="", help="the --json of an earlier run, shown beside this one in --markdown")
     a = ap.parse_args()
     environment = dict(
         os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MALLOC_MMAP_THRESHOLD_="4000000000",
@@ -154,15 +175,11 @@ def main():
         with open(a.json, "w") as f:
             json.dump(dict(machine=platform.processor() or platform.machine(), rows=results), f, indent=1)
     if a.markdown:
-        with open(a.markdown, "w") as f:
-            f.write("| row | workload | cell | H | B | ours, us a step | PyTorch | ratio [min, max] | target |\n")
-            f.write("|---|---|---|---|---|---|---|---|---|\n")
-            for r in results:
-                f.write(
-                    f"| {r['row']} | {r['workload']} | {r['cell']} | {r['hidden']} | {r['lanes']} | {r['ours_us']:.3g} "
-                    f"| {r['theirs_us']:.4g} | **{r['ratio']:.3g}** [{r['ratio_min']:.3g}, {r['ratio_max']:.3g}] "
-                    f"| {r['target']}{'' if r['met'] else ' (missed)'} |\n"
-                )
+        earlier = {}
+        if a.also:
+            with open(a.also) as f:
+                earlier = {key(r): r for r in json.load(f)["rows"]}
+        write_markdown(a.markdown, results, earlier)
 
 
 main()
