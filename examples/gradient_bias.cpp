@@ -14,7 +14,7 @@ using input = cells::example<T>;
 using system_type = any_system<T, input>;
 
 struct options {
-  std::string system = "elman", text = UNROLL_DEFAULT_TEXT, task, json, csv, plot;
+  std::string system = "elman", text = UNROLL_DEFAULT_TEXT, task, json, csv, plot, horizon;
   std::string estimators =
       "bptt,checkpointed,rtrl,tbptt:2,tbptt:5,tbptt:20,chunked:20,artbp:5,artbp:20,uoro,uoro:20,nobacktrack,"
       "nres:0.01:8:20,pes:0.01:8:20";
@@ -57,7 +57,7 @@ experiment make_experiment(const options& o) {
     const data::text text(o.text);
     return on_sequences(o, data::streams<T>(text.train(), o.lanes, o.length),
                         {text.vocabulary(), o.hidden, text.vocabulary(), entropy, o.lanes},
-                        "characters of " + o.text);
+                        "characters of " + std::filesystem::path(o.text).filename().string());
   }
   if (o.task == "delay") return task(data::delay<T>({.steps = o.length, .lanes = o.lanes}, k), 1, 1, squared);
   if (o.task == "adding")
@@ -153,6 +153,35 @@ row for_json(const result& r) {
   return out;
 }
 
+/// Where the gradient comes from, lag by lag, to a file: norms as shares of ||g||, `tail` their sum over the
+/// later lags, which bounds the relative bias of truncation there.
+void write_horizon(const experiment& e, const std::string& file) {
+  const lag_profile profile =
+      profile_lags(e.system, e.theta, std::span<const input>(e.xs), index_t(e.xs.size()) - 1);
+  double tail = 0;
+  for (const lag_entry& l : profile.lags) tail += l.norm / profile.gradient_norm;
+  std::vector<row> rows;
+  for (const lag_entry& l : profile.lags) {
+    row r;
+    r.add("lag", l.lag);
+    r.add("norm", l.norm / profile.gradient_norm);
+    r.add("tail", tail -= l.norm / profile.gradient_norm);
+    r.add("projection", l.projection);
+    r.add("cumulative", l.cumulative);
+    r.add("phi", l.phi);
+    rows.push_back(r);
+  }
+  write_csv(file, rows);
+  const auto window = [&](double share) {  // from which on the signed sum stays within the share
+    index_t k = index_t(rows.size());
+    while (k > 0 && std::abs(1 - profile.lags[std::size_t(k - 1)].cumulative) <= share) --k;
+    return std::min(k + 1, index_t(rows.size()));
+  };
+  std::printf(
+      "\nalong g, 50 %% of the gradient are reached by a window of %td steps, 90 %% by %td, 99 %% by %td\n",
+      window(0.5), window(0.1), window(0.01));
+}
+
 /// Relative bias with its interval against relative variance x time, both on logarithmic axes. What is zero
 /// sits on the edge of the figure: exact estimators on the floor, deterministic ones at the left.
 bool draw(const std::vector<result>& results, const experiment& e, const std::string& file) {
@@ -160,26 +189,32 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
     double x, y, low, high;
     bool biased;
     std::string label;
+    double label_y;
   };
-  double left = 1e300, right = 0, top = 1;
+  constexpr double rounding = 1e-9;
   const auto cost = [](const measurement& m) { return m.variance_time / (m.exact_norm * m.exact_norm); };
+  double left = 1e300, right = 0, top = 1, floor = 1e-2;
   for (const auto& r : results) {
+    if (!std::isfinite(r.m.relative_bias_high)) continue;
     top = std::max(top, r.m.relative_bias_high);
+    if (r.m.relative_bias_low > rounding) floor = std::min(floor, r.m.relative_bias_low / 5);
     if (r.m.variance_time <= 0) continue;
     left = std::min(left, cost(r.m));
     right = std::max(right, cost(r.m));
   }
   if (right == 0) left = right = 1;
-  const double none = left / 50, floor = 1e-4;
+  const double none = left / 300;
   std::vector<point> points;
   for (const auto& r : results) {
+    if (!std::isfinite(r.m.relative_bias_high)) continue;
     const auto y = [&](double v) { return std::max(v, floor); };
     point p{r.m.variance_time > 0 ? cost(r.m) : none,
             y(r.m.relative_bias),
             y(r.m.relative_bias_low),
             y(r.m.relative_bias_high),
-            r.m.relative_bias_low > 1e-9,
-            r.name};
+            r.m.relative_bias_low > rounding,
+            r.name,
+            y(r.m.relative_bias)};
     // exact estimators share one point and one label
     const auto same = std::find_if(points.begin(), points.end(), [&](const point& q) {
       return p.x == none && q.x == none && p.y == floor && q.y == floor;
@@ -189,30 +224,28 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
     else
       same->label += ", " + p.label;
   }
-  // labels of neighbours go above and below in turn
-  std::sort(points.begin(), points.end(),
-            [](const point& p, const point& q) { return p.x * p.x * p.y < q.x * q.x * q.y; });
+  // a label stands at its point, or as far above as the labels of its neighbours need
+  std::sort(points.begin(), points.end(), [](const point& p, const point& q) { return p.y < q.y; });
+  const double line_height = std::pow(top * 5 / (floor / 2), 0.036);
   std::string data, labels;
-  double last_x = 0, last_y = 0;
-  bool above = true;
-  for (const auto& p : points) {
-    const bool near = std::abs(std::log10(p.x / last_x)) < 1 && std::abs(std::log10(p.y / last_y)) < 0.25;
-    above = near ? !above : true;
-    last_x = p.x, last_y = p.y;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    point& p = points[i];
+    for (std::size_t j = 0; j < i; ++j)
+      if (std::abs(std::log10(p.x / points[j].x)) < 1)
+        p.label_y = std::max(p.label_y, points[j].label_y * line_height);
     char line[400];
     std::snprintf(line, sizeof line, "%.6g %.6g %.6g %.6g %d\n", p.x, p.y, p.low, p.high, int(p.biased));
     data += line;
-    std::snprintf(line, sizeof line, "set label %s at %.6g,%.6g offset 0.8,%s noenhanced\n",
-                  program::quoted(p.label).c_str(), p.x, p.y, above ? "0.6" : "-0.6");
-    labels += line;
+    std::snprintf(line, sizeof line, "at %.6g,%.6g offset 0.8,0.5 noenhanced\n", p.x, p.label_y);
+    labels += "set label " + program::quoted(p.label) + " " + line;
   }
-  const double first_tic = std::pow(10.0, std::ceil(std::log10(left / 7)));
+  const double first_tic = std::pow(10.0, std::ceil(std::log10(left / 2))), wall = left / 3;
   char axes[400];
   std::snprintf(axes, sizeof axes,
                 "set xrange [%g:%g]\nset yrange [%g:%g]\nset xtics %g,10 format '10^{%%T}'\n"
                 "set xtics add (\"no variance\" %g)\nset ytics add (\"0\" %g)\n"
                 "set arrow from %g,graph 0 to %g,graph 1 nohead lc rgb '#999999'\n",
-                none / 3, right * 30, floor / 2, top * 5, first_tic, none, floor, left / 7, left / 7);
+                none / 4, right * 30, floor / 2, top * 5, first_tic, none, floor, wall, wall);
   return program::gnuplot(
       "set terminal svg size 960,600 enhanced background 'white' font 'sans,12'\nset output " +
       program::quoted(file) + "\nset logscale xy\nset format y '10^{%T}'\n" + axes + labels +
@@ -273,6 +306,8 @@ int main(int argc, char** argv) {
   app.add_option("--json", o.json, "write the rows to this file");
   app.add_option("--csv", o.csv, "write the rows to this file");
   app.add_option("--plot", o.plot, "draw bias against variance x time to this SVG file");
+  app.add_option("--horizon", o.horizon,
+                 "write the gradient by lag (shares of its norm) to this CSV file; length^2 / 2 vjps");
   CLI11_PARSE(app, argc, argv);
 
   return program::run("gradient_bias", [&] {
@@ -297,6 +332,7 @@ int main(int argc, char** argv) {
         "which is no\n"
         "measure of bias; steps, vjps, jvps and seconds are per input, variance that of a whole sequence.\n",
         100 * o.confidence);
+    if (!o.horizon.empty() && !program::interrupted) write_horizon(e, o.horizon);
     if (!o.csv.empty()) write_csv(o.csv, rows);
     if (!o.json.empty()) {
       nlohmann::ordered_json document;
