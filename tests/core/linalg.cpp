@@ -1,5 +1,7 @@
 #include "unroll/core/linalg.hpp"
 
+#include <Eigen/Core>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -127,6 +129,108 @@ TEMPLATE_TEST_CASE(
       }
   CAPTURE(wrong);
   CHECK(wrong.empty());
+}
+
+namespace {
+
+template <class T>
+using eigen_matrix =
+    Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>, 0, Eigen::OuterStride<>>;
+
+// Products of corners of two 70 x 70 matrices of numbers in [-1, 1), ours and Eigen's. Each sum of k terms
+// is within k eps / 2 (first order) of sum |a b| <= k, plus one rounding of the addition to C in [-1, 1).
+template <class T>
+struct against_eigen {
+  static constexpr index_t most = 70;
+  std::vector<T> a = random_numbers<T>(most * most, 40), b = random_numbers<T>(most * most, 41);
+  std::vector<T> before = random_numbers<T>(most * most, 42), c = before;
+
+  static eigen_matrix<T> corner(const std::vector<T>& x, index_t rows, index_t cols) {
+    return {x.data(), rows, cols, Eigen::OuterStride<>(most)};
+  }
+  bool agrees(index_t m, index_t n, index_t k, op oa, op ob, bool add) {
+    const auto A = oa == op::none ? corner(a, m, k) : corner(a, k, m);
+    const auto B = ob == op::none ? corner(b, k, n) : corner(b, n, k);
+    auto expected = want.topLeftCorner(m, n);
+    if (oa == op::none && ob == op::none)
+      expected.noalias() = A * B;
+    else if (oa == op::transpose && ob == op::none)
+      expected.noalias() = A.transpose() * B;
+    else if (oa == op::none)
+      expected.noalias() = A * B.transpose();
+    else
+      expected.noalias() = A.transpose() * B.transpose();
+    if (add) expected += corner(before, m, n);
+    c = before;
+    linalg::gemm<T>(oa, {A.data(), A.rows(), A.cols(), most}, ob, {B.data(), B.rows(), B.cols(), most}, add,
+                    {c.data(), m, n, most});
+    const double tolerance = double(k + 1) * double(k + 1) * double(std::numeric_limits<T>::epsilon());
+    return m * n == 0 || double((corner(c, m, n) - expected).cwiseAbs().maxCoeff()) <= tolerance;
+  }
+
+ private:
+  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> want{most, most};
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("gemm agrees with Eigen for every m, n and a tenth of the k up to 70", "[linalg]", float,
+                   double) {
+  against_eigen<TestType> p;
+  std::vector<std::array<index_t, 4>> wrong;
+  for (index_t m = 0; m <= p.most; ++m)
+    for (index_t n = 0; n <= p.most; ++n)
+      for (index_t k = (5 * m + 3 * n) % 10; k <= p.most; k += 10) {
+        const index_t mode = (m + 2 * n + k / 10) % 8;
+        if (!p.agrees(m, n, k, ops[mode & 1], ops[(mode >> 1) & 1], mode >> 2 != 0))
+          wrong.push_back({m, n, k, mode});
+      }
+  CAPTURE(wrong);
+  CHECK(wrong.empty());
+}
+
+TEMPLATE_TEST_CASE("products and rank-one updates keep their bits wherever the operands lie", "[linalg]",
+                   float, double) {
+  using T = TestType;
+  struct shape {
+    index_t m, n, k;
+  };
+  for (const shape s : {shape{37, 1, 45},
+                        {1, 37, 45},
+                        {70, 1, 19},
+                        {200, 1, 300},
+                        {600, 1, 130},
+                        {45, 37, 1},
+                        {45, 9, 33},
+                        {1, 1, 300},
+                        {130, 101, 300}})
+    for (const op oa : ops)
+      for (const op ob : ops)
+        for (const bool add : {false, true}) {
+          CAPTURE(s.m, s.n, s.k, oa == op::none, ob == op::none, add);
+          const auto a = random_numbers<T>(s.m * s.k, 50), b = random_numbers<T>(s.k * s.n, 51);
+          const auto before = random_numbers<T>(s.m * s.n, 52);
+          const index_t a_rows = oa == op::none ? s.m : s.k, b_rows = ob == op::none ? s.k : s.n;
+          std::vector<T> first, updated;
+          for (std::size_t shift = 0; shift < 16; shift += shift < 4 ? 1 : 5) {
+            const auto moved = [shift](const std::vector<T>& x, std::size_t by) {
+              std::vector<T> y(x.size() + 32);
+              std::copy(x.begin(), x.end(), y.begin() + std::ptrdiff_t((shift * by) % 32));
+              return y;
+            };
+            const auto A = moved(a, 1), B = moved(b, 3);
+            auto C = moved(before, 7), D = C;
+            T* const c = C.data() + (shift * 7) % 32;
+            T* const d = D.data() + (shift * 7) % 32;
+            linalg::gemm<T>(oa, {A.data() + shift % 32, a_rows, s.m * s.k / a_rows}, ob,
+                            {B.data() + (shift * 3) % 32, b_rows, s.k * s.n / b_rows}, add, {c, s.m, s.n});
+            linalg::ger<T>(T(0.3), A.data() + shift % 32, B.data() + (shift * 3) % 32, {d, s.m, s.n});
+            const std::vector<T> result(c, c + s.m * s.n), update(d, d + s.m * s.n);
+            if (shift == 0) first = result, updated = update;
+            CHECK(result == first);
+            CHECK(update == updated);
+          }
+        }
 }
 
 TEMPLATE_TEST_CASE("gemm is right beyond its blocks, for all four forms", "[linalg]", float, double) {

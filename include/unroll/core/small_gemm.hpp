@@ -68,15 +68,19 @@ void tile(const tile_arguments<T>& t) {
   for (int s = 1; s < S; ++s)
     for (int j = 0; j < R; ++j)
       for (int u = 0; u < M; ++u) sum[j][u] += part[s][j][u];
-  UNROLL_FULLY
-  for (int j = 0; j < R; ++j) {
-    T* c = t.c + j * t.cj;
-    if (t.add) {
-      UNROLL_FULLY
-      for (int u = 0; u < M; ++u) sum[j][u] += simd::load<N>(c + (u + 1 < M ? u * N : t.c_last));
-    }
+  T* c = t.c;
+  const index_t cj = t.cj, last = t.c_last;
+  if (t.add) {
     UNROLL_FULLY
-    for (int u = 0; u < M; ++u) simd::store(sum[j][u], c + (u + 1 < M ? u * N : t.c_last));
+    for (int j = 0; j < R; ++j) {
+      UNROLL_FULLY
+      for (int u = 0; u < M; ++u) sum[j][u] += simd::load<N>(c + j * cj + (u + 1 < M ? u * N : last));
+    }
+  }
+  UNROLL_FULLY
+  for (int j = 0; j < R; ++j, c += cj) {
+    UNROLL_FULLY
+    for (int u = 0; u < M; ++u) simd::store(sum[j][u], c + (u + 1 < M ? u * N : last));
   }
 }
 
@@ -179,80 +183,6 @@ void small_gemm_of_width(index_t m, const Arguments&... arguments) {
   if constexpr (N > 1)
     if (m < N) return small_gemm_of_width<T, N / 2>(m, arguments...);
   small_gemm<T, N>(m, arguments...);
-}
-
-/// y (+)= A x, the sums of up to eight row vectors in registers, by the widest vectors that y has rows for.
-template <class T, int N = simd::width<T>>
-void gemv_by_rows(index_t m, index_t n, const T* a, index_t lda, const T* x, bool add, T* y) {
-  if constexpr (N > 1)
-    if (m < N) return gemv_by_rows<T, N / 2>(m, n, a, lda, x, add, y);
-  constexpr int M = 8;
-  static constexpr auto tiles = tile_table<T, N, 1>(std::make_integer_sequence<int, M>{});
-  for (index_t i = 0, vectors = (m + N - 1) / N; vectors > 0;) {
-    const index_t group = balanced(vectors, M);
-    const index_t last = group == vectors ? m - i - N : (group - 1) * N;
-    tiles[std::size_t(group - 1)][0]({n, a + i, lda, last, x, 1, 0, add, y + i, 0, last});
-    i += group * N;
-    vectors -= group;
-  }
-}
-
-/// y (+)= A x, four columns at a time: reads A as one stream.
-template <class T>
-void gemv_by_columns(index_t m, index_t n, const T* a, index_t lda, const T* x, bool add, T* y) {
-  if (!add) std::fill_n(y, m, T(0));
-  index_t j = 0;
-  for (; j + 4 <= n; j += 4, a += 4 * lda)
-    simd::map(
-        [x0 = x[j], x1 = x[j + 1], x2 = x[j + 2], x3 = x[j + 3]](auto v, auto a0, auto a1, auto a2, auto a3) {
-          return v + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3;
-        },
-        m, y, y, a, a + lda, a + 2 * lda, a + 3 * lda);
-  for (; j < n; ++j, a += lda) simd::map([x0 = x[j]](auto v, auto a0) { return v + a0 * x0; }, m, y, y, a);
-}
-
-/// sum[u] = products of x and column u of A, still to be added up over the elements of the vector.
-template <class T, int C>
-inline void column_products(index_t k, const T* a, index_t lda, const T* x, vec<T> (&sum)[C]) {
-  constexpr int N = simd::width<T>;
-  index_t q = 0;
-  for (; q + N <= k; q += N) {
-    const vec<T> xq = simd::load<N>(x + q);
-    UNROLL_FULLY
-    for (int u = 0; u < C; ++u) sum[u] += simd::load<N>(a + q + u * lda) * xq;
-  }
-  if (q == k) return;
-  const vec<T> xq = simd::load_first<N>(x + q, k - q);
-  UNROLL_FULLY
-  for (int u = 0; u < C; ++u) sum[u] += simd::load_first<N>(a + q + u * lda, k - q) * xq;
-}
-
-/// y (+)= A' x. Short columns: as many at a time as a vector has elements, so that one transposition adds
-/// them all up. Columns of 2 KiB or more: four at a time. One at a time, a single stream, where A fits no
-/// cache.
-template <class T>
-void gemv_transposed(index_t k, index_t n, const T* a, index_t lda, const T* x, bool add, T* y) {
-  constexpr int N = simd::width<T>;
-  constexpr index_t bytes = sizeof(T);
-  const bool streamed = k * n * bytes > 16 << 20, tall = k * bytes >= 2048;
-  index_t j = 0;
-  if (!streamed && !tall)
-    for (; j + N <= n; j += N, a += N * lda) {
-      vec<T> sum[N] = {};
-      column_products(k, a, lda, x, sum);
-      simd::transpose(sum);
-      for (int half = N / 2; half > 0; half /= 2)
-        for (int u = 0; u < half; ++u) sum[u] += sum[u + half];
-      simd::store(add ? simd::load<N>(y + j) + sum[0] : sum[0], y + j);
-    }
-  else if (!streamed)
-    for (; j + 4 <= n; j += 4, a += 4 * lda) {
-      vec<T> sum[4] = {};
-      column_products(k, a, lda, x, sum);
-      for (int u = 0; u < 4; ++u) y[j + u] = (add ? y[j + u] : T(0)) + simd::reduce<T, N>(sum[u]);
-    }
-  for (; j < n; ++j, a += lda)
-    y[j] = (add ? y[j] : T(0)) + T(simd::sum<T>([](auto u, auto v) { return u * v; }, k, a, x));
 }
 
 }  // namespace unroll::linalg::detail
