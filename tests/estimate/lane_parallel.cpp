@@ -7,10 +7,11 @@
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/lstm.hpp"
+#include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/uoro.hpp"
-#include "unroll/testing/allocations.hpp"
+#include "unroll/testing/conformance.hpp"
 
 using namespace unroll;
 
@@ -77,7 +78,7 @@ TEMPLATE_TEST_CASE("dealing the lanes to several estimators leaves the gradient 
   }
 }
 
-TEST_CASE("the number of threads does not change a bit, nor does the delivery") {
+TEST_CASE("the number of threads does not change a bit") {
   const task<cells::gru<double>> t;
   const auto make = [](const auto& part) { return tbptt(part, {.k1 = 3, .k2 = 7}); };
   lane_parallel one(t.cell, {.groups = 3, .threads = 1}, make);
@@ -86,12 +87,23 @@ TEST_CASE("the number of threads does not change a bit, nor does the delivery") 
   CHECK(same_bits(run(three, t).first, g));
   auto copy = three;
   CHECK(same_bits(run(copy, t).first, g));
+}
 
-  gradient<double> h(t.theta.size());
-  three.reset(key{7});
-  for (std::size_t at = 0; at < t.xs.size(); at += 300) three.advance(t.theta, t.xs, h);
-  three.finish(t.theta, h);
-  CHECK(same_bits(h, g));
+TEST_CASE("dealing out keeps the promises of every estimator") {
+  task<cells::elman<double>> t;
+  t.xs.resize(53);
+  const std::vector<double> nan(lanes * 3, std::numeric_limits<double>::quiet_NaN());
+  const cells::example<double> bad{.x = t.x.data(), .target = nan.data()};
+  const auto wrong = [&](const auto& make) {
+    return testing::estimator_conformance(lane_parallel(t.cell, {.groups = 3, .threads = 2}, make), t.theta,
+                                          t.xs, &bad);
+  };
+  using strings = std::vector<std::string>;
+  CHECK(wrong(exact) == strings{});
+  CHECK(wrong([](const auto& part) { return tbptt(part, {.k1 = 3, .k2 = 7}); }) == strings{});
+  CHECK(wrong([](const auto& part) { return uoro(part, {.block = 2}); }) == strings{});
+  // groups that cut at different steps
+  CHECK(wrong([](const auto& part) { return artbp(part, fixed_truncation(5), {.block = 4}); }) == strings{});
 }
 
 TEST_CASE("a random estimator draws apart in every group and replays") {
@@ -127,6 +139,32 @@ TEST_CASE("a step that is not finite is reported") {
   const report r = dealt.advance(t.theta, t.xs, g);
   CHECK(r.code == status::non_finite);
   CHECK(r.at == 5);
+  CHECK(r.consumed == 5);
+}
+
+TEST_CASE("a group that diverges stops all of them, leaves no trace in g and asks for a reset") {
+  task<cells::elman<double>> t;
+  const auto make = [](const auto& part) { return tbptt(part, {.k1 = 4, .k2 = 8}); };
+  lane_parallel dealt(t.cell, {.groups = 3}, make);
+  const auto good = run(dealt, t).first;
+  gradient<double> before(t.theta.size()), g(t.theta.size());
+  dealt.reset(key{7});
+  dealt.advance(t.theta, std::span(t.xs).first(8), before);
+  t.y[(9 * lanes + 5) * 3] = 1e200;   // the loss of step 9 overflows in the last group,
+  t.y[(10 * lanes + 0) * 3] = 1e200;  // that of step 10 in the first
+  dealt.reset(key{7});
+  report r = dealt.advance(t.theta, t.xs, g);
+  CHECK(r.code == status::non_finite);
+  CHECK(r.at == 9);
+  CHECK(r.consumed == 11);  // all but the input that made the window complete
+  CHECK(same_bits(g, before));
+  r = dealt.advance(t.theta, t.xs, g);
+  CHECK((r.code == status::non_finite && r.at == 9 && r.consumed == 0 && r.steps == 0));
+  CHECK(dealt.finish(t.theta, g).code == status::non_finite);
+  CHECK(same_bits(g, before));
+  t.y[(9 * lanes + 5) * 3] = t.y[(10 * lanes + 0) * 3] = 0;
+  task<cells::elman<double>> fresh;
+  CHECK(same_bits(run(dealt, fresh).first, good));
 }
 
 TEST_CASE("dealing out allocates nothing after construction") {

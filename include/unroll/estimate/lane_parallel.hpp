@@ -5,9 +5,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "unroll/core/linalg.hpp"
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/feed.hpp"
 
 namespace unroll {
 
@@ -25,15 +25,17 @@ struct lane_parallel_options {
   index_t threads = 0;  ///< 0: one a group; never changes a bit
 };
 
-/// Any estimator on several cores: the lanes are dealt to `groups` estimators of their own, each walks its
-/// windows without waiting for the others, and the gradients are added in the order of the groups.
+/// Any estimator on several cores: the lanes are dealt to `groups` estimators of their own. Each walks on to
+/// the next step at which it does some work without waiting for the others; what they find is added in the
+/// order of the steps and, within a step, of the groups, so that neither the number of threads nor how the
+/// inputs arrive changes a bit.
 ///
 ///     lane_parallel both(cell, {.groups = 2}, [](const auto& part) { return bptt(part); });
 ///
 /// Bias and variance are those of the estimator inside; random ones draw from fold(key, group). A step, vjp
 /// or jvp of the report is one of all lanes (the mean over the groups, where these differ).
-/// Memory: that of the estimators and groups x P. After a report that is not ok a reset must follow, since
-/// the groups may have stopped at different steps.
+/// Memory: that of the estimators and groups x P. Where the state or the loss of a group is not finite, g has
+/// no trace of that step, but the groups may have stopped at different steps: only reset() can follow.
 template <gradient_estimator E>
 class lane_parallel final {
  public:
@@ -58,11 +60,11 @@ class lane_parallel final {
            "is " + std::to_string(groups) + ", must divide the " + std::to_string(lanes) + " lanes");
     const system_type part = f_.with_lanes(lanes / groups);
     parts_.reserve(std::size_t(groups));
-    for (index_t i = 0; i < groups; ++i)
-      parts_.push_back({make(part), gradient<scalar>(f_.size().params), std::vector<input>(piece), {}});
+    for (index_t i = 0; i < groups; ++i) parts_.push_back({make(part), gradient<scalar>(f_.size().params)});
     start_workers();
   }
-  lane_parallel(const lane_parallel& other) : f_(other.f_), options_(other.options_), parts_(other.parts_) {
+  lane_parallel(const lane_parallel& other)
+      : f_(other.f_), options_(other.options_), parts_(other.parts_), now_(other.now_) {
     start_workers();
   }
   lane_parallel(lane_parallel&&) noexcept = default;
@@ -70,6 +72,7 @@ class lane_parallel final {
     std::swap(f_, other.f_);
     std::swap(options_, other.options_);
     std::swap(parts_, other.parts_);
+    std::swap(now_, other.now_);
     std::swap(workers_, other.workers_);
     return *this;
   }
@@ -80,35 +83,51 @@ class lane_parallel final {
   void reset(key k, state<const scalar> s0 = {}) {
     if (!s0.empty()) check_size("lane_parallel::reset", "s0", s0.size(), f_.size().state);
     const index_t part = f_.size().state / options_.groups;
-    for (std::size_t i = 0; i < parts_.size(); ++i)
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
       parts_[i].estimator.reset(fold(k, i), s0.empty() ? s0 : s0.part(index_t(i) * part, part));
+      parts_[i].g.zero();
+      parts_[i].r = {};
+    }
+    now_ = {};
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    report total;
-    for (std::size_t at = 0; at == 0 || at < xs.size(); at += piece) {
-      const auto some = xs.subspan(at, std::min(piece, xs.size() - at));
-      const index_t lanes = f_.size().lanes / options_.groups;
-      total += together(g, [&](one& p, index_t group) {
-        for (std::size_t i = 0; i < some.size(); ++i) p.xs[i] = f_.lanes_from(some[i], group * lanes);
-        return p.estimator.advance(theta, std::span<const input>(p.xs.data(), some.size()), p.g);
-      });
-      if (total.code != status::ok) break;
-    }
-    return total;
+    check_call("lane_parallel::advance", f_, theta, g, now_.finished);
+    const report before = now_.sum;
+    bool usable = linalg::all_finite(theta.data(), theta.size());
+    std::size_t count = 0;
+    while (usable && count < xs.size() && (usable = finite_input(f_, xs[count]))) ++count;
+    const index_t taken = now_.sum.code == status::ok ? run(theta, xs.first(count), g) : 0;
+    now_.end += taken;
+    return since(before, taken, usable);
   }
 
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    return together(g, [&](one& p, index_t) { return p.estimator.finish(theta, p.g); });
+    check_call("lane_parallel::finish", f_, theta, g, now_.finished);
+    const report before = now_.sum;
+    const bool usable = linalg::all_finite(theta.data(), theta.size());
+    if (usable && now_.sum.code == status::ok) {
+      together([&](one& p, index_t) {
+        p.at = 0;
+        p.r = p.estimator.finish(theta, p.g);
+      });
+      now_.finished = settle(0, g);
+    }
+    return since(before, 0, usable);
   }
 
  private:
-  static constexpr std::size_t piece = 256;  // inputs dealt out at a time
   struct one {
     E estimator;
-    gradient<scalar> g;
-    std::vector<input> xs;
-    report r;
+    gradient<scalar> g;  // found, and not yet added to the caller's
+    report r = {};       // of the calls that found it
+    index_t at = 0;      // inputs taken in this call of advance()
+    std::size_t bytes = 0;
+  };
+  struct progress {
+    report sum;            // over the groups, since reset; its code is that of the first failure
+    std::int64_t end = 0;  // inputs since reset
+    bool finished = false;
   };
 
   void start_workers() {
@@ -116,33 +135,76 @@ class lane_parallel final {
     workers_ = std::make_unique<worker_pool>(std::min(wanted, options_.groups));
   }
 
+  // Returns the number of inputs taken: all of them, or those in front of the one that failed.
+  index_t run(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    const auto count = index_t(xs.size()), lanes = f_.size().lanes / options_.groups;
+    for (one& p : parts_) p.at = 0;
+    for (index_t first = 0; first < count;) {
+      together([&](one& p, index_t group) {
+        while (p.at < count && p.r.steps == 0 && p.r.code == status::ok) {
+          const input x = f_.lanes_from(xs[std::size_t(p.at++)], group * lanes);
+          p.r += p.estimator.advance(theta, std::span<const input>(&x, 1), p.g);
+        }
+      });
+      first = count;
+      for (const one& p : parts_) first = std::min(first, p.at);
+      if (!settle(first, g)) return first - 1;
+    }
+    return count;
+  }
+
+  // Adds what has been found by those who stand behind input `at`; nothing when one of them has failed.
+  bool settle(index_t at, dparams<scalar> g) {
+    for (one& p : parts_) {
+      if (p.at != at) continue;
+      now_.sum += p.r;
+      if (p.r.code != status::ok) now_.sum.at = std::min(now_.sum.at, p.r.at);
+      p.bytes = std::max(p.bytes, p.r.bytes + p.g.bytes());
+    }
+    if (now_.sum.code != status::ok) return false;
+    for (one& p : parts_) {
+      if (p.at != at) continue;
+      linalg::axpy(scalar(1), p.g.data(), g.data(), g.size());
+      p.g.zero();
+      p.r = {};
+    }
+    return true;
+  }
+
+  report since(const report& before, std::int64_t taken, bool usable) const {
+    const auto mean = [&](std::int64_t report::*n) {
+      const auto groups = std::int64_t(parts_.size());
+      return now_.sum.*n / groups - before.*n / groups;
+    };
+    report r;
+    r.loss = now_.sum.loss - before.loss;
+    r.losses = mean(&report::losses);
+    r.consumed = taken;
+    r.steps = mean(&report::steps);
+    r.vjps = mean(&report::vjps);
+    r.jvps = mean(&report::jvps);
+    for (const one& p : parts_) r.bytes += p.bytes;
+    r.code = now_.sum.code;
+    r.at = now_.sum.at;
+    if (r.code == status::ok && !usable) {
+      r.code = status::non_finite;
+      r.at = now_.end;
+    }
+    return r;
+  }
+
   template <class Work>
-  report together(dparams<scalar> g, const Work& work) {
-    check_size("lane_parallel", "g", g.size(), f_.size().params);
+  void together(const Work& work) {
     auto job = [&](index_t worker) {
-      for (index_t i = worker; i < options_.groups; i += workers_->size()) {
-        one& p = parts_[std::size_t(i)];
-        p.g.zero();
-        p.r = work(p, i);
-      }
+      for (index_t i = worker; i < options_.groups; i += workers_->size()) work(parts_[std::size_t(i)], i);
     };
     workers_->run(job);
-    report sum;
-    std::size_t bytes = 0;
-    for (one& p : parts_) {
-      linalg::axpy(scalar(1), p.g.data(), g.data(), g.size());
-      sum += p.r;
-      bytes += p.r.bytes + p.g.bytes() + piece * sizeof(input);
-    }
-    sum.bytes = bytes;
-    for (std::int64_t* n : {&sum.losses, &sum.consumed, &sum.steps, &sum.vjps, &sum.jvps})
-      *n /= std::int64_t(parts_.size());
-    return sum;
   }
 
   system_type f_;
   lane_parallel_options options_;
   std::vector<one> parts_;
+  progress now_;
   std::unique_ptr<worker_pool> workers_;
 };
 
