@@ -28,12 +28,16 @@ TEST_CASE("the approximation for large shapes joins the exact function") {
 }
 
 TEST_CASE("quantiles of the normal and of Student's t are those of the tables") {
-  CHECK(normal_quantile(0.975) == Approx(1.959963984540054).epsilon(1e-12));
-  CHECK(normal_quantile(0.5) == Approx(0).margin(1e-12));
-  CHECK(normal_quantile(1e-10) == Approx(-6.361340902404056).epsilon(1e-10));
+  CHECK(normal_quantile(0.975) == Approx(1.959963984540054).epsilon(1e-14));
+  CHECK(normal_quantile(0.5) == Approx(0).margin(1e-16));
+  CHECK(normal_quantile(1e-6) == Approx(-4.753424308822899).epsilon(1e-14));
+  CHECK(normal_quantile(1e-12) == Approx(-7.034483825301131).epsilon(1e-13));
+  for (double p = 1e-15; p < 1; p = p < 0.01 ? p * 3 : p + 0.01)
+    CHECK(normal_cdf(normal_quantile(p)) == Approx(p).epsilon(1e-12));
   CHECK(student_quantile(0.975, 5) == Approx(2.570582).epsilon(3e-3));
   CHECK(student_quantile(0.975, 30) == Approx(2.042272).epsilon(1e-5));
   CHECK_THROWS_AS(normal_quantile(0), unroll::error);
+  CHECK_THROWS_AS(normal_quantile(1), unroll::error);
 }
 
 TEST_CASE("the interval of a norm degenerates, begins at zero and widens as it must") {

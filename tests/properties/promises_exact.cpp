@@ -4,26 +4,9 @@
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
 
-#include "tests/properties/any_cells.hpp"
-#include "tests/support/catch.hpp"
-#include "unroll/testing/estimator_conformance.hpp"
+#include "tests/properties/estimator_promises.hpp"
 
-namespace {
-
-using strings = std::vector<std::string>;
-
-// The estimator that `make` gives for a cell, on every cell, with one lane and with three.
-template <class T, class Make>
-void examine(Make&& make) {
-  for (const unroll::index_t lanes : {1, 3})
-    for (const auto& task : support::any_tasks<T>(53, 3, lanes, 2, 11)) {
-      INFO(task.name);
-      CHECK(unroll::testing::estimator_conformance(make(task.cell), task.theta, task.xs, &task.bad) ==
-            strings{});
-    }
-}
-
-}  // namespace
+using support::examine;
 
 TEMPLATE_TEST_CASE("bptt keeps every promise on every cell", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::bptt(f, {.max_steps = 60, .block = 8}); });

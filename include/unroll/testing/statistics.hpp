@@ -3,30 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <string>
 #include <vector>
 
 #include "unroll/core/view.hpp"
+#include "unroll/diagnose/interval.hpp"
 
 namespace unroll::testing {
-
-/// The x with P(Z < x) = p for a standard normal Z. Abramowitz and Stegun 26.2.23 (error 4.5e-4) as the
-/// start, Halley's method on erfc to full precision; p in (0, 1).
-inline double normal_quantile(double p) {
-  if (!(p > 0 && p < 1)) fail("normal_quantile", "p", "is " + std::to_string(p) + ", must lie in (0, 1)");
-  const double tail = std::min(p, 1 - p);
-  const double t = std::sqrt(-2 * std::log(tail));
-  double x = t - (2.515517 + t * (0.802853 + t * 0.010328)) /
-                     (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));  // P(Z > x) = tail
-  for (int i = 0; i < 3; ++i) {
-    const double excess = 0.5 * std::erfc(x / std::numbers::sqrt2) - tail;
-    const double density = std::exp(-x * x / 2) * std::numbers::inv_sqrtpi / std::numbers::sqrt2;
-    const double newton = excess / density;
-    x += newton / (1 - x * newton / 2);
-  }
-  return p < 0.5 ? -x : x;
-}
 
 /// The x with P(Q < x) = p for Q chi-square with n degrees of freedom: Wilson and Hilferty's cube, good to a
 /// few per cent in the far tails for n >= 10.
