@@ -3,6 +3,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_golden.hpp"
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/uoro.hpp"
 #include "unroll/testing/conformance.hpp"
@@ -37,6 +38,37 @@ TEST_CASE("an antithetic pair is unbiased with less variance than an independent
   CHECK(golden::relative_error(pair.mean, golden::gradient) < 1e-11);
   CHECK(pair.covariance_trace < 0.99 * one.covariance_trace / 2);
   CHECK(pair.outcomes == one.outcomes);
+}
+
+TEST_CASE("an antithetic pair of uoro in blocks cancels noise, though less of it than an independent pair") {
+  for (const index_t block : {2, 3, 4}) {
+    const auto xs = golden::long_inputs(3 * block + 1);
+    const auto exact = testing::backward_gradient(golden::rnn<>{}, golden::theta(), xs);
+    const auto of = [&](index_t copies, bool antithetic) {
+      enumerator all;
+      const uoro one(golden::rnn<>{}, {.block = block}, enumerating_chooser(all));
+      return testing::enumerate(all, mean_of(one, copies, antithetic), golden::theta(), xs);
+    };
+    const auto one = of(1, false), pair = of(2, true);
+    CHECK(golden::relative_error(pair.mean, exact) < 1e-11);
+    CHECK(pair.outcomes == one.outcomes);
+    CHECK(pair.covariance_trace < 0.99 * one.covariance_trace);
+    CHECK(pair.covariance_trace > one.covariance_trace / 2);
+  }
+}
+
+TEST_CASE("an antithetic pair of evolution strategies is one of them twice: they are antithetic already") {
+  const auto theta = golden::theta();
+  const auto run = [&](auto e) {
+    gradient<double> g(8);
+    e.reset(key{});
+    e.advance(theta, golden::long_inputs(9), g);
+    e.finish(theta, g);
+    return g;
+  };
+  const pes one(golden::rnn<>{}, {.window = 2});
+  const auto pair = run(mean_of(one, 2, true)), alone = run(mean_of(one, 1));
+  CHECK(golden::relative_error(pair, alone) < 1e-12);
 }
 
 TEST_CASE("the mean of copies reports their loss once and their work together") {

@@ -12,8 +12,9 @@ namespace unroll {
 ///
 ///   g += 1 / copies sum_i g_i,   copy i with the stream fold(key, i)
 ///
-/// antithetic: copies 2i and 2i + 1 share the stream fold(key, i), the second one mirrored, so that part of
-/// their noise cancels; every copy is still distributed as one alone, so the bias is that of the prototype.
+/// antithetic: copies 2i and 2i + 1 share the stream fold(key, i), the second one mirrored: part of their
+/// noise cancels, the rest is not averaged at all (docs/math/mean_of.md says when it pays). Every copy is
+/// still distributed as one alone, so the bias is that of the prototype.
 /// The loss is that of the first copy; steps, vjps, jvps and bytes are sums over the copies. Every input
 /// passes through all copies before the next one. When a step is not finite in only some of the copies
 /// (possible where the trajectory itself is random), g has no trace of it and only reset() can follow.

@@ -115,7 +115,8 @@ class uoro final {
       influence_.push(system_, memory_.x(i), memory_.edge(system_, theta, i));
     r.jvps += steps;
 
-    chooser_.signs(memory_.end() - 1, view<scalar>(nu_));
+    // named by the block, so that a mirrored stream differs in every second draw whatever the block
+    chooser_.signs(memory_.end() / options_.block - 1, view<scalar>(nu_));
     std::copy(nu_.begin(), nu_.end(), delta_.begin());
     for (index_t i = steps - 1; i >= 0; --i) {
       before_.zero();
