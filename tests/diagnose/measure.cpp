@@ -140,6 +140,8 @@ TEST_CASE("an estimator without chooser that is random all the same gets all its
   const auto m = measure(hidden{}, theta, xs, {.replicas = 500});
   CHECK(m.replicas == 500);
   CHECK(m.variance == Approx(1.0 / 12).epsilon(0.2));
+  CHECK_THROWS_AS(measure(hidden{}, theta, xs, {.replicas = 1}), unroll::error);
+  CHECK(measure(fixed{}, theta, xs, {.replicas = 1}).variance == 0);
 }
 
 TEST_CASE("the result has the same bits for any number of threads") {

@@ -74,6 +74,16 @@ TEST_CASE("smoothing estimators are measured against their own targets") {
   check(mean_of(pes(rnn, {.sigma = 0.3, .window = 2}), 2), target::independently_smoothed);
 }
 
+TEST_CASE("the noise of a short reference is not taken for a bias") {
+  for (const index_t draws : {1, 2, 16}) {
+    const auto m = measure(pes(rnn, {.sigma = 0.3, .window = 1}), theta, xs,
+                           {.replicas = 20000, .reference_replicas = draws});
+    CHECK(m.reference_error > 0);
+    CHECK(m.relative_bias_low == 0);
+    if (draws == 16) CHECK(m.worst_z < m.worst_z_limit);
+  }
+}
+
 TEST_CASE("against the gradient at frozen theta a smoothing estimator is biased") {
   const auto frozen = exact_gradient(rnn, theta, xs);
   const auto m =

@@ -47,8 +47,8 @@ struct measurement {
   double descent = 0;          ///< <E g^, g> / ||g||^2
   double descent_low = 0;
   double descent_high = 0;
-  double worst_z = 0;        ///< largest |m_j - g_j| / standard error over the coordinates that vary
-  double worst_z_limit = 0;  ///< Bonferroni bound that worst_z exceeds with probability 1 - confidence
+  double worst_z = 0;        ///< largest |m_j - g_j| / its standard error, over what varies
+  double worst_z_limit = 0;  ///< Bonferroni: exceeded with probability <= 1 - confidence
   double max_over_sum = 0;   ///< share of the widest replica in the spread of all
   bool heavy_tails = false;  ///< max_over_sum > 0.1: do not trust the intervals
 
@@ -64,6 +64,7 @@ namespace detail {
 
 struct reference_gradient {
   block<double> mean;
+  block<double> variance;      // of the coordinates of the mean
   double trace = 0;            // tr Cov of the mean
   double trace_of_square = 0;  // tr Cov^2 of the mean
   status code = status::ok;
@@ -112,13 +113,13 @@ reference_gradient reference_of(const E& estimator, params<const typename E::sca
                                 index_t first, index_t count) {
   using T = typename E::scalar;
   reference_gradient result;
-  result.mean = block<double>(theta.size());
+  result.mean = result.variance = block<double>(theta.size());
   if (!options.reference.empty()) {
     check_size("measure", "reference", options.reference.size(), theta.size());
     std::copy(options.reference.begin(), options.reference.end(), result.mean.begin());
   } else if constexpr (has_vjp<typename E::system_type>) {
     const auto smoothing = smoothing_of(estimator, index_t(xs.size()));
-    if (smoothing.sigma == 0) count = 1;
+    count = smoothing.sigma == 0 ? 1 : std::max<index_t>(2, count);
     const auto draw = [&, path = smoothed_gradient(estimator.system(), smoothing)](
                           key k, dparams<T> g) mutable { return path(k, theta, xs, g); };
     const sample_options how{
@@ -127,6 +128,8 @@ reference_gradient reference_of(const E& estimator, params<const typename E::sca
     if (sample.diverged() > 0) result.code = status::non_finite;
     if (sample.count() > 0) {
       std::copy(sample.x().mean().begin(), sample.x().mean().end(), result.mean.begin());
+      for (index_t j = 0; j < theta.size(); ++j)
+        result.variance[j] = sample.x().variance(j) / double(sample.count());
       mean_covariance(sample, result.trace, result.trace_of_square);
     } else {
       result.trace = std::numeric_limits<double>::infinity();
@@ -186,13 +189,13 @@ inline measurement summarise(const gradient_sample& sample, const reference_grad
   index_t varying = 0;
   const double g_rms = r.exact_norm / std::sqrt(double(std::max<index_t>(1, g.size())));
   for (index_t j = 0; j < g.size(); ++j) {
-    const double m = d[j] + g[j], variance = sample.x().variance(j);
+    const double m = d[j] + g[j], variance = sample.x().variance(j) / n + reference.variance[j];
     dot += m * g[j];
     mean_square += m * m;
     if (variance <= 0) continue;
     ++varying;
     const double slack = rounding * (std::abs(g[j]) + g_rms);  // a difference by rounding alone is none
-    worst = std::max(worst, std::abs(d[j]) / std::sqrt(variance / n + slack * slack));
+    worst = std::max(worst, std::abs(d[j]) / std::sqrt(variance + slack * slack));
   }
   r.worst_z = worst;
   if (varying > 0) r.worst_z_limit = -normal_quantile((1 - confidence) / (2 * double(varying)));
@@ -250,14 +253,14 @@ block<double> exact_gradient(const F& system, std::type_identity_t<params<const 
 }
 
 /// Bias, variance and cost of an estimator at theta on the sequence xs, against its own target. Replicas are
-/// copies of `estimator` with keys fold(seed, i), spread over all cores; the result has the same bits for any
-/// number of threads. An estimator without a chooser whose first four replicas agree in every bit is taken to
-/// be deterministic and stops there.
+/// copies of `estimator` with keys fold(fold(seed, 0), i), spread over all cores; the result has the same
+/// bits for any number of threads. An estimator without a chooser whose first four replicas agree in every
+/// bit is taken to be deterministic and stops there.
 ///
 /// The reference is the exact gradient for target::frozen_theta, and a sample of pathwise gradients
 /// (smoothed_gradient.hpp) for the smoothed targets, whose own variance widens the intervals.
 /// Throws unroll::error on wrong sizes, fewer than two replicas of a random estimator, and where there is no
-/// reference and the system has no vjp. Memory: about 7 P doubles and one estimator a thread.
+/// reference and the system has no vjp. Memory: about 8 P doubles and one estimator a thread.
 template <class E>
 measurement measure(const E& estimator, std::type_identity_t<params<const typename E::scalar>> theta,
                     std::type_identity_t<std::span<const typename E::input>> xs,
@@ -282,7 +285,8 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
   };
   const auto sample_of = [&](index_t first, index_t count) {
     if (!reference || random_reference)
-      reference = detail::reference_of(estimator, theta, xs, options, first,
+      reference = detail::reference_of(estimator, theta, xs, options,
+                                       first > 0 ? std::max(first, options.reference_replicas) : 0,
                                        options.reference_replicas > 0 ? options.reference_replicas : count);
     return draw_sample<T>(draw, theta.size(), reference->mean, count,
                           {.seed = fold(options.seed, 0),
@@ -299,8 +303,10 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
   };
 
   if constexpr (!has_chooser) {
-    const auto few = sample_of(0, std::min<index_t>(4, options.replicas));
-    if (few.total_variance() == 0) return summary_of(few);
+    const auto few = sample_of(0, std::clamp<index_t>(options.replicas, 2, 4));
+    const bool agree = few.count() == few.draws() || few.count() == 0;  // all finite, or none
+    if (agree && few.total_variance() == 0) return summary_of(few);
+    check_at_least("measure", "replicas", options.replicas, 2);
   }
   if (!(options.precision > 0)) return summary_of(sample_of(0, options.replicas));
 
