@@ -96,4 +96,5 @@ TEST_CASE("draws are replayed by name and differ by key, kind and step") {
   CHECK(draw_uniform(k, 8, 0) != draw_uniform(k, 8, 1));
   CHECK(draw_bits(k, draw_kind::sign, 8, 0) != draw_bits(k, draw_kind::normal, 8, 0));
   CHECK(draw_bits(k, draw_kind::sign, 8, 0) != draw_bits(k, draw_kind::sign, 8 + (std::int64_t{1} << 32), 0));
+  CHECK(draw_normal(k, 8, 0) != draw_normal(k, 8, std::uint64_t{1} << 33));  // billions of parameters
 }

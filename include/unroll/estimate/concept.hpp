@@ -24,7 +24,8 @@ enum class target {
 ///
 /// How the inputs are cut into calls never changes the result. When a step is not finite, the report says
 /// status::non_finite and which step; the estimator is then as if it had been given only the first
-/// `consumed` inputs of that call, and g holds no trace of the others.
+/// `consumed` inputs of that call, and g holds no trace of the others. A step is finite when its state and
+/// its loss are: derivatives may still overflow, so that g is not finite although the report is ok.
 template <class E>
 concept gradient_estimator = std::copyable<E> &&
     requires(E e, const E& c, params<const typename E::scalar> theta, std::span<const typename E::input> xs,

@@ -11,11 +11,12 @@ namespace unroll {
 // another number of threads sees the same numbers. `kind` keeps the kinds of draw of one step apart.
 enum class draw_kind : std::uint32_t { sign = 1, uniform = 2, index = 3, normal = 4 };
 
-/// 128 bits for (key, kind, step, block).
+/// 128 bits for (key, kind, step, block), block < 2^56.
 UNROLL_HD constexpr std::array<std::uint32_t, 4> draw_bits(key k, draw_kind kind, std::int64_t step,
-                                                           std::uint32_t block) {
+                                                           std::uint64_t block) {
   const auto s = static_cast<std::uint64_t>(step);
-  return philox({block, std::uint32_t(kind), std::uint32_t(s), std::uint32_t(s >> 32)},
+  const auto kind_and_high = std::uint32_t(kind) | std::uint32_t(block >> 32) << 8;
+  return philox({std::uint32_t(block), kind_and_high, std::uint32_t(s), std::uint32_t(s >> 32)},
                 {std::uint32_t(k.seed), std::uint32_t(k.seed >> 32)});
 }
 
@@ -25,8 +26,9 @@ UNROLL_HD constexpr double draw_uniform(key k, std::int64_t step, std::uint32_t 
   return double((std::uint64_t(r[0]) | std::uint64_t(r[1]) << 32) >> 11) * 0x1.0p-53;
 }
 
-/// Uniform on {0, ..., n-1}; the bias of the multiply-shift is below n / 2^64.
+/// Uniform on {0, ..., n-1}, n at most 2^32; the bias of the multiply-shift is below n / 2^64.
 UNROLL_HD constexpr index_t draw_index(key k, std::int64_t step, index_t n, std::uint32_t index = 0) {
+  UNROLL_ASSERT(n > 0 && n <= index_t{1} << 32);
   const auto r = draw_bits(k, draw_kind::index, step, index);
   const std::uint64_t high = std::uint64_t(r[1]) * std::uint64_t(n);
   const std::uint64_t low = std::uint64_t(r[0]) * std::uint64_t(n);
@@ -37,14 +39,14 @@ UNROLL_HD constexpr index_t draw_index(key k, std::int64_t step, index_t n, std:
 template <class T, class Space>
 UNROLL_HD constexpr void draw_signs(key k, std::int64_t step, view<T, Space> out) {
   for (index_t i = 0; i < out.size(); i += 128) {
-    const auto r = draw_bits(k, draw_kind::sign, step, std::uint32_t(i / 128));
+    const auto r = draw_bits(k, draw_kind::sign, step, std::uint64_t(i / 128));
     const index_t n = out.size() - i < 128 ? out.size() - i : 128;
     for (index_t j = 0; j < n; ++j) out[i + j] = T(1) - T(2) * T((r[std::size_t(j / 32)] >> (j % 32)) & 1u);
   }
 }
 
 /// Standard normal by Box-Muller; equal bits only where log, cos and sin are equal (per platform).
-inline double draw_normal(key k, std::int64_t step, std::uint32_t index = 0) {
+inline double draw_normal(key k, std::int64_t step, std::uint64_t index = 0) {
   const auto r = draw_bits(k, draw_kind::normal, step, index / 2);
   const double u = (double(r[0]) + 0.5) * 0x1.0p-32 + double(r[1] >> 11) * 0x1.0p-53;
   const double v = (double(r[2]) + 0.5) * 0x1.0p-32;
@@ -55,7 +57,7 @@ inline double draw_normal(key k, std::int64_t step, std::uint32_t index = 0) {
 
 template <class T, class Space>
 void draw_normals(key k, std::int64_t step, view<T, Space> out) {
-  for (index_t i = 0; i < out.size(); ++i) out[i] = T(draw_normal(k, step, std::uint32_t(i)));
+  for (index_t i = 0; i < out.size(); ++i) out[i] = T(draw_normal(k, step, std::uint64_t(i)));
 }
 
 }  // namespace unroll

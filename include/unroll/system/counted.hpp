@@ -24,7 +24,8 @@ struct call_counts {
 ///     call_counts calls;
 ///     bptt estimator(counted(cell, calls));
 ///
-/// It has exactly the optional members that F has. `calls` must outlive every copy.
+/// It has exactly the optional members that F has. `calls` must outlive every copy, and all copies must stay
+/// in one thread.
 template <class F>
 class counted final {
  public:
