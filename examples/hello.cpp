@@ -8,7 +8,7 @@ int main() {
   parameters<float> theta(cell.size().params);
   cell.init(theta, key{1});
   gradient<float> g(theta.size());
-  uoro estimator(cell);  // or bptt, tbptt, artbp, rtrl ...: the loop below stays the same
+  uoro estimator(cell);  // or tbptt, rtrl, nobacktrack ...: the loop below stays the same
   estimator.reset(key{2});
   adam<float> optimiser(theta.size(), {.rate = 1e-3});
   const auto task =
