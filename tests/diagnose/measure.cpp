@@ -176,6 +176,10 @@ TEST_CASE("the second stage is large enough for the precision asked for") {
     CHECK((m.relative_bias_high - m.relative_bias_low) / 2 < 0.07);
     CHECK(m.relative_bias_low <= shift / norm);
     CHECK(m.relative_bias_high >= shift / norm);
+    // it shares no draw with the pilot, so it is not the sample that a single stage would have taken
+    const auto single = measure(est, theta, xs, {.replicas = m.replicas});
+    CHECK(single.replicas == m.replicas);
+    CHECK(single.bias_square != m.bias_square);
   }
   const auto bounded = measure(est, theta, xs, {.replicas = 100, .precision = 1e-6, .max_replicas = 200});
   CHECK(bounded.replicas == 200);

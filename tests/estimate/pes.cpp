@@ -41,6 +41,32 @@ TEST_CASE("pes is unbiased for the independently smoothed loss, and es for one w
   CHECK(std::abs(mean(3) - polynomial::jointly_smoothed) < 1e-6);
 }
 
+TEST_CASE("pes is unbiased where the last window is not full") {
+  const std::vector<double> theta{polynomial::theta};
+  const std::vector<int> xs(3);
+  enumerator all;
+  const pes est(polynomial{}, {.sigma = polynomial::sigma, .window = 2}, enumerating_chooser(all));
+  const double mean = testing::enumerate(all, est, params<const double>(theta), xs).mean[0];
+  // d/dtheta E L(theta + sigma z^1, theta + sigma z^1, theta + sigma z^2), exact quadrature for this degree
+  const auto rule = make_hermite_rule(9);
+  const auto smoothed = [&](double h) {
+    double sum = 0;
+    for (std::size_t i = 0; i < 9; ++i)
+      for (std::size_t j = 0; j < 9; ++j) {
+        const double a = polynomial::theta + h + polynomial::sigma * rule.node[i];
+        const double b = polynomial::theta + h + polynomial::sigma * rule.node[j];
+        const double s1 = polynomial::advance(a, .5), s2 = polynomial::advance(a, s1),
+                     s3 = polynomial::advance(b, s2);
+        sum += rule.weight[i] * rule.weight[j] * (s1 * s1 + s2 * s2 + s3 * s3);
+      }
+    return sum;
+  };
+  const double expected = testing::ridders_derivative(smoothed);
+  CHECK(std::abs(mean - expected) < 1e-9 * expected);
+  CHECK(std::abs(expected - polynomial::independently_smoothed) > 1);
+  CHECK(std::abs(expected - polynomial::jointly_smoothed) > 1);
+}
+
 TEST_CASE("pes with one window is es bit for bit") {
   const auto theta = golden::theta();
   const auto xs = golden::long_inputs(7);
