@@ -1,13 +1,15 @@
-// Small matrix products and elementary functions against plain Eigen in the same run. `share` is the part of
-// the FMA peak that this run measured; run on one core and compare rows of one run only:
-//   taskset -c 0 linalg --benchmark_enable_random_interleaving=true --benchmark_repetitions=9
+// Products and elementary functions against plain Eigen. Every benchmark alternates samples of both, at least
+// 3 ms of CPU time each, and prints the medians (GF/s, for functions 10^9 elements/s), the median of the
+// ratios, and our share of the FMA peak measured beside it. docs/performance/linalg.md is made by
+//   taskset -c 1 linalg --benchmark_format=json | benchmarks/linalg_table.py
 #include "unroll/core/linalg.hpp"
 
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <array>
-#include <chrono>
+#include <ctime>
 #include <vector>
 
 using namespace unroll;
@@ -15,9 +17,9 @@ using namespace unroll;
 namespace {
 
 template <class T>
-using eigen_matrix = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>;
-template <class T>
-using eigen_array = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
+using dense = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
+
+double cpu_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
 
 /// Fused multiply-adds per second of twelve independent chains of the widest vectors, best of seven.
 template <class T>
@@ -28,61 +30,116 @@ double fma_peak() {
   for (int trial = 0; trial < 7; ++trial) {
     simd::vec<T> x[chains], f = simd::vec<T>{} + T(factor), t = simd::vec<T>{} + T(term);
     for (auto& v : x) v = simd::vec<T>{} + T(one);
-    const auto start = std::chrono::steady_clock::now();
+    const double start = cpu_seconds();
     for (int i = 0; i < rounds; ++i) {
       UNROLL_FULLY
       for (int u = 0; u < chains; ++u) x[u] = x[u] * f + t;
     }
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    const double seconds = cpu_seconds() - start;
     for (auto& v : x) benchmark::DoNotOptimize(v);
-    best = std::max(best, 2.0 * chains * rounds * simd::width<T> / seconds.count());
+    best = std::max(best, 2.0 * chains * rounds * simd::width<T> / seconds);
   }
   return best;
 }
 
-template <class T>
-void report_rate(benchmark::State& state, double flops) {
-  static const double peak = fma_peak<T>();
-  const double total = flops * double(state.iterations());
-  state.counters["GF/s"] = benchmark::Counter(total * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["share"] = benchmark::Counter(total / peak, benchmark::Counter::kIsRate);
-}
-
-enum class product { nn, tn, nt };
-
-/// C += op(A) op(B) with arguments m, n, k.
-template <class T, product form, bool ours>
-void gemm(benchmark::State& state) {
-  const index_t m = state.range(0), n = state.range(1), k = state.range(2);
-  const index_t a_rows = form == product::tn ? k : m, b_rows = form == product::nt ? n : k;
-  std::vector<T> a(std::size_t(m * k), T(0.5)), b(std::size_t(k * n), T(0.25)), c(std::size_t(m * n));
-  const eigen_matrix<T> A(a.data(), a_rows, m * k / a_rows), B(b.data(), b_rows, k * n / b_rows);
-  Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>> C(c.data(), m, n);
-  for (auto _ : state) {
-    if constexpr (ours)
-      linalg::gemm<T>(form == product::tn ? op::transpose : op::none, {a.data(), a_rows, m * k / a_rows},
-                      form == product::nt ? op::transpose : op::none, {b.data(), b_rows, k * n / b_rows},
-                      true, {c.data(), m, n});
-    else if constexpr (form == product::nn)
-      C.noalias() += A * B;
-    else if constexpr (form == product::tn)
-      C.noalias() += A.transpose() * B;
-    else
-      C.noalias() += A * B.transpose();
+template <class F>
+double seconds_of(F& f, long calls) {
+  const double start = cpu_seconds();
+  for (long i = 0; i < calls; ++i) {
+    f();
     benchmark::ClobberMemory();
   }
-  report_rate<T>(state, 2.0 * double(m) * double(n) * double(k));
+  return cpu_seconds() - start;
+}
+
+double median(std::vector<double> x) {
+  std::nth_element(x.begin(), x.begin() + std::ptrdiff_t(x.size() / 2), x.end());
+  return x[x.size() / 2];
+}
+
+/// `work` is what one call does.
+template <class Ours, class Plain>
+void compare(benchmark::State& state, double work, Ours ours, Plain plain, double peak = 0) {
+  const auto calls = [](auto& f) {
+    long n = 1;
+    while (seconds_of(f, n) < 0.003) n *= 2;
+    return n;
+  };
+  const long a = calls(ours), b = calls(plain);
+  std::vector<double> our_rate, plain_rate, ratio;
+  for (auto _ : state) {
+    our_rate.push_back(work * double(a) / seconds_of(ours, a));
+    plain_rate.push_back(work * double(b) / seconds_of(plain, b));
+    ratio.push_back(our_rate.back() / plain_rate.back());
+  }
+  state.counters["ours"] = median(our_rate) * 1e-9;
+  state.counters["Eigen"] = median(plain_rate) * 1e-9;
+  state.counters["ratio"] = median(ratio);
+  if (peak > 0) state.counters["share"] = median(our_rate) / peak;
+}
+
+enum product { nn, tn, nt };
+
+/// C += op(A) op(B) with arguments m, n, k.
+template <class T, product form>
+void gemm(benchmark::State& state) {
+  const index_t m = state.range(0), n = state.range(1), k = state.range(2);
+  const index_t a_rows = form == tn ? k : m, b_rows = form == nt ? n : k;
+  const dense<T> A = dense<T>::Constant(a_rows, m * k / a_rows, T(1e-4)),
+                 B = dense<T>::Constant(b_rows, k * n / b_rows, T(0.25));
+  dense<T> C = dense<T>::Zero(m, n), D = C;
+  const auto ours = [&] {
+    linalg::gemm<T>(form == tn ? op::transpose : op::none, {A.data(), A.rows(), A.cols()},
+                    form == nt ? op::transpose : op::none, {B.data(), B.rows(), B.cols()}, true,
+                    {C.data(), m, n});
+  };
+  const auto plain = [&] {
+    if constexpr (form == nn)
+      D.noalias() += A * B;
+    else if constexpr (form == tn)
+      D.noalias() += A.transpose() * B;
+    else
+      D.noalias() += A * B.transpose();
+  };
+  compare(state, 2.0 * double(m) * double(n) * double(k), ours, plain, fma_peak<T>());
+}
+
+/// A += alpha x y' with arguments m, n.
+template <class T>
+void ger(benchmark::State& state) {
+  using column = Eigen::Matrix<T, Eigen::Dynamic, 1>;
+  const index_t m = state.range(0), n = state.range(1);
+  const column x = column::Constant(m, T(1e-4)), y = column::Constant(n, T(0.25));
+  dense<T> A = dense<T>::Zero(m, n), B = A;
+  compare(
+      state, 2.0 * double(m) * double(n),
+      [&] {
+        linalg::ger<T>(T(0.5), x.data(), y.data(), {A.data(), m, n});
+      },
+      [&] { B.noalias() += T(0.5) * x * y.transpose(); }, fma_peak<T>());
 }
 
 void step_shapes(benchmark::internal::Benchmark* b) {  // W h, W' d
+  b->Iterations(9);
   for (const int h : {64, 128, 256, 512, 1024})
-    for (const int lanes : {1, 8, 32, 128}) b->Args({h, lanes, h});
+    for (const int lanes : {8, 32, 128}) b->Args({h, lanes, h});
+}
+void vector_shapes(benchmark::internal::Benchmark* b) {
+  b->Iterations(9);
+  for (const int h : {16, 32, 64, 128, 192, 256, 384, 512, 1024, 2048}) b->Args({h, 1, h});
 }
 void gradient_shapes(benchmark::internal::Benchmark* b) {  // D X' over a window
-  for (const int h : {64, 128, 256, 512, 1024})
-    for (const int rank : {1, 8, 32, 128, 1280}) b->Args({h, h, rank});
+  b->Iterations(9);
+  for (const int h : {64, 256, 512, 1024})
+    for (const int rank : {8, 32, 128, 1280}) b->Args({h, h, rank});
+  b->Args({4096, 1024, 1280});
+}
+void rank_one_shapes(benchmark::internal::Benchmark* b) {
+  b->Iterations(9);
+  for (const int h : {16, 64, 256, 512, 1024}) b->Args({h, h});
 }
 void other_shapes(benchmark::internal::Benchmark* b) {  // squares and the layers of a transformer
+  b->Iterations(9);
   for (const int h : {64, 128, 256, 512, 1024, 2048}) b->Args({h, h, h});
   for (const auto& s : {std::array{288, 256, 288},
                         {768, 256, 288},
@@ -94,49 +151,43 @@ void other_shapes(benchmark::internal::Benchmark* b) {  // squares and the layer
     b->Args({s[0], s[1], s[2]});
 }
 
-BENCHMARK_TEMPLATE(gemm, float, product::nn, true)->Apply(step_shapes)->Apply(other_shapes);
-BENCHMARK_TEMPLATE(gemm, float, product::nn, false)->Apply(step_shapes)->Apply(other_shapes);
-BENCHMARK_TEMPLATE(gemm, float, product::tn, true)->Apply(step_shapes)->Apply(other_shapes);
-BENCHMARK_TEMPLATE(gemm, float, product::tn, false)->Apply(step_shapes)->Apply(other_shapes);
-BENCHMARK_TEMPLATE(gemm, float, product::nt, true)->Apply(gradient_shapes);
-BENCHMARK_TEMPLATE(gemm, float, product::nt, false)->Apply(gradient_shapes);
-BENCHMARK_TEMPLATE(gemm, double, product::nn, true)->Apply(step_shapes);
-BENCHMARK_TEMPLATE(gemm, double, product::nn, false)->Apply(step_shapes);
+#define PRODUCTS(T)                                                                               \
+  BENCHMARK_TEMPLATE(gemm, T, nn)->Apply(vector_shapes)->Apply(step_shapes)->Apply(other_shapes); \
+  BENCHMARK_TEMPLATE(gemm, T, tn)->Apply(vector_shapes)->Apply(step_shapes);                      \
+  BENCHMARK_TEMPLATE(gemm, T, nt)->Apply(gradient_shapes);                                        \
+  BENCHMARK_TEMPLATE(ger, T)->Apply(rank_one_shapes)
+PRODUCTS(float);
+PRODUCTS(double);
 
-enum class function { tanh, logistic, exp };
+enum function { tanh, logistic, exp };
 
-template <class T, function which, bool ours>
+template <class T, function which>
 void elementwise(benchmark::State& state) {
+  using array = Eigen::Array<T, Eigen::Dynamic, 1>;
   const index_t n = state.range(0);
-  std::vector<T> x(std::size_t(n), T(0)), y(x);
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = T(8) * T(i * 7919 % 9973) / T(9973) - T(4);
-  const Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>> X(x.data(), n);
-  eigen_array<T> Y(y.data(), n);
-  for (auto _ : state) {
-    if constexpr (which == function::tanh) {
-      if constexpr (ours)
-        linalg::tanh(x.data(), y.data(), n);
-      else
-        Y = X.tanh();
-    } else if constexpr (which == function::logistic) {
-      if constexpr (ours)
-        linalg::logistic(x.data(), y.data(), n);
-      else
-        Y = X.logistic();
-    } else {
-      if constexpr (ours)
-        linalg::exp(x.data(), y.data(), n);
-      else
-        Y = X.exp();
-    }
-    benchmark::ClobberMemory();
-  }
-  state.SetItemsProcessed(state.iterations() * n);
+  const array x = array::LinSpaced(n, T(-4), T(4));
+  array y(n), z(n);
+  const auto ours = [&] {
+    if constexpr (which == tanh)
+      linalg::tanh(x.data(), y.data(), n);
+    else if constexpr (which == logistic)
+      linalg::logistic(x.data(), y.data(), n);
+    else
+      linalg::exp(x.data(), y.data(), n);
+  };
+  const auto plain = [&] {
+    if constexpr (which == tanh)
+      z = x.tanh();
+    else if constexpr (which == logistic)
+      z = x.logistic();
+    else
+      z = x.exp();
+  };
+  compare(state, double(n), ours, plain);
 }
 
-#define ELEMENTWISE(T, which)                                                                \
-  BENCHMARK_TEMPLATE(elementwise, T, function::which, true)->Arg(64)->Arg(1024)->Arg(16384); \
-  BENCHMARK_TEMPLATE(elementwise, T, function::which, false)->Arg(64)->Arg(1024)->Arg(16384)
+#define ELEMENTWISE(T, which) \
+  BENCHMARK_TEMPLATE(elementwise, T, which)->Iterations(9)->Arg(64)->Arg(1024)->Arg(16384)
 ELEMENTWISE(float, tanh);
 ELEMENTWISE(float, logistic);
 ELEMENTWISE(float, exp);

@@ -1,6 +1,14 @@
 #pragma once
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12 warns about its own AVX-512 intrinsics
+#endif
 #include <Eigen/Core>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -58,8 +66,8 @@ template <class T>
 void axpy(std::type_identity_t<T> alpha, const T* x, T* y, index_t n) {
   simd::map([alpha](auto u, auto v) { return v + alpha * u; }, n, y, x, y);
 }
-/// A += alpha x y'. A overlaps neither x nor y. 1.1 to 2.3 times as fast as Eigen's, which also treats
-/// aligned elements apart.
+/// A += alpha x y'. A overlaps neither x nor y. 1.1 to 1.8 times as fast as Eigen's up to 256 rows, 0.8 to 1
+/// beyond; Eigen's treats aligned elements apart.
 template <class T>
 void ger(std::type_identity_t<T> alpha, const std::type_identity_t<T>* x, const std::type_identity_t<T>* y,
          matrix<T> a) {
