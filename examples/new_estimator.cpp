@@ -42,10 +42,7 @@ class forward_gradient final {
     choose_.signs(0, params_t<scalar>(v_));
     u_.zero();
     t_ = 0;
-    if (s0.empty())
-      start_state(f_, s_);
-    else
-      std::copy(s0.begin(), s0.end(), s_.begin());
+    start_state(f_, s_, s0);
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {

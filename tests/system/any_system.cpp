@@ -59,8 +59,8 @@ TEST_CASE("supports tells which optional members the cell inside has") {
     CHECK(some.supports(h) == (h == hook::vjp || h == hook::jvp));
     CHECK(any(any(none)).supports(h) == none.supports(h));
   }
-  CHECK(unroll::supports<unroll::has_jacobian<any>>(all, hook::jacobian));
-  CHECK_FALSE(unroll::supports<unroll::has_jacobian<any>>(none, hook::jacobian));
+  CHECK(unroll::supports(all, hook::jacobian));
+  CHECK_FALSE(unroll::supports(none, hook::jacobian));
 }
 
 TEST_CASE("what is inside is what comes out, to the bit") {

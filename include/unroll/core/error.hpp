@@ -22,13 +22,13 @@ class error : public std::invalid_argument {
   throw error(text);
 }
 
-/// Throws "function: argument has size `got`, expected `expected`" unless the two are equal.
+/// Throws "function: argument: has size `got`, expected `expected`" unless the two are equal.
 inline void check_size(std::string_view function, std::string_view argument, index_t got, index_t expected) {
   if (got != expected)
     fail(function, argument, "has size " + std::to_string(got) + ", expected " + std::to_string(expected));
 }
 
-/// Throws "function: argument is `got`, must be at least `least`" unless got >= least.
+/// Throws "function: argument: is `got`, must be at least `least`" unless got >= least.
 inline void check_at_least(std::string_view function, std::string_view argument, index_t got, index_t least) {
   if (got < least)
     fail(function, argument, "is " + std::to_string(got) + ", must be at least " + std::to_string(least));

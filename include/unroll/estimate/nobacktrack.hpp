@@ -39,7 +39,7 @@ class nobacktrack final {
       : system_(std::move(system)),
         options_(options),
         chooser_(std::move(chooser)),
-        hooked_(supports<has_row_norms<F>>(system_, hook::row_norms)),
+        hooked_(supports(system_, hook::row_norms)),
         memory_(system_, 1, 1),
         influence_(system_.size()),
         nu_(system_.size().state),

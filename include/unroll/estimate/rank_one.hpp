@@ -40,7 +40,7 @@ index_t lane_vjp(const F& f, const typename F::input& x, const const_edge<typena
     return 1;
   }
   if constexpr (has_lane_vjp<F>)
-    if (supports<true>(f, hook::lane_vjp)) {
+    if (supports(f, hook::lane_vjp)) {
       f.lane_vjp(x, e, dnext, out);
       if (ds.empty()) return 1;
       f.vjp(x, e, dnext, T(0), ds, {});

@@ -103,23 +103,7 @@ class any_system final {
 
     std::unique_ptr<interface> clone() const override { return std::make_unique<model>(f); }
     dims size() const override { return f.size(); }
-    bool supports(hook h) const override {
-      switch (h) {
-        case hook::vjp:
-          return unroll::supports<has_vjp<F>>(f, h);
-        case hook::jvp:
-          return unroll::supports<has_jvp<F>>(f, h);
-        case hook::window:
-          return unroll::supports<has_window<F>>(f, h);
-        case hook::jacobian:
-          return unroll::supports<has_jacobian<F>>(f, h);
-        case hook::row_norms:
-          return unroll::supports<has_row_norms<F>>(f, h);
-        case hook::lane_vjp:
-          return unroll::supports<has_lane_vjp<F>>(f, h);
-      }
-      return false;
-    }
+    bool supports(hook h) const override { return unroll::supports(f, h); }
     void start(state<T> s) const override { start_state(f, s); }
     bool finite(const Input& x) const override { return finite_input(f, x); }
     void step(const Input& x, const edge<T>& e) const override { f.step(x, e); }

@@ -98,13 +98,28 @@ concept has_lane_vjp = has_vjp<F> &&
 /// such a system also offers `bool supports(hook) const`.
 enum class hook { vjp, jvp, window, jacobian, row_norms, lane_vjp };
 
-/// Whether the optional member can be called; `declared` is the concept, e.g. has_jacobian<F>.
-template <bool declared, class F>
+/// Whether the optional member can be called: what the system itself says, else what its type has.
+template <class F>
 bool supports(const F& f, hook h) {
-  if constexpr (declared && requires { f.supports(h); })
+  if constexpr (requires { f.supports(h); }) {
     return f.supports(h);
-  else
-    return declared;
+  } else {
+    switch (h) {
+      case hook::vjp:
+        return has_vjp<F>;
+      case hook::jvp:
+        return has_jvp<F>;
+      case hook::window:
+        return has_window<F>;
+      case hook::jacobian:
+        return has_jacobian<F>;
+      case hook::row_norms:
+        return has_row_norms<F>;
+      case hook::lane_vjp:
+        return has_lane_vjp<F>;
+    }
+    return false;
+  }
 }
 
 /// Writes the state in front of the first step: s0 where it is given (of the size of s), else the system's

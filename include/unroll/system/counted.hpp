@@ -85,23 +85,7 @@ class counted final {
 
   void start(state<T> s) const { start_state(f_, s); }
   bool finite(const input& x) const { return finite_input(f_, x); }
-  bool supports(hook h) const {
-    switch (h) {
-      case hook::vjp:
-        return unroll::supports<has_vjp<F>>(f_, h);
-      case hook::jvp:
-        return unroll::supports<has_jvp<F>>(f_, h);
-      case hook::window:
-        return unroll::supports<has_window<F>>(f_, h);
-      case hook::jacobian:
-        return unroll::supports<has_jacobian<F>>(f_, h);
-      case hook::row_norms:
-        return unroll::supports<has_row_norms<F>>(f_, h);
-      case hook::lane_vjp:
-        return unroll::supports<has_lane_vjp<F>>(f_, h);
-    }
-    return false;
-  }
+  bool supports(hook h) const { return unroll::supports(f_, h); }
 
  private:
   F f_;

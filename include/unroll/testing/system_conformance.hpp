@@ -43,15 +43,15 @@ class system_checks {
       const X& x = xs_[std::size_t(t_)];
       expect(finite_input(f_, x), "finite: refuses an input of the sequence");
       check_step(x, s);
-      if (supports<has_vjp<F>>(f_, hook::vjp)) check_vjp(x, s);
-      if (supports<has_jvp<F>>(f_, hook::jvp)) check_jvp(x, s);
-      if (supports<has_vjp<F>>(f_, hook::vjp) && supports<has_jvp<F>>(f_, hook::jvp)) check_adjoint(x, s);
+      if (supports(f_, hook::vjp)) check_vjp(x, s);
+      if (supports(f_, hook::jvp)) check_jvp(x, s);
+      if (supports(f_, hook::vjp) && supports(f_, hook::jvp)) check_adjoint(x, s);
       check_hooks(x, s);
       s = make(x, theta_, s).next.values();
       if (!finite(s)) break;
     }
     where_.clear();
-    if (supports<has_window<F>>(f_, hook::window)) check_window();
+    if (supports(f_, hook::window)) check_window();
     if (o_.finite_at_zero) check_zero();
     return failures_;
   }
@@ -284,7 +284,7 @@ class system_checks {
     const std::size_t lanes = std::size_t(d_.lanes), m = n() / lanes;
     // row i of ds'/ds and ds'/dtheta
     std::vector<cotangents> rows;
-    if (supports<has_vjp<F>>(f_, hook::vjp)) {
+    if (supports(f_, hook::vjp)) {
       for (std::size_t i = 0; i < n(); ++i) {
         vec unit(n());
         unit[i] = 1;
@@ -293,7 +293,7 @@ class system_checks {
     }
     if (rows.empty()) return;
     if constexpr (has_jacobian<F>) {
-      if (supports<true>(f_, hook::jacobian)) {
+      if (supports(f_, hook::jacobian)) {
         guarded<T> j(index_t(lanes * m * m), poison);
         e.scratch.fill(poison);
         f_.jacobian(x, at, view<T>(j));
@@ -315,7 +315,7 @@ class system_checks {
       }
     }
     if constexpr (has_row_norms<F>) {
-      if (supports<true>(f_, hook::row_norms)) {
+      if (supports(f_, hook::row_norms)) {
         guarded<T> norms(d_.state, poison);
         e.scratch.fill(poison);
         f_.row_norms(x, at, view<T>(norms));
@@ -326,7 +326,7 @@ class system_checks {
       }
     }
     if constexpr (has_lane_vjp<F>) {
-      if (supports<true>(f_, hook::lane_vjp)) {
+      if (supports(f_, hook::lane_vjp)) {
         const vec u = random(n());
         vec sum = random(lanes * p());
         guarded<T> got(index_t(lanes * p()));
@@ -409,11 +409,11 @@ class system_checks {
     const X& x = xs_[0];
     place e = make(x, vec(p()), vec(n()));
     expect(finite(e.next.values()) && finite(e.loss.values()), "step: is not finite");
-    if (supports<has_vjp<F>>(f_, hook::vjp)) {
+    if (supports(f_, hook::vjp)) {
       const cotangents r = vjp(x, e, random(n()), T(1));
       expect(finite(r.ds) && finite(r.dtheta), "vjp: is not finite");
     }
-    if (supports<has_jvp<F>>(f_, hook::jvp)) {
+    if (supports(f_, hook::jvp)) {
       const tangents r = jvp(x, e, random(p()), random(n()));
       expect(finite(r.dnext) && std::isfinite(r.dloss), "jvp: is not finite");
     }
