@@ -74,6 +74,7 @@ void examine(const E& made) {
       report r;
       while (taken < steps && r.code == status::ok) {
         r = e.advance(theta, all.subspan(taken, std::min(chunk, steps - taken)), g);
+        CHECK(r.consumed >= 0);
         taken += std::size_t(r.consumed);
       }
       CHECK(fresh.advance(theta, all.first(taken), h).code == status::ok);
@@ -81,10 +82,10 @@ void examine(const E& made) {
       if (r.code != status::ok) CHECK(r.at == std::int64_t(k));
       // one call stops in front of step k; copies are fed input by input and stop where a window is full
       if (chunk == steps && r.code != status::ok && !requires { e.copies(); }) CHECK(taken == k);
-      const auto end = r.code == status::ok ? e.finish(theta, g) : r;
-      CHECK(end.code == status::non_finite);
-      CHECK(end.at == std::int64_t(k));
+      const report end = e.finish(theta, g), same = fresh.finish(theta, h);
+      CHECK((end.code == same.code && end.at == same.at));
       CHECK(g == h);
+      if (r.code == status::ok) CHECK((end.code == status::non_finite && end.at == std::int64_t(k)));
 
       e.reset(key{5});
       fresh = made;
