@@ -236,7 +236,7 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
     char line[400];
     std::snprintf(line, sizeof line, "%.6g %.6g %.6g %.6g %d\n", p.x, p.y, p.low, p.high, int(p.biased));
     data += line;
-    std::snprintf(line, sizeof line, "at %.6g,%.6g offset 0.8,0.5 noenhanced\n", p.x, p.label_y);
+    std::snprintf(line, sizeof line, "at %.6g,%.6g offset 0.8,0.1 noenhanced\n", p.x, p.label_y);
     labels += "set label " + program::quoted(p.label) + " " + line;
   }
   const double first_tic = std::pow(10.0, std::ceil(std::log10(left / 2))), wall = left / 3;
@@ -292,9 +292,11 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--precision", o.precision, "half width of the interval to reach; 0: as many as --replicas")
       ->check(CLI::Range(0.0, 10.0))
+      ->check(program::finite)
       ->capture_default_str();
   app.add_option("--confidence", o.confidence, "of the intervals")
       ->check(CLI::Range(0.5, 0.9999))
+      ->check(program::finite)
       ->capture_default_str();
   app.add_option("--train", o.train, "updates by exact gradients before anything is measured")
       ->check(CLI::Range(0, 1'000'000))
@@ -302,10 +304,13 @@ int main(int argc, char** argv) {
   app.add_option("--threads", o.threads, "0: one a core; the numbers do not depend on it")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  app.add_option("--seed", o.seed, "of parameters, data and estimates")->capture_default_str();
-  app.add_option("--json", o.json, "write the rows to this file");
-  app.add_option("--csv", o.csv, "write the rows to this file");
-  app.add_option("--plot", o.plot, "draw bias against variance x time to this SVG file");
+  app.add_option("--seed", o.seed, "of parameters, data and estimates")
+      ->check(program::unsigned_number)
+      ->capture_default_str();
+  app.add_option("--json", o.json, "write the rows to this file")->check(program::writable);
+  app.add_option("--csv", o.csv, "write the rows to this file")->check(program::writable);
+  app.add_option("--plot", o.plot, "draw bias against variance x time to this SVG file")
+      ->check(program::writable);
   app.add_option("--horizon", o.horizon,
                  "write the gradient by lag (shares of its norm) to this CSV file; length^2 / 2 vjps");
   CLI11_PARSE(app, argc, argv);

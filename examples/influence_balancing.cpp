@@ -69,26 +69,32 @@ void train(E estimator, run& r, key k) {
   }
 }
 
-/// theta against updates; dashed: truncated.
+/// Distance from the optimum against updates; dashed: truncated.
 bool draw(const std::vector<run>& runs, const std::string& file) {
   constexpr const char* colours[] = {"#c0392b", "#e67e22", "#d35f8d", "#8e6c3a", "#000000",
                                      "#1b6ca8", "#5dade2", "#117a65", "#52be80", "#9acd32"};
   std::string data, plot;
   for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i].path.empty()) continue;
     data += "$r" + std::to_string(i) + " << END\n";
-    for (const auto& [t, v] : runs[i].path) data += std::to_string(t) + " " + std::to_string(v) + "\n";
+    for (const auto& [t, v] : runs[i].path) {
+      char line[80];
+      std::snprintf(line, sizeof line, "%td %.6g\n", t, std::abs(v - optimum));
+      data += line;
+    }
     data += "END\n";
-    plot += (i ? ", \\\n     " : "plot ") + ("$r" + std::to_string(i)) + " with lines lw 2 lc rgb '" +
-            colours[i % std::size(colours)] + "' dt " + (runs[i].truncated ? "2" : "1") + " title " +
-            program::quoted(runs[i].name);
+    plot += (plot.empty() ? "plot " : ", \\\n     ") + ("$r" + std::to_string(i)) +
+            " with lines lw 2 lc rgb '" + colours[i % std::size(colours)] + "' dt " +
+            (runs[i].truncated ? "2" : "1") + " title " + program::quoted(runs[i].name);
   }
+  if (plot.empty()) return false;
   return program::gnuplot(
       "set terminal svg size 900,600 background 'white' font 'sans,12'\nset output " + program::quoted(file) +
       "\n" + data +
-      "set logscale x\nset grid\nset xrange [1:*]\nset yrange [-0.6:1.6]\nset key outside right noenhanced\n"
-      "set xlabel 'updates'\nset ylabel 'theta'\n"
-      "set title 'Influence balancing: truncation (dashed) walks away from the optimum'\n" +
-      plot + ", \\\n     -1.0/6 with lines dt 3 lc rgb 'black' title 'optimum -1/6'\n");
+      "set logscale xy\nset format '10^{%T}'\nset grid\nset xrange [1:]\nset yrange [1e-9:1e4]\n"
+      "set key outside right noenhanced\nset xlabel 'updates'\nset ylabel '|theta - optimum|'\n"
+      "set title 'Influence balancing: too short a truncation (dashed) walks away from the optimum'\n" +
+      plot + "\n");
 }
 
 }  // namespace
@@ -102,9 +108,12 @@ int main(int argc, char** argv) {
   app.add_option("--updates", o.updates, "of the slowest runs")
       ->check(CLI::Range(1000, 100'000'000))
       ->capture_default_str();
-  app.add_option("--seed", o.seed, "of the random estimators")->capture_default_str();
-  app.add_option("--json", o.json, "write the runs to this file");
-  app.add_option("--plot", o.plot, "draw theta against updates to this SVG file");
+  app.add_option("--seed", o.seed, "of the random estimators")
+      ->check(program::unsigned_number)
+      ->capture_default_str();
+  app.add_option("--json", o.json, "write the runs to this file")->check(program::writable);
+  app.add_option("--plot", o.plot, "draw the distance from the optimum to this SVG file")
+      ->check(program::writable);
   CLI11_PARSE(app, argc, argv);
 
   return program::run("influence_balancing", [&] {
@@ -128,7 +137,7 @@ int main(int argc, char** argv) {
       train(estimator, runs.back(), fold(key{o.seed}, runs.size()));
       const run& r = runs.back();
       const double last = r.path.empty() ? 0.5 : r.path.back().second;
-      std::printf("  %-14s rate %-7g updates %-8td theta %11.6f   distance %8.1e%s\n", name, rate, updates,
+      std::printf("  %-15s rate %-7g updates %-8td theta %11.6f   distance %8.1e%s\n", name, rate, updates,
                   last, std::abs(last - optimum), last > 0.5 || r.diverged ? "   wrong way" : "");
     };
     std::printf("\nonline training from theta = 0.5 (optimum %.6f)\n", optimum);

@@ -2,6 +2,7 @@
 // per character on text it has not seen. Sequences are independent; a checkpoint falls between two of them,
 // so that a resumed run continues with the same bits.
 #include <CLI/CLI.hpp>
+#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -69,10 +70,12 @@ struct training {
 
 /// What a checkpoint must agree on before a run may continue from it.
 std::string identity(const options& o, const corpus& c) {
-  return c.name + " " + o.cell + " " + std::to_string(o.hidden) + " " + std::to_string(c.vocabulary) + " " +
-         o.estimator + " " + std::to_string(o.lanes) + " " + std::to_string(o.length) + " " +
-         std::to_string(o.every) + " " + std::to_string(o.rate) + " " + std::to_string(o.clip) + " " +
-         std::to_string(o.seed);
+  char numbers[200];
+  std::snprintf(numbers, sizeof numbers,
+                "%td units, %td lanes x %td steps, every %td, rate %.9g, clip %.9g, held-out %td, seed %llu",
+                o.hidden, o.lanes, o.length, o.every, o.rate, o.clip, o.held_out,
+                static_cast<unsigned long long>(o.seed));
+  return c.name + " (" + std::to_string(c.vocabulary) + "), " + o.cell + ", " + o.estimator + ", " + numbers;
 }
 
 template <class E>
@@ -132,14 +135,21 @@ int main(int argc, char** argv) {
   app.add_option("--held-out", o.held_out, "characters to evaluate on")
       ->check(CLI::Range(1, 1'000'000'000))
       ->capture_default_str();
-  app.add_option("--rate", o.rate, "of Adam")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--rate", o.rate, "of Adam")
+      ->check(CLI::PositiveNumber)
+      ->check(program::finite)
+      ->capture_default_str();
   app.add_option("--clip", o.clip, "gradient norm, 0: off; clipping biases every estimator")
       ->check(CLI::NonNegativeNumber)
+      ->check(program::finite)
       ->capture_default_str();
-  app.add_option("--seed", o.seed, "of parameters, task and estimator")->capture_default_str();
-  app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report");
+  app.add_option("--seed", o.seed, "of parameters, task and estimator")
+      ->check(program::unsigned_number)
+      ->capture_default_str();
+  app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report")
+      ->check(program::writable);
   app.add_flag("--resume", o.resume, "continue from the checkpoint");
-  app.add_option("--json", o.json, "write the course of the run to this file");
+  app.add_option("--json", o.json, "write the course of the run to this file")->check(program::writable);
   CLI11_PARSE(app, argc, argv);
 
   return program::run("train_text", [&] {
@@ -214,7 +224,8 @@ int main(int argc, char** argv) {
                                       {"rate", o.rate},
                                       {"clip", o.clip},
                                       {"seed", o.seed},
-                                      {"complete", !program::interrupted.load()}};
+                                      {"complete", !program::interrupted.load()},
+                                      {"cpu_seconds", double(std::clock()) / CLOCKS_PER_SEC}};
       document["course"] = run.history;
       write_file(o.json, document.dump(1) + "\n");
     }

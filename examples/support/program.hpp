@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -50,6 +51,21 @@ class progress {
  private:
   bool shown_;
 };
+
+/// Checks of options, for CLI11: empty, or what is wrong. Files are looked at before the work begins.
+inline std::string writable(const std::string& file) {
+  const std::filesystem::path path(file), folder = path.has_parent_path() ? path.parent_path() : ".";
+  if (std::filesystem::is_directory(path)) return "\"" + file + "\" is a folder";
+  if (!std::filesystem::is_directory(folder)) return "\"" + folder.string() + "\" is no folder";
+  return access(folder.c_str(), W_OK) == 0 ? "" : "\"" + folder.string() + "\" cannot be written to";
+}
+inline std::string finite(const std::string& number) {
+  const bool is = std::isfinite(std::strtod(number.c_str(), nullptr));
+  return is ? "" : "\"" + number + "\" is not finite";
+}
+inline std::string unsigned_number(const std::string& number) {
+  return number.rfind('-', 0) == 0 ? number + " is below 0" : "";
+}
 
 /// "name:1:2.5" -> the name and its numbers.
 struct spec {

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The experiments of docs/experiments.md.
+#   examples/experiments.sh PROGRAMS OUT [PART...]
+# PROGRAMS: the folder of the built gradient_bias, train_text and influence_balancing. OUT: where the results go.
+# PART: bias gated balancing anbn brackets book (all of them without). bias, gated and book read a text of
+# $UNROLL_DATA_DIR.
+set -eu
+[ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+programs=$1 out=$2
+shift 2
+book=${UNROLL_DATA_DIR:-.}/corpora/books/test/melville_moby-dick.txt
+mkdir -p "$out"
+
+bias() {
+  "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --replicas 40000 --threads 1 \
+    --estimators bptt,checkpointed,rtrl,tbptt:10,tbptt:20,tbptt:50,chunked:20,artbp:10,artbp:20,uoro,uoro:20,nobacktrack \
+    --json "$out/bias.json" --horizon "$out/lags.csv" --plot "$out/gradient_bias.svg" | tee "$out/bias.txt"
+}
+
+gated() {
+  local cell
+  for cell in gru lstm; do
+    "$programs"/gradient_bias --text "$book" --system $cell --hidden 64 --length 200 --replicas 4000 --threads 1 \
+      --estimators bptt,checkpointed,tbptt:10,tbptt:20,tbptt:50,chunked:20,artbp:10,artbp:20,uoro:20 \
+      --json "$out/bias_$cell.json" --horizon "$out/lags_$cell.csv" | tee "$out/bias_$cell.txt"
+  done
+}
+
+balancing() {
+  "$programs"/influence_balancing --json "$out/balancing.json" --plot "$out/influence_balancing.svg" |
+    tee "$out/balancing.txt"
+}
+
+# grid NAME ESTIMATORS OPTION...: every estimator with every rate and seed
+grid() {
+  local name=$1 estimators=$2 estimator rate seed
+  shift 2
+  for seed in 1 2 3 4 5 6; do
+    for rate in 0.001 0.003 0.01; do
+      for estimator in $estimators; do
+        "$programs"/train_text --cell gru --hidden 32 --lanes 8 --sequences 2000 --report 2000 --rate $rate \
+          --seed $seed --estimator "$estimator" "$@" --json "$out/$name-$estimator-$rate-$seed.json" >/dev/null
+      done
+    done
+  done
+  python3 "$here/summarise.py" tbptt:1 "$out/$name"-*.json | tee "$out/$name.md"
+}
+
+anbn() { grid anbn 'bptt tbptt:10:60 artbp:20 tbptt:1' --task anbn --length 200 --every 200; }
+
+brackets() {
+  python3 "$here/brackets.py" 20000 1 >"$out/brackets.txt"
+  grid brackets 'bptt tbptt:6:24 artbp:12 tbptt:1' --text "$out/brackets.txt" --length 96 --every 96
+}
+
+book() {
+  "$programs"/train_text --text "$book" --cell gru --hidden 128 --lanes 16 --length 200 --every 20 --estimator tbptt:20:40 \
+    --rate 0.002 --sequences 600 --report 100 --json "$out/book.json" | tee "$out/book.txt"
+}
+
+for part in "${@:-bias gated balancing anbn brackets book}"; do
+  for name in $part; do
+    case $name in
+      bias | gated | balancing | anbn | brackets | book) "$name" ;;
+      *) echo "experiments.sh: \"$name\" is none of bias, gated, balancing, anbn, brackets, book" >&2; exit 2 ;;
+    esac
+  done
+done
