@@ -9,8 +9,8 @@
 namespace unroll::ad {
 
 struct derive_adolc_options {
-  short tag =
-      0;  ///< the tape ADOL-C records on; tapes are global, so use one tag per copy that runs at a time
+  /// The tape ADOL-C records on; tapes are global, so use one tag per copy that runs at a time.
+  short tag = 0;
 };
 
 /// The system that derive_adolc() returns: as derived<F>, with ADOL-C's tapes. Every vjp and jvp traces the
@@ -19,7 +19,6 @@ struct derive_adolc_options {
 template <class F>
 class derived_adolc {
  public:
-  using function_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
   static_assert(std::is_same_v<scalar, double>, "ADOL-C computes in double");

@@ -35,7 +35,6 @@ concept step_function = std::copyable<F> &&
 template <class F>
 class derived {
  public:
-  using function_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
 

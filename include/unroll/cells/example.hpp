@@ -1,7 +1,8 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+
+#include "unroll/core/error.hpp"
 
 namespace unroll {
 
@@ -19,20 +20,29 @@ struct example {
   const T* x = nullptr;                 ///< in x lanes numbers, lane after lane
   const T* target = nullptr;            ///< out x lanes numbers, for squared_error
   const std::int32_t* token = nullptr;  ///< one per lane, in [0, in): a one-hot x
-  const std::int32_t* label =
-      nullptr;  ///< one per lane, in [0, out), for cross_entropy; negative: no loss in that lane
+  /// One per lane, in [0, out), for cross_entropy; negative: no loss in that lane.
+  const std::int32_t* label = nullptr;
 };
+
+/// Throws unless the sizes that the options of all recurrent cells have are possible.
+template <class Options>
+void check_options(const char* cell, const Options& o) {
+  check_at_least(cell, "in", o.in, 0);
+  check_at_least(cell, "hidden", o.hidden, 1);
+  check_at_least(cell, "out", o.out, 0);
+  check_at_least(cell, "lanes", o.lanes, 1);
+}
 
 /// The options of the same cell over another number of lanes.
 template <class Options>
-Options with_lanes(Options options, std::ptrdiff_t lanes) {
+Options with_lanes(Options options, index_t lanes) {
   options.lanes = lanes;
   return options;
 }
 
 /// The example of the lanes from `first` on, of a cell with `in` inputs and `out` outputs a lane.
 template <class T>
-example<T> lanes_from(const example<T>& x, std::ptrdiff_t first, std::ptrdiff_t in, std::ptrdiff_t out) {
+example<T> lanes_from(const example<T>& x, index_t first, index_t in, index_t out) {
   example<T> part = x;
   if (part.x) part.x += first * in;
   if (part.target) part.target += first * out;

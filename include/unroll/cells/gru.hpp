@@ -38,13 +38,9 @@ class gru {
  public:
   using scalar = T;
   using input = example<T>;
-  using options_type = gru_options;
 
   explicit gru(const gru_options& options) : o_(options) {
-    check_at_least("gru", "in", o_.in, 0);
-    check_at_least("gru", "hidden", o_.hidden, 1);
-    check_at_least("gru", "out", o_.out, 0);
-    check_at_least("gru", "lanes", o_.lanes, 1);
+    check_options("gru", o_);
     input_ = affine_input<T>(o_.in, 3 * o_.hidden, o_.lanes);
     readout_ = readout<T>(o_.hidden, o_.out, o_.loss, o_.lanes);
   }

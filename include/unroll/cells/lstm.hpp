@@ -34,13 +34,9 @@ class lstm {
  public:
   using scalar = T;
   using input = example<T>;
-  using options_type = lstm_options;
 
   explicit lstm(const lstm_options& options) : o_(options) {
-    check_at_least("lstm", "in", o_.in, 0);
-    check_at_least("lstm", "hidden", o_.hidden, 1);
-    check_at_least("lstm", "out", o_.out, 0);
-    check_at_least("lstm", "lanes", o_.lanes, 1);
+    check_options("lstm", o_);
     input_ = affine_input<T>(o_.in, 4 * o_.hidden, o_.lanes);
     readout_ = readout<T>(o_.hidden, o_.out, o_.loss, o_.lanes);
   }

@@ -32,18 +32,14 @@ class simple_recurrent {
  public:
   using scalar = T;
   using input = example<T>;
-  using options_type = simple_recurrent_options;
 
-  explicit simple_recurrent(const options_type& options) : o_(options) {
-    check_at_least(Phi::name, "in", o_.in, 0);
-    check_at_least(Phi::name, "hidden", o_.hidden, 1);
-    check_at_least(Phi::name, "out", o_.out, 0);
-    check_at_least(Phi::name, "lanes", o_.lanes, 1);
+  explicit simple_recurrent(const simple_recurrent_options& options) : o_(options) {
+    check_options(Phi::name, o_);
     input_ = affine_input<T>(o_.in, o_.hidden, o_.lanes);
     readout_ = readout<T>(o_.hidden, o_.out, o_.loss, o_.lanes);
   }
 
-  const options_type& options() const { return o_; }
+  const simple_recurrent_options& options() const { return o_; }
   dims size() const {
     return {w_y() + readout_.params(), n(), readout_.scratch(1), n() + readout_.scratch(1), o_.lanes};
   }
@@ -232,7 +228,7 @@ class simple_recurrent {
       for (index_t i = 0; i < size; ++i) z[i] = (z[i] + carry * a[i]) * Phi::slope(y[i]);
   }
 
-  options_type o_;
+  simple_recurrent_options o_;
   affine_input<T> input_;
   readout<T> readout_;
 };

@@ -25,7 +25,7 @@ class gradient_sample {
 
   void clear() {
     x_.clear();
-    norm_ = projection_ = projection_squares_ = square_ = spread_ = widest_ = seconds_ = 0;
+    norm_ = projection_ = projection_squares_ = spread_ = widest_ = seconds_ = 0;
     fours_.clear();
     waiting_ = diverged_ = 0;
     work_ = report{};
@@ -40,19 +40,17 @@ class gradient_sample {
       ++diverged_;
       return;
     }
-    double norm2 = 0, square = 0, projection = 0;
+    double norm2 = 0, projection = 0;
     const view<double> x = view<double>(four_).part(waiting_ * x_.size(), x_.size());
     for (index_t j = 0; j < draw.size(); ++j) {
       const auto g = double(draw[j]);
       const double c = centre.empty() ? 0 : centre[j];
       x[j] = g - c;
       norm2 += g * g;
-      square += x[j] * x[j];
       projection += x[j] * c;
     }
     x_.add(x);
     norm_ += std::sqrt(norm2);
-    square_ += square;
     const double before = projection_, n = double(x_.count());
     projection_ += (projection - before) / n;
     projection_squares_ += (projection - before) * (projection - projection_);
@@ -69,7 +67,6 @@ class gradient_sample {
     }
     x_.merge(other.x_);
     norm_ += other.norm_;
-    square_ += other.square_;
     spread_ += other.spread_;
     widest_ = std::max(widest_, other.widest_);
     fours_.merge(other.fours_);
@@ -83,9 +80,8 @@ class gradient_sample {
   index_t draws() const { return count() + diverged_; }
   const moments& x() const { return x_; }
   double total_variance() const { return x_.total_variance(); }
-  double mean_norm() const { return norm_ / double(count()); }      ///< mean ||draw||
-  double mean_square() const { return square_ / double(count()); }  ///< mean ||x||^2
-  double mean_projection() const { return projection_; }            ///< mean <x, centre>
+  double mean_norm() const { return norm_ / double(count()); }  ///< mean ||draw||
+  double mean_projection() const { return projection_; }        ///< mean <x, centre>
   double projection_variance() const { return count() < 2 ? 0 : projection_squares_ / double(count() - 1); }
   /// Largest over summed squared distance of a draw from the mean of its group of four.
   double max_over_sum() const { return spread_ > 0 ? widest_ / spread_ : 0; }
@@ -131,7 +127,7 @@ class gradient_sample {
   moments x_;
   moments fours_{1};    // of the estimates of tr V^2
   block<double> four_;  // the draws of the group of four that is being filled
-  double norm_ = 0, square_ = 0, projection_ = 0, projection_squares_ = 0;
+  double norm_ = 0, projection_ = 0, projection_squares_ = 0;
   double spread_ = 0, widest_ = 0, seconds_ = 0;
   index_t waiting_ = 0, diverged_ = 0;
   report work_;
