@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "tests/support/bare_system.hpp"
 #include "tests/support/catch.hpp"
 #include "unroll/cells/example.hpp"
 #include "unroll/core/block.hpp"
@@ -245,20 +246,6 @@ void dense_hooks(const F& f, const typename F::input& x, key k) {
   }
 }
 
-/// Hides the window hooks of a cell: window_forward and window_backward then go step by step.
-template <class F>
-struct step_by_step {
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  F f;
-  dims size() const { return f.size(); }
-  void step(const input& x, const edge<scalar>& e) const { f.step(x, e); }
-  void vjp(const input& x, const const_edge<scalar>& e, dstate<const scalar> dnext, scalar dloss,
-           dstate<scalar> ds, dparams<scalar> dtheta) const {
-    f.vjp(x, e, dnext, dloss, ds, dtheta);
-  }
-};
-
 template <class T>
 struct window_result {
   std::vector<T> states, tape, loss, ds, dtheta;
@@ -288,7 +275,7 @@ template <class F>
 void windows(const F& f, const std::vector<typename F::input>& xs, key k) {
   using T = typename F::scalar;
   static_assert(has_window<F>);
-  const step_by_step<F> g{f};
+  const support::bare<F> g{f};
   const std::size_t n = xs.size();
   auto ds = normals<T>(f.size().state, k, 43);
   std::vector<T> weight(n, T(1)), carry(n, T(1));
@@ -453,6 +440,26 @@ void everything() {
             windows(f, many.xs, k);
             windows(Cell<float>(o), many_float.xs, k);
           }
+}
+
+/// That two cells with options `o` are the same function, with the same vjp.
+template <class F, class G, class Options>
+void same_function(const F& f, const G& g, const Options& o) {
+  REQUIRE(f.size().params == g.size().params);
+  const sequence<double> data(o, 1, inputs::dense, key{5});
+  edge_data a(f, key{6});
+  edge_data b(g, key{6});
+  a.step(data.xs[0]);
+  b.step(data.xs[0]);
+  CHECK(a.loss == Approx(b.loss).epsilon(1e-14));
+  CHECK(distance(a.next, b.next) < 1e-14);
+
+  const auto u = normals<double>(f.size().state, key{7}, 0);
+  std::vector<double> ds(u.size()), ds_g(u.size()), dtheta(a.theta.size()), dtheta_g(a.theta.size());
+  f.vjp(data.xs[0], a.view_of(), u, 0.5, ds, dtheta);
+  g.vjp(data.xs[0], b.view_of(), u, 0.5, ds_g, dtheta_g);
+  CHECK(distance(ds, ds_g) < 1e-14);
+  CHECK(distance(dtheta, dtheta_g) < 1e-14);
 }
 
 }  // namespace cell_checks

@@ -1,5 +1,6 @@
 #include "unroll/estimate/rtrl.hpp"
 
+#include "tests/support/bare_system.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_golden.hpp"
 #include "unroll/cells/elman.hpp"
@@ -13,20 +14,6 @@ using namespace unroll;
 
 static_assert(gradient_estimator<rtrl<golden::rnn<double>>>);
 static_assert(gradient_estimator<rtrl<golden::rnn<float>>>);
-
-/// A cell without its optional members.
-template <class F>
-struct bare {
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  F f;
-  dims size() const { return f.size(); }
-  void step(const input& x, const edge<scalar>& e) const { f.step(x, e); }
-  void vjp(const input& x, const const_edge<scalar>& e, dstate<const scalar> dnext, scalar dloss,
-           dstate<scalar> ds, dparams<scalar> dtheta) const {
-    f.vjp(x, e, dnext, dloss, ds, dtheta);
-  }
-};
 
 template <class F>
 void equals_bptt(const F& f) {
@@ -48,7 +35,7 @@ void equals_bptt(const F& f) {
   const index_t n = f.size().state;
   for (const index_t columns : {1, 7, 128}) {
     check(rtrl(f, {.columns = columns}), has_jacobian<F> ? 1 : 1 + (lanes == 1 ? n : 2 * n / lanes));
-    check(rtrl(bare<F>{f}, {.columns = columns}), 1 + n);
+    check(rtrl(support::bare<F>{f}, {.columns = columns}), 1 + n);
   }
 }
 
