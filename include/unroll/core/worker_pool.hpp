@@ -16,6 +16,8 @@ class worker_pool {
   explicit worker_pool(index_t size) {
     threads_.reserve(std::size_t(size > 1 ? size - 1 : 0));
     for (index_t i = 1; i < size; ++i) threads_.emplace_back([this, i] { serve(i); });
+    auto nothing = [](index_t) {};
+    run(nothing);  // what a thread allocates when it starts belongs to the construction
   }
   ~worker_pool() {
     stop_ = true;
