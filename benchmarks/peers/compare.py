@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """This library against PyTorch, in alternating pairs on one core.
 
+    ./run bench peers [the arguments that follow BINARY]
     python3 compare.py --ours BINARY [--pairs 9] [--only R1,R11] [--type f32] [--json FILE] [--markdown FILE]
 
 Both sides get the same data and the same parameters; their gradients are compared first. Then samples alternate
@@ -119,7 +120,7 @@ def write_markdown(path, results, earlier):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--ours", required=True, help="the built ours.cpp")
-    ap.add_argument("--python", default="/usr/bin/python3", help="an interpreter that has torch")
+    ap.add_argument("--python", default=sys.executable, help="an interpreter that has torch")
     ap.add_argument("--pairs", type=int, default=9)
     ap.add_argument("--sample", type=float, default=0.02, help="CPU seconds of one sample")
     ap.add_argument("--core", type=int, default=0)

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# What the headers cost the compiler: CPU seconds and peak memory of units that only include, and of one that trains
+# an LSTM; least of three runs each. Eigen/Core is the header that the library cannot do without.
+#   compile_cost.sh [COMPILER]        default g++; EIGEN names Eigen's folder; needs GNU time
+set -eu
+cd "$(dirname "$0")/.."
+compiler=${1:-g++}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+echo '#include <Eigen/Core>' >"$folder/eigen.cpp"
+echo '#include <unroll/unroll.hpp>' >"$folder/umbrella.cpp"
+echo '#include <unroll/cells/lstm.hpp>' >"$folder/one_cell.cpp"
+cat >"$folder/lstm.cpp" <<'CPP'
+#include <cstdio>
+#include <unroll/unroll.hpp>
+int main() {
+  using namespace unroll;
+  const cells::lstm<float> cell({.in = 1, .hidden = 32, .out = 1});
+  parameters<float> theta(cell.size().params);
+  cell.init(theta, key{1});
+  gradient<float> g(theta.size());
+  bptt estimator(cell, {.max_steps = 100});
+  adam<float> optimiser(theta.size(), {.rate = 1e-3});
+  for (std::uint64_t sequence = 0; sequence < 100; ++sequence) {
+    const auto task = data::delay<float>({.steps = 100, .lag = 2}, key{sequence});
+    g.zero();
+    estimator.reset(key{2});
+    const double loss = estimator.advance(theta, task.inputs(), g).loss;
+    estimator.finish(theta, g);
+    optimiser.step(theta, g);
+    std::printf("%g\n", loss);
+  }
+}
+CPP
+
+echo "$("$compiler" --version | head -1), -std=c++20 -O2"
+printf '%-10s %8s %8s\n' unit seconds MiB
+for unit in eigen umbrella one_cell lstm; do
+  for _ in 1 2 3; do
+    command time -f '%U %S %M' "$compiler" -std=c++20 -O2 -Iinclude -I"${EIGEN:-/usr/include/eigen3}" \
+      -c "$folder/$unit.cpp" -o "$folder/out.o" 2>&1
+  done | awk -v unit="$unit" '
+    NR == 1 || $1 + $2 < seconds { seconds = $1 + $2 }
+    NR == 1 || $3 < kilobytes { kilobytes = $3 }
+    END { printf "%-10s %8.2f %8.0f\n", unit, seconds, kilobytes / 1024 }'
+done
