@@ -2,9 +2,9 @@
 # The experiments of docs/experiments.md.
 #   examples/experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built gradient_bias, train_text and influence_balancing. OUT: where the results go.
-# PART: bias gated balancing anbn brackets book (all of them without). bias, gated and book read a text of
-# $UNROLL_DATA_DIR.
-set -eu
+# PART: bias course gated balancing anbn brackets book (all of them without). Those but balancing, anbn and brackets
+# read a book of $UNROLL_DATA_DIR.
+set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 programs=$1 out=$2
@@ -16,6 +16,14 @@ bias() {
   "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --replicas 40000 --threads 1 \
     --estimators bptt,checkpointed,rtrl,tbptt:10,tbptt:20,tbptt:50,chunked:20,artbp:10,artbp:20,uoro,uoro:20,nobacktrack \
     --json "$out/bias.json" --horizon "$out/lags.csv" --plot "$out/gradient_bias.svg" | tee "$out/bias.txt"
+}
+
+course() {
+  local updates
+  for updates in 0 30 100 300 1000; do
+    "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --train $updates --estimators tbptt:10,tbptt:20,tbptt:50 |
+      tee "$out/course_$updates.txt"
+  done
 }
 
 gated() {
@@ -56,14 +64,14 @@ brackets() {
 
 book() {
   "$programs"/train_text --text "$book" --cell gru --hidden 128 --lanes 16 --length 200 --every 20 --estimator tbptt:20:40 \
-    --rate 0.002 --sequences 600 --report 100 --json "$out/book.json" | tee "$out/book.txt"
+    --rate 0.002 --sequences 1200 --report 200 --json "$out/book.json" | tee "$out/book.txt"
 }
 
-for part in "${@:-bias gated balancing anbn brackets book}"; do
+for part in "${@:-bias course gated balancing anbn brackets book}"; do
   for name in $part; do
     case $name in
-      bias | gated | balancing | anbn | brackets | book) "$name" ;;
-      *) echo "experiments.sh: \"$name\" is none of bias, gated, balancing, anbn, brackets, book" >&2; exit 2 ;;
+      bias | course | gated | balancing | anbn | brackets | book) "$name" ;;
+      *) echo "experiments.sh: \"$name\" is none of bias, course, gated, balancing, anbn, brackets, book" >&2; exit 2 ;;
     esac
   done
 done

@@ -197,12 +197,14 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
   for (const auto& r : results) {
     if (!std::isfinite(r.m.relative_bias_high)) continue;
     top = std::max(top, r.m.relative_bias_high);
-    if (r.m.relative_bias_low > rounding) floor = std::min(floor, r.m.relative_bias_low / 5);
+    for (const double end : {r.m.relative_bias_low, r.m.relative_bias_high})
+      if (end > rounding) floor = std::min(floor, end / 5);
     if (r.m.variance_time <= 0) continue;
     left = std::min(left, cost(r.m));
     right = std::max(right, cost(r.m));
   }
   if (right == 0) left = right = 1;
+  floor = std::pow(10.0, std::floor(std::log10(floor)));
   const double none = left / 300;
   std::vector<point> points;
   for (const auto& r : results) {
@@ -214,7 +216,7 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
             y(r.m.relative_bias_high),
             r.m.relative_bias_low > rounding,
             r.name,
-            y(r.m.relative_bias)};
+            y(r.m.relative_bias_high)};
     // exact estimators share one point and one label
     const auto same = std::find_if(points.begin(), points.end(), [&](const point& q) {
       return p.x == none && q.x == none && p.y == floor && q.y == floor;
@@ -224,9 +226,9 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
     else
       same->label += ", " + p.label;
   }
-  // a label stands at its point, or as far above as the labels of its neighbours need
-  std::sort(points.begin(), points.end(), [](const point& p, const point& q) { return p.y < q.y; });
-  const double line_height = std::pow(top * 5 / (floor / 2), 0.036);
+  // a label stands at the upper end of its interval, or as far above as the labels of its neighbours need
+  std::sort(points.begin(), points.end(), [](const point& p, const point& q) { return p.high < q.high; });
+  const double line_height = std::pow(top * 5 / (floor / 2), 0.033);
   std::string data, labels;
   for (std::size_t i = 0; i < points.size(); ++i) {
     point& p = points[i];
@@ -243,9 +245,9 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
   char axes[400];
   std::snprintf(axes, sizeof axes,
                 "set xrange [%g:%g]\nset yrange [%g:%g]\nset xtics %g,10 format '10^{%%T}'\n"
-                "set xtics add (\"no variance\" %g)\nset ytics add (\"0\" %g)\n"
+                "set xtics add (\"no variance\" %g)\nset ytics %g,10\nset ytics add (\"0\" %g)\n"
                 "set arrow from %g,graph 0 to %g,graph 1 nohead lc rgb '#999999'\n",
-                none / 4, right * 30, floor / 2, top * 5, first_tic, none, floor, wall, wall);
+                none / 4, right * 30, floor / 2, top * 5, first_tic, none, 10 * floor, floor, wall, wall);
   return program::gnuplot(
       "set terminal svg size 960,600 enhanced background 'white' font 'sans,12'\nset output " +
       program::quoted(file) + "\nset logscale xy\nset format y '10^{%T}'\n" + axes + labels +
@@ -292,11 +294,11 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--precision", o.precision, "half width of the interval to reach; 0: as many as --replicas")
       ->check(CLI::Range(0.0, 10.0))
-      ->check(program::finite)
+      ->check(program::not_negative)
       ->capture_default_str();
   app.add_option("--confidence", o.confidence, "of the intervals")
       ->check(CLI::Range(0.5, 0.9999))
-      ->check(program::finite)
+      ->check(program::not_negative)
       ->capture_default_str();
   app.add_option("--train", o.train, "updates by exact gradients before anything is measured")
       ->check(CLI::Range(0, 1'000'000))
@@ -305,14 +307,15 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--seed", o.seed, "of parameters, data and estimates")
-      ->check(program::unsigned_number)
+      ->check(program::not_negative)
       ->capture_default_str();
   app.add_option("--json", o.json, "write the rows to this file")->check(program::writable);
   app.add_option("--csv", o.csv, "write the rows to this file")->check(program::writable);
   app.add_option("--plot", o.plot, "draw bias against variance x time to this SVG file")
       ->check(program::writable);
   app.add_option("--horizon", o.horizon,
-                 "write the gradient by lag (shares of its norm) to this CSV file; length^2 / 2 vjps");
+                 "write the gradient by lag (shares of its norm) to this CSV file; length^2 / 2 vjps")
+      ->check(program::writable);
   CLI11_PARSE(app, argc, argv);
 
   return program::run("gradient_bias", [&] {

@@ -109,7 +109,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1000, 100'000'000))
       ->capture_default_str();
   app.add_option("--seed", o.seed, "of the random estimators")
-      ->check(program::unsigned_number)
+      ->check(program::not_negative)
       ->capture_default_str();
   app.add_option("--json", o.json, "write the runs to this file")->check(program::writable);
   app.add_option("--plot", o.plot, "draw the distance from the optimum to this SVG file")

@@ -135,16 +135,12 @@ int main(int argc, char** argv) {
   app.add_option("--held-out", o.held_out, "characters to evaluate on")
       ->check(CLI::Range(1, 1'000'000'000))
       ->capture_default_str();
-  app.add_option("--rate", o.rate, "of Adam")
-      ->check(CLI::PositiveNumber)
-      ->check(program::finite)
-      ->capture_default_str();
+  app.add_option("--rate", o.rate, "of Adam")->check(program::positive)->capture_default_str();
   app.add_option("--clip", o.clip, "gradient norm, 0: off; clipping biases every estimator")
-      ->check(CLI::NonNegativeNumber)
-      ->check(program::finite)
+      ->check(program::not_negative)
       ->capture_default_str();
   app.add_option("--seed", o.seed, "of parameters, task and estimator")
-      ->check(program::unsigned_number)
+      ->check(program::not_negative)
       ->capture_default_str();
   app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report")
       ->check(program::writable);

@@ -59,12 +59,14 @@ inline std::string writable(const std::string& file) {
   if (!std::filesystem::is_directory(folder)) return "\"" + folder.string() + "\" is no folder";
   return access(folder.c_str(), W_OK) == 0 ? "" : "\"" + folder.string() + "\" cannot be written to";
 }
-inline std::string finite(const std::string& number) {
-  const bool is = std::isfinite(std::strtod(number.c_str(), nullptr));
-  return is ? "" : "\"" + number + "\" is not finite";
+inline std::string positive(const std::string& number) {
+  const double v = std::strtod(number.c_str(), nullptr);
+  return v > 0 && std::isfinite(v) ? "" : number + " is not above 0 and finite";
 }
-inline std::string unsigned_number(const std::string& number) {
-  return number.rfind('-', 0) == 0 ? number + " is below 0" : "";
+inline std::string not_negative(const std::string& number) {
+  const double v = std::strtod(number.c_str(), nullptr);
+  return v >= 0 && std::isfinite(v) && number.rfind('-', 0) != 0 ? ""
+                                                                 : number + " is not at least 0 and finite";
 }
 
 /// "name:1:2.5" -> the name and its numbers.
@@ -187,7 +189,7 @@ named_cell<T> make_cell(const std::string& name, const cell_size& n, unroll::key
     return {
         cells::linear<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
         k};
-  fail("system", "name", "\"" + name + "\" is none of elman, gru, lstm, linear, influence_balancing");
+  fail("system", "name", "\"" + name + "\" is none of elman, gru, lstm, linear");
 }
 
 /// Runs a gnuplot script; says how to get gnuplot where it is missing. Returns whether the figure was drawn.
@@ -216,8 +218,13 @@ int run(const char* name, Body&& body) {
   try {
     catch_interrupt();
     return body();
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "%s: not enough memory for these sizes\n", name);
+    return 1;
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "%s: %s\n", name, e.what());
+    const std::string_view what = e.what();
+    std::fprintf(stderr, "%s%s%s\n", what.rfind(name, 0) == 0 ? "" : name,
+                 what.rfind(name, 0) == 0 ? "" : ": ", e.what());
     return 1;
   }
 }
