@@ -64,7 +64,7 @@ brackets() {
 
 book() {
   "$programs"/train_text --text "$book" --cell gru --hidden 128 --lanes 16 --length 200 --every 20 --estimator tbptt:20:40 \
-    --rate 0.002 --sequences 1200 --report 200 --json "$out/book.json" | tee "$out/book.txt"
+    --rate 0.002 --sequences 5000 --report 1000 --json "$out/book.json" | tee "$out/book.txt"
 }
 
 for part in "${@:-bias course gated balancing anbn brackets book}"; do

@@ -229,7 +229,7 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
   // a label stands at the upper end of its interval, or as far above as the labels of its neighbours need
   std::sort(points.begin(), points.end(), [](const point& p, const point& q) { return p.high < q.high; });
   const double line_height = std::pow(top * 5 / (floor / 2), 0.033);
-  std::string data, labels;
+  std::string data, labels, plot;
   for (std::size_t i = 0; i < points.size(); ++i) {
     point& p = points[i];
     for (std::size_t j = 0; j < i; ++j)
@@ -241,6 +241,15 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
     std::snprintf(line, sizeof line, "at %.6g,%.6g offset 0.8,0.1 noenhanced\n", p.x, p.label_y);
     labels += "set label " + program::quoted(p.label) + " " + line;
   }
+  if (points.empty()) return false;
+  const auto part = [&](bool biased, const char* style) {
+    if (std::none_of(points.begin(), points.end(), [&](const point& p) { return p.biased == biased; }))
+      return;
+    plot += (plot.empty() ? "" : ", ") + ("$points using 1:($5==" + std::to_string(int(biased))) +
+            "?$2:1/0):3:4 with yerrorbars " + style;
+  };
+  part(false, "pt 7 lc rgb '#1b6ca8' title 'interval contains 0'");
+  part(true, "pt 5 lc rgb '#c0392b' title 'biased'");
   const double first_tic = std::pow(10.0, std::ceil(std::log10(left / 2))), wall = left / 3;
   char axes[400];
   std::snprintf(axes, sizeof axes,
@@ -254,11 +263,7 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
       "set grid ytics\nset key top right\nset title " + program::quoted("Gradient bias: " + e.description) +
       " noenhanced\nset xlabel 'price of precision: tr V / |g|^2 x seconds per sequence'\n"
       "set ylabel 'relative bias of the mean estimate'\n$points << END\n" +
-      data +
-      "END\n"
-      "plot $points using 1:($5==0?$2:1/0):3:4 with yerrorbars pt 7 lc rgb '#1b6ca8' title 'interval "
-      "contains 0', \\\n"
-      "     $points using 1:($5==1?$2:1/0):3:4 with yerrorbars pt 5 lc rgb '#c0392b' title 'biased'\n");
+      data + "END\nplot " + plot + "\n");
 }
 
 }  // namespace
