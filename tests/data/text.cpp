@@ -3,15 +3,10 @@
 #include <filesystem>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/folder.hpp"
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
-
-namespace {
-
-std::filesystem::path scratch(const char* name) { return std::filesystem::temp_directory_path() / name; }
-
-}  // namespace
 
 TEST_CASE("the bytes of the training part are numbered densely, all others share one number") {
   const data::text t("banana! bandana?", "words", {.held_out = 0.4});  // held out: "ndana?", '?' is new
@@ -27,7 +22,8 @@ TEST_CASE("the bytes of the training part are numbered densely, all others share
 }
 
 TEST_CASE("a text is read from a file, and errors name it") {
-  const auto path = scratch("unroll_text_test.txt");
+  const folder f;
+  const auto path = f.path / "text.txt";
   write_file(path, "to be or not to be");
   const data::text t(path);
   CHECK(t.decode(t.train()) == "to be or not to b");

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/folder.hpp"
 #if __has_include(<nlohmann/json.hpp>)
 #include "unroll/diagnose/json_sink.hpp"
 #endif
@@ -50,16 +51,14 @@ TEST_CASE("a name that is added again replaces its value") {
 }
 
 TEST_CASE("a file of rows replaces its predecessor and leaves nothing else behind") {
-  const auto folder = std::filesystem::temp_directory_path() / "unroll_sink_test";
-  std::filesystem::create_directory(folder);
-  write_csv(folder / "a.csv", two_rows());
-  write_csv(folder / "a.csv", {});
-  CHECK(read_file(folder / "a.csv") == "\n");
+  const folder f;
+  write_csv(f.path / "a.csv", two_rows());
+  write_csv(f.path / "a.csv", {});
+  CHECK(read_file(f.path / "a.csv") == "\n");
   std::size_t files = 0;
-  for ([[maybe_unused]] const auto& f : std::filesystem::directory_iterator(folder)) ++files;
+  for ([[maybe_unused]] const auto& file : std::filesystem::directory_iterator(f.path)) ++files;
   CHECK(files == 1);
-  CHECK_THROWS_AS(write_csv(folder / "missing" / "a.csv", {}), unroll::error);
-  std::filesystem::remove_all(folder);
+  CHECK_THROWS_AS(write_csv(f.path / "missing" / "a.csv", {}), unroll::error);
 }
 
 TEST_CASE("every number of a measurement has a column") {

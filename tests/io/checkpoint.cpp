@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/folder.hpp"
 #include "unroll/optim/adam.hpp"
 
 using namespace unroll;
@@ -22,15 +23,6 @@ checkpoint example() {
   c.set_text("model", "lstm \"64\"\n");
   return c;
 }
-
-struct folder {
-  folder() : path(std::filesystem::temp_directory_path() / "unroll_checkpoint_test") {
-    std::filesystem::remove_all(path);
-    std::filesystem::create_directory(path);
-  }
-  ~folder() { std::filesystem::remove_all(path); }
-  std::filesystem::path path;
-};
 
 }  // namespace
 

@@ -2,21 +2,13 @@
 
 #if __has_include(<xtensor/xarray.hpp>) || __has_include(<xtensor/containers/xarray.hpp>)
 
+#include "tests/support/folder.hpp"
 #include "unroll/io/npy.hpp"
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
 
 namespace {
-
-struct folder {
-  folder() : path(std::filesystem::temp_directory_path() / "unroll_npy_test") {
-    std::filesystem::remove_all(path);
-    std::filesystem::create_directory(path);
-  }
-  ~folder() { std::filesystem::remove_all(path); }
-  std::filesystem::path path;
-};
 
 // A .npy file, version 1, with any header and data.
 std::string npy(const std::string& header, const std::string& data) {
