@@ -45,8 +45,8 @@ class sequences {
   }
   sequences(const sequences&) = delete;
   sequences& operator=(const sequences&) = delete;
-  sequences(sequences&&) = default;
-  sequences& operator=(sequences&&) = default;
+  sequences(sequences&&) noexcept = default;
+  sequences& operator=(sequences&&) noexcept = default;
 
   /// One example a step, all lanes at once.
   std::span<const cells::example<T>> inputs() const { return examples_; }

@@ -157,7 +157,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
   std::mutex mutex;
   std::condition_variable turn;
 
-  const auto give_up = [&](index_t b, std::exception_ptr why) {
+  const auto give_up = [&](index_t b, const std::exception_ptr& why) {
     const std::lock_guard lock(mutex);
     if (b < cut) {
       cut = b;

@@ -59,7 +59,7 @@ class checkpoint {
     return value;
   }
   const std::string& text(const std::string& name) const { return find(name, 't').bytes; }
-  bool has(const std::string& name) const { return entries_.count(name) > 0; }
+  bool has(const std::string& name) const { return entries_.contains(name); }
 
   /// Everything `object` shows through visit(), under "prefix.name".
   template <class Object>
