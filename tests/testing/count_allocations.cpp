@@ -38,16 +38,21 @@ TEST_CASE("malloc, calloc, realloc and Eigen are counted where malloc is") {
   volatile auto reallocate = &std::realloc;
   volatile auto allocate_zeros = &std::calloc;
   volatile auto allocate_aligned = &std::aligned_alloc;
+  volatile auto allocate_by_posix = &posix_memalign;
   const testing::allocation_counter counter;
   void* p = allocate(10);
   p = reallocate(p, 10000);
   void* q = allocate_zeros(3, 7);
   void* r = allocate_aligned(64, 128);
+  void* s = nullptr;
+  const int refused = allocate_by_posix(&s, 64, 100);
   const std::int64_t made = counter.count();
   std::free(p);
   std::free(q);
   std::free(r);
-  CHECK(made == 4);
+  std::free(s);
+  CHECK(refused == 0);
+  CHECK(made == 5);
 
   const testing::allocation_counter eigen;
   const Eigen::VectorXd v(1000);

@@ -1,7 +1,12 @@
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
+
+#if __has_include(<mm_malloc.h>)
+#include <mm_malloc.h>  // that of clang declares posix_memalign without noexcept, which it must do before us
+#endif
 
 #include "unroll/testing/allocations.hpp"
 
@@ -61,6 +66,14 @@ void* realloc(void* old, std::size_t size) noexcept {
 void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
   ++unroll::testing::total_allocations;
   return __libc_memalign(alignment, size);
+}
+int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
+  if (alignment % sizeof(void*) != 0 || alignment == 0 || (alignment & (alignment - 1)) != 0) return EINVAL;
+  ++unroll::testing::total_allocations;
+  void* p = __libc_memalign(alignment, size);
+  if (!p) return ENOMEM;
+  *out = p;
+  return 0;
 }
 }
 
