@@ -101,9 +101,33 @@ def key(r):
     return r["row"], r["workload"], r["peer"], r["cell"], r["hidden"], r["lanes"], r["type"]
 
 
+def load(paths):
+    rows_ = []
+    for path in paths:
+        with open(path) as f:
+            rows_ += json.load(f)["rows"]
+    return rows_
+
+
+def write_summary(f, results):
+    f.write("| row | measured | median ratios, lowest to highest | target | met by |\n|---|---|---|---|---|\n")
+    groups = {}
+    for r in results:
+        groups.setdefault((r["row"], r["hidden"], r["lanes"]), []).append(r)
+    for (row, hidden, lanes), g in sorted(groups.items(), key=lambda x: (int(x[0][0][1:]), x[0][1])):
+        ratios, targets = [r["ratio"] for r in g], sorted({r["target"] for r in g})
+        f.write(
+            f"| {row} | {', '.join(sorted({r['workload'] for r in g}))} against {', '.join(sorted({r['peer'] for r in g}))}, "
+            f"{g[0]['type']}, H = {hidden}, B = {lanes} | {min(ratios):.3g} to {max(ratios):.3g} "
+            f"| {' / '.join(f'{t:g}' for t in targets)} | {sum(r['met'] for r in g)} of {len(g)} |\n"
+        )
+    f.write("\n")
+
+
 def write_markdown(path, results, earlier):
     shown = lambda r: f"{r['ratio']:.3g} [{r['ratio_min']:.3g}, {r['ratio_max']:.3g}]"
     with open(path, "w") as f:
+        write_summary(f, results)
         f.write("| row | workload | peer | cell | H | B | type | ours, us a step | theirs | ratio [min, max] |")
         f.write(" earlier run |" if earlier else "")
         f.write(" target |\n|---|---|---|---|---|---|---|---|---|---|" + ("---|" if earlier else "") + "---|\n")
@@ -119,7 +143,8 @@ def write_markdown(path, results, earlier):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--ours", required=True, help="the built ours.cpp")
+    ap.add_argument("--ours", help="the built ours.cpp")
+    ap.add_argument("--from", dest="runs", nargs="+", default=[], help="run nothing, show these --json files")
     ap.add_argument("--python", default=sys.executable, help="an interpreter that has torch")
     ap.add_argument("--pairs", type=int, default=9)
     ap.add_argument("--sample", type=float, default=0.02, help="CPU seconds of one sample")
@@ -131,7 +156,7 @@ def main():
     ap.add_argument("--label", default="", help="the compiler flags of ours, kept in the result")
     ap.add_argument("--json", default="")
     ap.add_argument("--markdown", default="", help="write the table to this file")
-    ap.add_argument("--also", default="", help="the --json of an earlier run, shown beside this one in --markdown")
+    ap.add_argument("--also", nargs="+", default=[], help="--json files of an earlier run, shown beside in --markdown")
     a = ap.parse_args()
     environment = dict(
         os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MALLOC_MMAP_THRESHOLD_="4000000000",
@@ -140,8 +165,10 @@ def main():
     scale = a.scale * (0.9 if a.type == "f64" else 1)
     dtype = np.float64 if a.type == "f64" else np.float32
     tolerance = 1e-10 if a.type == "f64" else 1e-4
-    results = []
-    for name, workload, their_workload, cell, hidden, lanes, steps, target in rows(a.type):
+    results = load(a.runs)
+    if not a.runs and not a.ours:
+        ap.error("needs --ours BINARY or --from FILE")
+    for name, workload, their_workload, cell, hidden, lanes, steps, target in rows(a.type) if not a.runs else ():
         if (a.only and name not in a.only.split(",")) or cell not in a.cells.split(","):
             continue
         target *= scale
@@ -179,11 +206,7 @@ def main():
         with open(a.json, "w") as f:
             json.dump(dict(machine=platform.processor() or platform.machine(), rows=results), f, indent=1)
     if a.markdown:
-        earlier = {}
-        if a.also:
-            with open(a.also) as f:
-                earlier = {key(r): r for r in json.load(f)["rows"]}
-        write_markdown(a.markdown, results, earlier)
+        write_markdown(a.markdown, results, {key(r): r for r in load(a.also)})
 
 
 main()
