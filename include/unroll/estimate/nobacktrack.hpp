@@ -47,7 +47,8 @@ class nobacktrack final {
         row_(hooked_ ? 0 : system_.size().params),
         delta_(system_.size().state),
         masked_(system_.size().state) {
-    if (!(options_.epsilon >= 0)) fail("nobacktrack", "epsilon", "must be at least 0");
+    if (!(options_.epsilon >= 0))
+      fail("nobacktrack", "epsilon", "is " + std::to_string(options_.epsilon) + ", must be at least 0");
     reset({});
   }
 

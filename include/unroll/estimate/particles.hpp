@@ -21,7 +21,8 @@ class particles {
   particles(const F& f, std::string_view estimator, index_t pairs, double sigma)
       : sizes_(f.size()), pairs_(pairs), sigma_(sigma) {
     check_at_least(estimator, "pairs", pairs, 1);
-    if (!(sigma > 0) || !std::isfinite(sigma)) fail(estimator, "sigma", "must be positive");
+    if (!(sigma > 0) || !std::isfinite(sigma))
+      fail(estimator, "sigma", "is " + std::to_string(sigma) + ", must be positive and finite");
     states_ = block<T, state_space>(2 * pairs * sizes_.state);
     saved_ = block<T, state_space>(2 * pairs * sizes_.state);
     next_ = block<T, state_space>(sizes_.state);
