@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "tests/support/bare_system.hpp"
@@ -11,6 +12,7 @@
 #include "unroll/core/block.hpp"
 #include "unroll/rng/draw.hpp"
 #include "unroll/system/window.hpp"
+#include "unroll/testing/system_conformance.hpp"
 
 // What every cell must satisfy. One line checks a cell with options {in, hidden, out, loss, lanes}:
 //
@@ -440,6 +442,29 @@ void everything() {
             windows(f, many.xs, k);
             windows(Cell<float>(o), many_float.xs, k);
           }
+}
+
+/// That a window of one lane, wider and longer than those of everything(), agrees with its steps.
+template <template <class> class Cell, class Options>
+void long_window() {
+  const Options o{.in = 3, .hidden = 37, .out = 2};
+  const sequence<double> data(o, 20, inputs::dense, key{8});
+  windows(Cell<double>(o), data.xs, key{9});
+}
+
+/// The library's own conformance check of a system, in double and in float.
+template <template <class> class Cell, class Options>
+void conforms() {
+  const auto complaints = []<class T>(T) {
+    const Options o{.in = 2, .hidden = 5, .out = 3, .lanes = 3};
+    const sequence<T> data(o, 6, inputs::dense, key{10});
+    const Cell<T> cell(o);
+    parameters<T> theta(cell.size().params);
+    cell.init(theta, key{11});
+    return testing::system_conformance(cell, theta, {data.xs.data(), data.xs.size()});
+  };
+  CHECK(complaints(double{}) == std::vector<std::string>{});
+  CHECK(complaints(float{}) == std::vector<std::string>{});
 }
 
 /// That two cells with options `o` are the same function, with the same vjp.

@@ -2,7 +2,6 @@
 
 #include "tests/cells/cell_checks.hpp"
 #include "unroll/ad/derive.hpp"
-#include "unroll/testing/system_conformance.hpp"
 
 using namespace unroll;
 
@@ -64,23 +63,9 @@ TEST_CASE("forget_bias moves the bias of the forget gate alone") {
 }
 
 TEST_CASE("a long window of one lane of the LSTM agrees with its steps") {
-  const cells::lstm_options o{.in = 3, .hidden = 37, .out = 2};
-  const cell_checks::sequence<double> data(o, 20, cell_checks::inputs::dense, key{8});
-  cell_checks::windows(cells::lstm<double>(o), data.xs, key{9});
+  cell_checks::long_window<cells::lstm, cells::lstm_options>();
 }
 
 TEST_CASE("the LSTM is a system in every respect, also in float") {
-  const cells::lstm_options o{.in = 2, .hidden = 5, .out = 3, .lanes = 3};
-  const cell_checks::sequence<double> data(o, 6, cell_checks::inputs::dense, key{10});
-  const cell_checks::sequence<float> data_float(o, 6, cell_checks::inputs::dense, key{10});
-  const cells::lstm<double> cell(o);
-  const cells::lstm<float> cell_float(o);
-  parameters<double> theta(cell.size().params);
-  parameters<float> theta_float(theta.size());
-  cell.init(theta, key{11});
-  cell_float.init(theta_float, key{11});
-  using complaints = std::vector<std::string>;
-  CHECK(testing::system_conformance(cell, theta, {data.xs.data(), data.xs.size()}) == complaints{});
-  CHECK(testing::system_conformance(cell_float, theta_float, {data_float.xs.data(), data_float.xs.size()}) ==
-        complaints{});
+  cell_checks::conforms<cells::lstm, cells::lstm_options>();
 }
