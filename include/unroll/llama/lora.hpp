@@ -1,0 +1,102 @@
+#pragma once
+
+#include <array>
+
+#include "unroll/llama/weights.hpp"
+
+namespace unroll::llama {
+
+/// The matrices of a layer that an adapter can sit on.
+enum class target_matrix { q, k, v, o, gate, up, down };
+inline constexpr std::array<const char*, 7> target_names{
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+
+struct lora_options {
+  index_t rank = 8;
+  double alpha = 16;  ///< the product B A is scaled by alpha / rank
+  std::array<bool, 7> targets{true, false, true, false, false, false, false};  ///< by target_matrix
+  index_t first_layer = 0;
+  index_t layers = 0;  ///< adapted layers from first_layer on; 0: all that follow
+};
+
+/// Low-rank adapters (Hu et al. 2022): y = W' x + (alpha / rank) B (A x), as one flat vector under PEFT's
+/// names. A is stored column-major in x rank and B rank x out, as W is: z = A' x, y += scale B' z.
+class lora_map {
+ public:
+  struct factors {
+    index_t a = -1;  ///< offset of A, -1: no adapter
+    index_t b = -1;
+  };
+
+  lora_map() = default;
+  lora_map(const config& c, lora_options o, const std::string& prefix = "base_model.model.") : options_(o) {
+    check_at_least("lora_map", "rank", o.rank, 1);
+    check_at_least("lora_map", "first_layer", o.first_layer, 0);
+    check_at_least("lora_map", "layers", o.layers, 0);
+    if (options_.layers == 0) options_.layers = c.layers - o.first_layer;
+    if (o.first_layer + options_.layers > c.layers)
+      fail("lora_map", "layers",
+           "end at " + std::to_string(o.first_layer + options_.layers) + ", the model has " +
+               std::to_string(c.layers));
+    table_.resize(std::size_t(c.layers));
+    for (index_t i = o.first_layer; i < o.first_layer + options_.layers; ++i)
+      for (std::size_t m = 0; m < target_names.size(); ++m) {
+        if (!o.targets[m]) continue;
+        const std::string name = prefix + "model.layers." + std::to_string(i) + "." + target_names[m];
+        const index_t in = in_width(c, target_matrix(m)), out = out_width(c, target_matrix(m));
+        factors& f = table_[std::size_t(i)][m];
+        f.a = names_.add(name + ".lora_A.weight", in, o.rank);
+        f.b = names_.add(name + ".lora_B.weight", o.rank, out);
+      }
+  }
+
+  static index_t in_width(const config& c, target_matrix m) {
+    return m == target_matrix::o ? c.query_width() : m == target_matrix::down ? c.mlp : c.hidden;
+  }
+  static index_t out_width(const config& c, target_matrix m) {
+    switch (m) {
+      case target_matrix::q:
+        return c.query_width();
+      case target_matrix::k:
+      case target_matrix::v:
+        return c.kv_width();
+      case target_matrix::gate:
+      case target_matrix::up:
+        return c.mlp;
+      default:
+        return c.hidden;
+    }
+  }
+
+  index_t size() const { return names_.size(); }
+  const layout& names() const { return names_; }
+  const lora_options& options() const { return options_; }
+  index_t rank() const { return options_.rank; }
+  double scale() const { return options_.alpha / double(options_.rank); }
+  /// The adapter of that matrix of layer i; offsets -1 where there is none.
+  factors at(index_t i, target_matrix m) const {
+    return table_.empty() ? factors{} : table_[std::size_t(i)][std::size_t(m)];
+  }
+
+ private:
+  lora_options options_;
+  layout names_;
+  std::vector<std::array<factors, 7>> table_;
+};
+
+/// A normal with standard deviation 1 / sqrt(in); B zero, so that training begins at the base model, or
+/// normal with standard deviation `b_scale` where every gradient should be away from zero.
+template <class T>
+void init_lora(const lora_map& map, params<T> theta, key k, double b_scale = 0) {
+  check_size("init_lora", "theta", theta.size(), map.size());
+  std::int64_t n = 0;
+  for (const layout_block& b : map.names().blocks()) {
+    const auto part = theta.part(b.offset, b.size());
+    const bool is_a = b.name.ends_with("lora_A.weight");
+    draw_normals(k, n++, part);
+    for (T& x : part) x *= T(is_a ? 1 / std::sqrt(double(b.rows)) : b_scale);
+  }
+}
+
+}  // namespace unroll::llama
