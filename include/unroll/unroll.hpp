@@ -43,6 +43,7 @@
 #include "unroll/diagnose/sample.hpp"
 #include "unroll/diagnose/sink.hpp"
 #include "unroll/diagnose/smoothed_gradient.hpp"
+#include "unroll/diagnose/text_overlap.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpoint_schedule.hpp"
