@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <span>
 
 #include "unroll/core/linalg.hpp"
@@ -36,5 +38,319 @@ template <class T>
 struct key_block_adjoint {
   matrix<T> dk, dv;
 };
+
+namespace detail {
+
+inline constexpr index_t query_block = 64;   // queries of a head that are worked on together
+inline constexpr index_t packed_below = 64;  // blocks of fewer keys are copied side by side
+
+/// Distance between two columns of scores: an odd number of cache lines, so that they spread over the cache.
+inline index_t score_stride(index_t keys) { return ((keys + 15) / 16 | 1) * 16; }
+
+/// The largest of m and the n elements of x.
+template <class T>
+T largest(const T* x, index_t n, T m) {
+  constexpr int N = simd::width<T>;
+  const auto greater = [](auto a, auto b) { return a > b ? a : b; };
+  index_t i = 0;
+  if (n >= N) {
+    simd::vec<T> v = simd::load<N>(x);
+    for (i = N; i + N <= n; i += N) v = greater(v, simd::load<N>(x + i));
+    T lanes[N];
+    simd::store(v, lanes);
+    m = std::max(m, *std::max_element(lanes, lanes + N));
+  }
+  for (; i < n; ++i) m = std::max(m, x[i]);
+  return m;
+}
+
+/// What the queries of one key-value head look at: the rows of that head of every block of keys.
+template <class T>
+struct visible_keys {
+  index_t head = 0;
+  std::span<const key_block<T>> before = {};
+  std::span<const key_block_adjoint<T>> dbefore = {};
+  index_t before_row = 0;  // the head's first row in `before`
+  key_block<T> own = {};
+  key_block_adjoint<T> down = {};
+  index_t own_row = 0;    // and in `own`
+  index_t own_count = 0;  // the keys of `own` that any query of the block sees
+
+  template <class U>
+  matrix<U> rows(const matrix<U>& m, index_t row, index_t first, index_t count) const {
+    return {m.data ? m.data + row + first * m.stride : nullptr, head, count, m.stride};
+  }
+  /// f(first score, k, v) for every block; the own keys come last, also where they are none.
+  template <class F>
+  void for_each(F&& f) const {
+    index_t at = 0;
+    for (const key_block<T>& b : before) {
+      f(at, rows(b.k, before_row, 0, b.k.cols), rows(b.v, before_row, 0, b.k.cols));
+      at += b.k.cols;
+    }
+    f(at, rows(own.k, own_row, 0, own_count), rows(own.v, own_row, 0, own_count));
+  }
+  /// f(first score, dk, dv) for every block whose adjoints are wanted.
+  template <class F>
+  void for_each_adjoint(F&& f) const {
+    index_t at = 0;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      const index_t count = before[i].k.cols;
+      if (!dbefore.empty())
+        f(at, rows(dbefore[i].dk, before_row, 0, count), rows(dbefore[i].dv, before_row, 0, count));
+      at += count;
+    }
+    f(at, rows(down.dk, own_row, 0, own_count), rows(down.dv, own_row, 0, own_count));
+  }
+};
+
+template <class T>
+matrix<T> score_rows(const matrix<T>& s, index_t first, index_t count) {
+  return {s.data + first, count, s.cols, s.stride};
+}
+
+/// The blocks in front of the queries, copied side by side one key-value head at a time where they are small.
+template <class T>
+struct packed_prefix {
+  std::span<const key_block<T>> blocks;
+  index_t keys = 0, head = 0;
+  bool packed = false;
+  T *k = nullptr, *v = nullptr, *dk = nullptr, *dv = nullptr;  // head x keys each
+  key_block<T> copy = {};
+  key_block_adjoint<T> dcopy = {};
+
+  packed_prefix(std::span<const key_block<T>> blocks_, index_t head_) : blocks(blocks_), head(head_) {
+    index_t most = 0;
+    for (const key_block<T>& b : blocks) {
+      keys += b.k.cols;
+      most = std::max(most, b.k.cols);
+    }
+    packed = blocks.size() > 1 && most < packed_below;
+  }
+  /// Numbers of `work` that one copy needs.
+  index_t size() const { return packed ? 2 * head * keys : 0; }
+
+  static void copy_rows(const matrix<const T>& from, index_t row, index_t head, T* to) {
+    for (index_t j = 0; j < from.cols; ++j)
+      std::copy_n(from.data + row + j * from.stride, head, to + j * head);
+  }
+  static void add_rows(const T* from, index_t row, index_t head, index_t cols, const matrix<T>& to) {
+    if (!to.data) return;
+    for (index_t j = 0; j < cols; ++j) linalg::axpy(1, from + j * head, to.data + row + j * to.stride, head);
+  }
+  /// Makes `seen` look at head g of the blocks.
+  void load(index_t g, T* work, visible_keys<T>& seen) {
+    seen.before_row = g * head;
+    seen.before = blocks;
+    if (!packed) return;
+    index_t at = 0;
+    for (const key_block<T>& b : blocks) {
+      copy_rows(b.k, g * head, head, work + at * head);
+      copy_rows(b.v, g * head, head, work + (keys + at) * head);
+      at += b.k.cols;
+    }
+    copy = {{work, head, keys}, {work + keys * head, head, keys}};
+    seen.before = {&copy, 1};
+    seen.before_row = 0;
+  }
+  /// The same for their adjoints, which start at 0 and are added to `to` by add().
+  void load_adjoint(T* work, std::span<const key_block_adjoint<T>> to, visible_keys<T>& seen) {
+    seen.dbefore = to;
+    if (!packed || to.empty()) return;
+    std::fill_n(work, size(), T(0));
+    dcopy = {{work, head, keys}, {work + keys * head, head, keys}};
+    seen.dbefore = {&dcopy, 1};
+  }
+  void add(index_t g, std::span<const key_block_adjoint<T>> to) const {
+    if (!packed || to.empty()) return;
+    index_t at = 0;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      const index_t count = blocks[i].k.cols;
+      add_rows(dcopy.dk.data + at * head, g * head, head, count, to[i].dk);
+      add_rows(dcopy.dv.data + at * head, g * head, head, count, to[i].dv);
+      at += count;
+    }
+  }
+};
+
+/// The next queries [first, first + count), all tokens or all memory tokens.
+struct query_range {
+  index_t first = 0, count = 0;
+  static query_range from(index_t first, index_t queries, const attention_mask& mask) {
+    index_t end = std::min(first + query_block, queries);
+    if (mask.ordinals > first) end = std::min(end, mask.ordinals);
+    return {first, end - first};
+  }
+};
+
+}  // namespace detail
+
+/// Numbers of work that attention and attention_vjp need: scores and their adjoints for one block of queries
+/// of one head, and copies of the keys in front, if no block of them is large.
+inline index_t attention_work(const attention_shape& shape, index_t queries, index_t keys_before,
+                              index_t largest_block) {
+  const index_t block = std::min(queries, detail::query_block);
+  const index_t copies = largest_block < detail::packed_below ? 4 * shape.head * keys_before : 0;
+  return (2 * detail::score_stride(keys_before + queries) + 2) * block + copies;
+}
+
+/// Attention of the n queries of one sequence over all keys of the blocks `before` and, under the mask, over
+/// the keys of their own sequence, in every head j:
+///   out_i = sum_t p_ti v_t,   p_ti = exp(k_t . q_i / sqrt(head) - lse_i).
+/// q and out are heads * head x n, own kv_heads * head x n; lse is heads x n and may be null. Scores are
+/// alive for one block of queries only. `work` has at least attention_work numbers. out overlaps none of the
+/// others. 4 head multiplications and additions for every head and every visible pair.
+template <class T>
+void attention(const attention_shape& shape, const attention_mask& mask,
+               std::type_identity_t<matrix<const T>> q,
+               std::type_identity_t<std::span<const key_block<T>>> before,
+               const std::type_identity_t<key_block<T>>& own, matrix<T> out, std::type_identity_t<T>* lse,
+               std::type_identity_t<view<T>> work) {
+  const index_t head = shape.head, n = q.cols, group = shape.heads / shape.kv_heads;
+  const T root = T(1 / std::sqrt(double(head)));
+  UNROLL_ASSERT(own.k.cols == n && own.v.cols == n && out.cols == n && out.rows == q.rows);
+  detail::packed_prefix<T> prefix(before, head);
+  detail::visible_keys<T> seen{head};
+  seen.own = own;
+  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + n);
+  T* const scores = work.data();
+  T* const self = scores + stride * block;  // of memory tokens: their own score, behind all others
+  T* const share = self + block;            // 1 / sum of the exponentials
+  T* const panel = share + block;
+  UNROLL_ASSERT(work.size() >= (stride + 2) * block + prefix.size());
+  for (index_t g = 0; g < shape.kv_heads; ++g) {
+    prefix.load(g, panel, seen);
+    seen.own_row = g * head;
+    for (index_t j = g * group; j < (g + 1) * group; ++j)
+      for (index_t i = 0; i < n;) {
+        const auto range = detail::query_range::from(i, n, mask);
+        const bool memory = mask.memory_token(i);
+        const index_t count = range.count;
+        seen.own_count = mask.visible(i + count - 1);
+        const index_t keys = prefix.keys + seen.own_count;
+        const matrix<T> S(scores, keys, count, stride);
+        const matrix<const T> Q(q.data + j * head + i * q.stride, head, count, q.stride);
+        const matrix<T> O(out.data + j * head + i * out.stride, head, count, out.stride);
+        seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
+          linalg::gemm<T>(op::transpose, k, op::none, Q, false, detail::score_rows(S, at, k.cols));
+        });
+        for (index_t c = 0; c < count; ++c) {
+          T* const s = S.data + c * stride;
+          const index_t visible = prefix.keys + mask.visible(i + c);
+          T most = std::numeric_limits<T>::lowest();
+          if (memory)
+            most = self[c] =
+                linalg::dot(Q.data + c * Q.stride, own.k.data + g * head + (i + c) * own.k.stride, head);
+          most = detail::largest(s, visible, most);
+          simd::map([most, root](auto u) { return simd::exp<T>((u - most) * root); }, visible, s, s);
+          std::fill(s + visible, s + keys, T(0));
+          T sum = T(simd::sum<T>([](auto u) { return u; }, visible, s));
+          if (memory) sum += self[c] = std::exp((self[c] - most) * root);
+          share[c] = 1 / sum;
+          if (lse) lse[j + (i + c) * shape.heads] = most * root + std::log(sum);
+        }
+        seen.for_each([&](index_t at, matrix<const T>, matrix<const T> v) {
+          linalg::gemm<T>(op::none, v, op::none, detail::score_rows(S, at, v.cols), at > 0, O);
+        });
+        for (index_t c = 0; c < count; ++c) {
+          T* const o = O.data + c * O.stride;
+          if (memory) linalg::axpy(self[c], own.v.data + g * head + (i + c) * own.v.stride, o, head);
+          linalg::scale(share[c], o, head);
+        }
+        i += count;
+      }
+  }
+}
+
+/// The vjp of attention from its outputs `out` and `lse`: scores are computed once more. With
+/// dp_ti = v_t . dout_i and ds_ti = p_ti (dp_ti - out_i . dout_i) / sqrt(head),
+///   dv_t += sum_i p_ti dout_i,   dk_t += sum_i ds_ti q_i,   dq_i = sum_t ds_ti k_t.
+/// WRITES dq; ADDS to `dbefore` (empty: none is wanted, else one for each block) and to `down`, where their
+/// data is not null. dq may be the memory of q or of dout, else nothing overlaps. 10 head multiplications and
+/// additions for every head and every visible pair.
+template <class T>
+void attention_vjp(const attention_shape& shape, const attention_mask& mask,
+                   std::type_identity_t<matrix<const T>> q,
+                   std::type_identity_t<std::span<const key_block<T>>> before,
+                   const std::type_identity_t<key_block<T>>& own, std::type_identity_t<matrix<const T>> out,
+                   const std::type_identity_t<T>* lse, std::type_identity_t<matrix<const T>> dout,
+                   matrix<T> dq, std::type_identity_t<std::span<const key_block_adjoint<T>>> dbefore,
+                   const std::type_identity_t<key_block_adjoint<T>>& down,
+                   std::type_identity_t<view<T>> work) {
+  const index_t head = shape.head, n = q.cols, group = shape.heads / shape.kv_heads;
+  const T root = T(1 / std::sqrt(double(head)));
+  UNROLL_ASSERT(dbefore.empty() || dbefore.size() == before.size());
+  detail::packed_prefix<T> prefix(before, head);
+  detail::visible_keys<T> seen{head};
+  seen.own = own;
+  seen.down = down;
+  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + n);
+  T* const scores = work.data();
+  T* const dscores = scores + stride * block;
+  T* const self = dscores + stride * block;
+  T* const dself = self + block;
+  T* const panel = dself + block;
+  UNROLL_ASSERT(work.size() >= 2 * (stride + 1) * block + 2 * prefix.size());
+  for (index_t g = 0; g < shape.kv_heads; ++g) {
+    prefix.load(g, panel, seen);
+    prefix.load_adjoint(panel + prefix.size(), dbefore, seen);
+    seen.own_row = g * head;
+    for (index_t j = g * group; j < (g + 1) * group; ++j)
+      for (index_t i = 0; i < n;) {
+        const auto range = detail::query_range::from(i, n, mask);
+        const bool memory = mask.memory_token(i);
+        const index_t count = range.count;
+        seen.own_count = mask.visible(i + count - 1);
+        const index_t keys = prefix.keys + seen.own_count;
+        const matrix<T> P(scores, keys, count, stride), dS(dscores, keys, count, stride);
+        const matrix<const T> Q(q.data + j * head + i * q.stride, head, count, q.stride);
+        const matrix<const T> O(out.data + j * head + i * out.stride, head, count, out.stride);
+        const matrix<const T> dO(dout.data + j * head + i * dout.stride, head, count, dout.stride);
+        const matrix<T> dQ(dq.data + j * head + i * dq.stride, head, count, dq.stride);
+        const auto column = [&](const auto& m, index_t c) { return m.data + c * m.stride; };
+        const auto own_column = [&](const auto& m, index_t c) {
+          return m.data + g * head + (i + c) * m.stride;
+        };
+        seen.for_each([&](index_t at, matrix<const T> k, matrix<const T> v) {
+          linalg::gemm<T>(op::transpose, k, op::none, Q, false, detail::score_rows(P, at, k.cols));
+          linalg::gemm<T>(op::transpose, v, op::none, dO, false, detail::score_rows(dS, at, k.cols));
+        });
+        for (index_t c = 0; c < count; ++c) {
+          T* const p = column(P, c);
+          T* const ds = column(dS, c);
+          const index_t visible = prefix.keys + mask.visible(i + c);
+          const T l = lse[j + (i + c) * shape.heads];
+          const T along = linalg::dot(column(O, c), column(dO, c), head);
+          simd::map([l, root](auto s) { return simd::exp<T>(s * root - l); }, visible, p, p);
+          simd::map([along, root](auto u, auto dp) { return u * (dp - along) * root; }, visible, ds, p, ds);
+          std::fill(p + visible, p + keys, T(0));
+          std::fill(ds + visible, ds + keys, T(0));
+          if (memory) {
+            self[c] = std::exp(linalg::dot(column(Q, c), own_column(own.k, c), head) * root - l);
+            dself[c] = self[c] * (linalg::dot(column(dO, c), own_column(own.v, c), head) - along) * root;
+          }
+        }
+        seen.for_each_adjoint([&](index_t at, matrix<T> dk, matrix<T> dv) {
+          if (dv.data)
+            linalg::gemm<T>(op::none, dO, op::transpose, detail::score_rows(P, at, dv.cols), true, dv);
+          if (dk.data)
+            linalg::gemm<T>(op::none, Q, op::transpose, detail::score_rows(dS, at, dk.cols), true, dk);
+        });
+        if (memory)
+          for (index_t c = 0; c < count; ++c) {
+            if (down.dv.data) linalg::axpy(self[c], column(dO, c), own_column(down.dv, c), head);
+            if (down.dk.data) linalg::axpy(dself[c], column(Q, c), own_column(down.dk, c), head);
+          }
+        seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
+          linalg::gemm<T>(op::none, k, op::none, detail::score_rows(dS, at, k.cols), at > 0, dQ);
+        });
+        if (memory)
+          for (index_t c = 0; c < count; ++c)
+            linalg::axpy(dself[c], own_column(own.k, c), column(dQ, c), head);
+        i += count;
+      }
+    prefix.add(g, dbefore);
+  }
+}
 
 }  // namespace unroll::kernels
