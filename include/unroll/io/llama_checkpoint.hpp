@@ -1,0 +1,327 @@
+#pragma once
+
+#include "unroll/io/safetensors.hpp"
+#include "unroll/llama/weights.hpp"
+
+namespace unroll::llama {
+
+/// A Llama from files.
+template <class T>
+struct pretrained {
+  config shape;
+  parameters<T> weights;  ///< laid out by weight_map(shape)
+};
+
+struct load_options {
+  bool allow_non_finite = false;  ///< otherwise a nan or infinite weight is refused by name and position
+};
+
+namespace detail {
+
+using unroll::detail::in_quotes;
+
+// The numbers of a Llama, in a type that no shape overflows.
+inline double weight_count(const config& c) {
+  const double d = double(c.hidden), q = double(c.heads) * double(c.head),
+               kv = double(c.kv_heads) * double(c.head);
+  const double layer = 2 * d + 2 * d * q + 2 * d * kv + 3 * d * double(c.mlp);
+  return double(c.layers) * layer + d + (c.tied ? 1 : 2) * d * double(c.vocabulary);
+}
+
+// The members of a config.json or adapter_config.json, by type. A member that is null is absent.
+class members {
+ public:
+  members(nlohmann::json object, std::string function, std::string name)
+      : object_(std::move(object)), function_(std::move(function)), name_(std::move(name)) {
+    if (!object_.is_object()) fail(function_, name_, "is no JSON object");
+  }
+
+  const nlohmann::json* find(const char* key) const {
+    const auto at = object_.find(key);
+    return at == object_.end() || at->is_null() ? nullptr : &*at;
+  }
+  index_t integer(const char* key) const {
+    const auto* v = find(key);
+    if (!v) fail(function_, name_, "lacks " + in_quotes(key));
+    if (!v->is_number_unsigned() || v->get<std::uint64_t>() < 1 ||
+        v->get<std::uint64_t>() > std::uint64_t{1} << 31)
+      refuse(key, "a whole number from 1 to 2^31");
+    return index_t(v->get<std::uint64_t>());
+  }
+  index_t integer(const char* key, index_t otherwise) const { return find(key) ? integer(key) : otherwise; }
+  double number(const char* key, double otherwise) const {
+    const auto* v = find(key);
+    if (!v) return otherwise;
+    if (!v->is_number()) refuse(key, "a number");
+    return v->get<double>();
+  }
+  bool truth(const char* key, bool otherwise) const {
+    const auto* v = find(key);
+    if (!v) return otherwise;
+    if (!v->is_boolean()) refuse(key, "true or false");
+    return v->get<bool>();
+  }
+  std::string text(const char* key, const char* otherwise) const {
+    const auto* v = find(key);
+    if (!v) return otherwise;
+    if (!v->is_string()) refuse(key, "a text");
+    return v->get<std::string>();
+  }
+  /// Throws "function: file: "key" is value, expected what".
+  [[noreturn]] void refuse(const char* key, const std::string& what) const {
+    const auto* v = find(key);
+    std::string value = v ? v->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) : "absent";
+    if (value.size() > 200) value = value.substr(0, 200) + "...";
+    fail(function_, name_, in_quotes(key) + " is " + value + ", expected " + what);
+  }
+  const std::string& function() const { return function_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  nlohmann::json object_;
+  std::string function_, name_;
+};
+
+// What a config says of positions: "rope_scaling" beside "rope_theta", or both in "rope_parameters".
+inline void read_rope(const members& m, config& c) {
+  c.rope_base = m.number("rope_theta", 10000);
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const auto* v = m.find(key);
+    if (!v) continue;
+    const members rope(*v, m.function(), m.name() + ", " + key);
+    c.rope_base = rope.number("rope_theta", c.rope_base);
+    const auto kind = rope.text("rope_type", rope.text("type", "default").c_str());
+    if (kind == "linear") {
+      c.beyond = position_policy::linear;
+      c.position_factor = rope.number("factor", 1);
+    } else if (kind != "default") {
+      m.refuse(key, "null, or of type \"linear\" or \"default\"");
+    }
+  }
+}
+
+// Rows 2i and 2i + 1 of every head of a matrix [heads * head, width] (row-major) become rows i and
+// i + head / 2, or the other way round. `spare` has room for one head.
+template <class T>
+void turn_rope_rows(T* rows, index_t heads, index_t head, index_t width, rope_pairs to, T* spare) {
+  for (index_t h = 0; h < heads; ++h, rows += head * width) {
+    std::copy_n(rows, head * width, spare);
+    for (index_t i = 0; i < head; ++i) {
+      const index_t neighbour = i < head / 2 ? 2 * i : 2 * (i - head / 2) + 1;  // of row i among halves
+      const auto [from, into] = to == rope_pairs::halves ? std::pair(neighbour, i) : std::pair(i, neighbour);
+      std::copy_n(spare + from * width, width, rows + into * width);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// The shape that the text of a config.json describes; `name` stands for the file in messages. Refuses
+/// architectures other than Llama's and every option that changes what the model computes and that is not
+/// implemented: biases, other activations, scalings of positions other than linear, quantised weights.
+inline config parse_config(std::string_view text, const std::string& name,
+                           const std::string& function = "load_llama") {
+  const detail::members m(parse_json(text, function, name), function, name);
+  const auto* architectures = m.find("architectures");
+  const bool named =
+      architectures && architectures->is_array() &&
+      std::find(architectures->begin(), architectures->end(), "LlamaForCausalLM") != architectures->end();
+  if (architectures && !named) m.refuse("architectures", "[\"LlamaForCausalLM\"]");
+  if (m.text("model_type", named ? "llama" : "") != "llama") m.refuse("model_type", "\"llama\"");
+  if (m.text("hidden_act", "silu") != "silu") m.refuse("hidden_act", "\"silu\"");
+  for (const char* key : {"attention_bias", "mlp_bias"})
+    if (m.truth(key, false)) m.refuse(key, "false");
+  if (m.find("quantization_config")) m.refuse("quantization_config", "plain weights");
+  if (m.number("partial_rotary_factor", 1) != 1) m.refuse("partial_rotary_factor", "1");
+  config c;
+  c.hidden = m.integer("hidden_size");
+  c.mlp = m.integer("intermediate_size");
+  c.layers = m.integer("num_hidden_layers");
+  c.heads = m.integer("num_attention_heads");
+  c.kv_heads = m.integer("num_key_value_heads", c.heads);
+  if (!m.find("head_dim") && c.hidden % c.heads != 0)
+    m.refuse("hidden_size", "a multiple of the " + std::to_string(c.heads) + " num_attention_heads");
+  c.head = m.integer("head_dim", c.hidden / c.heads);
+  c.vocabulary = m.integer("vocab_size");
+  c.context = m.integer("max_position_embeddings");
+  c.norm_epsilon = m.number("rms_norm_eps", 1e-6);
+  c.tied = m.truth("tie_word_embeddings", false);
+  detail::read_rope(m, c);
+  check(c, function + ": " + name);
+  return c;
+}
+
+/// The text of a config.json for transformers. Throws for position_policy::ntk, which that has no word for.
+inline std::string config_text(const config& c) {
+  check(c, "config_text");
+  if (c.beyond == position_policy::ntk)
+    fail("config_text", "beyond", "is ntk, which config.json cannot say; set it after loading");
+  nlohmann::ordered_json rope = nullptr;
+  if (c.beyond == position_policy::linear)
+    rope = {{"type", "linear"}, {"rope_type", "linear"}, {"factor", c.position_factor}};
+  nlohmann::ordered_json j{{"architectures", {"LlamaForCausalLM"}},
+                           {"model_type", "llama"},
+                           {"hidden_size", c.hidden},
+                           {"intermediate_size", c.mlp},
+                           {"num_hidden_layers", c.layers},
+                           {"num_attention_heads", c.heads},
+                           {"num_key_value_heads", c.kv_heads},
+                           {"head_dim", c.head},
+                           {"vocab_size", c.vocabulary},
+                           {"max_position_embeddings", c.context},
+                           {"hidden_act", "silu"},
+                           {"rms_norm_eps", c.norm_epsilon},
+                           {"rope_theta", c.rope_base},
+                           {"rope_scaling", rope},
+                           {"attention_bias", false},
+                           {"mlp_bias", false},
+                           {"tie_word_embeddings", c.tied},
+                           {"torch_dtype", "float32"}};
+  return j.dump(2) + "\n";
+}
+
+/// Reorders the rows of all W_Q and W_K for the other convention of rope_pairs and says so in the config: the
+/// same model. Allocates one head's rows.
+template <class T>
+void permute_rope_pairs(config& c, params<T> weights) {
+  const weight_map map(c);
+  check_size("permute_rope_pairs", "weights", weights.size(), map.size());
+  const rope_pairs to = c.pairs == rope_pairs::halves ? rope_pairs::neighbours : rope_pairs::halves;
+  std::vector<T> spare(std::size_t(c.head * c.hidden));
+  for (index_t i = 0; i < c.layers; ++i) {
+    detail::turn_rope_rows(weights.data() + map[i].q, c.heads, c.head, c.hidden, to, spare.data());
+    detail::turn_rope_rows(weights.data() + map[i].k, c.kv_heads, c.head, c.hidden, to, spare.data());
+  }
+  c.pairs = to;
+}
+
+/// An original checkpoint: seven int32 (hidden, mlp, layers, heads, key-value heads, vocabulary, negative
+/// when the output matrix is its own, context) and float32 tensors, see docs. The result keeps its
+/// rope_pairs::neighbours. Throws unroll::error when the header is no Llama or the size is off by a byte.
+template <class T>
+pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
+  std::array<std::int32_t, 7> head{};
+  if (bytes.size() < sizeof head)
+    bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, the header alone has 28");
+  bytes.read(0, head.data(), sizeof head);
+  config c;
+  c.hidden = head[0];
+  c.mlp = head[1];
+  c.layers = head[2];
+  c.heads = head[3];
+  c.kv_heads = head[4];
+  c.tied = head[5] > 0;
+  c.vocabulary = c.tied ? index_t(head[5]) : -index_t(head[5]);
+  c.context = head[6];
+  c.pairs = rope_pairs::neighbours;
+  if (c.heads < 1 || c.hidden % c.heads != 0)
+    bytes.refuse("has hidden size " + std::to_string(c.hidden) + " and " + std::to_string(c.heads) +
+                 " heads, which is no checkpoint of a Llama");
+  c.head = c.hidden / c.heads;
+  check(c, bytes.function() + ": " + bytes.name());
+  // decided in doubles first, so that nothing below overflows
+  const double needed = sizeof head + 4 * (detail::weight_count(c) + double(c.context) * double(c.head));
+  const auto differs = [&](const std::string& n) {
+    bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, its header needs " + n);
+  };
+  if (needed > 1e15) differs("more than 10^15");
+  if (std::uint64_t(needed) != bytes.size()) differs(std::to_string(std::uint64_t(needed)));
+
+  const weight_map map(c);
+  pretrained<T> out{c, parameters<T>(map.size())};
+  std::uint64_t at = sizeof head;
+  const auto read = [&](index_t i) {
+    const layout_block& b = map.names().blocks()[std::size_t(i)];
+    const view<T> part(out.weights.data() + b.offset, b.size());
+    unroll::detail::read_numbers<float>(bytes, at, part, [](float x) { return T(x); });
+    const index_t bad =
+        options.allow_non_finite ? part.size() : unroll::detail::first_non_finite(view<const T>(part));
+    if (bad < part.size())
+      bytes.refuse("tensor " + detail::in_quotes(b.name) + " is " + std::to_string(part[bad]) + " at " +
+                   unroll::detail::position_text(file_shape(b), bad));
+    at += sizeof(float) * std::uint64_t(part.size());
+  };
+  read(0);                                             // embedding
+  for (const index_t m : {0, 1, 2, 3, 4, 5, 6, 8, 7})  // of the nine of a layer, down comes before up
+    for (index_t i = 0; i < c.layers; ++i) read(1 + 9 * i + m);
+  read(1 + 9 * c.layers);                                                  // final norm
+  at += sizeof(float) * std::uint64_t(c.context) * std::uint64_t(c.head);  // tables of cos and sin
+  if (!c.tied) read(2 + 9 * c.layers);
+  return out;
+}
+
+/// The weights of a Llama of this shape from HuggingFace's tensors. Names and shapes are compared with the
+/// config before anything is allocated; the weights and a few kilobytes are all that ever is. Where the
+/// config ties the matrices, a stored lm_head.weight must equal the embedding number by number. The tables
+/// rotary_emb.inv_freq of old files are passed over.
+template <class T>
+pretrained<T> load_tensors(const config& c, const tensor_files& files, load_options options = {}) {
+  const std::string embedding = "model.embed_tokens.weight", output = "lm_head.weight";
+  if (c.layers > index_t(files.names().size()) || detail::weight_count(c) > 1e18)
+    files.front().source().refuse("has " + std::to_string(files.names().size()) +
+                                  " tensors with its shards, the config says " + std::to_string(c.layers) +
+                                  " layers of hidden size " + std::to_string(c.hidden));
+  const weight_map map(c);
+  check_tensors(files, map.names(), [&](const std::string& name) {
+    return name.ends_with(".rotary_emb.inv_freq") || (c.tied && name == output);
+  });
+  pretrained<T> out{c, parameters<T>(map.size())};
+  read_tensors(files, map.names(), out.weights.data(), options.allow_non_finite);
+  if (c.tied && files.has(output)) {
+    const safetensors& file = files.holding(output);
+    const auto& shape = file.at(output).shape;
+    if (const auto& expected = files.holding(embedding).at(embedding).shape; shape != expected)
+      file.refuse(output, "has shape " + unroll::detail::shape_text(shape) + ", the config needs " +
+                              unroll::detail::shape_text(expected));
+    std::array<T, 4096> piece;
+    const index_t size = c.hidden * c.vocabulary, most = index_t(piece.size());
+    for (index_t i = 0; i < size; i += most) {
+      const view<T> part(piece.data(), std::min(most, size - i));
+      file.read(output, i, part, options.allow_non_finite);
+      for (index_t k = 0; k < part.size(); ++k)
+        if (const T e = out.weights[map.embedding() + i + k];
+            part[k] != e && !(std::isnan(e) && std::isnan(part[k])))
+          file.refuse(output, "is " + std::to_string(part[k]) + " at " +
+                                  unroll::detail::position_text(shape, i + k) + ", " + embedding + " is " +
+                                  std::to_string(e) + ", although tie_word_embeddings is true");
+    }
+  }
+  return out;
+}
+
+/// A Llama from an original .bin file, or from a folder with config.json and model.safetensors or its shards.
+/// Throws unroll::error that names file, tensor and both values.
+template <class T>
+pretrained<T> load_llama(const std::filesystem::path& path, load_options options = {}) {
+  const char* function = "load_llama";
+  if (!std::filesystem::is_directory(path)) return load_bin<T>(byte_source::open(path, function), options);
+  const auto source = byte_source::open(path / "config.json", function);
+  const config c = parse_config(source.read(0, source.size()), source.name(), function);
+  return load_tensors<T>(c, tensor_files::open(path, function), options);
+}
+
+/// Writes config.json and model.safetensors (F32) into a folder, each in one step, weights first. Rows of W_Q
+/// and W_K are turned to the halves that such files have, so that a model with rope_pairs::neighbours comes
+/// back as its twin with rope_pairs::halves. Allocates at most one matrix.
+template <class T>
+void save_llama(const std::filesystem::path& folder, const config& c, params<const T> weights) {
+  const weight_map map(c);
+  check_size("save_llama", "weights", weights.size(), map.size());
+  const std::string text = config_text(c);
+  std::error_code code;
+  std::filesystem::create_directories(folder, code);
+  if (code) unroll::detail::fail_file("save_llama", folder, "cannot be made: " + code.message());
+  std::vector<T> turned, spare(c.pairs == rope_pairs::halves ? 0 : std::size_t(c.head * c.hidden));
+  save_safetensors(folder / "model.safetensors", map.names(), [&](const layout_block& b) -> const T* {
+    const T* x = weights.data() + b.offset;
+    const bool query = b.name.ends_with("q_proj.weight");
+    if (c.pairs == rope_pairs::halves || !(query || b.name.ends_with("k_proj.weight"))) return x;
+    turned.assign(x, x + b.size());
+    detail::turn_rope_rows(turned.data(), query ? c.heads : c.kv_heads, c.head, c.hidden, rope_pairs::halves,
+                           spare.data());
+    return turned.data();
+  });
+  write_file(folder / "config.json", text, "save_llama");
+}
+
+}  // namespace unroll::llama
