@@ -182,3 +182,254 @@ TEST_CASE("attention_vjp agrees with finite differences", "[attention]") {
     for (std::size_t b = 0; b < x.block.size() && b < 3; ++b) check(x.block[b], x.dblock[b]);
   }
 }
+
+TEST_CASE("attention_vjp is the transpose of the derivative in a direction of all inputs at once",
+          "[attention]") {
+  for (const problem& p : problems()) {
+    INFO(name(p));
+    numbers<double> x(p);
+    x.forward();
+    x.backward();
+    const auto loss = [&] {
+      x.forward();
+      return tests::dot(x.out, x.dout);
+    };
+    double expected = 0, got = 0;
+    std::uint32_t seed = 100;
+    const auto along = [&](std::vector<double>& at, const std::vector<double>& slope) {
+      const auto d = tests::random_numbers<double>(index_t(at.size()), seed++);
+      expected += tests::derivative_along(loss, at, d);
+      got += tests::dot(slope, d);
+    };
+    along(x.q, x.dq);
+    along(x.k, x.dk);
+    along(x.v, x.dv);
+    for (std::size_t b = 0; b < x.block.size(); ++b) along(x.block[b], x.dblock[b]);
+    CHECK(got == Approx(expected).epsilon(1e-8).margin(1e-8));
+  }
+}
+
+TEST_CASE("attention and its vjp in float are those in double rounded", "[attention]") {
+  for (const problem& p : problems()) {
+    INFO(name(p));
+    numbers<float> x(p);
+    numbers<double> y(p);
+    x.forward();
+    y.forward();
+    x.backward();
+    y.backward();
+    // Numbers below 1; a sum of n terms is off by less than n eps, of random signs by about sqrt(n) eps.
+    const double eps = double(std::numeric_limits<float>::epsilon());
+    const double queries = std::sqrt(double(p.queries * p.shape.heads));
+    CHECK(tests::distance(x.out, y.out) < 16 * eps);
+    CHECK(tests::distance(x.lse, y.lse) < 16 * eps * (1 + std::log(double(p.queries + x.total()))));
+    CHECK(tests::distance(x.dq, y.dq) < 64 * eps);
+    CHECK(tests::distance(x.dk, y.dk) < 64 * eps * queries);
+    CHECK(tests::distance(x.dv, y.dv) < 64 * eps * queries);
+    for (std::size_t b = 0; b < x.block.size(); ++b)
+      CHECK(tests::distance(x.dblock[b], y.dblock[b]) < 64 * eps * queries);
+  }
+}
+
+TEST_CASE("attention_vjp writes dq, adds to the adjoints of keys and leaves out those that are null",
+          "[attention]") {
+  for (const problem& p : problems()) {
+    INFO(name(p));
+    numbers<double> once(p), twice(p), none(p), half(p);
+    once.forward();
+    once.backward();
+    twice.forward();
+    twice.backward();
+    twice.backward();
+    const auto doubled = [](const std::vector<double>& x) {
+      std::vector<double> y(x);
+      for (double& v : y) v *= 2;
+      return y;
+    };
+    CHECK(twice.dq == once.dq);
+    CHECK(tests::distance(twice.dk, doubled(once.dk)) < 1e-13);
+    CHECK(tests::distance(twice.dv, doubled(once.dv)) < 1e-13);
+    for (std::size_t b = 0; b < p.before.size(); ++b)
+      CHECK(tests::distance(twice.dblock[b], doubled(once.dblock[b])) < 1e-13);
+
+    none.forward();
+    const auto blocks = none.blocks();
+    attention_vjp<double>(p.shape, p.mask, none.columns(none.q), blocks,
+                          {none.columns(none.k), none.columns(none.v)}, none.columns(none.out),
+                          none.lse.data(), none.columns(none.dout), none.columns(none.dq), {}, {}, none.work);
+    CHECK(none.dq == once.dq);
+
+    half.forward();
+    auto wanted = half.dblocks();
+    for (std::size_t b = 0; b < wanted.size(); ++b) {
+      if (b % 2 == 0) wanted[b].dk = {};
+      if (b % 3 == 0) wanted[b].dv = {};
+    }
+    attention_vjp<double>(p.shape, p.mask, half.columns(half.q), blocks,
+                          {half.columns(half.k), half.columns(half.v)}, half.columns(half.out),
+                          half.lse.data(), half.columns(half.dout), half.columns(half.dq), wanted,
+                          {{}, half.columns(half.dv)}, half.work);
+    CHECK(half.dq == once.dq);
+    CHECK(half.dv == once.dv);
+    CHECK(half.dk == std::vector<double>(half.dk.size(), 0.0));
+    for (std::size_t b = 0; b < wanted.size(); ++b) {
+      const std::size_t keys = half.dblock[b].size() / 2;
+      const auto same = [&](std::size_t from, bool kept) {
+        bool ok = true;
+        for (std::size_t i = from; i < from + keys; ++i)
+          ok = ok && half.dblock[b][i] == (kept ? once.dblock[b][i] : 0.0);
+        return ok;
+      };
+      CHECK(same(0, b % 2 != 0));
+      CHECK(same(keys, b % 3 != 0));
+    }
+  }
+}
+
+TEST_CASE("the adjoint of the queries may take the memory of the queries or of the outputs' cotangent",
+          "[attention]") {
+  for (const problem& p : problems()) {
+    INFO(name(p));
+    numbers<double> x(p), y(p);
+    x.forward();
+    const numbers<double> kept = x;
+    x.backward();
+    const auto backward_into = [&](std::vector<double> numbers<double>::*place) {
+      y = kept;
+      const auto blocks = y.blocks();
+      const auto dblocks = y.dblocks();
+      attention_vjp<double>(p.shape, p.mask, y.columns(y.q), blocks, {y.columns(y.k), y.columns(y.v)},
+                            y.columns(y.out), y.lse.data(), y.columns(y.dout), y.columns(y.*place), dblocks,
+                            {y.columns(y.dk), y.columns(y.dv)}, y.work);
+      return y.*place;
+    };
+    CHECK(backward_into(&numbers<double>::q) == x.dq);
+    CHECK(y.dk == x.dk);
+    CHECK(backward_into(&numbers<double>::dout) == x.dq);
+    CHECK(y.dv == x.dv);
+  }
+}
+
+TEST_CASE("heads may be rows of wider matrices, and nothing beside them is touched", "[attention]") {
+  const problem p{{4, 2, 6}, {5, 2}, 8, {3, 3}};
+  numbers<double> x(p);
+  x.forward();
+  x.backward();
+  const index_t wide = x.width() + 2 * x.kv_width() + 3;
+  const auto widened = [&](const numbers<double>& y, bool fill) {
+    std::vector<double> all(std::size_t(wide * p.queries), 9.0);
+    if (fill)
+      for (index_t i = 0; i < p.queries; ++i) {
+        double* to = all.data() + i * wide;
+        std::copy_n(y.q.data() + i * y.width(), y.width(), to);
+        std::copy_n(y.k.data() + i * y.kv_width(), y.kv_width(), to + y.width());
+        std::copy_n(y.v.data() + i * y.kv_width(), y.kv_width(), to + y.width() + y.kv_width());
+      }
+    return all;
+  };
+  const auto rows = [&](auto& all, index_t first, index_t count) {
+    return matrix<std::remove_reference_t<decltype(all[0])>>(all.data() + first, count, p.queries, wide);
+  };
+  const index_t w = x.width(), kv = x.kv_width();
+  const auto in = widened(x, true);
+  auto out = widened(x, false), down = widened(x, false), dout = widened(x, false);
+  for (index_t i = 0; i < p.queries; ++i) {
+    std::copy_n(x.dout.data() + i * w, w, dout.data() + i * wide);
+    std::fill_n(down.data() + i * wide + w, 2 * kv, 0.0);
+  }
+  const auto blocks = x.blocks();
+  const auto dblocks = x.dblocks();
+  attention<double>(p.shape, p.mask, rows(in, 0, w), blocks, {rows(in, w, kv), rows(in, w + kv, kv)},
+                    rows(out, 0, w), x.lse.data(), x.work);
+  attention_vjp<double>(p.shape, p.mask, rows(in, 0, w), blocks, {rows(in, w, kv), rows(in, w + kv, kv)},
+                        rows(out, 0, w), x.lse.data(), rows(dout, 0, w), rows(down, 0, w), dblocks,
+                        {rows(down, w, kv), rows(down, w + kv, kv)}, x.work);
+  bool same = true;
+  for (index_t i = 0; i < p.queries; ++i)
+    for (index_t r = 0; r < wide; ++r) {
+      const double o = out[std::size_t(r + i * wide)], d = down[std::size_t(r + i * wide)];
+      same = same && o == (r < w ? x.out[std::size_t(r + i * w)] : 9.0);
+      same = same && d == (r < w            ? x.dq[std::size_t(r + i * w)]
+                           : r < w + kv     ? x.dk[std::size_t(r - w + i * kv)]
+                           : r < w + 2 * kv ? x.dv[std::size_t(r - w - kv + i * kv)]
+                                            : 9.0);
+    }
+  CHECK(same);
+}
+
+TEST_CASE("scores of any size neither overflow nor vanish", "[attention]") {
+  numbers<float> x({{2, 1, 4}, {6, 2}, 9, {3}});
+  for (float& v : x.q) v *= 1e4f;
+  for (float& v : x.k) v *= 1e4f;
+  x.forward();
+  x.backward();
+  CHECK(linalg::all_finite(x.out.data(), index_t(x.out.size())));
+  CHECK(linalg::all_finite(x.dq.data(), index_t(x.dq.size())));
+  for (float o : x.out) CHECK(std::abs(o) <= 1.0001f);  // averages of values below 1
+}
+
+TEST_CASE("a number that is not finite reaches the outputs that see it and no others", "[attention]") {
+  numbers<float> x({{1, 1, 4}, {}, 70});
+  x.k[std::size_t(66 * 4)] = std::numeric_limits<float>::quiet_NaN();
+  x.forward();
+  for (index_t i = 0; i < 70; ++i) CHECK(std::isfinite(x.out[std::size_t(4 * i)]) == (i < 66));
+}
+
+TEST_CASE("log-sum-exps are optional and work is not read before it is written", "[attention]") {
+  for (const problem& p : problems()) {
+    INFO(name(p));
+    numbers<double> x(p), y(p);
+    x.forward();
+    for (double& w : y.work) w = std::numeric_limits<double>::quiet_NaN();
+    const auto blocks = y.blocks();
+    attention<double>(p.shape, p.mask, y.columns(y.q), blocks, {y.columns(y.k), y.columns(y.v)},
+                      y.columns(y.out), nullptr, y.work);
+    CHECK(y.out == x.out);
+    y.lse = x.lse;
+    for (double& w : y.work) w = std::numeric_limits<double>::quiet_NaN();
+    x.backward();
+    y.backward();
+    CHECK(y.dq == x.dq);
+    CHECK(y.dk == x.dk);
+    CHECK(y.dblock == x.dblock);
+  }
+}
+
+TEST_CASE("one query over a cache has the output of the last of all queries", "[attention]") {
+  for (const index_t head : {5, 16, 48, 64, 100})
+    for (const index_t keys : {1, 2, 15, 64, 333}) {
+      INFO("head " << head << ", keys " << keys);
+      const attention_shape shape{6, 3, head};
+      numbers<float> all({shape, {}, keys}), last({shape, {}, 1, {keys - 1}});
+      const index_t kv = all.kv_width();
+      std::copy_n(all.k.data(), kv * (keys - 1), last.block[0].data());
+      std::copy_n(all.v.data(), kv * (keys - 1), last.block[0].data() + kv * (keys - 1));
+      std::copy_n(all.k.end() - kv, kv, last.k.begin());
+      std::copy_n(all.v.end() - kv, kv, last.v.begin());
+      std::copy_n(all.q.end() - all.width(), all.width(), last.q.begin());
+      all.forward();
+      last.forward();
+      const std::vector<float> expected(all.out.end() - all.width(), all.out.end());
+      CHECK(tests::distance(last.out, expected) < 4e-6);
+      const std::vector<float> lse(all.lse.end() - shape.heads, all.lse.end());
+      CHECK(tests::distance(last.lse, lse) < 4e-6);
+    }
+}
+
+TEST_CASE("attention and its vjp do not allocate", "[attention]") {
+  for (const problem& p : problems()) {
+    INFO(name(p));
+    numbers<float> x(p);
+    const auto blocks = x.blocks();
+    const auto dblocks = x.dblocks();
+    const testing::allocation_counter counter;
+    attention<float>(p.shape, p.mask, x.columns(x.q), blocks, {x.columns(x.k), x.columns(x.v)},
+                     x.columns(x.out), x.lse.data(), x.work);
+    attention_vjp<float>(p.shape, p.mask, x.columns(x.q), blocks, {x.columns(x.k), x.columns(x.v)},
+                         x.columns(x.out), x.lse.data(), x.columns(x.dout), x.columns(x.dq), dblocks,
+                         {x.columns(x.dk), x.columns(x.dv)}, x.work);
+    const auto count = counter.count();
+    CHECK(testing::allocations_are_counted());
+    CHECK(count == 0);
+  }
+}

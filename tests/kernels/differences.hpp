@@ -55,4 +55,27 @@ double worst_slope(F f, std::vector<double>& x, const std::vector<double>& slope
   return worst;
 }
 
+/// The derivative of f at x along d, from the same differences.
+template <class F>
+double derivative_along(F f, std::vector<double>& x, const std::vector<double>& d) {
+  const std::vector<double> centre = x;
+  const auto central = [&](double h) {
+    const auto at = [&](double step) {
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = centre[i] + step * d[i];
+      return f();
+    };
+    const double up = at(h), down = at(-h);
+    x = centre;
+    return (up - down) / (2 * h);
+  };
+  return (4 * central(5e-4) - central(1e-3)) / 3;
+}
+
+template <class A>
+double dot(const std::vector<A>& a, const std::vector<A>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += double(a[i]) * double(b[i]);
+  return sum;
+}
+
 }  // namespace tests
