@@ -1,0 +1,106 @@
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "unroll/llama/config.hpp"
+
+namespace unroll::llama {
+
+/// What an id stands for: text; nothing that was known; a mark such as the begin of a text, which no text
+/// contains; one byte (its text is "<0x00>" to "<0xFF>"); a text that is an id wherever it appears.
+enum class piece_kind { normal, unknown, control, byte, user };
+
+/// One id of a vocabulary.
+struct vocabulary_entry {
+  std::string text;
+  float score = 0;  ///< of two possible joins, the one whose result scores higher comes first
+  piece_kind kind = piece_kind::normal;
+};
+
+/// `left` and `right` side by side become `result`.
+struct merge {
+  token left = 0, right = 0, result = 0;
+};
+
+/// A text that becomes its id before anything is cut into characters.
+struct added_text {
+  std::string text;
+  token id = 0;
+  bool normalised = false;  ///< looked for after blanks were put in front and replaced, itself so treated
+};
+
+struct tokenizer_options {
+  token unk = 0, bos = 1, eos = 2;  ///< -1: there is none
+  bool prefix = true;               ///< a blank is put before every text that is not empty
+  std::string blank = " ";          ///< what stands for a blank in the pieces
+  bool fuse_unknown = false;        ///< neighbouring unknown characters are one unk, not one each
+};
+
+/// Another way from text to ids, for vocabularies whose rules only their own library knows.
+class text_encoder {
+ public:
+  virtual ~text_encoder() = default;
+  virtual void encode(std::string_view text, std::vector<token>& ids) const = 0;  ///< appends
+};
+
+namespace detail {
+
+/// Bytes of the UTF-8 character (RFC 3629) that `text`, not empty, begins with; 1 where it begins with none.
+inline std::size_t character_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) {
+    return i < text.size() ? unsigned(static_cast<unsigned char>(text[i])) : 0u;
+  };
+  const auto follows = [&](std::size_t i) { return byte(i) >> 6 == 2; };
+  const unsigned first = byte(0), second = byte(1);
+  if (first >= 0xC2 && first <= 0xDF) return follows(1) ? 2 : 1;
+  if (first >= 0xE0 && first <= 0xEF) {
+    const bool overlong = first == 0xE0 && second < 0xA0, surrogate = first == 0xED && second > 0x9F;
+    return follows(1) && follows(2) && !overlong && !surrogate ? 3 : 1;
+  }
+  if (first >= 0xF0 && first <= 0xF4) {
+    const bool overlong = first == 0xF0 && second < 0x90, beyond = first == 0xF4 && second > 0x8F;
+    return follows(1) && follows(2) && follows(3) && !overlong && !beyond ? 4 : 1;
+  }
+  return 1;
+}
+
+inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t next = std::min(text.find(from, at), text.size());
+    out.append(text.substr(at, next - at));
+    if (next < text.size()) out.append(to);
+    at = next + from.size();
+  }
+  return out;
+}
+
+inline std::string byte_name(unsigned byte) {
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  return std::string("<0x") + digits[byte / 16] + digits[byte % 16] + '>';
+}
+
+/// The byte that "<0x0A>" names, or -1.
+inline int named_byte(std::string_view text) {
+  if (text.size() != 6 || text.substr(0, 3) != "<0x" || text[5] != '>') return -1;
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  const std::size_t high = digits.find(text[3]), low = digits.find(text[4]);
+  return high < 16 && low < 16 ? int(16 * high + low) : -1;
+}
+
+// Lets a map of strings be searched for a string_view.
+struct text_hash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
+};
+struct text_equal {
+  using is_transparent = void;
+  bool operator()(std::string_view a, std::string_view b) const { return a == b; }
+};
+
+}  // namespace detail
+
+}  // namespace unroll::llama
