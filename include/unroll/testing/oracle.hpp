@@ -6,6 +6,7 @@
 
 #include "unroll/core/block.hpp"
 #include "unroll/system/concepts.hpp"
+#include "unroll/system/memory_model.hpp"
 
 // Slow and obvious ways to the derivatives that the library computes fast. Everything here allocates freely.
 namespace unroll::testing {
@@ -40,6 +41,27 @@ double sequence_loss(const F& f, std::type_identity_t<params<const typename F::s
     f.step(xs[t], m.at(theta, std::int64_t(t)));
     loss += double(m.loss);
     m.s.swap(m.next);
+  }
+  return loss;
+}
+
+/// The same for a memory model: every segment reads the memories of all earlier ones.
+template <memory_model M>
+double sequence_loss(const M& f, std::type_identity_t<params<const typename M::scalar>> theta,
+                     std::type_identity_t<std::span<const typename M::input>> xs,
+                     std::type_identity_t<state<const typename M::scalar>> = {}) {
+  using T = typename M::scalar;
+  std::vector<std::vector<T>> memories;
+  std::vector<const T*> past;
+  std::vector<T> work(std::size_t(f.workspace(index_t(xs.size()))));
+  double loss = 0;
+  for (std::size_t t = 0; t < xs.size(); ++t) {
+    loss += double(f.read(xs[t], index_t(t), theta, past, work));
+    std::vector<T> m(std::size_t(f.size().memory));
+    const std::span<const T* const> seen(past);
+    f.write(xs[t], index_t(t), theta, f.independent() ? seen.first(0) : seen, m, {}, work);
+    memories.push_back(std::move(m));
+    past.push_back(memories.back().data());
   }
   return loss;
 }

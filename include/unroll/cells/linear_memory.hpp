@@ -1,0 +1,124 @@
+#pragma once
+
+#include <algorithm>
+
+#include "unroll/cells/example.hpp"
+#include "unroll/core/layout.hpp"
+#include "unroll/core/linalg.hpp"
+#include "unroll/rng/draw.hpp"
+#include "unroll/system/memory_model.hpp"
+
+namespace unroll::cells {
+
+struct linear_memory_options {
+  index_t in = 1;          ///< numbers in x
+  index_t memory = 2;      ///< numbers in a memory
+  index_t out = 1;         ///< numbers in the target
+  bool recurrent = false;  ///< writes see the mean of the earlier memories
+};
+
+/// A memory model whose every derivative has a closed form; a segment is one example.
+///
+///   write   m_s = W z_s,   z_s = x_s, or [x_s; mean of m_0 .. m_{s-1}] where recurrent
+///   read    J_t = 1/2 || V mean(m_0 .. m_{t-1}) + b - target_t ||^2,   the mean of nothing being 0
+///
+/// Parameters: w (memory x in, or memory x (in + memory)), v (out x memory), b (out). The tape is z_s.
+template <class T>
+class linear_memory {
+ public:
+  using scalar = T;
+  using input = example<T>;
+
+  explicit linear_memory(const linear_memory_options& options) : o_(options) {
+    check_at_least("linear_memory", "in", o_.in, 1);
+    check_at_least("linear_memory", "memory", o_.memory, 1);
+    check_at_least("linear_memory", "out", o_.out, 1);
+  }
+
+  const linear_memory_options& options() const { return o_; }
+  memory_dims size() const { return {v() + o_.out * (o_.memory + 1), o_.memory, width()}; }
+  bool independent() const { return !o_.recurrent; }
+  index_t workspace(index_t) const { return std::max(width(), 2 * o_.memory + o_.out); }
+  unroll::layout layout() const {
+    unroll::layout l;
+    l.add("w", o_.memory, width());
+    l.add("v", o_.out, o_.memory);
+    l.add("b", o_.out);
+    return l;
+  }
+  /// Normal with variance 1 / width, every parameter.
+  void init(params<T> theta, key k) const {
+    check_size("linear_memory", "theta", theta.size(), size().params);
+    draw_normals(k, 0, theta);
+    linalg::scale(1 / std::sqrt(double(width())), theta.data(), theta.size());
+  }
+  /// False when x or the target holds NaN or infinity.
+  bool finite(const input& x) const {
+    return linalg::all_finite(x.x, o_.in) && linalg::all_finite(x.target, o_.out);
+  }
+
+  void write(const input& x, index_t, params<const T> theta, std::span<const T* const> past, view<T> m,
+             view<T> tape, view<T> work) const {
+    T* z = tape.empty() ? work.data() : tape.data();
+    std::copy_n(x.x, o_.in, z);
+    if (o_.recurrent) mean(past, z + o_.in);
+    linalg::gemv<T>(op::none, w(theta.data()), z, false, m.data());
+  }
+  void write_vjp(const input&, index_t, params<const T> theta, std::span<const T* const>, view<const T> tape,
+                 view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta, view<T> work) const {
+    if (!dtheta.empty()) linalg::ger<T>(1, dm.data(), tape.data(), w(dtheta.data()));
+    if (!o_.recurrent) return;
+    const matrix<const T> r(theta.data() + o_.memory * o_.in, o_.memory, o_.memory);
+    linalg::gemv<T>(op::transpose, r, dm.data(), false, work.data());
+    spread(work.data(), dpast);
+  }
+
+  T read(const input& x, index_t, params<const T> theta, std::span<const T* const> past, view<T> work) const {
+    return residual(x, theta, past, work);
+  }
+  T read_vjp(const input& x, index_t, params<const T> theta, std::span<const T* const> past,
+             std::span<T* const> dpast, dparams<T> dtheta, view<T> work) const {
+    const T loss = residual(x, theta, past, work);
+    const T* average = work.data();
+    const T* e = average + o_.memory;
+    if (!dtheta.empty()) {
+      linalg::ger<T>(1, e, average, {dtheta.data() + v(), o_.out, o_.memory});
+      linalg::axpy<T>(1, e, dtheta.data() + v() + o_.out * o_.memory, o_.out);
+    }
+    T* d = work.data() + o_.memory + o_.out;
+    linalg::gemv<T>(op::transpose, {theta.data() + v(), o_.out, o_.memory}, e, false, d);
+    spread(d, dpast);
+    return loss;
+  }
+
+ private:
+  index_t width() const { return o_.in + (o_.recurrent ? o_.memory : 0); }
+  index_t v() const { return o_.memory * width(); }
+  template <class U>
+  matrix<U> w(U* theta) const {
+    return {theta, o_.memory, width()};
+  }
+
+  void mean(std::span<const T* const> past, T* out) const {
+    std::fill_n(out, o_.memory, T(0));
+    for (const T* m : past) linalg::axpy<T>(T(1) / T(past.size()), m, out, o_.memory);
+  }
+  // The vjp of the mean.
+  void spread(const T* d, std::span<T* const> dpast) const {
+    for (T* dm : dpast)
+      if (dm) linalg::axpy<T>(T(1) / T(dpast.size()), d, dm, o_.memory);
+  }
+  // Leaves the mean and the residual in `work`.
+  T residual(const input& x, params<const T> theta, std::span<const T* const> past, view<T> work) const {
+    T* e = work.data() + o_.memory;
+    mean(past, work.data());
+    const T* b = theta.data() + v() + o_.out * o_.memory;
+    for (index_t i = 0; i < o_.out; ++i) e[i] = b[i] - x.target[i];
+    linalg::gemv<T>(op::none, {theta.data() + v(), o_.out, o_.memory}, work.data(), true, e);
+    return linalg::dot(e, e, o_.out) / 2;
+  }
+
+  linear_memory_options o_;
+};
+
+}  // namespace unroll::cells

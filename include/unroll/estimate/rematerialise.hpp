@@ -1,0 +1,114 @@
+#pragma once
+
+#include "unroll/estimate/segment_run.hpp"
+
+namespace unroll {
+
+struct rematerialise_options {
+  index_t segments = 64;  ///< room for a sequence of so many segments
+  index_t keep = 0;       ///< graphs of the last writes to keep; segments - 1: all of them, plain BPTT
+};
+
+/// The exact gradient over the segments of a memory model, with one live graph. The memories are written
+/// without graphs and kept, each loss adds its adjoints to accumulators beside them,
+///
+///   A_s = sum_{t>s} dJ_t/dm_s  [ + sum_{u>s} A_u dm_u/dm_s  where writes read ],
+///
+/// and at the end of the sequence, for s = T-2, ..., 0, segment s is written once more, with a graph, and A_s
+/// is sent back through it. Backwards in s, A_s is complete when its turn comes: exact for recurrent memories
+/// too (memory replay backpropagation, Memformer). The graphs of the last `keep` writes are kept instead.
+///
+/// Assumes that theta is the same until finish() and that writing again gives the same bits. The memory of
+/// the last segment is never written. A loss that is not finite leaves no trace, at the price of reading the
+/// segments in front of it once more.
+///
+/// Exact, variance 0. Memory: 2 (segments - 1) memories and max(1, keep) graphs. Over T segments: T - 1
+/// writes, T - 1 - min(keep, T - 1) rewrites, T - 1 write vjps, T reads and read vjps (T - 1 where losses
+/// have no parameters of their own).
+///
+/// UIO-LLMs, section 2, and Memformer; docs/math/rematerialise.md.
+template <class M>
+class rematerialise final {
+  static_assert(memory_model<M>);
+
+ public:
+  using system_type = M;
+  using scalar = typename M::scalar;
+  using input = typename M::input;
+  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"li2024uio", "wu2020memformer", "gao2021gradcache"};
+
+  explicit rematerialise(M model, rematerialise_options options = {})
+      : model_(std::move(model)),
+        keep_(std::min(checked(options).keep, options.segments - 1)),
+        run_(model_, options.segments, options.segments - 1, std::max<index_t>(1, keep_)) {}
+
+  void reset(key, state<const scalar> s0 = {}) {
+    check_no_start<scalar>("rematerialise::reset", s0);
+    run_.reset();
+    finished_ = false;
+  }
+
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("rematerialise::advance", model_, theta, g, finished_);
+    return run_.feed(
+        "rematerialise::advance", model_, theta, xs, g,
+        [&](index_t s) { return keep_ > 0 ? s % keep_ : memory_bank<M>::none; },
+        [&](index_t t, std::span<scalar*> dm) { aim(t, dm); }, [](index_t) {},
+        [&](index_t t) { add_up_again(theta, t); });
+  }
+
+  /// Sends all adjoints back.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("rematerialise::finish", model_, theta, g, finished_);
+    report r;
+    if (!linalg::all_finite(theta.data(), theta.size())) {
+      r.code = status::non_finite;
+      r.at = run_.size();
+      return run_.charge(r, counts());
+    }
+    memory_bank<M>& bank = run_.bank();
+    const replay_counts before = bank.counts();
+    for (index_t s = bank.written() - 1; s >= 0; --s) {
+      index_t slot = keep_ > 0 ? s % keep_ : 0;
+      if (keep_ == 0 || bank.owner(slot) != s) bank.rewrite(model_, run_.segment(s), s, theta, slot);
+      const index_t earlier = model_.independent() ? 0 : s;
+      const std::span<scalar*> dm = bank.targets(earlier);
+      aim(earlier, dm);
+      bank.write_vjp(model_, run_.segment(s), theta, slot, bank.adjoint(s), dm, g);
+    }
+    finished_ = true;
+    return run_.charge(r, before);
+  }
+
+  const M& system() const { return model_; }
+  const replay_counts& counts() const { return run_.bank().counts(); }
+
+ private:
+  static rematerialise_options checked(rematerialise_options o) {
+    check_at_least("rematerialise", "segments", o.segments, 1);
+    check_at_least("rematerialise", "keep", o.keep, 0);
+    return o;
+  }
+  void aim(index_t t, std::span<scalar*> dm) {
+    for (index_t s = 0; s < t; ++s) dm[std::size_t(s)] = run_.bank().adjoint(s).data();
+  }
+  // The adjoints after the losses in front of segment t, in the order in which they were added.
+  void add_up_again(params<const scalar> theta, index_t t) {
+    for (index_t s = 0; s < t; ++s)
+      std::fill(run_.bank().adjoint(s).begin(), run_.bank().adjoint(s).end(), scalar(0));
+    for (index_t u = 1; u < t; ++u) {
+      const std::span<scalar*> dm = run_.bank().targets(u);
+      aim(u, dm);
+      run_.reread(model_, theta, u, dm);
+    }
+  }
+
+  M model_;
+  index_t keep_;
+  segment_run<M> run_;
+  bool finished_ = false;
+};
+
+}  // namespace unroll
