@@ -34,6 +34,7 @@
 #include "unroll/data/anbn.hpp"
 #include "unroll/data/copy.hpp"
 #include "unroll/data/delay.hpp"
+#include "unroll/data/documents.hpp"
 #include "unroll/data/marschall_add.hpp"
 #include "unroll/data/segments.hpp"
 #include "unroll/data/sequences.hpp"

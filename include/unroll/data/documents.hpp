@@ -1,0 +1,215 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "unroll/core/worker_pool.hpp"
+#include "unroll/io/file.hpp"
+#include "unroll/llama/tokenizer.hpp"
+#include "unroll/rng/draw.hpp"
+
+namespace unroll::data {
+
+struct document {
+  std::string name;
+  std::vector<llama::token> ids;
+};
+
+struct documents_options {
+  bool bos = true;      ///< every document that is not empty begins with the begin of a text
+  index_t threads = 1;  ///< that encode; the result does not depend on them
+};
+
+/// Tokenized texts, each a document of its own: nothing that is drawn from them reaches over an end.
+class documents {
+ public:
+  documents() = default;
+
+  /// Every .txt file of a folder (not of its folders) in the order of their names' bytes, or one file.
+  /// Files may hold any bytes; an empty file is a document without ids. Throws unroll::error when there is
+  /// no such file, one cannot be read, or the tokenizer refuses a text.
+  documents(const std::filesystem::path& path, const llama::tokenizer& tokenizer,
+            const documents_options& options = {}) {
+    check_at_least("documents", "threads", options.threads, 1);
+    std::vector<std::filesystem::path> files{path};
+    if (std::filesystem::is_directory(path)) {
+      files.clear();
+      for (const auto& entry : std::filesystem::directory_iterator(path))
+        if (entry.path().extension() == ".txt" && entry.is_regular_file()) files.push_back(entry.path());
+      std::sort(files.begin(), files.end());
+      if (files.empty()) unroll::detail::fail_file("documents", path, "has no .txt file");
+    }
+    all_.resize(files.size());
+    worker_pool pool(std::min(options.threads, index_t(files.size())));
+    std::atomic<std::size_t> next{0};
+    auto work = [&](index_t) {
+      for (std::size_t i = next++; i < files.size(); i = next++) {
+        const std::string text = read_file(files[i], "documents");
+        all_[i].name = files[i].filename().string();
+        if (!text.empty()) all_[i].ids = tokenizer.encode(text, options.bos);
+      }
+    };
+    pool.run(work);
+  }
+
+  void add(std::string name, std::vector<llama::token> ids) {
+    all_.push_back({std::move(name), std::move(ids)});
+  }
+
+  index_t size() const { return index_t(all_.size()); }
+  const document& operator[](index_t i) const { return all_[std::size_t(i)]; }
+  auto begin() const { return all_.begin(); }
+  auto end() const { return all_.end(); }
+  /// Ids of all documents.
+  std::int64_t tokens() const {
+    std::int64_t n = 0;
+    for (const auto& d : all_) n += std::int64_t(d.ids.size());
+    return n;
+  }
+
+  /// The documents in random order, another one for every epoch (Fisher and Yates).
+  std::vector<index_t> order(key k, std::int64_t epoch) const {
+    std::vector<index_t> order(all_.size());
+    for (index_t i = 0; i < size(); ++i) {
+      const index_t j = draw_index(fold(k, std::uint64_t(epoch)), i, i + 1);
+      order[std::size_t(i)] = order[std::size_t(j)];
+      order[std::size_t(j)] = i;
+    }
+    return order;
+  }
+
+ private:
+  std::vector<document> all_;
+};
+
+/// Batches of windows for models without memory: every lane of every batch begins at a random place, each
+/// place of each document equally likely. Batch n is a function of the key and n, so position() is all that a
+/// resumed run needs.
+class windows {
+ public:
+  /// `all` must outlive this. Throws unroll::error when no document has two ids.
+  windows(const documents& all, index_t lanes, index_t length, key k)
+      : all_(&all), lanes_(lanes), length_(length), key_(k) {
+    check_at_least("windows", "lanes", lanes, 1);
+    check_at_least("windows", "length", length, 1);
+    std::int64_t places = 0;
+    for (const auto& d : all) {
+      const auto targets = std::int64_t(d.ids.size()) - 1;
+      if (targets >= 1) places += std::max(targets - length + 1, std::int64_t{1});
+      end_.push_back(places);
+    }
+    if (places == 0)
+      fail("windows", "documents", "have none with two ids, a window needs an id and the next");
+    if (places > std::int64_t{1} << 32)
+      fail("windows", "documents", "have more than 2^32 places for a window");
+  }
+
+  /// Fills `ids` with lanes x length ids, lane after lane, and `targets` with the id behind each. A document
+  /// of fewer than length + 1 ids is one window, filled up with id 0 and target -1. Throws unroll::error on
+  /// spans of another size.
+  void next(std::span<llama::token> ids, std::span<llama::token> targets) {
+    check_size("windows::next", "ids", index_t(ids.size()), lanes_ * length_);
+    check_size("windows::next", "targets", index_t(targets.size()), lanes_ * length_);
+    for (index_t l = 0; l < lanes_; ++l) {
+      const std::int64_t place = draw_index(key_, position_, end_.back(), std::uint32_t(l));
+      const auto at = std::size_t(std::upper_bound(end_.begin(), end_.end(), place) - end_.begin());
+      const auto& from = (*all_)[index_t(at)].ids;
+      const auto start = std::size_t(place - (at == 0 ? 0 : end_[at - 1]));
+      for (std::size_t i = 0; i < std::size_t(length_); ++i) {
+        const std::size_t j = std::size_t(l * length_) + i;
+        const bool inside = start + i + 1 < from.size();
+        ids[j] = start + i < from.size() ? from[start + i] : 0;
+        targets[j] = inside ? from[start + i + 1] : -1;
+      }
+    }
+    ++position_;
+  }
+
+  /// Batches taken so far.
+  std::int64_t position() const { return position_; }
+  void seek(std::int64_t position) { position_ = position; }
+
+ private:
+  const documents* all_;
+  index_t lanes_, length_;
+  key key_;
+  std::vector<std::int64_t> end_;  // of the places of each document
+  std::int64_t position_ = 0;
+};
+
+/// A piece of a document, for models that read documents from begin to end.
+struct document_segment {
+  std::int64_t epoch = 0;
+  index_t document = 0;
+  index_t at = 0;  ///< of the segment's first id in the document
+  std::span<const llama::token> ids;
+  bool first = false, last = false;  ///< of the document
+};
+
+/// Whole documents, segment after segment, the documents in an order that is new in every epoch; without end.
+/// The last segment of a document may be shorter; documents without ids are passed over.
+class document_stream {
+ public:
+  /// `all` must outlive this. Throws unroll::error when no document has ids.
+  document_stream(const documents& all, index_t length, key k) : all_(&all), length_(length), key_(k) {
+    check_at_least("document_stream", "length", length, 1);
+    for (index_t d = 0; d < all.size(); ++d) per_epoch_ += segments(d);
+    if (per_epoch_ == 0) fail("document_stream", "documents", "have no ids");
+    seek(0);
+  }
+
+  document_segment next() {
+    const auto d = order_[document_];
+    const auto& ids = (*all_)[d].ids;
+    const auto begin = std::size_t(segment_ * length_);
+    document_segment s{epoch_, d, index_t(begin), std::span(ids).subspan(begin), segment_ == 0, false};
+    s.ids = s.ids.first(std::min(s.ids.size(), std::size_t(length_)));
+    s.last = ++segment_ == segments(d);
+    ++position_;
+    settle();
+    return s;
+  }
+
+  /// Segments of document d.
+  index_t segments(index_t d) const { return (index_t((*all_)[d].ids.size()) + length_ - 1) / length_; }
+  index_t segments_per_epoch() const { return per_epoch_; }
+  /// Segments taken so far.
+  std::int64_t position() const { return position_; }
+  /// Continues where a stream with the same documents, length and key has taken `position` segments.
+  void seek(std::int64_t position) {
+    check_at_least("document_stream::seek", "position", position, 0);
+    position_ = position;
+    epoch_ = position / per_epoch_;
+    order_ = all_->order(key_, epoch_);
+    document_ = 0;
+    segment_ = position % per_epoch_;
+    settle();
+  }
+
+ private:
+  /// Moves on to the document that has segment_, the number counted from the begin of document_.
+  void settle() {
+    while (segment_ >= segments(order_[document_])) {
+      segment_ -= segments(order_[document_]);
+      if (++document_ < order_.size()) continue;
+      document_ = 0;
+      order_ = all_->order(key_, ++epoch_);
+    }
+  }
+
+  const documents* all_;
+  index_t length_;
+  key key_;
+  index_t per_epoch_ = 0;
+  std::int64_t position_ = 0, epoch_ = 0;
+  std::vector<index_t> order_;
+  std::size_t document_ = 0;  // in order_
+  index_t segment_ = 0;
+};
+
+}  // namespace unroll::data
