@@ -1,0 +1,170 @@
+#pragma once
+
+#include "unroll/io/llama_checkpoint.hpp"
+#include "unroll/llama/lora.hpp"
+
+namespace unroll::llama {
+
+/// Adapters from files.
+template <class T>
+struct adapter {
+  lora_map map;
+  parameters<T> theta;  ///< laid out by map
+};
+
+namespace detail {
+
+// "q_proj" or "self_attn.q_proj" as a place in target_names; their number where it is none.
+inline std::size_t target_of(std::string_view name) {
+  std::size_t i = 0;
+  for (const std::string_view t : target_names) {
+    if (name == t || name == t.substr(t.find('.') + 1)) break;
+    ++i;
+  }
+  return i;
+}
+
+inline std::array<bool, 7> read_targets(const members& m) {
+  std::array<bool, 7> out{};
+  const auto* v = m.find("target_modules");
+  if (v && *v == "all-linear") return {true, true, true, true, true, true, true};
+  if (!v || !v->is_array() || v->empty()) m.refuse("target_modules", "a list of projections");
+  for (const auto& name : *v) {
+    const std::size_t i = name.is_string() ? target_of(name.get_ref<const std::string&>()) : out.size();
+    if (i == out.size())
+      m.refuse("target_modules", "names among q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+    out[i] = true;
+  }
+  return out;
+}
+
+// "layers_to_transform": null, a layer, or layers that follow each other.
+inline void read_layers(const members& m, index_t layers, lora_options& o) {
+  const char* key = "layers_to_transform";
+  const auto* v = m.find(key);
+  if (!v) return;
+  std::set<std::uint64_t> chosen;
+  for (const auto& n : v->is_array() ? *v : nlohmann::json::array({*v})) {
+    if (!n.is_number_unsigned() || n.get<std::uint64_t>() >= std::uint64_t(layers))
+      m.refuse(key, "layers of the model, which has " + std::to_string(layers));
+    chosen.insert(n.get<std::uint64_t>());
+  }
+  if (chosen.empty() || *chosen.rbegin() - *chosen.begin() + 1 != chosen.size())
+    m.refuse(key, "layers that follow each other");
+  o.first_layer = index_t(*chosen.begin());
+  o.layers = index_t(chosen.size());
+}
+
+// Rows of B of W_Q and W_K, between the order of the files (halves) and that of the model.
+template <class T>
+void turn_adapter_rows(const config& c, const lora_map& map, T* theta, rope_pairs to) {
+  if (c.pairs == rope_pairs::halves) return;
+  std::vector<T> spare(std::size_t(c.head * map.rank()));
+  for (index_t i = 0; i < c.layers; ++i)
+    for (const auto m : {target_matrix::q, target_matrix::k})
+      if (const index_t b = map.at(i, m).b; b >= 0)
+        turn_rope_rows(theta + b, m == target_matrix::q ? c.heads : c.kv_heads, c.head, map.rank(), to,
+                       spare.data());
+}
+
+}  // namespace detail
+
+/// What the text of PEFT's adapter_config.json says about adapters on a model of this shape; `name` stands
+/// for the file in messages. Refuses every option that changes what an adapter computes and that is not
+/// implemented: other kinds of adapters, biases, DoRA, ranks or alphas that differ between layers, trained
+/// modules beside the adapters, regular expressions, layers with gaps.
+inline lora_options parse_adapter_config(std::string_view text, const config& c, const std::string& name,
+                                         const std::string& function = "load_lora") {
+  const detail::members m(parse_json(text, function, name), function, name);
+  if (m.text("peft_type", "") != "LORA") m.refuse("peft_type", "\"LORA\"");
+  if (m.text("bias", "none") != "none") m.refuse("bias", "\"none\"");
+  for (const char* key : {"fan_in_fan_out", "use_dora", "use_qalora", "lora_bias"})
+    if (m.truth(key, false)) m.refuse(key, "false");
+  for (const char* key : {"rank_pattern", "alpha_pattern", "modules_to_save", "exclude_modules",
+                          "layer_replication", "target_parameters", "trainable_token_indices"})
+    if (const auto* v = m.find(key); v && !(v->is_structured() && v->empty())) m.refuse(key, "nothing");
+  lora_options o;
+  o.rank = m.integer("r");
+  if (o.rank > 1 << 16) m.refuse("r", "a rank up to 65536");
+  o.alpha = m.number("lora_alpha", 8);
+  if (!(std::abs(o.alpha) <= 1e6)) m.refuse("lora_alpha", "a number up to 10^6");
+  if (m.truth("use_rslora", false)) o.alpha *= std::sqrt(double(o.rank));  // alpha / sqrt(r), not alpha / r
+  o.targets = detail::read_targets(m);
+  detail::read_layers(m, c.layers, o);
+  return o;
+}
+
+/// The text of an adapter_config.json that PEFT reads. `base_model` is a name or a folder, for its reader.
+inline std::string adapter_config_text(const config& c, const lora_options& o,
+                                       const std::string& base_model = {}) {
+  nlohmann::ordered_json targets = nlohmann::ordered_json::array(), layers = nullptr;
+  for (std::size_t i = 0; i < o.targets.size(); ++i)
+    if (const std::string name = target_names[i]; o.targets[i])
+      targets.push_back(name.substr(name.find('.') + 1));
+  const index_t adapted = o.layers == 0 ? c.layers - o.first_layer : o.layers;
+  if (adapted != c.layers)
+    for (index_t i = 0; i < adapted; ++i) layers.push_back(o.first_layer + i);
+  nlohmann::ordered_json alpha = o.alpha;
+  if (o.alpha == std::floor(o.alpha)) alpha = index_t(o.alpha);
+  nlohmann::ordered_json j{{"peft_type", "LORA"},
+                           {"task_type", "CAUSAL_LM"},
+                           {"base_model_name_or_path", base_model},
+                           {"r", o.rank},
+                           {"lora_alpha", alpha},
+                           {"lora_dropout", 0.0},
+                           {"target_modules", targets},
+                           {"layers_to_transform", layers},
+                           {"bias", "none"},
+                           {"fan_in_fan_out", false},
+                           {"modules_to_save", nullptr},
+                           {"inference_mode", true}};
+  return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+/// Adapters of these options on a model of shape `c`, from the tensors of an adapter_model.safetensors. Names
+/// and shapes are compared before anything is allocated.
+template <class T>
+adapter<T> load_adapter_tensors(const config& c, const lora_options& o, const tensor_files& files,
+                                load_options options = {}) {
+  adapter<T> out;
+  out.map = lora_map(c, o);
+  check_tensors(files, out.map.names(), [](const std::string&) { return false; });
+  out.theta = parameters<T>(out.map.size());
+  read_tensors(files, out.map.names(), out.theta.data(), options.allow_non_finite);
+  detail::turn_adapter_rows(c, out.map, out.theta.data(), c.pairs);
+  return out;
+}
+
+/// Adapters from a folder that PEFT or save_lora wrote: adapter_config.json and adapter_model.safetensors.
+/// They fit a model of shape `c`, in either convention of rope_pairs. Throws unroll::error that names file,
+/// tensor and both values.
+template <class T>
+adapter<T> load_lora(const std::filesystem::path& folder, const config& c, load_options options = {}) {
+  const char* function = "load_lora";
+  check(c, function);
+  const auto source = byte_source::open(folder / "adapter_config.json", function);
+  const auto o = parse_adapter_config(source.read(0, source.size()), c, source.name(), function);
+  std::vector<safetensors> files;
+  files.emplace_back(byte_source::open(folder / "adapter_model.safetensors", function));
+  return load_adapter_tensors<T>(c, o, tensor_files(std::move(files)), options);
+}
+
+/// Writes adapter_config.json and adapter_model.safetensors (F32) into a folder, each in one step, under
+/// PEFT's names. Rows of B of W_Q and W_K are turned to the halves that such files have.
+template <class T>
+void save_lora(const std::filesystem::path& folder, const config& c, const lora_map& map,
+               params<const T> theta, const std::string& base_model = {}) {
+  check_size("save_lora", "theta", theta.size(), map.size());
+  const lora_map named(c, map.options());  // whatever prefix `map` has
+  check_size("save_lora", "map", map.size(), named.size());
+  std::error_code code;
+  std::filesystem::create_directories(folder, code);
+  if (code) unroll::detail::fail_file("save_lora", folder, "cannot be made: " + code.message());
+  std::vector<T> turned(theta.begin(), theta.end());
+  detail::turn_adapter_rows(c, named, turned.data(), rope_pairs::halves);
+  save_safetensors(folder / "adapter_model.safetensors", named.names(),
+                   [&](const layout_block& b) -> const T* { return turned.data() + b.offset; });
+  write_file(folder / "adapter_config.json", adapter_config_text(c, map.options(), base_model), "save_lora");
+}
+
+}  // namespace unroll::llama
