@@ -79,6 +79,8 @@
 #include "unroll/kernels/rmsnorm.hpp"
 #include "unroll/kernels/rotary.hpp"
 #include "unroll/kernels/swiglu.hpp"
+#include "unroll/llama/cache.hpp"
+#include "unroll/llama/sampling.hpp"
 #include "unroll/llama/tokenizer.hpp"
 #include "unroll/llama/vocabulary.hpp"
 #include "unroll/memory/bank.hpp"

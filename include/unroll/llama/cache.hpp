@@ -1,0 +1,192 @@
+#pragma once
+
+#include <array>
+
+#include "unroll/core/block.hpp"
+#include "unroll/kernels/rotary.hpp"
+#include "unroll/llama/pass.hpp"
+
+// The keys and values of the tokens that a model has seen. Both caches are used alike:
+//
+//   cache.make_room(n);                 // before n more tokens
+//   pass.before = cache.before();       // their positions are cache.size(), cache.size() + 1, ...
+//   stack.forward(..., cache.hook());   // stores their keys and values
+//   cache.extend(n);                    // takes them over
+namespace unroll::llama {
+
+namespace detail {
+
+// One prefix block (see pass.hpp) of `capacity` columns, `size` of them filled.
+template <class T>
+class cache_block {
+ public:
+  cache_block(const config& c, index_t capacity, std::string_view name)
+      : capacity_(capacity), kv_width_(c.kv_width()), layers_(c.layers) {
+    check(c, name);
+    check_at_least(name, "capacity", capacity, 1);
+    if (capacity > c.positions())
+      fail(name, "capacity",
+           "is " + std::to_string(capacity) + ", the model has " + std::to_string(c.positions()) +
+               " positions");
+    data_ = buffer<T>(2 * layers_ * kv_width_ * capacity);
+    blocks_ = {data_.data()};
+  }
+  cache_block(const cache_block& other)
+      : capacity_(other.capacity_),
+        kv_width_(other.kv_width_),
+        layers_(other.layers_),
+        size_(other.size_),
+        data_(other.data_),
+        blocks_{data_.data()} {}
+  cache_block(cache_block&&) noexcept = default;
+  cache_block& operator=(const cache_block& other) { return *this = cache_block(other); }
+  cache_block& operator=(cache_block&&) noexcept = default;
+
+  prefix<T> before() const { return {blocks_, size_, capacity_}; }
+  /// All `capacity` columns of the keys and of the values of a layer.
+  matrix<T> keys(index_t layer) { return {data_.data() + 2 * layer * area(), kv_width_, capacity_}; }
+  matrix<T> values(index_t layer) { return {keys(layer).data + area(), kv_width_, capacity_}; }
+  void store(matrix<const T> from, matrix<T> to) const {
+    for (index_t j = 0; j < from.cols; ++j)
+      std::copy_n(from.data + j * from.stride, kv_width_, to.data + (size_ + j) * to.stride);
+  }
+
+  index_t capacity_, kv_width_, layers_, size_ = 0;
+  buffer<T> data_;
+
+ private:
+  index_t area() const { return kv_width_ * capacity_; }
+  std::array<const T*, 1> blocks_;
+};
+
+}  // namespace detail
+
+/// The keys and values of all tokens so far, at most `capacity`. 2 layers kv_width capacity numbers.
+template <class T>
+class key_value_cache final {
+ public:
+  /// Throws unroll::error when `capacity` is more than the model has positions.
+  key_value_cache(const config& c, index_t capacity) : block_(c, capacity, "key_value_cache") {}
+
+  index_t size() const { return block_.size_; }
+  index_t capacity() const { return block_.capacity_; }
+  std::size_t bytes() const { return block_.data_.bytes(); }
+  prefix<T> before() const { return block_.before(); }
+  void clear() { block_.size_ = 0; }
+
+  index_t largest_chunk() const { return capacity(); }
+  bool takes(index_t n) const { return n <= capacity() - size(); }  ///< whether so many more tokens fit
+  /// Throws unroll::error when fewer than n columns are left.
+  void make_room(index_t n) const {
+    if (!takes(n))
+      fail("key_value_cache", "capacity",
+           "is " + std::to_string(capacity()) + ", too little for " + std::to_string(size()) +
+               " tokens and " + std::to_string(n) + " more");
+  }
+  void extend(index_t n) {
+    make_room(n);
+    block_.size_ += n;
+  }
+
+  struct keys_hook : no_hook {
+    detail::cache_block<T>* block;
+    void keys(index_t layer, matrix<const T> k, matrix<const T> v) {
+      block->store(k, block->keys(layer));
+      block->store(v, block->values(layer));
+    }
+  };
+  keys_hook hook() { return {{}, &block_}; }
+
+ private:
+  detail::cache_block<T> block_;
+};
+
+/// The first `sinks` tokens and the last ones up to `window`: StreamingLLM (Xiao et al. 2024, arXiv
+/// 2309.17453), with 0 sinks a sliding window. Positions are those inside the cache, so that a text may be
+/// longer than the model has positions: keys are kept without rotation and are rotated again after every
+/// eviction. A token sees itself and at most sinks + window - 1 others when the tokens come one at a time; of
+/// n at once, the last one does and the first one sees n - 1 fewer. What evicted tokens left in the later
+/// layers' keys and values stays. 3 layers kv_width (sinks + window) numbers; an eviction moves them all.
+template <class T>
+class streaming_cache final {
+ public:
+  /// Throws unroll::error when sinks + window is more than the model has positions.
+  streaming_cache(const config& c, const kernels::rotary<T>& rotary, index_t sinks, index_t window)
+      : block_(c, checked(sinks, window), "streaming_cache"),
+        rotary_(rotary),
+        sinks_(sinks),
+        unrotated_(c.layers * c.kv_width() * (sinks + window)),
+        positions_(std::size_t(sinks + window)) {
+    for (std::size_t i = 0; i < positions_.size(); ++i) positions_[i] = index_t(i);
+  }
+
+  index_t size() const { return block_.size_; }
+  index_t capacity() const { return block_.capacity_; }
+  std::size_t bytes() const { return block_.data_.bytes() + unrotated_.bytes(); }
+  prefix<T> before() const { return block_.before(); }
+  void clear() { block_.size_ = 0; }
+
+  index_t largest_chunk() const { return capacity() - sinks_; }
+  bool takes(index_t) const { return true; }
+  /// Evicts the oldest tokens behind the sinks until there is room for n. Throws unroll::error when n is more
+  /// than the window.
+  void make_room(index_t n) {
+    if (n > largest_chunk())
+      fail("streaming_cache", "window",
+           "is " + std::to_string(largest_chunk()) + ", too little for " + std::to_string(n) +
+               " tokens at once");
+    const index_t evicted = size() + n - capacity();
+    if (evicted <= 0) return;
+    block_.size_ -= evicted;
+    const index_t from = sinks_, count = size() - sinks_, width = block_.kv_width_;
+    const auto move_up = [&](matrix<T> a) {
+      std::copy_n(a.data + (from + evicted) * width, count * width, a.data + from * width);
+    };
+    for (index_t layer = 0; layer < block_.layers_; ++layer) {
+      move_up(block_.values(layer));
+      move_up(unrotated(layer));
+      const matrix<T> keys(block_.keys(layer).data + from * width, width, count);
+      std::copy_n(unrotated(layer).data + from * width, count * width, keys.data);
+      if (count > 0) rotary_.rotate(keys, at(from, count));
+    }
+  }
+  void extend(index_t n) {
+    make_room(n);
+    block_.size_ += n;
+  }
+
+  struct keys_hook : no_hook {
+    streaming_cache* cache;
+    void keys(index_t layer, matrix<const T> k, matrix<const T> v) { cache->store(layer, k, v); }
+  };
+  keys_hook hook() { return {{}, this}; }
+
+ private:
+  static index_t checked(index_t sinks, index_t window) {
+    check_at_least("streaming_cache", "sinks", sinks, 0);
+    check_at_least("streaming_cache", "window", window, 1);
+    return sinks + window;
+  }
+  matrix<T> unrotated(index_t layer) {
+    const index_t area = block_.kv_width_ * capacity();
+    return {unrotated_.data() + layer * area, block_.kv_width_, capacity()};
+  }
+  std::span<const index_t> at(index_t first, index_t count) const {
+    return std::span(positions_).subspan(std::size_t(first), std::size_t(count));
+  }
+  void store(index_t layer, matrix<const T> k, matrix<const T> v) {
+    block_.store(k, block_.keys(layer));
+    block_.store(v, block_.values(layer));
+    const matrix<T> all = unrotated(layer);
+    block_.store(k, all);
+    rotary_.rotate_back(matrix<T>(all.data + size() * all.stride, all.rows, k.cols), at(size(), k.cols));
+  }
+
+  detail::cache_block<T> block_;
+  kernels::rotary<T> rotary_;
+  index_t sinks_;
+  buffer<T> unrotated_;
+  std::vector<index_t> positions_;
+};
+
+}  // namespace unroll::llama
