@@ -5,6 +5,7 @@
 #include "unroll/diagnose/interval.hpp"
 #include "unroll/diagnose/sample.hpp"
 #include "unroll/diagnose/smoothed_gradient.hpp"
+#include "unroll/estimate/rematerialise.hpp"
 
 namespace unroll {
 
@@ -59,6 +60,34 @@ struct measurement {
   std::size_t bytes = 0;     ///< the estimator holds at most
   double variance_time = 0;  ///< tr V x seconds per sequence: the price of one unit of precision
 };
+
+/// The gradient of the loss of the sequence xs at frozen theta, by plain back-propagation in the scalar of
+/// the system. Memory: all states and tapes of the sequence. Throws unroll::error when it is not finite.
+template <class F>
+block<double> exact_gradient(const F& system, std::type_identity_t<params<const typename F::scalar>> theta,
+                             std::type_identity_t<std::span<const typename F::input>> xs) {
+  smoothed_gradient<F> path(system, {.max_steps = index_t(xs.size())});
+  gradient<typename F::scalar> g(system.size().params);
+  const report r = path(key{}, theta, xs, g);
+  if (r.code != status::ok) fail("exact_gradient", "xs", "step " + std::to_string(r.at) + " is not finite");
+  block<double> result(g.size());
+  std::copy(g.begin(), g.end(), result.begin());
+  return result;
+}
+/// The same for a memory model, by rematerialisation. Memory: two memories a segment and one graph.
+template <memory_model M>
+block<double> exact_gradient(const M& model, std::type_identity_t<params<const typename M::scalar>> theta,
+                             std::type_identity_t<std::span<const typename M::input>> xs) {
+  rematerialise exact(model, {.segments = std::max<index_t>(1, index_t(xs.size()))});
+  gradient<typename M::scalar> g(model.size().params);
+  report r = exact.advance(theta, xs, g);
+  r += exact.finish(theta, g);
+  if (r.code != status::ok)
+    fail("exact_gradient", "xs", "segment " + std::to_string(r.at) + " is not finite");
+  block<double> result(g.size());
+  std::copy(g.begin(), g.end(), result.begin());
+  return result;
+}
 
 namespace detail {
 
@@ -117,6 +146,8 @@ reference_gradient reference_of(const E& estimator, params<const typename E::sca
   if (!options.reference.empty()) {
     check_size("measure", "reference", options.reference.size(), theta.size());
     std::copy(options.reference.begin(), options.reference.end(), result.mean.begin());
+  } else if constexpr (memory_model<typename E::system_type>) {
+    result.mean = exact_gradient(estimator.system(), theta, xs);
   } else if constexpr (has_vjp<typename E::system_type>) {
     const auto smoothing = smoothing_of(estimator, index_t(xs.size()));
     count = smoothing.sigma == 0 ? 1 : std::max<index_t>(2, count);
@@ -238,29 +269,16 @@ inline index_t choose_replicas(double bias_square, double trace, double trace_of
 
 }  // namespace detail
 
-/// The gradient of the loss of the sequence xs at frozen theta, by plain back-propagation in the scalar of
-/// the system. Memory: all states and tapes of the sequence. Throws unroll::error when it is not finite.
-template <class F>
-block<double> exact_gradient(const F& system, std::type_identity_t<params<const typename F::scalar>> theta,
-                             std::type_identity_t<std::span<const typename F::input>> xs) {
-  smoothed_gradient<F> path(system, {.max_steps = index_t(xs.size())});
-  gradient<typename F::scalar> g(system.size().params);
-  const report r = path(key{}, theta, xs, g);
-  if (r.code != status::ok) fail("exact_gradient", "xs", "step " + std::to_string(r.at) + " is not finite");
-  block<double> result(g.size());
-  std::copy(g.begin(), g.end(), result.begin());
-  return result;
-}
-
 /// Bias, variance and cost of an estimator at theta on the sequence xs, against its own target. Replicas are
 /// copies of `estimator` with keys fold(fold(seed, 0), i), spread over all cores; the result has the same
 /// bits for any number of threads. An estimator without a chooser whose first four replicas agree in every
 /// bit is taken to be deterministic and stops there.
 ///
-/// The reference is the exact gradient for target::frozen_theta, and a sample of pathwise gradients
-/// (smoothed_gradient.hpp) for the smoothed targets, whose own variance widens the intervals.
-/// Throws unroll::error on wrong sizes, fewer than two replicas of a random estimator, and where there is no
-/// reference and the system has no vjp. Memory: about 8 P doubles and one estimator a thread.
+/// The reference is the exact gradient for target::frozen_theta (of memory models by rematerialisation), and
+/// a sample of pathwise gradients (smoothed_gradient.hpp) for the smoothed targets, whose own variance widens
+/// the intervals. Throws unroll::error on wrong sizes, fewer than two replicas of a random estimator, and
+/// where there is no reference and the system has no vjp. Memory: about 8 P doubles and one estimator a
+/// thread.
 template <class E>
 measurement measure(const E& estimator, std::type_identity_t<params<const typename E::scalar>> theta,
                     std::type_identity_t<std::span<const typename E::input>> xs,

@@ -41,12 +41,8 @@ class graph_window {
   /// Sends back what is still alive, the newest first, so that writes that read pass on what they owe.
   report finish(const M& model, params<const T> theta, dparams<T> g) {
     const replay_counts before = counts();
-    report r;
-    if (!linalg::all_finite(theta.data(), theta.size())) {
-      r.code = status::non_finite;
-      r.at = run_.size();
-      return run_.charge(r, before);
-    }
+    const report r = run_.check_finish(theta);
+    if (r.code != status::ok) return run_.charge(r, before);
     for (index_t newest = 0; newest >= 0;) {
       newest = memory_bank<M>::none;
       for (index_t i = 0; i < size_; ++i)

@@ -52,30 +52,23 @@ class rematerialise final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("rematerialise::advance", model_, theta, g, finished_);
-    return run_.feed(
-        "rematerialise::advance", model_, theta, xs, g,
-        [&](index_t s) { return keep_ > 0 ? s % keep_ : memory_bank<M>::none; },
-        [&](index_t t, std::span<scalar*> dm) { aim(t, dm); }, [](index_t) {},
-        [&](index_t t) { add_up_again(theta, t); });
+    return run_.accumulate("rematerialise::advance", model_, theta, xs, g,
+                           [&](index_t s) { return keep_ > 0 ? s % keep_ : memory_bank<M>::none; });
   }
 
   /// Sends all adjoints back.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     check_call("rematerialise::finish", model_, theta, g, finished_);
-    report r;
-    if (!linalg::all_finite(theta.data(), theta.size())) {
-      r.code = status::non_finite;
-      r.at = run_.size();
-      return run_.charge(r, counts());
-    }
     memory_bank<M>& bank = run_.bank();
     const replay_counts before = bank.counts();
+    const report r = run_.check_finish(theta);
+    if (r.code != status::ok) return run_.charge(r, before);
     for (index_t s = bank.written() - 1; s >= 0; --s) {
-      index_t slot = keep_ > 0 ? s % keep_ : 0;
-      if (keep_ == 0 || bank.owner(slot) != s) bank.rewrite(model_, run_.segment(s), s, theta, slot);
+      const index_t slot = keep_ > 0 ? s % keep_ : 0;
+      if (bank.owner(slot) != s) bank.rewrite(model_, run_.segment(s), s, theta, slot);
       const index_t earlier = model_.independent() ? 0 : s;
       const std::span<scalar*> dm = bank.targets(earlier);
-      aim(earlier, dm);
+      run_.aim(earlier, dm);
       bank.write_vjp(model_, run_.segment(s), theta, slot, bank.adjoint(s), dm, g);
     }
     finished_ = true;
@@ -90,19 +83,6 @@ class rematerialise final {
     check_at_least("rematerialise", "segments", o.segments, 1);
     check_at_least("rematerialise", "keep", o.keep, 0);
     return o;
-  }
-  void aim(index_t t, std::span<scalar*> dm) {
-    for (index_t s = 0; s < t; ++s) dm[std::size_t(s)] = run_.bank().adjoint(s).data();
-  }
-  // The adjoints after the losses in front of segment t, in the order in which they were added.
-  void add_up_again(params<const scalar> theta, index_t t) {
-    for (index_t s = 0; s < t; ++s)
-      std::fill(run_.bank().adjoint(s).begin(), run_.bank().adjoint(s).end(), scalar(0));
-    for (index_t u = 1; u < t; ++u) {
-      const std::span<scalar*> dm = run_.bank().targets(u);
-      aim(u, dm);
-      run_.reread(model_, theta, u, dm);
-    }
   }
 
   M model_;

@@ -82,9 +82,26 @@ class segment_run {
     return charge(r, before);
   }
 
-  /// Reads segment t once more for the adjoints of the memories alone.
-  void reread(const M& model, params<const T> theta, index_t t, std::span<T* const> dm) {
-    bank_.read_vjp(model, segment(t), t, theta, dm, direct_);
+  /// The same where every memory has its adjoint, adjoint(s): all of what the losses send is added up.
+  template <class Graph>
+  report accumulate(std::string_view function, const M& model, params<const T> theta,
+                    std::span<const input> xs, dparams<T> g, Graph&& graph) {
+    return feed(
+        function, model, theta, xs, g, graph, [&](index_t t, std::span<T*> dm) { aim(t, dm); },
+        [](index_t) {}, [&](index_t t) { accumulate_again(model, theta, t); });
+  }
+  /// Sets dm to the adjoints of m_0 .. m_{t-1}.
+  void aim(index_t t, std::span<T*> dm) {
+    for (index_t s = 0; s < t; ++s) dm[std::size_t(s)] = bank_.adjoint(s).data();
+  }
+
+  /// The first report of finish(): not ok where theta is not finite.
+  report check_finish(params<const T> theta) const {
+    report r;
+    if (linalg::all_finite(theta.data(), theta.size())) return r;
+    r.code = status::non_finite;
+    r.at = size();
+    return r;
   }
 
   /// Enters the work done since `before`, and the memory held.
@@ -97,6 +114,15 @@ class segment_run {
   }
 
  private:
+  // The adjoints by the losses in front of segment t, added in the same order as before.
+  void accumulate_again(const M& model, params<const T> theta, index_t t) {
+    for (index_t s = 0; s < t; ++s) std::fill(bank_.adjoint(s).begin(), bank_.adjoint(s).end(), T(0));
+    for (index_t u = 1; u < t; ++u) {
+      const std::span<T*> dm = bank_.targets(u);
+      aim(u, dm);
+      bank_.read_vjp(model, segment(u), u, theta, dm, direct_);
+    }
+  }
   static index_t checked(index_t segments) {
     check_at_least("segment_run", "segments", segments, 1);
     return segments;
@@ -112,6 +138,14 @@ class segment_run {
 template <class T>
 void check_no_start(std::string_view function, state<const T> s0) {
   if (!s0.empty()) fail(function, "s0", "is given, but a memory model begins without memories");
+}
+
+/// Throws where writes read earlier memories.
+template <class M>
+void check_independent(std::string_view function, const M& model) {
+  if (!model.independent())
+    fail(function, "model",
+         "writes memories that depend on earlier ones; take rematerialise or incremental_tbptt");
 }
 
 }  // namespace unroll

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <charconv>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "unroll/estimate/incremental_tbptt.hpp"
+#include "unroll/estimate/proportional_replay.hpp"
+#include "unroll/estimate/rematerialise.hpp"
+#include "unroll/estimate/reservoir_tbptt.hpp"
+
+namespace unroll {
+
+/// How the gradient of a memory model is computed, by name. The default is exact.
+struct policy {
+  enum class kind {
+    rematerialise,  ///< exact, one live graph
+    keep_all,       ///< exact, every graph kept: plain BPTT
+    keep,           ///< exact, the last `size` graphs kept
+    window,         ///< incremental TBPTT over `size` segments: biased
+    reservoir,      ///< unbiased incremental TBPTT with `size` graphs; biased when not compensated
+    proportional    ///< unbiased, `size` segments replayed
+  };
+  kind name = kind::rematerialise;
+  index_t size = 0;         ///< 0 where the name has no number
+  bool compensated = true;  ///< only a reservoir may be without the factor
+  friend bool operator==(const policy&, const policy&) = default;
+};
+
+/// "rematerialise", "keep_all", "keep:8", "window:4", "reservoir:2", "reservoir:2:uncompensated" or
+/// "proportional:4".
+inline std::string to_string(const policy& p) {
+  const std::string size = ":" + std::to_string(p.size);
+  switch (p.name) {
+    case policy::kind::keep_all:
+      return "keep_all";
+    case policy::kind::keep:
+      return "keep" + size;
+    case policy::kind::window:
+      return "window" + size;
+    case policy::kind::reservoir:
+      return "reservoir" + size + (p.compensated ? "" : ":uncompensated");
+    case policy::kind::proportional:
+      return "proportional" + size;
+    case policy::kind::rematerialise:
+      break;
+  }
+  return "rematerialise";
+}
+
+/// The policy that to_string writes like that. Throws unroll::error that lists the names there are.
+inline policy parse_policy(std::string_view text) {
+  policy p;
+  const auto colon = text.find(':');
+  index_t size = 0;
+  if (colon != text.npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), size);
+  for (int name = 0; size >= 0 && name < 6; ++name)
+    for (const bool compensated : {true, false}) {
+      p = {policy::kind(name), size, compensated};
+      const bool sized = p.name != policy::kind::rematerialise && p.name != policy::kind::keep_all;
+      if (sized == (size > 0) && to_string(p) == text) return p;
+    }
+  fail("parse_policy", "text",
+       "\"" + std::string(text) +
+           "\" is none of rematerialise, keep_all, keep:G, window:S, reservoir:S, reservoir:S:uncompensated, "
+           "proportional:B with whole numbers from 1");
+}
+
+/// Calls visit(estimator) with the estimator that the policy names, over `model`, for sequences of up to
+/// `segments` segments, and returns what it returns. `choose` is the randomness of those that draw. Throws
+/// unroll::error where the policy needs an independent model and this one is not.
+template <memory_model M, chooser C, class Visit>
+decltype(auto) with_policy(const policy& p, const M& model, index_t segments, const C& choose,
+                           Visit&& visit) {
+  switch (p.name) {
+    case policy::kind::window:
+      return visit(incremental_tbptt(model, {.segments = segments, .window = p.size}));
+    case policy::kind::reservoir:
+      return visit(reservoir_tbptt(
+          model, {.segments = segments, .size = p.size, .compensated = p.compensated}, choose));
+    case policy::kind::proportional:
+      return visit(proportional_replay(model, {.segments = segments, .budget = p.size}, choose));
+    case policy::kind::keep_all:
+      return visit(rematerialise(model, {.segments = segments, .keep = segments}));
+    case policy::kind::keep:
+      return visit(rematerialise(model, {.segments = segments, .keep = p.size}));
+    case policy::kind::rematerialise:
+      break;
+  }
+  return visit(rematerialise(model, {.segments = segments}));
+}
+
+}  // namespace unroll

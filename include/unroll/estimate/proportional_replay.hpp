@@ -1,0 +1,137 @@
+#pragma once
+
+#include "unroll/estimate/segment_run.hpp"
+#include "unroll/sample/proportional.hpp"
+
+namespace unroll {
+
+struct proportional_replay_options {
+  index_t segments = 64;  ///< room for a sequence of so many segments
+  index_t budget = 8;     ///< segments that are written once more and sent back
+};
+
+/// Rematerialisation of a sample. Memories are written without graphs, losses add their adjoints A_s = sum_t
+/// dJ_t/dm_s, and at the end of the sequence, when all ||A_s|| are known, about `budget` segments are
+/// replayed:
+///
+///   g = sum_{s in sample}  1 / p_s  A_s dm_s/dtheta,     p_s = min(1, c ||A_s||),   sum_s p_s = budget.
+///
+/// The sample is systematic: P(s in sample) = p_s exactly, and its size is the budget. What a loss owes to
+/// theta directly is exact.
+///
+/// Assumes that writes do not read earlier memories (refused otherwise: ||A_s|| would not be known before the
+/// later segments are replayed), that theta is the same until finish() and that writing again gives the same
+/// bits. A loss that is not finite leaves no trace, at the price of reading the segments in front of it
+/// again.
+///
+/// Unbiased (Horvitz and Thompson). Variance about sum_s (1 / p_s - 1) |A_s dm_s/dtheta|^2, which p
+/// proportional to the norm of the summand would minimise; ||A_s|| stands for it. Memory: 2 (segments - 1)
+/// memories and one graph. Over T segments: T - 1 writes, min(budget, T - 1) rewrites and write vjps, T reads
+/// and read vjps (T - 1 where losses have no parameters of their own).
+///
+/// UIO-LLMs, Horvitz & Thompson 1952, Madow 1949; docs/math/proportional_replay.md.
+template <class M, class C = philox_chooser>
+class proportional_replay final {
+  static_assert(memory_model<M> && unroll::chooser<C>);
+
+ public:
+  using system_type = M;
+  using scalar = typename M::scalar;
+  using input = typename M::input;
+  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr bool unbiased = true;
+  static constexpr std::array references{"li2024uio", "horvitz1952sampling", "madow1949systematic"};
+
+  explicit proportional_replay(M model, proportional_replay_options options = {}, C chooser = C{})
+      : model_(std::move(model)),
+        budget_(checked(options, model_).budget),
+        chooser_(std::move(chooser)),
+        run_(model_, options.segments, options.segments - 1, 1),
+        norm_(options.segments - 1),
+        p_(options.segments - 1),
+        sampler_(options.segments - 1),
+        taken_(options.segments - 1) {}
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    check_no_start<scalar>("proportional_replay::reset", s0);
+    chooser_.reset(k);
+    run_.reset();
+    finished_ = false;
+  }
+
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    check_call("proportional_replay::advance", model_, theta, g, finished_);
+    report r = run_.accumulate("proportional_replay::advance", model_, theta, xs, g,
+                               [](index_t) { return memory_bank<M>::none; });
+    r.bytes += bytes();
+    return r;
+  }
+
+  /// Draws the sample and sends it back.
+  report finish(params<const scalar> theta, dparams<scalar> g) {
+    check_call("proportional_replay::finish", model_, theta, g, finished_);
+    memory_bank<M>& bank = run_.bank();
+    const replay_counts before = bank.counts();
+    report r = run_.check_finish(theta);
+    if (r.code == status::ok) {
+      const index_t n = bank.written();
+      draw_sample(n);
+      for (index_t s = n - 1; s >= 0; --s) {
+        if (!taken_[s]) continue;
+        const view<scalar> dm = bank.adjoint(s);
+        if (p_[s] < 1) linalg::scale(scalar(1 / p_[s]), dm.data(), dm.size());
+        bank.rewrite(model_, run_.segment(s), s, theta, 0);
+        bank.write_vjp(model_, run_.segment(s), theta, 0, dm, {}, g);
+      }
+      finished_ = true;
+    }
+    r = run_.charge(r, before);
+    r.bytes += bytes();
+    return r;
+  }
+
+  C& chooser() { return chooser_; }
+  const M& system() const { return model_; }
+  const replay_counts& counts() const { return run_.bank().counts(); }
+  /// The inclusion probabilities of the sequence that was finished last.
+  view<const double> inclusion() const { return view<const double>(p_).part(0, run_.bank().written()); }
+
+ private:
+  static proportional_replay_options checked(proportional_replay_options o, const M& model) {
+    check_at_least("proportional_replay", "segments", o.segments, 1);
+    check_at_least("proportional_replay", "budget", o.budget, 1);
+    check_independent("proportional_replay", model);
+    return o;
+  }
+  std::size_t bytes() const { return norm_.bytes() + p_.bytes() + sampler_.bytes() + taken_.bytes(); }
+
+  // Writes p and taken of the n memories. Where a norm is not finite, all of them are taken.
+  void draw_sample(index_t n) {
+    for (index_t s = 0; s < n; ++s) norm_[s] = length(run_.bank().adjoint(s));
+    const view<double> norm = view<double>(norm_).part(0, n), p = view<double>(p_).part(0, n);
+    if (linalg::all_finite(norm.data(), n))
+      inclusion_probabilities(norm, budget_, p);
+    else
+      std::fill(p.begin(), p.end(), 1.0);
+    sampler_.draw(chooser_, 0, p, view<char>(taken_).part(0, n));
+  }
+  // A norm of 0 means that a segment is never replayed, so that one of squares that vanish is taken again.
+  static double length(view<const scalar> x) {
+    const double norm = linalg::norm(x.data(), x.size());
+    if (norm > 0) return norm;
+    double largest = 0;
+    for (const scalar v : x) largest = std::max(largest, std::abs(double(v)));
+    return norm == 0 ? largest : norm;
+  }
+
+  M model_;
+  index_t budget_;
+  C chooser_;
+  segment_run<M> run_;
+  block<double> norm_, p_;
+  systematic_sampler sampler_;
+  block<char> taken_;
+  bool finished_ = false;
+};
+
+}  // namespace unroll

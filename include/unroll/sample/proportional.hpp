@@ -1,0 +1,89 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "unroll/core/block.hpp"
+#include "unroll/rng/chooser.hpp"
+
+namespace unroll {
+
+/// WRITES the inclusion probabilities p_i = min(1, c a_i) with c such that they sum to min(budget, number of
+/// a_i > 0): proportional to the sizes a_i >= 0 (finite), where that would pass 1 the item is certain and the
+/// others share what is left. Among all p of that sum they minimise sum a_i^2 / p_i. O(n) a round, at most
+/// `budget` rounds.
+inline void inclusion_probabilities(view<const double> a, index_t budget, view<double> p) {
+  check_at_least("inclusion_probabilities", "budget", budget, 1);
+  check_size("inclusion_probabilities", "p", p.size(), a.size());
+  const auto positive = std::count_if(a.begin(), a.end(), [](double x) { return x > 0; });
+  if (positive <= budget) {
+    for (index_t i = 0; i < a.size(); ++i) p[i] = a[i] > 0 ? 1 : 0;
+    return;
+  }
+  std::fill(p.begin(), p.end(), 0.0);
+  const double largest = *std::max_element(a.begin(), a.end());  // ratios: their sum does not overflow
+  for (index_t left = budget, certain = -1; certain != left && left > 0;) {
+    double sum = 0;
+    for (index_t i = 0; i < a.size(); ++i)
+      if (p[i] < 1) sum += a[i] / largest;
+    certain = left;
+    for (index_t i = 0; i < a.size(); ++i) {
+      if (p[i] == 1) continue;
+      p[i] = double(certain) * (a[i] / largest) / sum;
+      if (p[i] < 1) continue;
+      p[i] = 1;
+      --left;
+    }
+  }
+}
+
+/// Systematic sampling with given inclusion probabilities p: one u in [0, 1), and item i is taken where one
+/// of u, u + 1, u + 2, ... lies in [p_0 + .. + p_{i-1}, p_0 + .. + p_i) (Madow 1949). Item i is taken with
+/// probability p_i exactly, and the number of items is the sum of p where that is whole, else one of its two
+/// neighbours (up to rounding). Items with p = 1 stand aside: they are always taken.
+///
+/// Only the interval between neighbouring ends p_0 + .. + p_i (mod 1) in which u lies matters; it is drawn by
+/// one coin after the other, named first, first + 1, ..., at most n of them. O(n log n).
+class systematic_sampler {
+ public:
+  explicit systematic_sampler(index_t most) : ends_(most), cuts_(most) {}
+
+  std::size_t bytes() const { return ends_.bytes() + cuts_.bytes(); }
+
+  /// WRITES taken[i] = 1 or 0; returns how many. n <= most.
+  template <chooser C>
+  index_t draw(C& choose, std::int64_t first, view<const double> p, view<char> taken) {
+    const index_t n = p.size();
+    check_size("systematic_sampler::draw", "taken", taken.size(), n);
+    check_at_least("systematic_sampler::draw", "most", ends_.size(), n);
+    double sum = 0;
+    for (index_t i = 0; i < n; ++i) ends_[i] = sum += p[i] < 1 ? p[i] : 0;
+    for (index_t i = 0; i < n; ++i) cuts_[i] = ends_[i] - std::floor(ends_[i]);
+    std::sort(cuts_.begin(), cuts_.begin() + n);
+
+    double low = 0, high = 1;
+    for (index_t k = 0; k < n; ++k) {
+      if (cuts_[k] <= low) continue;
+      if (choose.coin(first + k, (cuts_[k] - low) / (1 - low))) {
+        high = cuts_[k];
+        break;
+      }
+      low = cuts_[k];
+    }
+    const double u = low + (high - low) / 2;
+    index_t count = 0;
+    double before = std::ceil(-u);
+    for (index_t i = 0; i < n; ++i) {
+      const double after = std::ceil(ends_[i] - u);
+      taken[i] = p[i] >= 1 || after > before;
+      count += taken[i];
+      before = after;
+    }
+    return count;
+  }
+
+ private:
+  block<double> ends_, cuts_;
+};
+
+}  // namespace unroll
