@@ -1,0 +1,71 @@
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "unroll/core/linalg.hpp"
+
+namespace unroll {
+
+/// Cuts flat memory into matrices, one after another, each a multiple of 64 bytes behind the first. Without
+/// memory it only counts, so that the size which a function asks for and what it takes are one piece of code.
+template <class T>
+class cutter {
+ public:
+  cutter() = default;
+  explicit cutter(view<T> memory) : memory_(memory.data()), size_(memory.size()) {}
+
+  /// Not initialised; data is null where there is no memory.
+  matrix<T> cut(index_t rows, index_t cols = 1) {
+    const index_t at = used_;
+    used_ += rounded(rows * cols);
+    UNROLL_ASSERT(!memory_ || used_ <= size_);
+    return {memory_ ? memory_ + at : nullptr, rows, cols};
+  }
+  /// The same as a flat vector.
+  view<T> cut_flat(index_t n) {
+    const matrix<T> m = cut(n);
+    return {m.data, m.data ? n : 0};
+  }
+  /// n objects of another type, value-initialised; empty where there is no memory.
+  template <class U>
+  std::span<U> cut_objects(index_t n) {
+    static_assert(std::is_trivially_destructible_v<U> && alignof(U) <= 64);
+    const std::size_t bytes = std::size_t(n) * sizeof(U);
+    const view<T> room = cut_flat(index_t((bytes + alignof(U) + sizeof(T) - 1) / sizeof(T)));
+    if (!memory_ || n == 0) return {};
+    void* at = room.data();
+    std::size_t space = std::size_t(room.size()) * sizeof(T);
+    U* first = static_cast<U*>(std::align(alignof(U), bytes, at, space));
+    std::uninitialized_value_construct_n(first, n);
+    return {first, std::size_t(n)};
+  }
+  /// Numbers cut so far.
+  index_t used() const { return used_; }
+
+  /// What n numbers take.
+  static constexpr index_t rounded(index_t n) {
+    constexpr index_t line = 64 / index_t(sizeof(T));
+    return (n + line - 1) / line * line;
+  }
+
+ private:
+  T* memory_ = nullptr;
+  index_t size_ = 0, used_ = 0;
+};
+
+/// Rows [row, row + rows) of the columns [col, col + cols) of m; null stays null.
+template <class T>
+matrix<T> part(const matrix<T>& m, index_t row, index_t rows, index_t col, index_t cols) {
+  return {m.data ? m.data + row + col * m.stride : nullptr, rows, cols, m.stride};
+}
+template <class T>
+matrix<T> rows_of(const matrix<T>& m, index_t row, index_t rows) {
+  return part(m, row, rows, 0, m.cols);
+}
+template <class T>
+matrix<T> columns_of(const matrix<T>& m, index_t col, index_t cols) {
+  return part(m, 0, m.rows, col, cols);
+}
+
+}  // namespace unroll
