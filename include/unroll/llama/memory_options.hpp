@@ -1,0 +1,97 @@
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "unroll/llama/pass.hpp"
+
+namespace unroll::llama {
+
+/// What `<mem>` token i of the encoder sees. `coverage`: the ordinary tokens [0, (i + 1) ratio) and itself,
+/// no other `<mem>` token (the released code of UIO-LLMs). `causal`: everything in front of it (the paper's
+/// text).
+enum class memory_mask { coverage, causal };
+/// Where `<mem>` token i of the encoder stands. `coverage`: at (i + 1) ratio, the position of the token
+/// behind its span (the code). `following`: behind the segment, at segment + i.
+enum class memory_positions { coverage, following };
+
+/// The shape of a memory model over a frozen Llama.
+struct memory_options {
+  index_t segment = 0;     ///< l, tokens of a segment
+  index_t ratio = 0;       ///< divides l; a segment leaves M = l / ratio memory tokens
+  lora_options encoder{};  ///< adapters of the encoder, on layers that run: all but the last
+  /// Adapters of the transfer head, on W_K and W_V only; no target at all: memories go through the frozen
+  /// ones.
+  lora_options head{8, 16, {false, true, true, false, false, false, false}, 0, 0};
+  memory_mask mask = memory_mask::coverage;
+  memory_positions positions = memory_positions::coverage;
+  bool separate_tokens = false;             ///< M learned `<mem>` vectors instead of one
+  bool recurrent = false;                   ///< the encoder of segment s also sees the memories 0 .. s-1
+  saved encoder_tape = saved::activations;  ///< what one live encoder graph holds
+  saved decoder_tape = saved::activations;  ///< what the workspace of read_vjp holds
+
+  index_t memory_tokens() const { return segment / ratio; }  ///< M
+  /// Segments that a text may have: the largest T with (T - 1) M + l <= positions.
+  index_t segments(const config& c) const { return 1 + (c.positions() - segment) / memory_tokens(); }
+  /// Tokens of that many segments.
+  index_t longest_text(const config& c) const { return segments(c) * segment; }
+};
+
+/// Throws unroll::error, in the name of `function`, on options that do not fit the Llama.
+inline void check(const memory_options& o, const config& c, std::string_view function) {
+  check_at_least(function, "layers", c.layers, 2);
+  check_at_least(function, "segment", o.segment, 1);
+  check_at_least(function, "ratio", o.ratio, 1);
+  if (o.segment % o.ratio != 0)
+    fail(function, "ratio",
+         "is " + std::to_string(o.ratio) + ", does not divide the segment of " + std::to_string(o.segment));
+  if (o.encoder.first_layer + std::max<index_t>(o.encoder.layers, 1) > c.layers - 1)
+    fail(function, "encoder.layers",
+         "end at " + std::to_string(o.encoder.first_layer + std::max<index_t>(o.encoder.layers, 1)) +
+             ", the encoder runs " + std::to_string(c.layers - 1));
+  for (std::size_t m = 0; m < target_names.size(); ++m)
+    if (o.head.targets[m] && target_matrix(m) != target_matrix::k && target_matrix(m) != target_matrix::v)
+      fail(function, "head.targets", std::string(target_names[m]) + " is neither k_proj nor v_proj");
+}
+
+/// A piece of text, the input of the memory model. A view: the tokens must live until the estimator has
+/// finished. targets[i], the token behind tokens[i], is scored unless it is -1; no targets: nothing is
+/// scored. The last target of a segment is the first token of the next one, so no token of a text goes
+/// unscored.
+struct segment {
+  std::span<const token> tokens;
+  std::span<const token> targets = {};
+
+  /// Number of tokens whose loss is counted.
+  index_t scored() const {
+    return index_t(std::count_if(targets.begin(), targets.end(), [](token t) { return t >= 0; }));
+  }
+};
+
+/// Cuts a text of N tokens into segments of `length`, each with its targets: together they read the first
+/// N - 1 tokens and score the last N - 1. What is left over is a shorter last one, which can be read but not
+/// written. A text of fewer than two tokens has no segment.
+inline std::vector<segment> segments_of(std::span<const token> text, index_t length) {
+  check_at_least("segments_of", "length", length, 1);
+  std::vector<segment> cut;
+  for (std::size_t at = 0; at + 1 < text.size(); at += std::size_t(length)) {
+    const std::size_t n = std::min(std::size_t(length), text.size() - 1 - at);
+    cut.push_back({text.subspan(at, n), text.subspan(at + 1, n)});
+  }
+  return cut;
+}
+
+/// Auto-encoding as two segments: the first is written and not scored; the second, `begin` and then all of
+/// `text` but its last token, has the text itself as its targets, which only the memory of the first can
+/// tell. `shifted` is the memory of the second, as long as the text.
+inline std::vector<segment> autoencoding_of(std::span<const token> text, token begin,
+                                            std::span<token> shifted) {
+  check_size("autoencoding_of", "shifted", index_t(shifted.size()), index_t(text.size()));
+  check_at_least("autoencoding_of", "text", index_t(text.size()), 1);
+  shifted[0] = begin;
+  std::copy(text.begin(), text.end() - 1, shifted.begin() + 1);
+  return {{text}, {shifted, text}};
+}
+
+}  // namespace unroll::llama

@@ -1,0 +1,176 @@
+#pragma once
+
+#include "unroll/llama/cache.hpp"
+#include "unroll/llama/memory_llama.hpp"
+
+namespace unroll::llama {
+
+/// A text in the making: everything that a memory model remembers while it reads and generates. All of it is
+/// in this object; two texts are two sessions, or one with a reset() between.
+///
+/// Tokens join the residual, which the decoder reads behind the memories. A full residual of l tokens is
+/// encoded into one more memory, and its own keys and values are dropped, as soon as another token comes: so
+/// the logits behind any token are those of memory_llama::read on the same text, up to rounding. Of many
+/// tokens at once only those that stay in the residual are decoded.
+///
+/// Memories and residual share one cache of positions() columns, 2 layers kv_width positions() numbers.
+/// Nothing allocates after the construction. `theta` must outlive the session and keep its values.
+template <class T>
+class memory_session final {
+ public:
+  memory_session(memory_llama<T> model, params<const T> theta)
+      : model_(std::move(model)), theta_(theta), cache_(shape(), shape().positions(), "memory_session") {
+    check_size("memory_session", "theta", theta.size(), model_.names().size());
+    memory_ = buffer<T>(model_.size().memory);
+    x_ = buffer<T>(shape().hidden * segment_length());
+    logits_ = buffer<T>(shape().vocabulary);
+    residual_.resize(std::size_t(segment_length()));
+    for (index_t i = 0; i < shape().positions(); ++i) positions_.push_back(i);
+    prefix<T> full = cache_.before();
+    full.keys = full.capacity;
+    index_t work = std::max(model_.encode_work(full), head_work(shape(), 1));
+    for (index_t n = 1; n <= segment_length(); ++n)
+      work = std::max(work, model_.stack().work_size(decoding(0, n, full), false));
+    work_ = buffer<T>(work);
+  }
+
+  const memory_llama<T>& model() const { return model_; }
+  const config& shape() const { return model_.shape(); }
+  index_t memories() const { return memories_; }
+  std::span<const token> residual() const { return std::span(residual_).first(std::size_t(tokens_)); }
+  /// Logits of the token behind the last one, V numbers. Throws unroll::error where no token stands behind
+  /// the memories.
+  view<const T> logits() const {
+    if (tokens_ == 0) fail("memory_session::logits", "tokens", "none were appended");
+    return logits_;
+  }
+  std::size_t bytes() const {
+    return cache_.data_.bytes() + memory_.bytes() + x_.bytes() + logits_.bytes() + work_.bytes();
+  }
+
+  /// Forgets everything.
+  void reset() { memories_ = tokens_ = cache_.size_ = 0; }
+
+  /// Whether n more tokens have positions.
+  bool room(index_t n = 1) const {
+    const index_t all = tokens_ + n, full = all == 0 ? 0 : (all - 1) / segment_length();
+    return (memories_ + full) * model_.memory_tokens() + all - full * segment_length() <=
+               shape().positions() &&
+           (full == 0 || model_.can_write(memories_ + full - 1));
+  }
+
+  /// Takes the tokens. Throws unroll::error on ids outside the vocabulary and where positions end; nothing is
+  /// taken then.
+  void append(std::span<const token> ids) {
+    check_ids(ids);
+    check_room(room(index_t(ids.size())), index_t(ids.size()));
+    while (!ids.empty()) {
+      if (tokens_ == segment_length()) compress();
+      const index_t n = std::min(segment_length() - tokens_, index_t(ids.size()));
+      std::copy_n(ids.begin(), n, residual_.begin() + tokens_);
+      ids = ids.subspan(std::size_t(n));
+      if (ids.empty()) decode(n);  // else they are compressed before anybody sees their logits
+      tokens_ += n;
+    }
+  }
+  void append(token id) { append(std::span(&id, 1)); }
+
+  /// Takes a whole segment straight into memory. Throws unroll::error unless it has l tokens of the
+  /// vocabulary, the residual is empty and there is room.
+  void remember(std::span<const token> ids) {
+    check_size("memory_session::remember", "residual", tokens_, 0);
+    check_size("memory_session::remember", "ids", index_t(ids.size()), segment_length());
+    check_ids(ids);
+    check_room(model_.can_write(memories_), index_t(ids.size()));
+    std::copy(ids.begin(), ids.end(), residual_.begin());
+    compress();
+  }
+
+ private:
+  index_t segment_length() const { return model_.options().segment; }
+
+  void check_ids(std::span<const token> ids) const {
+    for (const token id : ids)
+      if (id < 0 || id >= shape().vocabulary)
+        fail("memory_session", "ids",
+             "hold " + std::to_string(id) + ", the vocabulary has " + std::to_string(shape().vocabulary));
+  }
+  void check_room(bool enough, index_t n) const {
+    if (!enough)
+      fail("memory_session", "ids",
+           "are " + std::to_string(n) + " behind " + std::to_string(memories_) + " memories and " +
+               std::to_string(tokens_) + " tokens, too many for the " + std::to_string(shape().positions()) +
+               " positions of the model: the longest text has " + std::to_string(model_.longest_text()) +
+               " tokens");
+  }
+
+  pass<T> decoding(index_t at, index_t n, prefix<T> before) const {
+    pass<T> p;
+    p.length = n;
+    p.layers = shape().layers;
+    p.positions = std::span(positions_).subspan(std::size_t(at), std::size_t(n));
+    p.before = before;
+    return p;
+  }
+
+  struct storing : no_hook {
+    detail::cache_block<T>* cache;
+    void keys(index_t layer, matrix<const T> k, matrix<const T> v) {
+      cache->store(k, cache->keys(layer));
+      cache->store(v, cache->values(layer));
+    }
+  };
+
+  // The n tokens of the residual behind its first tokens_: their keys and values, and the logits of the last.
+  void decode(index_t n) {
+    const matrix<T> x(x_.data(), shape().hidden, n);
+    const auto& stack = model_.stack();
+    const T* const w = model_.weights().data();
+    embed(stack.map(), w, residual_.data() + tokens_, n, x);
+    stack.forward(w, {}, decoding(cache_.size_, n, cache_.before()), x, view<T>{}, view<T>(work_),
+                  storing{{}, &cache_});
+    cache_.size_ += n;
+    head_logits<T>(stack.map(), w, columns_of(x, n - 1, 1), {logits_.data(), shape().vocabulary, 1},
+                   view<T>(work_));
+  }
+
+  // The whole residual becomes a memory; what the cache holds of its tokens is dropped.
+  void compress() {
+    cache_.size_ = memories_ * model_.memory_tokens();
+    model_.encode(residual_, memories_, theta_, cache_.before(), view<T>(memory_), {}, view<T>(work_));
+    const index_t columns = model_.memory_tokens(), area = shape().kv_width() * columns;
+    for (index_t i = 0; i < shape().layers; ++i) {
+      const matrix<const T> k(memory_.data() + 2 * i * area, shape().kv_width(), columns);
+      cache_.store(k, cache_.keys(i));
+      cache_.store({k.data + area, k.rows, k.cols}, cache_.values(i));
+    }
+    cache_.size_ += columns;
+    ++memories_;
+    tokens_ = 0;
+  }
+
+  memory_llama<T> model_;
+  params<const T> theta_;
+  detail::cache_block<T> cache_;
+  buffer<T> memory_, x_, logits_, work_;
+  std::vector<token> residual_;
+  std::vector<index_t> positions_;
+  index_t memories_ = 0, tokens_ = 0;
+};
+
+/// Greedy auto-encoding: the session forgets everything, takes `text`, one whole segment, into memory, is
+/// given `begin`, and WRITES what it then believes the text was. `out` is as long as the text.
+template <class T>
+void reproduce(memory_session<T>& session, std::span<const token> text, token begin, std::span<token> out) {
+  check_size("reproduce", "out", index_t(out.size()), index_t(text.size()));
+  session.reset();
+  session.remember(text);
+  token next = begin;
+  for (token& t : out) {
+    session.append(next);
+    const auto logits = session.logits();
+    t = next = token(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  }
+}
+
+}  // namespace unroll::llama
