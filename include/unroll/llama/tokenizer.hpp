@@ -25,8 +25,8 @@ namespace unroll::llama {
 ///
 /// Any bytes are a text: what is not UTF-8 is cut into single bytes. With byte pieces
 /// decode(encode(text)) == text, except that a mark for blanks (U+2581) in the text of a vocabulary that
-/// uses it comes back as a blank and a special text inside comes back as nothing. Join order decides, so
-/// bytes and special pieces are never the result of joining by scores, even where their names would fit.
+/// uses it comes back as a blank and an added text of kind control as nothing. Joining by scores never makes
+/// a byte or a control, even where characters spell its name.
 class tokenizer final {
  public:
   /// Joins by score. `name` stands for the file in messages. Throws unroll::error on a piece that is empty,
@@ -147,16 +147,15 @@ class tokenizer final {
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
       const vocabulary_entry& p = pieces_[i];
       const std::string place = "piece " + std::to_string(i);
-      if (p.text.empty()) fail("tokenizer", name, place + " is empty");
+      if (p.text.empty()) fail("tokenizer", name, place + " has no text");
       if (!std::isfinite(p.score))
         fail("tokenizer", name, place + " has score " + std::to_string(p.score) + ", must be finite");
       const auto [at, fresh] = ids_.emplace(p.text, token(i));
       if (!fresh)
-        fail("tokenizer", name,
-             place + " and piece " + std::to_string(at->second) + " are both \"" + p.text + "\"");
+        fail("tokenizer", name, place + " and piece " + std::to_string(at->second) + " have the same text");
       const int byte = detail::named_byte(p.text);
       if (p.kind == piece_kind::byte) {
-        if (byte < 0) fail("tokenizer", name, place + " is \"" + p.text + "\", expected the name of a byte");
+        if (byte < 0) fail("tokenizer", name, place + " is of kind byte and has no name such as <0x0A>");
         bytes_[std::size_t(byte)] = token(i);
         shown_.emplace_back(1, char(static_cast<unsigned char>(byte)));
       } else {
@@ -170,8 +169,8 @@ class tokenizer final {
     special("bos", options.bos);
     special("eos", options.eos);
     for (added_text& a : added) {
-      if (a.text.empty()) fail("tokenizer", name, "has an empty added text");
-      check_id("added text \"" + a.text + "\"", a.id, name);
+      if (a.text.empty()) fail("tokenizer", name, "has an added text that is empty");
+      check_id("an added text", a.id, name);
       if (a.normalised) a.text = (options.prefix ? options.blank : std::string()) + marked(a.text);
       (a.normalised ? added_normalised_ : added_).push_back(std::move(a));
     }
