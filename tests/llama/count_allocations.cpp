@@ -1,0 +1,1 @@
+#include "unroll/testing/count_allocations.hpp"
