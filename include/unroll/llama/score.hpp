@@ -1,0 +1,198 @@
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "unroll/llama/generate.hpp"
+#include "unroll/llama/language_model.hpp"
+
+namespace unroll::llama {
+
+/// How a text that is longer than the model's context is cut: into windows of `window` inputs, each a fresh
+/// context that repeats the last `overlap` inputs of the one before without scoring them again.
+struct score_options {
+  index_t window = 0;  ///< 0: all positions of the model
+  index_t overlap = 0;
+  index_t threads = 1;  ///< over windows; no result depends on them
+};
+
+/// nll[i] = -log p(ids[i + 1] | the earlier tokens of its window), in nats.
+template <class T>
+struct text_score {
+  std::vector<T> nll;  ///< one less than ids; fewer where the work was ended early
+
+  double mean() const {
+    return nll.empty() ? 0 : std::accumulate(nll.begin(), nll.end(), 0.0) / double(nll.size());
+  }
+};
+
+/// The mean of a text's nll and how many tokens it is over.
+struct text_mean {
+  double nll = 0;
+  index_t tokens = 0;
+};
+
+namespace detail {
+
+struct go_on {
+  bool operator()(index_t) const { return true; }
+};
+
+// Inputs [first, first + count) of a text; the first `repeated` of them were scored before.
+struct text_window {
+  index_t first, count, repeated;
+};
+
+class text_windows {
+ public:
+  text_windows(const config& c, std::span<const token> ids, const score_options& o, const char* function)
+      : inputs_(index_t(ids.size()) - 1),
+        length_(o.window == 0 ? c.positions() : o.window),
+        overlap_(o.overlap) {
+    check(c, function);
+    check_at_least(function, "ids", index_t(ids.size()), 2);
+    check_tokens(function, "ids", c, ids);
+    check_at_least(function, "window", length_, 1);
+    check_at_least(function, "overlap", overlap_, 0);
+    check_at_least(function, "threads", o.threads, 1);
+    if (length_ > c.positions())
+      fail(function, "window",
+           "is " + std::to_string(length_) + ", the model has " + std::to_string(c.positions()) +
+               " positions");
+    if (overlap_ >= length_)
+      fail(function, "overlap",
+           "is " + std::to_string(overlap_) + ", must be less than the window of " + std::to_string(length_));
+    length_ = std::min(length_, inputs_);
+    overlap_ = std::min(overlap_, length_ - 1);
+  }
+
+  index_t inputs() const { return inputs_; }
+  index_t longest() const { return length_; }
+  index_t size() const { return 1 + (inputs_ - length_ + stride() - 1) / stride(); }
+  text_window operator[](index_t w) const {
+    const index_t first = w * stride();
+    return {first, std::min(length_, inputs_ - first), w == 0 ? 0 : overlap_};
+  }
+  /// Tokens scored by the first w windows.
+  index_t scored(index_t w) const { return w == 0 ? 0 : std::min(inputs_, (w - 1) * stride() + length_); }
+
+ private:
+  index_t stride() const { return length_ - overlap_; }
+  index_t inputs_, length_, overlap_;
+};
+
+}  // namespace detail
+
+/// Scores a text whose first token is given: as a rule the one that begins texts. `more(tokens scored)` is
+/// asked again and again whether to go on. Throws unroll::error on fewer than two tokens, ids out of range
+/// and options that do not fit the model. Time and memory of one pass a window, without a tape.
+template <class T, class More = detail::go_on>
+text_score<T> score(const transformer<T>& stack, params<const T> weights, std::span<const token> ids,
+                    score_options o = {}, adapters<T> a = {}, More&& more = {}) {
+  const config& c = stack.shape();
+  const detail::text_windows windows(c, ids, o, "score");
+  check_size("score", "weights", weights.size(), stack.map().size());
+  std::vector<index_t> positions(std::size_t(windows.longest()));
+  std::iota(positions.begin(), positions.end(), index_t{0});
+  const auto pass_over = [&](index_t n) {
+    pass<T> p;
+    p.length = n;
+    p.layers = c.layers;
+    p.positions = std::span(positions).first(std::size_t(n));
+    return p;
+  };
+  worker_pool pool(std::min(o.threads, windows.size()));
+  std::vector<buffer<T>> xs, works;
+  for (index_t i = 0; i < pool.size(); ++i) {
+    xs.emplace_back(c.hidden * windows.longest());
+    works.emplace_back(
+        std::max(stack.work_size(pass_over(windows.longest()), false), head_work(c, windows.longest())));
+  }
+  text_score<T> out;
+  out.nll.resize(std::size_t(windows.inputs()));
+  index_t done = 0;
+  for (; done < windows.size() && more(windows.scored(done)); done += pool.size()) {
+    auto job = [&](index_t i) {
+      if (done + i >= windows.size()) return;
+      const detail::text_window w = windows[done + i];
+      const matrix<T> x(xs[std::size_t(i)].data(), c.hidden, w.count);
+      const view<T> work = works[std::size_t(i)];
+      embed(stack.map(), weights.data(), ids.data() + w.first, w.count, x);
+      stack.forward(weights.data(), a, pass_over(w.count), x, view<T>{}, work);
+      const index_t first = w.first + w.repeated;
+      head_nll(stack.map(), weights.data(), columns_of(x, w.repeated, w.count - w.repeated),
+               ids.data() + first + 1, out.nll.data() + first, work);
+    };
+    pool.run(job);
+  }
+  out.nll.resize(std::size_t(windows.scored(std::min(done, windows.size()))));
+  return out;
+}
+
+/// WRITES the gradient of the mean nll of such a text to g, under weight_map's names: what the two uses of a
+/// tied matrix receive is summed. Up to 4 windows run side by side, whatever the number of threads; each but
+/// the first needs a gradient of its own, and each thread a tape.
+template <class T, class More = detail::go_on>
+text_mean score_gradient(const config& c, params<const T> weights, std::span<const token> ids, dparams<T> g,
+                         score_options o = {}, More&& more = {}) {
+  const detail::text_windows windows(c, ids, o, "score_gradient");
+  const index_t rounds = (windows.size() + 3) / 4, group = (windows.size() + rounds - 1) / rounds;
+  const index_t length = windows.longest();
+  language_model<T> model(
+      c, {.sequences = group, .length = length, .shares = group, .threads = std::min(o.threads, group)});
+  check_size("score_gradient", "g", g.size(), model.stack().map().size());
+  std::fill(g.begin(), g.end(), T(0));
+  std::vector<token> in(std::size_t(group * length)), targets(in.size());
+  double sum = 0;
+  index_t done = 0;
+  for (; done < windows.size() && more(windows.scored(done)); done += group) {
+    std::fill(in.begin(), in.end(), 0);  // behind the end of a window stands what no causal model sees
+    std::fill(targets.begin(), targets.end(), -1);
+    for (index_t s = 0; s < group && done + s < windows.size(); ++s) {
+      const detail::text_window w = windows[done + s];
+      std::copy_n(ids.begin() + w.first, w.count, in.begin() + s * length);
+      std::copy_n(ids.begin() + w.first + w.repeated + 1, w.count - w.repeated,
+                  targets.begin() + s * length + w.repeated);
+    }
+    sum += double(model.gradient(weights, in, targets, g));
+  }
+  const index_t tokens = windows.scored(std::min(done, windows.size()));
+  if (tokens == 0) return {};
+  linalg::scale(T(1) / T(tokens), g.data(), g.size());
+  return {sum / double(tokens), tokens};
+}
+
+/// Attention sinks and a sliding window, see streaming_cache; 0 sinks: the window alone.
+struct streaming_options {
+  index_t sinks = 4;
+  index_t window = 252;
+  index_t chunk = 1;  ///< tokens at once, up to the window; 1 is the published method
+};
+
+/// Scores a text of any length in one go, seeing what a streaming_cache keeps. Throws as `score` does, and
+/// where sinks + window is more than the model has positions.
+template <class T, class More = detail::go_on>
+text_score<T> score_streaming(const transformer<T>& stack, params<const T> weights,
+                              std::span<const token> ids, streaming_options o = {}, adapters<T> a = {},
+                              More&& more = {}) {
+  check_at_least("score_streaming", "ids", index_t(ids.size()), 2);
+  check_at_least("score_streaming", "chunk", o.chunk, 1);
+  check_tokens("score_streaming", "ids", stack.shape(), ids);
+  generator<T, streaming_cache<T>> g(
+      stack, weights, streaming_cache<T>(stack.shape(), stack.positions(), o.sinks, o.window), a, o.chunk);
+  const index_t inputs = index_t(ids.size()) - 1, chunk = std::min(o.chunk, o.window);
+  text_score<T> out;
+  out.nll.resize(std::size_t(inputs));
+  index_t done = 0;
+  while (done < inputs && more(done)) {
+    const index_t n = std::min(chunk, inputs - done);
+    g.append_scored(ids.subspan(std::size_t(done), std::size_t(n)),
+                    ids.subspan(std::size_t(done) + 1, std::size_t(n)), view<T>(out.nll.data() + done, n));
+    done += n;
+  }
+  out.nll.resize(std::size_t(done));
+  return out;
+}
+
+}  // namespace unroll::llama

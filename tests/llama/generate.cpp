@@ -1,0 +1,261 @@
+#include "unroll/llama/generate.hpp"
+
+#include "tests/support/catch.hpp"
+#include "tests/support/plain_llama.hpp"
+#include "unroll/testing/allocations.hpp"
+
+using namespace unroll;
+using namespace unroll::llama;
+using Catch::Matchers::ContainsSubstring;
+
+namespace {
+
+using plain_llama::problem;
+using plain_llama::small;
+
+template <class T>
+double distance(view<const T> got, const plain_llama::numbers& expected) {
+  double most = 0;
+  for (index_t i = 0; i < got.size(); ++i)
+    most = std::max(most, std::abs(double(got[i]) - expected[std::size_t(i)]));
+  return most;
+}
+
+}  // namespace
+
+TEST_CASE("token by token and in chunks the logits are those of the model written out") {
+  for (const rope_pairs pairs : {rope_pairs::halves, rope_pairs::neighbours})
+    for (const index_t layers : {1, 2, 3}) {
+      const problem<double> p(small(layers, pairs));
+      const auto expected = p.plain().logits(p.ids);
+      generator<double> g(p.stack, p.weights);
+      for (std::size_t t = 0; t < p.ids.size(); ++t) {
+        g.append(p.ids[t]);
+        CHECK(distance(g.logits(), expected[t]) < 1e-12);
+      }
+      for (const index_t chunk : {1, 3, 7, 40, 1000}) {
+        generator<double> chunks(p.stack, p.weights, key_value_cache<double>(p.stack.shape(), 40), {}, chunk);
+        chunks.append(p.part(0, 29));
+        CHECK(distance(chunks.logits(), expected[28]) < 1e-12);
+        chunks.append(p.part(29, 1));
+        chunks.append(p.part(30, 10));
+        CHECK(distance(chunks.logits(), expected[39]) < 1e-12);
+        CHECK(chunks.consumed() == 40);
+      }
+    }
+}
+
+TEST_CASE("in float the logits are those of double up to rounding") {
+  const problem<float> p(small());
+  const auto expected = p.plain().logits(p.ids);
+  generator<float> g(p.stack, p.weights);
+  double largest = 0;
+  for (const double l : expected.back()) largest = std::max(largest, std::abs(l));
+  g.append(p.ids);
+  CHECK(distance(g.logits(), expected.back()) < 200 * 1.2e-7 * largest);
+}
+
+TEST_CASE("a cache of sinks and a window gives what the kept tokens give at compact positions") {
+  for (const rope_pairs pairs : {rope_pairs::halves, rope_pairs::neighbours})
+    for (const auto [sinks, window, chunk] :
+         {std::array<index_t, 3>{0, 5, 1}, {4, 6, 1}, {1, 1, 1}, {2, 9, 3}, {3, 8, 8}, {0, 40, 7}}) {
+      const problem<double> p(small(2, pairs), 60);
+      const auto expected = p.plain().logits(p.ids, plain_llama::kept_by(60, sinks, window, chunk));
+      generator<double, streaming_cache<double>> g(
+          p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), sinks, window),
+          {}, chunk);
+      double most = 0;
+      for (index_t t = 0; t < 60; t += chunk) {
+        const index_t n = std::min(chunk, 60 - t);
+        g.append(p.part(t, n));
+        most = std::max(most, distance(g.logits(), expected[std::size_t(t + n - 1)]));
+      }
+      CHECK(most < 1e-11);
+    }
+}
+
+TEST_CASE("with one layer a streaming cache equals a fresh pass over exactly the kept tokens") {
+  const problem<double> p(small(1), 60);
+  const auto kept = plain_llama::kept_by(60, 3, 10, 1);
+  generator<double, streaming_cache<double>> g(
+      p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), 3, 10));
+  generator<double> fresh(p.stack, p.weights);
+  for (std::size_t t = 0; t < p.ids.size(); ++t) {
+    g.append(p.ids[t]);
+    std::vector<token> seen;
+    for (const index_t i : kept[t]) seen.push_back(p.ids[std::size_t(i)]);
+    fresh.reset();
+    fresh.append(seen);
+    for (index_t i = 0; i < fresh.logits().size(); ++i)
+      CHECK(std::abs(g.logits()[i] - fresh.logits()[i]) < 1e-12);
+  }
+}
+
+TEST_CASE("a streaming cache that never evicts is a plain cache") {
+  const problem<double> p(small(), 20);
+  generator<double> all(p.stack, p.weights);
+  generator<double, streaming_cache<double>> g(
+      p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), 4, 16));
+  all.append(p.ids);
+  g.append(p.ids);
+  for (index_t i = 0; i < all.logits().size(); ++i)
+    CHECK(g.logits()[i] == Approx(all.logits()[i]).epsilon(1e-12));
+}
+
+TEST_CASE("appended tokens are scored as the model written out scores them") {
+  const problem<double> p(small());
+  const auto expected = p.plain().logits(p.ids);
+  generator<double> g(p.stack, p.weights, key_value_cache<double>(p.stack.shape(), 40), {}, 16);
+  std::vector<double> nll(39);
+  const double sum = g.append_scored(p.part(0, 39), p.part(1, 39), view<double>(nll));
+  double total = 0;
+  for (std::size_t i = 0; i < nll.size(); ++i) {
+    CHECK(nll[i] == Approx(plain_llama::nll(expected[i], p.ids[i + 1])).epsilon(1e-11));
+    total += nll[i];
+  }
+  CHECK(sum == Approx(total).epsilon(1e-12));
+}
+
+TEST_CASE("adapters take part in what is generated") {
+  const problem<double> p(small());
+  const lora_map map(p.stack.shape(), {.rank = 2});
+  parameters<double> theta(map.size());
+  init_lora<double>(map, theta, key{5}, 0.5);
+  generator<double> plain(p.stack, p.weights), zero(p.stack, p.weights, adapters<double>{}),
+      adapted(p.stack, p.weights, adapters<double>{&map, theta.data()});
+  // the same model with the adapters added to its weights
+  parameters<double> merged = p.weights;
+  for (index_t i = 0; i < p.stack.shape().layers; ++i)
+    for (const target_matrix m : {target_matrix::q, target_matrix::v}) {
+      const auto f = map.at(i, m);
+      const index_t in = lora_map::in_width(p.stack.shape(), m),
+                    out = lora_map::out_width(p.stack.shape(), m);
+      const index_t w = m == target_matrix::q ? p.stack.map()[i].q : p.stack.map()[i].v;
+      for (index_t a = 0; a < in; ++a)
+        for (index_t b = 0; b < out; ++b)
+          for (index_t r = 0; r < 2; ++r)
+            merged[w + a + b * in] += map.scale() * theta[f.a + a + r * in] * theta[f.b + r + b * 2];
+    }
+  generator<double> expected(p.stack, merged);
+  for (auto* g : {&plain, &zero, &adapted, &expected}) g->append(p.ids);
+  double change = 0;
+  for (index_t i = 0; i < plain.logits().size(); ++i) {
+    CHECK(plain.logits()[i] == zero.logits()[i]);
+    CHECK(adapted.logits()[i] == Approx(expected.logits()[i]).epsilon(1e-11));
+    change = std::max(change, std::abs(plain.logits()[i] - adapted.logits()[i]));
+  }
+  CHECK(change > 1e-3);
+}
+
+TEST_CASE("what is generated greedily is what the model written out finds most probable") {
+  const problem<double> p(small());
+  generator<double> g(p.stack, p.weights);
+  sampler greedy(p.stack.shape().vocabulary, {.temperature = 0});
+  std::vector<token> text{1};
+  g.append(token(1));
+  const auto done = generate(g, greedy, 12, {}, key{1}, [&](token t) {
+    const auto logits = p.plain().logits(text).back();
+    CHECK(t == token(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    text.push_back(t);
+    return true;
+  });
+  CHECK(done.tokens == 12);
+  CHECK(done.why == stop_reason::tokens);
+  CHECK(text.size() == 13);
+}
+
+TEST_CASE("the same key generates the same text, in one call or in two") {
+  const problem<float> p(small());
+  sampler s(p.stack.shape().vocabulary, {.temperature = 1.5, .top_p = 0.9});
+  const auto text = [&](key k, std::initializer_list<index_t> calls) {
+    generator<float> g(p.stack, p.weights);
+    g.append(p.part(0, 3));
+    std::vector<token> out;
+    for (const index_t n : calls)
+      generate(g, s, n, {}, k, [&](token t) {
+        out.push_back(t);
+        return true;
+      });
+    return out;
+  };
+  CHECK(text(key{1}, {20}) == text(key{1}, {20}));
+  CHECK(text(key{1}, {20}) == text(key{1}, {7, 0, 13}));
+  CHECK(text(key{1}, {20}) != text(key{2}, {20}));
+}
+
+TEST_CASE("a generation ends at an end token, at the limit of the model, or when it is asked to") {
+  const problem<double> p(small());
+  const index_t V = p.stack.shape().vocabulary;
+  sampler s(V, {.temperature = 3});
+  generator<double> g(p.stack, p.weights);
+  std::vector<token> out;
+  const auto keep = [&](token t) {
+    out.push_back(t);
+    return true;
+  };
+  g.append(p.part(0, 5));
+  auto done = generate(g, s, 1000, {}, key{4}, keep);
+  CHECK(done.why == stop_reason::room);
+  CHECK(done.tokens == 36);  // the last one needs no room
+  CHECK(index_t(out.size()) == done.tokens);
+  CHECK(g.consumed() == 40);
+
+  const std::vector<token> first(out.begin(), out.begin() + 10), ends{-5, first[6]};
+  const auto stop = std::find(first.begin(), first.end(), first[6]) - first.begin();
+  g.reset();
+  out.clear();
+  g.append(p.part(0, 5));
+  done = generate(g, s, 1000, ends, key{4}, keep);
+  CHECK(done.why == stop_reason::end);
+  CHECK(out == std::vector<token>(first.begin(), first.begin() + stop));
+
+  g.reset();
+  g.append(p.part(0, 5));
+  done = generate(g, s, 1000, {}, key{4}, [](token) { return false; });
+  CHECK(done.why == stop_reason::asked);
+  CHECK(done.tokens == 1);
+
+  generator<double, streaming_cache<double>> endless(
+      p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), 2, 10));
+  endless.append(p.part(0, 5));
+  done = generate(endless, s, 200, {}, key{4}, [](token) { return true; });
+  CHECK(done.why == stop_reason::tokens);
+  CHECK(done.tokens == 200);
+}
+
+TEST_CASE("generating allocates nothing") {
+  const problem<float> p(small());
+  generator<float> g(p.stack, p.weights);
+  generator<float, streaming_cache<float>> streaming(
+      p.stack, p.weights, streaming_cache<float>(p.stack.shape(), p.stack.positions(), 2, 6));
+  sampler s(p.stack.shape().vocabulary, {.top_p = 0.9});
+  const testing::allocation_counter counter;
+  g.append(p.part(0, 11));
+  generate(g, s, 20, {}, key{1}, [](token) { return true; });
+  streaming.append(p.part(0, 11));
+  generate(streaming, s, 20, {}, key{1}, [](token) { return true; });
+  CHECK(counter.count() == 0);
+}
+
+TEST_CASE("generators and caches refuse what does not fit, and take nothing of it") {
+  const problem<double> p(small());
+  const config& c = p.stack.shape();
+  CHECK_THROWS_WITH(key_value_cache<double>(c, 41), ContainsSubstring("41, the model has 40 positions"));
+  CHECK_THROWS_WITH(key_value_cache<double>(c, 0), ContainsSubstring("capacity"));
+  CHECK_THROWS_WITH(streaming_cache<double>(c, p.stack.positions(), 20, 21), ContainsSubstring("41"));
+  CHECK_THROWS_WITH(streaming_cache<double>(c, p.stack.positions(), -1, 21), ContainsSubstring("sinks"));
+  CHECK_THROWS_WITH(streaming_cache<double>(c, p.stack.positions(), 1, 0), ContainsSubstring("window"));
+  CHECK_THROWS_WITH(generator<double>(p.stack, params<const double>{}), ContainsSubstring("weights"));
+
+  generator<double> g(p.stack, p.weights);
+  CHECK_THROWS_WITH(g.logits(), ContainsSubstring("none were appended"));
+  CHECK_THROWS_WITH(g.append(token(23)), ContainsSubstring("holds 23, the vocabulary has 23"));
+  CHECK_THROWS_WITH(g.append(token(-1)), ContainsSubstring("holds -1"));
+  CHECK(g.consumed() == 0);
+  g.append(p.part(0, 38));
+  CHECK_THROWS_WITH(g.append(p.part(0, 3)), ContainsSubstring("are 3 behind 38, there is room for 40"));
+  CHECK(g.consumed() == 38);
+  CHECK_THROWS_WITH(g.append_scored(p.part(0, 2), p.part(0, 1)), ContainsSubstring("targets"));
+  g.append(p.part(0, 2));
+  CHECK(!g.room());
+}
