@@ -105,7 +105,7 @@ inline std::string adapter_config_text(const config& c, const lora_options& o,
   if (adapted != c.layers)
     for (index_t i = 0; i < adapted; ++i) layers.push_back(o.first_layer + i);
   nlohmann::ordered_json alpha = o.alpha;
-  if (o.alpha == std::floor(o.alpha)) alpha = index_t(o.alpha);
+  if (o.alpha == std::floor(o.alpha) && std::abs(o.alpha) < 1e15) alpha = index_t(o.alpha);
   nlohmann::ordered_json j{{"peft_type", "LORA"},
                            {"task_type", "CAUSAL_LM"},
                            {"base_model_name_or_path", base_model},
