@@ -53,7 +53,7 @@ class attention_memory {
   void init(params<T> theta, key k) const {
     check_size("attention_memory", "theta", theta.size(), size().params);
     draw_normals(k, 0, theta);
-    linalg::scale(1 / std::sqrt(double(o_.size)), theta.data(), theta.size());
+    linalg::scale(T(1 / std::sqrt(double(o_.size))), theta.data(), theta.size());
   }
   /// False when x or the target holds NaN or infinity.
   bool finite(const input& x) const {

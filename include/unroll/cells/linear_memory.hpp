@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "unroll/cells/example.hpp"
 #include "unroll/core/layout.hpp"
@@ -50,7 +51,7 @@ class linear_memory {
   void init(params<T> theta, key k) const {
     check_size("linear_memory", "theta", theta.size(), size().params);
     draw_normals(k, 0, theta);
-    linalg::scale(1 / std::sqrt(double(width())), theta.data(), theta.size());
+    linalg::scale(T(1 / std::sqrt(double(width()))), theta.data(), theta.size());
   }
   /// False when x or the target holds NaN or infinity.
   bool finite(const input& x) const {
