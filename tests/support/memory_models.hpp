@@ -1,0 +1,150 @@
+#pragma once
+
+#include <map>
+#include <set>
+#include <vector>
+
+#include "tests/support/memory_task.hpp"
+
+// Memory models for proofs: one that shows weights, one that counts, one without checks of its inputs.
+namespace memory_task {
+
+/// m_s[t] = theta(t, s) and J_t = sum_s m_s[t] for T segments: entry (t, s) of a gradient estimate is the
+/// weight that it gives to dJ_t/dm_s dm_s/dtheta. An input is nothing.
+class weights {
+ public:
+  using scalar = double;
+  using input = char;
+  explicit weights(index_t segments) : n_(segments) {}
+
+  index_t entry(index_t t, index_t s) const { return t * n_ + s; }
+  unroll::memory_dims size() const { return {n_ * n_, n_, 1}; }
+  bool independent() const { return true; }
+  index_t workspace(index_t) const { return 0; }
+
+  void write(char, index_t s, unroll::params<const double> theta, std::span<const double* const>,
+             unroll::view<double> m, unroll::view<double>, unroll::view<double>) const {
+    for (index_t t = 0; t < n_; ++t) m[t] = theta[entry(t, s)];
+  }
+  void write_vjp(char, index_t s, unroll::params<const double>, std::span<const double* const>,
+                 unroll::view<const double>, unroll::view<const double> dm, std::span<double* const>,
+                 unroll::dparams<double> g, unroll::view<double>) const {
+    for (index_t t = 0; t < n_; ++t) g[entry(t, s)] += dm[t];
+  }
+  double read(char, index_t t, unroll::params<const double>, std::span<const double* const> past,
+              unroll::view<double>) const {
+    double sum = 0;
+    for (const double* m : past) sum += m[t];
+    return sum;
+  }
+  double read_vjp(char x, index_t t, unroll::params<const double> theta, std::span<const double* const> past,
+                  std::span<double* const> dpast, unroll::dparams<double>, unroll::view<double> work) const {
+    for (double* dm : dpast)
+      if (dm) dm[t] += 1;
+    return read(x, t, theta, past, work);
+  }
+
+ private:
+  index_t n_;
+};
+
+/// What a memory model was asked for. A graph is alive from the write into its tape until its vjp or until
+/// another write into the same tape.
+struct tally {
+  index_t graphs = 0, bare_writes = 0, write_vjps = 0, reads = 0, read_vjps = 0, peak = 0;
+  std::set<const double*> live;
+  std::map<index_t, index_t> writes_of;  ///< segment: how often it was written
+};
+
+template <class M>
+class counted_memory {
+ public:
+  using scalar = double;
+  using input = typename M::input;
+  template <class U>
+  using view = unroll::view<U>;
+  using theta_type = unroll::params<const double>;
+  using past_type = std::span<const double* const>;
+
+  counted_memory(M model, tally& calls) : f_(std::move(model)), calls_(&calls) {}
+
+  unroll::memory_dims size() const { return f_.size(); }
+  bool independent() const { return f_.independent(); }
+  bool reads_params() const { return unroll::reads_params(f_); }
+  index_t workspace(index_t earlier) const { return f_.workspace(earlier); }
+  void write(const input& x, index_t s, theta_type theta, past_type past, view<double> m, view<double> tape,
+             view<double> work) const {
+    ++calls_->writes_of[s];
+    if (tape.empty()) {
+      ++calls_->bare_writes;
+    } else {
+      ++calls_->graphs;
+      calls_->live.insert(tape.data());
+      calls_->peak = std::max(calls_->peak, index_t(calls_->live.size()));
+    }
+    f_.write(x, s, theta, past, m, tape, work);
+  }
+  void write_vjp(const input& x, index_t s, theta_type theta, past_type past, view<const double> tape,
+                 view<const double> dm, std::span<double* const> dpast, unroll::dparams<double> g,
+                 view<double> work) const {
+    ++calls_->write_vjps;
+    calls_->live.erase(tape.data());
+    f_.write_vjp(x, s, theta, past, tape, dm, dpast, g, work);
+  }
+  double read(const input& x, index_t t, theta_type theta, past_type past, view<double> work) const {
+    ++calls_->reads;
+    return f_.read(x, t, theta, past, work);
+  }
+  double read_vjp(const input& x, index_t t, theta_type theta, past_type past, std::span<double* const> dpast,
+                  unroll::dparams<double> g, view<double> work) const {
+    ++calls_->reads;
+    ++calls_->read_vjps;
+    return f_.read_vjp(x, t, theta, past, dpast, g, work);
+  }
+
+ private:
+  M f_;
+  tally* calls_;
+};
+
+/// The same model with a finite() that refuses nothing, so that a bad segment is found out by its loss.
+template <class M>
+struct unchecked : M {
+  explicit unchecked(M model) : M(std::move(model)) {}
+  bool finite(const typename M::input&) const { return true; }
+};
+
+/// By two loops, for an independent model: the direct part of the gradient, and every z(t, s) = dJ_t/dm_s
+/// dm_s/dtheta.
+struct parts {
+  std::vector<double> direct;
+  std::vector<std::vector<std::vector<double>>> z;
+};
+template <class M>
+parts every_part(const task<M>& k) {
+  const auto T = k.xs.size();
+  const auto d = k.model.size();
+  const auto P = std::size_t(d.params), n = std::size_t(d.memory);
+  std::vector<double> work(std::size_t(k.model.workspace(index_t(T))));
+  std::vector<std::vector<double>> m(T, std::vector<double>(n)),
+      tape(T, std::vector<double>(std::size_t(d.tape)));
+  std::vector<const double*> past;
+  parts r{std::vector<double>(P), {}};
+  for (std::size_t t = 0; t < T; ++t) {
+    std::vector<std::vector<double>> dm(t, std::vector<double>(n)), z(t, std::vector<double>(P));
+    std::vector<double*> dpast;
+    for (auto& v : dm) dpast.push_back(v.data());
+    std::vector<double> direct(P);
+    k.model.read_vjp(k.xs[t], index_t(t), k.theta, past, dpast, direct, work);
+    for (std::size_t i = 0; i < P; ++i) r.direct[i] += direct[i];
+    for (std::size_t s = 0; s < t; ++s)
+      k.model.write_vjp(k.xs[s], index_t(s), k.theta, {}, unroll::view<const double>(tape[s]),
+                        unroll::view<const double>(dm[s]), {}, z[s], work);
+    r.z.push_back(std::move(z));
+    k.model.write(k.xs[t], index_t(t), k.theta, {}, m[t], tape[t], work);
+    past.push_back(m[t].data());
+  }
+  return r;
+}
+
+}  // namespace memory_task
