@@ -57,15 +57,22 @@ struct head_scratch {
   }
 };
 
+template <class T>
+void check_head_work(const char* function, const config& c, index_t tokens, index_t work) {
+  cutter<T> counting;
+  head_scratch<T>(counting, c, tokens);
+  check_at_least(function, "work", work, counting.used());
+}
+
 /// Calls f(first, tokens of the chunk, their logits, scratch) for every chunk with a scored token.
 template <class T, class F>
 void for_head_chunks(const char* function, const weight_map& map, const T* weights, matrix<const T> x,
                      const token* targets, view<T> work, F&& f) {
   const config& m = map.shape();
   check_size(function, "x (rows)", x.rows, m.hidden);
+  check_head_work<T>(function, m, x.cols, work.size());
   cutter<T> room(work);
-  head_scratch<T> t(room, m, x.cols);
-  check_at_least(function, "work", work.size(), room.used());
+  const head_scratch<T> t(room, m, x.cols);
   for (index_t n0 = 0; n0 < x.cols; n0 += t.normed.cols) {
     const index_t n = std::min(t.normed.cols, x.cols - n0);
     const bool any = std::any_of(targets + n0, targets + n0 + n, [](token id) { return id >= 0; });
@@ -203,9 +210,9 @@ void head_logits(const weight_map& map, const T* weights, std::type_identity_t<m
   check_size("head_logits", "x (rows)", x.rows, m.hidden);
   check_size("head_logits", "logits (rows)", logits.rows, m.vocabulary);
   check_size("head_logits", "logits (columns)", logits.cols, x.cols);
+  detail::check_head_work<T>("head_logits", m, x.cols, work.size());
   cutter<T> room(work);
   const detail::head_scratch<T> t(room, m, x.cols);
-  check_at_least("head_logits", "work", work.size(), room.used());
   for (index_t n0 = 0; n0 < x.cols; n0 += t.normed.cols) {
     const index_t n = std::min(t.normed.cols, x.cols - n0);
     const matrix<T> normed = columns_of(t.normed, 0, n);
