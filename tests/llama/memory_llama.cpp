@@ -5,6 +5,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/plain_memory.hpp"
 #include "tests/support/small_memory.hpp"
+#include "unroll/testing/memory_model_conformance.hpp"
 #include "unroll/testing/oracle.hpp"
 
 using namespace unroll;
@@ -170,4 +171,258 @@ TEST_CASE("adjoints of memories are those of finite differences") {
     }
     CHECK(relative_error(got, expected) < 1e-8);
   }
+}
+
+TEST_CASE("a memory model over a Llama keeps the rules of memory models") {
+  for (const variant& v : variants()) {
+    CAPTURE(v.name);
+    const auto model = make<double>(v.c, v.o);
+    const auto ids = small_memory::text(4 * 6);
+    const auto text = segments_of(ids, 6);  // the last one is shorter
+    const auto whole = std::span(text).first(3);
+    for (const std::string& failure : testing::memory_model_conformance(model, start(model), whole))
+      FAIL_CHECK(failure);
+    const auto single = make<float>(v.c, v.o);
+    for (const std::string& failure : testing::memory_model_conformance(single, start(single), whole))
+      FAIL_CHECK("float: " << failure);
+  }
+}
+
+TEST_CASE("recomputed graphs have the same bits, and single precision is near") {
+  for (const bool recurrent : {false, true}) {
+    auto o = small_memory::options();
+    o.recurrent = recurrent;
+    const auto kept = make<double>(shape(3), o);
+    o.encoder_tape = o.decoder_tape = saved::inputs;
+    const auto recomputed = make<double>(shape(3), o);
+    CHECK(recomputed.size().tape < kept.size().tape / 2);
+    const auto single = make<float>(shape(3), o);
+    const auto theta = start(kept);
+    const auto ids = small_memory::text(4 * 6 - 3);
+    const auto text = segments_of(ids, 6);
+    const pass_over<double> a(kept, theta, text, true), b(recomputed, theta, text, true);
+    CHECK(a.g == b.g);
+    CHECK(a.losses == b.losses);
+    const pass_over<float> f(single, start(single), text, true);
+    CHECK(f.loss == Approx(a.loss).epsilon(1e-4));
+    CHECK(relative_error(f.g, a.g) < 1e-3);
+  }
+}
+
+TEST_CASE("theta holds the two sets of adapters and the memory tokens, and nothing that is frozen") {
+  const auto c = shape(3);
+  auto o = small_memory::options();
+  const auto model = make<double>(c, o);
+  // q and v of layers 0 and 1 only: the last layer of the encoder does not run; k and v of all three
+  const index_t encoder = 2 * 2 * ((12 + 16) + (12 + 8)), head = 3 * 3 * 2 * (12 + 8);
+  CHECK(model.size().params == encoder + 12 + head);
+  for (const layout_block& b : model.names().blocks()) {
+    CAPTURE(b.name);
+    const bool lora = b.name.ends_with("lora_A.weight") || b.name.ends_with("lora_B.weight");
+    CHECK((lora || b.name == "memory_tokens"));
+    if (b.name.starts_with("encoder.")) CHECK(b.name.find("layers.2.") == std::string::npos);
+  }
+  CHECK(model.names().at("encoder.model.layers.0.self_attn.q_proj.lora_A.weight").offset == 0);
+  CHECK(model.names().at("memory_tokens").offset == encoder);
+  CHECK(model.names().at("head.model.layers.2.self_attn.v_proj.lora_B.weight").size() == 3 * 8);
+  CHECK(model.head_adapters()
+            .names()
+            .at("base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight")
+            .offset == 0);
+  o.separate_tokens = true;
+  CHECK(make<double>(c, o).size().params == encoder + 2 * 12 + head);
+
+  // keys and values of M columns; one live graph keeps M rows of hidden states, not the whole segment's
+  CHECK(model.size().memory == 3 * 2 * 8 * 2);
+  const memory_llama<double> copy = model;
+  CHECK(copy.weights().data() == model.weights().data());
+}
+
+TEST_CASE("parameters begin at the frozen model, with memory tokens of their own") {
+  const auto model = make<double>(shape(), small_memory::options());
+  parameters<double> theta(model.names().size());
+  init_memory<double>(model, theta, {1}, {2, 0});
+  const auto mem = model.memory_part(params<double>(theta));
+  for (index_t i = 0; i < 12; ++i)
+    CHECK(mem[i] == model.weights()[model.stack().map().embedding() + 2 * 12 + i]);
+  for (const layout_block& b : model.names().blocks())
+    for (index_t i = 0; i < b.size(); ++i)
+      if (b.name.ends_with("lora_B.weight")) CHECK(theta[b.offset + i] == 0);
+  parameters<double> again(theta.size()), other(theta.size());
+  init_memory<double>(model, again, {1}, {-1, .1});
+  init_memory<double>(model, other, {2}, {-1, .1});
+  CHECK(again[0] != other[0]);
+  CHECK(again[model.names().at("memory_tokens").offset] != other[model.names().at("memory_tokens").offset]);
+  CHECK_THROWS_WITH(init_memory<double>(model, theta, {1}, {17, 0}),
+                    Catch::Matchers::ContainsSubstring("is 17, the vocabulary has 17"));
+}
+
+TEST_CASE("with one memory token vector the lowest layer of all memories is the same up to rotation") {
+  auto o = small_memory::options();
+  const auto model = make<double>(shape(), o);
+  const auto theta = start(model);
+  const auto ids = small_memory::text(3 * 6 + 1);
+  const auto text = segments_of(ids, 6);
+  const pass_over<double> p(model, theta, text, false);
+  const index_t area = 8 * 2;
+  for (index_t s = 0; s < 2; ++s) {
+    const double* m = p.m[std::size_t(s)].data();
+    std::vector<double> k(m, m + area);
+    std::vector<index_t> positions{2 * s, 2 * s + 1};
+    model.stack().positions().rotate_back({k.data(), 8, 2}, positions);
+    for (index_t i = 0; i < 8; ++i) {
+      CHECK(k[std::size_t(i)] == Approx(k[std::size_t(8 + i)]).margin(1e-13));
+      CHECK(m[area + i] == p.m[0][std::size_t(area + i)]);
+      CHECK(m[area + 8 + i] == p.m[0][std::size_t(area + i)]);
+    }
+    CHECK(std::memcmp(m + 2 * area, p.m[1 - s].data() + 2 * area, sizeof(double)) != 0);
+  }
+}
+
+TEST_CASE("the coverage mask lets a memory token see its span only") {
+  // The first of two memory tokens covers tokens 0 .. 2: token 4 must not change its column of the memory.
+  auto o = small_memory::options();
+  for (const memory_mask mask : {memory_mask::coverage, memory_mask::causal}) {
+    o.mask = mask;
+    const auto model = make<double>(shape(3), o);
+    const auto theta = start(model);
+    auto ids = small_memory::text(13);
+    const pass_over<double> before(model, theta, segments_of(ids, 6), false);
+    ids[4] = (ids[4] + 1) % 17;
+    const pass_over<double> after(model, theta, segments_of(ids, 6), false);
+    index_t first = 0, second = 0;
+    for (index_t i = 0; i < index_t(before.m[0].size()); ++i)
+      if (before.m[0][std::size_t(i)] != after.m[0][std::size_t(i)]) ++(i / 8 % 2 == 0 ? first : second);
+    CHECK((first == 0) == (mask == memory_mask::coverage));
+    CHECK(second > 0);
+  }
+}
+
+TEST_CASE("texts are cut so that every token but the first is scored once") {
+  const auto ids = small_memory::text(20);
+  const auto cut = segments_of(ids, 6);
+  REQUIRE(cut.size() == 4);
+  index_t scored = 0;
+  for (std::size_t s = 0; s < cut.size(); ++s) {
+    scored += cut[s].scored();
+    for (std::size_t i = 0; i < cut[s].tokens.size(); ++i) {
+      CHECK(cut[s].tokens[i] == ids[6 * s + i]);
+      CHECK(cut[s].targets[i] == ids[6 * s + i + 1]);
+    }
+  }
+  CHECK(scored == 19);
+  CHECK(cut.back().tokens.size() == 1);
+  CHECK(segments_of(std::span(ids).first(1), 6).empty());
+  CHECK(segments_of({}, 6).empty());
+  CHECK(segments_of(std::span(ids).first(7), 6).size() == 1);
+}
+
+TEST_CASE("without memories the loss is the plain Llama's, and there is nothing to send back") {
+  const auto model = make<double>(shape(), small_memory::options());
+  const auto theta = start(model);
+  const auto ids = small_memory::text(7);
+  const auto x = segments_of(ids, 6)[0];
+  const plain_llama::model plain(shape(), model.weights());
+  const auto logits = plain.logits({x.tokens.begin(), x.tokens.end()});
+  double sum = 0;
+  for (std::size_t i = 0; i < 6; ++i) sum += plain_llama::nll(logits[i], x.targets[i]);
+  std::vector<double> work(std::size_t(model.workspace(0))), g(std::size_t(theta.size()));
+  CHECK(model.read(x, 0, theta, {}, work) == Approx(sum).epsilon(1e-13));
+  CHECK(model.read_vjp(x, 0, theta, {}, {}, g, work) == model.read(x, 0, theta, {}, work));
+  CHECK(std::all_of(g.begin(), g.end(), [](double v) { return v == 0; }));
+  CHECK(model.read({x.tokens}, 0, theta, {}, work) == 0);  // nothing is scored
+}
+
+TEST_CASE("the longest text is known before anything runs") {
+  config c;  // Llama-2-7B
+  c.hidden = 4096;
+  c.layers = 32;
+  c.heads = c.kv_heads = 32;
+  c.head = 128;
+  c.context = 4096;
+  memory_options o;
+  o.segment = 1024;
+  o.ratio = 32;
+  CHECK(o.segments(c) == 97);
+  CHECK(o.longest_text(c) == 99328);
+  o.ratio = 8;
+  CHECK(o.longest_text(c) == 25600);
+  c.beyond = position_policy::linear;
+  c.position_factor = 2;
+  CHECK(o.segments(c) == 57);
+
+  const auto model = make<double>(shape(), small_memory::options());  // 40 positions, segments of 6, M = 2
+  CHECK(model.segments() == 18);
+  CHECK(model.longest_text() == 108);
+  const auto theta = start(model);
+  auto ids = small_memory::text(19 * 6 + 1);
+  auto text = segments_of(ids, 6);
+  const auto beyond = Catch::Matchers::ContainsSubstring(
+      "segment 18 ends at position 42, the model has 40: the longest text has 108 tokens in 18 segments");
+  CHECK_THROWS_WITH(pass_over<double>(model, theta, text, false), beyond);
+  text.pop_back();
+  CHECK_NOTHROW(pass_over<double>(model, theta, text, true));
+  text.push_back({std::span(ids).subspan(18 * 6, 4), std::span(ids).subspan(18 * 6 + 1, 4)});
+  CHECK_NOTHROW(pass_over<double>(model, theta, text, false));  // a residual that fits
+  for (const auto beyond_ : {position_policy::linear, position_policy::ntk}) {
+    config stretched = shape();
+    stretched.beyond = beyond_;
+    stretched.position_factor = 1.1;
+    CHECK_NOTHROW(pass_over<double>(make<double>(stretched, small_memory::options()), theta,
+                                    segments_of(ids, 6), false));
+  }
+}
+
+TEST_CASE("misuse of a memory model names what is wrong") {
+  using Catch::Matchers::ContainsSubstring;
+  const auto c = shape();
+  auto o = small_memory::options();
+  const auto refused = [&](const config& c_, const memory_options& o_, const std::string& message) {
+    CHECK_THROWS_WITH(make<double>(c_, o_), ContainsSubstring(message));
+  };
+  const auto changed = [&](auto&& change) {
+    memory_options r = o;
+    change(r);
+    return r;
+  };
+  refused(c, changed([](auto& r) { r.ratio = 4; }), "ratio: is 4, does not divide the segment of 6");
+  refused(c, changed([](auto& r) { r.ratio = 0; }), "ratio: is 0, must be at least 1");
+  refused(c, changed([](auto& r) { r.segment = 0; }), "segment: is 0, must be at least 1");
+  refused(c, changed([](auto& r) { r.encoder.layers = 2; }), "encoder.layers: end at 2, the encoder runs 1");
+  refused(c, changed([](auto& r) { r.head.targets[0] = true; }), "self_attn.q_proj is neither");
+  refused(c, changed([](auto& r) {
+            r.segment = 40;
+            r.ratio = 20;
+          }),
+          "take 41 positions, the model has 40");
+  config one = c;
+  one.layers = 1;
+  refused(one, o, "layers: is 1, must be at least 2");
+  CHECK_THROWS_WITH(memory_llama<double>(c, nullptr, o), ContainsSubstring("weights: has size 0"));
+
+  const auto model = make<double>(c, o);
+  const auto theta = start(model);
+  auto ids = small_memory::text(13);
+  std::vector<double> work(std::size_t(model.workspace(2))), m(std::size_t(model.size().memory));
+  const segment good = segments_of(ids, 6)[0];
+  const auto write = [&](const segment& x) { model.write(x, 0, theta, {}, m, {}, work); };
+  CHECK_THROWS_WITH(write({good.tokens.first(5)}), ContainsSubstring("x.tokens: has size 5, expected 6"));
+  CHECK_THROWS_WITH(model.read(good, 1, theta, {}, work), ContainsSubstring("past: has size 0, expected 1"));
+  CHECK_THROWS_WITH(model.read({}, 0, theta, {}, work), ContainsSubstring("x.tokens: is 0"));
+  CHECK_THROWS_WITH(model.read({std::span<const token>(ids).first(7)}, 0, theta, {}, work),
+                    ContainsSubstring("are 7, a segment has 6"));
+  CHECK_THROWS_WITH(model.read({good.tokens, good.targets.first(2)}, 0, theta, {}, work),
+                    ContainsSubstring("x.targets: has size 2, expected 6"));
+  CHECK_THROWS_WITH(model.read(good, 0, theta, {}, view<double>(work).part(0, 10)),
+                    ContainsSubstring("work: is 10, must be at least"));
+  CHECK_THROWS_WITH(model.write(good, 0, theta, {}, view<double>(m).part(0, 10), {}, work),
+                    ContainsSubstring("m: has size 10, expected 64"));
+  ids[3] = 17;
+  CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: hold 17, the vocabulary has 17"));
+  ids[3] = -1;
+  CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: hold -1"));
+  o.recurrent = true;
+  const auto recurrent = make<double>(c, o);
+  ids[3] = 0;
+  CHECK_THROWS_WITH(recurrent.write(good, 1, theta, {}, m, {}, work), ContainsSubstring("past: has size 0"));
 }

@@ -1,0 +1,188 @@
+#include "unroll/llama/memory_session.hpp"
+
+#include "tests/support/catch.hpp"
+#include "tests/support/small_memory.hpp"
+#include "unroll/optim/adam.hpp"
+#include "unroll/testing/allocations.hpp"
+
+using namespace unroll;
+using namespace unroll::llama;
+using small_memory::make;
+using small_memory::pass_over;
+using small_memory::shape;
+using small_memory::start;
+
+namespace {
+
+double nll(view<const double> logits, token target) {
+  std::vector<double> p(std::size_t(logits.size()));
+  return linalg::softmax_cross_entropy(logits.data(), logits.size(), target, p.data());
+}
+
+memory_options options(bool recurrent) {
+  memory_options o = small_memory::options();
+  o.recurrent = recurrent;
+  return o;
+}
+
+}  // namespace
+
+TEST_CASE("a session's logits are those of reading the same text") {
+  for (const bool recurrent : {false, true}) {
+    const auto model = make<double>(shape(3, false), options(recurrent));
+    const auto theta = start(model);
+    const auto ids = small_memory::text(5 * 6 - 1);
+    const auto text = segments_of(ids, 6);
+    const pass_over<double> read(model, theta, text, false);
+    memory_session<double> session(model, theta);
+    for (std::size_t t = 0; t < text.size(); ++t) {
+      double loss = 0;
+      for (std::size_t i = 0; i < text[t].tokens.size(); ++i) {
+        session.append(text[t].tokens[i]);
+        CHECK(session.memories() == index_t(t));
+        CHECK(session.residual().size() == i + 1);
+        loss += nll(session.logits(), text[t].targets[i]);
+      }
+      CHECK(loss == Approx(read.losses[t]).epsilon(1e-13));
+    }
+  }
+}
+
+TEST_CASE("a prompt may come in any pieces") {
+  for (const bool recurrent : {false, true}) {
+    const auto model = make<double>(shape(), options(recurrent));
+    const auto theta = start(model);
+    const auto ids = small_memory::text(27);
+    memory_session<double> one(model, theta);
+    for (const token id : ids) one.append(id);
+    for (const std::size_t piece : {2, 5, 6, 7, 13, 27}) {
+      CAPTURE(piece);
+      memory_session<double> session(model, theta);
+      for (std::size_t at = 0; at < ids.size(); at += piece)
+        session.append(std::span(ids).subspan(at, std::min(piece, ids.size() - at)));
+      CHECK(session.memories() == one.memories());
+      CHECK(std::equal(session.residual().begin(), session.residual().end(), one.residual().begin()));
+      for (index_t i = 0; i < 17; ++i) CHECK(session.logits()[i] == Approx(one.logits()[i]).epsilon(1e-12));
+    }
+  }
+}
+
+TEST_CASE("a full residual becomes a memory when another token comes") {
+  const auto model = make<double>(shape(), options(false));
+  const auto theta = start(model);
+  const auto ids = small_memory::text(13);
+  memory_session<double> session(model, theta);
+  session.append(std::span(ids).first(6));
+  CHECK(session.memories() == 0);  // the logits behind it are still those of the whole segment
+  session.append(ids[6]);
+  CHECK(session.memories() == 1);
+  CHECK(session.residual().size() == 1);
+  session.append(std::span(ids).subspan(7));
+  CHECK(session.memories() == 2);
+}
+
+TEST_CASE("texts in two sessions, or behind a reset, do not touch each other") {
+  const auto model = make<double>(shape(), options(true));
+  const auto theta = start(model);
+  const auto a = small_memory::text(15, 17, 1), b = small_memory::text(20, 17, 2);
+  memory_session<double> alone(model, theta), used(model, theta), beside(model, theta);
+  alone.append(b);
+  used.append(a);
+  const memory_session<double> copy = used;
+  for (std::size_t i = 0; i < 15; ++i) beside.append(a[i]);
+  used.reset();
+  CHECK(used.memories() == 0);
+  CHECK_THROWS_WITH(used.logits(), Catch::Matchers::ContainsSubstring("none were appended"));
+  used.append(b);
+  for (index_t i = 0; i < 17; ++i) CHECK(used.logits()[i] == alone.logits()[i]);
+  for (index_t i = 0; i < 17; ++i) CHECK(copy.logits()[i] == Approx(beside.logits()[i]).epsilon(1e-12));
+  memory_session<double> resumed = copy;
+  resumed.append(b[0]);
+  beside.append(b[0]);
+  for (index_t i = 0; i < 17; ++i) CHECK(resumed.logits()[i] == Approx(beside.logits()[i]).epsilon(1e-12));
+}
+
+TEST_CASE("a session refuses what has no positions and goes on") {
+  auto c = shape();
+  c.context = 13;  // 4 memories of 2 and 5 tokens
+  for (const bool recurrent : {false, true}) {
+    auto o = options(recurrent);
+    const auto model = make<double>(c, o);
+    const auto theta = start(model);
+    CHECK(model.longest_text() == 24);
+    const auto ids = small_memory::text(40);
+    memory_session<double> session(model, theta);
+    CHECK(session.room(29));
+    CHECK_FALSE(session.room(30));
+    CHECK_THROWS_WITH(
+        session.append(std::span(ids).first(30)),
+        Catch::Matchers::ContainsSubstring("are 30 behind 0 memories and 0 tokens, too many for "
+                                           "the 13 positions"));
+    CHECK(session.memories() == 0);
+    session.append(std::span(ids).first(28));
+    CHECK(session.room());
+    session.append(ids[28]);
+    CHECK_FALSE(session.room());
+    CHECK_THROWS_AS(session.append(ids[29]), error);
+    CHECK(session.residual().size() == 5);
+    CHECK_THROWS_WITH(session.append(token(17)), Catch::Matchers::ContainsSubstring("hold 17"));
+    CHECK_THROWS_AS(session.remember(std::span(ids).first(6)), error);
+    session.reset();
+    CHECK_THROWS_WITH(session.remember(std::span(ids).first(5)),
+                      Catch::Matchers::ContainsSubstring("ids: has size 5, expected 6"));
+    session.append(std::span<const token>{});
+    CHECK(session.room(29));
+  }
+}
+
+TEST_CASE("a session allocates nothing while it reads and compresses") {
+  const auto model = make<float>(shape(), options(true));
+  const auto theta = start(model);
+  const auto ids = small_memory::text(30);
+  memory_session<float> session(model, theta);
+  const testing::allocation_counter counter;
+  for (std::size_t i = 0; i < 15; ++i) session.append(ids[i]);
+  session.append(std::span(ids).subspan(15));
+  session.reset();
+  session.remember(std::span(ids).first(6));
+  CHECK(counter.count() == 0);
+  CHECK(testing::allocations_are_counted());
+}
+
+TEST_CASE("a segment is reproduced from its memory after some training") {
+  // Overfits one text: the loss through the memory alone falls until greedy decoding gives the text back,
+  // which the decoder without this memory cannot.
+  auto o = options(false);
+  o.encoder.rank = o.head.rank = 4;
+  const auto model = make<double>(shape(2, false), o);
+  auto theta = start(model);
+  const auto ids = small_memory::text(6, 17, 27);
+  std::vector<token> shifted(6), out(6);
+  const auto pair = autoencoding_of(ids, 1, shifted);
+  adam<double> optimiser(theta.size(), {.rate = 0.03});
+  double loss = 0, first = 0;
+  for (int step = 0; step < 400; ++step) {
+    const pass_over<double> p(model, theta, pair, true);
+    loss = p.loss;
+    if (step == 0) first = loss;
+    optimiser.step(theta, p.g);
+  }
+  CHECK(loss < first / 5);
+  memory_session<double> session(model, theta);
+  reproduce<double>(session, ids, 1, out);
+  CHECK(out == ids);
+  auto other = ids;
+  std::rotate(other.begin(), other.begin() + 2, other.end());
+  reproduce<double>(session, other, 1, out);
+  CHECK(session.memories() == 1);
+
+  // teacher forced, the session sees what read() sees
+  session.reset();
+  session.remember(ids);
+  double forced = 0;
+  for (std::size_t i = 0; i < 6; ++i) {
+    session.append(shifted[i]);
+    forced += nll(session.logits(), ids[i]);
+  }
+  CHECK(forced == Approx(pass_over<double>(model, theta, pair, false).loss).epsilon(1e-12));
+}
