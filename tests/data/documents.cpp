@@ -75,8 +75,8 @@ TEST_CASE("every place of every document begins a window, with the next ids as t
       const int first = x[4 * l];
       starts.insert(first);
       if (first == 100) {  // three ids: filled up
-        CHECK(ids(x.begin() + 4 * l, x.begin() + 4 * l + 4) == ids{100, 101, 102, 0});
-        CHECK(ids(y.begin() + 4 * l, y.begin() + 4 * l + 4) == ids{101, 102, -1, -1});
+        CHECK(ids(&x[4 * l], &x[4 * l] + 4) == ids{100, 101, 102, 0});
+        CHECK(ids(&y[4 * l], &y[4 * l] + 4) == ids{101, 102, -1, -1});
       } else {
         for (std::size_t i = 0; i < 4; ++i) {
           CHECK(x[4 * l + i] == first + int(i));
