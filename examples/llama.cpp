@@ -1,0 +1,257 @@
+// Scores, generates and differentiates texts with a Llama from files.
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "support/llama.hpp"
+
+using namespace unroll;
+
+namespace {
+
+using json = nlohmann::ordered_json;
+using llama::token;
+
+struct options {
+  std::string model, tokenizer, text, prompt, json_file, positions;
+  bool has_prompt = false, doubles = false, greedy = false;
+  index_t threads = 1, window = 0, overlap = 0, tokens = 256;
+  double temperature = 1, top_p = 1;
+  std::uint64_t seed = 1;
+};
+
+/// "linear:2" or "ntk:4": what happens beyond the trained context.
+void stretch(llama::config& c, const std::string& text) {
+  if (text.empty()) return;
+  const program::spec s(text);
+  if (s.name != "linear" && s.name != "ntk")
+    fail("llama", "positions", "\"" + text + "\" is neither linear:FACTOR nor ntk:FACTOR");
+  s.at_most(1);
+  c.beyond = s.name == "linear" ? llama::position_policy::linear : llama::position_policy::ntk;
+  c.position_factor = s.number(0, 1);
+  llama::check(c, "llama");
+}
+
+template <class T>
+struct job {
+  program::language<T> language;
+  std::vector<token> ids;
+  std::string text;
+
+  job(const options& o, bool may_be_empty) : language(program::load_language<T>(o.model, o.tokenizer)) {
+    stretch(language.model.shape, o.positions);
+    if (o.has_prompt || !o.text.empty()) {
+      text = o.has_prompt ? o.prompt : read_file(o.text, "text");
+      ids = program::encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
+    } else if (may_be_empty) {
+      ids = language.words.encode("", true);
+    } else {
+      fail("llama", "text", "is missing: --text FILE or --prompt TEXT");
+    }
+  }
+};
+
+json document(const char* command, const options& o, const llama::config& c) {
+  json d;
+  d["command"] = command;
+  d["model"] = o.model;
+  d["precision"] = o.doubles ? "double" : "float";
+  d["context"] = c.positions();
+  return d;
+}
+void write_json(const options& o, const json& d) {
+  if (!o.json_file.empty())
+    write_file(o.json_file, d.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+/// Shows how many tokens are done and stops at Ctrl-C.
+auto watch(const program::progress& line, const char* what, std::size_t tokens) {
+  return [&line, what, tokens](index_t done) {
+    line.show(std::string(what) + " " + std::to_string(done) + " / " + std::to_string(tokens) + " tokens");
+    return !program::interrupted;
+  };
+}
+
+template <class T>
+int score(const options& o) {
+  const job<T> j(o, false);
+  const auto& model = j.language.model;
+  const llama::transformer<T> stack(model.shape);
+  llama::text_score<T> s;
+  {
+    const program::progress line;
+    s = llama::score<T>(stack, model.weights, j.ids,
+                        {.window = o.window, .overlap = o.overlap, .threads = o.threads}, {},
+                        watch(line, "scored", j.ids.size() - 1));
+  }
+  const double mean = s.mean();
+  std::printf("%zu tokens, %.6f nats a token, perplexity %.4f, %.4f bits a byte\n", s.nll.size(), mean,
+              std::exp(mean), mean * double(s.nll.size()) / std::log(2.0) / double(j.text.size()));
+  json d = document("score", o, model.shape);
+  d["window"] = o.window == 0 ? model.shape.positions() : o.window;
+  d["overlap"] = o.overlap;
+  d["complete"] = s.nll.size() + 1 == j.ids.size();
+  d["mean_nll"] = s.nll.empty() ? json() : json(mean);
+  d["ids"] = j.ids;
+  d["nll"] = s.nll;
+  write_json(o, d);
+  return program::interrupted ? 130 : 0;
+}
+
+template <class T>
+int generate(const options& o) {
+  const job<T> j(o, true);
+  const auto& [model, words] = j.language;
+  const llama::transformer<T> stack(model.shape);
+  llama::generator<T> g(stack, model.weights);
+  llama::sampler sampler(model.shape.vocabulary,
+                         {.temperature = o.greedy ? 0 : o.temperature, .top_p = o.top_p});
+  g.append(j.ids);
+
+  std::vector<token> ids = j.ids;
+  std::fwrite(j.text.data(), 1, j.text.size(), stdout);
+  const auto start = std::chrono::steady_clock::now();
+  const auto done =
+      llama::generate(g, sampler, o.tokens, program::end_tokens(words), key{o.seed}, [&](token t) {
+        const bool first = ids.size() == 1;  // of the text, where blanks in front are left out
+        ids.push_back(t);
+        const std::string piece = j.language.words.decode(std::span(&t, 1), first);
+        std::fwrite(piece.data(), 1, piece.size(), stdout);
+        std::fflush(stdout);
+        return !program::interrupted;
+      });
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::printf("\n");
+  const char* why[] = {"tokens", "end of text", "context is full", "interrupted"};
+  const double rate = seconds > 0 ? double(done.tokens) / seconds : 0;
+  std::fprintf(stderr, "%td tokens, %.0f a second, ended by: %s\n", done.tokens, rate, why[int(done.why)]);
+  json d = document("generate", o, model.shape);
+  d["prompt"] = j.text;
+  d["prompt_tokens"] = j.ids.size();
+  d["temperature"] = sampler.how().temperature;
+  d["top_p"] = sampler.how().top_p;
+  d["seed"] = o.seed;
+  d["tokens"] = done.tokens;
+  d["ended_by"] = why[int(done.why)];
+  d["tokens_per_second"] = rate;
+  d["ids"] = ids;
+  d["text"] = words.decode(ids);
+  write_json(o, d);
+  return program::interrupted ? 130 : 0;
+}
+
+template <class T>
+int differentiate(const options& o) {
+  const job<T> j(o, false);
+  const auto& model = j.language.model;
+  gradient<T> g(model.weights.size());
+  llama::text_mean mean;
+  {
+    const program::progress line;
+    mean = llama::score_gradient<T>(model.shape, model.weights, j.ids, g,
+                                    {.window = o.window, .overlap = o.overlap, .threads = o.threads},
+                                    watch(line, "differentiated", j.ids.size() - 1));
+  }
+  const llama::weight_map map(model.shape);
+  json norms = json::object();
+  double squares = 0;
+  for (const layout_block& b : map.names().blocks()) {
+    double sum = 0;
+    for (const T x : dparams<T>(g).part(b.offset, b.size())) sum += double(x) * double(x);
+    norms[b.name] = std::sqrt(sum);
+    squares += sum;
+    std::printf("%-50s %14.8g\n", b.name.c_str(), std::sqrt(sum));
+  }
+  std::printf("%-50s %14.8g\n%td tokens, %.6f nats a token\n", "all", std::sqrt(squares), mean.tokens,
+              mean.nll);
+  json d = document("gradient", o, model.shape);
+  d["complete"] = mean.tokens + 1 == index_t(j.ids.size());
+  d["tokens"] = mean.tokens;
+  d["mean_nll"] = mean.nll;
+  d["norm"] = std::sqrt(squares);
+  d["tensors"] = norms;
+  write_json(o, d);
+  return program::interrupted ? 130 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  options o;
+  CLI::App app{
+      "Scores, generates and differentiates texts with a Llama from files.\n\n"
+      "examples:\n"
+      "  llama score --model stories260K.bin --tokenizer tok512.bin --text story.txt --json score.json\n"
+      "  llama generate --model stories260K-hf --greedy --tokens 100\n"
+      "  llama generate --model stories260K-hf --prompt \"Once upon a time\" --temperature 0.8 --top-p 0.9 "
+      "--seed 7\n"
+      "  llama gradient --model stories260K-hf --prompt \"Lily saw a big, red ball.\" --double --json "
+      "norms.json"};
+  app.require_subcommand(0, 1);
+  const auto command = [&](const char* name, const char* what) {
+    CLI::App* sub = app.add_subcommand(name, what);
+    sub->add_option("--model", o.model, "a checkpoint .bin, or a folder with config.json and safetensors")
+        ->required()
+        ->check(CLI::ExistingPath);
+    sub->add_option("--tokenizer", o.tokenizer,
+                    "tokenizer .bin, .json or .model; by default the one that lies beside the model")
+        ->check(CLI::ExistingPath);
+    CLI::Option* text = sub->add_option("--text", o.text, "a text file")->check(CLI::ExistingFile);
+    sub->add_option("--prompt", o.prompt, "the text itself")->excludes(text);
+    sub->add_option("--positions", o.positions,
+                    "beyond the trained context: linear:FACTOR or ntk:FACTOR; by default there is none");
+    sub->add_flag("--double", o.doubles, "compute in double precision");
+    sub->add_option("--json", o.json_file, "write the results to this file")->check(program::writable);
+    return sub;
+  };
+  const auto windows = [&](CLI::App* sub) {
+    sub->add_option("--window", o.window, "inputs of a window; 0: all positions of the model")
+        ->check(CLI::Range(0, 1'000'000'000))
+        ->capture_default_str();
+    sub->add_option("--overlap", o.overlap, "inputs that a window repeats of the one before, without scoring")
+        ->check(CLI::Range(0, 1'000'000'000))
+        ->capture_default_str();
+    sub->add_option("--threads", o.threads, "windows at the same time; the numbers do not depend on it")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
+  };
+  CLI::App* scoring =
+      command("score",
+              "-log p of every token of a text, in nats, behind the token that begins texts.\n"
+              "A text longer than the context is cut into windows, each a fresh context.");
+  windows(scoring);
+  CLI::App* generation = command("generate", "continues a text, or begins one, token by token");
+  generation->add_option("--tokens", o.tokens, "at most so many")
+      ->check(CLI::Range(0, 1'000'000'000))
+      ->capture_default_str();
+  CLI::Option* greedy = generation->add_flag("--greedy", o.greedy, "always the most probable token");
+  generation->add_option("--temperature", o.temperature, "divides the logits; 0: greedy")
+      ->check(program::not_negative)
+      ->excludes(greedy)
+      ->capture_default_str();
+  generation->add_option("--top-p", o.top_p, "the fewest most probable tokens that have this probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->check(program::positive)
+      ->excludes(greedy)
+      ->capture_default_str();
+  generation->add_option("--seed", o.seed, "the same seed, the same text")
+      ->check(program::not_negative)
+      ->capture_default_str();
+  CLI::App* gradients = command(
+      "gradient", "l2 norms of the gradient of the mean -log p of a text, by tensor; tied matrices are one");
+  windows(gradients);
+  CLI11_PARSE(app, argc, argv);
+  if (app.get_subcommands().empty()) {
+    std::fputs(app.help().c_str(), stdout);
+    return 0;
+  }
+  const CLI::App* chosen = app.get_subcommands().front();
+  o.has_prompt = chosen->count("--prompt") > 0;
+
+  return program::run("llama", [&] {
+    const auto call = [&](auto in_float, auto in_double) { return o.doubles ? in_double(o) : in_float(o); };
+    if (chosen == scoring) return call(score<float>, score<double>);
+    if (chosen == generation) return call(generate<float>, generate<double>);
+    return call(differentiate<float>, differentiate<double>);
+  });
+}
