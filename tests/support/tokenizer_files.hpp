@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "unroll/llama/tokenizer.hpp"
+
+/// Small vocabulary files, written from the description of their formats.
+namespace tokenizer_files {
+
+using entries = std::vector<unroll::llama::vocabulary_entry>;
+inline const std::string mark = "\xE2\x96\x81";
+
+template <class V>
+void put(std::string& out, V value) {
+  char raw[sizeof value];
+  std::memcpy(raw, &value, sizeof value);
+  out.append(raw, sizeof value);
+}
+
+/// unknown, begin, end, then (optional) the bytes, then these with scores 0, -1, ...
+inline entries vocabulary(bool bytes, const std::vector<std::string>& texts) {
+  using kind = unroll::llama::piece_kind;
+  entries e{{"<unk>", 0, kind::unknown}, {"<s>", 0, kind::control}, {"</s>", 0, kind::control}};
+  for (unsigned b = 0; bytes && b < 256; ++b)
+    e.push_back({unroll::llama::detail::byte_name(b), 0, kind::byte});
+  float score = 0;
+  for (const auto& t : texts) e.push_back({t, score--});
+  return e;
+}
+
+inline std::string bin(const entries& e) {
+  std::string out;
+  std::int32_t longest = 0;
+  for (const auto& p : e) longest = std::max(longest, std::int32_t(p.text.size()));
+  put(out, longest);
+  for (const auto& p : e) {
+    put(out, p.score);
+    put(out, std::int32_t(p.text.size()));
+    out += p.text;
+  }
+  return out;
+}
+
+inline std::string varint(std::uint64_t n) {
+  std::string out;
+  for (; n >= 128; n >>= 7) out += char(n | 128);
+  return out + char(n);
+}
+inline std::string proto_text(unsigned field, std::string_view text) {
+  return varint(field << 3 | 2) + varint(text.size()) + std::string(text);
+}
+inline std::string proto_number(unsigned field, std::uint64_t n) { return varint(field << 3) + varint(n); }
+
+struct model_options {
+  bool bytes = true;
+  bool drop_blanks = false;
+  std::string table = {};  // of characters
+};
+
+/// A SentencePiece model of byte pairs.
+inline std::string model(const entries& e, const model_options& o = {}) {
+  std::string out;
+  for (const auto& p : e) {
+    const unsigned kinds[] = {1, 2, 3, 6, 4};
+    std::string piece = proto_text(1, p.text) + varint(2 << 3 | 5);
+    put(piece, p.score);
+    out += proto_text(1, piece + proto_number(3, kinds[int(p.kind)]));
+  }
+  out += proto_text(2, proto_number(3, 2) + proto_number(35, o.bytes ? 1 : 0));
+  out += proto_text(3, proto_text(1, "identity") + proto_text(2, o.table) + proto_number(3, 1) +
+                           proto_number(4, o.drop_blanks ? 1 : 0) + proto_number(5, 1));
+  return out;
+}
+
+}  // namespace tokenizer_files
