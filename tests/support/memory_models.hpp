@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tests/support/memory_task.hpp"
+#include "unroll/sample/reservoir.hpp"
 
 // Memory models for proofs: one that shows weights, one that counts, one without checks of its inputs.
 namespace memory_task {
@@ -145,6 +146,24 @@ parts every_part(const task<M>& k) {
     past.push_back(m[t].data());
   }
   return r;
+}
+
+/// tr Var of the reservoir: the sum over t, t' of the covariances of the weights times <z_ts, z_t'u>.
+inline double variance_by_formula(const parts& all, const unroll::reservoir& r) {
+  const auto dot = [](const auto& a, const auto& b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+    return sum;
+  };
+  double trace = 0;
+  for (std::size_t t = 0; t < all.z.size(); ++t)
+    for (std::size_t v = 0; v < all.z.size(); ++v) {
+      const auto n = std::min(t, v);  // earlier segments at the earlier of the two reads
+      for (std::size_t s = 0; s < n; ++s)
+        for (std::size_t u = 0; u < n; ++u)
+          trace += r.covariance(index_t(n), s == u) * dot(all.z[t][s], all.z[v][u]);
+    }
+  return trace;
 }
 
 }  // namespace memory_task

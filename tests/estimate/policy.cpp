@@ -1,0 +1,71 @@
+#include "unroll/estimate/policy.hpp"
+
+#include "tests/support/catch.hpp"
+#include "tests/support/memory_models.hpp"
+
+using namespace unroll;
+using namespace memory_task;
+
+TEST_CASE("policies are read and written by their names") {
+  using enum policy::kind;
+  for (const auto& [text, p] : {std::pair<const char*, policy>{"rematerialise", {}},
+                                {"keep_all", {keep_all, 0}},
+                                {"keep:3", {keep, 3}},
+                                {"window:12", {window, 12}},
+                                {"reservoir:2", {reservoir, 2}},
+                                {"reservoir:2:uncompensated", {reservoir, 2, false}},
+                                {"proportional:4", {proportional, 4}}}) {
+    CHECK(parse_policy(text) == p);
+    CHECK(to_string(p) == text);
+  }
+  CHECK(policy{} == parse_policy("rematerialise"));
+}
+
+TEST_CASE("what is not the name of a policy is refused") {
+  for (const char* text :
+       {"", ":", "window", "window:", "window:0", "window:-1", "window:02", "window: 2",
+        "window:2:uncompensated", "window:2x", "window:99999999999999999999", "keep_all:2", "rematerialise:1",
+        "reservoir:uncompensated", "reservoir:2:", "reservoir:2:compensated", "Window:2", "uio"}) {
+    INFO(text);
+    CHECK_THROWS_AS(parse_policy(text), error);
+  }
+  using Catch::Matchers::ContainsSubstring;
+  CHECK_THROWS_WITH(parse_policy("uio"), ContainsSubstring("\"uio\""));
+  CHECK_THROWS_WITH(parse_policy("uio"), ContainsSubstring("reservoir:S"));
+}
+
+TEST_CASE("with_policy makes the estimator of the name") {
+  const task<linear> k(make_linear(), 7);
+  const philox_chooser choose(key{5});
+  const auto gradient_of = [&](const char* name) {
+    return with_policy(parse_policy(name), k.model, 7, choose, [&](auto e) { return run(e, k.theta, k.xs); });
+  };
+  const auto exact = run(rematerialise(k.model), k.theta, k.xs);
+  CHECK(gradient_of("rematerialise") == exact);
+  CHECK(gradient_of("keep_all") == exact);
+  CHECK(gradient_of("keep:2") == exact);
+  CHECK(gradient_of("proportional:6") == exact);
+  CHECK(gradient_of("window:2") == run(incremental_tbptt(k.model, {.window = 2}), k.theta, k.xs));
+  CHECK(gradient_of("reservoir:2") == run(reservoir_tbptt(k.model, {.size = 2}), k.theta, k.xs));
+  CHECK(gradient_of("reservoir:2:uncompensated") ==
+        run(reservoir_tbptt(k.model, {.size = 2, .compensated = false}), k.theta, k.xs));
+  CHECK(gradient_of("proportional:2") == run(proportional_replay(k.model, {.budget = 2}), k.theta, k.xs));
+
+  const auto live_graphs = [&](const char* name) {
+    return with_policy(parse_policy(name), k.model, 7, choose, [&](auto e) {
+      replay_counts c;
+      run(e, k.theta, k.xs, nullptr, &c);
+      return c.live_graphs;
+    });
+  };
+  CHECK(live_graphs("rematerialise") == 1);
+  CHECK(live_graphs("keep_all") == 6);
+  CHECK(live_graphs("keep:4") == 4);
+  CHECK(live_graphs("window:3") == 3);
+  CHECK(live_graphs("reservoir:3") == 3);
+  CHECK(live_graphs("proportional:3") == 1);
+
+  const auto nothing = [](auto) {};
+  for (const char* name : {"reservoir:2", "proportional:2"})
+    CHECK_THROWS_AS(with_policy(parse_policy(name), make_linear(true), 7, choose, nothing), error);
+}

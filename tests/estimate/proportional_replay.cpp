@@ -1,0 +1,211 @@
+#include "unroll/estimate/proportional_replay.hpp"
+
+#include <cmath>
+
+#include "tests/support/catch.hpp"
+#include "tests/support/memory_models.hpp"
+#include "unroll/estimate/rematerialise.hpp"
+#include "unroll/testing/conformance.hpp"
+#include "unroll/testing/enumerate.hpp"
+
+namespace {
+
+using namespace unroll;
+using namespace memory_task;
+using strings = std::vector<std::string>;
+
+static_assert(gradient_estimator<proportional_replay<linear>>);
+static_assert(gradient_estimator<proportional_replay<attention, enumerating_chooser>>);
+
+template <class M>
+testing::enumeration enumerate_replay(const M& model, index_t budget, params<const double> theta,
+                                      std::span<const typename M::input> xs, bool covariance = false) {
+  enumerator all;
+  const proportional_replay e(model, {.segments = index_t(xs.size()), .budget = budget},
+                              enumerating_chooser(all));
+  return testing::enumerate(all, e, theta, xs, {}, covariance);
+}
+
+template <class M>
+void check_unbiased(const M& model, index_t T) {
+  const task<M> k(model, T);
+  const auto exact = run(rematerialise(model, {.segments = T}), k.theta, k.xs);
+  for (index_t budget = 1; budget <= T; ++budget) {
+    INFO("T " << T << " budget " << budget);
+    const auto r = enumerate_replay(model, budget, k.theta, k.xs);
+    CHECK(std::abs(r.probability - 1) < 1e-13);
+    CHECK(relative_error(r.mean, exact) < 1e-11);
+    if (budget >= T - 1) {  // everything is replayed: the same bits
+      CHECK(run(proportional_replay(model, {.segments = T, .budget = budget}), k.theta, k.xs) == exact);
+      CHECK(r.covariance_trace == 0);
+    }
+  }
+}
+
+// The budget whose replays are at least the graphs that a reservoir sends back on average.
+index_t same_cost(index_t size, index_t T) {
+  double vjps = 0;
+  for (index_t s = 0; s < T - 1; ++s) vjps += s < size ? 1 : double(size) / double(s + 1);
+  return index_t(std::ceil(vjps));
+}
+
+}  // namespace
+
+TEST_CASE("proportional_replay has the exact gradient as its mean over every sample") {
+  for (const index_t T : {2, 3, 6, 12}) {
+    check_unbiased(make_linear(), T);
+    check_unbiased(make_attention(), T);
+  }
+}
+
+TEST_CASE(
+    "proportional_replay includes a segment with the probability of its adjoint's norm, and divides by it") {
+  const index_t T = 6;
+  const weights f(T);
+  const std::vector<char> xs(std::size_t(T), 0);
+  const parameters<double> theta(f.size().params);
+  for (index_t budget = 1; budget <= 3; ++budget) {
+    // the adjoint of m_s is 1 for each of the T - 1 - s later losses
+    std::vector<double> norm(5), p(5);
+    for (std::size_t s = 0; s < 5; ++s) norm[s] = std::sqrt(5. - double(s));
+    inclusion_probabilities(norm, budget, p);
+    enumerator all;
+    proportional_replay e(f, {.segments = T, .budget = budget}, enumerating_chooser(all));
+    std::vector<double> seen(5);
+    do {
+      std::vector<double> g(std::size_t(theta.size()));
+      e.reset({});
+      e.advance(theta, xs, g);
+      e.finish(theta, g);
+      CHECK(e.inclusion().size() == 5);
+      for (index_t s = 0; s < T - 1; ++s) {
+        CHECK(e.inclusion()[s] == p[std::size_t(s)]);
+        const double weight = g[std::size_t(f.entry(T - 1, s))];
+        CHECK((weight == 0 || std::abs(weight - 1 / p[std::size_t(s)]) < 1e-14));
+        if (weight > 0) seen[std::size_t(s)] += all.probability();
+        for (index_t t = s + 1; t < T; ++t) CHECK(g[std::size_t(f.entry(t, s))] == weight);
+      }
+    } while (all.next());
+    for (std::size_t s = 0; s < 5; ++s) CHECK(std::abs(seen[s] - p[s]) < 1e-14);
+
+    const auto r = enumerate_replay(f, budget, theta, xs, true);
+    const auto P = std::size_t(f.size().params);
+    for (index_t t = 0; t < T; ++t)
+      for (index_t s = 0; s < T; ++s) {
+        const auto i = std::size_t(f.entry(t, s));
+        CHECK(std::abs(r.mean[i] - (s < t ? 1 : 0)) < 1e-13);
+        const double variance = s < t ? 1 / p[std::size_t(s)] - 1 : 0;
+        CHECK(std::abs(r.covariance[i + i * P] - variance) < 1e-13);
+      }
+  }
+}
+
+TEST_CASE("proportional_replay varies less than a reservoir that sends back as many graphs") {
+  for (const index_t T : {12, 32})
+    for (const index_t size : {1, 2, 4}) {
+      const auto check = [&](const auto& model) {
+        const task k(model, T);
+        const double other = variance_by_formula(every_part(k), reservoir(size));
+        const auto r = enumerate_replay(k.model, same_cost(size, T), k.theta, k.xs);
+        INFO("T " << T << " size " << size << " reservoir " << other << " replay " << r.covariance_trace);
+        CHECK(r.covariance_trace < other);
+      };
+      check(make_linear());
+      check(make_attention());
+    }
+}
+
+TEST_CASE(
+    "proportional_replay writes without graphs and replays as many segments as its budget, one at a time") {
+  for (const index_t T : {1, 2, 9})
+    for (const index_t budget : {1, 3, 20}) {
+      const task<attention> k(make_attention(), T);
+      for (std::uint64_t seed = 0; seed < 20; ++seed) {
+        tally calls;
+        report r;
+        replay_counts c;
+        run(proportional_replay(counted_memory(k.model, calls), {.segments = 9, .budget = budget}), k.theta,
+            k.xs, &r, &c, {seed});
+        const index_t replayed = std::min(budget, T - 1);
+        CHECK(calls.bare_writes == T - 1);
+        CHECK(calls.graphs == replayed);
+        CHECK(calls.write_vjps == replayed);
+        CHECK(calls.peak == std::min<index_t>(1, replayed));
+        CHECK(calls.live.empty());
+        CHECK(calls.writes_of.count(T - 1) == 0);
+        CHECK(calls.reads == T);
+        CHECK(calls.read_vjps == T - 1);
+        CHECK(c.writes == T - 1);
+        CHECK(c.rewrites == replayed);
+        CHECK(c.write_vjps == replayed);
+        CHECK(c.reads == T);
+        CHECK(c.read_vjps == T - 1);
+        CHECK(c.live_graphs == calls.peak);
+        CHECK(r.steps == c.writes + c.rewrites + c.reads);
+        CHECK(r.vjps == c.write_vjps + c.read_vjps);
+      }
+    }
+}
+
+TEST_CASE("proportional_replay keeps every promise of an estimator") {
+  const task<linear> l(make_linear(), 45);
+  const task<attention> a(make_attention(), 45);
+  const double wrong[2] = {std::nan(""), 0};
+  example bad = l.xs[0];
+  bad.target = wrong;
+  for (const index_t budget : {1, 7, 60})
+    for (const std::uint64_t seed : {1u, 2u}) {
+      testing::estimator_conformance_options o;
+      o.randomness = {seed};
+      const proportional_replay_options how{.segments = 50, .budget = budget};
+      CHECK(testing::estimator_conformance(proportional_replay(l.model, how), l.theta, l.xs, &bad, o) ==
+            strings{});
+      CHECK(testing::estimator_conformance(proportional_replay(unchecked(l.model), how), l.theta, l.xs, &bad,
+                                           o) == strings{});
+      CHECK(testing::estimator_conformance(proportional_replay(unchecked(a.model), how), a.theta, a.xs, &bad,
+                                           o) == strings{});
+    }
+}
+
+TEST_CASE("proportional_replay replays what has an adjoint, however small or large") {
+  const task<attention> k(make_attention(), 6);
+  const auto exact = run(rematerialise(k.model), k.theta, k.xs);
+  // in single precision the squares of these adjoints vanish
+  const cells::attention_memory<float> f({.size = 2});
+  std::vector<float> numbers(24), theta(k.theta.begin(), k.theta.end());
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = float(k.numbers[i]);
+  std::vector<cells::example<float>> xs;
+  struct scaled : cells::attention_memory<float> {
+    using base = cells::attention_memory<float>;
+    explicit scaled(const base& b) : base(b) {}
+    float read_vjp(const base::input& x, index_t t, params<const float> th,
+                   std::span<const float* const> past, std::span<float* const> dpast, dparams<float> g,
+                   view<float> work) const {
+      std::vector<std::vector<float>> fresh(dpast.size(), std::vector<float>(2));
+      std::vector<float*> to;
+      for (auto& v : fresh) to.push_back(v.data());
+      const float loss = base::read_vjp(x, t, th, past, to, g, work);
+      for (std::size_t s = 0; s < dpast.size(); ++s)
+        for (std::size_t i = 0; i < 2; ++i) dpast[s][i] += 1e-24f * fresh[s][i];
+      return loss;
+    }
+  };
+  for (std::size_t t = 0; t < 6; ++t) xs.push_back({.x = &numbers[4 * t], .target = &numbers[4 * t + 2]});
+  enumerator all;
+  proportional_replay e(scaled(f), {.segments = 6, .budget = 2}, enumerating_chooser(all));
+  std::vector<double> mean(theta.size());
+  do {
+    std::vector<float> g(theta.size());
+    e.reset({});
+    e.advance(theta, xs, g);
+    e.finish(theta, g);
+    for (std::size_t i = 0; i < g.size(); ++i) mean[i] += all.probability() * double(g[i]) * 1e24;
+  } while (all.next());
+  CHECK(relative_error(mean, exact) < 1e-5);
+}
+
+TEST_CASE("proportional_replay refuses models whose writes read, and impossible options") {
+  CHECK_THROWS_AS(proportional_replay(make_linear(true)), error);
+  CHECK_THROWS_AS(proportional_replay(make_linear(), {.segments = 0}), error);
+  CHECK_THROWS_AS(proportional_replay(make_linear(), {.budget = 0}), error);
+}
