@@ -1,5 +1,7 @@
 #include "unroll/io/llama_checkpoint.hpp"
 
+#include <fstream>
+
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
 #include "tests/support/llama_files.hpp"
@@ -103,6 +105,28 @@ std::string refusal(const config& c, Edit&& edit, bool stored_tied = true) {
 
 made::tensor& named(std::vector<made::tensor>& tensors, const std::string& name) {
   return *std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
+}
+
+// The most memory that `work` held beyond what there was before, in bytes; -1 where it cannot be measured.
+template <class Work>
+std::int64_t peak_bytes(Work&& work) {
+#if defined(__SANITIZE_ADDRESS__)
+  return -1;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+  return -1;
+#endif
+#endif
+  const auto status = [](const std::string& key) {
+    std::ifstream in("/proc/self/status");
+    for (std::string word; in >> word;)
+      if (std::int64_t kib = 0; word == key && in >> kib) return 1024 * kib;
+    return std::int64_t{-1};
+  };
+  if (!(std::ofstream("/proc/self/clear_refs") << "5" << std::flush)) return -1;  // the peak begins anew
+  const std::int64_t before = status("VmRSS:");
+  work();
+  return before < 0 ? -1 : status("VmHWM:") - before;
 }
 
 }  // namespace
@@ -462,4 +486,35 @@ TEST_CASE("paths that hold no model are named") {
   CHECK_THROWS_WITH(load_llama<float>(f.path), ContainsSubstring("config.json\": does not exist"));
   write_file(f.path / "config.json", config_text(made::tiny()));
   CHECK_THROWS_WITH(load_llama<float>(f.path), ContainsSubstring("model.safetensors\": does not exist"));
+}
+
+TEST_CASE("loading holds the weights and little more, saving at most one matrix") {
+  const folder f;
+  config c = made::tiny();
+  c.hidden = 512;
+  c.mlp = 1024;
+  c.layers = 6;
+  c.heads = c.kv_heads = 4;
+  c.head = 128;
+  c.vocabulary = 1000;
+  const std::int64_t numbers = weight_map(c).size(), little = 2 << 20;
+  const auto head = made::raw<std::int32_t>({512, 1024, 6, 4, 4, 1000, 16});
+  write_file(f.path / "a.bin", head);  // the rest are zeros
+  std::filesystem::resize_file(f.path / "a.bin", std::uintmax_t(28 + 4 * (numbers + 16 * 128)));
+  const auto within = [&](const char* what, std::int64_t most, auto work) {
+    const std::int64_t peak = peak_bytes(work);
+    if (peak < 0) WARN("the peak of memory cannot be measured here");
+    INFO(what);
+    CHECK(peak <= most + little);
+    if (peak >= 0) CHECK(peak >= most / 2);
+  };
+  pretrained<float> model;
+  within("float .bin", 4 * numbers, [&] { model = load_llama<float>(f.path / "a.bin"); });
+  within("double .bin", 8 * numbers, [&] { load_llama<double>(f.path / "a.bin"); });
+  const std::int64_t matrix = 4 * 512 * 512;
+  const std::int64_t saving = peak_bytes([&] { save_llama<float>(f.path, model.shape, model.weights); });
+  CHECK(saving <= matrix + little);
+  model = {};
+  within("float folder", 4 * numbers, [&] { load_llama<float>(f.path); });
+  within("double folder", 8 * numbers, [&] { load_llama<double>(f.path); });
 }
