@@ -1,0 +1,20 @@
+// A Llama with memories (UIO-LLMs): planning, training, evaluation, generation, and what its gradients are
+// worth.
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "support/memory_pretrain.hpp"
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "A Llama that reads long texts through memories: each segment of a text leaves a few keys and values\n"
+      "behind, which the segments after it read. memory_llama COMMAND --help says more."};
+  app.require_subcommand(0, 1);
+  program::pretrain_command pretrain(app);
+  CLI11_PARSE(app, argc, argv);
+  if (app.get_subcommands().empty()) {
+    std::fputs(app.help().c_str(), stdout);
+    return 0;
+  }
+  return program::run("memory_llama", [&] { return pretrain.run(); });
+}

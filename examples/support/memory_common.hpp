@@ -1,0 +1,242 @@
+#pragma once
+
+// What the commands of memory_llama share: a command, the model and its vocabulary, the documents.
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "llama.hpp"
+
+namespace program {
+
+using json = nlohmann::ordered_json;
+using unroll::fail;
+using unroll::fold;
+using unroll::key;
+using unroll::parameters;
+
+/// A command of the program, with its own options and help.
+struct command {
+  CLI::App* app = nullptr;
+  std::string json_file, plot;
+  index_t threads = index_t(std::max(1u, std::thread::hardware_concurrency()));
+  std::uint64_t seed = 1;
+
+  command(CLI::App& program, const char* name, const char* what, const char* examples)
+      : app(program.add_subcommand(name, what)) {
+    app->footer(std::string("\nexamples:\n") + examples);
+  }
+  bool asked() const { return app->parsed(); }
+
+  void add_outputs(const char* figure = nullptr) {
+    app->add_option("--json", json_file, "write the results to this file")->check(writable);
+    if (figure)
+      app->add_option("--plot", plot, std::string("draw ") + figure + " to this SVG file")->check(writable);
+  }
+  void add_seed(const char* what) {
+    app->add_option("--seed", seed, what)->check(not_negative)->capture_default_str();
+  }
+  void add_threads() {
+    app->add_option("--threads", threads, "that work at the same time; the numbers do not depend on it")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
+  }
+  void write_json(const json& document) const {
+    if (!json_file.empty())
+      unroll::write_file(json_file, document.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  }
+};
+
+inline double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// printf into a string.
+template <class... Values>
+std::string text_of(const char* format, Values... values) {
+  char line[1000];
+  std::snprintf(line, sizeof line, format, values...);
+  return line;
+}
+
+/// A model from a file or, without one, the shape of a fresh one.
+struct model_options {
+  std::string path, tokenizer, positions;
+  unroll::llama::config fresh{.hidden = 64, .layers = 4, .heads = 4, .context = 1024};
+
+  void add(CLI::App* app, bool fresh_allowed) {
+    auto* model =
+        app->add_option("--model", path, "a checkpoint .bin, or a folder with config.json and safetensors")
+            ->check(CLI::ExistingPath);
+    app->add_option("--tokenizer", tokenizer,
+                    fresh_allowed
+                        ? "tokenizer .bin, .json or .model; by default the one beside the model, or "
+                          "the 256 bytes for a fresh one"
+                        : "tokenizer .bin, .json or .model; by default the one beside the model")
+        ->check(CLI::ExistingPath);
+    if (!fresh_allowed) model->required();
+    if (fresh_allowed) add_shape(app);
+    app->add_option("--positions", positions,
+                    "beyond the trained context: linear:FACTOR or ntk:FACTOR; by default there is none");
+  }
+  void add_shape(CLI::App* app) {
+    const auto add = [&](const char* name, index_t& value, index_t least, const char* what) {
+      app->add_option(name, value, what)->check(CLI::Range(least, index_t{1} << 20))->capture_default_str();
+    };
+    add("--hidden", fresh.hidden, 2, "of a fresh model: its hidden size");
+    add("--layers", fresh.layers, 1, "its layers");
+    add("--heads", fresh.heads, 1, "its query heads; a head has hidden / heads numbers");
+    add("--kv-heads", fresh.kv_heads, 0, "its key-value heads; 0: as many as query heads");
+    add("--mlp", fresh.mlp, 0, "its MLP size; 0: 8/3 of the hidden size, in steps of 32");
+    add("--context", fresh.context, 1, "its positions");
+  }
+
+  /// The shape of a fresh model, completed.
+  unroll::llama::config shape(index_t vocabulary) const {
+    unroll::llama::config c = fresh;
+    if (c.hidden % c.heads != 0)
+      fail("memory_llama", "heads",
+           "are " + std::to_string(c.heads) + ", do not divide the hidden size of " +
+               std::to_string(c.hidden));
+    c.head = c.hidden / c.heads;
+    if (c.kv_heads == 0) c.kv_heads = c.heads;
+    if (c.mlp == 0) c.mlp = (8 * c.hidden / 3 + 31) / 32 * 32;
+    c.vocabulary = vocabulary;
+    stretch(c);
+    unroll::llama::check(c, "memory_llama");
+    return c;
+  }
+  void stretch(unroll::llama::config& c) const {
+    if (positions.empty()) return;
+    const spec s(positions);
+    if (s.name != "linear" && s.name != "ntk")
+      fail("memory_llama", "positions", "\"" + positions + "\" is neither linear:FACTOR nor ntk:FACTOR");
+    s.at_most(1);
+    c.beyond =
+        s.name == "linear" ? unroll::llama::position_policy::linear : unroll::llama::position_policy::ntk;
+    c.position_factor = s.number(0, 1);
+    unroll::llama::check(c, "memory_llama");
+  }
+
+  /// The model and its vocabulary, from files or fresh ones.
+  template <class T>
+  language<T> load(key k) const {
+    if (!path.empty()) {
+      auto loaded = load_language<T>(path, tokenizer);
+      stretch(loaded.model.shape);
+      return loaded;
+    }
+    auto words =
+        tokenizer.empty() ? unroll::llama::byte_tokenizer() : unroll::llama::load_tokenizer(tokenizer);
+    unroll::llama::pretrained<T> model{shape(words.size()), {}};
+    const unroll::llama::weight_map map(model.shape);
+    model.weights = parameters<T>(map.size());
+    unroll::llama::init_weights<T>(map, model.weights, k);
+    return {std::move(model), std::move(words)};
+  }
+};
+
+inline std::string describe(const unroll::llama::config& c) {
+  return text_of(
+      "%td layers of %td (%td heads, %td of keys and values, MLP %td), vocabulary %td, %td positions",
+      c.layers, c.hidden, c.heads, c.kv_heads, c.mlp, c.vocabulary, c.positions());
+}
+inline json to_json(const unroll::llama::config& c) {
+  return {{"hidden", c.hidden},         {"mlp", c.mlp},           {"layers", c.layers},
+          {"heads", c.heads},           {"kv_heads", c.kv_heads}, {"head", c.head},
+          {"vocabulary", c.vocabulary}, {"context", c.context},   {"positions", c.positions()}};
+}
+
+/// Puts the vocabulary into a model's folder: a copy of its file, or the bytes as a tokenizer.json.
+inline void save_tokenizer(const std::filesystem::path& folder, const model_options& o) {
+  namespace fs = std::filesystem;
+  if (!o.path.empty() || !o.tokenizer.empty()) {
+    fs::path from = o.tokenizer.empty() ? find_tokenizer(o.path) : fs::path(o.tokenizer);
+    if (fs::is_directory(from)) from = find_tokenizer(from);
+    unroll::write_file(folder / ("tokenizer" + from.extension().string()), unroll::read_file(from));
+    return;
+  }
+  json vocabulary;
+  for (unsigned b = 0; b < 256; ++b) vocabulary[unroll::llama::detail::byte_name(b)] = b;
+  json added = json::array();
+  for (const auto& [text, id] : {std::pair("<s>", 256), std::pair("</s>", 257)}) {
+    vocabulary[text] = id;
+    added.push_back({{"id", id}, {"content", text}, {"special", true}, {"normalized", false}});
+  }
+  const json model{
+      {"type", "BPE"}, {"byte_fallback", true}, {"vocab", vocabulary}, {"merges", json::array()}};
+  unroll::write_file(folder / "tokenizer.json", json{{"version", "1.0"},
+                                                     {"added_tokens", added},
+                                                     {"normalizer", nullptr},
+                                                     {"pre_tokenizer", nullptr},
+                                                     {"model", model}}
+                                                        .dump(1) +
+                                                    "\n");
+}
+
+/// Texts to train on and texts that are held out.
+struct text_options {
+  std::string text = UNROLL_DEFAULT_TEXT, held_out;
+
+  void add(CLI::App* app) {
+    app->add_option("--text", text, "a text file, or a folder of .txt files, each a document of its own")
+        ->check(CLI::ExistingPath)
+        ->capture_default_str();
+    app->add_option("--held-out", held_out,
+                    "the same for evaluation; by default the last tenth of each document of --text")
+        ->check(CLI::ExistingPath);
+  }
+};
+
+struct corpus {
+  unroll::data::documents train, held_out;
+  double held_out_bytes_per_token = 1;
+};
+
+/// What the ids stand for, in bytes.
+inline double bytes_per_token(const unroll::data::documents& all, const unroll::llama::tokenizer& words) {
+  double bytes = 0, tokens = 0;
+  for (const auto& d : all)
+    for (const token t : d.ids) {
+      if (words.kind(t) == unroll::llama::piece_kind::control) continue;
+      bytes += double(words.piece(t).size());
+      ++tokens;
+    }
+  return tokens > 0 ? bytes / tokens : 1;
+}
+
+inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer& words, index_t threads) {
+  corpus c;
+  const unroll::data::documents_options how{.bos = words.bos() >= 0, .threads = threads};
+  c.train = unroll::data::documents(o.text, words, how);
+  if (!o.held_out.empty()) {
+    c.held_out = unroll::data::documents(o.held_out, words, how);
+  } else {
+    unroll::data::documents first;
+    for (const auto& d : c.train) {
+      const auto cut = d.ids.begin() + std::ptrdiff_t(d.ids.size() - d.ids.size() / 10);
+      first.add(d.name, {d.ids.begin(), cut});
+      c.held_out.add(d.name, {cut, d.ids.end()});
+    }
+    c.train = std::move(first);
+  }
+  c.held_out_bytes_per_token = bytes_per_token(c.held_out, words);
+  return c;
+}
+
+/// FNV-1a of the bytes of some numbers, for a checkpoint to know what it belongs to.
+template <class T>
+std::uint64_t fingerprint(const T* numbers, std::size_t n) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(numbers);
+  for (std::size_t i = 0; i < n * sizeof(T); ++i) h = (h ^ bytes[i]) * 0x100000001b3u;
+  return h;
+}
+inline std::uint64_t fingerprint(const unroll::data::documents& all) {
+  std::uint64_t h = 0;
+  for (const auto& d : all) h = h * 31 + fingerprint(d.ids.data(), d.ids.size());
+  return h;
+}
+
+}  // namespace program

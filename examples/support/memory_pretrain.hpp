@@ -1,0 +1,148 @@
+#pragma once
+
+// memory_llama pretrain: a plain Llama, all weights, next-token loss.
+
+#include "memory_training.hpp"
+
+namespace program {
+
+struct pretrain_command : command {
+  using T = float;
+  model_options model;
+  text_options texts;
+  training_options training;
+  std::string out;
+  index_t length = 256, batch = 8, accumulate = 1, shares = 2, held_out_windows = 64;
+
+  explicit pretrain_command(CLI::App& program)
+      : command(program, "pretrain",
+                "Trains a plain Llama, fresh or from a checkpoint, on a text or a folder of books.",
+                "  memory_llama pretrain --text books/train --held-out books/valid --hidden 384 --layers 8 "
+                "--heads 6 --kv-heads 2 --length 512 --steps 20000 --checkpoint base.ckpt --out base\n"
+                "  memory_llama pretrain --model stories260K-hf --text books/train --held-out books/valid "
+                "--rate 5e-4 --out adapted\n"
+                "  memory_llama pretrain ... --checkpoint base.ckpt --resume   (the same options)\n") {
+    model.add(app, true);
+    texts.add(app);
+    const auto add = [&](const char* name, index_t& value, const char* what) {
+      app->add_option(name, value, what)->check(CLI::Range(1, 1'000'000))->capture_default_str();
+    };
+    add("--length", length, "tokens of a sequence");
+    add("--batch", batch, "sequences of a step, divided by --accumulate into those computed together");
+    add("--accumulate", accumulate, "gradients that are added up for a step");
+    add("--shares", shares, "parts of a batch with a gradient of their own, each for one thread");
+    add("--held-out-windows", held_out_windows,
+        "sequences of the held-out text, evenly spread, that are scored");
+    training.add(app);
+    app->add_option("--out", out, "folder for the model: config.json, model.safetensors and the vocabulary");
+    add_seed("of the fresh weights and of the places of the text");
+    add_threads();
+    add_outputs("the course of the run");
+  }
+
+  int run() {
+    using namespace unroll;
+    if (batch % accumulate != 0)
+      fail("memory_llama", "accumulate",
+           "is " + std::to_string(accumulate) + ", does not divide the batch of " + std::to_string(batch));
+    auto base = model.load<T>(fold(key{seed}, 0));
+    const corpus data = load_corpus(texts, base.words, threads);
+    const index_t together = batch / accumulate;
+    llama::language_model<T> network(
+        base.model.shape,
+        {.sequences = together, .length = length, .shares = std::min(shares, together), .threads = threads});
+    data::windows places(data.train, together, length, fold(key{seed}, 1));
+    training_run<T> run(training, std::move(base.model.weights), identity(base.model.shape, data));
+    places.seek(run.step() * accumulate);
+
+    std::printf(
+        "%s: %td weights\n%td documents of %lld tokens, %lld held out, %.2f bytes a token; %td x %td "
+        "tokens a step\n\n",
+        describe(base.model.shape).c_str(), run.theta().size(), data.train.size(),
+        static_cast<long long>(data.train.tokens()), static_cast<long long>(data.held_out.tokens()),
+        data.held_out_bytes_per_token, batch, length);
+    run.print_head();
+    std::vector<token> ids(std::size_t(together * length)), targets(ids.size());
+    {
+      const progress line;
+      while (!run.done() && !interrupted) {
+        const double start = seconds_now();
+        double loss = 0;
+        index_t scored = 0;
+        auto& g = run.zeroed_gradient();
+        for (index_t i = 0; i < accumulate; ++i) {
+          places.next(ids, targets);
+          loss += double(network.gradient(run.theta(), ids, targets, g));
+          scored += std::count_if(targets.begin(), targets.end(), [](token t) { return t >= 0; });
+        }
+        run.update(loss, double(scored), seconds_now() - start);
+        line.show(run.progress_line());
+        if (!run.due()) continue;
+        const double pause = seconds_now();
+        const double held_out = held_out_loss(network, run.theta(), data.held_out);
+        line.clear();
+        run.report(held_out, data.held_out_bytes_per_token, seconds_now() - pause);
+        run.save();
+      }
+    }
+    if (interrupted) run.save();
+    if (!out.empty()) {
+      llama::save_llama<T>(out, base.model.shape, run.theta());
+      save_tokenizer(out, model);
+    }
+    json d{{"command", "pretrain"},
+           {"model", model.path},
+           {"text", texts.text},
+           {"held_out", texts.held_out},
+           {"shape", to_json(base.model.shape)},
+           {"weights", run.theta().size()},
+           {"length", length},
+           {"batch", batch},
+           {"steps", training.steps},
+           {"rate", training.rate},
+           {"seed", seed},
+           {"held_out_bytes_per_token", data.held_out_bytes_per_token},
+           {"complete", run.done()}};
+    d["course"] = run.history();
+    write_json(d);
+    if (!plot.empty()) draw_course(run.history(), "pretraining, " + describe(base.model.shape), plot);
+    return interrupted ? 130 : 0;
+  }
+
+ private:
+  std::string identity(const unroll::llama::config& c, const corpus& data) const {
+    return text_of("pretrain %s, %s, texts %016llx %016llx, %td x %td by %td in %td, held out %td, seed %llu",
+                   model.path.c_str(), describe(c).c_str(),
+                   static_cast<unsigned long long>(fingerprint(data.train)),
+                   static_cast<unsigned long long>(fingerprint(data.held_out)), batch, length, accumulate,
+                   shares, held_out_windows, static_cast<unsigned long long>(seed));
+  }
+
+  /// Mean nll a token over windows that are spread evenly over the held-out documents laid end to end; none
+  /// reaches over an end.
+  double held_out_loss(unroll::llama::language_model<T>& network, unroll::params<const T> weights,
+                       const unroll::data::documents& held_out) const {
+    std::vector<std::span<const token>> whole;
+    for (const auto& d : held_out)
+      for (std::size_t at = 0; at + std::size_t(length) + 1 <= d.ids.size(); at += std::size_t(length))
+        whole.push_back(std::span(d.ids).subspan(at, std::size_t(length) + 1));
+    if (whole.empty()) return std::numeric_limits<double>::quiet_NaN();
+    const auto wanted = std::min(whole.size(), std::size_t(held_out_windows));
+    const auto together = std::size_t(network.options().sequences), n = std::size_t(length);
+    std::vector<token> ids(together * n), targets(together * n);
+    double sum = 0;
+    for (std::size_t first = 0; first < wanted; first += together) {
+      std::fill(ids.begin(), ids.end(), 0);
+      std::fill(targets.begin(), targets.end(), -1);
+      for (std::size_t i = 0; i < together && first + i < wanted; ++i) {
+        const auto window = whole[(first + i) * whole.size() / wanted];
+        std::copy_n(window.begin(), n, ids.begin() + std::ptrdiff_t(i * n));
+        std::copy_n(window.begin() + 1, n, targets.begin() + std::ptrdiff_t(i * n));
+      }
+      sum += double(network.nll(weights, ids, targets));
+    }
+    return sum / double(wanted * n);
+  }
+};
+
+}  // namespace program
