@@ -4,6 +4,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
+#include "unroll/estimate/incremental_tbptt.hpp"
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/testing/conformance.hpp"
 #include "unroll/testing/enumerate.hpp"
@@ -58,8 +59,7 @@ TEST_CASE("proportional_replay has the exact gradient as its mean over every sam
   }
 }
 
-TEST_CASE(
-    "proportional_replay includes a segment with the probability of its adjoint's norm, and divides by it") {
+TEST_CASE("proportional_replay includes a segment by the norm of its adjoint and divides by that") {
   const index_t T = 6;
   const weights f(T);
   const std::vector<char> xs(std::size_t(T), 0);
@@ -115,8 +115,32 @@ TEST_CASE("proportional_replay varies less than a reservoir that sends back as m
     }
 }
 
-TEST_CASE(
-    "proportional_replay writes without graphs and replays as many segments as its budget, one at a time") {
+TEST_CASE("the policies have the errors that the page on proportional replay states") {
+  const index_t T = 97;
+  const task<attention> k(make_attention(), T);
+  const parts all = every_part(k);
+  const auto exact = run(rematerialise(k.model, {.segments = T}), k.theta, k.xs);
+  double square = 0;
+  for (const double v : exact) square += v * v;
+  struct line {
+    index_t size;
+    double window_bias, reservoir_std;
+    index_t budget;
+    double replay_std;
+  };
+  for (const line& row : {line{1, .997, 1.971, 6, 1.360}, line{2, .965, 1.360, 10, .868},
+                          line{4, .851, .913, 17, .763}, line{8, .616, .588, 28, .405}}) {
+    const auto window = run(incremental_tbptt(k.model, {.segments = T, .window = row.size}), k.theta, k.xs);
+    const auto replay = enumerate_replay(k.model, row.budget, k.theta, k.xs);
+    CHECK(std::abs(relative_error(window, exact) - row.window_bias) < 6e-4);
+    CHECK(std::abs(std::sqrt(variance_by_formula(all, reservoir(row.size)) / square) - row.reservoir_std) <
+          6e-4);
+    CHECK(same_cost(row.size, T) == row.budget);
+    CHECK(std::abs(std::sqrt(replay.covariance_trace / square) - row.replay_std) < 6e-4);
+  }
+}
+
+TEST_CASE("proportional_replay writes without graphs and replays its budget, one segment at a time") {
   for (const index_t T : {1, 2, 9})
     for (const index_t budget : {1, 3, 20}) {
       const task<attention> k(make_attention(), T);
