@@ -2,12 +2,13 @@
 """This library against PyTorch, in alternating pairs on one core.
 
     ./run bench peers [the arguments that follow BINARY]
-    python3 compare.py --ours BINARY [--pairs 9] [--only R1,R11] [--type f32] [--json FILE] [--markdown FILE]
+    python3 compare.py --ours BINARY --llama BINARY [--pairs 9] [--only R1,T3] [--type f32] [--json FILE] [--markdown FILE]
 
 Both sides get the same data and the same parameters; their gradients are compared first. Then samples alternate
 (ours, theirs, ours, theirs, ...), each at least --sample seconds of CPU time; a row reports the median of the pair
 ratios, theirs / ours, with their minimum and maximum. The PyTorch process runs with one thread and with malloc told
-to keep large blocks, which is worth a factor of up to 2 to it.
+to keep large blocks, which is worth a factor of up to 2 to it. Rows R are recurrent nets (ours.cpp, theirs.py), rows T
+and M Llamas (llama_ours.cpp, llama_theirs.py); M runs two threads, not pinned, by the wall clock: on an idle machine only.
 """
 import argparse
 import json
@@ -22,6 +23,7 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CELLS = ("elman", "gru", "lstm")
+LLAMAS = (("stories15M", 288, 256), ("mid", 512, 512))
 
 
 def rows(kind):
@@ -49,9 +51,23 @@ def rows(kind):
             yield "R14", "generic-rtrl", "autograd-rtrl", "elman", hidden, 1, 10, target
 
 
+def llama_rows():
+    """The same of the Llamas; steps are tokens, lanes sequences."""
+    for name, workload, lanes, targets in (
+        ("T1", "forward", 1, (1.05, 1.05)),
+        ("T2", "prefill", 1, (1.25, 1.1)),
+        ("T3", "gradient", 1, (1.1, 1.1)),
+        ("T5", "decode", 1, (3.5, 3.5)),
+        ("M2", "gradient-2", 2, (1.3, 1.3)),
+    ):
+        for (shape, hidden, tokens), target in zip(LLAMAS, targets):
+            workload_ = f"llama-{workload}"
+            yield name, workload_, workload_, shape, hidden, lanes, 64 if name == "T5" else tokens, target
+
+
 class Side:
     def __init__(self, command, environment, core):
-        pin = ["taskset", "-c", str(core)] if sys.platform == "linux" else []
+        pin = ["taskset", "-c", str(core)] if sys.platform == "linux" and core is not None else []
         self.process = subprocess.Popen(
             pin + command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -97,6 +113,17 @@ def exchange(ours, theirs, folder, dtype):
     return float(np.linalg.norm(mine - other) / np.linalg.norm(other))
 
 
+def exchange_llama(ours, theirs, folder):
+    """The same for a Llama: weights and results are flat files; theirs must be as long as ours."""
+    theirs.ask(f"parameters {folder}/theta.bin")
+    if os.path.getsize(f"{folder}/theta.bin") != 4 * int(ours.ask("size")):
+        raise RuntimeError("the two models have different numbers of weights")
+    ours.ask(f"gradient {folder}/theta.bin {folder}/ours.bin")
+    theirs.ask(f"gradient {folder}/theirs.bin")
+    mine, other = (np.fromfile(f"{folder}/{side}.bin", np.float32).astype(np.float64) for side in ("ours", "theirs"))
+    return float(np.linalg.norm(mine - other) / np.linalg.norm(other))
+
+
 def key(r):
     return r["row"], r["workload"], r["peer"], r["cell"], r["hidden"], r["lanes"], r["type"]
 
@@ -114,7 +141,7 @@ def write_summary(f, results):
     groups = {}
     for r in results:
         groups.setdefault((r["row"], r["hidden"], r["lanes"]), []).append(r)
-    for (row, hidden, lanes), g in sorted(groups.items(), key=lambda x: (int(x[0][0][1:]), x[0][1])):
+    for (row, hidden, lanes), g in sorted(groups.items(), key=lambda x: ("RTM".index(x[0][0][0]), int(x[0][0][1:]), x[0][1])):
         ratios, targets = [r["ratio"] for r in g], sorted({r["target"] for r in g})
         f.write(
             f"| {row} | {', '.join(sorted({r['workload'] for r in g}))} against {', '.join(sorted({r['peer'] for r in g}))}, "
@@ -144,6 +171,7 @@ def write_markdown(path, results, earlier):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--ours", help="the built ours.cpp")
+    ap.add_argument("--llama", help="the built llama_ours.cpp; without it rows T and M are left out")
     ap.add_argument("--from", dest="runs", nargs="+", default=[], help="run nothing, show these --json files")
     ap.add_argument("--python", default=sys.executable, help="an interpreter that has torch")
     ap.add_argument("--pairs", type=int, default=9)
@@ -151,6 +179,7 @@ def main():
     ap.add_argument("--core", type=int, default=0)
     ap.add_argument("--only", default="", help="rows, e.g. R1,R11")
     ap.add_argument("--cells", default=",".join(CELLS))
+    ap.add_argument("--shapes", default=",".join(name for name, _, _ in LLAMAS))
     ap.add_argument("--type", default="f32", choices=("f32", "f64"))
     ap.add_argument("--scale", type=float, default=1, help="factor on the targets, e.g. 0.85 for untuned flags")
     ap.add_argument("--label", default="", help="the compiler flags of ours, kept in the result")
@@ -166,20 +195,27 @@ def main():
     dtype = np.float64 if a.type == "f64" else np.float32
     tolerance = 1e-10 if a.type == "f64" else 1e-4
     results = load(a.runs)
-    if not a.runs and not a.ours:
-        ap.error("needs --ours BINARY or --from FILE")
-    for name, workload, their_workload, cell, hidden, lanes, steps, target in rows(a.type) if not a.runs else ():
-        if (a.only and name not in a.only.split(",")) or cell not in a.cells.split(","):
+    if not a.runs and not a.ours and not a.llama:
+        ap.error("needs --ours BINARY, --llama BINARY or --from FILE")
+    todo = list(rows(a.type)) if a.ours and not a.runs else []
+    if a.llama and not a.runs and a.type == "f32":
+        todo += llama_rows()
+    for name, workload, their_workload, cell, hidden, lanes, steps, target in todo:
+        llama = workload.startswith("llama")
+        if (a.only and name not in a.only.split(",")) or cell not in (a.cells.split(",") if not llama else a.shapes.split(",")):
             continue
         target *= scale
         with tempfile.TemporaryDirectory() as folder:
             rng = np.random.default_rng(1)
-            for f in ("x", "y"):
+            for f in ("x", "y") if not llama else ():
                 rng.standard_normal(steps * lanes * hidden).astype(dtype).tofile(f"{folder}/{f}.bin")
             sizes = [cell, str(hidden), str(lanes), str(steps), a.type, folder]
-            ours = Side([a.ours, workload] + sizes, environment, a.core)
-            theirs = Side([a.python, f"{HERE}/theirs.py", their_workload] + sizes, environment, a.core)
-            difference = exchange(ours, theirs, folder, dtype)
+            two = dict(environment, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", OMP_WAIT_POLICY="passive")
+            setting = (two, None) if workload == "llama-gradient-2" else (environment, a.core)
+            ours = Side([a.llama if llama else a.ours, workload] + sizes, *setting)
+            script = f"{HERE}/{'llama_' if llama else ''}theirs.py"
+            theirs = Side([a.python, script, their_workload] + sizes, *setting)
+            difference = exchange_llama(ours, theirs, folder) if llama else exchange(ours, theirs, folder, dtype)
             random = workload == "uoro"  # two streams of signs: only the cost can be compared
             if not random and difference > tolerance:
                 sys.exit(f"{name} {workload} {cell} H={hidden} B={lanes}: gradients differ by {difference:.2e}")
