@@ -8,9 +8,13 @@
 #include "unroll/io/tokenizer_file.hpp"
 
 using namespace unroll;
-using namespace tokenizer_files;
 using Catch::Matchers::ContainsSubstring;
 using nlohmann::json;
+using tokenizer_files::bin;
+using tokenizer_files::mark;
+using tokenizer_files::model;
+using tokenizer_files::proto_text;
+using tokenizer_files::vocabulary;
 using ids = std::vector<llama::token>;
 
 namespace {
@@ -20,27 +24,8 @@ json added(int id, const char* text, bool special = true) {
           {"rstrip", false}, {"normalized", false}, {"special", special}};
 }
 
-/// A tokenizer.json of the Llama kind with the pieces of `texts` and the joins among them.
-json example(bool bytes = true,
-             const std::vector<std::string>& texts = {mark, "a", "b", mark + "a", "ab", mark + "ab"}) {
-  json vocab = json::object(), merges = json::array();
-  int id = 0;
-  for (const auto& p : vocabulary(bytes, texts)) vocab[p.text] = id++;
-  for (const auto& text : texts)
-    for (const auto& left : texts)
-      for (const auto& right : texts)
-        if (left + right == text) merges.push_back(left + " " + right);
-  json model{{"type", "BPE"},        {"dropout", nullptr},
-             {"unk_token", "<unk>"}, {"continuing_subword_prefix", nullptr},
-             {"fuse_unk", true},     {"byte_fallback", bytes},
-             {"vocab", vocab},       {"merges", merges}};
-  json first{{"type", "Prepend"}, {"prepend", mark}};
-  json second{{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", mark}};
-  return {{"version", "1.0"},
-          {"added_tokens", {added(0, "<unk>"), added(1, "<s>"), added(2, "</s>")}},
-          {"normalizer", {{"type", "Sequence"}, {"normalizers", {first, second}}}},
-          {"pre_tokenizer", nullptr},
-          {"model", model}};
+json example(bool bytes = true) {
+  return json::parse(tokenizer_files::json(bytes, {mark, "a", "b", mark + "a", "ab", mark + "ab"}));
 }
 
 llama::tokenizer parse(const json& j) { return llama::parse_tokenizer_json(j.dump(), "file"); }
@@ -146,6 +131,7 @@ TEST_CASE("a damaged SentencePiece model is refused before its library sees it")
   CHECK_THROWS_WITH(parse_model(std::string(12, char(0xff))), ContainsSubstring("more than ten bytes"));
   CHECK_THROWS_WITH(parse_model("\x0b"), ContainsSubstring("wire type 3"));
   CHECK_THROWS_WITH(parse_model(model(e, {.table = "abcd"})), ContainsSubstring("table of 4 bytes"));
+  CHECK_THROWS_WITH(parse_model(model(e, {.type = 1})), ContainsSubstring("another type than byte pairs"));
 #if UNROLL_HAS_SENTENCEPIECE
   auto twice = e, nan = e;
   twice.push_back({"a"});

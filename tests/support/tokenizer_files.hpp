@@ -58,6 +58,7 @@ inline std::string proto_number(unsigned field, std::uint64_t n) { return varint
 struct model_options {
   bool bytes = true;
   bool drop_blanks = false;
+  unsigned type = 2;       // byte pairs
   std::string table = {};  // of characters
 };
 
@@ -70,10 +71,39 @@ inline std::string model(const entries& e, const model_options& o = {}) {
     put(piece, p.score);
     out += proto_text(1, piece + proto_number(3, kinds[int(p.kind)]));
   }
-  out += proto_text(2, proto_number(3, 2) + proto_number(35, o.bytes ? 1 : 0));
+  out += proto_text(2, proto_number(3, o.type) + proto_number(35, o.bytes ? 1 : 0));
   out += proto_text(3, proto_text(1, "identity") + proto_text(2, o.table) + proto_number(3, 1) +
                            proto_number(4, o.drop_blanks ? 1 : 0) + proto_number(5, 1));
   return out;
+}
+
+/// A tokenizer.json of the Llama kind: the pieces, with every join of two of `texts` that is one of them, in
+/// their order. Texts need no escapes.
+inline std::string json(bool bytes, const std::vector<std::string>& texts) {
+  const auto quoted = [](const std::string& text) { return '"' + text + '"'; };
+  std::string added, vocab, merges;
+  int id = 0;
+  for (const auto& p : vocabulary(bytes, texts)) {
+    if (id < 3)
+      added += (id > 0 ? ", " : "") + ("{\"id\": " + std::to_string(id)) +
+               ", \"content\": " + quoted(p.text) +
+               ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, "
+               "\"special\": true}";
+    vocab += (id > 0 ? ", " : "") + quoted(p.text) + ": " + std::to_string(id);
+    ++id;
+  }
+  for (const auto& text : texts)
+    for (const auto& left : texts)
+      for (const auto& right : texts)
+        if (left + right == text) merges += (merges.empty() ? "" : ", ") + quoted(left + " " + right);
+  return "{\"version\": \"1.0\", \"added_tokens\": [" + added +
+         "], \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", "
+         "\"prepend\": " +
+         quoted(mark) +
+         "}, {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": " + quoted(mark) +
+         "}]}, \"pre_tokenizer\": null, \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": "
+         "\"<unk>\", \"continuing_subword_prefix\": null, \"fuse_unk\": true, \"byte_fallback\": " +
+         (bytes ? "true" : "false") + ", \"vocab\": {" + vocab + "}, \"merges\": [" + merges + "]}}";
 }
 
 }  // namespace tokenizer_files

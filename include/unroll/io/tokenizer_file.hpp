@@ -256,6 +256,7 @@ class proto_reader {
 struct sentencepiece_model {
   std::vector<vocabulary_entry> pieces;
   tokenizer_options options{.blank = std::string(mark)};
+  bool byte_pairs = false;
 };
 
 inline sentencepiece_model read_sentencepiece(std::string_view bytes, const std::string& name) {
@@ -278,6 +279,7 @@ inline sentencepiece_model read_sentencepiece(std::string_view bytes, const std:
     if (file.field == 2)
       for (proto_reader r(file.text, "the training part", name); r.next();) {
         token* id = r.field == 40 ? &m.options.unk : r.field == 41 ? &m.options.bos : &m.options.eos;
+        if (r.field == 3) m.byte_pairs = r.number == 2;
         if (r.field >= 40 && r.field <= 42) *id = token(std::uint32_t(r.number));
       }
     if (file.field == 3)
@@ -289,6 +291,8 @@ inline sentencepiece_model read_sentencepiece(std::string_view bytes, const std:
                    " bytes before it encodes; only models without one (\"identity\") are read");
       }
   }
+  if (!m.byte_pairs)
+    fail("load_tokenizer", name, "is a SentencePiece model of another type than byte pairs (the Llama kind)");
   return m;
 }
 
@@ -296,10 +300,15 @@ inline sentencepiece_model read_sentencepiece(std::string_view bytes, const std:
 class sentencepiece_encoder final : public text_encoder {
  public:
   sentencepiece_encoder(std::string_view bytes, const std::string& name) {
-    const auto status = processor_.LoadFromSerializedProto(bytes);
-    if (!status.ok()) fail("load_tokenizer", name, "is refused by sentencepiece: " + status.ToString());
+    std::string why;
+    try {
+      const auto status = processor_.LoadFromSerializedProto(bytes);
+      if (!status.ok()) why = status.ToString();
+    } catch (const std::exception& e) {  // of the tables inside
+      why = e.what();
+    }
+    if (!why.empty()) fail("load_tokenizer", name, "is refused by sentencepiece: " + why);
   }
-  int size() const { return processor_.GetPieceSize(); }
   void encode(std::string_view text, std::vector<token>& ids) const override {
     std::vector<int> found;
     const auto status = processor_.Encode(text, &found);
