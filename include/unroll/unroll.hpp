@@ -90,6 +90,7 @@
 #include "unroll/llama/language_model.hpp"
 #include "unroll/llama/lora.hpp"
 #include "unroll/llama/memory_llama.hpp"
+#include "unroll/llama/memory_map.hpp"
 #include "unroll/llama/memory_options.hpp"
 #include "unroll/llama/memory_session.hpp"
 #include "unroll/llama/pass.hpp"

@@ -1,7 +1,5 @@
 #include "unroll/llama/memory_llama.hpp"
 
-#include <cstring>
-
 #include "tests/support/catch.hpp"
 #include "tests/support/plain_memory.hpp"
 #include "tests/support/small_memory.hpp"
@@ -225,7 +223,8 @@ TEST_CASE("theta holds the two sets of adapters and the memory tokens, and nothi
   CHECK(model.names().at("encoder.model.layers.0.self_attn.q_proj.lora_A.weight").offset == 0);
   CHECK(model.names().at("memory_tokens").offset == encoder);
   CHECK(model.names().at("head.model.layers.2.self_attn.v_proj.lora_B.weight").size() == 3 * 8);
-  CHECK(model.head_adapters()
+  CHECK(model.trainable()
+            .head()
             .names()
             .at("base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight")
             .offset == 0);
@@ -242,7 +241,7 @@ TEST_CASE("parameters begin at the frozen model, with memory tokens of their own
   const auto model = make<double>(shape(), small_memory::options());
   parameters<double> theta(model.names().size());
   init_memory<double>(model, theta, {1}, {2, 0});
-  const auto mem = model.memory_part(params<double>(theta));
+  const auto mem = model.trainable().memory_part(params<double>(theta));
   for (index_t i = 0; i < 12; ++i)
     CHECK(mem[i] == model.weights()[model.stack().map().embedding() + 2 * 12 + i]);
   for (const layout_block& b : model.names().blocks())
@@ -275,7 +274,7 @@ TEST_CASE("with one memory token vector the lowest layer of all memories is the 
       CHECK(m[area + i] == p.m[0][std::size_t(area + i)]);
       CHECK(m[area + 8 + i] == p.m[0][std::size_t(area + i)]);
     }
-    CHECK(std::memcmp(m + 2 * area, p.m[1 - s].data() + 2 * area, sizeof(double)) != 0);
+    CHECK(m[2 * area] != p.m[std::size_t(1 - s)][std::size_t(2 * area)]);
   }
 }
 
@@ -351,6 +350,17 @@ TEST_CASE("the longest text is known before anything runs") {
   c.position_factor = 2;
   CHECK(o.segments(c) == 57);
 
+  // a model without weights answers the same, and says what a graph and a memory take
+  c.mlp = 11008;
+  c.vocabulary = 32000;
+  o.encoder.rank = o.head.rank = 128;
+  const memory_llama<float> sizes(c, nullptr, o);
+  CHECK(sizes.segments() == 57);
+  CHECK(sizes.size().memory == 2 * 32 * 4096 * 128);
+  CHECK(sizes.size().params == 134217728 - 2 * 2 * 4096 * 128 + 4096);  // the last layer's are not there
+  CHECK(sizes.workspace(4) > 0);
+  CHECK_THROWS_WITH(sizes.weights(), Catch::Matchers::ContainsSubstring("weights: none were given"));
+
   const auto model = make<double>(shape(), small_memory::options());  // 40 positions, segments of 6, M = 2
   CHECK(model.segments() == 18);
   CHECK(model.longest_text() == 108);
@@ -398,7 +408,8 @@ TEST_CASE("misuse of a memory model names what is wrong") {
   config one = c;
   one.layers = 1;
   refused(one, o, "layers: is 1, must be at least 2");
-  CHECK_THROWS_WITH(memory_llama<double>(c, nullptr, o), ContainsSubstring("weights: has size 0"));
+  CHECK_THROWS_WITH(memory_llama<double>(c, std::make_shared<const parameters<double>>(3), o),
+                    ContainsSubstring("weights: has size 3"));
 
   const auto model = make<double>(c, o);
   const auto theta = start(model);

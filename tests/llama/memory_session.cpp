@@ -55,7 +55,7 @@ TEST_CASE("a prompt may come in any pieces") {
     const auto ids = small_memory::text(27);
     memory_session<double> one(model, theta);
     for (const token id : ids) one.append(id);
-    for (const std::size_t piece : {2, 5, 6, 7, 13, 27}) {
+    for (const std::size_t piece : {2u, 5u, 6u, 7u, 13u, 27u}) {
       CAPTURE(piece);
       memory_session<double> session(model, theta);
       for (std::size_t at = 0; at < ids.size(); at += piece)

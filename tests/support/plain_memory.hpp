@@ -106,9 +106,9 @@ inline memory_result with_memories(const unroll::llama::memory_llama<double>& mo
   const auto& c = model_.shape();
   const index_t l = o.segment, M = l / o.ratio;
   const model base(c, model_.weights());
-  const model encoder = adapted(base, model_.encoder_adapters(), model_.encoder_part(theta));
-  const model head = adapted(base, model_.head_adapters(), model_.head_part(theta));
-  const auto mem = model_.memory_part(theta);
+  const model encoder = adapted(base, model_.trainable().encoder(), model_.trainable().encoder_part(theta));
+  const model head = adapted(base, model_.trainable().head(), model_.trainable().head_part(theta));
+  const auto mem = model_.trainable().memory_part(theta);
   const auto embedding = [&](token id) {
     const auto first = base.w.begin() + base.map.embedding() + index_t(id) * c.hidden;
     return numbers(first, first + c.hidden);

@@ -53,7 +53,7 @@ template <class T>
 unroll::parameters<T> start(const memory_llama<T>& m) {
   unroll::parameters<T> theta(m.names().size());
   init_memory<T>(m, theta, {5}, {-1, 0.3});
-  for (T& x : m.memory_part(unroll::params<T>(theta))) x *= 30;
+  for (T& x : m.trainable().memory_part(unroll::params<T>(theta))) x *= 30;
   return theta;
 }
 

@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "unroll/llama/head.hpp"
-#include "unroll/llama/memory_options.hpp"
+#include "unroll/llama/memory_map.hpp"
 #include "unroll/llama/transfer_head.hpp"
 #include "unroll/llama/transformer.hpp"
 #include "unroll/system/memory_model.hpp"
@@ -22,7 +22,7 @@ namespace unroll::llama {
 ///   read    the decoder, the Llama without adapters, over segment t behind m_0 .. m_{t-1}, positions from
 ///           t M; J_t is the sum of -log p over the scored targets, in nats
 ///
-/// theta = [encoder adapters | `<mem>` | head adapters], see names(). The decoder has no parameters of its
+/// theta = [encoder adapters | `<mem>` | head adapters], see memory_map. The decoder has no parameters of its
 /// own: read_vjp only sends adjoints to the memories, and the loss of a first segment has no gradient. With
 /// `recurrent` the encoder of segment s also stands behind m_0 .. m_{s-1} (as in RMT and AutoCompressors).
 ///
@@ -35,22 +35,11 @@ class memory_llama final {
   using scalar = T;
   using input = segment;
 
-  /// `weights`: the one frozen copy, laid out by weight_map(c). Throws unroll::error on options that do not
-  /// fit and where not even one segment has positions enough.
+  /// `weights`: the one frozen copy, laid out by weight_map(c); null: only sizes can be asked for. Throws
+  /// unroll::error on options that do not fit and where not even one segment has positions enough.
   memory_llama(const config& c, std::shared_ptr<const parameters<T>> weights, memory_options o)
-      : options_(o), stack_(c), weights_(std::move(weights)) {
-    check(o, c, "memory_llama");
-    check_size("memory_llama", "weights", weights_ ? weights_->size() : 0, stack_.map().size());
-    lora_options encoder = o.encoder;
-    if (encoder.layers == 0) encoder.layers = c.layers - 1 - encoder.first_layer;
-    encoder_ = lora_map(c, encoder);
-    head_ = lora_map(c, o.head);
-    const auto add = [&](const lora_map& named) {
-      for (const layout_block& b : named.names().blocks()) names_.add(b.name, b.rows, b.cols);
-    };
-    add(lora_map(c, encoder, "encoder."));
-    mem_ = names_.add("memory_tokens", c.hidden, o.separate_tokens ? memory_tokens() : 1);
-    add(lora_map(c, o.head, "head."));
+      : options_(o), stack_(c), map_(c, o), weights_(std::move(weights)) {
+    if (weights_) check_size("memory_llama", "weights", weights_->size(), stack_.map().size());
     no_memories_.resize(std::size_t(c.positions() / memory_tokens()));
     if (encoder_end(0) > c.positions())
       fail("memory_llama", "segment",
@@ -65,34 +54,21 @@ class memory_llama final {
   const memory_options& options() const { return options_; }
   const config& shape() const { return stack_.shape(); }
   const transformer<T>& stack() const { return stack_; }
-  params<const T> weights() const { return *weights_; }
+  /// Throws unroll::error where the model was made without.
+  params<const T> weights() const {
+    if (!weights_) fail("memory_llama", "weights", "none were given");
+    return *weights_;
+  }
   index_t memory_tokens() const { return options_.memory_tokens(); }  ///< M
 
   index_t segments() const { return options_.segments(shape()); }  ///< most that a text may have
   index_t longest_text() const { return options_.longest_text(shape()); }
 
-  /// The names of theta's parts: "encoder.model.layers.0.self_attn.q_proj.lora_A.weight" ...,
-  /// "memory_tokens", "head.model.layers.0.self_attn.k_proj.lora_A.weight" ...
-  const layout& names() const { return names_; }
-  /// The adapters on their own, under PEFT's names, and where they lie in theta.
-  const lora_map& encoder_adapters() const { return encoder_; }
-  const lora_map& head_adapters() const { return head_; }
-  template <class U, class Space>
-  view<U, Space> encoder_part(view<U, Space> theta) const {
-    return theta.part(0, encoder_.size());
-  }
-  /// hidden x 1, or hidden x M with separate_tokens.
-  template <class U, class Space>
-  view<U, Space> memory_part(view<U, Space> theta) const {
-    return theta.part(mem_, head_offset() - mem_);
-  }
-  template <class U, class Space>
-  view<U, Space> head_part(view<U, Space> theta) const {
-    return theta.part(head_offset(), head_.size());
-  }
+  const memory_map& trainable() const { return map_; }  ///< theta
+  const layout& names() const { return map_.names(); }
 
   memory_dims size() const {
-    return {names_.size(), 2 * shape().layers * shape().kv_width() * memory_tokens(),
+    return {map_.size(), 2 * shape().layers * shape().kv_width() * memory_tokens(),
             kept_size() + stack_.tape_size(encoder_pass(0, some_memories(segments())))};
   }
   bool independent() const { return !options_.recurrent; }
@@ -126,17 +102,17 @@ class memory_llama final {
     cutter<T> room(work);
     const matrix<T> x = room.cut(shape().hidden, options_.segment + memory_tokens());
     const view<T> transfer = room.cut_flat(transfer_work());
-    embed(stack_.map(), weights_->data(), tokens.data(), options_.segment,
+    embed(stack_.map(), weights().data(), tokens.data(), options_.segment,
           columns_of(x, 0, options_.segment));
     const matrix<T> mem = at_memory_tokens(x);
     for (index_t j = 0; j < mem.cols; ++j)
-      std::copy_n(theta.data() + mem_ + (options_.separate_tokens ? j * mem.rows : 0), mem.rows,
-                  mem.data + j * mem.stride);
+      std::copy_n(theta.data() + map_.memory_offset() + (options_.separate_tokens ? j * mem.rows : 0),
+                  mem.rows, mem.data + j * mem.stride);
     cutter<T> saved(tape);
     const view<T> kept = tape.empty() ? view<T>{} : saved.cut_flat(kept_size());
-    stack_.forward(weights_->data(), encoder_adapters_at(theta), encoder_pass(s, past), x,
+    stack_.forward(weights().data(), encoder_adapters_at(theta), encoder_pass(s, past), x,
                    rest(tape, kept.size()), rest(work, room.used()),
-                   writing{{}, this, s, theta.data() + head_offset(), m.data(), kept.data(), transfer});
+                   writing{{}, this, s, theta.data() + map_.head_offset(), m.data(), kept.data(), transfer});
   }
 
   /// Throws as write does. Empty dtheta: not wanted.
@@ -147,29 +123,29 @@ class memory_llama final {
     check_write(index_t(x.tokens.size()), s, theta.size(), before);
     check_size("memory_llama::write_vjp", "tape", tape.size(), size().tape);
     check_size("memory_llama::write_vjp", "dm", dm.size(), size().memory);
-    if (!dtheta.empty()) check_size("memory_llama::write_vjp", "dtheta", dtheta.size(), names_.size());
+    if (!dtheta.empty()) check_size("memory_llama::write_vjp", "dtheta", dtheta.size(), map_.size());
     check_at_least("memory_llama::write_vjp", "work", work.size(), write_work(before, true));
     cutter<T> room(work);
     const matrix<T> dx = room.cut(shape().hidden, options_.segment + memory_tokens());
     const view<T> transfer = room.cut_flat(transfer_work());
     std::fill_n(dx.data, dx.rows * dx.cols, T(0));  // nothing reads the encoder's outputs themselves
     T* const g = dtheta.data();
-    stack_.vjp(weights_->data(), encoder_adapters_at(theta), encoder_pass(s, before), rest(tape, kept_size()),
+    stack_.vjp(weights().data(), encoder_adapters_at(theta), encoder_pass(s, before), rest(tape, kept_size()),
                dx, options_.recurrent ? dpast : std::span<T* const>{}, nullptr, g, g != nullptr,
                rest(work, room.used()),
                writing_vjp{{},
                            this,
                            s,
-                           theta.data() + head_offset(),
+                           theta.data() + map_.head_offset(),
                            tape.data(),
                            dm.data(),
-                           g ? g + head_offset() : nullptr,
+                           g ? g + map_.head_offset() : nullptr,
                            transfer});
     if (!g) return;
     const matrix<T> dmem = at_memory_tokens(dx);
     for (index_t j = 0; j < dmem.cols; ++j)
       linalg::axpy(T(1), dmem.data + j * dmem.stride,
-                   g + mem_ + (options_.separate_tokens ? j * dmem.rows : 0), dmem.rows);
+                   g + map_.memory_offset() + (options_.separate_tokens ? j * dmem.rows : 0), dmem.rows);
   }
 
   /// Throws unroll::error unless the segment has 1 to l tokens and positions left, tokens and targets are in
@@ -183,9 +159,9 @@ class memory_llama final {
     cutter<T> room(work);
     const matrix<T> h = room.cut(shape().hidden, n);
     const view<T> left = rest(work, room.used());
-    embed(stack_.map(), weights_->data(), x.tokens.data(), n, h);
-    stack_.forward(weights_->data(), {}, decoder_pass(t, n, memories(past)), h, view<T>{}, left);
-    return head_nll<T>(stack_.map(), weights_->data(), h, x.targets.data(), nullptr, left);
+    embed(stack_.map(), weights().data(), x.tokens.data(), n, h);
+    stack_.forward(weights().data(), {}, decoder_pass(t, n, memories(past)), h, view<T>{}, left);
+    return head_nll<T>(stack_.map(), weights().data(), h, x.targets.data(), nullptr, left);
   }
 
   /// Throws as read does. Leaves dtheta alone. Where no adjoint is wanted it costs what read costs.
@@ -202,11 +178,11 @@ class memory_llama final {
     cutter<T> room(work);
     const matrix<T> h = room.cut(shape().hidden, n), dh = room.cut(shape().hidden, n);
     const view<T> tape = room.cut_flat(stack_.tape_size(p)), left = rest(work, room.used());
-    embed(stack_.map(), weights_->data(), x.tokens.data(), n, h);
-    stack_.forward(weights_->data(), {}, p, h, tape, left);
+    embed(stack_.map(), weights().data(), x.tokens.data(), n, h);
+    stack_.forward(weights().data(), {}, p, h, tape, left);
     const T loss =
-        head_vjp<T>(stack_.map(), weights_->data(), h, x.targets.data(), T(1), dh, nullptr, nullptr, left);
-    stack_.vjp(weights_->data(), {}, p, tape, dh, dpast, nullptr, nullptr, false, left);
+        head_vjp<T>(stack_.map(), weights().data(), h, x.targets.data(), T(1), dh, nullptr, nullptr, left);
+    stack_.vjp(weights().data(), {}, p, tape, dh, dpast, nullptr, nullptr, false, left);
     return loss;
   }
 
@@ -255,9 +231,10 @@ class memory_llama final {
     }
   };
 
-  transfer_head<T> transfer() const { return {stack_.map(), weights_->data(), head_, stack_.positions()}; }
-  adapters<T> encoder_adapters_at(params<const T> theta) const { return {&encoder_, theta.data()}; }
-  index_t head_offset() const { return names_.size() - head_.size(); }
+  transfer_head<T> transfer() const {
+    return {stack_.map(), weights().data(), map_.head(), stack_.positions()};
+  }
+  adapters<T> encoder_adapters_at(params<const T> theta) const { return {&map_.encoder(), theta.data()}; }
   template <class U>
   matrix<U> at_memory_tokens(matrix<U> x) const {
     return columns_of(x, options_.segment, memory_tokens());
@@ -318,7 +295,7 @@ class memory_llama final {
 
   index_t kept_size() const { return cutter<T>::rounded(shape().layers * shape().hidden * memory_tokens()); }
   index_t transfer_work() const {
-    return transfer_head<T>::work_size(shape(), head_.rank(), memory_tokens());
+    return transfer_head<T>::work_size(shape(), map_.head().rank(), memory_tokens());
   }
   index_t write_work(prefix<T> past, bool vjp) const {
     cutter<T> room;
@@ -337,7 +314,7 @@ class memory_llama final {
   void check_write(index_t tokens, index_t s, index_t theta, prefix<T> past) const {
     check_size("memory_llama::write", "x.tokens", tokens, options_.segment);
     check_at_least("memory_llama::write", "s", s, 0);
-    check_size("memory_llama::write", "theta", theta, names_.size());
+    check_size("memory_llama::write", "theta", theta, map_.size());
     check_positions("memory_llama::write", s, write_end(s) - s * memory_tokens());
     if (options_.recurrent) check_size("memory_llama::write", "past", past.total(), s * memory_tokens());
   }
@@ -351,7 +328,7 @@ class memory_llama final {
     check_ids("memory_llama::read", "tokens", x.tokens, 0);
     check_ids("memory_llama::read", "targets", x.targets, -1);
     check_at_least("memory_llama::read", "t", t, 0);
-    check_size("memory_llama::read", "theta", theta, names_.size());
+    check_size("memory_llama::read", "theta", theta, map_.size());
     check_size("memory_llama::read", "past", index_t(past.size()), t);
     check_positions("memory_llama::read", t, n);
   }
@@ -365,37 +342,20 @@ class memory_llama final {
 
   memory_options options_;
   transformer<T> stack_;
+  memory_map map_;
   std::shared_ptr<const parameters<T>> weights_;
-  lora_map encoder_, head_;
-  layout names_;
-  index_t mem_ = 0;
   std::vector<index_t> decoder_positions_, encoder_positions_;
   std::vector<const T*> no_memories_;
 };
 
-/// How the trainable parameters begin.
-struct memory_start {
-  token mem = -1;  ///< `<mem>` begins as the embedding of this token, as a rule the end of text; -1: random
-  double b_scale = 0;  ///< of both sets of adapters, see init_lora: 0 begins at the frozen model
-};
-
-/// WRITES theta. Random `<mem>` are normal with standard deviation 0.02.
+/// WRITES theta, see memory_map.hpp. Throws unroll::error on a wrong size, a token outside the vocabulary and
+/// a model without weights.
 template <class T>
 void init_memory(const memory_llama<T>& model, params<T> theta, key k, memory_start start = {}) {
-  check_size("init_memory", "theta", theta.size(), model.names().size());
-  if (start.mem >= model.shape().vocabulary)
-    fail("init_memory", "mem",
-         "is " + std::to_string(start.mem) + ", the vocabulary has " +
-             std::to_string(model.shape().vocabulary));
-  init_lora(model.encoder_adapters(), model.encoder_part(theta), fold(k, 0), start.b_scale);
-  init_lora(model.head_adapters(), model.head_part(theta), fold(k, 1), start.b_scale);
-  const params<T> mem = model.memory_part(theta);
-  draw_normals(fold(k, 2), 0, mem);
-  linalg::scale(T(0.02), mem.data(), mem.size());
-  if (start.mem < 0) return;
-  const index_t d = model.shape().hidden;
-  for (index_t at = 0; at < mem.size(); at += d)
-    std::copy_n(model.weights().data() + model.stack().map().embedding() + start.mem * d, d, mem.data() + at);
+  const config& c = model.shape();
+  const T* const w = model.weights().data();
+  init_memory<T>(model.trainable(), {w + model.stack().map().embedding(), c.hidden, c.vocabulary}, theta, k,
+                 start);
 }
 
 }  // namespace unroll::llama

@@ -1,0 +1,84 @@
+#pragma once
+
+#include "unroll/llama/memory_options.hpp"
+
+namespace unroll::llama {
+
+/// Where the trainable parameters of a memory model lie in their flat vector:
+///
+///   theta = [adapters of the encoder | `<mem>` | adapters of the transfer head]
+///
+/// under the names "encoder.model.layers.0.self_attn.q_proj.lora_A.weight" ..., "memory_tokens" (hidden x 1,
+/// or x M with separate_tokens), "head.model.layers.0.self_attn.k_proj.lora_A.weight" ... The encoder has no
+/// adapters on its last layer, which never runs.
+class memory_map {
+ public:
+  memory_map() = default;
+  /// Throws unroll::error on options that do not fit the Llama.
+  memory_map(const config& c, const memory_options& o) {
+    check(o, c, "memory_map");
+    lora_options encoder = o.encoder;
+    if (encoder.layers == 0) encoder.layers = c.layers - 1 - encoder.first_layer;
+    encoder_ = lora_map(c, encoder);
+    head_ = lora_map(c, o.head);
+    add(lora_map(c, encoder, "encoder."));
+    names_.add("memory_tokens", c.hidden, o.separate_tokens ? o.memory_tokens() : 1);
+    add(lora_map(c, o.head, "head."));
+  }
+
+  index_t size() const { return names_.size(); }
+  const layout& names() const { return names_; }
+  /// The adapters on their own, under PEFT's names, for encoder_part(theta) and head_part(theta).
+  const lora_map& encoder() const { return encoder_; }
+  const lora_map& head() const { return head_; }
+
+  index_t memory_offset() const { return encoder_.size(); }
+  index_t head_offset() const { return size() - head_.size(); }
+  template <class U, class Space>
+  view<U, Space> encoder_part(view<U, Space> theta) const {
+    return theta.part(0, memory_offset());
+  }
+  template <class U, class Space>
+  view<U, Space> memory_part(view<U, Space> theta) const {
+    return theta.part(memory_offset(), head_offset() - memory_offset());
+  }
+  template <class U, class Space>
+  view<U, Space> head_part(view<U, Space> theta) const {
+    return theta.part(head_offset(), head_.size());
+  }
+
+ private:
+  void add(const lora_map& named) {
+    for (const layout_block& b : named.names().blocks()) names_.add(b.name, b.rows, b.cols);
+  }
+
+  lora_map encoder_, head_;
+  layout names_;
+};
+
+/// How the trainable parameters begin.
+struct memory_start {
+  token mem = -1;  ///< `<mem>` begins as the embedding of this token, as a rule the end of text; -1: random
+  double b_scale = 0;  ///< of both sets of adapters, see init_lora: 0 begins at the frozen model
+};
+
+/// WRITES theta. Random `<mem>` are normal with standard deviation 0.02. `embedding`: that of the frozen
+/// model, hidden x V. Throws unroll::error on wrong sizes and on a token outside the vocabulary.
+template <class T>
+void init_memory(const memory_map& map, matrix<const T> embedding, params<T> theta, key k,
+                 memory_start start = {}) {
+  check_size("init_memory", "theta", theta.size(), map.size());
+  if (start.mem >= embedding.cols)
+    fail("init_memory", "mem",
+         "is " + std::to_string(start.mem) + ", the vocabulary has " + std::to_string(embedding.cols));
+  init_lora(map.encoder(), map.encoder_part(theta), fold(k, 0), start.b_scale);
+  init_lora(map.head(), map.head_part(theta), fold(k, 1), start.b_scale);
+  const params<T> mem = map.memory_part(theta);
+  draw_normals(fold(k, 2), 0, mem);
+  linalg::scale(T(0.02), mem.data(), mem.size());
+  if (start.mem < 0) return;
+  for (index_t at = 0; at < mem.size(); at += embedding.rows)
+    std::copy_n(embedding.data + start.mem * embedding.stride, embedding.rows, mem.data() + at);
+}
+
+}  // namespace unroll::llama
