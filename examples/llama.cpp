@@ -42,12 +42,13 @@ struct job {
     stretch(language.model.shape, o.positions);
     if (o.has_prompt || !o.text.empty()) {
       text = o.has_prompt ? o.prompt : read_file(o.text, "text");
-      ids = program::encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
-    } else if (may_be_empty) {
-      ids = language.words.encode("", true);
-    } else {
+    } else if (!may_be_empty) {
       fail("llama", "text", "is missing: --text FILE or --prompt TEXT");
     }
+    if (text.empty() && may_be_empty)
+      ids = language.words.encode("", true);
+    else
+      ids = program::encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
   }
 };
 
@@ -85,12 +86,15 @@ int score(const options& o) {
                         watch(line, "scored", j.ids.size() - 1));
   }
   const double mean = s.mean();
-  std::printf("%zu tokens, %.6f nats a token, perplexity %.4f, %.4f bits a byte\n", s.nll.size(), mean,
-              std::exp(mean), mean * double(s.nll.size()) / std::log(2.0) / double(j.text.size()));
+  std::printf("%zu tokens, %.6f nats a token, perplexity %.4f", s.nll.size(), mean, std::exp(mean));
+  const bool complete = s.nll.size() + 1 == j.ids.size();
+  if (complete)
+    std::printf(", %.4f bits a byte", mean * double(s.nll.size()) / std::log(2.0) / double(j.text.size()));
+  std::printf("\n");
   json d = document("score", o, model.shape);
   d["window"] = o.window == 0 ? model.shape.positions() : o.window;
   d["overlap"] = o.overlap;
-  d["complete"] = s.nll.size() + 1 == j.ids.size();
+  d["complete"] = complete;
   d["mean_nll"] = s.nll.empty() ? json() : json(mean);
   d["ids"] = j.ids;
   d["nll"] = s.nll;
@@ -106,6 +110,10 @@ int generate(const options& o) {
   llama::generator<T> g(stack, model.weights);
   llama::sampler sampler(model.shape.vocabulary,
                          {.temperature = o.greedy ? 0 : o.temperature, .top_p = o.top_p});
+  if (!g.room(index_t(j.ids.size())))
+    fail("llama", "text",
+         "has " + std::to_string(j.ids.size()) + " tokens with its begin, the model has " +
+             std::to_string(model.shape.positions()) + " positions");
   g.append(j.ids);
 
   std::vector<token> ids = j.ids;
@@ -122,6 +130,7 @@ int generate(const options& o) {
       });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("\n");
+  std::fflush(stdout);
   const char* why[] = {"tokens", "end of text", "context is full", "interrupted"};
   const double rate = seconds > 0 ? double(done.tokens) / seconds : 0;
   std::fprintf(stderr, "%td tokens, %.0f a second, ended by: %s\n", done.tokens, rate, why[int(done.why)]);
