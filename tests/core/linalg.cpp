@@ -303,6 +303,12 @@ TEMPLATE_TEST_CASE("gemv and ger are exact on integers", "[linalg]", float, doub
       linalg::gemv<T>(op::transpose, {a.data(), m, n, stride}, u.data(), true, yt.data());
       CHECK(y == ax);
       CHECK(yt == atu);
+      std::fill(yt.begin(), yt.end(), T(5));
+      linalg::gemv_stream<T>({a.data(), m, n, stride}, u.data(), true, yt.data());
+      CHECK(yt == atu);
+      linalg::gemv_stream<T>({a.data(), m, n, stride}, u.data(), false, yt.data());
+      for (index_t j = 0; j < n; ++j) atu[std::size_t(j)] -= 5;
+      CHECK(yt == atu);
       linalg::gemv<T>(op::none, {a.data(), m, n, stride}, x.data(), false, y.data());
       for (index_t i = 0; i < m; ++i) ax[std::size_t(i)] -= 5;
       CHECK(y == ax);
@@ -314,6 +320,16 @@ TEMPLATE_TEST_CASE("gemv and ger are exact on integers", "[linalg]", float, doub
       linalg::ger<T>(2, u.data(), x.data(), {a.data(), m, n, stride});
       CHECK(a == want);
     }
+}
+
+TEST_CASE("the transposed gemv of a matrix beyond 16 MiB is exact on integers", "[linalg]") {
+  const index_t m = 290, n = 15000;
+  const auto a = random_integers<float>(m * n, 7), x = random_integers<float>(m, 8);
+  std::vector<float> y(std::size_t(n), 2.f), want(y);
+  for (index_t j = 0; j < n; ++j)
+    for (index_t i = 0; i < m; ++i) want[std::size_t(j)] += a[std::size_t(i + j * m)] * x[std::size_t(i)];
+  linalg::gemv<float>(op::transpose, {a.data(), m, n}, x.data(), true, y.data());
+  CHECK(y == want);
 }
 
 TEMPLATE_TEST_CASE("vector operations are exact on integers", "[linalg]", float, double) {

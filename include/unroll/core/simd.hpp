@@ -83,14 +83,29 @@ inline void map(F f, index_t n, T* y, const X*... x) {
   if (i < n) store_first(f(load_first<N>(x + i, n - i)...), y + i, n - i);
 }
 
-/// Sum of the elements of a vector, by halves.
-template <class T, int N>
+#if defined(__GNUC__) && !defined(__CUDACC__)
+namespace detail {
+template <int S, class V, int... L>
+inline V swap_halves(const V& v, std::integer_sequence<int, L...>) {
+  return __builtin_shufflevector(v, v, (L ^ S)...);
+}
+}  // namespace detail
+#endif
+
+/// Sum of the elements of a vector, by halves; in vectors of full width, because g++ 12 takes narrower parts
+/// of a vector through memory.
+template <class T, int N, int S = N / 2>
 inline T reduce(vec<T, N> v) {
   if constexpr (N == 1) {
     return v;
   } else {
-    const auto half = std::bit_cast<std::array<vec<T, N / 2>, 2>>(v);
-    return reduce<T, N / 2>(half[0] + half[1]);
+#if defined(__GNUC__) && !defined(__CUDACC__)
+    v += detail::swap_halves<S>(v, std::make_integer_sequence<int, N>{});
+    if constexpr (S > 1)
+      return reduce<T, N, S / 2>(v);
+    else
+      return v[0];
+#endif
   }
 }
 

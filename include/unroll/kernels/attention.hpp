@@ -41,8 +41,7 @@ struct key_block_adjoint {
 
 namespace detail {
 
-inline constexpr index_t query_block = 64;   // queries of a head that are worked on together
-inline constexpr index_t packed_below = 64;  // blocks of fewer keys are copied side by side
+inline constexpr index_t query_block = 48;  // queries of a head that are worked on together
 
 /// Distance between two columns of scores: an odd number of cache lines, so that they spread over the cache.
 inline index_t score_stride(index_t keys) { return ((keys + 15) / 16 | 1) * 16; }
@@ -109,7 +108,8 @@ matrix<T> score_rows(const matrix<T>& s, index_t first, index_t count) {
   return {s.data + first, count, s.cols, s.stride};
 }
 
-/// The blocks in front of the queries, copied side by side one key-value head at a time where they are small.
+/// The blocks in front of the queries; where there are several, copied side by side for one key-value head at
+/// a time, which pays from about 8 queries on.
 template <class T>
 struct packed_prefix {
   std::span<const key_block<T>> blocks;
@@ -125,7 +125,7 @@ struct packed_prefix {
       keys += b.k.cols;
       most = std::max(most, b.k.cols);
     }
-    packed = blocks.size() > 1 && most < packed_below;
+    packed = most < keys;
   }
   /// Numbers of `work` that one copy needs.
   index_t size() const { return packed ? 2 * head * keys : 0; }
@@ -183,15 +183,68 @@ struct query_range {
   }
 };
 
+/// x . y of few elements.
+template <class T>
+T short_dot(const T* x, const T* y, index_t n) {
+  constexpr int N = simd::width<T>;
+  simd::vec<T> sum{};
+  index_t i = 0;
+  for (; i + N <= n; i += N) sum += simd::load<N>(x + i) * simd::load<N>(y + i);
+  if (i < n) sum += simd::load_first<N>(x + i, n - i) * simd::load_first<N>(y + i, n - i);
+  return simd::reduce<T, N>(sum);
+}
+
+/// Attention of a single query, which sees all keys: bounded by reading these, so they are read once, in the
+/// order in which they lie. 1.7 times as fast as products with one head after another where they come from
+/// memory, 0.9 times in a cache.
+template <class T>
+void attention_of_one(const attention_shape& shape, const T* q, std::span<const key_block<T>> before,
+                      const key_block<T>& own, T* out, T* lse, T* scores, index_t keys) {
+  const index_t head = shape.head, group = shape.heads / shape.kv_heads, stride = score_stride(keys);
+  const T root = T(1 / std::sqrt(double(head)));
+  // f(rows of a key-value head, query head, its score) for every key or value
+  const auto for_each = [&](matrix<const T> m, index_t at, auto&& f) {
+    for (index_t t = 0; t < m.cols; ++t)
+      for (index_t g = 0, j = 0; g < shape.kv_heads; ++g)
+        for (index_t end = j + group; j < end; ++j)
+          f(m.data + g * head + t * m.stride, j, scores[at + t + j * stride]);
+  };
+  const auto score = [&](const T* k, index_t j, T& s) { s = short_dot(k, q + j * head, head); };
+  const auto accumulate = [&](const T* v, index_t j, T& p) { linalg::axpy(p, v, out + j * head, head); };
+  index_t at = 0;
+  for (const key_block<T>& b : before) {
+    for_each(b.k, at, score);
+    at += b.k.cols;
+  }
+  for_each(own.k, at, score);
+  for (index_t j = 0; j < shape.heads; ++j) {
+    T* const s = scores + j * stride;
+    const T most = largest(s, keys, std::numeric_limits<T>::lowest());
+    simd::map([most, root](auto u) { return simd::exp<T>((u - most) * root); }, keys, s, s);
+    const T sum = T(simd::sum<T>([](auto u) { return u; }, keys, s));
+    linalg::scale(1 / sum, s, keys);
+    if (lse) lse[j] = most * root + std::log(sum);
+  }
+  std::fill_n(out, shape.heads * head, T(0));
+  at = 0;
+  for (const key_block<T>& b : before) {
+    for_each(b.v, at, accumulate);
+    at += b.v.cols;
+  }
+  for_each(own.v, at, accumulate);
+}
+
 }  // namespace detail
 
 /// Numbers of work that attention and attention_vjp need: scores and their adjoints for one block of queries
-/// of one head, and copies of the keys in front, if no block of them is large.
+/// of one head, and copies of one head's keys and values in front with their adjoints, if they are in several
+/// blocks; for a single query, scores of all heads.
 inline index_t attention_work(const attention_shape& shape, index_t queries, index_t keys_before,
                               index_t largest_block) {
   const index_t block = std::min(queries, detail::query_block);
-  const index_t copies = largest_block < detail::packed_below ? 4 * shape.head * keys_before : 0;
-  return (2 * detail::score_stride(keys_before + queries) + 2) * block + copies;
+  const index_t copies = largest_block < keys_before ? 4 * shape.head * keys_before : 0;
+  const index_t columns = std::max(2 * block, queries == 1 ? shape.heads : 0);
+  return (detail::score_stride(keys_before + queries) + 1) * columns + copies;
 }
 
 /// Attention of the n queries of one sequence over all keys of the blocks `before` and, under the mask, over
@@ -210,6 +263,9 @@ void attention(const attention_shape& shape, const attention_mask& mask,
   const T root = T(1 / std::sqrt(double(head)));
   UNROLL_ASSERT(own.k.cols == n && own.v.cols == n && out.cols == n && out.rows == q.rows);
   detail::packed_prefix<T> prefix(before, head);
+  if (n == 1)
+    return detail::attention_of_one<T>(shape, q.data, before, own, out.data, lse, work.data(),
+                                       prefix.keys + 1);
   detail::visible_keys<T> seen{head};
   seen.own = own;
   const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + n);
