@@ -42,6 +42,7 @@ struct key_block_adjoint {
 namespace detail {
 
 inline constexpr index_t query_block = 48;  // queries of a head that are worked on together
+inline constexpr index_t packed_from = 8;  // queries from which copying neighbouring blocks side by side pays
 
 /// Distance between two columns of scores: an odd number of cache lines, so that they spread over the cache.
 inline index_t score_stride(index_t keys) { return ((keys + 15) / 16 | 1) * 16; }
@@ -109,7 +110,7 @@ matrix<T> score_rows(const matrix<T>& s, index_t first, index_t count) {
 }
 
 /// The blocks in front of the queries; where there are several, copied side by side for one key-value head at
-/// a time, which pays from about 8 queries on.
+/// a time.
 template <class T>
 struct packed_prefix {
   std::span<const key_block<T>> blocks;
@@ -119,13 +120,14 @@ struct packed_prefix {
   key_block<T> copy = {};
   key_block_adjoint<T> dcopy = {};
 
-  packed_prefix(std::span<const key_block<T>> blocks_, index_t head_) : blocks(blocks_), head(head_) {
+  packed_prefix(std::span<const key_block<T>> blocks_, index_t head_, index_t queries)
+      : blocks(blocks_), head(head_) {
     index_t most = 0;
     for (const key_block<T>& b : blocks) {
       keys += b.k.cols;
       most = std::max(most, b.k.cols);
     }
-    packed = most < keys;
+    packed = most < keys && queries >= packed_from;
   }
   /// Numbers of `work` that one copy needs.
   index_t size() const { return packed ? 2 * head * keys : 0; }
@@ -242,7 +244,8 @@ void attention_of_one(const attention_shape& shape, const T* q, std::span<const 
 inline index_t attention_work(const attention_shape& shape, index_t queries, index_t keys_before,
                               index_t largest_block) {
   const index_t block = std::min(queries, detail::query_block);
-  const index_t copies = largest_block < keys_before ? 4 * shape.head * keys_before : 0;
+  const index_t copies =
+      largest_block < keys_before && queries >= detail::packed_from ? 4 * shape.head * keys_before : 0;
   const index_t columns = std::max(2 * block, queries == 1 ? shape.heads : 0);
   return (detail::score_stride(keys_before + queries) + 1) * columns + copies;
 }
@@ -262,7 +265,7 @@ void attention(const attention_shape& shape, const attention_mask& mask,
   const index_t head = shape.head, n = q.cols, group = shape.heads / shape.kv_heads;
   const T root = T(1 / std::sqrt(double(head)));
   UNROLL_ASSERT(own.k.cols == n && own.v.cols == n && out.cols == n && out.rows == q.rows);
-  detail::packed_prefix<T> prefix(before, head);
+  detail::packed_prefix<T> prefix(before, head, n);
   if (n == 1)
     return detail::attention_of_one<T>(shape, q.data, before, own, out.data, lse, work.data(),
                                        prefix.keys + 1);
@@ -336,7 +339,7 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
   const index_t head = shape.head, n = q.cols, group = shape.heads / shape.kv_heads;
   const T root = T(1 / std::sqrt(double(head)));
   UNROLL_ASSERT(dbefore.empty() || dbefore.size() == before.size());
-  detail::packed_prefix<T> prefix(before, head);
+  detail::packed_prefix<T> prefix(before, head, n);
   detail::visible_keys<T> seen{head};
   seen.own = own;
   seen.down = down;
