@@ -1,0 +1,215 @@
+#include "unroll/estimate/plan.hpp"
+
+#include "tests/support/catch.hpp"
+#include "tests/support/small_memory.hpp"
+
+using namespace unroll;
+using namespace unroll::llama;
+
+namespace {
+
+// Llama-2-7B and the adapters of UIO-LLMs.
+config llama2_7b() {
+  config c;
+  c.hidden = 4096;
+  c.mlp = 11008;
+  c.layers = 32;
+  c.heads = c.kv_heads = 32;
+  c.head = 128;
+  c.vocabulary = 32000;
+  c.context = 4096;
+  c.tied = false;
+  return c;
+}
+memory_options uio(index_t ratio) {
+  memory_options o;
+  o.segment = 1024;
+  o.ratio = ratio;
+  o.encoder.rank = o.head.rank = 128;
+  o.encoder.alpha = o.head.alpha = 512;
+  return o;
+}
+// bf16 weights, activations and memories; float adapters, a bf16 copy, gradient, moments; float adjoints.
+constexpr number_bytes on_a_device{2, 18, 2, 2, 4, 2};
+
+// Two query heads a key-value head, several segments, a last one that is shorter.
+struct trial {
+  index_t layers, segment, ratio, tokens;
+  bool recurrent, inputs, separate;
+};
+
+template <class T>
+void compare(const trial& t) {
+  config c = small_memory::shape(t.layers);
+  c.context = 4096;
+  memory_options o = small_memory::options();
+  o.segment = t.segment;
+  o.ratio = t.ratio;
+  o.recurrent = t.recurrent;
+  o.separate_tokens = t.separate;
+  o.encoder_tape = o.decoder_tape = t.inputs ? saved::inputs : saved::activations;
+  const auto model = small_memory::make<T>(c, o);
+  const memory_costs<T> costs(c, o);
+  REQUIRE(costs.weights() == model.weights().size());
+  REQUIRE(costs.size().params == model.size().params);
+  REQUIRE(costs.size().memory == model.size().memory);
+  CHECK(costs.size().tape == model.size().tape);
+  for (const index_t earlier : {0, 1, 7}) CHECK(costs.workspace(earlier) == model.workspace(earlier));
+
+  const auto theta = small_memory::start(model);
+  const auto ids = small_memory::text(t.tokens + 1);
+  const auto text = segments_of(ids, t.segment);
+  const double n = sizeof(T);
+  for (const std::string name : {"rematerialise", "keep_all", "keep:2", "keep:50", "window:2", "window:50",
+                                 "reservoir:2", "reservoir:50", "proportional:3", "proportional:50"}) {
+    const policy p = parse_policy(name);
+    if (t.recurrent && (p.name == policy::kind::reservoir || p.name == policy::kind::proportional)) continue;
+    CAPTURE(name, t.layers, t.segment, t.recurrent);
+    const memory_plan planned = plan(costs, t.tokens, p, {n, 4 * n, n, n, n, n});
+    with_policy(p, model, index_t(text.size()), philox_chooser{}, [&](auto e) {
+      gradient<T> g(theta.size());
+      e.reset(key{1});
+      report r = e.advance(theta, text, g);
+      r += e.finish(theta, g);
+      CHECK(r.code == status::ok);
+      CHECK(double(r.bytes) == Approx(planned.estimator_bytes()).epsilon(0.05));
+      CHECK(planned.segments == index_t(text.size()));
+      CHECK(double(e.counts().writes) == planned.writes);
+      CHECK(double(e.counts().rewrites) == planned.rewrites);
+      CHECK(double(e.counts().reads) == planned.reads);
+      CHECK(double(e.counts().read_vjps) == planned.read_vjps);
+      CHECK(e.counts().live_graphs == planned.live_graphs);
+      if (p.name != policy::kind::reservoir) CHECK(double(e.counts().write_vjps) == planned.write_vjps);
+    });
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a plan is what the estimators then hold and do") {
+  for (const trial& t :
+       {trial{2, 32, 4, 9 * 32, false, false, false}, trial{3, 32, 8, 9 * 32 - 5, false, false, true},
+        trial{3, 16, 16, 9 * 16 + 1, false, true, false}, trial{2, 32, 4, 7 * 32, true, false, false}}) {
+    compare<double>(t);
+    compare<float>(t);
+  }
+}
+
+TEST_CASE("the expected encoders back of a reservoir are those of many runs") {
+  const auto o = small_memory::options();
+  const auto model = small_memory::make<double>(small_memory::shape(2), o);
+  const auto theta = small_memory::start(model);
+  const index_t segments = 12;
+  const auto ids = small_memory::text(segments * o.segment + 1);
+  const auto text = segments_of(ids, o.segment);
+  const double planned =
+      plan(memory_costs<double>(model.shape(), o), segments * o.segment, parse_policy("reservoir:2"))
+          .write_vjps;
+  double vjps = 2;  // segment s >= 2 is taken with probability 2 / (s + 1)
+  for (int s = 2; s < 11; ++s) vjps += 2.0 / (s + 1);
+  CHECK(planned == Approx(vjps));
+  double sum = 0, squares = 0;
+  const int runs = 60;
+  with_policy(parse_policy("reservoir:2"), model, segments, philox_chooser{}, [&](auto e) {
+    gradient<double> g(theta.size());
+    for (int i = 0; i < runs; ++i) {
+      e.reset(key{std::uint64_t(i)});
+      e.advance(theta, text, g);
+      e.finish(theta, g);
+      const double v = double(e.counts().write_vjps);
+      sum += v;
+      squares += v * v;
+    }
+  });
+  const double mean = sum / runs, deviation = std::sqrt((squares / runs - mean * mean) / runs);
+  CHECK(std::abs(mean - planned) < 4 * deviation);
+}
+
+TEST_CASE("Llama-2-7B with memories costs what an independent cost model says") {
+  // PFLOP and GB by a cost model that leaves out the first decoder and all work space
+  struct expected {
+    index_t tokens, ratio;
+    const char* name;
+    double pflop, gigabytes;
+  };
+  config c = llama2_7b();
+  c.beyond = position_policy::linear;  // 99,328 tokens at ratio 8 are 13,312 positions
+  c.position_factor = 4;
+  for (const expected& e : {expected{4096, 8, "keep_all", 0.179, 29.6},
+                            {4096, 32, "keep_all", 0.169, 28.3},
+                            {32768, 8, "keep_all", 1.955, 129},
+                            {32768, 32, "keep_all", 1.772, 116},
+                            {99328, 8, "keep_all", 6.80, 360},
+                            {99328, 32, "keep_all", 5.67, 319},
+                            {4096, 8, "rematerialise", 0.225, 22.9},
+                            {32768, 8, "rematerialise", 2.43, 28.5},
+                            {32768, 32, "rematerialise", 2.20, 23.6},
+                            {99328, 8, "rematerialise", 8.26, 41.6},
+                            {99328, 32, "rematerialise", 6.99, 26.9},
+                            {99328, 8, "proportional:9", 5.55, 41.6},
+                            {99328, 32, "proportional:9", 4.54, 26.9}}) {
+    CAPTURE(e.tokens, e.ratio, e.name);
+    const memory_costs<float> costs(c, uio(e.ratio));
+    const memory_plan p = plan(costs, e.tokens, parse_policy(e.name), on_a_device);
+    CHECK((p.operations() - costs.read(0, 1024)) / 1e15 == Approx(e.pflop).epsilon(0.01));
+    CHECK((p.bytes() - p.work_bytes) / 1e9 == Approx(e.gigabytes).epsilon(0.01));
+  }
+  // the reservoir and the window hold one graph less than the published code, and 2 S adjoints
+  const memory_costs<float> costs(c, uio(8));
+  const auto lean = plan(costs, 99328, parse_policy("reservoir:2"), on_a_device);
+  CHECK((lean.operations() - costs.read(0, 1024)) / 1e15 == Approx(5.42).epsilon(0.01));
+  CHECK(lean.live_graphs == 2);
+  const double graph = lean.graph_bytes / 2, memory = lean.adjoint_bytes / 4;
+  CHECK((lean.bytes() - lean.work_bytes + graph + 92 * memory) / 1e9 == Approx(48.3).epsilon(0.01));
+}
+
+TEST_CASE("the longest text ends with the positions or with the bytes") {
+  const memory_costs<float> x8(llama2_7b(), uio(8)), x32(llama2_7b(), uio(32));
+  const policy exact;
+  const double infinite = std::numeric_limits<double>::infinity();
+  CHECK(longest_text(x8, exact, infinite) == 25600);
+  CHECK(longest_text(x32, exact, infinite) == 99328);
+  CHECK_NOTHROW(plan(x8, 25600, exact));
+  CHECK_NOTHROW(plan(x8, 25600 + 896, exact));  // a last segment that is shorter leaves room for a memory
+  CHECK_THROWS_WITH(plan(x8, 25600 + 897, exact), Catch::Matchers::ContainsSubstring("25600"));
+
+  const double budget = 26e9;
+  const index_t longest = longest_text(x32, exact, budget, on_a_device);
+  CHECK(longest > 0);
+  CHECK(longest < 99328);
+  CHECK(plan(x32, longest, exact, on_a_device).bytes() <= budget);
+  CHECK(plan(x32, longest + 1, exact, on_a_device).bytes() > budget);
+  CHECK(longest_text(x32, exact, 1e9, on_a_device) == 0);
+}
+
+TEST_CASE("the cheapest policy without bias keeps what fits") {
+  const memory_costs<float> costs(llama2_7b(), uio(32));
+  const auto chosen = [&](double gigabytes) {
+    const auto p = cheapest_unbiased(costs, 99328, gigabytes * 1e9, on_a_device);
+    return p ? to_string(p->replay) : std::string("nothing");
+  };
+  CHECK(chosen(400) == "keep_all");
+  CHECK(chosen(80) == "keep:18");  // 17 graphs of 3.07 GB beside the one of 27 GB of rematerialise
+  CHECK(chosen(27.5) == "keep:1");
+  CHECK(chosen(25) == "reservoir:1");
+  CHECK(chosen(20) == "nothing");
+  for (const double budget : {40e9, 80e9}) {
+    const auto p = cheapest_unbiased(costs, 99328, budget, on_a_device);
+    REQUIRE(p);
+    CHECK(p->bytes() <= budget);
+    CHECK(is_exact(p->replay));
+    CHECK(plan(costs, 99328, {policy::kind::keep, p->replay.size + 1, true}, on_a_device).bytes() > budget);
+    CHECK(p->operations() < plan(costs, 99328, policy{}, on_a_device).operations());
+  }
+}
+
+TEST_CASE("plans of one segment have no encoder") {
+  const memory_costs<float> costs(llama2_7b(), uio(32));
+  const auto p = plan(costs, 1000, policy{});
+  CHECK(p.writes == 0);
+  CHECK(p.read_vjps == 0);
+  CHECK(p.write_operations == 0);
+  CHECK(p.read_operations == costs.read(0, 1000));
+  CHECK(cheapest_unbiased(costs, 1000, 1e15).has_value());
+  CHECK_THROWS_AS(plan(costs, 0, policy{}), error);
+}
