@@ -28,7 +28,8 @@ namespace unroll::llama {
 ///
 /// Positions end at config::positions(): read throws beyond t M + tokens, see segments() and longest_text().
 /// Cost, with P the numbers of the layers' matrices: write 2 P (l + M) (L - 1) / L flops and attention, its
-/// vjp twice that, read 2 P l, read_vjp twice that again. Copies share the frozen weights.
+/// vjp the same again (frozen weights have no gradient), read 2 P l and the output matrix, read_vjp twice
+/// that. Copies share the frozen weights.
 template <class T>
 class memory_llama final {
  public:
