@@ -127,7 +127,7 @@ memory_plan plan(const llama::memory_costs<T>& model, index_t tokens, const poli
   }
 
   const memory_dims d = model.size();
-  const double decoder = double(model.decoder_tape(n));
+  const double decoder = double(model.decoder_tape());
   out.weight_bytes = double(model.weights()) * bytes.weights;
   out.parameter_bytes = double(d.params) * bytes.parameters;
   out.memory_bytes = all * double(d.memory) * bytes.memory;
