@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds every target beside it (libFuzzer with the address and undefined behaviour sanitizers), begins with the
-# seeds that the target makes, and lets libFuzzer search. Ends with an error when one input crashes, hangs, leaks
-# or allocates more than 64 MiB at once; that input is kept.
+# Builds every target beside it (libFuzzer with the address and undefined behaviour sanitizers), begins with
+# the seeds that the target makes, and lets libFuzzer search. Ends with an error when one input crashes, hangs,
+# leaks or allocates more than 64 MiB at once. That input is kept.
 # usage: run.sh [-runs=N | -max_total_time=SECONDS | any option of libFuzzer]... [TARGET]...
 #   CXX           clang++ unless set
 #   UNROLL_WORK   where programs, inputs and failures lie; a temporary folder unless set

@@ -486,6 +486,7 @@ TEST_CASE("paths that hold no model are named") {
   CHECK_THROWS_WITH(load_llama<float>(f.path), ContainsSubstring("config.json\": does not exist"));
   write_file(f.path / "config.json", config_text(made::tiny()));
   CHECK_THROWS_WITH(load_llama<float>(f.path), ContainsSubstring("model.safetensors\": does not exist"));
+  CHECK_THROWS_WITH(load_llama<float>(f.path / "model.safetensors"), ContainsSubstring("name its folder"));
 }
 
 TEST_CASE("loading holds the weights and little more, saving at most one matrix") {

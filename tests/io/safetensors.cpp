@@ -58,7 +58,7 @@ TEST_CASE("tensors are written and come back bit by bit") {
   CHECK(part == std::vector<float>{x[3], x[4]});
 }
 
-TEST_CASE("doubles are rounded to floats on writing; those beyond leave the old file") {
+TEST_CASE("doubles are rounded to floats on writing, those beyond leave the old file") {
   const folder f;
   layout names;
   names.add("a", 5000, 2);

@@ -195,9 +195,12 @@ void permute_rope_pairs(config& c, params<T> weights) {
   c.pairs = to;
 }
 
-/// An original checkpoint: seven int32 (hidden, mlp, layers, heads, key-value heads, vocabulary, negative
-/// when the output matrix is its own, context) and float32 tensors, see docs. The result keeps its
-/// rope_pairs::neighbours. Throws unroll::error when the header is no Llama or the size is off by a byte.
+/// An original checkpoint: seven int32 (hidden, mlp, layers, heads, key-value heads, vocabulary, context),
+/// then float32 tensors [out, in], each kind for all layers: embedding; attention norms, q, k, v, o, MLP
+/// norms, gate, down, up; final norm; two tables [context, head / 2] of cos and sin, which are passed over;
+/// the output matrix when the vocabulary is negative. The model keeps its rope_pairs::neighbours. Throws
+/// unroll::error when the header is that of no Llama, when the size is off by a byte, and on weights that are
+/// nan or infinite.
 template <class T>
 pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
   std::array<std::int32_t, 7> head{};
@@ -294,6 +297,8 @@ pretrained<T> load_tensors(const config& c, const tensor_files& files, load_opti
 template <class T>
 pretrained<T> load_llama(const std::filesystem::path& path, load_options options = {}) {
   const char* function = "load_llama";
+  if (path.extension() == ".safetensors")
+    unroll::detail::fail_file(function, path, "holds tensors only; name its folder, where config.json is");
   if (!std::filesystem::is_directory(path)) return load_bin<T>(byte_source::open(path, function), options);
   const auto source = byte_source::open(path / "config.json", function);
   const config c = parse_config(source.read(0, source.size()), source.name(), function);
