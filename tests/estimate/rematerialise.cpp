@@ -45,6 +45,19 @@ TEST_CASE("rematerialise is exact, whatever it keeps, also where writes read ear
   }
 }
 
+TEST_CASE("rematerialise in single precision agrees with double") {
+  const task<attention> k(make_attention(true), 12);
+  const std::vector<float> numbers(k.numbers.begin(), k.numbers.end());
+  const std::vector<float> theta(k.theta.begin(), k.theta.end());
+  std::vector<cells::example<float>> xs;
+  for (std::size_t t = 0; t < 12; ++t) xs.push_back({.x = &numbers[4 * t], .target = &numbers[4 * t + 2]});
+  rematerialise e(cells::attention_memory<float>({.size = 2, .recurrent = true}));
+  std::vector<float> g(theta.size());
+  e.advance(theta, xs, g);
+  e.finish(theta, g);
+  CHECK(relative_error(g, run(rematerialise(k.model), k.theta, k.xs)) < 1e-5);
+}
+
 TEST_CASE("rematerialise is the sum over all pairs of segments") {
   const task<attention> k(make_attention(), 6);
   const parts all = every_part(k);

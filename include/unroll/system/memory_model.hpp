@@ -37,6 +37,10 @@ struct memory_dims {
 ///   T read_vjp(x, t, theta, past, std::span<T* const> dpast, dparams<T> dtheta, view<T> work) const
 ///       the same, and ADDS dJ_t/dm_s to dpast[s] where it is not null, dJ_t/dtheta to dtheta
 ///
+/// Optional members:
+///   bool reads_params() const        false: read leaves theta alone; read_vjp is then given an empty dtheta
+///   bool finite(const input& x) const     false when x holds NaN or infinity; throws when it is invalid
+///
 /// past[s] points to m_s, s = 0 .. t-1. An independent model's write takes an empty `past` and leaves dpast
 /// alone. No call allocates.
 template <class M>
