@@ -119,6 +119,16 @@ TEST_CASE("a list of merges gives the ids of the slow definition") {
   CHECK(joined > 10000);
 }
 
+TEST_CASE("merges may join bytes and may have any result") {
+  entries e = with_bytes();
+  for (const char* text : {"a", "euro", "b"}) e.push_back({text});
+  const std::vector<merge> merges{{3 + 0xC3, 3 + 0xA9, 260}, {260, 259, 261}};
+  const tokenizer t(e, merges, {}, {.prefix = false});
+  CHECK(t.encode("\xC3\xA9") == ids{260});
+  CHECK(t.encode("a\xC3\xA9"
+                 "aa") == ids{259, 261, 259});
+}
+
 TEST_CASE("with byte pieces every text comes back, UTF-8 or not") {
   dice d{key{3}};
   const auto bytes = byte_tokenizer();

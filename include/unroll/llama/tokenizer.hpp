@@ -4,11 +4,11 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <queue>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -36,6 +36,7 @@ class tokenizer final {
             const std::string& name = "pieces")
       : tokenizer(std::move(pieces), options, name, {}) {
     join_by_scores();
+    find_seams();
   }
 
   /// Joins by a list of merges, the first one first; `added` texts are found before. Throws also on ids
@@ -53,6 +54,7 @@ class tokenizer final {
                .second)
         fail("tokenizer", name, place + " is of a pair that an earlier merge joins");
     }
+    find_seams();
   }
 
   /// Ids are found by `encoder`; pieces serve decode().
@@ -132,7 +134,7 @@ class tokenizer final {
   };
   struct candidate {
     std::uint32_t rank, at;
-    token left, right;
+    token left, right, result;
     bool operator<(const candidate& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
   };
 
@@ -261,7 +263,7 @@ class tokenizer final {
     symbols.reserve(text.size());
     const auto append = [&](token id) {
       const auto at = std::uint32_t(symbols.size());
-      symbols.push_back({id, at == 0 ? none : at - 1, at + 1});
+      symbols.push_back({id, at - 1, at + 1});
     };
     bool unknown_before = false;
     for (std::size_t at = 0; at < text.size();) {
@@ -282,39 +284,63 @@ class tokenizer final {
       if (unknown && !(unknown_before && options_.fuse_unknown)) append(options_.unk);
       unknown_before = unknown;
     }
-    if (!symbols.empty()) symbols.back().after = none;
     return symbols;
+  }
+
+  /// Two characters that stand side by side at the seam of no join are never joined across, whatever is
+  /// around them: a text falls apart there into stretches (words, mostly), each with a small heap.
+  void find_seams() {
+    for (const auto& [key, joined] : joins_) {
+      const auto& left = pieces_[std::size_t(key >> 32)];
+      const auto& right = pieces_[std::size_t(key & none)];
+      const bool plain_text = left.kind == piece_kind::normal && right.kind == piece_kind::normal &&
+                              pieces_[std::size_t(joined.result)].text == left.text + right.text;
+      falls_apart_ = falls_apart_ && plain_text;
+      std::string_view last = left.text;
+      for (std::size_t n = 0; (n = detail::character_length(last)) < last.size();) last.remove_prefix(n);
+      const auto first = std::string_view(right.text).substr(0, detail::character_length(right.text));
+      seams_.insert(pair(plain(last), plain(first)));
+    }
+  }
+
+  void join_pieces(std::string_view text, std::vector<token>& ids) const {
+    std::vector<symbol> symbols = cut(text);
+    std::vector<candidate> heap;
+    for (std::size_t begin = 0, end = 0; begin < symbols.size(); begin = end) {
+      for (end = begin + 1; end < symbols.size(); ++end)
+        if (falls_apart_ && !seams_.contains(pair(symbols[end - 1].id, symbols[end].id))) break;
+      symbols[begin].before = symbols[end - 1].after = none;
+      join_stretch(symbols, std::uint32_t(begin), heap);
+      for (auto i = std::uint32_t(begin); i != none; i = symbols[i].after) ids.push_back(symbols[i].id);
+    }
   }
 
   /// A heap of the joins that are possible, over a linked list of the pieces; an entry whose pieces have
   /// changed since is passed over.
-  void join_pieces(std::string_view text, std::vector<token>& ids) const {
-    std::vector<symbol> symbols = cut(text);
-    std::vector<candidate> first;
-    const auto at = [&](std::uint32_t i) -> symbol& { return symbols[i]; };
-    const auto offer = [&](std::uint32_t i, auto&& take) {
-      if (i == none || at(i).after == none) return;
-      const token left = at(i).id, right = at(at(i).after).id;
+  void join_stretch(std::vector<symbol>& symbols, std::uint32_t begin, std::vector<candidate>& heap) const {
+    const auto offer = [&](std::uint32_t i) {
+      if (i == none || symbols[i].after == none) return;
+      const token left = symbols[i].id, right = symbols[symbols[i].after].id;
       const auto found = joins_.find(pair(left, right));
-      if (found != joins_.end()) take(candidate{found->second.rank, i, left, right});
+      if (found == joins_.end()) return;
+      heap.push_back({found->second.rank, i, left, right, found->second.result});
+      std::push_heap(heap.begin(), heap.end());
     };
-    for (std::size_t i = 0; i < symbols.size(); ++i)
-      offer(std::uint32_t(i), [&](const candidate& c) { first.push_back(c); });
-    std::priority_queue<candidate> heap({}, std::move(first));
+    for (std::uint32_t i = begin; i != none; i = symbols[i].after) offer(i);
     while (!heap.empty()) {
-      const candidate c = heap.top();
-      heap.pop();
-      symbol& left = at(c.at);
-      if (left.id != c.left || left.after == none || at(left.after).id != c.right) continue;
-      symbol& right = at(left.after);
-      left.id = joins_.find(pair(c.left, c.right))->second.result;
+      std::pop_heap(heap.begin(), heap.end());
+      const candidate c = heap.back();
+      heap.pop_back();
+      symbol& left = symbols[c.at];
+      if (left.id != c.left || left.after == none || symbols[left.after].id != c.right) continue;
+      symbol& right = symbols[left.after];
+      left.id = c.result;
       left.after = right.after;
       right.id = -1;
-      if (left.after != none) at(left.after).before = c.at;
-      offer(left.before, [&](const candidate& next) { heap.push(next); });
-      offer(c.at, [&](const candidate& next) { heap.push(next); });
+      if (left.after != none) symbols[left.after].before = c.at;
+      offer(left.before);
+      offer(c.at);
     }
-    for (std::uint32_t i = symbols.empty() ? none : 0; i != none; i = at(i).after) ids.push_back(at(i).id);
   }
 
   std::vector<vocabulary_entry> pieces_;
@@ -322,6 +348,8 @@ class tokenizer final {
   std::vector<std::string> shown_;
   std::unordered_map<std::string, token, detail::text_hash, detail::text_equal> ids_;
   std::unordered_map<std::uint64_t, join> joins_;
+  std::unordered_set<std::uint64_t> seams_;  // pairs of the characters on both sides
+  bool falls_apart_ = true;
   std::array<token, 256> bytes_{};
   std::vector<added_text> added_, added_normalised_;
   std::shared_ptr<const text_encoder> encoder_;
