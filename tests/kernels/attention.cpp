@@ -156,6 +156,16 @@ std::string name(const problem& p) {
 
 }  // namespace
 
+TEST_CASE("a token sees the tokens up to itself, a memory token its share of the ordinals", "[attention]") {
+  const attention_mask causal, memory{5, 2};
+  for (index_t i = 0; i < 8; ++i) CHECK(causal.visible(i) == i + 1);
+  const index_t expected[] = {1, 2, 3, 4, 5, 2, 4, 5, 5};  // the last share of 5 ordinals is a short one
+  for (index_t i = 0; i < 9; ++i) {
+    CHECK(memory.visible(i) == expected[i]);
+    CHECK(memory.memory_token(i) == (i >= 5));
+  }
+}
+
 TEMPLATE_TEST_CASE("attention is the definition under every mask", "[attention]", float, double) {
   for (const problem& p : problems()) {
     INFO(name(p));
