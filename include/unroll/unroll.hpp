@@ -27,6 +27,7 @@
 #include "unroll/core/layout.hpp"
 #include "unroll/core/linalg.hpp"
 #include "unroll/core/report.hpp"
+#include "unroll/core/row_dots.hpp"
 #include "unroll/core/simd.hpp"
 #include "unroll/core/small_gemm.hpp"
 #include "unroll/core/view.hpp"

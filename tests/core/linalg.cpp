@@ -303,10 +303,7 @@ TEMPLATE_TEST_CASE("gemv and ger are exact on integers", "[linalg]", float, doub
       linalg::gemv<T>(op::transpose, {a.data(), m, n, stride}, u.data(), true, yt.data());
       CHECK(y == ax);
       CHECK(yt == atu);
-      std::fill(yt.begin(), yt.end(), T(5));
-      linalg::gemv_stream<T>({a.data(), m, n, stride}, u.data(), true, yt.data());
-      CHECK(yt == atu);
-      linalg::gemv_stream<T>({a.data(), m, n, stride}, u.data(), false, yt.data());
+      linalg::gemv<T>(op::transpose, {a.data(), m, n, stride}, u.data(), false, yt.data());
       for (index_t j = 0; j < n; ++j) atu[std::size_t(j)] -= 5;
       CHECK(yt == atu);
       linalg::gemv<T>(op::none, {a.data(), m, n, stride}, x.data(), false, y.data());
@@ -322,7 +319,7 @@ TEMPLATE_TEST_CASE("gemv and ger are exact on integers", "[linalg]", float, doub
     }
 }
 
-TEST_CASE("the transposed gemv of a matrix beyond 16 MiB is exact on integers", "[linalg]") {
+TEST_CASE("the transposed gemv of a matrix beyond the caches is exact on integers", "[linalg]") {
   const index_t m = 290, n = 15000;
   const auto a = random_integers<float>(m * n, 7), x = random_integers<float>(m, 8);
   std::vector<float> y(std::size_t(n), 2.f), want(y);
