@@ -1,3 +1,5 @@
+#if __has_include(<nlohmann/json.hpp>)
+
 #include "unroll/io/json.hpp"
 
 #include "tests/support/catch.hpp"
@@ -36,3 +38,5 @@ TEST_CASE("a long name from a file is cut in messages and has no control charact
   }
   CHECK(unroll::detail::in_quotes("a\n\x1b[0m") == "\"a??[0m\"");
 }
+
+#endif

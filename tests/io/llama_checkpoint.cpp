@@ -1,3 +1,5 @@
+#if __has_include(<nlohmann/json.hpp>)
+
 #include "unroll/io/llama_checkpoint.hpp"
 
 #include <fstream>
@@ -519,3 +521,5 @@ TEST_CASE("loading holds the weights and little more, saving at most one matrix"
   within("float folder", 4 * numbers, [&] { load_llama<float>(f.path); });
   within("double folder", 8 * numbers, [&] { load_llama<double>(f.path); });
 }
+
+#endif

@@ -1,3 +1,5 @@
+#if __has_include(<nlohmann/json.hpp>)
+
 #include "unroll/io/lora_file.hpp"
 
 #include "tests/support/catch.hpp"
@@ -237,3 +239,5 @@ TEST_CASE("adapters that contradict their config or the model are refused by ten
   CHECK_THROWS_WITH(save_lora<float>(f.path, c, map, parameters<float>(1)),
                     ContainsSubstring("save_lora: theta"));
 }
+
+#endif

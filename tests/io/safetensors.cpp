@@ -1,3 +1,5 @@
+#if __has_include(<nlohmann/json.hpp>)
+
 #include "unroll/io/safetensors.hpp"
 
 #include "tests/support/catch.hpp"
@@ -282,3 +284,5 @@ TEST_CASE("sharded files are one set, and their index must be right") {
   twice.push_back(parse(one));
   CHECK_THROWS_WITH(tensor_files(std::move(twice)), ContainsSubstring("tensor \"a\" is also in file"));
 }
+
+#endif
