@@ -3,6 +3,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
 #include "unroll/diagnose/measure.hpp"
+#include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/policy.hpp"
 
 using namespace unroll;
@@ -42,4 +43,17 @@ TEST_CASE("measure compares the policies of a memory model with its exact gradie
   CHECK(std::abs(reservoir2.variance - variance) < .15 * variance);
   CHECK(measured("proportional:4").relative_bias_low == 0);
   CHECK(measured("reservoir:2:uncompensated").relative_bias_low > 0);
+}
+
+TEST_CASE("the mean of four reservoirs has a quarter of the variance, mirrored pairs the same mean") {
+  const task<attention> k(make_attention(), 16);
+  const reservoir_tbptt one(k.model, {.segments = 16, .size = 2});
+  const double variance = variance_by_formula(every_part(k), reservoir(2));
+  const measurement four =
+      measure(mean_of(one, 4), k.theta, k.xs, {.replicas = 1500, .seed = {2}, .threads = 1});
+  CHECK(four.relative_bias_low == 0);
+  CHECK(std::abs(four.variance - variance / 4) < .15 * variance / 4);
+  const measurement pairs =
+      measure(mean_of(one, 2, true), k.theta, k.xs, {.replicas = 1500, .seed = {3}, .threads = 1});
+  CHECK(pairs.relative_bias_low == 0);
 }
