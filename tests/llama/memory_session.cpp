@@ -2,6 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
+#include "unroll/llama/generate.hpp"
 #include "unroll/optim/adam.hpp"
 #include "unroll/testing/allocations.hpp"
 
@@ -136,6 +137,32 @@ TEST_CASE("a session refuses what has no positions and goes on") {
                       Catch::Matchers::ContainsSubstring("ids: has size 5, expected 6"));
     session.append(std::span<const token>{});
     CHECK(session.room(29));
+  }
+}
+
+TEST_CASE("generated tokens are compressed like those of the prompt") {
+  auto c = shape();
+  c.context = 13;
+  const auto model = make<double>(c, options(false));
+  const auto theta = start(model);
+  const auto prompt = small_memory::text(9);
+  memory_session<double> session(model, theta), forced(model, theta);
+  session.append(prompt);
+  sampler s(17, {.temperature = 0});
+  std::vector<token> out;
+  const auto done = generate(session, s, 100, {}, key{1}, [&](token t) {
+    out.push_back(t);
+    return true;
+  });
+  CHECK(done.why == stop_reason::room);
+  CHECK(done.tokens == 29 - 9 + 1);  // the last one is drawn, but has no position
+  CHECK(session.memories() == 4);
+  CHECK(session.consumed() == 29);
+  forced.append(prompt);
+  for (const token t : out) {
+    const auto logits = forced.logits();
+    CHECK(t == std::max_element(logits.begin(), logits.end()) - logits.begin());
+    if (forced.room()) forced.append(t);
   }
 }
 

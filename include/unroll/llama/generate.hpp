@@ -133,13 +133,12 @@ struct generation {
   stop_reason why = stop_reason::tokens;
 };
 
-/// Draws up to `tokens` tokens behind those that `g` has taken and gives each to `visit(token)`, which
-/// returns whether to go on. A token in `ends` ends the text and is not given. Each token is also taken by
-/// `g`, where there is room: a second call goes on where the first one stopped. Draw n of the key is that of
-/// the n-th token of the text.
-template <class T, class Cache, class Visit>
-generation generate(generator<T, Cache>& g, sampler& s, index_t tokens, std::span<const token> ends, key k,
-                    Visit&& visit) {
+/// Draws up to `tokens` tokens behind those that `g`, a generator or a memory_session, has taken and gives
+/// each to `visit(token)`, which returns whether to go on. A token in `ends` ends the text and is not given.
+/// Each token is also taken by `g`, where there is room: a second call goes on where the first one stopped.
+/// Draw n of the key is that of the n-th token of the text.
+template <class Text, class Visit>
+generation generate(Text& g, sampler& s, index_t tokens, std::span<const token> ends, key k, Visit&& visit) {
   check_at_least("generate", "tokens", tokens, 0);
   generation done;
   while (done.tokens < tokens) {
