@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/memory_pretrain.hpp"
+#include "support/memory_train.hpp"
 
 int main(int argc, char** argv) {
   CLI::App app{
@@ -11,10 +12,14 @@ int main(int argc, char** argv) {
       "behind, which the segments after it read. memory_llama COMMAND --help says more."};
   app.require_subcommand(0, 1);
   program::pretrain_command pretrain(app);
+  program::train_command train(app);
   CLI11_PARSE(app, argc, argv);
   if (app.get_subcommands().empty()) {
     std::fputs(app.help().c_str(), stdout);
     return 0;
   }
-  return program::run("memory_llama", [&] { return pretrain.run(); });
+  return program::run("memory_llama", [&] {
+    if (pretrain.asked()) return pretrain.run();
+    return train.run();
+  });
 }

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <unroll/data/documents.hpp>
 
 #include "llama.hpp"
 
@@ -223,6 +224,20 @@ inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer&
   }
   c.held_out_bytes_per_token = bytes_per_token(c.held_out, words);
   return c;
+}
+
+/// Up to `most` stretches of `length` ids and the one behind, evenly spread over the documents; none reaches
+/// over an end.
+inline std::vector<std::span<const token>> stretches(const unroll::data::documents& all, index_t length,
+                                                     index_t most) {
+  const auto n = std::size_t(length);
+  std::vector<std::span<const token>> whole, chosen;
+  for (const auto& d : all)
+    for (std::size_t at = 0; at + n + 1 <= d.ids.size(); at += n)
+      whole.push_back(std::span(d.ids).subspan(at, n + 1));
+  const auto wanted = std::min(whole.size(), std::size_t(most));
+  for (std::size_t i = 0; i < wanted; ++i) chosen.push_back(whole[i * whole.size() / wanted]);
+  return chosen;
 }
 
 /// FNV-1a of the bytes of some numbers, for a checkpoint to know what it belongs to.

@@ -65,7 +65,15 @@ struct pretrain_command : command {
     std::vector<token> ids(std::size_t(together * length)), targets(ids.size());
     {
       const progress line;
-      while (!run.done() && !interrupted) {
+      for (;;) {
+        if (run.due()) {
+          const double start = seconds_now();
+          const double held_out = held_out_loss(network, run.theta(), data.held_out);
+          line.clear();
+          run.report(held_out, data.held_out_bytes_per_token, seconds_now() - start);
+          run.save();
+        }
+        if (run.done() || interrupted) break;
         const double start = seconds_now();
         double loss = 0;
         index_t scored = 0;
@@ -77,12 +85,6 @@ struct pretrain_command : command {
         }
         run.update(loss, double(scored), seconds_now() - start);
         line.show(run.progress_line());
-        if (!run.due()) continue;
-        const double pause = seconds_now();
-        const double held_out = held_out_loss(network, run.theta(), data.held_out);
-        line.clear();
-        run.report(held_out, data.held_out_bytes_per_token, seconds_now() - pause);
-        run.save();
       }
     }
     if (interrupted) run.save();
@@ -118,16 +120,12 @@ struct pretrain_command : command {
                    shares, held_out_windows, static_cast<unsigned long long>(seed));
   }
 
-  /// Mean nll a token over windows that are spread evenly over the held-out documents laid end to end; none
-  /// reaches over an end.
+  /// Mean nll a token over windows that are spread evenly over the held-out documents.
   double held_out_loss(unroll::llama::language_model<T>& network, unroll::params<const T> weights,
                        const unroll::data::documents& held_out) const {
-    std::vector<std::span<const token>> whole;
-    for (const auto& d : held_out)
-      for (std::size_t at = 0; at + std::size_t(length) + 1 <= d.ids.size(); at += std::size_t(length))
-        whole.push_back(std::span(d.ids).subspan(at, std::size_t(length) + 1));
-    if (whole.empty()) return std::numeric_limits<double>::quiet_NaN();
-    const auto wanted = std::min(whole.size(), std::size_t(held_out_windows));
+    const auto windows = stretches(held_out, length, held_out_windows);
+    if (windows.empty()) return std::numeric_limits<double>::quiet_NaN();
+    const auto wanted = windows.size();
     const auto together = std::size_t(network.options().sequences), n = std::size_t(length);
     std::vector<token> ids(together * n), targets(together * n);
     double sum = 0;
@@ -135,7 +133,7 @@ struct pretrain_command : command {
       std::fill(ids.begin(), ids.end(), 0);
       std::fill(targets.begin(), targets.end(), -1);
       for (std::size_t i = 0; i < together && first + i < wanted; ++i) {
-        const auto window = whole[(first + i) * whole.size() / wanted];
+        const auto window = windows[first + i];
         std::copy_n(window.begin(), n, ids.begin() + std::ptrdiff_t(i * n));
         std::copy_n(window.begin() + 1, n, targets.begin() + std::ptrdiff_t(i * n));
       }

@@ -99,7 +99,7 @@ class training_run {
   }
 
   /// Whether it is time to report.
-  bool due() const { return step_ % o_.report == 0 || done(); }
+  bool due() const { return sums_.steps > 0 && (step_ % o_.report == 0 || done()); }
   std::string progress_line() const {
     return text_of("step %td / %td   %.4f nats   %.0f tokens/s", index_t(step_), o_.steps,
                    sums_.loss / std::max(1.0, sums_.tokens), sums_.tokens / std::max(1e-9, sums_.seconds));

@@ -1,0 +1,255 @@
+#pragma once
+
+// memory_llama train: adapters and memory tokens on documents, by any policy.
+
+#include <functional>
+
+#include "memory_setup.hpp"
+#include "memory_training.hpp"
+
+namespace program {
+
+constexpr const char* policy_help =
+    "rematerialise (exact, one graph), keep_all, keep:G (exact, G graphs), window:S (incremental TBPTT, "
+    "biased), "
+    "reservoir:S (unbiased), reservoir:S:uncompensated (biased), proportional:B (unbiased)";
+
+/// The gradients of several documents at once. Each has a gradient of its own; they are added in the order of
+/// the documents, so that the sum does not depend on the number of threads.
+template <class T>
+class document_gradients {
+ public:
+  using model_type = memory_llama<T>;
+
+  document_gradients(const model_type& model, const unroll::policy& p, index_t segments, index_t documents,
+                     index_t threads)
+      : pool_(std::min(threads, documents)),
+        losses_(std::size_t(documents)),
+        reports_(std::size_t(documents)) {
+    for (index_t i = 0; i < documents; ++i) gradients_.emplace_back(model.size().params);
+    unroll::with_policy(p, model, segments, unroll::philox_chooser{}, [&](auto estimator) {
+      using estimator_type = decltype(estimator);
+      // shared with the copies of one std::function, which must be copyable
+      auto workers = std::make_shared<std::vector<estimator_type>>(std::size_t(pool_.size()), estimator);
+      run_ = [workers](index_t worker, key k, unroll::params<const T> theta, std::span<const segment> text,
+                       unroll::dparams<T> g) {
+        auto& e = (*workers)[std::size_t(worker)];
+        e.reset(k);
+        unroll::report r = e.advance(theta, text, g);
+        if (r.code == unroll::status::ok) r += e.finish(theta, g);
+        return r;
+      };
+    });
+  }
+
+  /// ADDS the gradient of the summed losses to g; document i has the key fold(k, i).
+  unroll::report add(key k, unroll::params<const T> theta, std::span<const std::vector<segment>> documents,
+                     unroll::dparams<T> g) {
+    in_parallel(pool_, index_t(documents.size()), [&](index_t worker, index_t i) {
+      const auto at = std::size_t(i);
+      gradients_[at].zero();
+      reports_[at] = run_(worker, fold(k, std::uint64_t(i)), theta, documents[at], gradients_[at]);
+    });
+    unroll::report sum;
+    for (std::size_t i = 0; i < documents.size(); ++i) {
+      sum += reports_[i];
+      unroll::linalg::axpy(T(1), gradients_[i].data(), g.data(), g.size());
+    }
+    return sum;
+  }
+
+ private:
+  unroll::worker_pool pool_;
+  std::vector<unroll::gradient<T>> gradients_;
+  std::vector<double> losses_;
+  std::vector<unroll::report> reports_;
+  std::function<unroll::report(index_t, key, unroll::params<const T>, std::span<const segment>,
+                               unroll::dparams<T>)>
+      run_;
+};
+
+/// A window of a text, ids with the one behind each, as segments.
+inline std::vector<segment> segments_of_window(std::span<const token> ids, std::span<const token> targets,
+                                               index_t length) {
+  std::vector<segment> out;
+  const auto n = std::size_t(length);
+  for (std::size_t at = 0; at < ids.size(); at += n)
+    out.push_back({ids.subspan(at, n), targets.subspan(at, n)});
+  return out;
+}
+
+inline index_t scored(std::span<const segment> text) {
+  index_t n = 0;
+  for (const segment& x : text) n += x.scored();
+  return n;
+}
+
+struct train_command : command {
+  using T = float;
+  model_options base;
+  memory_choice memory;
+  text_options texts;
+  training_options training;
+  std::string policy = "rematerialise", out;
+  index_t segments = 8, documents = 4, held_out_texts = 8;
+  double autoencode = 0;
+
+  explicit train_command(CLI::App& program)
+      : command(program, "train", "Trains the memory model on top of a frozen Llama.",
+                "  memory_llama train --model base --text books/train --held-out books/valid --segment 128 "
+                "--ratio 8 --segments 16 --documents 8 --policy rematerialise --checkpoint run.ckpt --out "
+                "adapters\n"
+                "  memory_llama train ... --checkpoint run.ckpt --resume   (the same options)") {
+    base.add(app, true);
+    memory.add(app);
+    app->add_option("--b-scale", memory.b_scale,
+                    "standard deviation of the second factor of fresh adapters; 0: begin at the frozen model")
+        ->check(not_negative)
+        ->capture_default_str();
+    texts.add(app);
+    app->add_option("--policy", policy, policy_help)->capture_default_str();
+    const auto add = [&](const char* name, index_t& value, const char* what) {
+      app->add_option(name, value, what)->check(CLI::Range(1, 1'000'000))->capture_default_str();
+    };
+    add("--segments", segments, "of a sample, a stretch of a document from a random place on");
+    add("--documents", documents, "samples of a step, whose gradients are added up");
+    add("--held-out-texts", held_out_texts, "stretches of the held-out text, evenly spread, that are scored");
+    app->add_option("--autoencode", autoencode,
+                    "share of the samples that reproduce one segment from its memory instead")
+        ->check(CLI::Range(0.0, 1.0))
+        ->check(not_negative)
+        ->capture_default_str();
+    training.rate = 5e-4;
+    training.add(app);
+    app->add_option("--out", out, "folder for the adapters, in PEFT's files, and the memory tokens");
+    add_seed("of fresh parameters, of the places of the text and of the policy's draws");
+    add_threads();
+    add_outputs("the course of the run");
+  }
+
+  int run() {
+    using namespace unroll;
+    const unroll::policy p = parse_policy(policy);
+    auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
+    const memory_llama<T>& model = setup.model;
+    const memory_options& o = model.options();
+    if (segments > model.segments())
+      fail("memory_llama", "segments",
+           "are " + std::to_string(segments) + ", the longest text has " + std::to_string(model.segments()) +
+               " segments in " + std::to_string(setup.shape().positions()) +
+               " positions; --positions linear:FACTOR stretches them");
+    const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
+    const corpus data = load_corpus(texts, setup.words, threads);
+    const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
+    document_gradients<T> gradients(model, p, segments, documents, threads);
+    data::windows places(data.train, documents, segments * o.segment, fold(key{seed}, 1));
+    training_run<T> run(training, std::move(setup.theta), identity(setup.shape(), data, weights));
+    places.seek(run.step());
+
+    const auto planned = plan(llama::memory_costs<T>(setup.shape(), o), segments * o.segment, p);
+    std::printf(
+        "%s\n%td trainable parameters, %s: %td x %td tokens a sample, %td samples a step\n"
+        "planned for a sample: %.3g operations, %.4g MB; %td documents of %lld tokens, %lld held out\n\n",
+        describe(setup.shape()).c_str(), run.theta().size(), to_string(p).c_str(), segments, o.segment,
+        documents, planned.operations(), planned.estimator_bytes() / 1e6, data.train.size(),
+        static_cast<long long>(data.train.tokens()), static_cast<long long>(data.held_out.tokens()));
+    run.print_head();
+    const std::size_t length = std::size_t(segments * o.segment);
+    std::vector<token> ids(std::size_t(documents) * length), targets(ids.size()), shifted(ids.size());
+    std::vector<std::vector<segment>> samples(static_cast<std::size_t>(documents));
+    double measured_bytes = 0;
+    {
+      const progress line;
+      for (;;) {
+        if (run.due()) {
+          const double start = seconds_now();
+          const double held_out = held_out_loss(model, run.theta(), data.held_out);
+          if (interrupted) break;  // it is not complete: the resumed run reports
+          line.clear();
+          run.report(held_out, data.held_out_bytes_per_token, seconds_now() - start);
+          run.save();
+        }
+        if (run.done() || interrupted) break;
+        const double start = seconds_now();
+        places.next(ids, targets);
+        index_t tokens = 0;
+        for (std::size_t i = 0; i < samples.size(); ++i) {
+          const auto lane = std::span<const token>(ids).subspan(i * length, length);
+          if (draw_uniform(fold(key{seed}, 2), run.step(), std::uint32_t(i)) < autoencode)
+            samples[i] =
+                llama::autoencoding_of(lane.first(std::size_t(o.segment)), begin,
+                                       std::span(shifted).subspan(i * length, std::size_t(o.segment)));
+          else
+            samples[i] = segments_of_window(lane, std::span<const token>(targets).subspan(i * length, length),
+                                            o.segment);
+          tokens += scored(samples[i]);
+        }
+        auto& g = run.zeroed_gradient();
+        const report r =
+            gradients.add(fold(fold(key{seed}, 3), std::uint64_t(run.step())), run.theta(), samples, g);
+        if (r.code != status::ok)
+          fail("memory_llama", "step", std::to_string(run.step()) + " is not finite; try a smaller --rate");
+        measured_bytes = std::max(measured_bytes, double(r.bytes));
+        run.update(r.loss, double(tokens), seconds_now() - start);
+        line.show(run.progress_line());
+      }
+    }
+    if (interrupted) run.save();
+    if (!out.empty()) save_adapters<T>(out, model, run.theta(), base.path);
+    json d{{"command", "train"},
+           {"model", base.path},
+           {"text", texts.text},
+           {"held_out", texts.held_out},
+           {"shape", to_json(setup.shape())},
+           {"memory", to_json(o)},
+           {"parameters", run.theta().size()},
+           {"policy", to_string(p)},
+           {"segments", segments},
+           {"documents", documents},
+           {"steps", training.steps},
+           {"rate", training.rate},
+           {"seed", seed},
+           {"bytes_planned", planned.estimator_bytes()},
+           {"bytes_measured", measured_bytes},
+           {"held_out_bytes_per_token", data.held_out_bytes_per_token},
+           {"complete", run.done()}};
+    d["course"] = run.history();
+    write_json(d);
+    if (!plot.empty()) draw_course(run.history(), "memory model, " + to_string(p), plot);
+    return interrupted ? 130 : 0;
+  }
+
+ private:
+  std::string identity(const unroll::llama::config& c, const corpus& data, std::uint64_t weights) const {
+    return text_of(
+               "train %s of %s, weights %016llx, texts %016llx %016llx, %s, %td x %td, autoencoding %.9g, "
+               "held out "
+               "%td, b scale %.9g, seed %llu; ",
+               policy.c_str(), describe(c).c_str(), static_cast<unsigned long long>(weights),
+               static_cast<unsigned long long>(fingerprint(data.train)),
+               static_cast<unsigned long long>(fingerprint(data.held_out)), base.positions.c_str(), documents,
+               segments, autoencode, held_out_texts, memory.b_scale, static_cast<unsigned long long>(seed)) +
+           memory.identity();
+  }
+
+  /// Mean nll a token over stretches of `segments` segments, evenly spread over the held-out documents.
+  double held_out_loss(const memory_llama<T>& model, unroll::params<const T> theta,
+                       const unroll::data::documents& held_out) const {
+    const auto texts_to_read = stretches(held_out, segments * model.options().segment, held_out_texts);
+    if (texts_to_read.empty()) return std::numeric_limits<double>::quiet_NaN();
+    std::vector<double> sums(texts_to_read.size()), tokens(sums);
+    unroll::worker_pool pool(std::min(threads, index_t(sums.size())));
+    std::vector<text_reader<T>> readers(static_cast<std::size_t>(pool.size()),
+                                        text_reader<T>(model, segments));
+    in_parallel(pool, index_t(sums.size()), [&](index_t worker, index_t i) {
+      const auto text = unroll::llama::segments_of(texts_to_read[std::size_t(i)], model.options().segment);
+      for (const double loss : readers[std::size_t(worker)].losses(theta, text)) sums[std::size_t(i)] += loss;
+      tokens[std::size_t(i)] = double(scored(text));
+    });
+    double sum = 0, n = 0;
+    for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];
+    return sum / n;
+  }
+};
+
+}  // namespace program
