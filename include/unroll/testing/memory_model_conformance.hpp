@@ -264,7 +264,7 @@ class memory_model_checks {
       return;
     }
     const X& x = xs_[std::size_t(t)];
-    vec m(std::size_t(d_.memory)), tape(std::size_t(d_.tape)), work(std::size_t(workspace(t)));
+    guarded<T> m(d_.memory), tape(d_.tape), work(workspace(t));  // a model that writes too far is told above
     const auto seen = seen_by_write(past), all = addresses(past);
     cotangents c = zero(past.size());
     const auto to = targets(c, -1);
@@ -275,10 +275,11 @@ class memory_model_checks {
       const std::int64_t made = counter.count();
       expect(made == 0, std::string(call) + ": allocates " + std::to_string(made) + " times");
     };
-    count("write", [&] { f_.write(x, t, theta_, seen, m, tape, work); });
-    count("write_vjp", [&] { f_.write_vjp(x, t, theta_, seen, tape, m, to_seen, c.dtheta, work); });
-    count("read", [&] { f_.read(x, t, theta_, all, work); });
-    count("read_vjp", [&] { f_.read_vjp(x, t, theta_, all, to, c.dtheta, work); });
+    const view<T> into(m), graph(tape), room(work);
+    count("write", [&] { f_.write(x, t, theta_, seen, into, graph, room); });
+    count("write_vjp", [&] { f_.write_vjp(x, t, theta_, seen, graph, into, to_seen, c.dtheta, room); });
+    count("read", [&] { f_.read(x, t, theta_, all, room); });
+    count("read_vjp", [&] { f_.read_vjp(x, t, theta_, all, to, c.dtheta, room); });
   }
 
   const M& f_;
