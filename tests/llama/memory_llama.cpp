@@ -349,6 +349,9 @@ TEST_CASE("the longest text is known before anything runs") {
   c.beyond = position_policy::linear;
   c.position_factor = 2;
   CHECK(o.segments(c) == 57);
+  c.context = 511;
+  CHECK(o.segments(c) == 0);
+  c.context = 4096;
 
   // a model without weights answers the same, and says what a graph and a memory take
   c.mlp = 11008;

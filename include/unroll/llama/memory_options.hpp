@@ -32,8 +32,10 @@ struct memory_options {
   saved decoder_tape = saved::activations;  ///< what the workspace of read_vjp holds
 
   index_t memory_tokens() const { return segment / ratio; }  ///< M
-  /// Segments that a text may have: the largest T with (T - 1) M + l <= positions.
-  index_t segments(const config& c) const { return 1 + (c.positions() - segment) / memory_tokens(); }
+  /// Segments that a text may have: the largest T with (T - 1) M + l <= positions, 0 where there is none.
+  index_t segments(const config& c) const {
+    return c.positions() < segment ? 0 : 1 + (c.positions() - segment) / memory_tokens();
+  }
   /// Tokens of that many segments.
   index_t longest_text(const config& c) const { return segments(c) * segment; }
 };
