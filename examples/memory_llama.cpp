@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "support/memory_gradient.hpp"
 #include "support/memory_pretrain.hpp"
 #include "support/memory_train.hpp"
 
@@ -13,6 +14,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   program::pretrain_command pretrain(app);
   program::train_command train(app);
+  program::gradient_command gradient(app);
   CLI11_PARSE(app, argc, argv);
   if (app.get_subcommands().empty()) {
     std::fputs(app.help().c_str(), stdout);
@@ -20,6 +22,7 @@ int main(int argc, char** argv) {
   }
   return program::run("memory_llama", [&] {
     if (pretrain.asked()) return pretrain.run();
-    return train.run();
+    if (train.asked()) return train.run();
+    return gradient.run();
   });
 }

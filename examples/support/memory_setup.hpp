@@ -12,6 +12,10 @@ using unroll::llama::memory_llama;
 using unroll::llama::memory_options;
 using unroll::llama::segment;
 
+constexpr const char* policy_help =
+    "rematerialise (exact, one graph), keep_all, keep:G (exact, G graphs), window:S (incremental TBPTT, "
+    "biased), reservoir:S (unbiased), reservoir:S:uncompensated (biased), proportional:B (unbiased)";
+
 struct memory_choice {
   index_t segment = 128, ratio = 8, rank = 8;
   double alpha = 0, b_scale = 0;

@@ -9,11 +9,6 @@
 
 namespace program {
 
-constexpr const char* policy_help =
-    "rematerialise (exact, one graph), keep_all, keep:G (exact, G graphs), window:S (incremental TBPTT, "
-    "biased), "
-    "reservoir:S (unbiased), reservoir:S:uncompensated (biased), proportional:B (unbiased)";
-
 /// The gradients of several documents at once. Each has a gradient of its own; they are added in the order of
 /// the documents, so that the sum does not depend on the number of threads.
 template <class T>
