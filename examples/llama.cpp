@@ -227,7 +227,8 @@ int main(int argc, char** argv) {
   CLI::App* scoring =
       command("score",
               "-log p of every token of a text, in nats, behind the token that begins texts.\n"
-              "A text longer than the context is cut into windows, each a fresh context.");
+              "A text longer than the context is cut into windows, each a fresh context.\n"
+              "--json: ids[0] begins the text, nll[i] is that of ids[i + 1].");
   windows(scoring);
   CLI::App* generation = command("generate", "continues a text, or begins one, token by token");
   generation->add_option("--tokens", o.tokens, "at most so many")

@@ -11,7 +11,7 @@ namespace program {
 
 using unroll::llama::token;
 
-/// The vocabulary that lies beside a model: tokenizer.json, tokenizer.model or tokenizer.bin in its folder,
+/// The vocabulary that lies beside a model: tokenizer.bin, tokenizer.json or tokenizer.model in its folder,
 /// or the only tok*.bin or tok*.model there.
 inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) {
   namespace fs = std::filesystem;
