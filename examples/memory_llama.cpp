@@ -3,7 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "support/memory_eval.hpp"
+#include "support/memory_generate.hpp"
 #include "support/memory_gradient.hpp"
+#include "support/memory_plan.hpp"
 #include "support/memory_pretrain.hpp"
 #include "support/memory_train.hpp"
 
@@ -12,8 +15,12 @@ int main(int argc, char** argv) {
       "A Llama that reads long texts through memories: each segment of a text leaves a few keys and values\n"
       "behind, which the segments after it read. memory_llama COMMAND --help says more."};
   app.require_subcommand(0, 1);
+  program::plan_command plan(app);
   program::pretrain_command pretrain(app);
   program::train_command train(app);
+  program::eval_command eval(app);
+  program::generate_command generate(app);
+  program::autoencode_command autoencode(app);
   program::gradient_command gradient(app);
   CLI11_PARSE(app, argc, argv);
   if (app.get_subcommands().empty()) {
@@ -21,8 +28,12 @@ int main(int argc, char** argv) {
     return 0;
   }
   return program::run("memory_llama", [&] {
+    if (plan.asked()) return plan.run();
     if (pretrain.asked()) return pretrain.run();
     if (train.asked()) return train.run();
+    if (eval.asked()) return eval.run();
+    if (generate.asked()) return generate.run();
+    if (autoencode.asked()) return autoencode.run();
     return gradient.run();
   });
 }

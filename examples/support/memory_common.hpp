@@ -228,8 +228,8 @@ inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer&
 
 /// Up to `most` stretches of `length` ids and the one behind, evenly spread over the documents; none reaches
 /// over an end.
-inline std::vector<std::span<const token>> stretches(const unroll::data::documents& all, index_t length,
-                                                     index_t most) {
+template <class Documents>
+std::vector<std::span<const token>> stretches(const Documents& all, index_t length, index_t most) {
   const auto n = std::size_t(length);
   std::vector<std::span<const token>> whole, chosen;
   for (const auto& d : all)

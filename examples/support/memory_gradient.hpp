@@ -224,17 +224,18 @@ struct gradient_command : command {
                       m.mean_norm_ratio);
     }
     return gnuplot(
-        "set terminal svg size 960,520 background 'white' font 'sans,12'\nset output " + quoted(plot) +
-        "\nset title " +
+        "set terminal svg noenhanced size 960,520 background 'white' font 'sans,12'\nset output " +
+        quoted(plot) + "\nset title " +
         quoted("Gradients of a memory model over " + std::to_string(segments) + " segments") +
         " noenhanced\nset style data histograms\nset style fill solid 0.8\nset boxwidth 0.35\nset xtics "
         "rotate by -35 "
-        "noenhanced\nset yrange [0:*]\nset grid ytics\nset key top left\nset ylabel 'relative to |g|'\n"
+        "noenhanced\nset yrange [0:*]\nset grid ytics\nset key outside top center horizontal\nset ylabel "
+        "'relative to |g|'\n"
         "set xrange [-0.7:" +
         text_of("%g", double(lines.size()) - 0.3) + "]\n$rows << END\n" + rows +
         "END\nplot $rows using ($0-0.2):2:xtic(1) with boxes lc rgb '#c0392b' title 'bias of the mean "
         "gradient', "
-        "'' using ($0-0.2):2:3:4 with yerrorbars pt 0 lc rgb '#333333' notitle, "
+        "'' using ($0-0.2):2:3:4 with yerrorbars ps 0 lc rgb '#333333' notitle, "
         "'' using ($0+0.2):5 with boxes lc rgb '#9db8d0' title 'standard deviation', "
         "'' using 0:6 with points pt 6 lc rgb '#333333' title 'norm ratio E|g^| / |g|: no measure of "
         "bias'\n");

@@ -174,7 +174,7 @@ template <class T>
 class text_reader {
  public:
   text_reader(const memory_llama<T>& model, index_t segments)
-      : model_(model),
+      : model_(&model),
         memories_((segments - 1) * model.size().memory),
         work_(model.workspace(segments - 1)) {}
 
@@ -184,17 +184,17 @@ class text_reader {
     std::vector<const T*> past;
     for (index_t t = 0; t < index_t(text.size()) && !interrupted; ++t) {
       const segment& x = text[std::size_t(t)];
-      out.push_back(double(model_.read(x, t, theta, past, work_)));
+      out.push_back(double(model_->read(x, t, theta, past, work_)));
       if (t + 1 == index_t(text.size())) break;
-      const unroll::view<T> m(memories_.data() + t * model_.size().memory, model_.size().memory);
-      model_.write(x, t, theta, model_.independent() ? std::span<const T* const>{} : past, m, {}, work_);
+      const unroll::view<T> m(memories_.data() + t * model_->size().memory, model_->size().memory);
+      model_->write(x, t, theta, model_->independent() ? std::span<const T* const>{} : past, m, {}, work_);
       past.push_back(m.data());
     }
     return out;
   }
 
  private:
-  const memory_llama<T>& model_;
+  const memory_llama<T>* model_;
   unroll::buffer<T> memories_, work_;
 };
 

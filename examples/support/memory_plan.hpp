@@ -1,0 +1,194 @@
+#pragma once
+
+// memory_llama plan: bytes and operations of every policy before anything runs.
+
+#include <unroll/diagnose/json_sink.hpp>
+
+#include "memory_setup.hpp"
+
+namespace program {
+
+struct plan_command : command {
+  model_options base;
+  memory_choice memory;
+  std::string policies = "keep_all,keep:4,rematerialise,proportional:8,reservoir:2,window:2",
+              numbers = "float";
+  std::vector<index_t> tokens;
+  index_t vocabulary = 258;
+  double budget = 0;
+
+  explicit plan_command(CLI::App& program)
+      : command(program, "plan",
+                "Bytes by item, operations and the longest text of every policy, before anything runs.",
+                "  memory_llama plan --model llama2-7b-config --numbers bf16 --segment 1024 --ratio 32 "
+                "--lora-rank "
+                "128 --tokens 4096,32768,99328 --budget 80\n"
+                "  memory_llama plan --hidden 256 --layers 6 --segment 128 --tokens 4096") {
+    app->add_option("--model", base.path,
+                    "a folder with config.json (weights are not needed) or a checkpoint .bin")
+        ->check(CLI::ExistingPath);
+    base.add_shape(app);
+    app->add_option("--vocabulary", vocabulary, "its vocabulary")
+        ->check(CLI::Range(1, 1 << 30))
+        ->capture_default_str();
+    app->add_option("--positions", base.positions, "beyond the trained context: linear:FACTOR or ntk:FACTOR");
+    memory.add(app, false);
+    app->add_option("--tokens", tokens,
+                    "lengths of the text, separated by commas; by default the longest one")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 2'000'000'000));
+    app->add_option("--policy", policies, std::string("separated by commas: ") + policy_help)
+        ->capture_default_str();
+    app->add_option(
+           "--numbers", numbers,
+           "float, double, or bf16: weights, activations and memories of 2 bytes, adjoints of 4, 18 a "
+           "trained parameter (float, its copy, gradient, moments)")
+        ->check(CLI::IsMember({"float", "double", "bf16"}))
+        ->capture_default_str();
+    app->add_option("--budget", budget, "GB: the longest text and the cheapest policy without bias that fit")
+        ->check(not_negative);
+    add_outputs("bytes against the length of the text");
+  }
+
+  int run() {
+    using namespace unroll;
+    std::vector<policy> wanted;
+    for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
+    const llama::config c = shape();
+    const llama::memory_costs<float> costs(c, memory.options());
+    const number_bytes bytes = numbers == "bf16"     ? number_bytes{2, 18, 2, 2, 4, 2}
+                               : numbers == "double" ? number_bytes{8, 32, 8, 8, 8, 8}
+                                                     : number_bytes{};
+    if (tokens.empty()) tokens.push_back(costs.segments() * memory.segment);
+    std::printf(
+        "%s\n%td weights, %td trainable parameters; a segment of %td tokens leaves %td memory tokens, %.4g "
+        "MB\n"
+        "the positions allow %td segments, %td tokens\n\n",
+        describe(c).c_str(), costs.weights(), costs.size().params, memory.segment,
+        memory.options().memory_tokens(), double(costs.size().memory) * bytes.memory / 1e6, costs.segments(),
+        costs.segments() * memory.segment);
+    double largest = 0;
+    for (const index_t n : tokens)
+      for (const policy& p : wanted) largest = std::max(largest, plan(costs, n, p, bytes).bytes());
+    const double unit = largest < 1e9 ? 1e6 : 1e9;
+    std::vector<row> rows, numbers_rows;
+    for (const index_t n : tokens)
+      for (const policy& p : wanted) {
+        const memory_plan planned = plan(costs, n, p, bytes);
+        rows.push_back(summary(planned, unit));
+        numbers_rows.push_back(all_numbers(planned));
+      }
+    std::fputs(to_table(rows, 4).c_str(), stdout);
+    std::printf(
+        "\nencoders: forwards, once more, backwards; MB and GB are 10^6 and 10^9 bytes; graphs are those of "
+        "encoders.\n");
+
+    json d{{"command", "plan"},
+           {"model", base.path},
+           {"shape", program::to_json(c)},
+           {"memory", program::to_json(memory.options())},
+           {"numbers", numbers},
+           {"weights", costs.weights()},
+           {"parameters", costs.size().params},
+           {"longest_text", costs.segments() * memory.segment}};
+    d["rows"] = json::array();
+    for (const row& r : numbers_rows) d["rows"].push_back(unroll::to_json(r));
+    if (budget > 0) {
+      std::printf("\nwithin %.4g GB\n", budget);
+      std::vector<row> fitting;
+      for (const policy& p : wanted)
+        fitting.push_back(row()
+                              .add("policy", to_string(p))
+                              .add("longest_text", longest_text(costs, p, budget * 1e9, bytes)));
+      std::fputs(to_table(fitting).c_str(), stdout);
+      d["budget"] = budget;
+      d["longest"] = json::array();
+      for (const row& r : fitting) d["longest"].push_back(unroll::to_json(r));
+      for (const index_t n : tokens) {
+        const auto best = cheapest_unbiased(costs, n, budget * 1e9, bytes);
+        std::printf("%td tokens, the cheapest without bias: %s\n", n,
+                    best ? text_of("%s, %.4g GB, %.4g PFLOP", to_string(best->replay).c_str(),
+                                   best->bytes() / 1e9, best->operations() / 1e15)
+                               .c_str()
+                         : "nothing fits");
+        d["cheapest"].push_back({{"tokens", n}, {"policy", best ? json(to_string(best->replay)) : json()}});
+      }
+    }
+    write_json(d);
+    if (!plot.empty()) draw(costs, wanted, bytes);
+    return 0;
+  }
+
+ private:
+  unroll::llama::config shape() const {
+    if (base.path.empty()) return base.shape(vocabulary);
+    const auto file = std::filesystem::is_directory(base.path)
+                          ? std::filesystem::path(base.path) / "config.json"
+                          : std::filesystem::path();
+    auto c = file.empty() ? unroll::llama::load_llama<float>(base.path).shape
+                          : unroll::llama::parse_config(unroll::read_file(file, "memory_llama"),
+                                                        "\"" + file.string() + "\"", "memory_llama");
+    base.stretch(c);
+    return c;
+  }
+
+  static unroll::row summary(const unroll::memory_plan& p, double unit) {
+    unroll::row r;
+    r.add("tokens", p.tokens)
+        .add("policy", to_string(p.replay))
+        .add("forwards", p.writes)
+        .add("again", p.rewrites);
+    r.add("backwards", p.write_vjps)
+        .add("TFLOP", p.operations() / 1e12)
+        .add(unit > 1e8 ? "GB" : "MB", p.bytes() / unit);
+    r.add("weights", p.weight_bytes / unit).add("trained", p.parameter_bytes / unit);
+    r.add("memories", p.memory_bytes / unit).add("adjoints", p.adjoint_bytes / unit);
+    r.add("graphs", p.graph_bytes / unit)
+        .add("decoder", p.decoder_graph_bytes / unit)
+        .add("work", p.work_bytes / unit);
+    return r;
+  }
+  static unroll::row all_numbers(const unroll::memory_plan& p) {
+    unroll::row r;
+    r.add("policy", to_string(p.replay)).add("tokens", p.tokens).add("segments", p.segments);
+    r.add("exact", index_t(is_exact(p.replay))).add("unbiased", index_t(is_unbiased(p.replay)));
+    r.add("writes", p.writes).add("rewrites", p.rewrites).add("write_vjps", p.write_vjps);
+    r.add("reads", p.reads).add("read_vjps", p.read_vjps).add("live_graphs", p.live_graphs);
+    r.add("write_operations", p.write_operations).add("write_vjp_operations", p.write_vjp_operations);
+    r.add("read_operations", p.read_operations).add("operations", p.operations());
+    r.add("weight_bytes", p.weight_bytes).add("parameter_bytes", p.parameter_bytes);
+    r.add("memory_bytes", p.memory_bytes)
+        .add("adjoint_bytes", p.adjoint_bytes)
+        .add("graph_bytes", p.graph_bytes);
+    r.add("decoder_graph_bytes", p.decoder_graph_bytes)
+        .add("work_bytes", p.work_bytes)
+        .add("bytes", p.bytes());
+    return r;
+  }
+
+  bool draw(const unroll::llama::memory_costs<float>& costs, const std::vector<unroll::policy>& wanted,
+            const unroll::number_bytes& bytes) const {
+    std::string data, lines;
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      data += "$p" + std::to_string(i) + " << END\n";
+      index_t before = 0;
+      for (double t = 1; index_t(t) <= costs.segments(); t = std::max(t + 1, t * 1.15)) {
+        if (index_t(t) == before) continue;
+        before = index_t(t);
+        const index_t n = before * memory.segment;
+        data += text_of("%td %g\n", n, plan(costs, n, wanted[i], bytes).bytes() / 1e9);
+      }
+      data += "END\n";
+      lines += (i > 0 ? ", " : "") + ("$p" + std::to_string(i) + " using 1:2 with lines lw 2 title " +
+                                      quoted(to_string(wanted[i])));
+    }
+    if (budget > 0) lines += text_of(", %g with lines dt 2 lc rgb '#333333' title 'budget'", budget);
+    return gnuplot("set terminal svg noenhanced size 800,480 background 'white' font 'sans,12'\nset output " +
+                   quoted(plot) +
+                   "\nset title 'Planned bytes of training on one text'\nset logscale xy\n"
+                   "set xlabel 'tokens'\nset ylabel 'GB'\nset grid\nset key top left\n" +
+                   data + "plot " + lines + "\n");
+  }
+};
+
+}  // namespace program
