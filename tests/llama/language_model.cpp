@@ -108,7 +108,7 @@ TEST_CASE("Gradients have the same bits for any number of threads and for both k
   CHECK(lean.model.bytes() < one.model.bytes());
 }
 
-TEST_CASE("Shares only change the order of sums; gradients are added") {
+TEST_CASE("Shares only change the order of sums and gradients are added") {
   batch<double> whole({.sequences = 4, .length = length}),
       shared({.sequences = 4, .length = length, .shares = 4});
   CHECK(whole.gradient() == Approx(shared.gradient()).epsilon(1e-13));
