@@ -445,3 +445,10 @@ TEST_CASE("attention and its vjp do not allocate", "[attention]") {
     CHECK(count == 0);
   }
 }
+
+TEST_CASE("fewer queries never need more work") {
+  for (const attention_shape shape : {attention_shape{4, 2, 8}, attention_shape{200, 8, 2}})
+    for (const index_t before : {0, 3, 5000})
+      for (index_t n = 1; n < 120; ++n)
+        CHECK(attention_work(shape, n, before, 3) <= attention_work(shape, n + 1, before, 3));
+}

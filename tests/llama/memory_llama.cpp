@@ -332,6 +332,48 @@ TEST_CASE("without memories the loss is the plain Llama's, and there is nothing 
   CHECK(model.read({x.tokens}, 0, theta, {}, work) == 0);  // nothing is scored
 }
 
+TEST_CASE("the workspace of a segment is enough for one token behind many memories") {
+  auto c = shape();
+  c.heads = 32;
+  c.context = 400;
+  auto o = small_memory::options();
+  o.segment = 2;
+  o.ratio = 1;
+  const auto model = make<double>(c, o);
+  const auto ids = small_memory::text(2 * 150 + 2);
+  CHECK_NOTHROW(pass_over<double>(model, start(model), segments_of(ids, 2), true));
+}
+
+TEST_CASE("the encoder does not run its last layer, nor what is behind it") {
+  // Of these weights a memory needs the norm in front of the last layer's attention, W_K and W_V.
+  const auto model = make<double>(shape(2, false), small_memory::options());
+  const weight_map& map = model.stack().map();
+  parameters<double> spoilt(map.size());
+  std::copy(model.weights().begin(), model.weights().end(), spoilt.begin());
+  const auto spoil = [&](index_t first, index_t last) {
+    std::fill(spoilt.begin() + first, spoilt.begin() + last, std::nan(""));
+  };
+  spoil(map[1].q, map[1].k);
+  spoil(map[1].o, map.size());
+  const memory_llama<double> other(model.shape(), std::make_shared<const parameters<double>>(spoilt),
+                                   model.options());
+  const auto theta = start(model);
+  const auto ids = small_memory::text(7);
+  const segment x = segments_of(ids, 6)[0];
+  std::vector<double> work(std::size_t(model.workspace(0))), tape(std::size_t(model.size().tape));
+  std::vector<double> m[2], g[2];
+  for (const auto* f : {&model, &other}) {
+    auto &memory = m[f == &other], &gradient = g[f == &other];
+    memory.assign(std::size_t(model.size().memory), 0);
+    gradient.assign(std::size_t(theta.size()), 0);
+    f->write(x, 0, theta, {}, memory, tape, work);
+    const std::vector<double> dm(memory.size(), 1);
+    f->write_vjp(x, 0, theta, {}, tape, dm, {}, gradient, work);
+  }
+  CHECK(m[0] == m[1]);
+  CHECK(g[0] == g[1]);
+}
+
 TEST_CASE("the longest text is known before anything runs") {
   config c;  // Llama-2-7B
   c.hidden = 4096;

@@ -239,15 +239,14 @@ void attention_of_one(const attention_shape& shape, const T* q, std::span<const 
 }  // namespace detail
 
 /// Numbers of work that attention and attention_vjp need: scores and their adjoints for one block of queries
-/// of one head, and copies of one head's keys and values in front with their adjoints, if they are in several
-/// blocks; for a single query, scores of all heads.
+/// of one head, or scores of all heads for a single query, and copies of one head's keys and values in front
+/// with their adjoints, if they are in several blocks. Fewer queries never need more.
 inline index_t attention_work(const attention_shape& shape, index_t queries, index_t keys_before,
                               index_t largest_block) {
   const index_t block = std::min(queries, detail::query_block);
   const index_t copies =
       largest_block < keys_before && queries >= detail::packed_from ? 4 * shape.head * keys_before : 0;
-  const index_t columns = std::max(2 * block, queries == 1 ? shape.heads : 0);
-  return (detail::score_stride(keys_before + queries) + 1) * columns + copies;
+  return (detail::score_stride(keys_before + queries) + 1) * std::max(2 * block, shape.heads) + copies;
 }
 
 /// Attention of the n queries of one sequence over all keys of the blocks `before` and, under the mask, over

@@ -30,13 +30,9 @@ class generator final {
     positions_.resize(std::size_t(cache_.capacity()));
     for (std::size_t i = 0; i < positions_.size(); ++i) positions_[i] = index_t(i);
     const config& c = stack.shape();
-    index_t work = head_work(c, chunk_);
-    for (const index_t n : {index_t(1), chunk_}) {
-      pass<T> largest = pass_over(n);
-      largest.before.keys = cache_.capacity();
-      work = std::max(work, stack.work_size(largest, false));
-    }
-    work_ = buffer<T>(work);
+    pass<T> largest = pass_over(chunk_);
+    largest.before.keys = cache_.capacity();
+    work_ = buffer<T>(std::max(head_work(c, chunk_), stack.work_size(largest, false)));
     x_ = buffer<T>(c.hidden * chunk_);
     logits_ = buffer<T>(c.vocabulary);
   }

@@ -28,10 +28,8 @@ class memory_session final {
     for (index_t i = 0; i < shape().positions(); ++i) positions_.push_back(i);
     prefix<T> full = cache_.before();
     full.keys = full.capacity;
-    index_t work = std::max(model_.encode_work(full), head_work(shape(), 1));
-    for (index_t n = 1; n <= segment_length(); ++n)
-      work = std::max(work, model_.stack().work_size(decoding(0, n, full), false));
-    work_ = buffer<T>(work);
+    work_ = buffer<T>(std::max({model_.encode_work(full), head_work(shape(), 1),
+                                model_.stack().work_size(decoding(0, segment_length(), full), false)}));
   }
 
   const memory_llama<T>& model() const { return model_; }

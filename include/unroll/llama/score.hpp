@@ -104,9 +104,8 @@ text_score<T> score(const transformer<T>& stack, params<const T> weights, std::s
   };
   worker_pool pool(std::min(o.threads, windows.size()));
   std::vector<buffer<T>> xs, works;
-  index_t work_size = head_work(c, windows.longest());
-  for (const index_t n : {index_t{1}, windows.longest()})  // a single query works differently
-    work_size = std::max(work_size, stack.work_size(pass_over(n), false));
+  const index_t work_size =
+      std::max(head_work(c, windows.longest()), stack.work_size(pass_over(windows.longest()), false));
   for (index_t i = 0; i < pool.size(); ++i) {
     xs.emplace_back(c.hidden * windows.longest());
     works.emplace_back(work_size);
