@@ -72,6 +72,24 @@ TEST_CASE("a memory that is not finite does not count as written and frees its s
   CHECK(bank.written() == 1);
 }
 
+TEST_CASE("a write that throws leaves no graph in its slot") {
+  struct throwing : linear {
+    explicit throwing(linear f) : linear(std::move(f)) {}
+    void write(const example& x, index_t s, params<const double> theta, std::span<const double* const> past,
+               view<double> m, view<double> tape, view<double> work) const {
+      if (s == 1) fail("throwing", "s", "is 1");
+      linear::write(x, s, theta, past, m, tape, work);
+    }
+  };
+  const task<throwing> k(throwing(make_linear()), 3);
+  memory_bank<throwing> bank(k.model, 3, 0, 1);
+  CHECK(bank.write(k.model, k.xs[0], k.theta, 0));
+  CHECK(bank.owner(0) == 0);
+  CHECK_THROWS_AS(bank.write(k.model, k.xs[1], k.theta, 0), error);
+  CHECK(bank.written() == 1);
+  CHECK(bank.owner(0) == memory_bank<throwing>::none);  // its tape may be half overwritten
+}
+
 TEST_CASE("a bank holds what it says") {
   const task<linear> k(make_linear(), 3);
   const auto bytes = [&](index_t segments, index_t adjoints, index_t graphs) {

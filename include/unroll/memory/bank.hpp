@@ -123,14 +123,12 @@ class memory_bank {
 
  private:
   void encode(const M& model, const input& x, index_t s, params<const T> theta, index_t slot) {
-    view<T> graph;
-    if (slot != none) {
-      graph = tape(slot);
-      if (owner_[slot] == none) ++live_;
-      owner_[slot] = s;
-      counts_.live_graphs = std::max(counts_.live_graphs, live_);
-    }
-    model.write(x, s, theta, seen_by_write(model, s), {memory(s), size_.memory}, graph, work_);
+    release(slot);  // first: where the model throws, nobody owns what the tape then holds
+    model.write(x, s, theta, seen_by_write(model, s), {memory(s), size_.memory},
+                slot == none ? view<T>{} : tape(slot), work_);
+    if (slot == none) return;
+    owner_[slot] = s;
+    counts_.live_graphs = std::max(counts_.live_graphs, ++live_);
   }
   void release(index_t slot) {
     if (slot == none || owner_[slot] == none) return;
