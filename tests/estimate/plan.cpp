@@ -182,6 +182,35 @@ TEST_CASE("the longest text ends with the positions or with the bytes") {
   CHECK(longest_text(x32, exact, 1e9, on_a_device) == 0);
 }
 
+TEST_CASE("a plan has the positions that a run then finds") {
+  config c = small_memory::shape();
+  c.context = 17;
+  memory_options o = small_memory::options();
+  for (const bool recurrent : {false, true})
+    for (const auto positions : {memory_positions::coverage, memory_positions::following}) {
+      o.recurrent = recurrent;
+      o.positions = positions;
+      const memory_costs<double> costs(c, o);
+      const auto model = small_memory::make<double>(c, o);
+      const auto theta = small_memory::start(model);
+      for (index_t tokens = 1; tokens < 60; ++tokens) {
+        CAPTURE(tokens, recurrent, positions == memory_positions::following);
+        const auto ids = small_memory::text(tokens + 1);
+        const auto text = segments_of(ids, o.segment);
+        const auto throws = [](auto&& f) {
+          try {
+            f();
+          } catch (const error&) {
+            return true;
+          }
+          return false;
+        };
+        CHECK(throws([&] { plan(costs, tokens, policy{}); }) ==
+              throws([&] { small_memory::pass_over<double>(model, theta, text, false); }));
+      }
+    }
+}
+
 TEST_CASE("the cheapest policy without bias keeps what fits") {
   const memory_costs<float> costs(llama2_7b(), uio(32));
   const auto chosen = [&](double gigabytes) {

@@ -55,16 +55,18 @@ inline bool is_exact(const policy& p) {
          p.name == policy::kind::keep;
 }
 
-/// Bytes and operations of the gradient over a text of `tokens` tokens. T decides what a number of the
-/// library takes where padding is concerned; `bytes` what it is taken to take. Throws unroll::error when the
-/// text has more positions than the model, naming the longest one.
+/// Bytes and operations of the gradient over segments of `tokens` tokens together: one less than the text
+/// has, whose last token is a target only. T decides what a number of the library takes where padding is
+/// concerned; `bytes` what it is taken to take. Throws unroll::error when the text has more positions than
+/// the model, naming the longest one.
 template <class T>
 memory_plan plan(const llama::memory_costs<T>& model, index_t tokens, const policy& p,
                  const number_bytes& bytes = {}) {
   const auto& o = model.options();
   check_at_least("plan", "tokens", tokens, 1);
   const index_t length = o.segment, segments = (tokens + length - 1) / length, n = segments - 1;
-  if (n * o.memory_tokens() + tokens - n * length > model.shape().positions())
+  if (n > model.segments() || n * o.memory_tokens() + tokens - n * length > model.shape().positions() ||
+      (n > 0 && !model.can_write(n - 1)))
     fail("plan", "tokens",
          "are " + std::to_string(tokens) + ", the longest text of whole segments that the " +
              std::to_string(model.shape().positions()) + " positions allow has " +

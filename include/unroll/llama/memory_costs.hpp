@@ -18,6 +18,7 @@ class memory_costs {
   const config& shape() const { return model_.shape(); }
   const memory_options& options() const { return model_.options(); }
   index_t segments() const { return model_.segments(); }  ///< most that a text may have
+  bool can_write(index_t s) const { return model_.can_write(s); }
   index_t weights() const { return model_.stack().map().size(); }
   memory_dims size() const { return model_.size(); }
   index_t workspace(index_t earlier) const { return model_.workspace(earlier); }
