@@ -21,7 +21,7 @@
 // The library's linear algebra, the only header that includes Eigen. Matrices are column-major; `stride` is
 // the distance between columns. A x is Eigen's. A' x, products of matrices, rank-one updates and elementwise
 // functions are our own, as measured in docs/performance/linalg.md. Nothing here
-// allocates, whatever the size; gemm uses at most 260 KiB of stack. The bits of a result depend on the sizes,
+// allocates, whatever the size; gemm uses at most 330 KiB of stack. The bits of a result depend on the sizes,
 // the numbers and the target's vector width, never on where in memory the operands lie.
 namespace unroll {
 

@@ -8,7 +8,7 @@
 // Matrix products of the sizes that recurrent cells have. A tile of C is kept in registers while the inner
 // dimension runs over columns of A and broadcast elements of B; neither operand is packed unless its layout
 // asks for it, because at 8 to 128 columns packing costs more than it saves. Nothing is allocated: the two
-// packing buffers (64 and 96 KiB with AVX-512) are on the stack.
+// packing buffers (128 and 192 KiB with AVX-512) are on the stack.
 namespace unroll::linalg::detail {
 
 using simd::vec;
@@ -16,7 +16,7 @@ using simd::vec;
 // Registers: 4 x 6 + 4 + 1 of 32 with AVX-512, 3 x 4 + 3 + 1 of 16 otherwise.
 inline constexpr int tile_vectors = simd::vector_bytes == 64 ? 4 : 3;
 inline constexpr int tile_columns = simd::vector_bytes == 64 ? 6 : 4;
-inline constexpr index_t inner_block = 256;  // terms summed per pass over C
+inline constexpr index_t inner_block = 512;  // terms summed per pass over C
 template <class T>
 inline constexpr index_t column_block = 384 / index_t(sizeof(T));  // columns per packed block of B
 
@@ -131,7 +131,7 @@ void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a
   static constexpr auto tiles = tile_table<T, N, R>(std::make_integer_sequence<int, M>{});
   const bool pack_b = b_transposed && m > 2 * M * N;
   const bool a_in_cache = m * std::min(k, inner_block) * index_t(sizeof(T)) <= (256 << 10);
-  const index_t columns = !a_transposed && a_in_cache ? R : (pack_b ? 1 : 4) * column_block<T>;
+  const index_t columns = !a_transposed && a_in_cache ? R : (pack_b ? 1 : 6) * column_block<T>;
   alignas(64) T a_buffer[N * M * inner_block];
   alignas(64) T b_buffer[column_block<T> * inner_block];
   for (index_t q = 0; q < k; q += inner_block) {
