@@ -474,9 +474,9 @@ TEST_CASE("misuse of a memory model names what is wrong") {
   CHECK_THROWS_WITH(model.write(good, 0, theta, {}, view<double>(m).part(0, 10), {}, work),
                     ContainsSubstring("m: has size 10, expected 64"));
   ids[3] = 17;
-  CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: hold 17, the vocabulary has 17"));
+  CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: holds 17, the vocabulary has 17"));
   ids[3] = -1;
-  CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: hold -1"));
+  CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: holds -1"));
   o.recurrent = true;
   const auto recurrent = make<double>(c, o);
   ids[3] = 0;

@@ -130,7 +130,7 @@ TEST_CASE("a session refuses what has no positions and goes on") {
     CHECK_FALSE(session.room());
     CHECK_THROWS_AS(session.append(ids[29]), error);
     CHECK(session.residual().size() == 5);
-    CHECK_THROWS_WITH(session.append(token(17)), Catch::Matchers::ContainsSubstring("hold 17"));
+    CHECK_THROWS_WITH(session.append(token(17)), Catch::Matchers::ContainsSubstring("holds 17"));
     CHECK_THROWS_AS(session.remember(std::span(ids).first(6)), error);
     session.reset();
     CHECK_THROWS_WITH(session.remember(std::span(ids).first(5)),

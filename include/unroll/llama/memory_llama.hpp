@@ -95,7 +95,7 @@ class memory_llama final {
   void encode(std::span<const token> tokens, index_t s, params<const T> theta, prefix<T> past, view<T> m,
               view<T> tape, view<T> work) const {
     check_write(index_t(tokens.size()), s, theta.size(), past);
-    check_ids("memory_llama::write", "tokens", tokens, 0);
+    check_tokens("memory_llama::write", "tokens", shape(), tokens);
     check_size("memory_llama::write", "m", m.size(),
                2 * shape().layers * shape().kv_width() * memory_tokens());
     if (!tape.empty()) check_size("memory_llama::write", "tape", tape.size(), size().tape);
@@ -326,19 +326,12 @@ class memory_llama final {
       fail("memory_llama::read", "x.tokens",
            "are " + std::to_string(n) + ", a segment has " + std::to_string(options_.segment));
     if (!x.targets.empty()) check_size("memory_llama::read", "x.targets", index_t(x.targets.size()), n);
-    check_ids("memory_llama::read", "tokens", x.tokens, 0);
-    check_ids("memory_llama::read", "targets", x.targets, -1);
+    check_tokens("memory_llama::read", "tokens", shape(), x.tokens);
+    check_tokens("memory_llama::read", "targets", shape(), x.targets, true);
     check_at_least("memory_llama::read", "t", t, 0);
     check_size("memory_llama::read", "theta", theta, map_.size());
     check_size("memory_llama::read", "past", index_t(past.size()), t);
     check_positions("memory_llama::read", t, n);
-  }
-  void check_ids(std::string_view function, std::string_view name, std::span<const token> ids,
-                 token least) const {
-    for (const token id : ids)
-      if (id < least || id >= shape().vocabulary)
-        fail(function, name,
-             "hold " + std::to_string(id) + ", the vocabulary has " + std::to_string(shape().vocabulary));
   }
 
   memory_options options_;

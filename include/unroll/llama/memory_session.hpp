@@ -62,7 +62,7 @@ class memory_session final {
   /// Takes the tokens. Throws unroll::error on ids outside the vocabulary and where positions end; nothing is
   /// taken then.
   void append(std::span<const token> ids) {
-    check_ids(ids);
+    check_tokens("memory_session", "ids", shape(), ids);
     check_room(room(index_t(ids.size())), index_t(ids.size()));
     while (!ids.empty()) {
       if (tokens_ == segment_length()) compress();
@@ -80,7 +80,7 @@ class memory_session final {
   void remember(std::span<const token> ids) {
     check_size("memory_session::remember", "residual", tokens_, 0);
     check_size("memory_session::remember", "ids", index_t(ids.size()), segment_length());
-    check_ids(ids);
+    check_tokens("memory_session", "ids", shape(), ids);
     check_room(model_.can_write(memories_), index_t(ids.size()));
     std::copy(ids.begin(), ids.end(), residual_.begin());
     compress();
@@ -89,12 +89,6 @@ class memory_session final {
  private:
   index_t segment_length() const { return model_.options().segment; }
 
-  void check_ids(std::span<const token> ids) const {
-    for (const token id : ids)
-      if (id < 0 || id >= shape().vocabulary)
-        fail("memory_session", "ids",
-             "hold " + std::to_string(id) + ", the vocabulary has " + std::to_string(shape().vocabulary));
-  }
   void check_room(bool enough, index_t n) const {
     if (!enough)
       fail("memory_session", "ids",
