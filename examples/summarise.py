@@ -19,18 +19,23 @@ def interval(values):
     return f"{mean:.4f} ± {T95.get(n - 1, 2.13) * spread / math.sqrt(n):.4f}"
 
 
-baseline, runs = sys.argv[1], {}
-for name in sys.argv[2:]:
-    with open(name) as file:
-        run = json.load(file)
-    if run["complete"]:
-        runs.setdefault((run["estimator"], run["rate"]), {})[run["seed"]] = run
-print("| estimator | rate | seeds | held-out bits a character | better than " + baseline + " by | seconds |")
-print("|---|---|---|---|---|---|")
-for estimator, rate in sorted(runs, key=lambda at: (at[0] == baseline, at)):
-    own, other = runs[estimator, rate], runs.get((baseline, rate), {})
-    bits = {seed: run["course"][-1]["held_out_bits"] for seed, run in own.items()}
-    gains = [other[seed]["course"][-1]["held_out_bits"] - bits[seed] for seed in sorted(bits) if seed in other]
-    gain = interval(gains) if gains and estimator != baseline else ""
-    seconds = sum(run["cpu_seconds"] for run in own.values()) / len(own)
-    print(f"| {estimator} | {rate:g} | {len(bits)} | {interval(list(bits.values()))} | {gain} | {seconds:.1f} |")
+def main():
+    baseline, runs = sys.argv[1], {}
+    for name in sys.argv[2:]:
+        with open(name) as file:
+            run = json.load(file)
+        if run["complete"]:
+            runs.setdefault((run["estimator"], run["rate"]), {})[run["seed"]] = run
+    print("| estimator | rate | seeds | held-out bits a character | better than " + baseline + " by | seconds |")
+    print("|---|---|---|---|---|---|")
+    for estimator, rate in sorted(runs, key=lambda at: (at[0] == baseline, at)):
+        own, other = runs[estimator, rate], runs.get((baseline, rate), {})
+        bits = {seed: run["course"][-1]["held_out_bits"] for seed, run in own.items()}
+        gains = [other[seed]["course"][-1]["held_out_bits"] - bits[seed] for seed in sorted(bits) if seed in other]
+        gain = interval(gains) if gains and estimator != baseline else ""
+        seconds = sum(run["cpu_seconds"] for run in own.values()) / len(own)
+        print(f"| {estimator} | {rate:g} | {len(bits)} | {interval(list(bits.values()))} | {gain} | {seconds:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The experiments on Llamas with memories of docs/experiments.md.
+#   examples/memory_experiments.sh PROGRAMS OUT [PART...]
+# PROGRAMS: the folder of the built llama and memory_llama. OUT: where results and trained models go.
+# PART: own base train eval gradient cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and gradient need
+# the parts before them. SEEDS (1 2 3) and STEPS (300) can be set.
+set -euo pipefail
+[ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+programs=$1 out=$2
+shift 2
+data=${UNROLL_DATA_DIR:?names the folder of models and corpora}
+books=$data/corpora/books models=$data/models
+policies='window:1 window:4 reservoir:2 reservoir:2:uncompensated proportional:4 rematerialise'
+mkdir -p "$out"
+
+own() {  # trained checkpoints on their own domain
+  head -c 100000 "$data/corpora/tinystories/tinystories_train_prefix_2MiB.txt" >"$out/stories.txt"
+  "$programs"/llama score --model "$models/stories260K/stories260K.bin" --text "$out/stories.txt" --json "$out/own_260K.json"
+  "$programs"/llama score --model "$models/babyllama105/babyllama105.bin" --text "$out/stories.txt" --json "$out/own_105.json"
+  "$programs"/llama generate --model "$models/stories260K/stories260K.bin" --greedy --tokens 70
+}
+
+base() {  # a plain Llama learns the books
+  "$programs"/memory_llama pretrain --model "$models/stories260K-hf" --tokenizer "$models/stories260K/tok512.bin" \
+    --text "$books/train" --held-out "$books/valid" --length 512 --batch 8 --steps 4000 --rate 2e-3 --report 100 \
+    --checkpoint "$out/base.checkpoint" --out "$out/base" --json "$out/base.json" --plot "$out/base.svg" | tee "$out/base.txt"
+}
+
+train() {  # the memory model on top of it, under each policy
+  local policy seed
+  for seed in ${SEEDS:-1 2 3}; do
+    for policy in $policies; do
+      "$programs"/memory_llama train --model "$out/base" --text "$books/train" --held-out "$books/valid" \
+        --segment 64 --ratio 16 --segments 16 --documents 4 --steps "${STEPS:-300}" --rate 2e-3 --report 50 \
+        --policy "$policy" --seed "$seed" --out "$out/memory-$policy-$seed" --json "$out/train-$policy-$seed.json" |
+        tee "$out/train-$policy-$seed.txt"
+    done
+  done
+}
+
+evaluate() {  # held-out loss by length of the context
+  local policy seed
+  for seed in ${SEEDS:-1 2 3}; do
+    for policy in $policies; do
+      "$programs"/memory_llama eval --model "$out/base" --adapters "$out/memory-$policy-$seed" --text "$books/test" \
+        --segments 64 --per-document 4 --json "$out/eval-$policy-$seed.json" >"$out/eval-$policy-$seed.txt"
+    done
+  done
+  python3 "$here/summarise_memory.py" window:1 "$out"/eval-*.json | tee "$out/eval.md"
+}
+
+gradient() {  # the bias table at a trained checkpoint
+  local segments all
+  all=rematerialise,keep_all,window:1,window:2,window:4,window:8,reservoir:1,reservoir:2,reservoir:4,reservoir:8
+  all=$all,reservoir:1:uncompensated,reservoir:2:uncompensated,reservoir:4:uncompensated,reservoir:8:uncompensated
+  all=$all,proportional:2,proportional:4,proportional:8
+  for segments in 16 97; do
+    "$programs"/memory_llama gradient --model "$out/base" --adapters "$out/memory-rematerialise-1" --double \
+      --text "$books/test/melville_moby-dick.txt" --start 20000 --segments $segments --policy $all --replicas 1000 \
+      --json "$out/gradient_$segments.json" --plot "$out/memory_gradient_$segments.svg" | tee "$out/gradient_$segments.txt"
+  done
+}
+
+cost() {  # time and bytes against the window and the length
+  "$programs"/memory_llama bench --what window,policy --json "$out/cost_window.json" --plot "$out/memory_cost_window.svg" |
+    tee "$out/cost_window.txt"
+  "$programs"/memory_llama bench --what length --segment 256 --ratio 16 --json "$out/cost_length.json" \
+    --plot "$out/memory_cost_length.svg" | tee "$out/cost_length.txt"
+}
+
+for part in "${@:-own base train eval gradient cost}"; do
+  for name in $part; do
+    case $name in
+      own | base | train | gradient | cost) "$name" ;;
+      eval) evaluate ;;
+      *) echo "memory_experiments.sh: \"$name\" is none of own, base, train, eval, gradient, cost" >&2; exit 2 ;;
+    esac
+  done
+done
