@@ -130,6 +130,25 @@ inline double sum(F f, index_t n, const X*... x) {
   return total;
 }
 
+/// The largest of m and the n elements of x.
+template <class T>
+inline T largest(const T* x, index_t n, T m) {
+  constexpr int N = width<T>;
+  index_t i = 0;
+  if (n >= N) {
+    vec<T> v = load<N>(x);
+    for (i = N; i + N <= n; i += N) {
+      const vec<T> u = load<N>(x + i);
+      v = u > v ? u : v;
+    }
+    T lanes[N];
+    store(v, lanes);
+    m = std::max(m, *std::max_element(lanes, lanes + N));
+  }
+  for (; i < n; ++i) m = std::max(m, x[i]);
+  return m;
+}
+
 #if defined(__GNUC__) && !defined(__CUDACC__)
 namespace detail {
 // Swaps the off-diagonal S x S blocks of every 2S x 2S block of rows `low` (bit S clear) and `high` (set).

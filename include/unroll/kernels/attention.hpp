@@ -47,23 +47,6 @@ inline constexpr index_t packed_from = 8;  // queries from which copying neighbo
 /// Distance between two columns of scores: an odd number of cache lines, so that they spread over the cache.
 inline index_t score_stride(index_t keys) { return ((keys + 15) / 16 | 1) * 16; }
 
-/// The largest of m and the n elements of x.
-template <class T>
-T largest(const T* x, index_t n, T m) {
-  constexpr int N = simd::width<T>;
-  const auto greater = [](auto a, auto b) { return a > b ? a : b; };
-  index_t i = 0;
-  if (n >= N) {
-    simd::vec<T> v = simd::load<N>(x);
-    for (i = N; i + N <= n; i += N) v = greater(v, simd::load<N>(x + i));
-    T lanes[N];
-    simd::store(v, lanes);
-    m = std::max(m, *std::max_element(lanes, lanes + N));
-  }
-  for (; i < n; ++i) m = std::max(m, x[i]);
-  return m;
-}
-
 /// What the queries of one key-value head look at: the rows of that head of every block of keys.
 template <class T>
 struct visible_keys {
@@ -221,7 +204,7 @@ void attention_of_one(const attention_shape& shape, const T* q, std::span<const 
   for_each(own.k, at, score);
   for (index_t j = 0; j < shape.heads; ++j) {
     T* const s = scores + j * stride;
-    const T most = largest(s, keys, std::numeric_limits<T>::lowest());
+    const T most = simd::largest(s, keys, std::numeric_limits<T>::lowest());
     simd::map([most, root](auto u) { return simd::exp<T>((u - most) * root); }, keys, s, s);
     const T sum = T(simd::sum<T>([](auto u) { return u; }, keys, s));
     linalg::scale(1 / sum, s, keys);
@@ -299,7 +282,7 @@ void attention(const attention_shape& shape, const attention_mask& mask,
           if (memory)
             most = self[c] =
                 linalg::dot(Q.data + c * Q.stride, own.k.data + g * head + (i + c) * own.k.stride, head);
-          most = detail::largest(s, visible, most);
+          most = simd::largest(s, visible, most);
           simd::map([most, root](auto u) { return simd::exp<T>((u - most) * root); }, visible, s, s);
           std::fill(s + visible, s + keys, T(0));
           T sum = T(simd::sum<T>([](auto u) { return u; }, visible, s));

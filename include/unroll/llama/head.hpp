@@ -22,20 +22,7 @@ inline index_t logit_stride(const config& c) { return ((c.vocabulary + 15) / 16 
 /// logits <- exp(logits - largest); returns log sum exp(logits), and `share` = 1 / the sum of the results.
 template <class T>
 T exponentials(T* logits, index_t n, T* share) {
-  constexpr int N = simd::width<T>;
-  T most = logits[0];
-  index_t i = 0;
-  if (n >= N) {
-    simd::vec<T> v = simd::load<N>(logits);
-    for (i = N; i + N <= n; i += N) {
-      const auto u = simd::load<N>(logits + i);
-      v = u > v ? u : v;
-    }
-    T lanes[N];
-    simd::store(v, lanes);
-    most = *std::max_element(lanes, lanes + N);
-  }
-  for (; i < n; ++i) most = std::max(most, logits[i]);
+  const T most = simd::largest(logits, n, logits[0]);
   simd::map([most](auto u) { return simd::exp<T>(u - most); }, n, logits, logits);
   const T sum = T(simd::sum<T>([](auto u) { return u; }, n, logits));
   *share = 1 / sum;
