@@ -5,7 +5,7 @@
 #include <limits>
 #include <span>
 
-#include "unroll/core/linalg.hpp"
+#include "unroll/core/cutter.hpp"
 
 namespace unroll::kernels {
 
@@ -60,18 +60,18 @@ struct visible_keys {
   index_t own_count = 0;  // the keys of `own` that any query of the block sees
 
   template <class U>
-  matrix<U> rows(const matrix<U>& m, index_t row, index_t first, index_t count) const {
-    return {m.data ? m.data + row + first * m.stride : nullptr, head, count, m.stride};
+  matrix<U> of_head(const matrix<U>& m, index_t row, index_t count) const {
+    return part(m, row, head, 0, count);
   }
   /// f(first score, k, v) for every block; the own keys come last, also where they are none.
   template <class F>
   void for_each(F&& f) const {
     index_t at = 0;
     for (const key_block<T>& b : before) {
-      f(at, rows(b.k, before_row, 0, b.k.cols), rows(b.v, before_row, 0, b.k.cols));
+      f(at, of_head(b.k, before_row, b.k.cols), of_head(b.v, before_row, b.k.cols));
       at += b.k.cols;
     }
-    f(at, rows(own.k, own_row, 0, own_count), rows(own.v, own_row, 0, own_count));
+    f(at, of_head(own.k, own_row, own_count), of_head(own.v, own_row, own_count));
   }
   /// f(first score, dk, dv) for every block whose adjoints are wanted.
   template <class F>
@@ -80,17 +80,12 @@ struct visible_keys {
     for (std::size_t i = 0; i < before.size(); ++i) {
       const index_t count = before[i].k.cols;
       if (!dbefore.empty())
-        f(at, rows(dbefore[i].dk, before_row, 0, count), rows(dbefore[i].dv, before_row, 0, count));
+        f(at, of_head(dbefore[i].dk, before_row, count), of_head(dbefore[i].dv, before_row, count));
       at += count;
     }
-    f(at, rows(down.dk, own_row, 0, own_count), rows(down.dv, own_row, 0, own_count));
+    f(at, of_head(down.dk, own_row, own_count), of_head(down.dv, own_row, own_count));
   }
 };
-
-template <class T>
-matrix<T> score_rows(const matrix<T>& s, index_t first, index_t count) {
-  return {s.data + first, count, s.cols, s.stride};
-}
 
 /// The blocks in front of the queries; where there are several, copied side by side for one key-value head at
 /// a time.
@@ -273,7 +268,7 @@ void attention(const attention_shape& shape, const attention_mask& mask,
         const matrix<const T> Q(q.data + j * head + i * q.stride, head, count, q.stride);
         const matrix<T> O(out.data + j * head + i * out.stride, head, count, out.stride);
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
-          linalg::gemm<T>(op::transpose, k, op::none, Q, false, detail::score_rows(S, at, k.cols));
+          linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(S, at, k.cols));
         });
         for (index_t c = 0; c < count; ++c) {
           T* const s = S.data + c * stride;
@@ -291,7 +286,7 @@ void attention(const attention_shape& shape, const attention_mask& mask,
           if (lse) lse[j + (i + c) * shape.heads] = most * root + std::log(sum);
         }
         seen.for_each([&](index_t at, matrix<const T>, matrix<const T> v) {
-          linalg::gemm<T>(op::none, v, op::none, detail::score_rows(S, at, v.cols), at > 0, O);
+          linalg::gemm<T>(op::none, v, op::none, rows_of(S, at, v.cols), at > 0, O);
         });
         for (index_t c = 0; c < count; ++c) {
           T* const o = O.data + c * O.stride;
@@ -353,8 +348,8 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
           return m.data + g * head + (i + c) * m.stride;
         };
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T> v) {
-          linalg::gemm<T>(op::transpose, k, op::none, Q, false, detail::score_rows(P, at, k.cols));
-          linalg::gemm<T>(op::transpose, v, op::none, dO, false, detail::score_rows(dS, at, k.cols));
+          linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(P, at, k.cols));
+          linalg::gemm<T>(op::transpose, v, op::none, dO, false, rows_of(dS, at, k.cols));
         });
         for (index_t c = 0; c < count; ++c) {
           T* const p = column(P, c);
@@ -372,10 +367,8 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
           }
         }
         seen.for_each_adjoint([&](index_t at, matrix<T> dk, matrix<T> dv) {
-          if (dv.data)
-            linalg::gemm<T>(op::none, dO, op::transpose, detail::score_rows(P, at, dv.cols), true, dv);
-          if (dk.data)
-            linalg::gemm<T>(op::none, Q, op::transpose, detail::score_rows(dS, at, dk.cols), true, dk);
+          if (dv.data) linalg::gemm<T>(op::none, dO, op::transpose, rows_of(P, at, dv.cols), true, dv);
+          if (dk.data) linalg::gemm<T>(op::none, Q, op::transpose, rows_of(dS, at, dk.cols), true, dk);
         });
         if (memory)
           for (index_t c = 0; c < count; ++c) {
@@ -383,7 +376,7 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
             if (down.dk.data) linalg::axpy(dself[c], column(Q, c), own_column(down.dk, c), head);
           }
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
-          linalg::gemm<T>(op::none, k, op::none, detail::score_rows(dS, at, k.cols), at > 0, dQ);
+          linalg::gemm<T>(op::none, k, op::none, rows_of(dS, at, k.cols), at > 0, dQ);
         });
         if (memory)
           for (index_t c = 0; c < count; ++c)
