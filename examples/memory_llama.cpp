@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "support/memory_bench.hpp"
 #include "support/memory_eval.hpp"
 #include "support/memory_generate.hpp"
 #include "support/memory_gradient.hpp"
@@ -22,6 +23,7 @@ int main(int argc, char** argv) {
   program::generate_command generate(app);
   program::autoencode_command autoencode(app);
   program::gradient_command gradient(app);
+  program::bench_command bench(app);
   CLI11_PARSE(app, argc, argv);
   if (app.get_subcommands().empty()) {
     std::fputs(app.help().c_str(), stdout);
@@ -34,6 +36,7 @@ int main(int argc, char** argv) {
     if (eval.asked()) return eval.run();
     if (generate.asked()) return generate.run();
     if (autoencode.asked()) return autoencode.run();
-    return gradient.run();
+    if (gradient.asked()) return gradient.run();
+    return bench.run();
   });
 }

@@ -1,0 +1,423 @@
+#pragma once
+
+// memory_llama bench: time and bytes against the window and against the length of the text, beside their
+// plan.
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include <unroll/diagnose/json_sink.hpp>
+#include <unroll/estimate/plan.hpp>
+#include <unroll/llama/generate.hpp>
+
+#include "memory_setup.hpp"
+
+namespace program {
+
+/// Bytes of the heap that are in use, 0 where the C library does not tell.
+inline double heap_bytes() {
+#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
+  const auto info = mallinfo2();
+  return double(info.uordblks) + double(info.hblkhd);
+#else
+  return 0;
+#endif
+}
+
+/// Slope of log y against log x by least squares.
+inline double exponent(const std::vector<std::pair<double, double>>& points) {
+  double n = 0, x = 0, y = 0, xx = 0, xy = 0;
+  for (const auto& [a, b] : points) {
+    if (!(a > 0 && b > 0)) continue;
+    const double u = std::log(a), v = std::log(b);
+    n += 1, x += u, y += v, xx += u * u, xy += u * v;
+  }
+  const double spread = n * xx - x * x;
+  return spread > 0 ? (n * xy - x * y) / spread : std::numeric_limits<double>::quiet_NaN();
+}
+
+struct bench_command : command {
+  using T = float;
+  model_options base;
+  memory_choice memory;
+  std::string what = "window,policy,length";
+  std::vector<index_t> windows{1, 2, 4, 8, 16, 32}, lengths{1000, 3000, 10'000, 30'000, 100'000};
+  index_t segments = 128, repeats = 3, plain_most = 100'000, train_most = 100'000;
+
+  explicit bench_command(CLI::App& program)
+      : command(
+            program, "bench",
+            "Time and bytes against the window and against the length, measured and planned side by side.\n"
+            "  window: gradients by incremental TBPTT(S) and by TBPTT(S) written out, against S\n"
+            "  policy: every policy at the same length\n"
+            "  length: reading a text with memories and with plain attention, and exact training on it",
+            "  memory_llama bench --segment 16 --ratio 4 --segments 128 --windows 1,2,4,8,16 --plot "
+            "bench.svg\n"
+            "  memory_llama bench --what length --segment 256 --ratio 16 --lengths 1000,10000,100000") {
+    memory.segment = 16;
+    memory.ratio = 4;
+    memory.b_scale = 0.05;
+    base.add(app, true);
+    memory.add(app, false);
+    app->add_option("--what", what, "separated by commas, of window, policy, length")->capture_default_str();
+    app->add_option("--windows", windows, "S, separated by commas")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 100'000));
+    app->add_option("--segments", segments, "of the text, for window and policy")
+        ->check(CLI::Range(2, 1'000'000))
+        ->capture_default_str();
+    app->add_option("--lengths", lengths, "tokens, separated by commas, for length")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 100'000'000));
+    app->add_option("--plain-most", plain_most, "longest text for plain attention")->capture_default_str();
+    app->add_option("--train-most", train_most, "longest text for training")->capture_default_str();
+    app->add_option("--repeats", repeats, "of each measurement, of which the fastest counts")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    add_seed("of weights and text");
+    add_outputs("time and bytes against S and length (two files with endings of their own)");
+  }
+
+  int run() {
+    using namespace unroll;
+    auto setup = load_memory<T>(stretched(), memory, fold(key{seed}, 0));
+    const auto& model = setup.model;
+    std::printf("%s\nsegments of %td tokens, %td memory tokens each, one thread, float\n",
+                describe(setup.shape()).c_str(), model.options().segment, model.memory_tokens());
+    json d{{"command", "bench"},
+           {"model", base.path},
+           {"shape", to_json(setup.shape())},
+           {"memory", to_json(model.options())},
+           {"segments", segments},
+           {"repeats", repeats}};
+    for (const auto& part : split(what)) {
+      if (part == "window")
+        bench_window(setup, d);
+      else if (part == "policy")
+        bench_policies(setup, d);
+      else if (part == "length")
+        bench_length(setup, d);
+      else
+        fail("memory_llama", "what", "\"" + part + "\" is none of window, policy, length");
+    }
+    d["complete"] = !interrupted.load();
+    write_json(d);
+    return interrupted ? 130 : 0;
+  }
+
+ private:
+  struct measured {
+    double seconds = std::numeric_limits<double>::infinity(), heap = 0, held = 0;
+  };
+  using points = std::vector<std::pair<double, double>>;
+
+  /// The model with positions for the longest text; its weights are as good as any for a measurement of time.
+  model_options stretched() const {
+    const index_t length = memory.segment;
+    index_t most = segments * length;
+    for (const index_t n : lengths)
+      if (what.find("length") != std::string::npos) most = std::max(most, n);
+    model_options m = base;
+    if (!m.positions.empty()) return m;
+    const index_t context =
+        base.path.empty() ? base.fresh.context : base.load<T>(key{seed}).model.shape.context;
+    if (most > context) m.positions = "linear:" + text_of("%.17g", double(most) / double(context) + 0.01);
+    return m;
+  }
+
+  std::vector<token> random_text(const unroll::llama::config& c, index_t n) const {
+    std::vector<token> ids;
+    for (index_t i = 0; i < n; ++i)
+      ids.push_back(token(unroll::draw_index(fold(key{seed}, 9), i, c.vocabulary)));
+    return ids;
+  }
+
+  /// What a copy of the model takes, which every estimator has: its tables, not its weights.
+  static double model_bytes(const memory_llama<T>& model) {
+    const double before = heap_bytes();
+    const auto copy = std::make_unique<memory_llama<T>>(model);
+    return heap_bytes() - before;
+  }
+
+  /// The fastest of several gradients; bytes of the heap beside a copy of the model, and those that the
+  /// estimator says it holds.
+  measured gradient_of(const memory_setup<T>& setup, const unroll::policy& p,
+                       const std::vector<segment>& text) const {
+    using namespace unroll;
+    measured out;
+    gradient<T> g(setup.theta.size());
+    const double before = heap_bytes() + model_bytes(setup.model);
+    with_policy(p, setup.model, index_t(text.size()), philox_chooser{}, [&](auto&& e) {
+      for (index_t i = 0; i < repeats && !interrupted; ++i) {
+        g.zero();
+        const double start = seconds_now();
+        e.reset(fold(key{seed}, std::uint64_t(i)));
+        report r = e.advance(setup.theta, text, g);
+        r += e.finish(setup.theta, g);
+        out.seconds = std::min(out.seconds, seconds_now() - start);
+        out.held = double(r.bytes);
+        out.heap = std::max(out.heap, heap_bytes() - before);
+      }
+    });
+    return out;
+  }
+
+  /// TBPTT(S) as it is written: before every loss the S encoders in front of it run with their graphs, and
+  /// behind it each is sent back.
+  measured naive_gradient(const memory_setup<T>& setup, index_t window,
+                          const std::vector<segment>& text) const {
+    using namespace unroll;
+    const auto& model = setup.model;
+    const memory_dims d = model.size();
+    const index_t n = index_t(text.size()), size = std::min(window, n - 1);
+    measured out;
+    gradient<T> g(setup.theta.size());
+    const double before = heap_bytes();
+    buffer<T> memories((n - 1) * d.memory), adjoints(size * d.memory), tapes(size * d.tape),
+        work(model.workspace(n - 1));
+    const auto memory_of = [&](index_t s) { return view<T>(memories).part(s * d.memory, d.memory); };
+    const auto slot = [&](buffer<T>& all, index_t s, index_t each) {
+      return view<T>(all).part(s % size * each, each);
+    };
+    for (index_t i = 0; i < repeats && !interrupted; ++i) {
+      g.zero();
+      std::vector<const T*> past;
+      const double start = seconds_now();
+      for (index_t t = 0; t < n && !interrupted; ++t) {
+        const index_t first = std::max<index_t>(0, t - size);
+        std::vector<T*> dpast(std::size_t(t), nullptr);
+        adjoints.zero();
+        for (index_t s = first; s < t; ++s) {
+          model.write(text[std::size_t(s)], s, setup.theta, {}, memory_of(s), slot(tapes, s, d.tape), work);
+          dpast[std::size_t(s)] = slot(adjoints, s, d.memory).data();
+        }
+        if (t > 0) past.push_back(memory_of(t - 1).data());
+        model.read_vjp(text[std::size_t(t)], t, setup.theta, past, dpast, {}, work);
+        for (index_t s = first; s < t; ++s)
+          model.write_vjp(text[std::size_t(s)], s, setup.theta, {}, slot(tapes, s, d.tape),
+                          slot(adjoints, s, d.memory), {}, g, work);
+      }
+      out.seconds = std::min(out.seconds, seconds_now() - start);
+      out.heap = std::max(out.heap, heap_bytes() - before);
+      out.held = double(memories.bytes() + adjoints.bytes() + tapes.bytes() + work.bytes());
+    }
+    return out;
+  }
+
+  static unroll::row to_row(const std::string& method, const char* axis, index_t at, const measured& m,
+                            double planned_bytes, double operations) {
+    unroll::row r;
+    r.add("method", method).add(axis, at).add("seconds", m.seconds).add("GFLOP", operations / 1e9);
+    r.add("GFLOP_per_s", operations / 1e9 / m.seconds).add("MB", m.held / 1e6).add("MB_heap", m.heap / 1e6);
+    return r.add("MB_planned", planned_bytes / 1e6).add("measured_over_planned", m.heap / planned_bytes);
+  }
+
+  void show(json& d, const char* name, const std::vector<unroll::row>& rows,
+            const std::vector<std::pair<std::string, std::array<points, 2>>>& curves) const {
+    std::printf("\n%s", unroll::to_table(rows).c_str());
+    d[name] = json::array();
+    for (const auto& r : rows) d[name].push_back(unroll::to_json(r));
+    for (const auto& [method, both] : curves) {
+      if (both[0].size() < 2) continue;
+      const double time = exponent(both[0]), bytes = exponent(both[1]);
+      std::printf("%-20s time ~ %s^%.2f, bytes ~ %s^%.2f\n", method.c_str(),
+                  name == std::string("length") ? "N" : "S", time, name == std::string("length") ? "N" : "S",
+                  bytes);
+      d["exponents"][name][method] = {{"time", time}, {"bytes", bytes}};
+    }
+    if (!plot.empty() && !curves.empty()) draw(name, curves);
+  }
+
+  void bench_window(const memory_setup<T>& setup, json& d) const {
+    using namespace unroll;
+    const auto ids = random_text(setup.shape(), segments * setup.model.options().segment + 1);
+    const auto text = llama::segments_of(ids, setup.model.options().segment);
+    const llama::memory_costs<T> costs(setup.shape(), setup.model.options());
+    const progress line;
+    std::vector<row> rows;
+    std::vector<std::pair<std::string, std::array<points, 2>>> curves{{"incremental TBPTT", {}},
+                                                                      {"TBPTT", {}}};
+    for (const index_t s : windows) {
+      if (interrupted) break;
+      line.show("S = " + std::to_string(s));
+      const policy p{policy::kind::window, s, true};
+      const auto planned = plan(costs, segments * setup.model.options().segment, p);
+      const measured incremental = gradient_of(setup, p, text), naive = naive_gradient(setup, s, text);
+      double operations = planned.read_operations;  // the same decoders, but every encoder up to S times
+      for (index_t t = 1; t < segments; ++t)
+        operations += double(std::min(s, t)) * (costs.write(0) + costs.write_vjp(0));
+      rows.push_back(
+          to_row("incremental TBPTT", "S", s, incremental, planned.estimator_bytes(), planned.operations()));
+      rows.push_back(
+          to_row("TBPTT", "S", s, naive, planned.estimator_bytes() - planned.adjoint_bytes / 2, operations));
+      for (std::size_t i = 0; i < 2; ++i) {
+        const measured& m = i == 0 ? incremental : naive;
+        curves[i].second[0].emplace_back(double(s), m.seconds);
+        curves[i].second[1].emplace_back(double(s), m.heap);
+      }
+    }
+    line.clear();
+    show(d, "window", rows, curves);
+  }
+
+  void bench_policies(const memory_setup<T>& setup, json& d) const {
+    using namespace unroll;
+    const index_t length = setup.model.options().segment;
+    const auto ids = random_text(setup.shape(), segments * length + 1);
+    const auto text = llama::segments_of(ids, length);
+    const llama::memory_costs<T> costs(setup.shape(), setup.model.options());
+    const progress line;
+    std::vector<row> rows;
+    double keep_all = 0;
+    for (const char* name :
+         {"keep_all", "keep:4", "rematerialise", "window:2", "reservoir:2", "proportional:4"}) {
+      const policy p = parse_policy(name);
+      if (interrupted) break;
+      if (setup.model.options().recurrent &&
+          (p.name == policy::kind::reservoir || p.name == policy::kind::proportional))
+        continue;
+      line.show(name);
+      const auto planned = plan(costs, segments * length, p);
+      const measured m = gradient_of(setup, p, text);
+      if (keep_all == 0) keep_all = m.seconds;
+      rows.push_back(to_row(name, "segments", segments, m, planned.estimator_bytes(), planned.operations())
+                         .add("time_over_keep_all", m.seconds / keep_all));
+    }
+    line.clear();
+    show(d, "policy", rows, {});
+  }
+
+  /// All but the last segment into memories, then the last one is read.
+  measured read_with_memories(const memory_setup<T>& setup, const std::vector<segment>& text) const {
+    using namespace unroll;
+    const double before = heap_bytes();
+    const auto& model = setup.model;
+    const memory_dims d = model.size();
+    const index_t n = index_t(text.size());
+    measured out;
+    buffer<T> memories((n - 1) * d.memory), work(model.workspace(n - 1));
+    for (index_t i = 0; i < repeats && !interrupted; ++i) {
+      std::vector<const T*> past;
+      const double start = seconds_now();
+      for (index_t s = 0; s + 1 < n && !interrupted; ++s) {
+        const view<T> m = view<T>(memories).part(s * d.memory, d.memory);
+        model.write(text[std::size_t(s)], s, setup.theta,
+                    model.independent() ? std::span<const T* const>{} : past, m, {}, work);
+        past.push_back(m.data());
+      }
+      if (!interrupted) model.read(text.back(), n - 1, setup.theta, past, work);
+      out.seconds = std::min(out.seconds, seconds_now() - start);
+      out.heap = std::max(out.heap, heap_bytes() - before);
+    }
+    out.held = double(memories.bytes() + work.bytes());
+    return out;
+  }
+
+  measured read_plainly(const memory_setup<T>& setup, std::span<const token> ids) const {
+    using namespace unroll;
+    measured out;
+    const auto& stack = setup.model.stack();
+    const double before = heap_bytes();
+    llama::generator<T> reader(stack, setup.model.weights(),
+                               llama::key_value_cache<T>(setup.shape(), index_t(ids.size())), {}, 256);
+    for (index_t i = 0; i < repeats && !interrupted; ++i) {
+      reader.reset();
+      const double start = seconds_now();
+      for (std::size_t at = 0; at < ids.size() && !interrupted; at += 256)
+        reader.append(ids.subspan(at, std::min(ids.size() - at, std::size_t(256))));
+      out.seconds = std::min(out.seconds, seconds_now() - start);
+      out.heap = std::max(out.heap, heap_bytes() - before);
+      if (out.seconds > 5) break;
+    }
+    out.held = double(reader.bytes());
+    return out;
+  }
+
+  /// Keys and values of all tokens, and what one chunk of 256 needs.
+  static double plain_bytes(const unroll::llama::transformer<T>& stack, index_t tokens) {
+    const auto& c = stack.shape();
+    const index_t chunk = std::min<index_t>(256, tokens);
+    const T* none = nullptr;
+    unroll::llama::pass<T> p;
+    p.length = chunk;
+    p.layers = c.layers;
+    p.before = {std::span(&none, 1), tokens, tokens};
+    const index_t work = std::max(stack.work_size(p), unroll::llama::head_work(c, chunk));
+    const double cache = 2 * double(c.layers) * double(c.kv_width()) * double(tokens);
+    return sizeof(T) * (cache + double(work + c.hidden * chunk + c.vocabulary));
+  }
+
+  void bench_length(const memory_setup<T>& setup, json& d) const {
+    using namespace unroll;
+    const llama::config& c = setup.shape();
+    const index_t length = setup.model.options().segment;
+    const llama::memory_costs<T> costs(c, setup.model.options());
+    const progress line;
+    std::vector<row> rows;
+    std::vector<std::pair<std::string, std::array<points, 2>>> curves{
+        {"memories", {}}, {"plain attention", {}}, {"exact training", {}}};
+    const auto add = [&](std::size_t i, index_t n, const measured& m, double bytes, double operations) {
+      rows.push_back(to_row(curves[i].first, "tokens", n, m, bytes, operations));
+      curves[i].second[0].emplace_back(double(n), m.seconds);
+      curves[i].second[1].emplace_back(double(n), m.heap);
+    };
+    for (const index_t wanted : lengths) {
+      const index_t n = (wanted + length - 1) / length * length, parts = n / length;
+      if (interrupted) break;
+      line.show(std::to_string(n) + " tokens");
+      const auto ids = random_text(c, n + 1);
+      const auto text = llama::segments_of(ids, length);
+      double operations = costs.read(parts - 1, length);
+      for (index_t s = 0; s + 1 < parts; ++s) operations += costs.write(s);
+      add(0, n, read_with_memories(setup, text),
+          double(sizeof(T)) *
+              (double(parts - 1) * double(costs.size().memory) + double(costs.workspace(parts - 1))),
+          operations);
+      if (wanted <= plain_most && !interrupted) {
+        const double each =
+            costs.read(0, 1) - 2 * double(c.hidden) * double(c.vocabulary);  // without the head
+        const double pairs = double(n) * double(n - 1) / 2 * 4 * double(c.query_width()) * double(c.layers);
+        const measured m = read_plainly(setup, std::span(ids).first(std::size_t(n)));
+        add(1, n, m, plain_bytes(setup.model.stack(), n), double(n) * each + pairs);
+      }
+      if (wanted <= train_most && !interrupted) {
+        const auto planned = plan(costs, n, policy{});
+        add(2, n, gradient_of(setup, policy{}, text), planned.estimator_bytes(), planned.operations());
+      }
+    }
+    line.clear();
+    show(d, "length", rows, curves);
+    const double plain = 2 * double(c.layers) * double(c.kv_width()) * sizeof(T);
+    std::printf("bytes a token that stay: %.4g with memories, %.4g with plain attention\n",
+                double(costs.size().memory) * sizeof(T) / double(length), plain);
+    d["bytes_per_token"] = {{"memories", double(costs.size().memory) * sizeof(T) / double(length)},
+                            {"plain", plain}};
+  }
+
+  bool draw(const std::string& name,
+            const std::vector<std::pair<std::string, std::array<points, 2>>>& curves) const {
+    std::string data, time, bytes;
+    for (std::size_t i = 0; i < curves.size(); ++i) {
+      const auto& [method, both] = curves[i];
+      if (both[0].empty()) continue;
+      data += "$c" + std::to_string(i) + " << END\n";
+      for (std::size_t k = 0; k < both[0].size(); ++k)
+        data += text_of("%g %g %g\n", both[0][k].first, both[0][k].second, both[1][k].second / 1e6);
+      data += "END\n";
+      const std::string style = " with linespoints pt 7 ps 0.6 lw 2 title " + quoted(method);
+      time += (time.empty() ? "" : ", ") + ("$c" + std::to_string(i) + " using 1:2" + style);
+      bytes += (bytes.empty() ? "" : ", ") + ("$c" + std::to_string(i) + " using 1:3" + style);
+    }
+    std::filesystem::path file = plot;
+    file.replace_filename(file.stem().string() + "_" + name + ".svg");
+    return gnuplot(
+        "set terminal svg noenhanced size 1000,440 background 'white' font 'sans,12'\nset output " +
+        quoted(file.string()) + "\nset logscale xy\nset grid\nset key top left\nset xlabel '" +
+        (name == "length" ? "tokens" : "window S") + "'\n" + data +
+        "set multiplot layout 1,2\nset ylabel 'seconds'\nplot " + time +
+        "\nset ylabel 'MB on the heap'\nplot " + bytes + "\nunset multiplot\n");
+  }
+};
+
+}  // namespace program
