@@ -452,3 +452,12 @@ TEST_CASE("fewer queries never need more work") {
       for (index_t n = 1; n < 120; ++n)
         CHECK(attention_work(shape, n, before, 3) <= attention_work(shape, n + 1, before, 3));
 }
+
+TEST_CASE("the work of attention grows with the keys, not with their square") {
+  const attention_shape shape{32, 32, 128};
+  for (const index_t n : {1024, 8192, 65536}) {
+    CHECK(attention_work(shape, n, 0, 0) < 100 * n);
+    CHECK(attention_work(shape, 1024, n, n) < 200 * n);
+    CHECK(attention_work(shape, 1024, n, 32) < (200 + 4 * shape.head) * n);  // copies of one head
+  }
+}
