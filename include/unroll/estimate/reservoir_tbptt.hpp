@@ -39,7 +39,7 @@ class reservoir_tbptt final {
   using scalar = typename M::scalar;
   using input = typename M::input;
   static constexpr target target_gradient = target::frozen_theta;
-  static constexpr bool unbiased = true;
+  static constexpr bool unbiased = true;  // where compensated
   static constexpr std::array references{"li2024uio", "vitter1985reservoir"};
 
   explicit reservoir_tbptt(M model, reservoir_tbptt_options options = {}, C chooser = C{})

@@ -2,6 +2,7 @@
 
 #include "unroll/llama/cache.hpp"
 #include "unroll/llama/memory_llama.hpp"
+#include "unroll/llama/sampling.hpp"
 
 namespace unroll::llama {
 
@@ -162,8 +163,7 @@ void reproduce(memory_session<T>& session, std::span<const token> text, token be
   token next = begin;
   for (token& t : out) {
     session.append(next);
-    const auto logits = session.logits();
-    t = next = token(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    t = next = most_probable(session.logits());
   }
 }
 
