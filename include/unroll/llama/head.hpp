@@ -1,6 +1,6 @@
 #pragma once
 
-#include <numeric>
+#include <span>
 
 #include "unroll/core/cutter.hpp"
 #include "unroll/kernels/rmsnorm.hpp"

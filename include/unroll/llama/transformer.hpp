@@ -26,9 +26,9 @@ kernels::rotary<T> make_rotary(const config& c) {
 ///   b = rmsnorm(h, g_2)    x <- h + W_D' (up * silu(gate)),   gate, up = W_G' b, W_U' b
 ///
 /// The vjp is exact, also to adapters, to the prefix and to what hooks see. Every product is one call of
-/// linalg::gemm over all tokens, q, k, v and gate, up together: with the square of the weights' numbers P, a
-/// pass is 2 P flops a token, its vjp 2 P without and 4 P with gradients of the weights, and attention.
-/// Nothing allocates; the memory is the caller's, tape_size and work_size numbers.
+/// linalg::gemm over all tokens, q, k, v and gate, up together: with P weights in its layers, a pass is 2 P
+/// flops a token, its vjp 2 P without and 4 P with the gradients of the weights; attention comes on top, and
+/// with saved::inputs another pass. Nothing allocates: the caller brings tape_size and work_size numbers.
 template <class T>
 class transformer final {
  public:
