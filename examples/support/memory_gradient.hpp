@@ -4,7 +4,7 @@
 
 #include <unroll/diagnose/json_sink.hpp>
 
-#include "memory_setup.hpp"
+#include "memory_recorded.hpp"
 
 namespace program {
 
@@ -103,11 +103,14 @@ struct gradient_command : command {
         setup.theta.size(), memory.adapters.empty() ? "random" : "trained");
     const block<double> exact = exact_gradient(model, setup.theta, text);
     const llama::memory_costs<T> costs(setup.shape(), model.options());
+    std::optional<recorded_model<T>> recorded;  // unless it is too large
+    if (model.independent() && recorded_model<T>::numbers(model, segments) * sizeof(T) < 4e9)
+      recorded.emplace(model, setup.theta, text);
     std::vector<line> lines;
     std::vector<row> rows;
     for (const policy& p : wanted) {
       if (interrupted) break;
-      lines.push_back(measure_one<T>(p, setup, text, exact, costs));
+      lines.push_back(measure_one<T>(p, setup, text, exact, costs, recorded));
       rows.push_back(summary(lines.back()));
     }
     std::fputs(to_table(rows, 3).c_str(), stdout);
@@ -141,7 +144,8 @@ struct gradient_command : command {
 
   template <class T>
   line measure_one(const unroll::policy& p, const memory_setup<T>& setup, const std::vector<segment>& text,
-                   const unroll::block<double>& exact, const unroll::llama::memory_costs<T>& costs) {
+                   const unroll::block<double>& exact, const unroll::llama::memory_costs<T>& costs,
+                   const std::optional<recorded_model<T>>& recorded) {
     using namespace unroll;
     std::atomic<index_t> done{0};
     const measure_options how{.replicas = replicas,
@@ -167,13 +171,21 @@ struct gradient_command : command {
         {},
         {},
         plan(costs, n * setup.model.options().segment, p, {bytes, 4 * bytes, bytes, bytes, bytes, bytes})};
-    with_policy(p, setup.model, n, philox_chooser{}, [&](const auto& estimator) {
-      out.m = measure(estimator, setup.theta, std::span<const segment>(text), how);
-      auto once = estimator;  // what one gradient does
+    const auto measured = [&](const auto& model) {
+      return with_policy(p, model, n, philox_chooser{}, [&](const auto& estimator) {
+        return measure(estimator, setup.theta, std::span<const segment>(text), how);
+      });
+    };
+    out.m = recorded ? measured(*recorded) : measured(setup.model);
+    with_policy(p, setup.model, n, philox_chooser{}, [&](auto once) {  // what one gradient does and costs
       gradient<T> g(setup.theta.size());
+      const double begin = seconds_now();
       once.reset(fold(how.seed, 2));
-      once.advance(setup.theta, text, g);
-      once.finish(setup.theta, g);
+      report r = once.advance(setup.theta, text, g);
+      r += once.finish(setup.theta, g);
+      out.m.seconds = (seconds_now() - begin) / double(n);
+      out.m.variance_time = out.m.variance * out.m.seconds * double(n);
+      out.m.bytes = r.bytes;
       out.counts = once.counts();
     });
     return out;

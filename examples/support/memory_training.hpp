@@ -158,9 +158,12 @@ class training_run {
 inline bool draw_course(const json& history, const std::string& title, const std::string& file) {
   if (history.empty()) return false;
   std::string rows;
-  for (const auto& h : history)
+  for (const auto& h : history) {
+    if (!h.at("held_out").is_number()) continue;  // there was no held-out text
     rows += text_of("%g %g %g\n", h.at("step").get<double>(), h.at("training").get<double>(),
                     h.at("held_out").get<double>());
+  }
+  if (rows.empty()) return false;
   return gnuplot("set terminal svg size 800,480 background 'white' font 'sans,12'\nset output " +
                  quoted(file) + "\nset title " + quoted(title) +
                  " noenhanced\nset xlabel 'step'\nset ylabel 'nats a token'\n"
