@@ -3,7 +3,7 @@
 #   examples/memory_experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built llama and memory_llama. OUT: where results and trained models go.
 # PART: own base train eval gradient cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and gradient need
-# the parts before them. SEEDS (1 2 3) and STEPS (300) can be set.
+# the parts before them. SEEDS (1 2 3) and STEPS (200) can be set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -32,7 +32,7 @@ train() {  # the memory model on top of it, under each policy
   for seed in ${SEEDS:-1 2 3}; do
     for policy in $policies; do
       "$programs"/memory_llama train --model "$out/base" --text "$books/train" --held-out "$books/valid" \
-        --segment 64 --ratio 16 --segments 16 --documents 4 --steps "${STEPS:-300}" --rate 2e-3 --report 50 \
+        --segment 64 --ratio 16 --lora-rank 16 --segments 16 --documents 4 --steps "${STEPS:-200}" --rate 1e-2 --report 50 \
         --policy "$policy" --seed "$seed" --out "$out/memory-$policy-$seed" --json "$out/train-$policy-$seed.json" |
         tee "$out/train-$policy-$seed.txt"
     done
