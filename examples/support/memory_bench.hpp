@@ -76,7 +76,9 @@ struct bench_command : command {
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
     add_seed("of weights and text");
-    add_outputs("time and bytes against S and length (two files with endings of their own)");
+    add_outputs();
+    app->add_option("--plot", plot, "draw time and bytes to FILE_window.svg and FILE_length.svg for FILE.svg")
+        ->check(writable);
   }
 
   int run() {
