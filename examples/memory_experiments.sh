@@ -14,11 +14,17 @@ books=$data/corpora/books models=$data/models
 policies='window:1 window:4 reservoir:2 reservoir:2:uncompensated proportional:4 rematerialise'
 mkdir -p "$out"
 
-own() {  # trained checkpoints on their own domain
-  head -c 100000 "$data/corpora/tinystories/tinystories_train_prefix_2MiB.txt" >"$out/stories.txt"
-  "$programs"/llama score --model "$models/stories260K/stories260K.bin" --text "$out/stories.txt" --json "$out/own_260K.json"
-  "$programs"/llama score --model "$models/babyllama105/babyllama105.bin" --text "$out/stories.txt" --json "$out/own_105.json"
-  "$programs"/llama generate --model "$models/stories260K/stories260K.bin" --greedy --tokens 70
+own() {  # trained checkpoints on their own domain: the first 100 stories, each a text of its own
+  local model
+  rm -rf "$out/stories" && mkdir -p "$out/stories"
+  awk -v out="$out/stories" 'BEGIN { RS = "<\\|endoftext\\|>\n" } NR <= 100 { printf "%s", $0 > sprintf("%s/%03d.txt", out, NR) }' \
+    "$data/corpora/tinystories/tinystories_train_prefix_2MiB.txt"
+  for model in stories260K babyllama105; do
+    for story in "$out"/stories/*.txt; do
+      "$programs"/llama score --model "$models/$model/$model.bin" --text "$story"
+    done | awk -v m=$model '/nats a token/ { tokens += $1; nats += $1 * $3 } END { print m ": " nats / tokens " nats a token over " tokens }'
+  done | tee "$out/own.txt"
+  "$programs"/llama generate --model "$models/stories260K/stories260K.bin" --greedy --tokens 70 | tee "$out/story.txt"
 }
 
 base() {  # a plain Llama learns the books
