@@ -3,7 +3,7 @@
 #   examples/memory_experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built llama and memory_llama. OUT: where results and trained models go.
 # PART: own base train eval gradient cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and gradient need
-# the parts before them. SEEDS (1 2 3) and STEPS (200) can be set.
+# the parts before them. SEEDS (1 2 3), STEPS (200) and REPLICAS (400) can be set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -63,7 +63,7 @@ gradient() {  # the bias table at a trained checkpoint
   all=$all,proportional:2,proportional:4,proportional:8
   for segments in 16 97; do
     "$programs"/memory_llama gradient --model "$out/base" --adapters "$out/memory-rematerialise-1" --double \
-      --text "$books/test/melville_moby-dick.txt" --start 20000 --segments $segments --policy $all --replicas 1000 \
+      --text "$books/test/melville_moby-dick.txt" --start 20000 --segments $segments --policy $all --replicas "${REPLICAS:-400}" \
       --json "$out/gradient_$segments.json" --plot "$out/memory_gradient_$segments.svg" | tee "$out/gradient_$segments.txt"
   done
 }

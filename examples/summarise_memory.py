@@ -2,8 +2,8 @@
 """Held-out loss of memory_llama eval runs by length of the context, means over seeds, as a table.
 
 usage: summarise_memory.py BASELINE eval-POLICY-SEED.json...   nats a token. +- is the half width of a 95 % Student interval
-over seeds; differences are taken seed by seed, BASELINE minus the policy at the same length. `window` and `sinks` are the
-plain model with as many keys, which no seed changes."""
+over seeds; differences are taken seed by seed, BASELINE minus the policy at the same length. `alone`, `window` and
+`sinks` are the plain model on segments alone and with as many keys, which no seed changes."""
 import json
 import os
 import sys

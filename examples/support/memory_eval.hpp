@@ -13,7 +13,7 @@ struct eval_command : command {
   using T = float;
   model_options base;
   memory_choice memory;
-  std::string text = UNROLL_DEFAULT_TEXT, methods = "memory,window,sinks";
+  std::string text = UNROLL_DEFAULT_TEXT, methods = "memory,alone,window,sinks";
   index_t segments = 16, per_document = 2, sinks = 4, chunk = 16;
 
   explicit eval_command(CLI::App& program)
@@ -21,6 +21,7 @@ struct eval_command : command {
             program, "eval",
             "Perplexity against the length of the context, beside windows of plain attention.\n"
             "  memory: the memory model\n"
+            "  alone:  the plain Llama reads each segment by itself\n"
             "  window: the plain Llama reads each segment behind as many tokens as there are memory tokens\n"
             "  sinks:  the plain Llama with attention sinks and a window that fill the largest of these "
             "budgets\n"
@@ -37,7 +38,7 @@ struct eval_command : command {
     };
     add("--segments", segments, 1, "of a stretch of text");
     add("--per-document", per_document, 1, "stretches of a document, evenly spread");
-    app->add_option("--methods", methods, "separated by commas, of memory, window, sinks, full")
+    app->add_option("--methods", methods, "separated by commas, of memory, alone, window, sinks, full")
         ->capture_default_str();
     add("--sinks", sinks, 0, "first tokens that stay");
     add("--chunk", chunk, 1, "tokens that the streaming cache takes at once");
@@ -53,8 +54,8 @@ struct eval_command : command {
     const index_t length = model.options().segment;
     const auto wanted = split(methods);
     for (const auto& m : wanted)
-      if (m != "memory" && m != "window" && m != "sinks" && m != "full")
-        fail("memory_llama", "methods", "\"" + m + "\" is none of memory, window, sinks, full");
+      if (m != "memory" && m != "alone" && m != "window" && m != "sinks" && m != "full")
+        fail("memory_llama", "methods", "\"" + m + "\" is none of memory, alone, window, sinks, full");
     if (segments > model.segments())
       fail("memory_llama", "segments",
            "are " + std::to_string(segments) + ", the longest text has " + std::to_string(model.segments()) +
@@ -133,7 +134,9 @@ struct eval_command : command {
         mine = readers[std::size_t(worker)].losses(setup.theta,
                                                    llama::segments_of(ids, model.options().segment));
       else if (method == "window")
-        mine = window_losses(model, ids);
+        mine = window_losses(model, ids, std::size_t(model.memory_tokens()));
+      else if (method == "alone")
+        mine = window_losses(model, ids, 0);
       else
         mine = plain_losses(method, model, ids);
       if (worker == 0)
@@ -143,10 +146,11 @@ struct eval_command : command {
     return out;
   }
 
-  /// Segment t behind the t M tokens in front of it: as many keys as the memory model has.
-  std::vector<double> window_losses(const memory_llama<T>& model, std::span<const token> ids) const {
+  /// Segment t behind the t m tokens in front of it: with m = M as many keys as the memory model has.
+  std::vector<double> window_losses(const memory_llama<T>& model, std::span<const token> ids,
+                                    std::size_t m) const {
     using namespace unroll;
-    const auto length = std::size_t(model.options().segment), m = std::size_t(model.memory_tokens());
+    const auto length = std::size_t(model.options().segment);
     const llama::transformer<T>& stack = model.stack();
     std::vector<index_t> positions(length + std::size_t(segments) * m);
     for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = index_t(i);
