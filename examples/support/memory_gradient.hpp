@@ -247,7 +247,7 @@ struct gradient_command : command {
         text_of("%g", double(lines.size()) - 0.3) + "]\n$rows << END\n" + rows +
         "END\nplot $rows using ($0-0.2):2:xtic(1) with boxes lc rgb '#c0392b' title 'bias of the mean "
         "gradient', "
-        "'' using ($0-0.2):2:3:4 with yerrorbars pt 0 lc rgb '#333333' notitle, "
+        "'' using ($0-0.2):3:(0):($4-$3) with vectors nohead lw 2 lc rgb '#333333' notitle, "
         "'' using ($0+0.2):5 with boxes lc rgb '#9db8d0' title 'standard deviation', "
         "'' using 0:6 with points pt 6 lc rgb '#333333' title 'norm ratio E|g^| / |g|: no measure of "
         "bias'\n");
