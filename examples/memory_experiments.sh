@@ -71,7 +71,7 @@ gradient() {  # the bias table at a trained checkpoint
 cost() {  # time and bytes against the window and the length
   "$programs"/memory_llama bench --what window,policy --json "$out/cost_window.json" --plot "$out/memory_cost_window.svg" |
     tee "$out/cost_window.txt"
-  "$programs"/memory_llama bench --what length --segment 256 --ratio 16 --json "$out/cost_length.json" \
+  "$programs"/memory_llama bench --what length --segment 256 --ratio 16 --repeats 1 --json "$out/cost_length.json" \
     --plot "$out/memory_cost_length.svg" | tee "$out/cost_length.txt"
 }
 

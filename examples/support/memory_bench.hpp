@@ -119,7 +119,8 @@ struct bench_command : command {
     const index_t length = memory.segment;
     index_t most = segments * length;
     for (const index_t n : lengths)
-      if (what.find("length") != std::string::npos) most = std::max(most, n);
+      if (what.find("length") != std::string::npos)
+        most = std::max(most, (n + length - 1) / length * length);  // a text is whole segments
     model_options m = base;
     if (!m.positions.empty()) return m;
     const index_t context =
