@@ -9,8 +9,9 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <array>
-#include <ctime>
 #include <vector>
+
+#include "fma_peak.hpp"
 
 using namespace unroll;
 
@@ -18,29 +19,6 @@ namespace {
 
 template <class T>
 using dense = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
-
-double cpu_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
-
-/// Fused multiply-adds per second of twelve independent chains of the widest vectors, best of seven.
-template <class T>
-double fma_peak() {
-  constexpr int chains = 12, rounds = 400000;
-  volatile T one = 1, factor = T(0.9999), term = T(1e-7);  // hidden from constant folding
-  double best = 0;
-  for (int trial = 0; trial < 7; ++trial) {
-    simd::vec<T> x[chains], f = simd::vec<T>{} + T(factor), t = simd::vec<T>{} + T(term);
-    for (auto& v : x) v = simd::vec<T>{} + T(one);
-    const double start = cpu_seconds();
-    for (int i = 0; i < rounds; ++i) {
-      UNROLL_FULLY
-      for (int u = 0; u < chains; ++u) x[u] = x[u] * f + t;
-    }
-    const double seconds = cpu_seconds() - start;
-    for (auto& v : x) benchmark::DoNotOptimize(v);
-    best = std::max(best, 2.0 * chains * rounds * simd::width<T> / seconds);
-  }
-  return best;
-}
 
 template <class F>
 double seconds_of(F& f, long calls) {

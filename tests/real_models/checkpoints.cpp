@@ -2,12 +2,11 @@
 #if __has_include(<nlohmann/json.hpp>)
 
 #include <cstdio>
-#include <cstdlib>
-#include <optional>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
 #include "tests/support/llama_files.hpp"
+#include "tests/support/real_models.hpp"
 #include "unroll/io/lora_file.hpp"
 #include "unroll/io/tokenizer_file.hpp"
 #include "unroll/llama/score.hpp"
@@ -17,13 +16,6 @@ using namespace unroll::llama;
 using Catch::Matchers::ContainsSubstring;
 
 namespace {
-
-std::optional<std::filesystem::path> data_folder() {
-  const char* folder = std::getenv("UNROLL_DATA_DIR");
-  if (folder && std::filesystem::exists(std::filesystem::path(folder) / "models/stories260K")) return folder;
-  std::printf("skipped: UNROLL_DATA_DIR names no folder with models/stories260K\n");
-  return std::nullopt;
-}
 
 // |a - b| of all weights, relative to |b| or to the smallest number with full precision.
 double largest_difference(const parameters<double>& a, const parameters<double>& b, double smallest) {

@@ -3,10 +3,9 @@
 #if __has_include(<nlohmann/json.hpp>)
 
 #include <cstdio>
-#include <cstdlib>
-#include <optional>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/real_models.hpp"
 #include "unroll/io/llama_checkpoint.hpp"
 #include "unroll/io/tokenizer_file.hpp"
 #include "unroll/llama/score.hpp"
@@ -15,13 +14,6 @@ using namespace unroll;
 using namespace unroll::llama;
 
 namespace {
-
-std::optional<std::filesystem::path> data_folder() {
-  const char* folder = std::getenv("UNROLL_DATA_DIR");
-  if (folder && std::filesystem::exists(std::filesystem::path(folder) / "models/stories260K")) return folder;
-  std::printf("skipped: UNROLL_DATA_DIR names no folder with models/stories260K\n");
-  return std::nullopt;
-}
 
 template <class T>
 std::string greedy(const std::filesystem::path& model, const std::filesystem::path& words, index_t tokens) {
@@ -38,20 +30,6 @@ std::string greedy(const std::filesystem::path& model, const std::filesystem::pa
     return true;
   });
   return t.decode(ids);
-}
-
-// The first stories of the corpus, each a text of its own.
-std::vector<std::string> stories(const std::filesystem::path& data, std::size_t count) {
-  const std::string all =
-      read_file(data / "corpora/tinystories/tinystories_train_prefix_2MiB.txt").substr(0, 1000 * count);
-  std::vector<std::string> out;
-  for (std::size_t at = 0; out.size() < count;) {
-    const std::size_t end = all.find("<|endoftext|>", at);
-    const std::size_t first = all.find_first_not_of("\n", at);
-    out.push_back(all.substr(first, all.find_last_not_of("\n", end - 1) + 1 - first));
-    at = end + 13;
-  }
-  return out;
 }
 
 constexpr const char* lily =

@@ -2,10 +2,9 @@
 #if __has_include(<nlohmann/json.hpp>)
 
 #include <cstdio>
-#include <cstdlib>
-#include <optional>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/real_models.hpp"
 #include "tests/support/small_memory.hpp"
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/io/llama_checkpoint.hpp"
@@ -18,13 +17,6 @@ using namespace unroll;
 using namespace unroll::llama;
 
 namespace {
-
-std::optional<std::filesystem::path> data_folder() {
-  const char* folder = std::getenv("UNROLL_DATA_DIR");
-  if (folder && std::filesystem::exists(std::filesystem::path(folder) / "models/stories260K")) return folder;
-  std::printf("skipped: UNROLL_DATA_DIR names no folder with models/stories260K\n");
-  return std::nullopt;
-}
 
 template <class T>
 struct story {

@@ -2,14 +2,10 @@
 #if __has_include(<nlohmann/json.hpp>)
 
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <numeric>
-#include <optional>
-#include <sstream>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/real_models.hpp"
 #include "unroll/io/llama_checkpoint.hpp"
 #include "unroll/io/tokenizer_file.hpp"
 #include "unroll/llama/language_model.hpp"
@@ -18,13 +14,6 @@ using namespace unroll;
 using namespace unroll::llama;
 
 namespace {
-
-std::optional<std::filesystem::path> data_folder() {
-  const char* folder = std::getenv("UNROLL_DATA_DIR");
-  if (folder && std::filesystem::exists(std::filesystem::path(folder) / "models/stories260K")) return folder;
-  std::printf("skipped: UNROLL_DATA_DIR names no folder with models/stories260K\n");
-  return std::nullopt;
-}
 
 /// The most likely tokens behind `ids`, by whole passes.
 std::vector<token> continued(const pretrained<float>& m, std::vector<token> ids, index_t count) {
@@ -66,20 +55,10 @@ TEST_CASE("Both file formats of stories260K have the loss per token that its aut
   const auto data = data_folder();
   if (!data) return;
   const auto words = load_tokenizer(*data / "models/stories260K/tok512.bin");
-  std::ifstream file(*data / "corpora/tinystories/tinystories_train_prefix_2MiB.txt");
-  std::stringstream all;
-  all << file.rdbuf();
-  const std::string text = all.str(), mark = "<|endoftext|>";
   constexpr index_t length = 256;  // a story is cut there, or padded with what is not scored
   std::vector<token> ids, targets;
   index_t scored = 0;
-  for (std::size_t at = 0, stories = 0; stories < 60; ++stories) {
-    const std::size_t end = text.find(mark, at);
-    std::string story = text.substr(at, end - at);
-    at = end + mark.size();
-    const auto blank = [](char c) { return c == ' ' || c == '\n'; };
-    while (!story.empty() && blank(story.front())) story.erase(0, 1);
-    while (!story.empty() && blank(story.back())) story.pop_back();
+  for (const std::string& story : stories(*data, 60)) {
     const auto pieces = words.encode(story, true);
     for (std::size_t i = 0; i < std::size_t(length); ++i) {
       ids.push_back(i < pieces.size() ? pieces[i] : 0);

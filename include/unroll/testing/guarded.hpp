@@ -49,6 +49,13 @@ double largest(const std::vector<T>& v) {
   for (const T x : v) m = std::max(m, std::abs(double(x)));
   return m;
 }
+/// |a - b| <= tolerance (scale + |a| + |b|), by largest entries; false where a difference is not finite.
+template <class T>
+bool close(const std::vector<T>& a, const std::vector<T>& b, double tolerance, double scale = 0) {
+  std::vector<T> difference(a);
+  for (std::size_t i = 0; i < a.size(); ++i) difference[i] -= b[i];
+  return finite(difference) && largest(difference) <= tolerance * (scale + largest(a) + largest(b));
+}
 template <class T>
 double dot(const std::vector<T>& a, const std::vector<T>& b) {
   double sum = 0;

@@ -72,9 +72,7 @@ class memory_model_checks {
     if (!good) failures_.push_back(where_ + what);
   }
   bool close(const vec& a, const vec& b, double scale = 0) const {
-    vec difference(a);
-    for (std::size_t i = 0; i < a.size(); ++i) difference[i] -= b[i];
-    return finite(difference) && largest(difference) <= o_.rounding * eps * (scale + largest(a) + largest(b));
+    return detail::close(a, b, o_.rounding * eps, scale);
   }
   bool close(const memories& a, const memories& b) const {
     bool good = a.size() == b.size();

@@ -81,11 +81,8 @@ class system_checks {
   void expect(bool good, const std::string& what) {
     if (!good) failures_.push_back(where_ + what);
   }
-  // |a - b| <= rounding * eps * (scale + |a| + |b|), by largest entries
   bool close(const vec& a, const vec& b, double scale = 0) const {
-    vec difference(a);
-    for (std::size_t i = 0; i < a.size(); ++i) difference[i] -= b[i];
-    return finite(difference) && largest(difference) <= o_.rounding * eps * (scale + largest(a) + largest(b));
+    return detail::close(a, b, o_.rounding * eps, scale);
   }
   vec random(std::size_t size) {
     vec v(size);
