@@ -10,6 +10,7 @@ trap 'rm -rf "$folder"' EXIT
 
 echo '#include <Eigen/Core>' >"$folder/eigen.cpp"
 echo '#include <unroll/unroll.hpp>' >"$folder/umbrella.cpp"
+echo '#include <unroll/llama.hpp>' >"$folder/llama.cpp"
 echo '#include <unroll/cells/lstm.hpp>' >"$folder/one_cell.cpp"
 cat >"$folder/lstm.cpp" <<'CPP'
 #include <cstdio>
@@ -36,7 +37,7 @@ CPP
 
 echo "$("$compiler" --version | head -1), -std=c++20 -O2"
 printf '%-10s %8s %8s\n' unit seconds MiB
-for unit in eigen umbrella one_cell lstm; do
+for unit in eigen umbrella llama one_cell lstm; do
   for _ in 1 2 3; do
     command time -f '%U %S %M' "$compiler" -std=c++20 -O2 -Iinclude -I"${EIGEN:-/usr/include/eigen3}" \
       -c "$folder/$unit.cpp" -o "$folder/out.o" 2>&1

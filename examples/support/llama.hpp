@@ -4,6 +4,7 @@
 
 #include <unroll/io/llama_checkpoint.hpp>
 #include <unroll/io/tokenizer_file.hpp>
+#include <unroll/llama.hpp>
 
 #include "program.hpp"
 

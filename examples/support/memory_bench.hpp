@@ -8,8 +8,6 @@
 #endif
 
 #include <unroll/diagnose/json_sink.hpp>
-#include <unroll/estimate/plan.hpp>
-#include <unroll/llama/generate.hpp>
 
 #include "memory_setup.hpp"
 

@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <unroll/data/documents.hpp>
 
 #include "llama.hpp"
 

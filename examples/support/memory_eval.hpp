@@ -3,7 +3,6 @@
 // memory_llama eval: perplexity against the length of the context, beside windows with as many keys.
 
 #include <unroll/diagnose/json_sink.hpp>
-#include <unroll/llama/score.hpp>
 
 #include "memory_setup.hpp"
 

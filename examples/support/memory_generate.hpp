@@ -3,9 +3,6 @@
 // memory_llama generate and autoencode: what the model writes with a full memory.
 
 #include <unroll/diagnose/json_sink.hpp>
-#include <unroll/diagnose/text_overlap.hpp>
-#include <unroll/llama/memory_session.hpp>
-#include <unroll/llama/sampling.hpp>
 
 #include "memory_setup.hpp"
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// Everything on the CPU that needs nothing but Eigen. Left out, to be included by name: ad/bridge_*.hpp,
-// xtensor/, io/npy.hpp and diagnose/json_sink.hpp, which need other libraries, and testing/.
+// Gradients through time on the CPU, with nothing but Eigen. Llamas are in llama.hpp. Left out, to be included by
+// name: ad/bridge_*.hpp, xtensor/, io/npy.hpp and diagnose/json_sink.hpp, which need other libraries, and testing/.
 
 #include "unroll/ad/derive.hpp"
 #include "unroll/ad/dual.hpp"
@@ -36,7 +36,6 @@
 #include "unroll/data/anbn.hpp"
 #include "unroll/data/copy.hpp"
 #include "unroll/data/delay.hpp"
-#include "unroll/data/documents.hpp"
 #include "unroll/data/marschall_add.hpp"
 #include "unroll/data/segments.hpp"
 #include "unroll/data/sequences.hpp"
@@ -67,7 +66,6 @@
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/particles.hpp"
 #include "unroll/estimate/pes.hpp"
-#include "unroll/estimate/plan.hpp"
 #include "unroll/estimate/policy.hpp"
 #include "unroll/estimate/proportional_replay.hpp"
 #include "unroll/estimate/rank_one.hpp"
@@ -80,30 +78,10 @@
 #include "unroll/estimate/window_buffer.hpp"
 #include "unroll/io/checkpoint.hpp"
 #include "unroll/io/file.hpp"
-#include "unroll/io/tokenizer_bin.hpp"
 #include "unroll/kernels/attention.hpp"
 #include "unroll/kernels/rmsnorm.hpp"
 #include "unroll/kernels/rotary.hpp"
 #include "unroll/kernels/swiglu.hpp"
-#include "unroll/llama/cache.hpp"
-#include "unroll/llama/config.hpp"
-#include "unroll/llama/generate.hpp"
-#include "unroll/llama/head.hpp"
-#include "unroll/llama/language_model.hpp"
-#include "unroll/llama/lora.hpp"
-#include "unroll/llama/memory_costs.hpp"
-#include "unroll/llama/memory_llama.hpp"
-#include "unroll/llama/memory_map.hpp"
-#include "unroll/llama/memory_options.hpp"
-#include "unroll/llama/memory_session.hpp"
-#include "unroll/llama/pass.hpp"
-#include "unroll/llama/sampling.hpp"
-#include "unroll/llama/score.hpp"
-#include "unroll/llama/tokenizer.hpp"
-#include "unroll/llama/transfer_head.hpp"
-#include "unroll/llama/transformer.hpp"
-#include "unroll/llama/vocabulary.hpp"
-#include "unroll/llama/weights.hpp"
 #include "unroll/memory/bank.hpp"
 #include "unroll/optim/adam.hpp"
 #include "unroll/optim/clip.hpp"

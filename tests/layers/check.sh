@@ -2,7 +2,7 @@
 # Reads the tree as text and prints one line for everything that breaks a rule:
 #   layers      no header includes a layer above its own
 #   banned      no header includes a standard header that is slow to compile or prints
-#   umbrella    unroll.hpp includes every header of the CPU library
+#   umbrella    unroll.hpp, or llama.hpp for Llamas, includes every header of the CPU library
 #   length      no header is longer than 450 lines
 #   test names  no test case has ; [ or ] in its name, which ctest would take apart
 #   references  every estimator cites keys of docs/references.bib and has a page in docs/math/
@@ -34,7 +34,7 @@ allowed() {
 report() {
   for file in $headers; do
     folder=${file#include/unroll/}
-    [ "$folder" = unroll.hpp ] && continue
+    case $folder in unroll.hpp | llama.hpp) continue ;; esac
     folder=${folder%%/*}
     for included in $(sed -nE 's|^ *# *include +["<]unroll/([a-z_0-9]+)/.*|\1|p' "$file" | sort -u); do
       case " $folder $(allowed "$folder") " in
@@ -42,7 +42,7 @@ report() {
         *) echo "$file: includes $included/, which is not below $folder/" ;;
       esac
     done
-    grep -nE '^ *# *include +["<]unroll/unroll\.hpp' "$file" | sed "s|^|$file:|; s|\$|: a header may not include the umbrella|"
+    grep -nE '^ *# *include +["<]unroll/(unroll|llama)\.hpp' "$file" | sed "s|^|$file:|; s|\$|: a header may not include the umbrella|"
     [ "$folder" = cuda ] && grep -nE 'Eigen|core/linalg' "$file" | sed "s|^|$file:|; s|\$|: cuda/ may not use Eigen|"
     [ "$file" != include/unroll/core/linalg.hpp ] && [ "$folder" != testing ] && grep -nE '# *include +<(Eigen|unsupported)/' "$file" |
       sed "s|^|$file:|; s|\$|: Eigen belongs in core/linalg.hpp|"
@@ -54,10 +54,11 @@ report() {
 
   for file in $headers; do
     case $file in
-      */unroll.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
+      */unroll.hpp | */unroll/llama.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
       */io/safetensors.hpp | */io/llama_checkpoint.hpp | */io/lora_file.hpp | */io/tokenizer_file.hpp | */io/json.hpp) continue ;;
     esac
-    grep -q "^#include \"${file#include/}\"" include/unroll/unroll.hpp || echo "include/unroll/unroll.hpp: lacks ${file#include/}"
+    grep -qs "^#include \"${file#include/}\"" include/unroll/unroll.hpp include/unroll/llama.hpp ||
+      echo "neither unroll.hpp nor llama.hpp includes ${file#include/}"
   done
 
   grep -rnE --include='*.?pp' 'TEST_CASE\("[^"]*[];[][^"]*"' tests 2>/dev/null | sed 's|$|: ctest cannot take ; [ ] in a name|'

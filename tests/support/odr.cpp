@@ -1,2 +1,2 @@
 // Linked into every test program: a definition that is not inline fails here, at link time.
-#include "unroll/unroll.hpp"
+#include "unroll/llama.hpp"
