@@ -1,8 +1,8 @@
 #pragma once
 
-// unroll.hpp and Llamas, with memories and without; also with nothing but Eigen. What reads checkpoints, adapters and
-// tokenizers from JSON needs nlohmann-json and is included by name: io/llama_checkpoint.hpp, io/lora_file.hpp,
-// io/tokenizer_file.hpp and io/safetensors.hpp.
+// unroll.hpp and Llamas, with memories and without; also with nothing but Eigen. What reads checkpoints,
+// adapters and tokenizers from JSON needs nlohmann-json and is included by name: io/llama_checkpoint.hpp,
+// io/lora_file.hpp, io/tokenizer_file.hpp and io/safetensors.hpp.
 
 #include "unroll/data/documents.hpp"
 #include "unroll/estimate/plan.hpp"
