@@ -3,7 +3,7 @@
 #   examples/memory_experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built llama and memory_llama. OUT: where results and trained models go.
 # PART: own base train eval gradient cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and gradient need
-# the parts before them. SEEDS (1 2 3), STEPS (200) and REPLICAS (400) can be set.
+# the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (200, half of them at 97 segments) can be set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +11,7 @@ programs=$1 out=$2
 shift 2
 data=${UNROLL_DATA_DIR:?names the folder of models and corpora}
 books=$data/corpora/books models=$data/models
-policies='window:1 window:4 reservoir:2 reservoir:2:uncompensated proportional:4 rematerialise'
+policies=${POLICIES:-rematerialise window:4 window:1 reservoir:2 reservoir:2:uncompensated proportional:4}
 mkdir -p "$out"
 
 own() {  # trained checkpoints on their own domain: the first 100 stories, each a text of its own
@@ -38,8 +38,8 @@ train() {  # the memory model on top of it, under each policy
   for seed in ${SEEDS:-1 2 3}; do
     for policy in $policies; do
       "$programs"/memory_llama train --model "$out/base" --text "$books/train" --held-out "$books/valid" \
-        --segment 64 --ratio 16 --lora-rank 16 --segments 16 --documents 4 --steps "${STEPS:-200}" --rate 1e-2 --report 50 \
-        --policy "$policy" --seed "$seed" --out "$out/memory-$policy-$seed" --json "$out/train-$policy-$seed.json" |
+        --segment 32 --ratio 4 --lora-rank 32 --segments 32 --documents 4 --steps "${STEPS:-1000}" --rate 1e-3 --warm-up 20 \
+        --held-out-texts 24 --report 100 --policy "$policy" --seed "$seed" --out "$out/memory-$policy-$seed" --json "$out/train-$policy-$seed.json" |
         tee "$out/train-$policy-$seed.txt"
     done
   done
@@ -50,22 +50,24 @@ evaluate() {  # held-out loss by length of the context
   for seed in ${SEEDS:-1 2 3}; do
     for policy in $policies; do
       "$programs"/memory_llama eval --model "$out/base" --adapters "$out/memory-$policy-$seed" --text "$books/test" \
-        --segments 64 --per-document 4 --json "$out/eval-$policy-$seed.json" >"$out/eval-$policy-$seed.txt"
+        --segments 60 --per-document 4 --json "$out/eval-$policy-$seed.json" >"$out/eval-$policy-$seed.txt"
     done
   done
-  python3 "$here/summarise_memory.py" window:1 "$out"/eval-*.json | tee "$out/eval.md"
+  python3 "$here/summarise_memory.py" --plot "$out/memory_policies.svg" "$out"/eval-*.json | tee "$out/eval.md"
 }
 
 gradient() {  # the bias table at a trained checkpoint
-  local segments all
+  local all
   all=rematerialise,keep_all,window:1,window:2,window:4,window:8,reservoir:1,reservoir:2,reservoir:4,reservoir:8
   all=$all,reservoir:1:uncompensated,reservoir:2:uncompensated,reservoir:4:uncompensated,reservoir:8:uncompensated
   all=$all,proportional:2,proportional:4,proportional:8
-  for segments in 16 97; do
+  measure() {  # measure SEGMENTS REPLICAS [OPTION...]
     "$programs"/memory_llama gradient --model "$out/base" --adapters "$out/memory-rematerialise-1" --double \
-      --text "$books/test/melville_moby-dick.txt" --start 20000 --segments $segments --policy $all --replicas "${REPLICAS:-400}" \
-      --json "$out/gradient_$segments.json" --plot "$out/memory_gradient_$segments.svg" | tee "$out/gradient_$segments.txt"
-  done
+      --text "$books/test/melville_moby-dick.txt" --start 20000 --segments "$1" --policy $all --replicas "$2" \
+      --json "$out/gradient_$1.json" --plot "$out/memory_gradient_$1.svg" "${@:3}" | tee "$out/gradient_$1.txt"
+  }
+  measure 16 "${REPLICAS:-200}"
+  measure 97 $((${REPLICAS:-200} / 2)) --positions ntk:2  # 97 segments need 800 positions, the base has 512
 }
 
 cost() {  # time and bytes against the window and the length

@@ -1,30 +1,89 @@
 #!/usr/bin/env python3
-"""Held-out loss of memory_llama eval runs by length of the context, means over seeds, as a table.
+"""Held-out loss of memory_llama eval runs by length of the context, means over seeds, as a table and a figure.
 
-usage: summarise_memory.py BASELINE eval-POLICY-SEED.json...   nats a token. +- is the half width of a 95 % Student interval
-over seeds; differences are taken seed by seed, BASELINE minus the policy at the same length. `alone`, `window` and
-`sinks` are the plain model on segments alone and with as many keys, which no seed changes."""
+Files are named eval-POLICY-SEED.json. Nats a token; +- is the half width of a 95 % Student interval over seeds; differences
+are taken seed by seed, the baseline minus the policy. `alone`, `window` and `sinks` are the plain model on segments alone
+and with as many keys, which no seed changes. The figure shows what a token's loss gains over `alone`; it needs gnuplot."""
+import argparse
 import json
 import os
-import sys
+import subprocess
 
-from summarise import interval
+from summarise import T95, interval
 
-baseline, runs, plain = sys.argv[1], {}, {}
-for name in sys.argv[2:]:
-    policy, seed = os.path.basename(name)[len("eval-"):-len(".json")].rsplit("-", 1)
-    with open(name) as file:
-        for row in json.load(file)["rows"]:
-            if row["method"] == "memory":
-                runs.setdefault(policy, {}).setdefault(row["tokens"], {})[seed] = row["nll"]
-            else:
-                plain.setdefault(row["method"], {})[row["tokens"]] = row["nll"]
-lengths = sorted(next(iter(runs.values())))
-print("| | " + " | ".join(f"{n} tokens" for n in lengths) + f" | better than {baseline} at {lengths[-1]} by |")
-print("|---|" + "---|" * (len(lengths) + 1))
-for method, loss in sorted(plain.items()):
-    print(f"| plain, {method} | " + " | ".join(f"{loss[n]:.4f}" for n in lengths) + " | |")
-for policy, by_length in sorted(runs.items(), key=lambda at: (at[0] == baseline, at[0])):
-    other, own = runs[baseline][lengths[-1]], by_length[lengths[-1]]
-    gain = interval([other[s] - own[s] for s in sorted(own) if s in other]) if policy != baseline else ""
-    print(f"| {policy} | " + " | ".join(interval(list(by_length[n].values())) for n in lengths) + f" | {gain} |")
+POLICIES = "rematerialise window:4 window:1 reservoir:2 reservoir:2:uncompensated proportional:4".split()
+
+
+def load(names):
+    """Losses by policy, length and seed, and those of the plain methods by method and length."""
+    runs, plain = {}, {}
+    for name in names:
+        policy, seed = os.path.basename(name)[len("eval-"):-len(".json")].rsplit("-", 1)
+        with open(name) as file:
+            for row in json.load(file)["rows"]:
+                if row["method"] == "memory":
+                    runs.setdefault(policy, {}).setdefault(row["tokens"], {})[seed] = row["nll"]
+                else:
+                    plain.setdefault(row["method"], {})[row["tokens"]] = row["nll"]
+    return runs, plain
+
+
+def print_table(runs, plain, baseline, at):
+    lengths = sorted(next(iter(runs.values())))
+    print("| | " + " | ".join(f"{n} tokens" for n in lengths) + f" | better than {baseline} at {at} by |")
+    print("|---|" + "---|" * (len(lengths) + 1))
+    for method, loss in sorted(plain.items()):
+        print(f"| plain, {method} | " + " | ".join(f"{loss[n]:.4f}" for n in lengths) + " | |")
+    for policy, by_length in runs.items():
+        other, own = runs[baseline][at], by_length[at]
+        gain = interval([other[s] - own[s] for s in sorted(own) if s in other]) if policy != baseline else ""
+        print(f"| {policy} | " + " | ".join(interval(list(by_length[n].values())) for n in lengths) + f" | {gain} |")
+
+
+def draw(runs, plain, plot):
+    alone = plain.pop("alone")
+    blocks, curves = [], []
+    for policy, by_length in runs.items():
+        lines = []
+        for length, losses in sorted(by_length.items()):
+            gains = [alone[length] - v for v in losses.values()]
+            mean = sum(gains) / len(gains)
+            spread = (sum((g - mean) ** 2 for g in gains) / max(len(gains) - 1, 1)) ** 0.5
+            half = T95.get(len(gains) - 1, 2.13) * spread / len(gains) ** 0.5 if len(gains) > 1 else 0
+            # curves stand a little beside each other, so that their bars can be told apart
+            lines.append(f"{length * (1 + 0.02 * (len(curves) - len(runs) / 2))} {mean} {half}")
+        blocks.append("\n".join(lines))
+        curves.append(f"using 1:2:3 with yerrorlines pt 7 ps 0.5 lw 2 title '{policy}'")
+    for method, loss in sorted(plain.items()):
+        blocks.append("\n".join(f"{n} {alone[n] - v}" for n, v in sorted(loss.items())))
+        curves.append(f"using 1:2 with lines dt 2 lw 2 lc rgb 'gray{40 + 30 * (method == 'sinks')}' title 'plain, {method}'")
+    script = "".join(f"$d{i} << END\n{block}\nEND\n" for i, block in enumerate(blocks))
+    script += f"""set terminal svg noenhanced size 800,480 background 'white' font 'sans,12'
+set output '{plot}'
+set title 'What memories are worth, by the gradient that trained them'
+set xlabel 'tokens of the text'
+set ylabel 'nats a token below the segments alone'
+set logscale x 2
+set grid
+set key outside right
+plot {", ".join(f"$d{i} {curve}" for i, curve in enumerate(curves))}
+"""
+    subprocess.run(["gnuplot"], input=script, text=True, check=True)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--baseline", default="window:1", help="policy that the others are compared with")
+    ap.add_argument("--at", type=int, default=1024, help="length of that comparison, tokens")
+    ap.add_argument("--plot", help="SVG file to draw")
+    ap.add_argument("files", nargs="+", metavar="eval-POLICY-SEED.json")
+    options = ap.parse_args()
+    runs, plain = load(options.files)
+    runs = dict(sorted(runs.items(), key=lambda p: POLICIES.index(p[0]) if p[0] in POLICIES else len(POLICIES)))
+    print_table(runs, plain, options.baseline, options.at)
+    if options.plot:
+        draw(runs, plain, options.plot)
+
+
+if __name__ == "__main__":
+    main()
