@@ -71,10 +71,14 @@ gradient() {  # the bias table at a trained checkpoint
 }
 
 cost() {  # time and bytes against the window and the length
-  "$programs"/memory_llama bench --what window,policy --json "$out/cost_window.json" --plot "$out/memory_cost_window.svg" |
+  "$programs"/memory_llama bench --what window --repeats 9 --json "$out/cost_window.json" --plot "$out/memory_cost.svg" |
     tee "$out/cost_window.txt"
+  local segments
+  for segments in 2 8 32 128 512; do
+    "$programs"/memory_llama bench --what policy --segments $segments --repeats 9 --json "$out/cost_policy_$segments.json"
+  done | tee "$out/cost_policy.txt"
   "$programs"/memory_llama bench --what length --segment 256 --ratio 16 --repeats 1 --json "$out/cost_length.json" \
-    --plot "$out/memory_cost_length.svg" | tee "$out/cost_length.txt"
+    --plot "$out/memory_cost.svg" | tee "$out/cost_length.txt"
 }
 
 for part in "${@:-own base train eval gradient cost}"; do

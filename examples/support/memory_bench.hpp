@@ -7,6 +7,7 @@
 #include <malloc.h>
 #endif
 
+#include <ctime>
 #include <unroll/diagnose/json_sink.hpp>
 
 #include "memory_setup.hpp"
@@ -22,6 +23,9 @@ inline double heap_bytes() {
   return 0;
 #endif
 }
+
+/// Processor time of this program: other programs that run beside it do not count.
+inline double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
 
 /// Slope of log y against log x by least squares.
 inline double exponent(const std::vector<std::pair<double, double>>& points) {
@@ -70,7 +74,8 @@ struct bench_command : command {
         ->check(CLI::Range(1, 100'000'000));
     app->add_option("--plain-most", plain_most, "longest text for plain attention")->capture_default_str();
     app->add_option("--train-most", train_most, "longest text for training")->capture_default_str();
-    app->add_option("--repeats", repeats, "of each measurement, of which the fastest counts")
+    app->add_option("--repeats", repeats,
+                    "of each measurement, in rounds; the fastest counts, in processor time")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
     add_seed("of weights and text");
@@ -109,6 +114,13 @@ struct bench_command : command {
  private:
   struct measured {
     double seconds = std::numeric_limits<double>::infinity(), heap = 0, held = 0;
+
+    /// The faster time and the most bytes of two measurements of the same.
+    void merge(const measured& other) {
+      seconds = std::min(seconds, other.seconds);
+      heap = std::max(heap, other.heap);
+      held = std::max(held, other.held);
+    }
   };
   using points = std::vector<std::pair<double, double>>;
 
@@ -141,24 +153,25 @@ struct bench_command : command {
     return heap_bytes() - before;
   }
 
-  /// The fastest of several gradients; bytes of the heap beside a copy of the model, and those that the
-  /// estimator says it holds.
+  /// One gradient by an estimator that has made one before, so that its memory is mapped (the first where
+  /// --repeats is 1); bytes of the heap beside a copy of the model, and those that the estimator says it
+  /// holds.
   measured gradient_of(const memory_setup<T>& setup, const unroll::policy& p,
-                       const std::vector<segment>& text) const {
+                       const std::vector<segment>& text, index_t repeat = 0) const {
     using namespace unroll;
     measured out;
     gradient<T> g(setup.theta.size());
     const double before = heap_bytes() + model_bytes(setup.model);
     with_policy(p, setup.model, index_t(text.size()), philox_chooser{}, [&](auto&& e) {
-      for (index_t i = 0; i < repeats && !interrupted; ++i) {
+      for (index_t i = 0; i < std::min<index_t>(repeats, 2) && !interrupted; ++i) {
         g.zero();
-        const double start = seconds_now();
-        e.reset(fold(key{seed}, std::uint64_t(i)));
+        const double start = processor_seconds();
+        e.reset(fold(key{seed}, std::uint64_t(repeat)));
         report r = e.advance(setup.theta, text, g);
         r += e.finish(setup.theta, g);
-        out.seconds = std::min(out.seconds, seconds_now() - start);
+        out.seconds = processor_seconds() - start;
         out.held = double(r.bytes);
-        out.heap = std::max(out.heap, heap_bytes() - before);
+        out.heap = heap_bytes() - before;
       }
     });
     return out;
@@ -181,28 +194,25 @@ struct bench_command : command {
     const auto slot = [&](buffer<T>& all, index_t s, index_t each) {
       return view<T>(all).part(s % size * each, each);
     };
-    for (index_t i = 0; i < repeats && !interrupted; ++i) {
-      g.zero();
-      std::vector<const T*> past;
-      const double start = seconds_now();
-      for (index_t t = 0; t < n && !interrupted; ++t) {
-        const index_t first = std::max<index_t>(0, t - size);
-        std::vector<T*> dpast(std::size_t(t), nullptr);
-        adjoints.zero();
-        for (index_t s = first; s < t; ++s) {
-          model.write(text[std::size_t(s)], s, setup.theta, {}, memory_of(s), slot(tapes, s, d.tape), work);
-          dpast[std::size_t(s)] = slot(adjoints, s, d.memory).data();
-        }
-        if (t > 0) past.push_back(memory_of(t - 1).data());
-        model.read_vjp(text[std::size_t(t)], t, setup.theta, past, dpast, {}, work);
-        for (index_t s = first; s < t; ++s)
-          model.write_vjp(text[std::size_t(s)], s, setup.theta, {}, slot(tapes, s, d.tape),
-                          slot(adjoints, s, d.memory), {}, g, work);
+    std::vector<const T*> past;
+    const double start = processor_seconds();
+    for (index_t t = 0; t < n && !interrupted; ++t) {
+      const index_t first = std::max<index_t>(0, t - size);
+      std::vector<T*> dpast(std::size_t(t), nullptr);
+      adjoints.zero();
+      for (index_t s = first; s < t; ++s) {
+        model.write(text[std::size_t(s)], s, setup.theta, {}, memory_of(s), slot(tapes, s, d.tape), work);
+        dpast[std::size_t(s)] = slot(adjoints, s, d.memory).data();
       }
-      out.seconds = std::min(out.seconds, seconds_now() - start);
-      out.heap = std::max(out.heap, heap_bytes() - before);
-      out.held = double(memories.bytes() + adjoints.bytes() + tapes.bytes() + work.bytes());
+      if (t > 0) past.push_back(memory_of(t - 1).data());
+      model.read_vjp(text[std::size_t(t)], t, setup.theta, past, dpast, {}, work);
+      for (index_t s = first; s < t; ++s)
+        model.write_vjp(text[std::size_t(s)], s, setup.theta, {}, slot(tapes, s, d.tape),
+                        slot(adjoints, s, d.memory), {}, g, work);
     }
+    out.seconds = processor_seconds() - start;
+    out.heap = heap_bytes() - before;
+    out.held = double(memories.bytes() + adjoints.bytes() + tapes.bytes() + work.bytes());
     return out;
   }
 
@@ -239,12 +249,26 @@ struct bench_command : command {
     std::vector<row> rows;
     std::vector<std::pair<std::string, std::array<points, 2>>> curves{{"incremental TBPTT", {}},
                                                                       {"TBPTT", {}}};
-    for (const index_t s : windows) {
-      if (interrupted) break;
-      line.show("S = " + std::to_string(s));
-      const policy p{policy::kind::window, s, true};
-      const auto planned = plan(costs, segments * setup.model.options().segment, p);
-      const measured incremental = gradient_of(setup, p, text), naive = naive_gradient(setup, s, text);
+    // all windows in turn, so that a slow minute of the machine is not that of one window
+    std::vector<std::array<measured, 2>> best(windows.size());
+    for (index_t i = 0; i < repeats; ++i)
+      for (std::size_t at = 0; at < windows.size() && !interrupted; ++at) {
+        const index_t s = windows[at];
+        line.show("round " + std::to_string(i + 1) + " of " + std::to_string(repeats) +
+                  ", S = " + std::to_string(s));
+        const measured incremental = gradient_of(setup, {policy::kind::window, s, true}, text, i),
+                       naive = naive_gradient(setup, s, text);
+        if (interrupted) break;  // these may be cut short
+        best[at][0].merge(incremental);
+        best[at][1].merge(naive);
+      }
+    double fastest = std::numeric_limits<double>::infinity(), slowest = 0;
+    for (std::size_t at = 0; at < windows.size(); ++at) {
+      if (!std::isfinite(best[at][1].seconds)) break;  // interrupted before its first round
+      const index_t s = windows[at];
+      const auto planned =
+          plan(costs, segments * setup.model.options().segment, {policy::kind::window, s, true});
+      const auto& [incremental, naive] = best[at];
       double operations = planned.read_operations;  // the same decoders, but every encoder up to S times
       for (index_t t = 1; t < segments; ++t)
         operations += double(std::min(s, t)) * (costs.write(0) + costs.write_vjp(0));
@@ -252,14 +276,19 @@ struct bench_command : command {
           to_row("incremental TBPTT", "S", s, incremental, planned.estimator_bytes(), planned.operations()));
       rows.push_back(
           to_row("TBPTT", "S", s, naive, planned.estimator_bytes() - planned.adjoint_bytes / 2, operations));
-      for (std::size_t i = 0; i < 2; ++i) {
-        const measured& m = i == 0 ? incremental : naive;
-        curves[i].second[0].emplace_back(double(s), m.seconds);
-        curves[i].second[1].emplace_back(double(s), m.heap);
+      for (std::size_t k = 0; k < 2; ++k) {
+        curves[k].second[0].emplace_back(double(s), best[at][k].seconds);
+        curves[k].second[1].emplace_back(double(s), best[at][k].heap);
       }
+      fastest = std::min(fastest, incremental.seconds);
+      slowest = std::max(slowest, incremental.seconds);
     }
     line.clear();
     show(d, "window", rows, curves);
+    if (rows.empty()) return;
+    std::printf("incremental TBPTT: the slowest window takes %.2f times the time of the fastest\n",
+                slowest / fastest);
+    d["window_slowest_over_fastest"] = slowest / fastest;
   }
 
   void bench_policies(const memory_setup<T>& setup, json& d) const {
@@ -270,20 +299,21 @@ struct bench_command : command {
     const llama::memory_costs<T> costs(setup.shape(), setup.model.options());
     const progress line;
     std::vector<row> rows;
-    double keep_all = 0;
-    for (const char* name :
-         {"keep_all", "keep:4", "rematerialise", "window:2", "reservoir:2", "proportional:4"}) {
-      const policy p = parse_policy(name);
-      if (interrupted) break;
-      if (setup.model.options().recurrent &&
-          (p.name == policy::kind::reservoir || p.name == policy::kind::proportional))
-        continue;
-      line.show(name);
-      const auto planned = plan(costs, segments * length, p);
-      const measured m = gradient_of(setup, p, text);
-      if (keep_all == 0) keep_all = m.seconds;
-      rows.push_back(to_row(name, "segments", segments, m, planned.estimator_bytes(), planned.operations())
-                         .add("time_over_keep_all", m.seconds / keep_all));
+    std::vector<std::string> names{"keep_all", "keep:4", "rematerialise", "window:2"};
+    if (!setup.model.options().recurrent) names.insert(names.end(), {"reservoir:2", "proportional:4"});
+    std::vector<measured> best(names.size());
+    for (index_t i = 0; i < repeats; ++i)
+      for (std::size_t at = 0; at < names.size() && !interrupted; ++at) {
+        line.show("round " + std::to_string(i + 1) + " of " + std::to_string(repeats) + ", " + names[at]);
+        const measured one = gradient_of(setup, parse_policy(names[at]), text, i);
+        if (!interrupted) best[at].merge(one);
+      }
+    for (std::size_t at = 0; at < names.size(); ++at) {
+      if (!std::isfinite(best[at].seconds)) break;
+      const auto planned = plan(costs, segments * length, parse_policy(names[at]));
+      rows.push_back(
+          to_row(names[at], "segments", segments, best[at], planned.estimator_bytes(), planned.operations())
+              .add("time_over_keep_all", best[at].seconds / best[0].seconds));
     }
     line.clear();
     show(d, "policy", rows, {});
@@ -300,7 +330,7 @@ struct bench_command : command {
     buffer<T> memories((n - 1) * d.memory), work(model.workspace(n - 1));
     for (index_t i = 0; i < repeats && !interrupted; ++i) {
       std::vector<const T*> past;
-      const double start = seconds_now();
+      const double start = processor_seconds();
       for (index_t s = 0; s + 1 < n && !interrupted; ++s) {
         const view<T> m = view<T>(memories).part(s * d.memory, d.memory);
         model.write(text[std::size_t(s)], s, setup.theta,
@@ -308,7 +338,7 @@ struct bench_command : command {
         past.push_back(m.data());
       }
       if (!interrupted) model.read(text.back(), n - 1, setup.theta, past, work);
-      out.seconds = std::min(out.seconds, seconds_now() - start);
+      out.seconds = std::min(out.seconds, processor_seconds() - start);
       out.heap = std::max(out.heap, heap_bytes() - before);
     }
     out.held = double(memories.bytes() + work.bytes());
@@ -324,10 +354,10 @@ struct bench_command : command {
                                llama::key_value_cache<T>(setup.shape(), index_t(ids.size())), {}, 256);
     for (index_t i = 0; i < repeats && !interrupted; ++i) {
       reader.reset();
-      const double start = seconds_now();
+      const double start = processor_seconds();
       for (std::size_t at = 0; at < ids.size() && !interrupted; at += 256)
         reader.append(ids.subspan(at, std::min(ids.size() - at, std::size_t(256))));
-      out.seconds = std::min(out.seconds, seconds_now() - start);
+      out.seconds = std::min(out.seconds, processor_seconds() - start);
       out.heap = std::max(out.heap, heap_bytes() - before);
       if (out.seconds > 5) break;
     }
