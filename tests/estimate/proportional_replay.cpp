@@ -94,8 +94,16 @@ TEST_CASE("proportional_replay includes a segment by the norm of its adjoint and
       for (index_t s = 0; s < T; ++s) {
         const auto i = std::size_t(f.entry(t, s));
         CHECK(std::abs(r.mean[i] - (s < t ? 1 : 0)) < 1e-13);
-        const double variance = s < t ? 1 / p[std::size_t(s)] - 1 : 0;
-        CHECK(std::abs(r.covariance[i + i * P] - variance) < 1e-13);
+        for (index_t v = 0; v < T; ++v)
+          for (index_t u = 0; u < T; ++u) {
+            double expected = 0;  // of the pairs (t, s) and (v, u)
+            if (s < t && u < v)
+              expected = inclusion_of_two(p, std::size_t(s), std::size_t(u)) /
+                             (p[std::size_t(s)] * p[std::size_t(u)]) -
+                         1;
+            INFO("budget " << budget << " (" << t << ", " << s << ") (" << v << ", " << u << ")");
+            CHECK(std::abs(r.covariance[i + std::size_t(f.entry(v, u)) * P] - expected) < 1e-12);
+          }
       }
   }
 }

@@ -1,6 +1,8 @@
 // The estimators over memory models, on two-layer and three-layer Llamas.
 
+#include "tests/mutants/replay_mutants.hpp"
 #include "tests/support/catch.hpp"
+#include "tests/support/memory_models.hpp"
 #include "tests/support/small_memory.hpp"
 #include "unroll/estimate/policy.hpp"
 #include "unroll/testing/enumerate.hpp"
@@ -22,12 +24,15 @@ struct outcome {
   replay_counts counts;
 };
 
+constexpr key draws{4};
+
 // One text in chunks of `chunk` segments under the policy of that name.
-outcome run(const memory_llama<double>& model, params<const double> theta, std::span<const segment> text,
+template <class M>
+outcome run(const M& model, params<const double> theta, std::span<const segment> text,
             const std::string& name, std::size_t chunk = 100) {
   return with_policy(parse_policy(name), model, index_t(text.size()), philox_chooser{}, [&](auto e) {
     outcome o{std::vector<double>(std::size_t(theta.size())), {}, {}};
-    e.reset(key{4});
+    e.reset(draws);
     for (std::size_t t = 0; t < text.size(); t += chunk)
       o.r += e.advance(theta, text.subspan(t, std::min(chunk, text.size() - t)), o.g);
     o.r += e.finish(theta, o.g);
@@ -41,6 +46,22 @@ memory_options options(bool recurrent = false) {
   o.recurrent = recurrent;
   return o;
 }
+
+// Two layers and a text of so many whole segments.
+struct problem {
+  memory_llama<double> model;
+  parameters<double> theta;
+  std::vector<token> ids;
+  std::vector<segment> xs;
+
+  explicit problem(index_t segments, const config& c = shape())
+      : model(make<double>(c, options())),
+        theta(start(model)),
+        ids(small_memory::text(segments * 6 + 1)),
+        xs(segments_of(ids, 6)) {}
+  problem(const problem&) = delete;
+  problem& operator=(const problem&) = delete;
+};
 
 // TBPTT(S) as it is defined: for each loss alone, the S memories in front of it are leaves whose encoders are
 // run and sent back at once.
@@ -133,53 +154,97 @@ TEST_CASE("incremental truncation is truncation written out") {
 }
 
 TEST_CASE("the expectation over all reservoirs and over all replayed sets is the exact gradient") {
-  const auto model = make<double>(shape(), options());
-  const auto theta = start(model);
-  const auto ids = small_memory::text(5 * 6 + 1);
-  const auto text = segments_of(ids, 6);
-  const pass_over<double> exact(model, theta, text, true);
-  const double truncated = relative_error(run(model, theta, text, "window:1").g, exact.g);
+  const problem k(5);
+  const pass_over<double> exact(k.model, k.theta, k.xs, true);
+  const double truncated = relative_error(run(k.model, k.theta, k.xs, "window:1").g, exact.g);
   CHECK(truncated > 1e-2);
-  for (const std::string name : {"reservoir:1", "reservoir:2", "proportional:2"}) {
-    CAPTURE(name);
+
+  const auto parts = memory_task::every_part(k);
+  std::vector<double> norms, p(4);
+  for (std::size_t s = 0; s < 4; ++s)
+    norms.push_back(linalg::norm(exact.dm[s].data(), k.model.size().memory));
+  inclusion_probabilities(norms, 2, p);
+  struct claim {
+    std::string name;
+    double variance;
+  };
+  for (const claim& c : {claim{"reservoir:1", memory_task::variance_by_formula(parts, reservoir(1))},
+                         claim{"reservoir:2", memory_task::variance_by_formula(parts, reservoir(2))},
+                         claim{"proportional:2", memory_task::variance_by_formula(parts, p)}}) {
+    CAPTURE(c.name);
     enumerator all;
-    with_policy(parse_policy(name), model, index_t(text.size()), enumerating_chooser(all), [&](auto e) {
-      const auto r = testing::enumerate(all, e, theta, text);
+    with_policy(parse_policy(c.name), k.model, 5, enumerating_chooser(all), [&](auto e) {
+      const auto r = testing::enumerate(all, e, k.theta, k.xs);
       CHECK(r.outcomes > 1);
       CHECK(r.probability == Approx(1).epsilon(1e-12));
-      CHECK(r.covariance_trace > 0);
       CHECK(relative_error(r.mean, exact.g) < 1e-11);
+      CHECK(r.covariance_trace > 0);
+      CHECK(r.covariance_trace == Approx(c.variance).epsilon(1e-11));
     });
   }
   enumerator all;
-  reservoir_tbptt biased(model, {.segments = 5, .size = 1, .compensated = false}, enumerating_chooser(all));
-  CHECK(relative_error(testing::enumerate(all, biased, theta, text).mean, exact.g) > 1e-2);
+  reservoir_tbptt biased(k.model, {.segments = 5, .size = 1, .compensated = false}, enumerating_chooser(all));
+  CHECK(relative_error(testing::enumerate(all, biased, k.theta, k.xs).mean, exact.g) > 1e-2);
+}
+
+TEST_CASE("every mistake in a replay shows in the exact expectation on a Llama") {
+  using mutants::replay_mistake;
+  config c = shape();
+  c.context = 128;  // memories that a reset forgot need positions
+  const problem k(5, c);
+  const pass_over<double> exact(k.model, k.theta, k.xs, true);
+  for (const auto mistake :
+       {replay_mistake::none, replay_mistake::no_compensation, replay_mistake::compensates_accumulated,
+        replay_mistake::drops_last_window, replay_mistake::stale_memory}) {
+    CAPTURE(int(mistake));
+    enumerator all;
+    const mutants::reservoir_replay mutant(k.model, 2, mistake, enumerating_chooser(all));
+    const double bias = relative_error(testing::enumerate(all, mutant, k.theta, k.xs).mean, exact.g);
+    if (mistake == replay_mistake::none)
+      CHECK(bias < 1e-11);
+    else
+      CHECK(bias > 1e-3);
+  }
 }
 
 TEST_CASE("a Llama with memories is encoded as often as each policy says") {
-  const auto model = make<double>(shape(), options());
-  const auto theta = start(model);
-  const auto ids = small_memory::text(7 * 6 + 1);
-  const auto text = segments_of(ids, 6);
+  const problem k(7);
+  const auto accepted = [](index_t size) {  // by the draws that the documentation names
+    philox_chooser draw;
+    draw.reset(draws);
+    index_t n = 0;
+    for (index_t s = 0; s < 6; ++s) n += s < size || draw.uniform(s, s + 1) < size;
+    return n;
+  };
+  const index_t one = accepted(1), two = accepted(2);
+  CHECK(one < 6);  // some segments are rejected
   struct claim {
     std::string name;
-    index_t writes, rewrites, vjps, graphs;
+    index_t bare_writes, graphs, vjps, peak;
   };
-  for (const claim& c : {claim{"rematerialise", 6, 6, 6, 1}, claim{"keep_all", 6, 0, 6, 6},
-                         claim{"keep:2", 6, 4, 6, 2}, claim{"proportional:3", 6, 3, 3, 1}}) {
+  for (const claim& c :
+       {claim{"rematerialise", 6, 6, 6, 1}, claim{"keep_all", 0, 6, 6, 6}, claim{"keep:2", 0, 10, 6, 2},
+        claim{"window:3", 0, 6, 6, 3}, claim{"reservoir:1", 6 - one, one, one, 1},
+        claim{"reservoir:2", 6 - two, two, two, 2}, claim{"proportional:3", 6, 3, 3, 1}}) {
     CAPTURE(c.name);
-    const auto got = run(model, theta, text, c.name);
-    CHECK(got.counts.writes == c.writes);
-    CHECK(got.counts.rewrites == c.rewrites);
-    CHECK(got.counts.write_vjps == c.vjps);
-    CHECK(got.counts.live_graphs == c.graphs);
-    CHECK(got.counts.reads == 7);
-    CHECK(got.counts.read_vjps == 6);  // the first loss depends on nothing that is trained
+    memory_task::tally calls;
+    const auto got = run(memory_task::counted_memory(k.model, calls), k.theta, k.xs, c.name);
+    CHECK(calls.bare_writes == c.bare_writes);
+    CHECK(calls.graphs == c.graphs);
+    CHECK(calls.write_vjps == c.vjps);
+    CHECK(calls.peak == c.peak);
+    CHECK(calls.live.empty());  // every graph was sent back
+    CHECK(calls.writes_of.size() == 6);
+    CHECK(calls.writes_of.count(6) == 0);  // nobody reads the last segment's memory
+    CHECK(calls.reads == 7);
+    CHECK(calls.read_vjps == 6);  // the first loss depends on nothing that is trained
+    CHECK(got.counts.writes == 6);
+    CHECK(got.counts.rewrites == c.bare_writes + c.graphs - 6);
+    CHECK(got.counts.write_vjps == calls.write_vjps);
+    CHECK(got.counts.live_graphs == calls.peak);
+    CHECK(got.counts.reads == calls.reads);
+    CHECK(got.counts.read_vjps == calls.read_vjps);
   }
-  const auto reservoir = run(model, theta, text, "reservoir:1");
-  CHECK(reservoir.counts.writes == 6);
-  CHECK(reservoir.counts.rewrites == 0);
-  CHECK(reservoir.counts.write_vjps < 6);  // rejected segments are not sent back
 }
 
 TEST_CASE("a document leaves nothing behind for the next one") {

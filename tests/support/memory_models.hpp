@@ -115,14 +115,14 @@ struct unchecked : M {
   bool finite(const typename M::input&) const { return true; }
 };
 
-/// By two loops, for an independent model: the direct part of the gradient, and every z(t, s) = dJ_t/dm_s
-/// dm_s/dtheta.
+/// By two loops, for an independent model k.model with k.theta over the segments k.xs: the direct part of the
+/// gradient, and every z(t, s) = dJ_t/dm_s dm_s/dtheta.
 struct parts {
   std::vector<double> direct;
   std::vector<std::vector<std::vector<double>>> z;
 };
-template <class M>
-parts every_part(const task<M>& k) {
+template <class K>
+parts every_part(const K& k) {
   const auto T = k.xs.size();
   const auto d = k.model.size();
   const auto P = std::size_t(d.params), n = std::size_t(d.memory);
@@ -148,13 +148,14 @@ parts every_part(const task<M>& k) {
   return r;
 }
 
+inline double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 /// tr Var of the reservoir: the sum over t, t' of the covariances of the weights times <z_ts, z_t'u>.
 inline double variance_by_formula(const parts& all, const unroll::reservoir& r) {
-  const auto dot = [](const auto& a, const auto& b) {
-    double sum = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-    return sum;
-  };
   double trace = 0;
   for (std::size_t t = 0; t < all.z.size(); ++t)
     for (std::size_t v = 0; v < all.z.size(); ++v) {
@@ -163,6 +164,38 @@ inline double variance_by_formula(const parts& all, const unroll::reservoir& r) 
         for (std::size_t u = 0; u < n; ++u)
           trace += r.covariance(index_t(n), s == u) * dot(all.z[t][s], all.z[v][u]);
     }
+  return trace;
+}
+
+/// P(s and u are both in a systematic sample): what their intervals share on a circle of length 1, item by
+/// item. Those that are certain have no interval.
+inline double inclusion_of_two(const std::vector<double>& p, std::size_t s, std::size_t u) {
+  if (p[s] == 1) return p[u];
+  if (p[u] == 1) return p[s];
+  const auto start = [&](std::size_t item) {
+    double sum = 0;
+    for (std::size_t i = 0; i < item; ++i)
+      if (p[i] < 1) sum += p[i];
+    return sum;
+  };
+  const double n = double(p.size()), a = start(s), b = start(u);
+  double shared = 0;
+  for (double turn = -n; turn <= n; ++turn)
+    shared += std::max(0., std::min(a + p[s], b + turn + p[u]) - std::max(a, b + turn));
+  return shared;
+}
+
+/// tr Var of the sum over a systematic sample: the covariances of the weights 1/p_s and 1/p_u times <G_s,
+/// G_u>, G_s = sum_t z_ts. All p are positive.
+inline double variance_by_formula(const parts& all, const std::vector<double>& p) {
+  std::vector<std::vector<double>> sums(p.size(), std::vector<double>(all.direct.size()));
+  for (const auto& row : all.z)
+    for (std::size_t s = 0; s < row.size(); ++s)
+      for (std::size_t i = 0; i < row[s].size(); ++i) sums[s][i] += row[s][i];
+  double trace = 0;
+  for (std::size_t s = 0; s < p.size(); ++s)
+    for (std::size_t u = 0; u < p.size(); ++u)
+      trace += (inclusion_of_two(p, s, u) / (p[s] * p[u]) - 1) * dot(sums[s], sums[u]);
   return trace;
 }
 
