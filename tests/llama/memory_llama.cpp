@@ -56,11 +56,17 @@ std::vector<variant> variants() {
   memory_options one = o;
   one.ratio = 6;
   config linear = shape();
-  linear.context = 20;
+  linear.context = 6;  // shorter than the texts
   linear.beyond = position_policy::linear;
   linear.position_factor = 2;
   one.recurrent = true;
   all.push_back({"one memory token, stretched positions", linear, one});
+  config ntk = shape(2, true, rope_pairs::neighbours);
+  ntk.head = 6;
+  ntk.context = 6;
+  ntk.beyond = position_policy::ntk;
+  ntk.position_factor = 3;
+  all.push_back({"another rotary base", ntk, o});
   return all;
 }
 
@@ -76,7 +82,6 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
 TEST_CASE("memories and losses are those of the definition") {
   for (variant v : variants()) {
     CAPTURE(v.name);
-    if (v.c.beyond != position_policy::refuse) continue;  // the plain model does not stretch positions
     const auto model = make<double>(v.c, v.o);
     const auto theta = start(model);
     auto ids = small_memory::text(4 * 6 - 2);

@@ -39,6 +39,15 @@ struct model {
     for (std::size_t i = 0; i < x.size(); ++i) y[i] *= scale * w[std::size_t(gain) + i];
     return y;
   }
+  // How many times slower pair i turns where positions are stretched: all of them alike, or the first as
+  // before, the last by the whole factor and those between them in a geometric row.
+  double slower(index_t i) const {
+    using unroll::llama::position_policy;
+    if (c.beyond == position_policy::linear) return c.position_factor;
+    if (c.beyond == position_policy::ntk)
+      return std::pow(c.position_factor, double(i) / (double(c.head) / 2 - 1));
+    return 1;
+  }
   numbers rotated(numbers x, double position) const {
     const index_t half = c.head / 2;
     for (index_t h = 0; h < index_t(x.size()); h += c.head)
@@ -46,7 +55,7 @@ struct model {
         const bool halves = c.pairs == unroll::llama::rope_pairs::halves;
         double& a = x[std::size_t(h + (halves ? i : 2 * i))];
         double& b = x[std::size_t(h + (halves ? i + half : 2 * i + 1))];
-        const double angle = position * std::pow(c.rope_base, -2.0 * double(i) / double(c.head));
+        const double angle = position / slower(i) * std::pow(c.rope_base, -2.0 * double(i) / double(c.head));
         const double u = a * std::cos(angle) - b * std::sin(angle);
         b = b * std::cos(angle) + a * std::sin(angle);
         a = u;
