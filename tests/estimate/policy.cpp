@@ -34,6 +34,27 @@ TEST_CASE("what is not the name of a policy is refused") {
   CHECK_THROWS_WITH(parse_policy("uio"), ContainsSubstring("reservoir:S"));
 }
 
+TEST_CASE("what a write's vjp throws reaches the caller under every policy") {
+  struct throwing : linear {
+    explicit throwing(linear f) : linear(std::move(f)) {}
+    void write_vjp(const example& x, index_t s, params<const double> theta,
+                   std::span<const double* const> past, view<const double> tape, view<const double> dm,
+                   std::span<double* const> dpast, dparams<double> g, view<double> work) const {
+      if (s == 1) fail("throwing", "s", "is 1");
+      linear::write_vjp(x, s, theta, past, tape, dm, dpast, g, work);
+    }
+  };
+  const task<throwing> k(throwing(make_linear()), 7);
+  // segment 1 is sent back whatever the draws
+  for (const char* name :
+       {"rematerialise", "keep_all", "keep:2", "window:2", "reservoir:2", "proportional:6"}) {
+    INFO(name);
+    CHECK_THROWS_WITH(with_policy(parse_policy(name), k.model, 7, philox_chooser(key{5}),
+                                  [&](auto e) { return run(e, k.theta, k.xs); }),
+                      Catch::Matchers::ContainsSubstring("throwing: s: is 1"));
+  }
+}
+
 TEST_CASE("with_policy makes the estimator of the name") {
   const task<linear> k(make_linear(), 7);
   const philox_chooser choose(key{5});
