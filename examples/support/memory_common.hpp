@@ -60,6 +60,22 @@ std::string text_of(const char* format, Values... values) {
   return line;
 }
 
+/// Makes the folder of an output, and for a moment a file in it: before the work, not behind it.
+inline void prepare_folder(const std::filesystem::path& folder) {
+  if (folder.empty()) return;
+  std::error_code code;
+  std::filesystem::create_directories(folder, code);
+  if (code) fail("memory_llama", "out", "\"" + folder.string() + "\" cannot be made: " + code.message());
+  const unroll::file_writer probe(folder / "probe", "memory_llama");
+}
+
+/// The position policy as --positions takes it; empty where there is none.
+inline std::string positions_text(const unroll::llama::config& c) {
+  if (c.beyond == unroll::llama::position_policy::refuse) return "";
+  return (c.beyond == unroll::llama::position_policy::linear ? "linear:" : "ntk:") +
+         json(c.position_factor).dump();
+}
+
 /// A model from a file or, without one, the shape of a fresh one.
 struct model_options {
   std::string path, tokenizer, positions;
@@ -221,6 +237,8 @@ inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer&
     }
     c.train = std::move(first);
   }
+  if (std::none_of(c.train.begin(), c.train.end(), [](const auto& d) { return d.ids.size() >= 2; }))
+    fail("memory_llama", "text", "\"" + o.text + "\" has no document of 2 tokens");
   c.held_out_bytes_per_token = bytes_per_token(c.held_out, words);
   return c;
 }

@@ -59,32 +59,23 @@ struct generate_command : command {
     const index_t before = session.memories();
     const auto ends = end_tokens(setup.words);
 
-    std::fwrite(prompt.data(), 1, prompt.size(), stdout);
+    std::fwrite(given.data(), 1, given.size(), stdout);
     const double start = seconds_now();
-    const char* why = "tokens";
-    index_t drawn = 0;
-    while (drawn < tokens) {
-      const token t = sampler.draw(session.logits(), fold(key{seed}, 2), std::int64_t(ids.size()));
-      if (std::find(ends.begin(), ends.end(), t) != ends.end()) {
-        why = "end of text";
-        break;
-      }
+    const auto done = llama::generate(session, sampler, tokens, ends, fold(key{seed}, 2), [&](token t) {
       const std::string piece = setup.words.decode(std::span(&t, 1), ids.size() == 1);
       ids.push_back(t);
-      ++drawn;
       std::fwrite(piece.data(), 1, piece.size(), stdout);
       std::fflush(stdout);
-      if (interrupted || !session.room()) {
-        why = interrupted ? "interrupted" : "no more positions";
-        break;
-      }
-      if (drawn < tokens) session.append(t);
-    }
-    const double seconds = seconds_now() - start, rate = seconds > 0 ? double(drawn) / seconds : 0;
+      return !interrupted;
+    });
+    const char* reasons[] = {"tokens", "end of text", "no more positions", "interrupted"};
+    const char* why = reasons[int(done.why)];
+    const double seconds = seconds_now() - start, rate = seconds > 0 ? double(done.tokens) / seconds : 0;
     std::printf("\n");
+    std::fflush(stdout);
     std::fprintf(stderr,
                  "%td tokens, %.0f a second; %td memories of the prompt, %td in the end; ended by: %s\n",
-                 drawn, rate, before, session.memories(), why);
+                 done.tokens, rate, before, session.memories(), why);
     json d{{"command", "generate"},
            {"model", base.path},
            {"adapters", memory.adapters},
@@ -93,7 +84,7 @@ struct generate_command : command {
            {"temperature", sampler.how().temperature},
            {"top_p", top_p},
            {"seed", seed},
-           {"tokens", drawn},
+           {"tokens", done.tokens},
            {"memories", session.memories()},
            {"ended_by", why},
            {"tokens_per_second", rate},

@@ -83,6 +83,7 @@ struct gradient_command : command {
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
     auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
     const memory_llama<T>& model = setup.model;
+    if (app->count("--policy") == 0) leave_out_unsupported(wanted, model.options());
     const index_t length = model.options().segment, needed = segments * length + 1;
     if (segments > model.segments())
       fail("memory_llama", "segments",
@@ -179,13 +180,17 @@ struct gradient_command : command {
     out.m = recorded ? measured(*recorded) : measured(setup.model);
     with_policy(p, setup.model, n, philox_chooser{}, [&](auto once) {  // what one gradient does and costs
       gradient<T> g(setup.theta.size());
-      const double begin = seconds_now();
-      once.reset(fold(how.seed, 2));
-      report r = once.advance(setup.theta, text, g);
-      r += once.finish(setup.theta, g);
-      out.m.seconds = (seconds_now() - begin) / double(n);
-      out.m.variance_time = out.m.variance * out.m.seconds * double(n);
-      out.m.bytes = r.bytes;
+      double seconds = std::numeric_limits<double>::infinity();
+      for (int i = 0; i < 3 && (i == 0 || !interrupted); ++i) {  // the same draw, so the fastest counts
+        const double begin = seconds_now();
+        once.reset(fold(how.seed, 2));
+        report r = once.advance(setup.theta, text, g);
+        r += once.finish(setup.theta, g);
+        seconds = std::min(seconds, seconds_now() - begin);
+        out.m.bytes = r.bytes;
+      }
+      out.m.seconds = seconds / double(n);
+      out.m.variance_time = out.m.variance * seconds;
       out.counts = once.counts();
     });
     return out;

@@ -54,6 +54,7 @@ struct plan_command : command {
     using namespace unroll;
     std::vector<policy> wanted;
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
+    if (app->count("--policy") == 0) leave_out_unsupported(wanted, memory.options());
     const llama::config c = shape();
     const llama::memory_costs<float> costs(c, memory.options());
     const number_bytes bytes = numbers == "bf16"     ? number_bytes{2, 18, 2, 2, 4, 2}

@@ -46,6 +46,11 @@ struct pretrain_command : command {
       fail("memory_llama", "accumulate",
            "is " + std::to_string(accumulate) + ", does not divide the batch of " + std::to_string(batch));
     auto base = model.load<T>(fold(key{seed}, 0));
+    if (!out.empty() && base.model.shape.beyond == llama::position_policy::ntk)
+      fail("memory_llama", "positions",
+           "are " + positions_text(base.model.shape) +
+               ", which the config.json of --out cannot say; linear:FACTOR it can");
+    prepare_folder(out);
     const corpus data = load_corpus(texts, base.words, threads);
     const index_t together = batch / accumulate;
     llama::language_model<T> network(

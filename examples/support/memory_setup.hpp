@@ -2,6 +2,7 @@
 
 // The memory model on top of a Llama: its options, its parameters in files, its losses on a text.
 
+#include <optional>
 #include <unroll/io/lora_file.hpp>
 
 #include "memory_common.hpp"
@@ -15,6 +16,15 @@ using unroll::llama::segment;
 constexpr const char* policy_help =
     "rematerialise (exact, one graph), keep_all, keep:G (exact, G graphs), window:S (incremental TBPTT, "
     "biased), reservoir:S (unbiased), reservoir:S:uncompensated (biased), proportional:B (unbiased)";
+
+/// Leaves out of a program's own list what recurrent encoders do not have.
+inline void leave_out_unsupported(std::vector<unroll::policy>& policies, const memory_options& o) {
+  using kind = unroll::policy::kind;
+  if (o.recurrent)
+    std::erase_if(policies, [](const unroll::policy& p) {
+      return p.name == kind::reservoir || p.name == kind::proportional;
+    });
+}
 
 struct memory_choice {
   index_t segment = 128, ratio = 8, rank = 8;
@@ -45,8 +55,10 @@ struct memory_choice {
     app->add_flag("--recompute", recompute,
                   "graphs hold the inputs of layers only; the rest is computed again");
     if (!saved) return;
-    app->add_option("--adapters", adapters,
-                    "folder that train wrote; its options replace those above, --recompute apart")
+    app->add_option(
+           "--adapters", adapters,
+           "folder that train wrote; its options replace those above, --recompute apart, and its positions "
+           "hold where --positions is not given")
         ->check(CLI::ExistingDirectory);
   }
 
@@ -94,6 +106,20 @@ struct memory_setup {
   const unroll::llama::config& shape() const { return model.shape(); }
 };
 
+/// Of the frozen weights, for adapters to know what they belong to: as floats, and without W_Q and W_K, whose
+/// rows lie in one of two orders.
+template <class T>
+std::string base_fingerprint(const memory_llama<T>& model) {
+  std::uint64_t h = 0;
+  for (const auto& b : model.stack().map().names().blocks()) {
+    if (b.name.ends_with("q_proj.weight") || b.name.ends_with("k_proj.weight")) continue;
+    const T* first = model.weights().data() + b.offset;
+    const std::vector<float> numbers(first, first + b.size());
+    h = h * 31 + fingerprint(numbers.data(), numbers.size());
+  }
+  return text_of("%016llx", static_cast<unsigned long long>(h));
+}
+
 namespace detail {
 
 inline unroll::layout memory_tokens_layout(const unroll::llama::memory_map& map, index_t hidden) {
@@ -117,18 +143,19 @@ void save_adapters(const std::filesystem::path& folder, const memory_llama<T>& m
   unroll::save_safetensors(folder / "memory_tokens.safetensors",
                            detail::memory_tokens_layout(map, model.shape().hidden),
                            [&](const unroll::layout_block&) { return mem.data(); });
-  unroll::write_file(folder / "memory.json", to_json(model.options()).dump(1) + "\n");
+  json saved = to_json(model.options());
+  saved["positions"] = positions_text(model.shape());
+  saved["base"] = base_fingerprint(model);
+  unroll::write_file(folder / "memory.json", saved.dump(1) + "\n");
 }
 
-/// The memory model that the options describe: with the parameters of --adapters, or fresh ones.
+/// The memory model that the options describe: with the parameters of --adapters, or fresh ones. Adapters
+/// have the positions that they were trained with unless --positions says others, and no other base.
 template <class T>
-memory_setup<T> load_memory(const model_options& base, memory_choice choice, key k) {
+memory_setup<T> load_memory(model_options base, memory_choice choice, key k) {
   namespace fs = std::filesystem;
-  auto loaded = base.load<T>(fold(k, 0));
-  const auto shape = loaded.model.shape;
   const fs::path folder = choice.adapters;
-  unroll::llama::adapter<T> encoder, head;
-  memory_options o = choice.options();
+  std::optional<std::string> trained_positions, trained_base;  // older folders do not tell
   if (!choice.adapters.empty()) {
     const json saved = json::parse(unroll::read_file(folder / "memory.json", "memory_llama"), nullptr, false);
     try {
@@ -138,11 +165,23 @@ memory_setup<T> load_memory(const model_options& base, memory_choice choice, key
       choice.places = saved.at("memory_positions").get<std::string>();
       choice.separate = saved.at("separate_tokens").get<bool>();
       choice.recurrent = saved.at("recurrent").get<bool>();
+      if (saved.contains("positions")) trained_positions = saved["positions"].get<std::string>();
+      if (saved.contains("base")) trained_base = saved["base"].get<std::string>();
     } catch (const std::exception&) {
       fail("memory_llama", "\"" + (folder / "memory.json").string() + "\"",
            "does not hold the options of a memory model");
     }
-    o = choice.options();
+    if (base.positions.empty()) base.positions = trained_positions.value_or("");
+  }
+  auto loaded = base.load<T>(fold(k, 0));
+  const auto shape = loaded.model.shape;
+  unroll::llama::adapter<T> encoder, head;
+  memory_options o = choice.options();
+  if (!choice.adapters.empty()) {
+    if (const auto now = positions_text(shape); trained_positions && *trained_positions != now)
+      std::fprintf(stderr, "memory_llama: the adapters were trained %s%s, now it is %s\n",
+                   trained_positions->empty() ? "without --positions" : "with --positions ",
+                   trained_positions->c_str(), now.c_str());
     encoder = unroll::llama::load_lora<T>(folder / "encoder", shape);
     head = unroll::llama::load_lora<T>(folder / "head", shape);
     o.encoder = encoder.map.options();
@@ -150,6 +189,11 @@ memory_setup<T> load_memory(const model_options& base, memory_choice choice, key
   }
   auto weights = std::make_shared<const parameters<T>>(std::move(loaded.model.weights));
   memory_llama<T> model(shape, std::move(weights), o);
+  if (trained_base)
+    if (const std::string now = base_fingerprint(model); now != *trained_base)
+      fail("memory_llama", "adapters",
+           "in \"" + choice.adapters + "\" belong to a base with fingerprint " + *trained_base + ", \"" +
+               base.path + "\" has " + now);
   parameters<T> theta(model.names().size());
   if (choice.adapters.empty()) {
     unroll::llama::init_memory<T>(model, theta, fold(k, 1),

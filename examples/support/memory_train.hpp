@@ -110,7 +110,8 @@ struct train_command : command {
     add("--documents", documents, "samples of a step, whose gradients are added up");
     add("--held-out-texts", held_out_texts, "stretches of the held-out text, evenly spread, that are scored");
     app->add_option("--autoencode", autoencode,
-                    "share of the samples that reproduce one segment from its memory instead")
+                    "share of the samples that reproduce one segment from its memory instead; documents "
+                    "shorter than a segment are not")
         ->check(CLI::Range(0.0, 1.0))
         ->check(not_negative)
         ->capture_default_str();
@@ -135,6 +136,7 @@ struct train_command : command {
                " positions; --positions linear:FACTOR stretches them");
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
     const corpus data = load_corpus(texts, setup.words, threads);
+    prepare_folder(out);
     const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
     document_gradients<T> gradients(model, p, segments, documents, threads);
     data::windows places(data.train, documents, segments * o.segment, fold(key{seed}, 1));
@@ -170,20 +172,20 @@ struct train_command : command {
         index_t tokens = 0;
         for (std::size_t i = 0; i < samples.size(); ++i) {
           const auto lane = std::span<const token>(ids).subspan(i * length, length);
-          if (draw_uniform(fold(key{seed}, 2), run.step(), std::uint32_t(i)) < autoencode)
+          const auto behind = std::span<const token>(targets).subspan(i * length, length);
+          const auto n = std::size_t(o.segment);
+          const bool whole = n == 1 || behind[n - 2] >= 0;  // else the document ends within the segment
+          if (whole && draw_uniform(fold(key{seed}, 2), run.step(), std::uint32_t(i)) < autoencode)
             samples[i] =
-                llama::autoencoding_of(lane.first(std::size_t(o.segment)), begin,
-                                       std::span(shifted).subspan(i * length, std::size_t(o.segment)));
+                llama::autoencoding_of(lane.first(n), begin, std::span(shifted).subspan(i * length, n));
           else
-            samples[i] = segments_of_window(lane, std::span<const token>(targets).subspan(i * length, length),
-                                            o.segment);
+            samples[i] = segments_of_window(lane, behind, o.segment);
           tokens += scored(samples[i]);
         }
         auto& g = run.zeroed_gradient();
         const report r =
             gradients.add(fold(fold(key{seed}, 3), std::uint64_t(run.step())), run.theta(), samples, g);
-        if (r.code != status::ok)
-          fail("memory_llama", "step", std::to_string(run.step()) + " is not finite; try a smaller --rate");
+        if (r.code != status::ok) run.not_finite();
         measured_bytes = std::max(measured_bytes, double(r.bytes));
         run.update(r.loss, double(tokens), seconds_now() - start);
         line.show(run.progress_line());
@@ -222,8 +224,9 @@ struct train_command : command {
                "%td, b scale %.9g, seed %llu; ",
                policy.c_str(), describe(c).c_str(), static_cast<unsigned long long>(weights),
                static_cast<unsigned long long>(fingerprint(data.train)),
-               static_cast<unsigned long long>(fingerprint(data.held_out)), base.positions.c_str(), documents,
-               segments, autoencode, held_out_texts, memory.b_scale, static_cast<unsigned long long>(seed)) +
+               static_cast<unsigned long long>(fingerprint(data.held_out)), positions_text(c).c_str(),
+               documents, segments, autoencode, held_out_texts, memory.b_scale,
+               static_cast<unsigned long long>(seed)) +
            memory.identity();
   }
 

@@ -30,7 +30,8 @@ struct training_options {
     app->add_option("--report", report, "steps between two reports, each with a checkpoint")
         ->check(CLI::Range(1, 1'000'000'000))
         ->capture_default_str();
-    app->add_option("--checkpoint", checkpoint, "file to save the run to at every report and at Ctrl-C")
+    app->add_option("--checkpoint", checkpoint,
+                    "file to save the run to at every report and when the run ends early")
         ->check(writable);
     app->add_flag("--resume", resume, "continue from the checkpoint, with the same bits");
   }
@@ -87,8 +88,7 @@ class training_run {
     if (tokens > 0) unroll::linalg::scale(T(1 / tokens), g_.data(), g_.size());
     const double norm =
         unroll::clip_norm(g_, o_.clip > 0 ? o_.clip : std::numeric_limits<double>::infinity());
-    if (!std::isfinite(loss) || !std::isfinite(norm))
-      fail("memory_llama", "step", std::to_string(step_) + " is not finite; try a smaller --rate");
+    if (!std::isfinite(loss) || !std::isfinite(norm)) not_finite();
     optimiser_.step(theta_, g_, schedule_(step_));
     ++step_;
     sums_.loss += loss;
@@ -96,6 +96,15 @@ class training_run {
     sums_.norm += norm;
     sums_.seconds += seconds;
     sums_.steps += 1;
+  }
+
+  /// Ends the run at a step whose loss or gradient is not finite; a checkpoint holds the state before it.
+  [[noreturn]] void not_finite() {
+    const bool saved = !o_.checkpoint.empty() && unroll::linalg::all_finite(theta_.data(), theta_.size());
+    if (saved) save();
+    fail("memory_llama", "step",
+         std::to_string(step_) + " is not finite; try a smaller --rate" +
+             (saved ? "; \"" + o_.checkpoint + "\" holds the state before it" : ""));
   }
 
   /// Whether it is time to report.

@@ -25,13 +25,16 @@ using unroll::index_t;
 
 inline std::atomic<bool> interrupted{false};
 
-/// From here on Ctrl-C asks the program to finish what it is doing and write valid output; a second one ends
-/// it.
+/// From here on Ctrl-C, or SIGTERM, asks the program to finish what it is doing and write valid output; a
+/// second one ends it.
 inline void catch_interrupt() {
-  std::signal(SIGINT, [](int) {
+  const auto handler = [](int) {
     interrupted = true;
     std::signal(SIGINT, SIG_DFL);
-  });
+    std::signal(SIGTERM, SIG_DFL);
+  };
+  std::signal(SIGINT, handler);
+  std::signal(SIGTERM, handler);
 }
 
 /// One line on the terminal that is written over; silent when standard error is not a terminal.

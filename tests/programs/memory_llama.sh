@@ -23,21 +23,38 @@ refused() {  # refused MESSAGE COMMAND...: fails, and says so
   case $said in *"$message"*) ;; *) echo "expected \"$message\", got: $said"; exit 1 ;; esac
 }
 
+interrupted() {  # interrupted SIGNAL COMMAND...: sends it once run.checkpoint exists; the run stops, not finished
+  local signal=$1 pid status=0
+  shift
+  rm -f run.checkpoint
+  "$@" --checkpoint run.checkpoint --json interrupted.json >/dev/null &
+  pid=$!
+  for _ in $(seq 6000); do
+    if [ -e run.checkpoint ] || ! kill -0 $pid 2>/dev/null; then break; fi
+    sleep 0.01
+  done
+  kill -s "$signal" $pid || true
+  wait $pid || status=$?
+  [ $status = 130 ] || { echo "interrupted, the program ended with $status: $*"; exit 1; }
+  grep -q '"complete": false' interrupted.json || { echo "finished before it was interrupted: $*"; exit 1; }
+}
+
 shape="--hidden 16 --layers 2 --heads 2 --kv-heads 1 --mlp 32 --context 128"
-"$program" pretrain --text "$text" $shape --length 32 --batch 4 --steps 6 --report 3 --held-out-windows 4 --out base --json base.json
+pretrain=("$program" pretrain --text "$text" $shape --length 32 --batch 4 --report 10 --held-out-windows 4)
+"${pretrain[@]}" --steps 1000 --out base --json base.json
 expect base.json course held_out complete
-test -e base/config.json && test -e base/model.safetensors
+test -e base/config.json
+interrupted TERM "${pretrain[@]}" --steps 1000
+"${pretrain[@]}" --steps 1000 --checkpoint run.checkpoint --resume --threads 1 --out resumed_base >/dev/null
+cmp base/model.safetensors resumed_base/model.safetensors
 
 memory="--segment 16 --ratio 4 --lora-rank 2"
-train() {
-  "$program" train --model base --text "$text" $memory --segments 4 --documents 2 --steps 600 --report 100 --held-out-texts 2 \
-    --policy reservoir:2 --rate 1e-2 "$@"
-}
-train --out whole --json whole.json
-timeout -s INT 0.2 "$program" train --model base --text "$text" $memory --segments 4 --documents 2 --steps 600 --report 100 \
-  --held-out-texts 2 --policy reservoir:2 --rate 1e-2 --checkpoint run.checkpoint >/dev/null || true
-if [ -e run.checkpoint ]; then train --checkpoint run.checkpoint --resume --threads 1 --out resumed; else train --out resumed; fi
-for file in encoder/adapter_model.safetensors head/adapter_model.safetensors memory_tokens.safetensors; do
+train=("$program" train --model base --text "$text" $memory --segments 4 --documents 2 --steps 1000 --report 10
+  --held-out-texts 2 --policy reservoir:2 --rate 1e-2)
+"${train[@]}" --out whole --json whole.json
+interrupted INT "${train[@]}"
+"${train[@]}" --checkpoint run.checkpoint --resume --threads 1 --out resumed >/dev/null
+for file in encoder/adapter_model.safetensors head/adapter_model.safetensors memory_tokens.safetensors memory.json; do
   cmp "whole/$file" "resumed/$file"
 done
 
@@ -49,14 +66,66 @@ expect plan.json rows
 expect gradient.json policy relative_bias relative_bias_low relative_bias_high cosine variance
 "$program" eval $trained --segments 4 --per-document 1 --chunk 4 --json eval.json
 expect eval.json method perplexity per_document
-"$program" generate --model base --adapters whole --prompt "Gradients " --tokens 40 --json generate.json
+"$program" generate --model base --adapters whole --prompt "Gradients " --tokens 40 --json generate.json >generated.txt
+grep -q "^Gradients " generated.txt
+expect generate.json ids ended_by
+printf 'Gradients ' >prompt.txt
+"$program" generate --model base --adapters whole --text prompt.txt --tokens 40 | cmp - generated.txt
+"$program" generate --model base --adapters whole --prompt "Gradients " --greedy --tokens 1000 --json full.json >/dev/null
+expect full.json "no more positions"
+drawn=$(sed -n 's/^ "tokens": \([0-9]*\),$/\1/p' full.json)
+"$program" generate --model base --adapters whole --prompt "Gradients " --greedy --tokens "$drawn" --json full.json >/dev/null
+grep -q '"ended_by": "tokens"' full.json
 "$program" autoencode $trained --json autoencode.json
 expect autoencode.json bleu4 rouge_l
 "$program" bench --model base $memory --segments 4 --windows 1,2 --lengths 64,96 --repeats 1 --json bench.json
 expect bench.json measured_over_planned seconds
 
+# policies that a recurrent encoder does not have are no part of the lists by default
+"$program" plan --model base $memory --recurrent --tokens 64 >/dev/null
+"$program" gradient --model base --text "$text" $memory --recurrent --segments 3 --replicas 2 >/dev/null
+
+# adapters keep their positions and know their base
+tiny=("$program" train --model base $memory --segments 2 --documents 1 --held-out-texts 1)
+"${tiny[@]}" --text "$text" --steps 1 --positions linear:2 --out stretched >/dev/null
+evaluate="eval --adapters stretched --text $text --segments 60 --per-document 1 --methods memory"
+"$program" $evaluate --model base >/dev/null
+refused "the longest text has" "$program" $evaluate --model base --positions linear:1
+"$program" $evaluate --model base --positions ntk:2 2>&1 >/dev/null | grep -q "trained with --positions linear:2"
+"${pretrain[@]}" --steps 1 --seed 2 --out other >/dev/null
+refused "belong to a base" "$program" $evaluate --model other
+grep -v '"positions"\|"base"' stretched/memory.json | sed 's/"recurrent": false,/"recurrent": false/' >older.json
+mv older.json stretched/memory.json
+"$program" $evaluate --model other --positions ntk:2 >/dev/null
+
 refused "does not divide" "$program" train --model base --text "$text" --segment 16 --ratio 5 --steps 1
-: >empty.txt
-refused "empty" "$program" gradient --model base --text empty.txt --segment 16 --ratio 4
+refused "cannot be made" "${tiny[@]}" --text "$text" --steps 1 --out base/config.json/folder
+refused "cannot be made" "${pretrain[@]}" --steps 1 --out base/config.json/folder
+refused "are ntk:2.0" "${pretrain[@]}" --steps 1 --positions ntk:2 --out stretched_base
+test ! -e stretched_base
+rm -f run.checkpoint
+refused "is not finite" "${tiny[@]}" --text "$text" --steps 9 --rate 1e30 --checkpoint run.checkpoint
+test -e run.checkpoint
+refused "the longest text has" "$program" train $trained --segments 1000
+refused "the longest text has" "$program" eval $trained --segments 1000
+refused "the longest text has" "$program" gradient $trained --segments 1000
 refused "none of" "$program" gradient --model base --text "$text" --segment 16 --ratio 4 --policy windows:2
+
+: >blank.txt
+refused "has 0 tokens" "$program" gradient --model base --text blank.txt --segment 16 --ratio 4
+refused "\"blank.txt\" has no document of 2" "${tiny[@]}" --steps 1 --text blank.txt
+refused "\"blank.txt\" has no document of 2" "$program" pretrain $shape --text blank.txt
+refused "has no document of" "$program" eval --model base --adapters whole --text blank.txt
+"$program" generate --model base --adapters whole --text blank.txt --tokens 4 >/dev/null
+
+printf 'shorter' >short.txt  # than a segment: trained on as it is, never reproduced beyond its end
+"${tiny[@]}" --text short.txt --steps 3 --autoencode 1 --out short >/dev/null
+"${tiny[@]}" --text short.txt --steps 3 --out short_plain >/dev/null
+cmp short/memory_tokens.safetensors short_plain/memory_tokens.safetensors
+refused "has no document of" "$program" eval --model base --adapters whole --text short.txt
+refused "has no document of" "$program" autoencode --model base --adapters whole --text short.txt
+
+for _ in $(seq 60); do printf 'caf\351 \377\200 \303'; done >latin.txt  # no UTF-8: bytes like all others
+"${tiny[@]}" --steps 1 --text latin.txt >/dev/null
+"$program" eval --model base --adapters whole --text latin.txt --segments 2 --chunk 4 --json latin.json >/dev/null
 echo "every subcommand ran"
