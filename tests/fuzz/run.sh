@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds every target beside it (libFuzzer with the address and undefined behaviour sanitizers), begins with
 # the seeds that the target makes, and lets libFuzzer search. Ends with an error when one input crashes, hangs,
-# leaks or allocates more than 64 MiB at once. That input is kept.
+# leaks or allocates more than 8 MiB at once, a thousand times the inputs. That input is kept.
 # usage: run.sh [-runs=N | -max_total_time=SECONDS | any option of libFuzzer]... [TARGET]...
 #   CXX           clang++ unless set
 #   UNROLL_WORK   where programs, inputs and failures lie; a temporary folder unless set
@@ -44,7 +44,7 @@ for target in "${targets[@]}"; do
     failed+=("$target: cannot be built")
     continue
   fi
-  if UNROLL_FUZZ_SEEDS="$work/$target/inputs" "$work/$target/program" -seed=1 -timeout=10 -malloc_limit_mb=64 \
+  if UNROLL_FUZZ_SEEDS="$work/$target/inputs" "$work/$target/program" -seed=1 -timeout=10 -malloc_limit_mb=8 \
     -rss_limit_mb=1024 -artifact_prefix="$work/$target/" -print_final_stats=0 -verbosity=0 "${options[@]}" \
     "$work/$target/inputs" >"$work/$target/log" 2>&1; then
     echo "no failure; $(find "$work/$target/inputs" -type f | wc -l) inputs of different effect"
