@@ -12,6 +12,7 @@ import subprocess
 from summarise import T95, interval
 
 POLICIES = "rematerialise window:4 window:1 reservoir:2 reservoir:2:uncompensated proportional:4".split()
+COLOURS = "#9400d3 #009e73 #56b4e9 #e69f00 #d55e00 #0072b2".split()
 
 
 def load(names):
@@ -53,7 +54,7 @@ def draw(runs, plain, plot):
             # curves stand a little beside each other, so that their bars can be told apart
             lines.append(f"{length * (1 + 0.02 * (len(curves) - len(runs) / 2))} {mean} {half}")
         blocks.append("\n".join(lines))
-        curves.append(f"using 1:2:3 with yerrorlines pt 7 ps 0.5 lw 2 title '{policy}'")
+        curves.append(f"using 1:2:3 with yerrorlines pt 7 ps 0.5 lw 2 lc rgb '{COLOURS[len(curves) % 6]}' title '{policy}'")
     for method, loss in sorted(plain.items()):
         blocks.append("\n".join(f"{n} {alone[n] - v}" for n, v in sorted(loss.items())))
         curves.append(f"using 1:2 with lines dt 2 lw 2 lc rgb 'gray{40 + 30 * (method == 'sinks')}' title 'plain, {method}'")
@@ -64,6 +65,7 @@ set title 'What memories are worth, by the gradient that trained them'
 set xlabel 'tokens of the text'
 set ylabel 'nats a token below the segments alone'
 set logscale x 2
+set xrange [28:2200]
 set grid
 set key outside right
 plot {", ".join(f"$d{i} {curve}" for i, curve in enumerate(curves))}
