@@ -3,7 +3,7 @@
 #   examples/memory_experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built llama and memory_llama. OUT: where results and trained models go.
 # PART: own base train eval gradient cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and gradient need
-# the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (200, half of them at 97 segments) can be set.
+# the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (1000) can be set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -66,8 +66,8 @@ gradient() {  # the bias table at a trained checkpoint
       --text "$books/test/melville_moby-dick.txt" --start 20000 --segments "$1" --policy $all --replicas "$2" \
       --json "$out/gradient_$1.json" --plot "$out/memory_gradient_$1.svg" "${@:3}" | tee "$out/gradient_$1.txt"
   }
-  measure 16 "${REPLICAS:-200}"
-  measure 97 $((${REPLICAS:-200} / 2)) --positions ntk:2  # 97 segments need 800 positions, the base has 512
+  measure 16 "${REPLICAS:-1000}"
+  measure 97 "${REPLICAS:-1000}" --positions ntk:2  # 97 segments need 800 positions, the base has 512
 }
 
 cost() {  # time and bytes against the window and the length

@@ -14,7 +14,7 @@ void row_dots(const T* a, index_t stride, index_t in, index_t out, const T* x, b
   // The last vector of a column overlaps the one before it, times zeros there.
   const index_t whole = in / N * N;
   T tail[N] = {};
-  std::copy(x + whole, x + in, tail + N - (in - whole));
+  for (int i = 1; i < N && i <= in - whole; ++i) tail[N - i] = x[in - i];
   const vec last = simd::load<N>(tail);
   const auto dots = [&]<int S>(std::integral_constant<int, S>, index_t j, index_t apart) {
     const T* p[S];
