@@ -155,7 +155,7 @@ template <class T>
 memory_setup<T> load_memory(model_options base, memory_choice choice, key k) {
   namespace fs = std::filesystem;
   const fs::path folder = choice.adapters;
-  std::optional<std::string> trained_positions, trained_base;  // older folders do not tell
+  std::optional<std::string> trained_positions, trained_base;  // a folder may lack them
   if (!choice.adapters.empty()) {
     const json saved = json::parse(unroll::read_file(folder / "memory.json", "memory_llama"), nullptr, false);
     try {
