@@ -61,13 +61,13 @@ gradient() {  # the bias table at a trained checkpoint
   all=rematerialise,keep_all,window:1,window:2,window:4,window:8,reservoir:1,reservoir:2,reservoir:4,reservoir:8
   all=$all,reservoir:1:uncompensated,reservoir:2:uncompensated,reservoir:4:uncompensated,reservoir:8:uncompensated
   all=$all,proportional:2,proportional:4,proportional:8
-  measure() {  # measure SEGMENTS REPLICAS [OPTION...]
+  measure() {  # measure SEGMENTS [OPTION...]
     "$programs"/memory_llama gradient --model "$out/base" --adapters "$out/memory-rematerialise-1" --double \
-      --text "$books/test/melville_moby-dick.txt" --start 20000 --segments "$1" --policy $all --replicas "$2" \
-      --json "$out/gradient_$1.json" --plot "$out/memory_gradient_$1.svg" "${@:3}" | tee "$out/gradient_$1.txt"
+      --text "$books/test/melville_moby-dick.txt" --start 20000 --segments "$1" --policy $all --replicas "${REPLICAS:-1000}" \
+      --json "$out/gradient_$1.json" --plot "$out/memory_gradient_$1.svg" "${@:2}" | tee "$out/gradient_$1.txt"
   }
-  measure 16 "${REPLICAS:-1000}"
-  measure 97 "${REPLICAS:-1000}" --positions ntk:2  # 97 segments need 800 positions, the base has 512
+  measure 16
+  measure 97 --positions ntk:2  # 97 segments need 800 positions, the base has 512
 }
 
 cost() {  # time and bytes against the window and the length

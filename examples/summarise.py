@@ -11,12 +11,18 @@ T95 = dict(zip(range(1, 16), (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 
                               2.160, 2.145, 2.131)))
 
 
-def interval(values):
+def student(values):
+    """The mean and the half width of its 95 % interval, which one value does not have: 0."""
     n, mean = len(values), sum(values) / len(values)
     if n < 2:
-        return f"{mean:.4f}"
+        return mean, 0
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return f"{mean:.4f} ± {T95.get(n - 1, 2.13) * spread / math.sqrt(n):.4f}"
+    return mean, T95.get(n - 1, 2.13) * spread / math.sqrt(n)
+
+
+def interval(values):
+    mean, half = student(values)
+    return f"{mean:.4f}" if len(values) < 2 else f"{mean:.4f} ± {half:.4f}"
 
 
 def main():

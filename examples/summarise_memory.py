@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 
-from summarise import T95, interval
+from summarise import interval, student
 
 POLICIES = "rematerialise window:4 window:1 reservoir:2 reservoir:2:uncompensated proportional:4".split()
 COLOURS = "#9400d3 #009e73 #56b4e9 #e69f00 #d55e00 #0072b2".split()
@@ -47,10 +47,7 @@ def draw(runs, plain, plot):
     for policy, by_length in runs.items():
         lines = []
         for length, losses in sorted(by_length.items()):
-            gains = [alone[length] - v for v in losses.values()]
-            mean = sum(gains) / len(gains)
-            spread = (sum((g - mean) ** 2 for g in gains) / max(len(gains) - 1, 1)) ** 0.5
-            half = T95.get(len(gains) - 1, 2.13) * spread / len(gains) ** 0.5 if len(gains) > 1 else 0
+            mean, half = student([alone[length] - v for v in losses.values()])
             # curves stand a little beside each other, so that their bars can be told apart
             lines.append(f"{length * (1 + 0.02 * (len(curves) - len(runs) / 2))} {mean} {half}")
         blocks.append("\n".join(lines))

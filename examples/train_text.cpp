@@ -2,7 +2,6 @@
 // per character on text it has not seen. Sequences are independent; a checkpoint falls between two of them,
 // so that a resumed run continues with the same bits.
 #include <CLI/CLI.hpp>
-#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -221,7 +220,7 @@ int main(int argc, char** argv) {
                                       {"clip", o.clip},
                                       {"seed", o.seed},
                                       {"complete", !program::interrupted.load()},
-                                      {"cpu_seconds", double(std::clock()) / CLOCKS_PER_SEC}};
+                                      {"cpu_seconds", program::processor_seconds()}};
       document["course"] = run.history;
       write_file(o.json, document.dump(1) + "\n");
     }

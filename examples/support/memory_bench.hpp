@@ -7,7 +7,6 @@
 #include <malloc.h>
 #endif
 
-#include <ctime>
 #include <unroll/diagnose/json_sink.hpp>
 
 #include "memory_setup.hpp"
@@ -23,9 +22,6 @@ inline double heap_bytes() {
   return 0;
 #endif
 }
-
-/// Processor time of this program: other programs that run beside it do not count.
-inline double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
 
 /// Slope of log y against log x by least squares.
 inline double exponent(const std::vector<std::pair<double, double>>& points) {

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <filesystem>
 #include <fstream>
@@ -24,6 +25,9 @@ namespace program {
 using unroll::index_t;
 
 inline std::atomic<bool> interrupted{false};
+
+/// Processor time of this program: other programs that run beside it do not count.
+inline double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
 
 /// From here on Ctrl-C, or SIGTERM, asks the program to finish what it is doing and write valid output; a
 /// second one ends it.
