@@ -39,4 +39,20 @@ TEST_CASE("a long name from a file is cut in messages and has no control charact
   CHECK(unroll::detail::in_quotes("a\n\x1b[0m") == "\"a??[0m\"");
 }
 
+TEST_CASE("every key of an object is read, harmless or refused by name") {
+  const auto j = parse_json(R"({"a": 1, "b": 2, "new": null, "c": true})", "f", "file");
+  const unroll::harmless_key harmless[] = {{"b", "a comment"}, {"d", "another"}};
+  const unroll::json_members m(j, "f", "file");
+  CHECK(m.integer("a") == 1);
+  CHECK(m.find("new") == nullptr);
+  CHECK_THROWS_WITH(m.refuse_unknown(), ContainsSubstring("f: file: \"b\" is 2, expected no such key"));
+  CHECK_THROWS_WITH(m.refuse_unknown(harmless),
+                    ContainsSubstring("f: file: \"c\" is true, expected no such key"));
+  CHECK(m.truth("c", false));
+  CHECK_NOTHROW(m.refuse_unknown(harmless));
+  // asked for in vain: an implemented key that is not there
+  CHECK(m.text("e", "no") == "no");
+  CHECK_THROWS_WITH(m.integer("e"), ContainsSubstring("file: lacks \"e\""));
+}
+
 #endif

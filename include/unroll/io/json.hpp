@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -74,5 +76,83 @@ inline nlohmann::json parse_json(std::string_view text, const std::string& funct
   nlohmann::json::sax_parse(text, &check);
   return nlohmann::json::parse(text, nullptr, false);
 }
+
+/// A key that may stand in a file without changing what is computed from it, and why.
+struct harmless_key {
+  const char* key;
+  const char* why;
+};
+
+/// The members of an object of JSON from outside, by key and type. A member that is null is absent. Every key
+/// is one of three: read (some call asked for it), harmless, or refused by refuse_unknown(), so that no
+/// option is passed over. Holds a reference to the object.
+class json_members {
+ public:
+  json_members(const nlohmann::json& object, std::string function, std::string name)
+      : object_(object), function_(std::move(function)), name_(std::move(name)) {
+    if (!object_.is_object()) fail(function_, name_, "is no JSON object");
+  }
+  json_members(nlohmann::json&&, std::string, std::string) = delete;
+
+  const nlohmann::json* find(const char* key) const {
+    read_.insert(key);
+    const auto at = object_.find(key);
+    return at == object_.end() || at->is_null() ? nullptr : &*at;
+  }
+  index_t integer(const char* key) const {
+    const auto* v = find(key);
+    if (!v) fail(function_, name_, "lacks " + detail::in_quotes(key));
+    if (!v->is_number_unsigned() || v->get<std::uint64_t>() < 1 ||
+        v->get<std::uint64_t>() > std::uint64_t{1} << 31)
+      refuse(key, "a whole number from 1 to 2^31");
+    return index_t(v->get<std::uint64_t>());
+  }
+  index_t integer(const char* key, index_t otherwise) const { return find(key) ? integer(key) : otherwise; }
+  double number(const char* key, double otherwise) const {
+    const auto* v = find(key);
+    if (!v) return otherwise;
+    if (!v->is_number()) refuse(key, "a number");
+    return v->get<double>();
+  }
+  bool truth(const char* key, bool otherwise) const {
+    const auto* v = find(key);
+    if (!v) return otherwise;
+    if (!v->is_boolean()) refuse(key, "true or false");
+    return v->get<bool>();
+  }
+  std::string text(const char* key, const char* otherwise) const {
+    const auto* v = find(key);
+    if (!v) return otherwise;
+    if (!v->is_string()) refuse(key, "a text");
+    return v->get<std::string>();
+  }
+
+  /// Throws for the first key that no call has asked for and that is not among `harmless`; call it when
+  /// everything has been read.
+  void refuse_unknown(std::span<const harmless_key> harmless = {}) const {
+    for (const auto& [key, value] : object_.items()) {
+      const auto same = [&k = key](const harmless_key& h) { return k == h.key; };
+      if (value.is_null() || read_.contains(key) || std::any_of(harmless.begin(), harmless.end(), same))
+        continue;
+      refuse(key, "no such key: it is neither implemented nor known to change nothing");
+    }
+  }
+  /// Throws "function: file: "key" is value, expected what".
+  [[noreturn]] void refuse(const std::string& key, const std::string& what) const {
+    const auto at = object_.find(key);
+    std::string value = at == object_.end() || at->is_null()
+                            ? "absent"
+                            : at->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    if (value.size() > 200) value = value.substr(0, 200) + "...";
+    fail(function_, name_, detail::in_quotes(key) + " is " + value + ", expected " + what);
+  }
+  const std::string& function() const { return function_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  const nlohmann::json& object_;
+  std::string function_, name_;
+  mutable std::set<std::string> read_;  // keys that were asked for
+};
 
 }  // namespace unroll

@@ -28,67 +28,13 @@ inline double weight_count(const config& c) {
   return double(c.layers) * layer + d + (c.tied ? 1 : 2) * d * double(c.vocabulary);
 }
 
-// The members of a config.json or adapter_config.json, by type. A member that is null is absent.
-class members {
- public:
-  members(nlohmann::json object, std::string function, std::string name)
-      : object_(std::move(object)), function_(std::move(function)), name_(std::move(name)) {
-    if (!object_.is_object()) fail(function_, name_, "is no JSON object");
-  }
-
-  const nlohmann::json* find(const char* key) const {
-    const auto at = object_.find(key);
-    return at == object_.end() || at->is_null() ? nullptr : &*at;
-  }
-  index_t integer(const char* key) const {
-    const auto* v = find(key);
-    if (!v) fail(function_, name_, "lacks " + in_quotes(key));
-    if (!v->is_number_unsigned() || v->get<std::uint64_t>() < 1 ||
-        v->get<std::uint64_t>() > std::uint64_t{1} << 31)
-      refuse(key, "a whole number from 1 to 2^31");
-    return index_t(v->get<std::uint64_t>());
-  }
-  index_t integer(const char* key, index_t otherwise) const { return find(key) ? integer(key) : otherwise; }
-  double number(const char* key, double otherwise) const {
-    const auto* v = find(key);
-    if (!v) return otherwise;
-    if (!v->is_number()) refuse(key, "a number");
-    return v->get<double>();
-  }
-  bool truth(const char* key, bool otherwise) const {
-    const auto* v = find(key);
-    if (!v) return otherwise;
-    if (!v->is_boolean()) refuse(key, "true or false");
-    return v->get<bool>();
-  }
-  std::string text(const char* key, const char* otherwise) const {
-    const auto* v = find(key);
-    if (!v) return otherwise;
-    if (!v->is_string()) refuse(key, "a text");
-    return v->get<std::string>();
-  }
-  /// Throws "function: file: "key" is value, expected what".
-  [[noreturn]] void refuse(const char* key, const std::string& what) const {
-    const auto* v = find(key);
-    std::string value = v ? v->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) : "absent";
-    if (value.size() > 200) value = value.substr(0, 200) + "...";
-    fail(function_, name_, in_quotes(key) + " is " + value + ", expected " + what);
-  }
-  const std::string& function() const { return function_; }
-  const std::string& name() const { return name_; }
-
- private:
-  nlohmann::json object_;
-  std::string function_, name_;
-};
-
 // What a config says of positions: "rope_scaling" beside "rope_theta", or both in "rope_parameters".
-inline void read_rope(const members& m, config& c) {
+inline void read_rope(const json_members& m, config& c) {
   c.rope_base = m.number("rope_theta", 10000);
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const auto* v = m.find(key);
     if (!v) continue;
-    const members rope(*v, m.function(), m.name() + ", " + key);
+    const json_members rope(*v, m.function(), m.name() + ", " + key);
     c.rope_base = rope.number("rope_theta", c.rope_base);
     const auto kind = rope.text("rope_type", rope.text("type", "default").c_str());
     if (kind == "linear") {
@@ -121,7 +67,8 @@ void turn_rope_rows(T* rows, index_t heads, index_t head, index_t width, rope_pa
 /// implemented: biases, other activations, scalings of positions other than linear, quantised weights.
 inline config parse_config(std::string_view text, const std::string& name,
                            const std::string& function = "load_llama") {
-  const detail::members m(parse_json(text, function, name), function, name);
+  const auto root = parse_json(text, function, name);
+  const json_members m(root, function, name);
   const auto* architectures = m.find("architectures");
   const bool named =
       architectures && architectures->is_array() &&

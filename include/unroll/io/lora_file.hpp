@@ -24,7 +24,7 @@ inline std::size_t target_of(std::string_view name) {
   return i;
 }
 
-inline std::array<bool, 7> read_targets(const members& m) {
+inline std::array<bool, 7> read_targets(const json_members& m) {
   std::array<bool, 7> out{};
   const auto* v = m.find("target_modules");
   if (v && *v == "all-linear") return {true, true, true, true, true, true, true};
@@ -39,7 +39,7 @@ inline std::array<bool, 7> read_targets(const members& m) {
 }
 
 // "layers_to_transform": null, a layer, or layers that follow each other.
-inline void read_layers(const members& m, index_t layers, lora_options& o) {
+inline void read_layers(const json_members& m, index_t layers, lora_options& o) {
   const char* key = "layers_to_transform";
   const auto* v = m.find(key);
   if (!v) return;
@@ -75,7 +75,8 @@ void turn_adapter_rows(const config& c, const lora_map& map, T* theta, rope_pair
 /// modules beside the adapters, regular expressions, layers with gaps.
 inline lora_options parse_adapter_config(std::string_view text, const config& c, const std::string& name,
                                          const std::string& function = "load_lora") {
-  const detail::members m(parse_json(text, function, name), function, name);
+  const auto root = parse_json(text, function, name);
+  const json_members m(root, function, name);
   if (m.text("peft_type", "") != "LORA") m.refuse("peft_type", "\"LORA\"");
   if (m.text("bias", "none") != "none") m.refuse("bias", "\"none\"");
   for (const char* key : {"fan_in_fan_out", "use_dora", "use_qalora", "lora_bias"})
