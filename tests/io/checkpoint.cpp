@@ -141,21 +141,15 @@ TEST_CASE("a save that fails leaves the previous checkpoint") {
   const folder f;
   const auto path = f.path / "run";
   save_checkpoint(path, example());
-  // the partial file cannot be opened because a folder has its name
-  std::filesystem::create_directory(f.path / "run.partial");
-  write_file(f.path / "run.partial" / "inside", "x");
-  CHECK_THROWS_AS(save_checkpoint(path, checkpoint()), unroll::error);
-  CHECK(load_checkpoint(path).get_integer("step") == 41);
-  std::filesystem::remove_all(f.path / "run.partial");
-  // a partial file left behind by a crash is ignored and replaced
-  write_file(f.path / "other", "half a check");
-  std::filesystem::rename(f.path / "other", f.path / "run.partial");
-  CHECK(load_checkpoint(path).get_integer("step") == 41);
   checkpoint next = example();
   next.set("step", 42);
+  {
+    file_writer interrupted(path, "test");
+    interrupted.append(next.to_bytes().substr(0, 30));
+  }
+  CHECK(load_checkpoint(path).get_integer("step") == 41);
   save_checkpoint(path, next);
   CHECK(load_checkpoint(path).get_integer("step") == 42);
-  CHECK_FALSE(std::filesystem::exists(f.path / "run.partial"));
 }
 
 TEST_CASE("reading a file can be bounded") {

@@ -50,8 +50,95 @@ TEST_CASE("a file writer that is not committed leaves the old content and nothin
     w.commit();
   }
   CHECK(read_file(f.path / "a") == "new");
-  std::size_t entries = 0;
-  for ([[maybe_unused]] const auto& e : std::filesystem::directory_iterator(f.path)) ++entries;
-  CHECK(entries == 1);
+  CHECK(f.entries() == 1);
   CHECK_THROWS_WITH(file_writer(f.path / "none" / "a"), ContainsSubstring("cannot be opened"));
+  CHECK_THROWS_WITH(file_writer(f.path), ContainsSubstring("is a folder"));
+}
+
+TEST_CASE("writers of one path do not share a file") {
+  const folder f;
+  file_writer a(f.path / "a"), b(f.path / "a");
+  a.append(std::string(1000, 'a'));
+  b.append(std::string(2000, 'b'));
+  a.commit();
+  CHECK(read_file(f.path / "a") == std::string(1000, 'a'));
+  b.commit();
+  CHECK(read_file(f.path / "a") == std::string(2000, 'b'));
+  CHECK(f.entries() == 1);
+}
+
+TEST_CASE("a link stays and the file behind it is replaced, there or not") {
+  namespace fs = std::filesystem;
+  const folder f;
+  fs::create_directory(f.path / "far");
+  write_file(f.path / "far" / "a", "old");
+  fs::create_symlink("far", f.path / "near");
+  fs::create_symlink("near/a", f.path / "link");
+  fs::create_symlink(f.path / "link", f.path / "link_to_link");
+  write_file(f.path / "link_to_link", "new");
+  CHECK(fs::is_symlink(f.path / "link"));
+  CHECK(fs::is_symlink(f.path / "link_to_link"));
+  CHECK(read_file(f.path / "far" / "a") == "new");
+  fs::create_symlink("far/b", f.path / "dangling");
+  write_file(f.path / "dangling", "there");
+  CHECK(read_file(f.path / "far" / "b") == "there");
+  fs::create_symlink("circle", f.path / "circle");
+  CHECK_THROWS_WITH(write_file(f.path / "circle", "x"), ContainsSubstring("circle\": cannot be reached"));
+}
+
+TEST_CASE("a file keeps its permissions, and one without write permission its content") {
+  namespace fs = std::filesystem;
+  const folder f;
+  write_file(f.path / "a", "old");
+  fs::permissions(f.path / "a", fs::perms(0600));
+  write_file(f.path / "a", "new");
+  CHECK(fs::status(f.path / "a").permissions() == fs::perms(0600));
+  fs::permissions(f.path / "a", fs::perms(0444));
+  CHECK_THROWS_WITH(write_file(f.path / "a", "x"), ContainsSubstring("has no write permission"));
+  CHECK(read_file(f.path / "a") == "new");
+  fs::permissions(f.path / "a", fs::perms(0600));
+}
+
+TEST_CASE("devices and descriptors are written to, never replaced") {
+  namespace fs = std::filesystem;
+  if (!fs::is_character_file("/dev/null")) return;
+  write_file("/dev/null", "x");
+  CHECK(fs::is_character_file("/dev/null"));
+  const folder f;
+  fs::create_symlink("/dev/null", f.path / "link");
+  write_file(f.path / "link", "x");
+  CHECK(fs::is_symlink(f.path / "link"));
+  if (fs::is_character_file("/dev/full")) {
+    CHECK_THROWS_WITH(write_file("/dev/full", "x"), ContainsSubstring("\"/dev/full\": cannot be written"));
+    CHECK(fs::is_character_file("/dev/full"));
+  }
+  if (!fs::exists("/proc/self/fd")) return;
+  // an open file behind /dev/fd keeps what is in it, and its place
+  const detail::file open(std::fopen((f.path / "a").string().c_str(), "wb"));
+  std::fputs("before ", open.get());
+  std::fflush(open.get());
+  write_file("/dev/fd/" + std::to_string(fileno(open.get())), "between ");
+  std::fputs("behind", open.get());
+  std::fflush(open.get());
+  CHECK(read_file(f.path / "a") == "before between behind");
+}
+
+TEST_CASE("two paths of one file are the same, whatever links lead there") {
+  namespace fs = std::filesystem;
+  const folder f;
+  write_file(f.path / "a", "a");
+  write_file(f.path / "b", "a");
+  fs::create_symlink("a", f.path / "link");
+  fs::create_hard_link(f.path / "a", f.path / "hard");
+  fs::create_symlink(f.path, f.path / "self");
+  fs::create_symlink("new", f.path / "to_new");
+  CHECK(same_file(f.path / "a", f.path / "a"));
+  CHECK(same_file(f.path / "a", f.path / "link"));
+  CHECK(same_file(f.path / "hard", f.path / "link"));
+  CHECK(same_file(f.path / "self" / "a", f.path / "self" / ".." / f.path.filename() / "hard"));
+  CHECK_FALSE(same_file(f.path / "a", f.path / "b"));
+  // of files that are not there yet
+  CHECK(same_file(f.path / "new", f.path / "." / "self" / "new"));
+  CHECK(same_file(f.path / "new", f.path / "to_new"));
+  CHECK_FALSE(same_file(f.path / "new", f.path / "newer"));
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -19,6 +20,10 @@ struct folder {
   ~folder() {
     std::error_code ignored;
     std::filesystem::remove_all(path, ignored);
+  }
+  /// Files and folders in it.
+  auto entries() const {
+    return std::distance(std::filesystem::directory_iterator(path), std::filesystem::directory_iterator());
   }
   std::filesystem::path path;
 };

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -29,6 +31,20 @@ using file = std::unique_ptr<std::FILE, close_file>;
 [[noreturn]] inline void fail_file(std::string_view function, const std::filesystem::path& path,
                                    std::string_view message) {
   fail(function, "\"" + path.string() + "\"", message);
+}
+
+/// What a chain of links leads to, there or not. The links in /proc/self/fd, to which /dev/stdout leads, are
+/// descriptors and stay as they are; so does a chain without an end.
+inline std::filesystem::path follow_links(std::filesystem::path path) {
+  namespace fs = std::filesystem;
+  std::error_code code;
+  const fs::path descriptors = fs::canonical("/proc/self/fd", code);
+  for (int i = 0; i < 40 && fs::is_symlink(fs::symlink_status(path, code)); ++i) {
+    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    if (!descriptors.empty() && fs::canonical(folder, code) == descriptors) break;
+    path = folder / fs::read_symlink(path, code);  // an absolute one replaces the folder
+  }
+  return path;
 }
 
 }  // namespace detail
@@ -119,21 +135,52 @@ inline std::string read_file(const std::filesystem::path& path, std::string_view
   return source.read(0, source.size());
 }
 
-/// Replaces a file in one step: the bytes go to "<path>.partial" in the same folder, reach the disk, and are
-/// renamed by commit(). Whatever happens, `path` holds either its old content or all of the new.
+/// Whether two paths name one file, or would once it is there: through links, and for hard links too.
+inline bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
+  std::error_code code;
+  if (std::filesystem::equivalent(a, b, code) && !code) return true;
+  const auto canonical = [](const std::filesystem::path& p) {
+    std::error_code unknown;
+    const auto full = std::filesystem::absolute(detail::follow_links(p), unknown);
+    return std::filesystem::weakly_canonical(full, unknown);
+  };
+  return canonical(a) == canonical(b);
+}
+
+/// Replaces a file in one step: the bytes go to a file of their own in the same folder, whose name no other
+/// writer has, reach the disk, and are renamed by commit(). Whatever happens, `path` holds either its old
+/// content or all of the new, and keeps its permissions. A link stays, and the file that it leads to is
+/// replaced. Devices, pipes and the descriptors in /dev/fd are not replaced but written to, at once.
 class file_writer {
  public:
-  explicit file_writer(std::filesystem::path path, std::string_view function = "write_file")
-      : path_(std::move(path)), partial_(path_), function_(function) {
-    partial_ += ".partial";
-    file_.reset(std::fopen(partial_.string().c_str(), "wb"));
+  /// Throws unroll::error, in the name of `function`, for a folder, a file without write permission, and
+  /// where nothing can be written.
+  explicit file_writer(const std::filesystem::path& path, std::string_view function = "write_file")
+      : path_(detail::follow_links(path)), function_(function) {
+    namespace fs = std::filesystem;
+    std::error_code code;
+    const auto status = fs::status(path_, code);
+    if (status.type() == fs::file_type::none)
+      detail::fail_file(function_, path, "cannot be reached: " + code.message());
+    if (fs::is_directory(status)) detail::fail_file(function_, path, "is a folder");
+    if (fs::is_symlink(fs::symlink_status(path_, code))) {
+      open_descriptor();
+    } else if (fs::exists(status) && !fs::is_regular_file(status)) {
+      file_.reset(std::fopen(path_.string().c_str(), "wb"));
+    } else {
+      if (fs::exists(status) && (status.permissions() & fs::perms(0222)) == fs::perms::none)
+        detail::fail_file(function_, path, "has no write permission");
+      open_partial();
+      if (file_ && fs::exists(status)) fs::permissions(partial_, status.permissions(), code);
+    }
     if (!file_)
-      detail::fail_file(function_, partial_, std::string("cannot be opened: ") + std::strerror(errno));
+      detail::fail_file(function_, partial_.empty() ? path : partial_,
+                        std::string("cannot be opened: ") + std::strerror(errno));
   }
   file_writer(const file_writer&) = delete;
   file_writer& operator=(const file_writer&) = delete;
   ~file_writer() {
-    if (committed_) return;
+    if (committed_ || partial_.empty()) return;
     file_.reset();
     std::error_code code;
     std::filesystem::remove(partial_, code);
@@ -147,22 +194,45 @@ class file_writer {
   void commit() {
     bool written = std::fflush(file_.get()) == 0;
 #if __has_include(<unistd.h>)
-    written = written && fsync(fileno(file_.get())) == 0;
+    if (!partial_.empty()) written = written && fsync(fileno(file_.get())) == 0;
 #endif
     if (!written) refuse();
-    file_.reset();
+    if (std::fclose(file_.release()) != 0) refuse();
     std::error_code code;
-    std::filesystem::rename(partial_, path_, code);
+    if (!partial_.empty()) std::filesystem::rename(partial_, path_, code);
     if (code) detail::fail_file(function_, path_, "cannot be replaced: " + code.message());
     committed_ = true;
   }
 
  private:
+  void open_descriptor() {
+#if __has_include(<unistd.h>)
+    const std::string number = path_.filename().string();
+    int descriptor = -1;
+    std::from_chars(number.data(), number.data() + number.size(), descriptor);
+    std::fflush(stdout);  // what was printed before comes first
+    const int copy = dup(descriptor);
+    if (copy >= 0) file_.reset(fdopen(copy, "wb"));
+#endif
+  }
+  void open_partial() {
+#if __has_include(<unistd.h>)
+    const std::string process = std::to_string(getpid()) + ".";
+#else
+    const std::string process;
+#endif
+    static std::atomic<std::uint64_t> count{0};
+    do {
+      partial_ = path_;
+      partial_ += "." + process + std::to_string(count++) + ".partial";
+      file_.reset(std::fopen(partial_.string().c_str(), "wbx"));
+    } while (!file_ && errno == EEXIST);
+  }
   [[noreturn]] void refuse() const {
-    detail::fail_file(function_, partial_, std::string("cannot be written: ") + std::strerror(errno));
+    detail::fail_file(function_, path_, std::string("cannot be written: ") + std::strerror(errno));
   }
 
-  std::filesystem::path path_, partial_;
+  std::filesystem::path path_, partial_;  // partial_ is empty where nothing is replaced
   std::string function_;
   detail::file file_;
   bool committed_ = false;
