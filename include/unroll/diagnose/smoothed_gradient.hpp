@@ -21,7 +21,8 @@ struct smoothed_gradient_options {
 ///
 /// by back-propagation through the whole sequence, where window i runs at theta +- eps_i, eps_i ~ N(0,
 /// sigma^2 I). One window is the jointly smoothed gradient, W windows of `window` steps the independently
-/// smoothed one. Unbiased for either (derivative and expectation commute for smooth L of moderate growth);
+/// smoothed one. Unbiased for either where derivative and expectation commute: L absolutely continuous along
+/// every line and of moderate growth. Biased where L jumps, since vjp does not see what a jump contributes;
 /// the antithetic pair removes the part of the variance that is linear in eps. With sigma = 0 a draw is the
 /// exact gradient of the loss and nothing is random.
 ///

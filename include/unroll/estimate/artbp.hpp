@@ -21,15 +21,17 @@ struct artbp_options {
 ///
 /// The factor is paid wherever a cut was possible and did not happen; what a step owes to its own loss is
 /// never multiplied. A cut at t is drawn by chooser.coin(t, c) and shared by all lanes, so that a run stays
-/// one window: the mean is not touched, the errors of the lanes are correlated.
+/// one window: the mean is not touched, the errors of the lanes are correlated, so that they add up or
+/// cancel.
 ///
 /// Assumes c < 1 (checked) and frozen theta; theta should change at the ends of sequences only, as a run
 /// replays its steps with the newest theta.
 ///
-/// Unbiased. Variance: a term of lag l has the weight prod 1 / (1 - c), finite in the sum where the system
-/// contracts faster (see the laws). Memory: slots states, the states and tapes of one block, and the inputs
-/// of the longest run, the one list that may grow past its reserve. Time per step: one vjp, and about 1 +
-/// P(N, slots) / N steps in a run of N blocks (one where N = 1). Needs: vjp.
+/// Unbiased. Variance: a term of lag l has the weight prod 1 / (1 - c); finite for every sequence, and
+/// bounded a loss as sequences grow where the system contracts faster (see the laws). Memory: slots states,
+/// the states and tapes of one block, and the inputs of the longest run, the one list that may grow past its
+/// reserve. Time per step: one vjp, and about 1 + P(N, slots) / N steps in a run of N blocks (one where N =
+/// 1). Needs: vjp.
 ///
 /// Tallec & Ollivier 2017; docs/math/artbp.md.
 template <class F, truncation_law Law, class C = philox_chooser>
@@ -42,7 +44,8 @@ class artbp final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
-  static constexpr std::array references{"tallec2017artbp", "griewank2000revolve", "wang2009minimal"};
+  static constexpr std::array references{"tallec2017artbp", "beatson2019telescopes", "griewank2000revolve",
+                                         "wang2009minimal"};
 
   artbp(F system, Law law, artbp_options options = {}, C chooser = C{})
       : system_(std::move(system)),

@@ -14,12 +14,13 @@ struct bptt_options {
 ///
 ///   delta_T = q_T,   delta_t = q_t + delta_{t+1} J_{t+1},   g = sum_t delta_t F_t
 ///
-/// Forward in advance(), backward in finish(). The blocks are aligned at the start of the sequence, so that
-/// how the inputs arrive changes nothing. theta must not change between reset and finish.
+/// Assumes that s_0 does not depend on theta. Forward in advance(), backward in finish(). The blocks are
+/// aligned at the start of the sequence, so that how the inputs arrive changes nothing. theta must not change
+/// between reset and finish.
 ///
 /// Bias 0, variance 0. Memory: max_steps states and tapes. Time per step: one step, one vjp. Needs: vjp.
 ///
-/// Williams & Peng 1990; docs/math/bptt.md.
+/// Rumelhart, Hinton & Williams 1986; Werbos 1990; docs/math/bptt.md.
 template <class F>
 class bptt final {
   static_assert(require_vjp<F>());
@@ -30,7 +31,7 @@ class bptt final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
-  static constexpr std::array references{"williams1990bptt"};
+  static constexpr std::array references{"rumelhart1986backprop", "werbos1990bptt", "williams1990bptt"};
 
   explicit bptt(F system, bptt_options options = {})
       : system_(std::move(system)),

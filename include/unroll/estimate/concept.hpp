@@ -7,7 +7,8 @@
 
 namespace unroll {
 
-/// Which gradient an estimator estimates. The three agree only where the loss is at most quadratic in theta.
+/// Which gradient an estimator estimates. The three agree where the loss is at most quadratic in the theta of
+/// all steps together, and in general nowhere else.
 enum class target {
   frozen_theta,           ///< theta constant over the whole sequence
   jointly_smoothed,       ///< gradient of E L(theta + eps, ..., theta + eps), one eps a sequence
@@ -19,8 +20,9 @@ enum class target {
 ///   advance(theta, xs, g)     consume the inputs, ADD to g what has become known, return a report
 ///   finish(theta, g)          add what was still in flight at the end of the sequence
 ///   system()                  the system
-/// and declare `target_gradient`, `unbiased` (for that target, at fixed theta) and `references` (keys in
-/// docs/references.bib). Where an input is only a view of data, the data must live until finish.
+/// and declare `target_gradient`, `unbiased` (for that target, at fixed theta, in exact arithmetic and with
+/// draws that have exactly the probabilities asked for) and `references` (keys in docs/references.bib). Where
+/// an input is only a view of data, the data must live until finish.
 ///
 /// How the inputs are cut into calls never changes the result. When a step is not finite, the report says
 /// status::non_finite and which step; the estimator is then as if it had been given only the first

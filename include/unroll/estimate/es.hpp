@@ -14,11 +14,11 @@ struct es_options {
 ///
 ///   g += 1 / (2 sigma N) sum_j z_j (L(theta + sigma z_j) - L(theta - sigma z_j)),   z_j ~ N(0, 1)^params
 ///
-/// Unbiased for the gradient of E L(theta + sigma z); for a linear loss the covariance has trace
-/// (params + 1) |grad L|^2 / N. The gradient comes with finish(). theta must not change between reset and
-/// finish. No derivative is taken and no tape kept, so F may be anything. Per step 2 N steps of F; memory 4 N
-/// states and N + 2 times params. Lanes share the perturbation. The reported loss is the mean over the 2 N
-/// copies. Rechenberg 1973; Salimans et al. 2017. See docs/math/es.md.
+/// Unbiased for the gradient of E L(theta + sigma z), where that exists around theta; for a linear loss the
+/// covariance has trace (params + 1) |grad L|^2 / N. The gradient comes with finish(). theta must not change
+/// between reset and finish. No derivative is taken and no tape kept, so F may be anything. Per step 2 N
+/// steps of F; memory 4 N states and N + 2 times params. Lanes share the perturbation. The reported loss is
+/// the mean over the 2 N copies. Rechenberg 1973; Salimans et al. 2017. See docs/math/es.md.
 template <class F, class C = philox_chooser>
 class es final {
   static_assert(require_recurrent<F>() && chooser<C>);
@@ -29,7 +29,8 @@ class es final {
   using input = typename F::input;
   static constexpr target target_gradient = target::jointly_smoothed;
   static constexpr bool unbiased = true;
-  static constexpr std::array references{"rechenberg1973evolution", "salimans2017evolution"};
+  static constexpr std::array references{"rechenberg1973evolution", "nesterov2017gradientfree",
+                                         "salimans2017evolution"};
 
   explicit es(F system, es_options options = {}, C chooser = C{})
       : system_(std::move(system)),

@@ -15,10 +15,10 @@ struct incremental_tbptt_options {
 ///   A_s = sum_{t = s+1}^{s+S}  dJ_t/dm_s,
 ///
 /// so the losses add their adjoints to accumulators, and when segment s leaves the window, A_s is sent back
-/// through its graph once: T - 1 write vjps instead of S (T - 1), whatever S is. What a loss owes to theta
-/// directly is exact. Where writes read earlier memories, an adjoint for a memory whose graph is gone is
-/// dropped, and the graphs leave oldest first: paths through other memories then count only within the last
-/// window of the sequence.
+/// through its graph once: T - 1 write vjps instead of S (T - 1) - S (S - 1) / 2, whatever S is. What a loss
+/// owes to theta directly is exact. Where writes read earlier memories, an adjoint for a memory whose graph
+/// is gone is dropped, and the graphs leave oldest first: paths through other memories then count only within
+/// the last window of the sequence.
 ///
 /// Assumes that theta is the same until finish(). A loss that is not finite leaves no trace, except that the
 /// graph which made room for the memory in front of it has left: where writes read, what later memories would

@@ -32,10 +32,13 @@ struct lane_parallel_options {
 ///
 ///     lane_parallel both(cell, {.groups = 2}, [](const auto& part) { return bptt(part); });
 ///
-/// Bias and variance are those of the estimator inside; random ones draw from fold(key, group). A step, vjp
-/// or jvp of the report is one of all lanes (the mean over the groups, where these differ).
-/// Memory: that of the estimators and groups x P. Where the state or the loss of a group is not finite, g has
-/// no trace of that step, but the groups may have stopped at different steps: only reset() can follow.
+/// The bias is that of the estimator inside; random ones draw from fold(key, group). The variance is too
+/// where lanes draw apart (uoro, nobacktrack); where they share draws (artbp, es, pes, nres), dealing them
+/// out takes the covariances between the groups out of it, which lowers it where the lanes' errors point the
+/// same way and raises it where they cancel. A step, vjp or jvp of the report is one of all lanes (the mean
+/// over the groups, where these differ). Memory: that of the estimators and groups x P. Where the state or
+/// the loss of a group is not finite, g has no trace of that step, but the groups may have stopped at
+/// different steps: only reset() can follow.
 template <gradient_estimator E>
 class lane_parallel final {
  public:

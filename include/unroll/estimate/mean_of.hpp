@@ -7,8 +7,8 @@
 
 namespace unroll {
 
-/// The mean of independent copies of an estimator: the same expectation, 1 / copies of the variance for
-/// copies times the work.
+/// The mean of independent copies of an estimator: the same expectation, 1 / copies of the variance (where
+/// there is one) for copies times the work.
 ///
 ///   g += 1 / copies sum_i g_i,   copy i with the stream fold(key, i)
 ///

@@ -21,7 +21,7 @@ struct nobacktrack_options {
 /// Every lane has its own nu, s~ and theta~. Unbiased at fixed theta for every horizon; the variance is close
 /// to that of uoro, which needs no row norms. Per step one step, one jvp and with one lane 2 vjps; with more
 /// lanes 2 through the lane_vjp hook, else 1 + lanes. Without the row_norms hook as many vjps more as there
-/// are state entries. Memory: 2 states, one tape, 2 lanes params. Needs: vjp, jvp. Ollivier, Tallec &
+/// are state entries. Memory, to leading order: one tape, 2 lanes params. Needs: vjp, jvp. Ollivier, Tallec &
 /// Charpiat 2015. See docs/math/nobacktrack.md.
 template <class F, class C = philox_chooser>
 class nobacktrack final {

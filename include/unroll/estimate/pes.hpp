@@ -16,10 +16,10 @@ struct pes_options {
 ///   xi_j <- xi_j + z_j^w,   g += 1 / (2 sigma N) sum_j xi_j (L_w^+ - L_w^-)   after window w
 ///
 /// where copy j runs at theta +- sigma z_j^w. Unbiased for the gradient of E L(theta + sigma z^1, ...,
-/// theta + sigma z^W), a fresh z a window; for short windows far closer to the gradient itself than evolution
-/// strategies when sigma is large. |xi| grows like the square root of the number of windows. Per step 2 N
-/// steps of F; memory 4 N states and 2 N + 2 times params. Lanes share the perturbation. The reported loss
-/// is the mean over the 2 N copies. Vicol, Metz & Sohl-Dickstein 2021. See docs/math/pes.md.
+/// theta + sigma z^W), a fresh z a window, where that exists around theta; it may be nearer to the gradient
+/// itself than the target of es, or farther. |xi| grows like the square root of the number of windows. Per
+/// step 2 N steps of F; memory 4 N states and 2 N + 2 times params. Lanes share the perturbation. The
+/// reported loss is the mean over the 2 N copies. Vicol, Metz & Sohl-Dickstein 2021. See docs/math/pes.md.
 template <class F, class C = philox_chooser>
 class pes final {
   static_assert(require_recurrent<F>() && chooser<C>);

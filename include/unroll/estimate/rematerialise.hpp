@@ -16,7 +16,8 @@ struct rematerialise_options {
 ///
 /// and at the end of the sequence, for s = T-2, ..., 0, segment s is written once more, with a graph, and A_s
 /// is sent back through it. Backwards in s, A_s is complete when its turn comes: exact for recurrent memories
-/// too (memory replay backpropagation, Memformer). The graphs of the last `keep` writes are kept instead.
+/// too (memory replay backpropagation of Memformer, SeCO). The graphs of the last `keep` writes are kept
+/// instead.
 ///
 /// Assumes that theta is the same until finish() and that writing again gives the same bits. The memory of
 /// the last segment is never written. A loss that is not finite leaves no trace, at the price of reading the
@@ -37,7 +38,7 @@ class rematerialise final {
   using input = typename M::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
-  static constexpr std::array references{"li2024uio", "wu2020memformer", "gao2021gradcache"};
+  static constexpr std::array references{"li2024uio", "wu2020memformer", "gao2021gradcache", "li2025seco"};
 
   explicit rematerialise(M model, rematerialise_options options = {})
       : model_(std::move(model)),

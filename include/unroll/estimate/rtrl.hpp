@@ -17,8 +17,8 @@ struct rtrl_options {
 /// products with a block of columns of M happen while it is in cache; without it the rows of J and F are read
 /// off by vjps. Bias 0, variance 0, exact at every step for any horizon. With n = state/lanes, per step and
 /// lane: n^2 params multiply-adds, one step, one vjp, and without the hook `state` more vjps (2n with
-/// lane_vjp and more than one lane). Memory: state params scalars, twice that without the hook. Needs: vjp.
-/// Williams & Zipser 1989. See docs/math/rtrl.md.
+/// lane_vjp and more than one lane). Memory, to leading order: state params scalars, twice that without the
+/// hook. Needs: vjp. Williams & Zipser 1989. See docs/math/rtrl.md.
 template <class F>
 class rtrl final {
   static_assert(require_vjp<F>());
@@ -29,7 +29,7 @@ class rtrl final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
-  static constexpr std::array references{"williams1989rtrl"};
+  static constexpr std::array references{"williams1989rtrl", "masse2020convergence"};
 
   explicit rtrl(F system, rtrl_options options = {})
       : system_(std::move(system)),

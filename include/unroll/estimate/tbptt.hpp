@@ -37,7 +37,7 @@ class tbptt final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = false;
-  static constexpr std::array references{"williams1990bptt"};
+  static constexpr std::array references{"williams1990bptt", "aicher2019adaptive"};
 
   explicit tbptt(F system, tbptt_options options = {})
       : system_(std::move(system)),

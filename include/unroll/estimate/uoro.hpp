@@ -21,11 +21,12 @@ struct uoro_options {
 ///   rho0 = sqrt(|theta~| / (|J s~| + eps)) + eps,  rho1 = sqrt(|nu F| / (|nu| + eps)) + eps
 ///
 /// which for blocks of one step is the algorithm of the paper. Every lane has its own nu, s~ and
-/// theta~. Direct terms of the loss (readout) carry no sign. Unbiased at fixed theta for every horizon; the
-/// relative variance grows about linearly with the state, and falls as the block grows. Per block of K steps
-/// with one lane: K steps, 2K vjps, K jvps; the last, incomplete block is run by finish(), without a draw.
-/// With more lanes the nu vjps are 2K - 1 through the lane_vjp hook, else lanes K. Memory: K + 1 states and K
-/// tapes, 2 lanes params. Needs: vjp, jvp. Tallec & Ollivier 2018. See docs/math/uoro.md.
+/// theta~. Direct terms of the loss (readout) carry no sign. Unbiased at fixed theta for every horizon; how
+/// the variance depends on the state and on the block is a matter of the network (Cooijmans & Martens 2019),
+/// and a longer block may have more of it. Per block of K steps with one lane: K steps, 2K vjps, K jvps; the
+/// last, incomplete block is run by finish(), without a draw. With more lanes the nu vjps are 2K - 1 through
+/// the lane_vjp hook, else lanes K. Memory, to leading order: K + 1 states, K tapes, 2 lanes params. Needs:
+/// vjp, jvp. Tallec & Ollivier 2018. See docs/math/uoro.md.
 template <class F, class C = philox_chooser>
 class uoro final {
   static_assert(require_vjp<F>() && require_jvp<F>() && chooser<C>);
@@ -36,7 +37,7 @@ class uoro final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
-  static constexpr std::array references{"tallec2018uoro"};
+  static constexpr std::array references{"tallec2018uoro", "cooijmans2019variance"};
 
   explicit uoro(F system, uoro_options options = {}, C chooser = C{})
       : system_(std::move(system)),

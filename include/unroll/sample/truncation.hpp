@@ -27,8 +27,9 @@ double survival(const L& law, index_t lag) {
 }
 
 /// Cuts with probability 1 / mean after every step: geometric lengths, survival (1 - 1 / mean)^l. The
-/// estimate has finite variance where the state forgets faster: rho^2 < 1 - 1 / mean, with rho the rate at
-/// which J_{t:s} shrinks a step. An infinite mean never cuts.
+/// variance of an estimate exists for every length T; a loss' share of it stays bounded as T grows where the
+/// state forgets faster, rho^2 < 1 - 1 / mean with rho the rate at which J_{t:s} shrinks a step, and grows
+/// like (rho^2 / (1 - 1 / mean))^T where it forgets more slowly. An infinite mean never cuts.
 class fixed_truncation {
  public:
   explicit fixed_truncation(double mean) : cut_(1 / mean) {
@@ -42,7 +43,8 @@ class fixed_truncation {
 
 /// cut(k) = (alpha - 1) / ((alpha - 2) mean + k), equation (14) of Tallec and Ollivier 2017. The mean length
 /// is exactly `mean`; survival falls like (1 + l / ((alpha - 2) mean))^-(alpha - 1), slower than any
-/// exponential, so that every contracting system gives finite variance. The longest of N runs is about (alpha
+/// exponential, so that the variance a loss stays bounded in every contracting system. The longest of N runs
+/// is about (alpha
 /// - 2) mean N^(1 / (alpha - 1)).
 class polynomial_truncation {
  public:
