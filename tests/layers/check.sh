@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Reads the tree as text and prints one line for everything that breaks a rule:
 #   layers      no header includes a layer above its own
+#   guarded     every header includes core/config.hpp, if only through others, which refuses wrong flags
 #   banned      no header includes a standard header that is slow to compile or prints
 #   umbrella    unroll.hpp, or llama.hpp for Llamas, includes every header of the CPU library
+#   order       no matrix of Eigen, no array of xtensor leaves its order of elements to a macro
 #   length      no header is longer than 450 lines
 #   test names  no test case has ; [ or ] in its name, which ctest would take apart
 #   references  every estimator cites keys of docs/references.bib and has a page in docs/math/
@@ -43,6 +45,10 @@ report() {
       esac
     done
     grep -nE '^ *# *include +["<]unroll/(unroll|llama)\.hpp' "$file" | sed "s|^|$file:|; s|\$|: a header may not include the umbrella|"
+    [ "$file" = include/unroll/core/config.hpp ] || grep -qE '^ *# *include +["<]unroll/' "$file" ||
+      echo "$file: includes neither core/config.hpp nor a header that does"
+    grep -nE 'Eigen::(Matrix|Array)<' "$file" | grep -vE 'Eigen::(Col|Row)Major' | sed "s|^|$file:|; s|\$|: leaves its order to EIGEN_DEFAULT_TO_ROW_MAJOR|"
+    grep -nE 'xt::(xarray|xtensor)<' "$file" | grep -vE 'layout_type::' | sed "s|^|$file:|; s|\$|: leaves its order to XTENSOR_DEFAULT_LAYOUT|"
     [ "$folder" = cuda ] && grep -nE 'Eigen|core/linalg' "$file" | sed "s|^|$file:|; s|\$|: cuda/ may not use Eigen|"
     [ "$file" != include/unroll/core/linalg.hpp ] && [ "$folder" != testing ] && grep -nE '# *include +<(Eigen|unsupported)/' "$file" |
       sed "s|^|$file:|; s|\$|: Eigen belongs in core/linalg.hpp|"

@@ -10,10 +10,11 @@ fresh() {
   rm -rf "$work/tree"
   mkdir -p "$work"/tree/include/unroll/{core,system,estimate,cuda,testing} "$work"/tree/docs/math
   cd "$work/tree" || exit 1
-  echo '#pragma once' >include/unroll/core/a.hpp
+  echo '#pragma once' >include/unroll/core/config.hpp
+  echo '#include "unroll/core/config.hpp"' >include/unroll/core/a.hpp
   printf '#include "unroll/core/a.hpp"\n' >include/unroll/system/b.hpp
   printf '#include "unroll/system/b.hpp"\nstatic constexpr std::array references{"one2000",\n "two2001"};\n' >include/unroll/estimate/c.hpp
-  printf '#include "unroll/%s"\n' core/a.hpp system/b.hpp estimate/c.hpp >include/unroll/unroll.hpp
+  printf '#include "unroll/%s"\n' core/config.hpp core/a.hpp system/b.hpp estimate/c.hpp >include/unroll/unroll.hpp
   printf '@article{one2000,\n}\n@misc{two2001,\n}\n' >docs/references.bib
   touch docs/math/c.md
 }
@@ -38,8 +39,11 @@ fresh; echo '#include "unroll/estimate/c.hpp"' >include/unroll/cuda/d.cuh; expec
 fresh; echo '#include "unroll/core/linalg.hpp"' >include/unroll/cuda/d.cuh; expect 1 'may not use Eigen' 'Eigen in cuda/'
 fresh; echo '#include <Eigen/Core>' >>include/unroll/system/b.hpp; expect 1 'belongs in core/linalg' 'Eigen outside core/linalg.hpp'
 fresh; echo '#include <random>' >>include/unroll/system/b.hpp; expect 1 'banned' 'a banned header'
+fresh; echo '#pragma once' >include/unroll/core/a.hpp; expect 1 'neither core/config.hpp' 'a header without the guards'
+fresh; echo 'Eigen::Matrix<T, 3, 3> m;' >>include/unroll/core/a.hpp; expect 1 'DEFAULT_TO_ROW_MAJOR' 'a matrix of Eigen without an order'
+fresh; echo 'xt::xarray<T> m;' >>include/unroll/core/a.hpp; expect 1 'XTENSOR_DEFAULT_LAYOUT' 'an array of xtensor without an order'
 fresh; touch include/unroll/core/e.hpp; expect 1 'neither .* includes unroll/core/e.hpp' 'a header the umbrella lacks'
-fresh; touch include/unroll/core/e.hpp; echo '#include "unroll/core/e.hpp"' >include/unroll/llama.hpp; expect 0 '' 'a header of the other umbrella'
+fresh; echo '#include "unroll/core/config.hpp"' >include/unroll/core/e.hpp; echo '#include "unroll/core/e.hpp"' >include/unroll/llama.hpp; expect 0 '' 'a header of the other umbrella'
 fresh; touch include/unroll/llama.hpp; echo '#include <unroll/llama.hpp>' >>include/unroll/core/a.hpp; expect 1 'umbrella' 'a header that includes the other umbrella'
 fresh; yes '//' | head -460 >>include/unroll/system/b.hpp; expect 1 'more than 450' 'a long header'
 fresh; echo '@misc{one2000,' >docs/references.bib; expect 1 'two2001.*not in docs/references' 'a reference without an entry'

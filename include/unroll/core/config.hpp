@@ -1,5 +1,23 @@
 #pragma once
 
+// What this library cannot be compiled with. A missing file ends the compilation there and then; after #error
+// hundreds of messages about the rest would follow.
+#if !(__cplusplus >= 202002L || (defined(_MSVC_LANG) && _MSVC_LANG >= 202002L))
+#include "unroll needs C++20: compile with -std=c++20"
+#endif
+#if !(defined(__cpp_exceptions) || defined(_CPPUNWIND))
+#include "unroll reports errors by exceptions: compile without -fno-exceptions"
+#endif
+#if (defined(__SIZEOF_PTRDIFF_T__) && __SIZEOF_PTRDIFF_T__ < 8) || (defined(_WIN32) && !defined(_WIN64))
+#include "unroll needs a 64-bit target"
+#endif
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)
+#error \
+    "unroll: compile without -ffast-math, -Ofast, -fassociative-math and -funsafe-math-optimizations: gradients would be wrong"
+#elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#error "unroll: compile without -ffinite-math-only: a run that diverges would not be noticed"
+#endif
+
 #include <cassert>
 #include <cstddef>
 

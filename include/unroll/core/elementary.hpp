@@ -1,11 +1,28 @@
 #pragma once
 
+#include "unroll/core/error.hpp"
 #include "unroll/core/simd.hpp"
 
 // exp, tanh and the logistic function of a vector, within 4 units in the last place of the true value (tanh
-// in float: 6) (results below the smallest normal number may be 0); NaN stays NaN. Not for -ffast-math, which
-// removes the rounding trick of exp.
+// in float: 6) (results below the smallest normal number may be 0); NaN stays NaN.
 namespace unroll::simd {
+
+/// Whether (x + c) - c rounds x, on which exp rests. A compiler that may reorder sums folds it to x, and not
+/// every one defines a macro that core/config.hpp could refuse: clang has none for
+/// -funsafe-math-optimizations.
+inline bool sums_keep_their_order() {
+  const volatile double x = 1.25;
+  const double y = x;
+  return (y + 0x1.8p52) - 0x1.8p52 == 1;
+}
+
+/// Asked once, before main().
+inline const bool checked_order_of_sums =
+    sums_keep_their_order() ||
+    (fail("unroll", "compiler flags",
+          "sums are reordered, gradients would be wrong: compile without -fassociative-math and "
+          "-funsafe-math-optimizations"),
+     false);
 
 template <class T>
 struct exp_constants;

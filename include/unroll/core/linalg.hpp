@@ -25,6 +25,9 @@
 // the numbers and the target's vector width, never on where in memory the operands lie.
 namespace unroll {
 
+static_assert(sizeof(Eigen::Index) == sizeof(index_t),
+              "unroll needs Eigen's 64-bit sizes: compile without -DEIGEN_DEFAULT_DENSE_INDEX_TYPE");
+
 /// A column-major rows x cols matrix somewhere in memory.
 template <class T>
 struct matrix {
@@ -55,9 +58,10 @@ T dot(const T* x, const T* y, index_t n) {
 /// 1.2 to 2.5 times out of memory.
 template <class T>
 void gemv(op oa, std::type_identity_t<matrix<const T>> a, const std::type_identity_t<T>* x, bool add, T* y) {
-  using column = Eigen::Matrix<T, Eigen::Dynamic, 1>;
-  const Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>, 0, Eigen::OuterStride<>> A(
-      a.data, a.rows, a.cols, Eigen::OuterStride<>(a.stride));
+  using column = Eigen::Matrix<T, Eigen::Dynamic, 1, Eigen::ColMajor>;
+  using columns = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
+  const Eigen::Map<const columns, 0, Eigen::OuterStride<>> A(a.data, a.rows, a.cols,
+                                                             Eigen::OuterStride<>(a.stride));
   const bool transposed = oa == op::transpose;
   if (transposed && a.rows >= simd::width<T>)
     return detail::row_dots(a.data, a.stride, a.rows, a.cols, x, add, y);
@@ -115,7 +119,7 @@ template <class T>
 T norm(const T* x, index_t n) {
   return T(std::sqrt(simd::sum<T>([](auto u) { return u * u; }, n, x)));
 }
-/// Whether every element is finite. Meaningless under -ffast-math, which assumes it.
+/// Whether every element is finite.
 template <class T>
 bool all_finite(const T* x, index_t n) {
   return simd::sum<T>([](auto u) { return u * T(0); }, n, x) == 0;

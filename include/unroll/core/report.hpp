@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "unroll/core/config.hpp"
+
 namespace unroll {
 
 /// A diverging run is a result, not an exception.

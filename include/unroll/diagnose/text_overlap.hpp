@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "unroll/core/config.hpp"
+
 namespace unroll {
 
 /// BLEU-4 (Papineni et al. 2002) of a corpus of pairs, each a candidate and its one reference: sequences of

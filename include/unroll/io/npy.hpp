@@ -152,10 +152,10 @@ constexpr const char* npy_descr() {
 /// size of the file before anything is allocated, because xt::load_npy trusts it. Throws unroll::error that
 /// names the file.
 template <class T>
-xt::xarray<T> load_npy(const std::filesystem::path& path) {
+xt::xarray<T, xt::layout_type::row_major> load_npy(const std::filesystem::path& path) {
   const std::string bytes = read_file(path, "load_npy"), name = "\"" + path.string() + "\"";
   const auto h = detail::read_npy_header(bytes, name, detail::npy_descr<T>(), sizeof(T));
-  xt::xarray<T> result = xt::xarray<T>::from_shape(h.shape);
+  auto result = xt::xarray<T, xt::layout_type::row_major>::from_shape(h.shape);
   const auto fill = [&](auto& array) {
     if (h.elements > 0) std::memcpy(array.data(), bytes.data() + h.data, h.elements * sizeof(T));
   };
@@ -173,7 +173,7 @@ xt::xarray<T> load_npy(const std::filesystem::path& path) {
 template <class E>
 void save_npy(const std::filesystem::path& path, const xt::xexpression<E>& e) {
   // evaluated here: xt::eval inside dump_npy loses the shape under C++20 (xtensor 0.24, its issue 1970)
-  const xt::xarray<typename E::value_type> array = e.derived_cast();
+  const xt::xarray<typename E::value_type, xt::layout_type::row_major> array = e.derived_cast();
   write_file(path, xt::dump_npy(array), "save_npy");
 }
 

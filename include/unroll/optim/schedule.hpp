@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "unroll/core/config.hpp"
+
 namespace unroll {
 
 // A schedule gives the factor of the rate at step t = 0, 1, ...: opt.step(theta, g, schedule(t)).

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <new>
 
+#include "unroll/core/config.hpp"
+
 namespace unroll::testing {
 
-/// Allocations of the whole program. The only global of the library; it counts only in a program one of whose
-/// translation units includes unroll/testing/count_allocations.hpp.
+/// Allocations of the whole program. The only global of the library that changes; it counts only in a program
+/// one of whose translation units includes unroll/testing/count_allocations.hpp.
 inline std::atomic<std::int64_t> total_allocations{0};
 
 /// Counts the allocations made, by any thread, since it was constructed.

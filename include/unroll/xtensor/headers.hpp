@@ -1,5 +1,7 @@
 #pragma once
 
+#include "unroll/core/config.hpp"
+
 // The parts of xtensor that this library uses. Version 0.26 moved the headers into folders.
 #if __has_include(<xtensor/containers/xarray.hpp>)
 #include <xtensor/containers/xadapt.hpp>
