@@ -266,7 +266,8 @@ TEST_CASE("rows of queries and keys are reordered between the conventions of rot
 TEST_CASE("a config.json is read with the defaults of its format") {
   const auto c = parse_config(R"({"model_type": "llama", "hidden_size": 8, "intermediate_size": 10,
     "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 11, "max_position_embeddings": 16,
-    "rope_scaling": null, "num_key_value_heads": null, "head_dim": null, "unknown": [{}]})",
+    "rope_scaling": null, "num_key_value_heads": null, "head_dim": null, "unknown": null,
+    "pretraining_tp": 1})",
                               "file");
   config expected = made::tiny(false);
   expected.kv_heads = 4;
@@ -289,6 +290,36 @@ TEST_CASE("a config.json is read with the defaults of its format") {
   });
   CHECK(together.rope_base == 5e5);
   CHECK(together.beyond == position_policy::refuse);
+}
+
+TEST_CASE("rope_scaling hides rope_parameters and its base, as in transformers") {
+  using json = nlohmann::json;
+  const json parameters{{"rope_type", "linear"}, {"factor", 2}, {"rope_theta", 5e4}};
+  const auto of = [&](json scaling, json theta) {
+    return parse_config(edited([&](json& j) {
+                          j["rope_scaling"] = scaling;
+                          j["rope_parameters"] = parameters;
+                          j.erase("rope_theta");
+                          if (!theta.is_null()) j["rope_theta"] = theta;
+                        }),
+                        "file");
+  };
+  const auto is = [](const config& c, double factor, double base) {
+    return c.position_factor == factor && c.rope_base == base;
+  };
+  const json linear{{"type", "linear"}, {"factor", 4}};
+  CHECK(is(of(linear, nullptr), 4, 1e4));
+  CHECK(is(of(linear, 7e4), 4, 7e4));
+  json with_base = linear;
+  with_base["rope_theta"] = 9e4;
+  CHECK(is(of(with_base, 7e4), 4, 9e4));
+  for (const json& nothing : {json(nullptr), json::object()}) {
+    CHECK(is(of(nothing, nullptr), 2, 5e4));
+    CHECK(is(of(nothing, 7e4), 2, 5e4));
+  }
+  const json both{{"type", "linear"}, {"rope_type", "default"}};  // rope_type counts
+  CHECK(is(of(both, nullptr), 1, 1e4));
+  CHECK(of(both, nullptr).beyond == position_policy::refuse);
 }
 
 TEST_CASE("a config.json of another model, or of one that no Llama is, is refused by member") {
@@ -319,15 +350,44 @@ TEST_CASE("a config.json of another model, or of one that no Llama is, is refuse
            {[](json& j) {
               j["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8}};
             },
-            "\"rope_scaling\" is {\"factor\":8,\"rope_type\":\"llama3\"}, expected null"},
+            "file, rope_scaling: \"rope_type\" is \"llama3\", expected \"default\" or \"linear\""},
            {[](json& j) {
               j["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2}};
             },
-            "\"rope_scaling\" is"},
+            "file, rope_scaling: \"type\" is \"dynamic\", expected"},
            {[](json& j) {
               j["rope_parameters"] = {{"rope_type", "yarn"}};
             },
-            "\"rope_parameters\" is"},
+            "file, rope_parameters: \"rope_type\" is \"yarn\", expected"},
+           {[](json& j) {
+              j["rope_parameters"] = {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}};
+            },
+            "file, rope_parameters: \"partial_rotary_factor\" is 0.5, expected 1"},
+           {[](json& j) {
+              j["rope_scaling"] = {{"rope_type", "linear"}};
+            },
+            "file, rope_scaling: \"factor\" is absent, expected a number"},
+           {[](json& j) {
+              j["rope_scaling"] = {{"factor", 2}};
+            },
+            "file, rope_scaling: \"factor\" is 2, expected no such key"},
+           {[](json& j) {
+              j["rope_scaling"] = {{"rope_type", nullptr}, {"type", "linear"}, {"factor", 2}};
+            },
+            "file, rope_scaling: \"rope_type\" is absent, expected"},
+           {[](json& j) { j["rope_theta"] = nullptr; }, "\"rope_theta\" is absent, expected a number"},
+           {[](json& j) {
+              j["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", nullptr}};
+            },
+            "file, rope_parameters: \"rope_theta\" is absent, expected a number"},
+           {[](json& j) {
+              j["rope_parameters"] = {{"full_attention", {{"rope_theta", 1e4}}}};
+            },
+            "\"full_attention\" is {\"rope_theta\":10000.0}, expected no such key"},
+           {[](json& j) { j["rope_interleaved"] = true; }, "\"rope_interleaved\" is true, expected false"},
+           {[](json& j) { j["logits_scaling"] = 8; },
+            "\"logits_scaling\" is 8, expected no such key: it is neither implemented nor known to change "
+            "nothing"},
            {[](json& j) {
               j["rope_scaling"] = {{"type", "linear"}, {"factor", 0.5}};
             },

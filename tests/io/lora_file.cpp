@@ -147,6 +147,43 @@ TEST_CASE("an adapter_config.json is read with the defaults of its format") {
   CHECK(of([](json& j) { j["layers_to_transform"] = {1, 0}; }).layers == 2);
   CHECK(
       same(of([](json& j) { j["rank_pattern"] = json::object(), j["modules_to_save"] = nullptr; }), some()));
+  for (const json& kind : {json(true), json(false), json("gaussian"), json("orthogonal"), json("eva"),
+                           json("mica"), json(nullptr)})
+    CHECK(same(of([&](json& j) { j["init_lora_weights"] = kind; }), some()));
+  const auto named = of([](json& j) {
+    j["target_modules"] = {"model.layers.1.mlp.up_proj", "layers.1.self_attn.q_proj"};
+  });
+  CHECK(named.targets == std::array<bool, 7>{true, false, false, false, false, true, false});
+  CHECK(named.first_layer == 1);
+  CHECK(named.layers == 1);
+}
+
+TEST_CASE("an adapter_config.json that PEFT wrote for all linear layers is read") {
+  // what peft 0.21.2 saves of LoraConfig(r=3, target_modules="all-linear")
+  nlohmann::json j = nlohmann::json::parse(R"({"alora_invocation_tokens": null, "alpha_pattern": {},
+    "arrow_config": null, "auto_mapping": null, "base_model_name_or_path": "base", "bias": "none",
+    "corda_config": null, "ensure_weight_tying": false, "eva_config": null, "exclude_modules": null,
+    "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "kasa_config": null,
+    "layer_replication": null, "layers_pattern": null, "layers_to_transform": null, "loftq_config": {},
+    "lora_alpha": 4, "lora_bias": false, "lora_dropout": 0.0, "lora_ga_config": null,
+    "megatron_config": null, "megatron_core": "megatron.core", "modules_to_save": null,
+    "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.21.2", "qalora_group_size": 16,
+    "r": 3, "rank_pattern": {}, "revision": null, "target_modules": [], "target_parameters": null,
+    "task_type": "CAUSAL_LM", "trainable_token_indices": null, "use_bdlora": null, "use_dora": false,
+    "use_qalora": false, "use_rslora": false, "velora_config": null})");
+  const config c = made::tiny();
+  for (index_t layer = c.layers; layer-- > 0;)
+    for (const char* name : target_names)
+      j["target_modules"].push_back("model.layers." + std::to_string(layer) + "." + name);
+  const auto o = parse_adapter_config(j.dump(), c, "file");
+  CHECK(o.targets == std::array<bool, 7>{true, true, true, true, true, true, true});
+  CHECK(lora_map(c, o).options().layers == 2);
+  CHECK(o.first_layer == 0);
+  CHECK(o.rank == 3);
+  CHECK(o.alpha == 4);
+  j["target_modules"].erase(3);
+  CHECK_THROWS_WITH(parse_adapter_config(j.dump(), c, "file"),
+                    ContainsSubstring("expected the same projections in every layer that is named"));
 }
 
 TEST_CASE("adapters that mean something else are refused by member") {
@@ -179,7 +216,65 @@ TEST_CASE("adapters that mean something else are refused by member") {
            {[](json& j) {
               j["target_modules"] = {"q_proj", "lm_head"};
             },
-            "expected names among q_proj"},
+            "expected \"lm_head\" to be one of q_proj"},
+           {[](json& j) { j["target_modules"] = {"model.layers.2.self_attn.q_proj"}; },
+            "expected \"model.layers.2.self_attn.q_proj\" to be one of q_proj, k_proj, v_proj, o_proj, "
+            "gate_proj, up_proj, down_proj, alone or of a layer up to 1"},
+           {[](json& j) { j["target_modules"] = {"layers.01.self_attn.q_proj"}; }, "to be one of q_proj"},
+           {[](json& j) { j["target_modules"] = {"layers.0.q_proj"}; }, "to be one of q_proj"},
+           {[](json& j) { j["target_modules"] = {"layers..self_attn.q_proj"}; }, "to be one of q_proj"},
+           {[](json& j) {
+              j["target_modules"] = {"0.self_attn.q_proj", "1.self_attn.v_proj"};
+            },
+            "expected the same projections in every layer that is named"},
+           {[](json& j) {
+              j["target_modules"] = {"q_proj", "1.self_attn.v_proj"};
+            },
+            "expected the same projections in every layer that is named"},
+           {[](json& j) {
+              j["target_modules"] = {"1.self_attn.v_proj"};
+              j["layers_to_transform"] = {1};
+            },
+            "\"layers_to_transform\" is [1], expected null beside names with layers"},
+           {[](json& j) { j["init_lora_weights"] = "pissa"; },
+            "\"init_lora_weights\" is \"pissa\", expected true, false, \"gaussian\""},
+           {[](json& j) { j["init_lora_weights"] = "pissa_niter_4"; }, "\"init_lora_weights\" is"},
+           {[](json& j) { j["init_lora_weights"] = "olora"; }, "\"init_lora_weights\" is"},
+           {[](json& j) { j["init_lora_weights"] = "corda"; }, "\"init_lora_weights\" is"},
+           {[](json& j) { j["init_lora_weights"] = "lora_ga"; }, "\"init_lora_weights\" is"},
+           {[](json& j) { j["init_lora_weights"] = "loftq"; }, "\"init_lora_weights\" is"},
+           {[](json& j) { j["init_lora_weights"] = 1; }, "\"init_lora_weights\" is 1, expected a text"},
+           {[](json& j) {
+              j["alora_invocation_tokens"] = {3, 28};
+            },
+            "\"alora_invocation_tokens\" is [3,28], expected nothing"},
+           {[](json& j) {
+              j["arrow_config"] = {{"top_k", 3}};
+            },
+            "\"arrow_config\" is"},
+           {[](json& j) {
+              j["kasa_config"] = {{"beta", 1}};
+            },
+            "\"kasa_config\" is"},
+           {[](json& j) {
+              j["monteclora_config"] = {{"a", 1}};
+            },
+            "\"monteclora_config\" is"},
+           {[](json& j) {
+              j["velora_config"] = {{"a", 1}};
+            },
+            "\"velora_config\" is"},
+           {[](json& j) {
+              j["use_bdlora"] = {{"nblocks", 2}};
+            },
+            "\"use_bdlora\" is"},
+           {[](json& j) { j["layers_pattern"] = "blocks"; }, "\"layers_pattern\" is \"blocks\""},
+           {[](json& j) {
+              j["megatron_config"] = {{"a", 1}};
+            },
+            "\"megatron_config\" is"},
+           {[](json& j) { j["lorA_alpha"] = 32, j.erase("lora_alpha"); },
+            "\"lorA_alpha\" is 32, expected no such key"},
            {[](json& j) { j["target_modules"] = {1}; }, "expected names among q_proj"},
            {[](json& j) {
               j["layers_to_transform"] = {0, 2};

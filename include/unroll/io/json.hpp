@@ -99,6 +99,11 @@ class json_members {
     const auto at = object_.find(key);
     return at == object_.end() || at->is_null() ? nullptr : &*at;
   }
+  /// The member is there and null.
+  bool null(const char* key) const {
+    const auto at = object_.find(key);
+    return at != object_.end() && at->is_null();
+  }
   index_t integer(const char* key) const {
     const auto* v = find(key);
     if (!v) fail(function_, name_, "lacks " + detail::in_quotes(key));

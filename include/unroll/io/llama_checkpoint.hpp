@@ -28,22 +28,79 @@ inline double weight_count(const config& c) {
   return double(c.layers) * layer + d + (c.tied ? 1 : 2) * d * double(c.vocabulary);
 }
 
-// What a config says of positions: "rope_scaling" beside "rope_theta", or both in "rope_parameters".
+// What config.json of transformers holds besides the model that is computed.
+inline constexpr harmless_key harmless_in_config[] = {
+    {"_name_or_path", "where it was loaded from"},
+    {"transformers_version", "what wrote it"},
+    {"torch_dtype", "tensors carry their type"},
+    {"dtype", "tensors carry their type"},
+    {"initializer_range", "of fresh weights"},
+    {"attention_dropout", "in training only"},
+    {"use_cache", "how it is computed, not what"},
+    {"pretraining_tp", "how it is computed, not what"},
+    {"_attn_implementation", "how it is computed, not what"},
+    {"attn_implementation", "how it is computed, not what"},
+    {"_flash_attn_2_enabled", "how it is computed, not what"},
+    {"chunk_size_feed_forward", "how it is computed, not what"},
+    {"torchscript", "how it is computed, not what"},
+    {"return_dict", "form of what transformers returns"},
+    {"output_attentions", "form of what transformers returns"},
+    {"output_hidden_states", "form of what transformers returns"},
+    {"bos_token_id", "of texts, not of the model"},
+    {"eos_token_id", "of texts, not of the model"},
+    {"pad_token_id", "of texts, not of the model"},
+    {"unk_token_id", "of texts, not of the model"},
+    {"sep_token_id", "of texts, not of the model"},
+    {"tokenizer_class", "of texts, not of the model"},
+    {"max_sequence_length", "of texts, not of the model; max_position_embeddings counts"},
+    {"max_length", "default of transformers' generate()"},
+    {"do_sample", "default of transformers' generate()"},
+    {"temperature", "default of transformers' generate()"},
+    {"top_k", "default of transformers' generate()"},
+    {"top_p", "default of transformers' generate()"},
+    {"id2label", "of classifiers"},
+    {"label2id", "of classifiers"},
+    {"problem_type", "of classifiers"},
+    {"is_llama_config", "a remark of SmolLM2"},
+    {"transformers.js_config", "of another library"},
+    {"unsloth_fixed", "a remark of another library"},
+    {"unsloth_version", "a remark of another library"}};
+
+inline constexpr harmless_key harmless_in_rope[] = {
+    {"original_max_position_embeddings", "read by kinds that are refused"}};
+
+// What a config says of positions, as transformers understands it: "rope_scaling", where it says anything,
+// hides "rope_parameters" with its base, and the "rope_theta" beside them counts where the one chosen has
+// none.
 inline void read_rope(const json_members& m, config& c) {
-  c.rope_base = m.number("rope_theta", 10000);
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const auto* v = m.find(key);
-    if (!v) continue;
-    const json_members rope(*v, m.function(), m.name() + ", " + key);
-    c.rope_base = rope.number("rope_theta", c.rope_base);
-    const auto kind = rope.text("rope_type", rope.text("type", "default").c_str());
-    if (kind == "linear") {
-      c.beyond = position_policy::linear;
-      c.position_factor = rope.number("factor", 1);
-    } else if (kind != "default") {
-      m.refuse(key, "null, or of type \"linear\" or \"default\"");
-    }
+  const auto* scaling = m.find("rope_scaling");
+  const auto* parameters = m.find("rope_parameters");
+  m.find("rope_theta");  // that of the one chosen may hide it
+  const bool hides = scaling && !(scaling->is_object() && scaling->empty());
+  const auto base_of = [&](const json_members& o, double otherwise) {
+    if (o.null("rope_theta")) o.refuse("rope_theta", "a number, or no such key");
+    return o.number("rope_theta", otherwise);
+  };
+  if (!hides && !parameters) {
+    c.rope_base = base_of(m, 10000);
+    return;
   }
+  const char* key = hides ? "rope_scaling" : "rope_parameters";
+  const json_members rope(hides ? *scaling : *parameters, m.function(), m.name() + ", " + key);
+  c.rope_base = rope.find("rope_theta") || rope.null("rope_theta") ? base_of(rope, 0) : base_of(m, 10000);
+  const char* type = rope.find("rope_type") || rope.null("rope_type") ? "rope_type" : "type";
+  if (rope.null(type)) rope.refuse(type, "\"default\" or \"linear\"");
+  rope.find("type");  // rope_type may hide it
+  const std::string kind = rope.text(type, "default");
+  if (kind == "linear") {
+    c.beyond = position_policy::linear;
+    c.position_factor = rope.number("factor", 0);
+    if (!rope.find("factor")) rope.refuse("factor", "a number");
+  } else if (kind != "default") {
+    rope.refuse(type, "\"default\" or \"linear\"; other kinds are not implemented");
+  }
+  if (rope.number("partial_rotary_factor", 1) != 1) rope.refuse("partial_rotary_factor", "1");
+  rope.refuse_unknown(harmless_in_rope);
 }
 
 // Rows 2i and 2i + 1 of every head of a matrix [heads * head, width] (row-major) become rows i and
@@ -63,8 +120,9 @@ void turn_rope_rows(T* rows, index_t heads, index_t head, index_t width, rope_pa
 }  // namespace detail
 
 /// The shape that the text of a config.json describes; `name` stands for the file in messages. Refuses
-/// architectures other than Llama's and every option that changes what the model computes and that is not
-/// implemented: biases, other activations, scalings of positions other than linear, quantised weights.
+/// architectures other than Llama's and every option that is neither implemented nor known to change nothing
+/// of what the model computes: biases, other activations, scalings of positions other than linear, quantised
+/// weights, keys that are not known.
 inline config parse_config(std::string_view text, const std::string& name,
                            const std::string& function = "load_llama") {
   const auto root = parse_json(text, function, name);
@@ -80,6 +138,8 @@ inline config parse_config(std::string_view text, const std::string& name,
     if (m.truth(key, false)) m.refuse(key, "false");
   if (m.find("quantization_config")) m.refuse("quantization_config", "plain weights");
   if (m.number("partial_rotary_factor", 1) != 1) m.refuse("partial_rotary_factor", "1");
+  for (const char* key : {"is_encoder_decoder", "rope_interleaved"})
+    if (m.truth(key, false)) m.refuse(key, "false");
   config c;
   c.hidden = m.integer("hidden_size");
   c.mlp = m.integer("intermediate_size");
@@ -94,6 +154,7 @@ inline config parse_config(std::string_view text, const std::string& name,
   c.norm_epsilon = m.number("rms_norm_eps", 1e-6);
   c.tied = m.truth("tie_word_embeddings", false);
   detail::read_rope(m, c);
+  m.refuse_unknown(detail::harmless_in_config);
   check(c, function + ": " + name);
   return c;
 }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <charconv>
+
 #include "unroll/io/llama_checkpoint.hpp"
 #include "unroll/llama/lora.hpp"
 
@@ -24,19 +26,87 @@ inline std::size_t target_of(std::string_view name) {
   return i;
 }
 
-inline std::array<bool, 7> read_targets(const json_members& m) {
-  std::array<bool, 7> out{};
-  const auto* v = m.find("target_modules");
-  if (v && *v == "all-linear") return {true, true, true, true, true, true, true};
-  if (!v || !v->is_array() || v->empty()) m.refuse("target_modules", "a list of projections");
-  for (const auto& name : *v) {
-    const std::size_t i = name.is_string() ? target_of(name.get_ref<const std::string&>()) : out.size();
-    if (i == out.size())
-      m.refuse("target_modules", "names among q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
-    out[i] = true;
+// The targets that options name, and the layers, where names hold their numbers.
+struct named_targets {
+  std::array<bool, 7> targets{};
+  index_t first = 0, layers = 0;  // 0: names do not tell
+};
+
+// Adds one of "target_modules": a projection, or the end of a module's name from its layer on
+// ("model.layers.3.mlp.up_proj"), which is a place in `numbered`. False where no module has that name.
+inline bool read_target(std::string_view name, index_t layers, std::array<bool, 7>& plain,
+                        std::array<std::set<index_t>, 7>& numbered) {
+  if (const std::size_t i = target_of(name); i < target_names.size()) return plain[i] = true;
+  for (std::size_t i = 0; i < target_names.size(); ++i) {
+    if (!name.ends_with("." + std::string(target_names[i]))) continue;
+    name.remove_suffix(std::string_view(target_names[i]).size() + 1);
+    for (const std::string_view parent : {"model.layers.", "layers."})
+      if (name.starts_with(parent)) name.remove_prefix(parent.size());
+    std::uint64_t layer = 0;
+    const auto [end, code] = std::from_chars(name.data(), name.data() + name.size(), layer);
+    if (code != std::errc{} || end != name.data() + name.size() || std::to_string(layer) != name ||
+        layer >= std::uint64_t(layers))
+      return false;
+    numbered[i].insert(index_t(layer));
+    return true;
   }
+  return false;
+}
+
+inline named_targets read_targets(const json_members& m, index_t layers) {
+  const char* key = "target_modules";
+  named_targets out;
+  const auto* v = m.find(key);
+  if (v && *v == "all-linear") {
+    out.targets.fill(true);
+    return out;
+  }
+  if (!v || !v->is_array() || v->empty()) m.refuse(key, "a list of projections");
+  std::array<std::set<index_t>, 7> numbered;
+  for (const auto& name : *v)
+    if (!name.is_string() || !read_target(name.get_ref<const std::string&>(), layers, out.targets, numbered))
+      m.refuse(
+          key,
+          (name.is_string() ? in_quotes(name.get_ref<const std::string&>()) + " to be one of"
+                            : "names among") +
+              " q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, alone or of a layer up to " +
+              std::to_string(layers - 1));
+  const std::set<index_t>* chosen = nullptr;
+  for (std::size_t i = 0; i < numbered.size(); ++i) {
+    if (numbered[i].empty() || out.targets[i]) continue;
+    if (chosen && *chosen != numbered[i]) m.refuse(key, "the same projections in every layer that is named");
+    chosen = &numbered[i];
+  }
+  if (!chosen) return out;
+  if (std::find(out.targets.begin(), out.targets.end(), true) != out.targets.end() &&
+      index_t(chosen->size()) != layers)
+    m.refuse(key, "the same projections in every layer that is named");
+  if (m.find("layers_to_transform")) m.refuse("layers_to_transform", "null beside names with layers");
+  out.first = *chosen->begin();
+  out.layers = index_t(chosen->size());
+  if (*chosen->rbegin() - out.first + 1 != out.layers) m.refuse(key, "layers that follow each other");
+  for (std::size_t i = 0; i < numbered.size(); ++i)
+    if (!numbered[i].empty()) out.targets[i] = true;
   return out;
 }
+
+// What adapter_config.json of PEFT holds besides what an adapter computes.
+inline constexpr harmless_key harmless_in_adapter_config[] = {
+    {"base_model_name_or_path", "a name for readers"},
+    {"revision", "a name for readers"},
+    {"task_type", "a name for readers; the names of the tensors decide"},
+    {"auto_mapping", "classes of Python"},
+    {"peft_version", "what wrote it"},
+    {"inference_mode", "in training only"},
+    {"lora_dropout", "in training only"},
+    {"loftq_config", "of an init_lora_weights that is refused"},
+    {"corda_config", "of an init_lora_weights that is refused"},
+    {"lora_ga_config", "of an init_lora_weights that is refused"},
+    {"eva_config", "of fresh adapters"},
+    {"ensure_weight_tying", "of modules_to_save, which is refused"},
+    {"qalora_group_size", "of use_qalora, which is refused"},
+    {"megatron_core", "of megatron_config, which is refused"},
+    {"merge_weights", "how it is computed, not what"}};
 
 // "layers_to_transform": null, a layer, or layers that follow each other.
 inline void read_layers(const json_members& m, index_t layers, lora_options& o) {
@@ -70,9 +140,10 @@ void turn_adapter_rows(const config& c, const lora_map& map, T* theta, rope_pair
 }  // namespace detail
 
 /// What the text of PEFT's adapter_config.json says about adapters on a model of this shape; `name` stands
-/// for the file in messages. Refuses every option that changes what an adapter computes and that is not
-/// implemented: other kinds of adapters, biases, DoRA, ranks or alphas that differ between layers, trained
-/// modules beside the adapters, regular expressions, layers with gaps.
+/// for the file in messages. Refuses every option that is neither implemented nor known to change nothing of
+/// what an adapter computes: other kinds of adapters, biases, DoRA, adapters that act from a token on,
+/// initial values that move the base weights, ranks or alphas that differ between layers, trained modules
+/// beside the adapters, regular expressions, layers with gaps, keys that are not known.
 inline lora_options parse_adapter_config(std::string_view text, const config& c, const std::string& name,
                                          const std::string& function = "load_lora") {
   const auto root = parse_json(text, function, name);
@@ -81,17 +152,33 @@ inline lora_options parse_adapter_config(std::string_view text, const config& c,
   if (m.text("bias", "none") != "none") m.refuse("bias", "\"none\"");
   for (const char* key : {"fan_in_fan_out", "use_dora", "use_qalora", "lora_bias"})
     if (m.truth(key, false)) m.refuse(key, "false");
-  for (const char* key : {"rank_pattern", "alpha_pattern", "modules_to_save", "exclude_modules",
-                          "layer_replication", "target_parameters", "trainable_token_indices"})
-    if (const auto* v = m.find(key); v && !(v->is_structured() && v->empty())) m.refuse(key, "nothing");
+  // kinds that move the base weights (pissa, olora, corda, lora_ga, loftq) mean an adapter on another base
+  if (const auto* v = m.find("init_lora_weights"); v && !v->is_boolean()) {
+    const std::string kind = m.text("init_lora_weights", "");
+    if (kind != "gaussian" && kind != "orthogonal" && kind != "eva" && kind != "mica")
+      m.refuse(
+          "init_lora_weights",
+          "true, false, \"gaussian\", \"orthogonal\", \"eva\" or \"mica\", which leave the base weights as "
+          "they are; convert the adapter when it is saved");
+  }
+  for (const char* key :
+       {"rank_pattern", "alpha_pattern", "modules_to_save", "exclude_modules", "layers_pattern",
+        "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens",
+        "arrow_config", "kasa_config", "monteclora_config", "velora_config", "use_bdlora", "megatron_config"})
+    if (const auto* v = m.find(key); v && *v != false && !(v->is_structured() && v->empty()))
+      m.refuse(key, "nothing, the option is not implemented");
   lora_options o;
   o.rank = m.integer("r");
   if (o.rank > 1 << 16) m.refuse("r", "a rank up to 65536");
   o.alpha = m.number("lora_alpha", 8);
   if (!(std::abs(o.alpha) <= 1e6)) m.refuse("lora_alpha", "a number up to 10^6");
   if (m.truth("use_rslora", false)) o.alpha *= std::sqrt(double(o.rank));  // alpha / sqrt(r), not alpha / r
-  o.targets = detail::read_targets(m);
+  const auto named = detail::read_targets(m, c.layers);
+  o.targets = named.targets;
+  o.first_layer = named.first;
+  o.layers = named.layers;
   detail::read_layers(m, c.layers, o);
+  m.refuse_unknown(detail::harmless_in_adapter_config);
   return o;
 }
 
