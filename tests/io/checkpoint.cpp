@@ -135,6 +135,13 @@ TEST_CASE("errors name the file, the entry and both values") {
   CHECK_THROWS_WITH(c.get("missing", view<double>(two)), ContainsSubstring("none of empty, model"));
   CHECK_THROWS_WITH(c.get("numbers", view<double>(two).part(0, 1)),
                     ContainsSubstring("2 numbers, expected 1"));
+  save_checkpoint(f.path / "run", c);
+  const checkpoint back = load_checkpoint(f.path / "run");
+  CHECK_THROWS_WITH(back.get("missing", view<double>(two)),
+                    ContainsSubstring("run\", \"missing\": is none of"));
+  CHECK_THROWS_WITH(back.text("weights"), ContainsSubstring("run\", \"weights\": is of kind f, expected t"));
+  CHECK_THROWS_WITH(back.get("numbers", view<double>(two).part(0, 1)),
+                    ContainsSubstring("run\", \"numbers\": has 2 numbers, expected 1"));
 }
 
 TEST_CASE("a save that fails leaves the previous checkpoint") {

@@ -181,6 +181,42 @@ TEST_CASE("original checkpoints of a wrong size or header are refused with both 
   CHECK_THROWS_WITH(parse_bin(huge), ContainsSubstring("its header needs more than 10^15"));
 }
 
+TEST_CASE("files of other formats are named as what they are") {
+  const folder f;
+  const auto refuses = [&](const std::string& first, const char* what) {
+    const std::string expected = std::string("is ") + what + ", which is not read here";
+    const std::string bytes = first + std::string(300, '\0');
+    CHECK_THROWS_WITH(parse_bin(bytes), ContainsSubstring("load_llama: file: " + expected));
+    if (std::string(what) == "a safetensors file") return;
+    CHECK_THROWS_WITH(files_of(bytes), ContainsSubstring("load_llama: file: " + expected));
+  };
+  refuses("24ka" + made::raw<std::int32_t>({1, 64}), "a llama2.c file of version 1 (magic number \"ak42\")");
+  refuses("24ka" + made::raw<std::int32_t>({2, 64}), "a llama2.c file of version 2 (magic number \"ak42\")");
+  refuses("GGUF\x03", "a GGUF file");
+  refuses("tjgg\x03", "a GGML file, from before GGUF");
+  refuses("PK\x03\x04\x14", "a zip archive, as torch.save and numpy.savez write");
+  refuses("\x80\x02\x8a\x0a", "a pickle of Python, as old versions of torch.save write");
+  refuses("\x1f\x8b\x08", "a file packed by gzip");
+  refuses("\x89HDF\r\n", "an HDF5 file");
+  refuses("\x93NUMPY", "a .npy file");
+  refuses("UNROLLCP", "a checkpoint of a training run");
+  refuses("version https://git-lfs.github.com/spec/v1\n",
+          "a pointer of Git LFS, without the file that it stands for");
+  refuses("<!DOCTYPE html>", "a page of HTML");
+  const weight_map map(made::tiny());
+  refuses(made::safetensors(made::tensors(map, parameters<float>(map.size()))), "a safetensors file");
+  // hidden sizes whose bytes could be taken for a magic number
+  for (const std::int32_t hidden : {0x280, 0x380, 0x480, 0x580})
+    CHECK(file_kind(made::raw<std::int32_t>({hidden, 1024, 2, 4, 2, 11, 16})).empty());
+  CHECK(file_kind(bin(true)).empty());
+  CHECK(file_kind("").empty());
+  // folders with the files of torch only
+  write_file(f.path / "config.json", config_text(made::tiny()));
+  write_file(f.path / "pytorch_model.bin", "x");
+  CHECK_THROWS_WITH(load_llama<float>(f.path),
+                    ContainsSubstring("pytorch_model.bin\": is a file of torch, which is not read"));
+}
+
 TEST_CASE("a weight that is not a number is refused by tensor and position, or allowed") {
   std::string bytes = bin(true);
   const std::size_t down = 28 + 4 * (11 * 8 + 2 * 8 + 2 * (64 + 32 + 32 + 64) + 2 * 8 + 2 * 80);

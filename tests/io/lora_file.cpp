@@ -331,6 +331,9 @@ TEST_CASE("adapters that contradict their config or the model are refused by ten
   std::filesystem::remove(f.path / "adapter_model.safetensors");
   CHECK_THROWS_WITH(load_lora<float>(f.path, c),
                     ContainsSubstring("adapter_model.safetensors\": does not exist"));
+  write_file(f.path / "adapter_model.bin", "x");
+  CHECK_THROWS_WITH(load_lora<float>(f.path, c),
+                    ContainsSubstring("adapter_model.bin\": is a file of torch, which is not read"));
   CHECK_THROWS_WITH(save_lora<float>(f.path, c, map, parameters<float>(1)),
                     ContainsSubstring("save_lora: theta"));
 }

@@ -53,6 +53,9 @@ TEST_CASE("headers are read in any order, of any length, and Fortran order is tu
   CHECK(read("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n")(1, 0) == 2);
   CHECK(read("{\"descr\":\"<f4\",\"fortran_order\":False,\"shape\":(6,)}" + std::string(180, ' ') +
              "\n")(5) == 6);
+  // as numpy of Python 2 wrote them
+  CHECK(read("{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 3L), }\n")(1, 0) == 4);
+  CHECK(read("{'descr': '<f4', 'fortran_order': False, 'shape': (6L,), }\n")(5) == 6);
 }
 
 TEST_CASE("files that are damaged, too short, too long or of another type are refused by name") {
@@ -64,6 +67,7 @@ TEST_CASE("files that are damaged, too short, too long or of another type are re
   };
   const auto data = raw<double>({1, 2});
   refuses("", "not a .npy file");
+  refuses("PK\x03\x04 and so on", "is a zip archive, as torch.save and numpy.savez write, not a .npy file");
   refuses(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", data),
           "dtype \"<f4\", expected \"<f8\"");
   refuses(npy("{'descr': '>f8', 'fortran_order': False, 'shape': (2,)}", data), "dtype \">f8\"");
@@ -73,6 +77,8 @@ TEST_CASE("files that are damaged, too short, too long or of another type are re
   refuses(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999,)}", data), "2^48");
   refuses(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296)}", data), "2^48");
   refuses(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (281474976710656, 2, 0)}", data), "2^48");
+  refuses(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2LL,)}", data), "damaged");
+  refuses(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (L,)}", data), "damaged");
   refuses(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-2,)}", data), "damaged");
   refuses(npy("{'descr': '<f8', 'fortran_order': maybe, 'shape': (2,)}", data), "truth value");
   refuses(npy("{'descr': '<f8', 'shape': (2,)}", data), "misses");

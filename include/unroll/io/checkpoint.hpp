@@ -44,7 +44,7 @@ class checkpoint {
   void get(const std::string& name, view<T, Space> values) const {
     const entry& e = find(name, kind_of<T>());
     if (e.bytes.size() != std::size_t(values.size()) * sizeof(T))
-      fail("checkpoint::get", "\"" + name + "\"",
+      fail("checkpoint::get", place(name),
            "has " + std::to_string(e.bytes.size() / sizeof(T)) + " numbers, expected " +
                std::to_string(values.size()));
     if (!e.bytes.empty()) std::memcpy(values.data(), e.bytes.data(), e.bytes.size());
@@ -110,6 +110,7 @@ class checkpoint {
     if (take<std::uint64_t>(bytes, tail) != hash(bytes.substr(0, end)))
       refuse("is damaged: its hash differs");
     checkpoint result;
+    result.file_ = name;
     for (std::uint32_t i = 0; i < entries; ++i) {
       if (end - at < entry_header) refuse("ends inside entry " + std::to_string(i));
       entry e;
@@ -144,15 +145,19 @@ class checkpoint {
                   "a checkpoint holds blocks of float, double or std::int64_t");
     return std::same_as<T, float> ? 'f' : std::same_as<T, double> ? 'd' : 'i';
   }
+  // An entry as messages show it, with the file that it was read from.
+  std::string place(const std::string& name) const {
+    return (file_.empty() ? "" : file_ + ", ") + "\"" + name + "\"";
+  }
   const entry& find(const std::string& name, char kind) const {
     const auto at = entries_.find(name);
     if (at == entries_.end()) {
       std::string names;
       for (const auto& e : entries_) names += (names.empty() ? "" : ", ") + e.first;
-      fail("checkpoint", "\"" + name + "\"", "is none of " + names);
+      fail("checkpoint", place(name), "is none of " + names);
     }
     if (at->second.kind != kind)
-      fail("checkpoint", "\"" + name + "\"",
+      fail("checkpoint", place(name),
            std::string("is of kind ") + at->second.kind + ", expected " + kind +
                " (t text, f float, d double, i int64)");
     return at->second;
@@ -178,6 +183,7 @@ class checkpoint {
   }
 
   std::map<std::string, entry> entries_;
+  std::string file_;
 };
 
 /// Replaces the file in one step: an interrupted save leaves the previous checkpoint.

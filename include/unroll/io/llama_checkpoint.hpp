@@ -211,6 +211,7 @@ void permute_rope_pairs(config& c, params<T> weights) {
 /// nan or infinite.
 template <class T>
 pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
+  refuse_other_kinds(bytes);
   std::array<std::int32_t, 7> head{};
   if (bytes.size() < sizeof head)
     bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, the header alone has 28");

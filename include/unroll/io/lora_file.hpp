@@ -232,8 +232,10 @@ adapter<T> load_lora(const std::filesystem::path& folder, const config& c, load_
   check(c, function);
   const auto source = byte_source::open(folder / "adapter_config.json", function);
   const auto o = parse_adapter_config(source.read(0, source.size()), c, source.name(), function);
+  const auto tensors = folder / "adapter_model.safetensors";
+  if (!std::filesystem::exists(tensors)) refuse_torch_file(folder, "adapter_model.bin", function);
   std::vector<safetensors> files;
-  files.emplace_back(byte_source::open(folder / "adapter_model.safetensors", function));
+  files.emplace_back(byte_source::open(tensors, function));
   return load_adapter_tensors<T>(c, o, tensor_files(std::move(files)), options);
 }
 

@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "unroll/io/file.hpp"
+#include "unroll/io/file_kind.hpp"
 #include "unroll/xtensor/headers.hpp"
 
 namespace unroll {
@@ -47,6 +47,7 @@ class npy_parser {
         expect('(');
         while (!accept(')')) {
           h.shape.push_back(number());
+          accept_word("L");  // as Python 2 writes its long numbers
           if (h.shape.size() > 32) refuse("has more than 32 dimensions");
           if (!accept(',') && peek() != ')') refuse("has a damaged header");
         }
@@ -108,7 +109,10 @@ class npy_parser {
 inline npy_header read_npy_header(std::string_view bytes, std::string_view name, std::string_view descr,
                                   std::size_t item) {
   const auto refuse = [&](const std::string& why) { fail("load_npy", name, why); };
-  if (bytes.size() < 10 || bytes.substr(0, 6) != "\x93NUMPY") refuse("is not a .npy file");
+  if (bytes.size() < 10 || bytes.substr(0, 6) != "\x93NUMPY") {
+    const std::string kind = file_kind(bytes);
+    refuse("is " + (kind.empty() ? "" : kind + ", ") + "not a .npy file");
+  }
   const auto byte = [&](std::size_t i) { return std::size_t(static_cast<unsigned char>(bytes[i])); };
   const std::size_t version = byte(6), prefix = version == 1 ? 10 : 12;
   if (version < 1 || version > 3 || byte(7) != 0)

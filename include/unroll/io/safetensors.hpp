@@ -8,7 +8,7 @@
 #include <map>
 
 #include "unroll/core/layout.hpp"
-#include "unroll/io/file.hpp"
+#include "unroll/io/file_kind.hpp"
 #include "unroll/io/json.hpp"
 
 namespace unroll {
@@ -81,6 +81,7 @@ class safetensors {
   explicit safetensors(byte_source bytes) : bytes_(std::move(bytes)) {
     if (bytes_.size() < 8)
       bytes_.refuse("has " + std::to_string(bytes_.size()) + " bytes, no safetensors file has less than 8");
+    refuse_other_kinds(bytes_, "a safetensors file");
     std::uint64_t length = 0;
     bytes_.read(0, &length, sizeof length);
     if (length > bytes_.size() - 8)
@@ -237,6 +238,14 @@ class safetensors {
   std::map<std::string, std::string> metadata_;
 };
 
+/// Throws where only torch's file of that name is there and no safetensors.
+inline void refuse_torch_file(const std::filesystem::path& folder, const char* name,
+                              std::string_view function) {
+  if (std::filesystem::exists(folder / name))
+    detail::fail_file(function, folder / name,
+                      "is a file of torch, which is not read; save it as safetensors");
+}
+
 /// The tensors of several files as one set: those of a single file, or those of the shards that a
 /// model.safetensors.index.json lists. Refuses a tensor that two files hold.
 class tensor_files {
@@ -254,6 +263,7 @@ class tensor_files {
     const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
     std::vector<safetensors> files;
     if (std::filesystem::exists(single) || !std::filesystem::exists(index)) {
+      if (!std::filesystem::exists(single)) refuse_torch_file(folder, "pytorch_model.bin", function);
       files.emplace_back(byte_source::open(single, function));
       return tensor_files(std::move(files));
     }
