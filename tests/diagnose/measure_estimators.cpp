@@ -57,6 +57,32 @@ TEST_CASE("the measured variance of uoro is that of the enumeration, and no bias
   CHECK(mean.variance == Approx(golden::trace_uoro / 4).epsilon(0.06));
 }
 
+TEST_CASE("where the loss jumps the pathwise reference is wrong, and a reference of one's own is not") {
+  struct jump {  // 1{theta > 0} + 0.1 theta, with the derivative that it has almost everywhere
+    using scalar = double;
+    using input = char;
+    dims size() const { return {1, 1, 0, 0, 1}; }
+    void step(char, const edge<double>& e) const {
+      *e.loss = (e.theta[0] > 0) + .1 * e.theta[0];
+      e.next[0] = 0;
+    }
+    void vjp(char, const const_edge<double>&, dstate<const double>, double dloss, dstate<double>,
+             dparams<double> g) const {
+      if (!g.empty()) g[0] += .1 * dloss;
+    }
+  };
+  const std::vector<double> zero{0};
+  const std::vector<char> step{0};
+  const es estimator(jump{}, {.sigma = .5});
+  const auto misled = measure(estimator, zero, step, {.replicas = 4000});
+  CHECK(misled.relative_bias_low > 7);  // (.8979 - .1) / .1: the bias of the reference
+  CHECK(misled.relative_bias_high < 9);
+  const std::vector<double> smoothed{.1 + 1 / (.5 * std::sqrt(2 * 3.141592653589793))};
+  const auto right = measure(estimator, zero, step, {.replicas = 4000, .reference = smoothed});
+  CHECK(right.relative_bias_low == 0);
+  CHECK(right.relative_bias_high < .1);
+}
+
 TEST_CASE("smoothing estimators are measured against their own targets") {
   const auto check = [](auto estimator, target own) {
     const auto m = measure(estimator, theta, xs, {.replicas = 4000});

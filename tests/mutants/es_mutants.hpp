@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "tests/support/polynomials.hpp"
 #include "unroll/testing/enumerate.hpp"
 
 // A polynomial system whose smoothed gradients are known, and evolution strategies with one line wrong.
@@ -49,6 +50,57 @@ inline double enumerate_es(es_mutation m) {
     }
   });
   return r.mean[0];
+}
+
+enum class pes_mutation {
+  none,
+  missing_half,         ///< divides by sigma instead of 2 sigma
+  newest_noise_only,    ///< a loss is credited to the noise of its own window
+  all_but_newest,       ///< and to everything but that
+  one_number,           ///< the same number perturbs all parameters
+  crosses_parameters,   ///< a parameter is paid for the noise of its neighbour
+  reuses_noise,         ///< windows share the noise, and each of them is credited
+  forgets_state,        ///< the copies begin every window at the start
+  swaps_the_pair_late,  ///< the twin of a pair keeps the noise of the window before
+};
+
+/// Exact mean of persistent evolution strategies with windows of one step on one of the polynomials.
+template <class P>
+std::vector<double> enumerate_pes(pes_mutation m, double sigma) {
+  using namespace unroll;
+  using enum pes_mutation;
+  constexpr std::size_t n = P::parameters;
+  enumerator all(P::nodes[0]);
+  const enumerating_chooser draw(all);
+  const auto r = testing::enumerate_outcomes(all, index_t(n), [&](view<double> g) {
+    std::array<double, n> z{}, xi{}, up{}, down{}, before{};
+    std::array<double, P::states> above = P::start, below = P::start, next{};
+    for (double& v : g) v = 0;
+    for (std::size_t t = 0; t < polynomials::inputs.size(); ++t) {
+      const auto window = std::int64_t(m == reuses_noise ? 0 : t);
+      draw.normals(window, view<double>(z.data(), m == one_number ? 1 : index_t(n)));
+      if (m == one_number) z.fill(z[0]);
+      if (m == forgets_state) above = below = P::start;
+      for (std::size_t p = 0; p < n; ++p) {
+        up[p] = P::values[p] + sigma * z[p];
+        down[p] = P::values[p] - sigma * (m == swaps_the_pair_late ? before[p] : z[p]);
+        if (m != all_but_newest) xi[p] += z[p];
+      }
+      const double x = polynomials::inputs[t];
+      double d = P::step(x, up.data(), above.data(), next.data());
+      above = next;
+      d -= P::step(x, down.data(), below.data(), next.data());
+      below = next;
+      for (std::size_t p = 0; p < n; ++p) {
+        const std::size_t q = m == crosses_parameters ? (p + 1) % n : p;
+        g[index_t(p)] += (m == newest_noise_only ? z[q] : xi[q]) * d / ((m == missing_half ? 1 : 2) * sigma);
+      }
+      if (m == all_but_newest)
+        for (std::size_t p = 0; p < n; ++p) xi[p] += z[p];
+      before = z;
+    }
+  });
+  return r.mean;
 }
 
 }  // namespace mutants

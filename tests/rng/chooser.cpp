@@ -162,6 +162,33 @@ TEST_CASE("the mirror of an enumerated draw is its antithetic twin") {
     b.normals(2, view<double>(y));
     CHECK(x[0] == -y[0]);
     CHECK(a.uniform(3, 4) + b.uniform(3, 4) == 3);
-    CHECK_THROWS_AS(b.coin(4, 0.5), error);
+    CHECK(a.coin(4, 0.5) != b.coin(4, 0.5));
   } while (all.next());
+}
+
+TEST_CASE("enumerated coins and their mirrors have the joint law of one uniform number") {
+  // u < p and 1 - u < q, whoever asks first and however often
+  for (const double p : {0.0, 0.2, 0.5, 0.7, 1.0})
+    for (const double q : {0.0, 0.3, 0.5, 0.9, 1.0}) {
+      enumerator all;
+      double first = 0, second = 0, both = 0, neither = 0, total = 0;
+      do {
+        enumerating_chooser plain(all), twin(all);
+        twin.mirror(true);
+        const bool a = plain.coin(6, p), b = twin.coin(6, q);
+        CHECK(plain.coin(6, p) == a);
+        CHECK(twin.coin(6, q) == b);
+        first += all.probability() * a;
+        second += all.probability() * b;
+        both += all.probability() * (a && b);
+        neither += all.probability() * (!a && !b);
+        total += all.probability();
+      } while (all.next());
+      INFO(p << ' ' << q);
+      CHECK(total == Approx(1).epsilon(1e-14));
+      CHECK(first == Approx(p).margin(1e-14));
+      CHECK(second == Approx(q).margin(1e-14));
+      CHECK(both == Approx(std::max(0., p + q - 1)).margin(1e-14));
+      CHECK(neither == Approx(std::max(0., 1 - p - q)).margin(1e-14));
+    }
 }

@@ -82,6 +82,7 @@ class enumerator {
   /// Moves to the next outcome; false when all have been visited (and then starts over).
   bool next() {
     names_.clear();
+    uniforms_.clear();
     asked_ = 0;
     while (!path_.empty()) {
       auto& last = path_.back();
@@ -111,15 +112,33 @@ class enumerator {
     return path_[at->second].taken;
   }
 
+  /// Whether the uniform number of this name lies below x. Every question that earlier answers leave open
+  /// branches and narrows the interval in which the number lies, so that questions with several x, of a coin
+  /// and of its antithetic twin, go together.
+  bool below(std::uint64_t seed, std::int64_t t, double x) {
+    interval& u = uniforms_.try_emplace({seed, t}).first->second;
+    if (x <= u.low || x >= u.high) return x >= u.high;
+    const double p = (x - u.low) / (u.high - u.low);
+    const bool answer =
+        choose({seed, draw_kind::uniform, t, u.questions++}, std::array<double, 2>{p, 1 - p}) == 0;
+    (answer ? u.high : u.low) = x;
+    return answer;
+  }
+
   int nodes() const { return nodes_; }
 
  private:
+  struct interval {
+    double low = 0, high = 1;
+    index_t questions = 0;
+  };
   struct choice {
     std::vector<double> probability;
     index_t taken;
   };
   std::vector<choice> path_;
   std::map<std::tuple<std::uint64_t, draw_kind, std::int64_t, index_t>, std::size_t> names_;
+  std::map<std::pair<std::uint64_t, std::int64_t>, interval> uniforms_;
   std::size_t asked_ = 0;
   int nodes_;
 };
@@ -147,9 +166,7 @@ class enumerating_chooser {
       for (T& x : out) x = -x;
   }
   bool coin(std::int64_t t, double p) const {
-    if (mirrored_) fail("enumerating_chooser::coin", "mirror", "antithetic coins cannot be enumerated");
-    if (p <= 0 || p >= 1) return p >= 1;
-    return all_->choose({key_.seed, draw_kind::uniform, t, 0}, std::array<double, 2>{p, 1 - p}) == 0;
+    return mirrored_ ? !all_->below(key_.seed, t, 1 - p) : all_->below(key_.seed, t, p);
   }
   index_t uniform(std::int64_t t, index_t n) const {
     const index_t i = all_->choose({key_.seed, draw_kind::index, t, 0},
