@@ -5,6 +5,7 @@
 
 #include "tests/ad/functions.hpp"
 #include "tests/support/catch.hpp"
+#include "unroll/cells/example.hpp"
 #include "unroll/testing/system_conformance.hpp"
 
 namespace {
@@ -152,6 +153,23 @@ TEST_CASE("given a sample input, derive and its copies never allocate after cons
   CHECK(sized > empty);
   t.vjp(cold, in);
   CHECK(cold.bytes() == sized);
+}
+
+struct of_example : ad_test::leaky<double> {
+  using input = cells::example<double>;
+  template <class N>
+  N operator()(std::span<const N> theta, std::span<const N> s, const input& x, std::span<N> next) const {
+    return leaky::operator()(theta, s, {x.x, x.target}, next);
+  }
+  bool finite(const input&) const { return true; }
+};
+
+TEST_CASE("a sample input that leads nowhere is refused, not followed") {
+  CHECK_THROWS_WITH(ad::derive(of_example{}, cells::example<double>{}),
+                    Catch::Matchers::ContainsSubstring("derive: x: is null"));
+  const double x = 0.7, target = -0.4;
+  CHECK(ad::derive(of_example{}, cells::example<double>{.x = &x, .target = &target}).bytes() >
+        ad::derive(of_example{}).bytes());
 }
 
 TEST_CASE("a start of the function is the start of the system, and only then") {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -136,9 +137,26 @@ derived<F> derive(F f) {
   return derived<F>(std::move(f));
 }
 
-/// The same with the tape sized for inputs like `x`, so that nothing allocates after construction.
+namespace detail {
+/// Whether x is a null pointer, or an example (cells/example.hpp) of nothing else.
+template <class X>
+bool shows_nothing(const X& x) {
+  if constexpr (std::is_pointer_v<X>)
+    return x == nullptr;
+  else if constexpr (requires { !x.x, !x.token, !x.target, !x.label; })
+    return !x.x && !x.token && !x.target && !x.label;
+  else
+    return false;
+}
+}  // namespace detail
+
+/// The same with the tape sized for inputs like `x`, so that nothing allocates after construction. The
+/// function runs on x: throws unroll::error where x is a null pointer or an example of null pointers.
 template <class F>
 derived<F> derive(F f, const typename F::input& x) {
+  if (detail::shows_nothing(x))
+    fail("derive", "x",
+         "is null; the function runs on it once, so it must point to data as large as a real input");
   derived<F> system(std::move(f));
   system.warm_up(x);
   return system;

@@ -109,6 +109,8 @@ class windows {
       fail("windows", "documents", "have more than 2^32 places for a window");
   }
 
+  windows(const documents&&, index_t, index_t, key) = delete;
+
   /// Fills `ids` with lanes x length ids, lane after lane, and `targets` with the id behind each. A document
   /// of fewer than length + 1 ids is one window, filled up with id 0 and target -1. Throws unroll::error on
   /// spans of another size.
@@ -162,6 +164,8 @@ class document_stream {
     if (per_epoch_ == 0) fail("document_stream", "documents", "have no ids");
     seek(0);
   }
+
+  document_stream(const documents&&, index_t, key) = delete;
 
   document_segment next() {
     const auto d = order_[document_];
