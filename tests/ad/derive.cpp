@@ -172,7 +172,7 @@ TEST_CASE("a sample input that leads nowhere is refused, not followed") {
         ad::derive(of_example{}).bytes());
 }
 
-TEST_CASE("a start of the function is the start of the system, and only then") {
+TEST_CASE("start, finite and scored of the function are those of the system, and only then") {
   std::vector<double> s(1);
   start_state(ad::derive(ad_test::leaky<double>{}), state<double>(s));
   CHECK(s[0] == 0.25);
@@ -182,6 +182,10 @@ TEST_CASE("a start of the function is the start of the system, and only then") {
   const double bad = std::nan(""), good = 1;
   CHECK_FALSE(finite_input(ad::derive(ad_test::leaky<double>{}), {&bad, &good}));
   CHECK(finite_input(ad::derive(mgu<double>{}), {&bad, &good}));
+  const double zero = 0;
+  CHECK(scored_losses(ad::derive(ad_test::leaky<double>{}), {&good, &good}) == 1);
+  CHECK(scored_losses(ad::derive(ad_test::leaky<double>{}), {&zero, &good}) == 0);
+  CHECK(scored_losses(ad::derive(mgu<double>{}), {&zero, &good}) == 1);
 }
 
 }  // namespace

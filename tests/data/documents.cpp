@@ -30,6 +30,16 @@ data::documents three() {
 
 }  // namespace
 
+TEST_CASE("documents that are too short are counted") {
+  data::documents all;
+  for (const std::size_t n : {0, 1, 2, 2, 5}) all.add("", std::vector<llama::token>(n));
+  CHECK(all.shorter_than(0) == 0);
+  CHECK(all.shorter_than(1) == 1);
+  CHECK(all.shorter_than(2) == 2);
+  CHECK(all.shorter_than(3) == 4);
+  CHECK(all.shorter_than(6) == 5);
+}
+
 TEST_CASE("the .txt files of a folder are documents in the order of their names") {
   const folder f;
   write_file(f.path / "b.txt", "bb");

@@ -19,7 +19,7 @@ namespace unroll::ad {
 ///   template <class N> N operator()(std::span<const N> theta, std::span<const N> s, const input& x,
 ///                                   std::span<N> next) const
 /// It writes every element of `next` and returns the loss, summed over the lanes. N is scalar, dual<scalar>
-/// or var<scalar>. Optional, as for any system: start(s), finite(x).
+/// or var<scalar>. Optional, as for any system: start(s), finite(x), scored(x).
 template <class F>
 concept step_function = std::copyable<F> &&
     requires(const F& f, std::span<const typename F::scalar> v, const typename F::input& x,
@@ -65,6 +65,7 @@ class derived {
   { f_.start(s); }
   bool finite(const input& x) const requires requires(const F& f, const typename F::input& y) { f.finite(y); }
   { return f_.finite(x); }
+  index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
 
   /// Records one step on zero parameters so that vjp() finds a tape that is large enough
   /// and never allocates. Without it the first vjp() sizes the tape.

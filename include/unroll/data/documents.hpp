@@ -72,6 +72,11 @@ class documents {
     return n;
   }
 
+  /// Documents of fewer than `ids` ids.
+  index_t shorter_than(index_t ids) const {
+    return std::count_if(begin(), end(), [ids](const document& d) { return index_t(d.ids.size()) < ids; });
+  }
+
   /// The documents in random order, another one for every epoch (Fisher and Yates).
   std::vector<index_t> order(key k, std::int64_t epoch) const {
     std::vector<index_t> order(all_.size());
@@ -92,7 +97,8 @@ class documents {
 /// resumed run needs.
 class windows {
  public:
-  /// `all` must outlive this. Throws unroll::error when no document has two ids.
+  /// `all` must outlive this. Documents of fewer than two ids are left out, see documents::shorter_than().
+  /// Throws unroll::error when no document has two ids.
   windows(const documents& all, index_t lanes, index_t length, key k)
       : all_(&all), lanes_(lanes), length_(length), key_(k) {
     check_at_least("windows", "lanes", lanes, 1);
