@@ -32,7 +32,7 @@ data::documents three() {
 
 TEST_CASE("documents that are too short are counted") {
   data::documents all;
-  for (const std::size_t n : {0, 1, 2, 2, 5}) all.add("", std::vector<llama::token>(n));
+  for (const int n : {0, 1, 2, 2, 5}) all.add("", range(0, n));
   CHECK(all.shorter_than(0) == 0);
   CHECK(all.shorter_than(1) == 1);
   CHECK(all.shorter_than(2) == 2);
