@@ -71,7 +71,7 @@ TEST_CASE("a folder without texts, a missing file and a refused text are named")
   CHECK_THROWS_WITH(data::documents(f.path / "x.txt", t), ContainsSubstring("does not exist"));
   write_file(f.path / "x.txt", "xyz");
   const llama::tokenizer narrow({{"x"}}, {.unk = -1, .bos = -1, .eos = -1, .prefix = false});
-  CHECK_THROWS_WITH(data::documents(f.path, narrow, {.bos = false}), ContainsSubstring("\"y\" at byte 1"));
+  CHECK_THROWS_WITH(data::documents(f.path, narrow, {.bos = false}), ContainsSubstring("x.txt\": has \"y\""));
 }
 
 TEST_CASE("every place of every document begins a window, with the next ids as targets") {

@@ -51,7 +51,7 @@ class documents {
       for (std::size_t i = next++; i < files.size(); i = next++) {
         const std::string text = read_file(files[i], "documents");
         all_[i].name = files[i].filename().string();
-        if (!text.empty()) all_[i].ids = tokenizer.encode(text, options.bos);
+        if (!text.empty()) all_[i].ids = tokenizer.encode(text, options.bos, "\"" + files[i].string() + "\"");
       }
     };
     pool.run(work);
