@@ -17,7 +17,7 @@ struct gradient_command : command {
       "reservoir:1:uncompensated,reservoir:2:uncompensated,reservoir:4:uncompensated,proportional:4,keep_all";
   index_t segments = 16, replicas = 200, start = 0;
   double confidence = 0.95, precision = 0;
-  bool doubles = false;
+  bool doubles = false, no_batches = false;
 
   explicit gradient_command(CLI::App& program)
       : command(
@@ -60,6 +60,8 @@ struct gradient_command : command {
         ->check(CLI::Range(0.5, 0.9999))
         ->check(not_negative)
         ->capture_default_str();
+    app->add_flag("--no-batches", no_batches,
+                  "save 32 numbers a parameter; the interval then misses noise that few gradients hold");
     app->add_flag("--double", doubles, "compute in double precision");
     add_seed("of fresh parameters and of the draws");
     add_threads();
@@ -111,14 +113,16 @@ struct gradient_command : command {
     std::vector<row> rows;
     for (const policy& p : wanted) {
       if (interrupted) break;
-      lines.push_back(measure_one<T>(p, setup, text, exact, costs, recorded));
+      lines.push_back(measure_one<T>(p, index_t(lines.size()), setup, text, exact, costs, recorded));
       rows.push_back(summary(lines.back()));
     }
     std::fputs(to_table(rows, 3).c_str(), stdout);
     std::printf(
         "\nbias is that of the mean gradient, relative to |g|, with a %g %% interval; variance is tr V / "
         "|g|^2; "
-        "norm_ratio is\nE|g^| / |g|, which is no measure of bias. writes, rewrites, back (encoders), seconds "
+        "norm_ratio is\nE|g^| / |g|, which is no measure of bias; heavy tails: few gradients carry the "
+        "noise, do "
+        "not trust the\ninterval. writes, rewrites, back (encoders), seconds "
         "and MB are those of one text.\n",
         100 * confidence);
 
@@ -143,17 +147,20 @@ struct gradient_command : command {
     return interrupted ? 130 : 0;
   }
 
+  /// Row by row other draws: rows that share them err together.
   template <class T>
-  line measure_one(const unroll::policy& p, const memory_setup<T>& setup, const std::vector<segment>& text,
-                   const unroll::block<double>& exact, const unroll::llama::memory_costs<T>& costs,
+  line measure_one(const unroll::policy& p, index_t row, const memory_setup<T>& setup,
+                   const std::vector<segment>& text, const unroll::block<double>& exact,
+                   const unroll::llama::memory_costs<T>& costs,
                    const std::optional<recorded_model<T>>& recorded) {
     using namespace unroll;
     std::atomic<index_t> done{0};
     const measure_options how{.replicas = replicas,
                               .precision = precision,
-                              .seed = fold(key{seed}, 1),
+                              .seed = fold(fold(key{seed}, 1), std::uint64_t(row)),
                               .threads = threads,
                               .confidence = confidence,
+                              .keep_batches = !no_batches,
                               .reference = view<const double>(exact),
                               .done = &done,
                               .stop = &interrupted};
@@ -206,6 +213,7 @@ struct gradient_command : command {
     r.add("replicas", m.replicas).add("writes", l.counts.writes).add("rewrites", l.counts.rewrites);
     r.add("back", l.planned.write_vjps).add("graphs", l.counts.live_graphs);
     r.add("seconds", texts_seconds).add("MB", double(m.bytes) / 1e6);
+    if (const auto note = unroll::note_of(m); !note.empty()) r.add("note", note);
     return r;
   }
   unroll::row all_numbers(const line& l) const {

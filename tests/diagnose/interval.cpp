@@ -1,9 +1,7 @@
 #include "unroll/diagnose/interval.hpp"
 
-#include <vector>
-
 #include "tests/support/catch.hpp"
-#include "unroll/diagnose/sample.hpp"
+#include "unroll/diagnose/bias_interval.hpp"
 #include "unroll/rng/draw.hpp"
 
 using namespace unroll;
@@ -34,10 +32,30 @@ TEST_CASE("quantiles of the normal and of Student's t are those of the tables") 
   CHECK(normal_quantile(1e-12) == Approx(-7.034483825301131).epsilon(1e-13));
   for (double p = 1e-15; p < 1; p = p < 0.01 ? p * 3 : p + 0.01)
     CHECK(normal_cdf(normal_quantile(p)) == Approx(p).epsilon(1e-12));
+  CHECK(student_quantile(0.975, 1) == Approx(12.706204736174696).epsilon(1e-12));
+  CHECK(student_quantile(0.975, 2) == Approx(4.302652729749464).epsilon(1e-12));
+  CHECK(student_quantile(0.975, 3) == Approx(3.182446305284263).epsilon(1e-12));
+  CHECK(student_quantile(0.975, 4) == Approx(2.7764451051977987).epsilon(1e-12));
+  for (double freedom : {1.0, 2.0, 3.0, 4.0, 5.0, 30.0}) {
+    CHECK(student_quantile(0.5, freedom) == Approx(0).margin(1e-7));
+    CHECK(student_quantile(0.025, freedom) == -student_quantile(0.975, freedom));
+  }
+  CHECK(student_quantile(0.9999, 3) == Approx(22.20374).epsilon(1e-6));
+  CHECK_THROWS_AS(student_quantile(0.975, 0), unroll::error);
+  CHECK_THROWS_AS(student_quantile(1, 5), unroll::error);
   CHECK(student_quantile(0.975, 5) == Approx(2.570582).epsilon(3e-3));
   CHECK(student_quantile(0.975, 30) == Approx(2.042272).epsilon(1e-5));
   CHECK_THROWS_AS(normal_quantile(0), unroll::error);
   CHECK_THROWS_AS(normal_quantile(1), unroll::error);
+}
+
+TEST_CASE("the distance of a count is its score interval, and of symmetric noise the usual one") {
+  // a count of k events: variance k, slope 1; the score limits of a Poisson mean are k + q^2 / 2 +- q sqrt(k
+  // + q^2 / 4)
+  CHECK(score_distance(1.96, 4, 1, 1) == Approx(1.96 * 1.96 / 2 + 1.96 * std::sqrt(4 + 1.96 * 1.96 / 4)));
+  CHECK(score_distance(2, 9, 0, 4) == Approx(3));
+  CHECK(score_distance(2, 9, -5, 4) == Approx(3));
+  CHECK(score_distance(2, 0, 0, 4) == 0);
 }
 
 TEST_CASE("the interval of a norm degenerates, begins at zero and widens as it must") {
@@ -68,20 +86,22 @@ struct toy {
 // Share of 1000 samples whose interval holds the length of the bias.
 double coverage(const toy& t, index_t n) {
   index_t hits = 0;
-  std::vector<double> x(std::size_t(t.size), 0.0);
-  gradient_sample sample(t.size);
   for (index_t repetition = 0; repetition < 1000; ++repetition) {
-    sample.clear();
-    for (index_t i = 0; i < n; ++i) {
-      draw_normals(fold(key{11}, std::uint64_t(repetition)), i, view<double>(x));
-      x.front() *= t.first;
-      (t.along ? x.front() : x.back()) += t.beta;
-      sample.add(dparams<const double>(x.data(), t.size), {}, report{}, 0);
-    }
+    const auto draw = [&](key k, dparams<double> x) {
+      draw_normals(k, 0, x);
+      x[0] *= t.first;
+      (t.along ? x[0] : x[t.size - 1]) += t.beta;
+      return report{};
+    };
+    const auto sample = draw_sample<double>(draw, t.size, {}, n,
+                                            {.seed = fold(key{11}, std::uint64_t(repetition)), .threads = 1});
     const double N = double(n), trace = sample.total_variance() / N;
     const auto mean = sample.x().mean();
-    const auto i = norm_interval(linalg::dot(mean.data(), mean.data(), t.size), trace,
-                                 sample.trace_of_square() / (N * (N - 1)), 0.95);
+    const auto i = bias_interval(sample,
+                                 {.square = linalg::dot(mean.data(), mean.data(), t.size),
+                                  .trace = trace,
+                                  .trace_of_square = sample.trace_of_square() / (N * (N - 1))},
+                                 0.95);
     hits += i.low <= t.beta && t.beta <= i.high;
   }
   return double(hits) / 1000;
@@ -105,13 +125,12 @@ TEST_CASE("the interval of the bias covers at its confidence") {
 TEST_CASE("the trace of the squared covariance is estimated without bias") {
   // V = diag(4, 1, 1): tr V^2 = 18; the mean over 4000 groups of four
   const index_t size = 3;
-  gradient_sample sample(size);
-  std::vector<double> x(3);
-  for (index_t i = 0; i < 16000; ++i) {
-    draw_normals(key{3}, i, view<double>(x));
+  const auto draw = [](key k, dparams<double> x) {
+    draw_normals(k, 0, x);
     x[0] = 2 * x[0] + 100;  // a bias far above the noise changes nothing
-    sample.add(dparams<const double>(x.data(), size), {}, report{}, 0);
-  }
+    return report{};
+  };
+  const auto sample = draw_sample<double>(draw, size, {}, 16000, {.seed = key{3}, .threads = 1});
   CHECK(sample.trace_of_square() == Approx(18).epsilon(0.1));
   CHECK(sample.max_over_sum() < 0.01);
 }

@@ -67,10 +67,17 @@ TEST_CASE("every number of a measurement has a column") {
   m.heavy_tails = true;
   m.bytes = 7;
   const row r = to_row("uoro", m);
-  CHECK(r.fields().size() == 30);
+  CHECK(r.fields().size() == 34);
   CHECK(std::get<std::string>(*r.find("status")) == "non_finite");
   CHECK(std::get<std::int64_t>(*r.find("bytes")) == 7);
-  CHECK(std::get<std::string>(*to_short_row("uoro", m).find("note")) == "heavy tails");
+  CHECK(std::get<std::string>(*to_short_row("uoro", m).find("note")) == "not finite: 0, heavy tails");
+  m.code = status::ok;
+  m.variance = 1;
+  CHECK(note_of(m) == "heavy tails, no batches");
+  m.heavy_tails = false;
+  m.batches = 32;
+  CHECK(note_of(m).empty());
+  CHECK(to_short_row("uoro", m).find("note") == nullptr);
 }
 
 #if __has_include(<nlohmann/json.hpp>)

@@ -31,12 +31,42 @@ inline double normal_quantile(double p) {
   return x;
 }
 
-/// Quantile of Student's t, by the Cornish-Fisher expansion around the normal (Abramowitz & Stegun 26.7.5);
-/// below 0.3 % error from 5 degrees of freedom on at the usual levels.
+/// Quantile of Student's t. At 1, 2 and 4 degrees of freedom in closed form, at 3 from the distribution
+/// function, which is; from 5 on by the Cornish-Fisher expansion around the normal (Abramowitz & Stegun
+/// 26.7.5), below 0.3 % error at the usual levels.
 inline double student_quantile(double p, double freedom) {
+  if (!(p > 0 && p < 1)) fail("student_quantile", "p", "is " + std::to_string(p) + ", must be inside (0, 1)");
+  if (!(freedom >= 1))
+    fail("student_quantile", "freedom", "is " + std::to_string(freedom) + ", must be at least 1");
+  if (p < 0.5) return -student_quantile(1 - p, freedom);
+  const double pi = std::acos(-1.0), both = 4 * p * (1 - p);
+  if (freedom == 1) return std::tan(pi * (p - 0.5));
+  if (freedom == 2) return 2 * (p - 0.5) * std::sqrt(2 / both);
+  if (freedom == 4)
+    return 2 * std::sqrt(std::max(0.0, std::cos(std::acos(std::sqrt(both)) / 3) / std::sqrt(both) - 1));
+  if (freedom == 3) {  // P = 1/2 + (x / (1 + x^2) + atan x) / pi, x = t / sqrt 3, rises; with x = tan a
+    double low = 0, high = pi / 2;
+    for (int k = 0; k < 60; ++k) {
+      const double a = (low + high) / 2;
+      (std::sin(a) * std::cos(a) + a < pi * (p - 0.5) ? low : high) = a;
+    }
+    return std::sqrt(3.0) * std::tan(low);
+  }
   const double z = normal_quantile(p), z2 = z * z, n = freedom;
   return z + z * (z2 + 1) / (4 * n) + z * ((5 * z2 + 16) * z2 + 3) / (96 * n * n) +
          z * (((3 * z2 + 19) * z2 + 17) * z2 - 15) / (384 * n * n * n);
+}
+
+/// The distance d >= 0 from the mean of n draws at which a value of the expectation is a quantile q away,
+/// when the variance of a draw grows with the distance as that of a count of rare events does:
+///
+///   d^2 = q^2 (variance + slope d) / n
+///
+/// slope = third central moment / variance is 1 in units of an event for a Poisson count, for which this is
+/// the score interval (Wilson 1927). A falling variance (slope < 0) is taken to stay.
+inline double score_distance(double q, double variance, double slope, double n) {
+  const double half = q * q * std::max(0.0, slope) / (2 * n);
+  return half + std::sqrt(q * q * variance / n + half * half);
 }
 
 /// Regularised lower incomplete gamma function P(shape, x): series, continued fraction (modified Lentz), and

@@ -2,7 +2,7 @@
 
 #include <optional>
 
-#include "unroll/diagnose/interval.hpp"
+#include "unroll/diagnose/bias_interval.hpp"
 #include "unroll/diagnose/sample.hpp"
 #include "unroll/diagnose/smoothed_gradient.hpp"
 #include "unroll/estimate/rematerialise.hpp"
@@ -12,13 +12,17 @@ namespace unroll {
 struct measure_options {
   index_t replicas = 1000;  ///< independent estimates; of the pilot when `precision` is set
   /// Half width of the interval of the relative bias to aim at; 0: take `replicas` as they are. A pilot of
-  /// `replicas` draws then chooses the size of a second, fresh sample, and only the second is reported, so
-  /// that the interval keeps its confidence (Stein 1945). The aim is met on average, not for certain.
+  /// `replicas` draws then chooses the size of a second, fresh sample, never smaller than the pilot, and only
+  /// the second is reported, so that the interval keeps its confidence (Stein 1945). The aim is met on
+  /// average, not for certain.
   double precision = 0;
-  index_t max_replicas = 1'000'000;  ///< bound of the second sample
+  index_t max_replicas = 1'000'000;  ///< bound of the second sample, where the pilot is not larger
   key seed{1};
   index_t threads = 0;  ///< 0: one a core; never changes a bit but `seconds`
   double confidence = 0.95;
+  /// Keep 32 sums of draws (32 P doubles), by which the interval sees noise in directions that few draws
+  /// hold.
+  bool keep_batches = true;
   view<const double> reference = {};        ///< the exact target, where it is known
   index_t reference_replicas = 0;           ///< draws of a smoothed reference; 0: as many as of the estimator
   std::atomic<index_t>* done = nullptr;     ///< counts finished replicas, for a progress display
@@ -43,22 +47,30 @@ struct measurement {
   double variance = 0;         ///< tr V
   double mse = 0;              ///< bias_square + variance
   double snr = 0;              ///< ||g||^2 / tr V
-  double cosine = 0;           ///< between m and g
+  double cosine = 0;           ///< between E g^ and g, the noise taken out of the length of m; nan: all noise
   double mean_norm_ratio = 0;  ///< E ||g^|| / ||g||: not a measure of bias
   double descent = 0;          ///< <E g^, g> / ||g||^2
   double descent_low = 0;
   double descent_high = 0;
   double worst_z = 0;        ///< largest |m_j - g_j| / its standard error, over what varies
-  double worst_z_limit = 0;  ///< Bonferroni: exceeded with probability <= 1 - confidence
-  double max_over_sum = 0;   ///< share of the widest replica in the spread of all
-  bool heavy_tails = false;  ///< max_over_sum > 0.1: do not trust the intervals
+  double worst_z_limit = 0;  ///< Student and Bonferroni: exceeded with probability <= 1 - confidence
+  /// Effective number of batches that carry the noise of the coordinate of worst_z, about 10 for normal
+  /// noise; below 7 few draws hold an event there, and the limit means nothing. 0: no batches.
+  double worst_z_events = 0;
+  double max_over_sum = 0;  ///< share of the widest replica in the spread of all
+  double events = 0;        ///< effective number of replicas that carry the noise along the mean
+  /// Few replicas carry the noise (max_over_sum > 0.1, events < 10), or a random estimator has coordinates
+  /// off the target in which all replicas agree: do not trust the intervals.
+  bool heavy_tails = false;
+  index_t batches = 0;  ///< sums of draws behind the interval of the bias; 0: left out
 
   double steps = 0;  ///< per input: evaluations of F
   double vjps = 0;
   double jvps = 0;
-  double seconds = 0;        ///< per input, one thread
-  std::size_t bytes = 0;     ///< the estimator holds at most
-  double variance_time = 0;  ///< tr V x seconds per sequence: the price of one unit of precision
+  double seconds = 0;            ///< per input, one thread
+  std::size_t bytes = 0;         ///< the estimator holds at most
+  std::size_t sample_bytes = 0;  ///< the sample held
+  double variance_time = 0;      ///< tr V x seconds per sequence: the price of one unit of precision
 };
 
 /// The gradient of the loss of the sequence xs at frozen theta, by plain back-propagation in the scalar of
@@ -153,8 +165,11 @@ reference_gradient reference_of(const E& estimator, params<const typename E::sca
     count = smoothing.sigma == 0 ? 1 : std::max<index_t>(2, count);
     const auto draw = [&, path = smoothed_gradient(estimator.system(), smoothing)](
                           key k, dparams<T> g) mutable { return path(k, theta, xs, g); };
-    const sample_options how{
-        .seed = fold(options.seed, 1), .first = first, .threads = options.threads, .stop = options.stop};
+    const sample_options how{.seed = fold(options.seed, 1),
+                             .first = first,
+                             .threads = options.threads,
+                             .keep_batches = options.keep_batches,
+                             .stop = options.stop};
     const auto sample = draw_sample<T>(draw, theta.size(), view<const double>{}, count, how);
     if (sample.diverged() > 0) result.code = status::non_finite;
     if (sample.count() > 0) {
@@ -171,7 +186,8 @@ reference_gradient reference_of(const E& estimator, params<const typename E::sca
   return result;
 }
 
-inline measurement summarise(const gradient_sample& sample, const reference_gradient& reference,
+/// `random`: the estimator draws, so that replicas that agree prove nothing.
+inline measurement summarise(const gradient_sample& sample, const reference_gradient& reference, bool random,
                              index_t inputs, double rounding, double confidence) {
   constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
   constexpr double infinite = std::numeric_limits<double>::infinity();
@@ -186,64 +202,80 @@ inline measurement summarise(const gradient_sample& sample, const reference_grad
   r.jvps = double(sample.work().jvps) * per_input;
   r.seconds = sample.seconds() * per_input;
   r.bytes = sample.work().bytes;
+  r.sample_bytes = sample.bytes();
+  r.batches = sample.batches().count();
 
   const view<const double> g = reference.mean;
   const double g_square = std::max(0.0, sum_of_squares(g) - reference.trace);
   r.exact_norm = std::sqrt(g_square);
   r.reference_error = std::sqrt(reference.trace);
+  r.descent_low = -infinite;
+  r.relative_bias_high = r.descent_high = infinite;
   if (r.replicas == 0 || !std::isfinite(reference.trace)) {
     r.bias_square = r.relative_bias = r.variance = r.mse = r.snr = r.cosine = r.mean_norm_ratio = unknown;
     r.descent = r.worst_z = r.variance_time = unknown;
-    r.descent_low = -infinite;
-    r.relative_bias_high = r.descent_high = infinite;
     return r;
   }
 
-  double trace = 0, trace_of_square = 0;
-  mean_covariance(sample, trace, trace_of_square);
-  trace += reference.trace;
-  trace_of_square = add_trace_of_square(trace_of_square, reference.trace_of_square);
   const view<const double> d = sample.x().mean();
-  const double square = sum_of_squares(d);
-  const interval bias = norm_interval(square, trace, trace_of_square, confidence);
-  r.bias_square = square - trace;
+  mean_norm norm{.square = sum_of_squares(d)};
+  mean_covariance(sample, norm.trace, norm.trace_of_square);
+  norm.trace += reference.trace;
+  norm.trace_of_square = add_trace_of_square(norm.trace_of_square, reference.trace_of_square);
+  r.bias_square = norm.square - norm.trace;
   r.relative_bias = std::sqrt(std::max(0.0, r.bias_square)) / r.exact_norm;
-  r.relative_bias_low = bias.low / r.exact_norm;
-  r.relative_bias_high = bias.high / r.exact_norm;
   r.variance = sample.total_variance();
   r.mse = r.bias_square + r.variance;
   r.snr = g_square / r.variance;
   r.mean_norm_ratio = sample.mean_norm() / r.exact_norm;
   r.variance_time = r.variance * r.seconds * double(inputs);
 
-  double dot = 0, mean_square = 0, worst = 0;
+  double dot = 0, mean_square = 0;
   index_t varying = 0;
   const double g_rms = r.exact_norm / std::sqrt(double(std::max<index_t>(1, g.size())));
   for (index_t j = 0; j < g.size(); ++j) {
     const double m = d[j] + g[j], variance = sample.x().variance(j) / n + reference.variance[j];
+    const double slack = rounding * (std::abs(g[j]) + g_rms);  // a difference by rounding alone is none
     dot += m * g[j];
     mean_square += m * m;
-    if (variance <= 0) continue;
+    if (variance <= 0) {
+      if (random && std::abs(d[j]) > slack) norm.silent += d[j] * d[j];
+      continue;
+    }
     ++varying;
-    const double slack = rounding * (std::abs(g[j]) + g_rms);  // a difference by rounding alone is none
-    worst = std::max(worst, std::abs(d[j]) / std::sqrt(variance + slack * slack));
+    const double z = std::abs(d[j]) / std::sqrt(variance + slack * slack);
+    if (z <= r.worst_z) continue;
+    r.worst_z = z;
+    r.worst_z_events = sample.batches().events(j, d);
   }
-  r.worst_z = worst;
-  if (varying > 0) r.worst_z_limit = -normal_quantile((1 - confidence) / (2 * double(varying)));
-  r.cosine = dot / std::sqrt(mean_square * sum_of_squares(g));
+  if (varying > 0 && r.replicas > 1)
+    r.worst_z_limit = -student_quantile((1 - confidence) / (2 * double(varying)), n - 1);
+  const double noiseless = mean_square - r.variance / n;
+  r.cosine = noiseless > 0 && g_square > 0
+                 ? std::clamp(dot / (std::sqrt(noiseless) * r.exact_norm), -1.0, 1.0)
+                 : unknown;
 
-  // <g^, r> with r the reference mean is unbiased for <E g^, g>; its variance given r, plus m'Sm for r
+  const bool agree = random && !(r.variance > 0);  // no event yet
   const double projection = sample.mean_projection() + sum_of_squares(g);
-  double error = sample.projection_variance() / n;
-  error += std::max(0.0, mean_square - r.variance / n) * std::sqrt(reference.trace_of_square);
   r.descent = projection / g_square;
-  const double half = r.replicas < 2 && error > 0 ? infinite
-                      : error > 0 ? student_quantile((1 + confidence) / 2, n - 1) * std::sqrt(error)
-                                  : 0;
-  r.descent_low = (projection - half) / g_square;
-  r.descent_high = (projection + half) / g_square;
-  r.max_over_sum = r.variance > 0 ? sample.max_over_sum() : 0;
-  r.heavy_tails = r.max_over_sum > 0.1;
+  if (g_square > 0 && !agree) {
+    const interval bias = bias_interval(sample, norm, confidence);
+    r.relative_bias_low = bias.low / r.exact_norm;
+    r.relative_bias_high = bias.high / r.exact_norm;
+    // <g^, r> with r the reference mean is unbiased for <E g^, g>; its variance given r, plus m'Sm for r
+    const double error =
+        sample.projection_variance() / n + std::max(0.0, noiseless) * std::sqrt(reference.trace_of_square);
+    const double half = r.replicas < 2 && error > 0 ? infinite
+                        : error > 0 ? student_quantile((1 + confidence) / 2, n - 1) * std::sqrt(error)
+                                    : 0;
+    r.descent_low = (projection - half) / g_square;
+    r.descent_high = (projection + half) / g_square;
+  }
+  if (r.variance > 0) {
+    r.max_over_sum = sample.max_over_sum();
+    r.events = sample.along().shape().events;
+  }
+  r.heavy_tails = agree || norm.silent > 0 || (r.variance > 0 && (r.max_over_sum > 0.1 || r.events < 10));
   return r;
 }
 
@@ -271,24 +303,25 @@ inline index_t choose_replicas(double bias_square, double trace, double trace_of
 
 /// Bias, variance and cost of an estimator at theta on the sequence xs, against its own target. Replicas are
 /// copies of `estimator` with keys fold(fold(seed, 0), i), spread over all cores; the result has the same
-/// bits for any number of threads. An estimator without a chooser whose first four replicas agree in every
-/// bit is taken to be deterministic and stops there.
+/// bits for any number of threads. An estimator that draws nothing and whose first four replicas agree in
+/// every bit is taken to be deterministic and stops there. Where the replicas of one that draws all agree,
+/// nothing is known of its bias: the interval is [0, inf).
 ///
 /// The reference is the exact gradient for target::frozen_theta (of memory models by rematerialisation), and
 /// a sample of pathwise gradients (smoothed_gradient.hpp) for the smoothed targets, whose own variance widens
 /// the intervals. Throws unroll::error on wrong sizes, fewer than two replicas of a random estimator, and
-/// where there is no reference and the system has no vjp. Memory: about 8 P doubles and one estimator a
-/// thread.
+/// where there is no reference and the system has no vjp. Memory: 35 P doubles, 3 P without batches, and a
+/// thread 18 P and one estimator; twice the first for a smoothed reference, while it is drawn.
 template <class E>
 measurement measure(const E& estimator, std::type_identity_t<params<const typename E::scalar>> theta,
                     std::type_identity_t<std::span<const typename E::input>> xs,
                     measure_options options = {}) {
   static_assert(gradient_estimator<E>);
   using T = typename E::scalar;
-  constexpr bool has_chooser = requires(E & e) { e.chooser(); };
+  constexpr bool random = draws_at_random<E>;
   constexpr bool random_reference = E::target_gradient != target::frozen_theta;
   check_size("measure", "theta", theta.size(), estimator.system().size().params);
-  check_at_least("measure", "replicas", options.replicas, has_chooser ? 2 : 1);
+  check_at_least("measure", "replicas", options.replicas, random ? 2 : 1);
   check_at_least("measure", "reference_replicas", options.reference_replicas, 0);
   check_at_least("measure", "threads", options.threads, 0);
   if (!(options.confidence > 0 && options.confidence < 1))
@@ -310,17 +343,19 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
                           {.seed = fold(options.seed, 0),
                            .first = first,
                            .threads = options.threads,
+                           .keep_batches = options.keep_batches,
                            .done = options.done,
                            .stop = options.stop});
   };
   const double rounding = 64 * double(std::numeric_limits<T>::epsilon());
   const auto summary_of = [&](const gradient_sample& sample) {
-    measurement m = detail::summarise(sample, *reference, index_t(xs.size()), rounding, options.confidence);
+    measurement m =
+        detail::summarise(sample, *reference, random, index_t(xs.size()), rounding, options.confidence);
     m.target_gradient = E::target_gradient;
     return m;
   };
 
-  if constexpr (!has_chooser) {
+  if constexpr (!random) {
     const auto few = sample_of(0, std::clamp<index_t>(options.replicas, 2, 4));
     const bool agree = few.count() == few.draws() || few.count() == 0;  // all finite, or none
     if (agree && few.total_variance() == 0) return summary_of(few);
@@ -336,10 +371,10 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
   detail::mean_covariance(pilot, trace, trace_of_square);
   trace += reference->trace;
   trace_of_square = detail::add_trace_of_square(trace_of_square, reference->trace_of_square);
-  const index_t count =
+  const index_t chosen =
       detail::choose_replicas(guess.bias_square, trace, trace_of_square, guess.replicas,
                               options.precision * guess.exact_norm, options.confidence, options.max_replicas);
-  measurement result = summary_of(sample_of(options.replicas, count));
+  measurement result = summary_of(sample_of(options.replicas, std::max(chosen, options.replicas)));
   result.pilot = pilot.draws();
   return result;
 }

@@ -13,35 +13,70 @@
 
 #include "unroll/core/linalg.hpp"
 #include "unroll/core/report.hpp"
+#include "unroll/diagnose/along_mean.hpp"
+#include "unroll/diagnose/batch_sums.hpp"
 #include "unroll/diagnose/moments.hpp"
 #include "unroll/rng/key.hpp"
 
 namespace unroll {
 
-/// Everything `measure` needs to know about a sample of vectors x_i = draw_i - centre. Memory: 6 P doubles.
-class gradient_sample {
- public:
-  explicit gradient_sample(index_t size) : x_(size), four_(4 * size) {}
+namespace detail {
+
+// The sums of a sample that do not depend on the order of its draws.
+struct sample_sums {
+  explicit sample_sums(index_t size) : x(size) {}
 
   void clear() {
-    x_.clear();
-    norm_ = projection_ = projection_squares_ = spread_ = widest_ = seconds_ = 0;
-    fours_.clear();
-    waiting_ = diverged_ = 0;
-    work_ = report{};
+    x.clear();
+    fours.clear();
+    projection.clear();
+    norm = spread = widest = seconds = 0;
+    diverged = 0;
+    work = report{};
   }
+  void merge(const sample_sums& other) {
+    x.merge(other.x);
+    fours.merge(other.fours);
+    projection.merge(other.projection);
+    norm += other.norm;
+    spread += other.spread;
+    widest = std::max(widest, other.widest);
+    seconds += other.seconds;
+    diverged += other.diverged;
+    work += other.work;
+  }
+
+  moments x;              // x_i = draw_i - centre
+  moments fours{1};       // of the estimates of tr V^2 from groups of four
+  moments projection{1};  // of <x_i, centre>
+  double norm = 0, spread = 0, widest = 0, seconds = 0;
+  index_t diverged = 0;
+  report work;
+};
+
+}  // namespace detail
+
+/// Up to 16 draws in a row of a sample, x_i = draw_i - centre. Memory: 18 P doubles.
+class draw_block {
+ public:
+  static constexpr index_t most = 16;
+
+  explicit draw_block(index_t size) : size_(size), sums_(size), draws_(most * size) {}
+
+  void clear() { sums_.clear(); }
 
   /// Adds one draw. `centre` is empty (zero) or what the draw is compared with.
   template <class T>
   void add(dparams<const T> draw, view<const double> centre, const report& r, double seconds) {
-    work_ += r;
-    seconds_ += seconds;
+    UNROLL_ASSERT(count() < most);
+    sums_.work += r;
+    sums_.seconds += seconds;
     if (r.code != status::ok || !linalg::all_finite(draw.data(), draw.size())) {
-      ++diverged_;
+      ++sums_.diverged;
       return;
     }
     double norm2 = 0, projection = 0;
-    const view<double> x = view<double>(four_).part(waiting_ * x_.size(), x_.size());
+    const view<double> x = row(count());
     for (index_t j = 0; j < draw.size(); ++j) {
       const auto g = double(draw[j]);
       const double c = centre.empty() ? 0 : centre[j];
@@ -49,88 +84,102 @@ class gradient_sample {
       norm2 += g * g;
       projection += x[j] * c;
     }
-    x_.add(x);
-    norm_ += std::sqrt(norm2);
-    const double before = projection_, n = double(x_.count());
-    projection_ += (projection - before) / n;
-    projection_squares_ += (projection - before) * (projection - projection_);
-    if (++waiting_ == 4) close_four();
+    sums_.x.add(x);
+    sums_.norm += std::sqrt(norm2);
+    sums_.projection.add(view<const double>(&projection, 1));
+    if (count() % 4 == 0) add_four();
   }
 
-  /// As if the draws of `other` had been added after ours, but for a started group of four, which is dropped.
-  void merge(const gradient_sample& other) {
-    const double n = double(count()), m = double(other.count());
-    if (m > 0) {
-      const double delta = other.projection_ - projection_;
-      projection_ += delta * (m / (n + m));
-      projection_squares_ += other.projection_squares_ + delta * delta * (n * m / (n + m));
-    }
-    x_.merge(other.x_);
-    norm_ += other.norm_;
-    spread_ += other.spread_;
-    widest_ = std::max(widest_, other.widest_);
-    fours_.merge(other.fours_);
-    diverged_ += other.diverged_;
-    seconds_ += other.seconds_;
-    work_ += other.work_;
-  }
-
-  index_t count() const { return x_.count(); }    ///< finite draws
-  index_t diverged() const { return diverged_; }  ///< draws that were not finite; in no other number
-  index_t draws() const { return count() + diverged_; }
-  const moments& x() const { return x_; }
-  double total_variance() const { return x_.total_variance(); }
-  double mean_norm() const { return norm_ / double(count()); }  ///< mean ||draw||
-  double mean_projection() const { return projection_; }        ///< mean <x, centre>
-  double projection_variance() const { return count() < 2 ? 0 : projection_squares_ / double(count() - 1); }
-  /// Largest over summed squared distance of a draw from the mean of its group of four.
-  double max_over_sum() const { return spread_ > 0 ? widest_ / spread_ : 0; }
-  double seconds() const { return seconds_; }
-  const report& work() const { return work_; }
-
-  /// tr V^2 for the covariance V of a draw: the mean over groups of four independent draws of
-  /// ((x_a - x_b)'(x_c - x_d) / 2)^2, averaged over the three ways to pair them, which is unbiased, plus its
-  /// standard error, since too small a value makes intervals too short; kept between the bounds (tr V)^2 / P
-  /// and (tr V)^2. The upper bound where there are fewer than two groups.
-  double trace_of_square() const {
-    const double most = total_variance() * total_variance(), n = double(fours_.count());
-    if (n < 2) return most;
-    return std::clamp(fours_.mean()[0] + std::sqrt(fours_.variance(0) / n),
-                      most / double(std::max<index_t>(1, x_.size())), most);
-  }
+  index_t count() const { return sums_.x.count(); }  ///< finite draws
+  view<const double> x(index_t i) const { return view<const double>(draws_).part(i * size_, size_); }
+  const detail::sample_sums& sums() const { return sums_; }
 
  private:
-  void close_four() {
-    const index_t size = x_.size();
-    double* x[4];
-    for (int a = 0; a < 4; ++a) x[a] = four_.data() + a * size;
-    double gram[4][4] = {};
-    for (index_t j = 0; j < size; ++j) {
-      const double middle = (x[0][j] + x[1][j] + x[2][j] + x[3][j]) / 4;
-      for (int a = 0; a < 4; ++a) x[a][j] -= middle;
+  view<double> row(index_t i) { return view<double>(draws_).part(i * size_, size_); }
+
+  // The last four draws, centred at their mean: their spread, and an estimate of tr V^2.
+  void add_four() {
+    constexpr index_t chunk = 256;
+    double centred[4][chunk], gram[4][4] = {};
+    for (index_t j = 0; j < size_; j += chunk) {
+      const index_t n = std::min(chunk, size_ - j);
+      const double* x[4];
+      for (int a = 0; a < 4; ++a) x[a] = row(count() - 4 + a).data() + j;
+      for (index_t i = 0; i < n; ++i) {
+        const double middle = (x[0][i] + x[1][i] + x[2][i] + x[3][i]) / 4;
+        for (int a = 0; a < 4; ++a) centred[a][i] = x[a][i] - middle;
+      }
+      for (int a = 0; a < 4; ++a)
+        for (int b = 0; b <= a; ++b) gram[a][b] += linalg::dot(centred[a], centred[b], n);
     }
     for (int a = 0; a < 4; ++a)
-      for (int b = 0; b <= a; ++b) gram[a][b] = gram[b][a] = linalg::dot(x[a], x[b], size);
+      for (int b = 0; b < a; ++b) gram[b][a] = gram[a][b];
     const auto pairing = [&](int a, int b, int c, int d) {
       const double product = (gram[a][c] - gram[a][d] - gram[b][c] + gram[b][d]) / 2;
       return product * product;
     };
     const double value = (pairing(0, 1, 2, 3) + pairing(0, 2, 1, 3) + pairing(0, 3, 1, 2)) / 3;
-    fours_.add(view<const double>(&value, 1));
+    sums_.fours.add(view<const double>(&value, 1));
     for (int a = 0; a < 4; ++a) {
-      spread_ += gram[a][a];
-      widest_ = std::max(widest_, gram[a][a]);
+      sums_.spread += gram[a][a];
+      sums_.widest = std::max(sums_.widest, gram[a][a]);
     }
-    waiting_ = 0;
   }
 
-  moments x_;
-  moments fours_{1};    // of the estimates of tr V^2
-  block<double> four_;  // the draws of the group of four that is being filled
-  double norm_ = 0, projection_ = 0, projection_squares_ = 0;
-  double spread_ = 0, widest_ = 0, seconds_ = 0;
-  index_t waiting_ = 0, diverged_ = 0;
-  report work_;
+  index_t size_;
+  detail::sample_sums sums_;
+  block<double> draws_;
+};
+
+/// Everything `measure` needs to know about a sample of vectors x_i = draw_i - centre. Memory: 35 P doubles,
+/// 3 P without the batch sums.
+class gradient_sample {
+ public:
+  explicit gradient_sample(index_t size, bool keep_batches = true)
+      : sums_(size), along_(size), batches_(size, keep_batches) {}
+
+  /// Adds the draws of the block after ours. A group of four that the block has begun is no part of tr V^2.
+  void append(const draw_block& next) {
+    sums_.merge(next.sums());
+    for (index_t i = 0; i < next.count(); ++i) {
+      along_.add(next.x(i));
+      batches_.add(next.x(i));
+    }
+  }
+
+  index_t count() const { return sums_.x.count(); }    ///< finite draws
+  index_t diverged() const { return sums_.diverged; }  ///< draws that were not finite; in no other number
+  index_t draws() const { return count() + diverged(); }
+  const moments& x() const { return sums_.x; }
+  double total_variance() const { return x().total_variance(); }
+  double mean_norm() const { return sums_.norm / double(count()); }      ///< mean ||draw||
+  double mean_projection() const { return sums_.projection.mean()[0]; }  ///< mean <x, centre>
+  double projection_variance() const { return sums_.projection.variance(0); }
+  /// Largest over summed squared distance of a draw from the mean of its group of four.
+  double max_over_sum() const { return sums_.spread > 0 ? sums_.widest / sums_.spread : 0; }
+  double seconds() const { return sums_.seconds; }
+  const report& work() const { return sums_.work; }
+  const along_mean& along() const { return along_; }
+  const batch_sums& batches() const { return batches_; }
+  std::size_t bytes() const { return 3 * std::size_t(x().size()) * sizeof(double) + batches_.bytes(); }
+
+  /// tr V^2 for the covariance V of a draw, the larger of two estimates, since too small a value makes
+  /// intervals too short: that of the batch sums, and the mean over groups of four independent draws of
+  /// ((x_a - x_b)'(x_c - x_d) / 2)^2, averaged over the three ways to pair them, which is unbiased, plus its
+  /// standard error. Kept between the bounds (tr V)^2 / P and (tr V)^2; the upper bound where there are fewer
+  /// than two groups.
+  double trace_of_square() const {
+    const double most = total_variance() * total_variance(), n = double(sums_.fours.count());
+    if (n < 2) return most;
+    const double of_fours = sums_.fours.mean()[0] + std::sqrt(sums_.fours.variance(0) / n);
+    return std::clamp(std::max(of_fours, batches_.trace_of_square(x().mean())),
+                      most / double(std::max<index_t>(1, x().size())), most);
+  }
+
+ private:
+  detail::sample_sums sums_;
+  along_mean along_;
+  batch_sums batches_;
 };
 
 /// How to draw a sample.
@@ -138,19 +187,21 @@ struct sample_options {
   key seed{1};
   index_t first = 0;                        ///< draw i has the key fold(seed, first + i)
   index_t threads = 0;                      ///< 0: one a core
+  bool keep_batches = true;                 ///< keep 32 sums of draws, for tr V^2
   std::atomic<index_t>* done = nullptr;     ///< counts finished draws while the call runs
   const std::atomic<bool>* stop = nullptr;  ///< set it to true to get what is complete
 };
 
 /// Calls report draw(key, dparams<T> g) `count` times, on copies of `draw` in several threads. The bits of
-/// the result do not depend on the number of threads: draws are cut into blocks of 16 whose samples are
-/// merged in order. An exception of a draw ends the call and is passed on.
+/// the result do not depend on the number of threads: draws are cut into blocks of 16 that are appended in
+/// order. An exception of a draw ends the call and is passed on. Memory: that of the sample, and a draw_block
+/// and a copy of `draw` a thread.
 template <class T, class Draw>
 gradient_sample draw_sample(const Draw& draw, index_t params, view<const double> centre, index_t count,
                             const sample_options& options) {
-  constexpr index_t block_size = 16;
+  constexpr index_t block_size = draw_block::most;
   const index_t blocks = (count + block_size - 1) / block_size;
-  gradient_sample all(params);
+  gradient_sample all(params, options.keep_batches);
   std::atomic<index_t> next{0};
   index_t merged = 0, cut = blocks;  // blocks from `cut` on are not wanted; both guarded by the mutex
   std::exception_ptr thrown;
@@ -171,7 +222,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
     try {
       Draw mine = draw;
       gradient<T> g(params);
-      gradient_sample part(params);
+      draw_block part(params);
       while ((b = next.fetch_add(1)) < blocks) {
         part.clear();
         const index_t end = std::min(count, (b + 1) * block_size);
@@ -187,7 +238,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
         std::unique_lock lock(mutex);
         turn.wait(lock, [&] { return merged == b || cut <= b; });
         if (cut <= b) return;
-        all.merge(part);
+        all.append(part);
         ++merged;
         turn.notify_all();
       }

@@ -35,8 +35,7 @@ class row {
     return add(std::move(name), field(static_cast<std::int64_t>(value)));
   }
 
-  const std::vector<std::pair<std::string, field>>& fields() const& { return fields_; }
-  void fields() && = delete;
+  const std::vector<std::pair<std::string, field>>& fields() const { return fields_; }
   const field* find(const std::string& name) const {
     for (const auto& f : fields_)
       if (f.first == name) return &f.second;
@@ -71,11 +70,22 @@ inline row to_row(const std::string& name, const measurement& m) {
   r.add("variance", m.variance).add("mse", m.mse).add("snr", m.snr).add("cosine", m.cosine);
   r.add("mean_norm_ratio", m.mean_norm_ratio).add("descent", m.descent);
   r.add("descent_low", m.descent_low).add("descent_high", m.descent_high);
-  r.add("worst_z", m.worst_z).add("worst_z_limit", m.worst_z_limit);
-  r.add("max_over_sum", m.max_over_sum).add("heavy_tails", m.heavy_tails ? "yes" : "no");
+  r.add("worst_z", m.worst_z).add("worst_z_limit", m.worst_z_limit).add("worst_z_events", m.worst_z_events);
+  r.add("max_over_sum", m.max_over_sum).add("events", m.events);
+  r.add("heavy_tails", m.heavy_tails ? "yes" : "no").add("batches", m.batches);
   r.add("steps", m.steps).add("vjps", m.vjps).add("jvps", m.jvps).add("seconds", m.seconds);
-  r.add("bytes", m.bytes).add("variance_time", m.variance_time);
+  r.add("bytes", m.bytes).add("sample_bytes", m.sample_bytes).add("variance_time", m.variance_time);
   return r;
+}
+
+/// What must be known before a row is believed; empty where nothing is.
+inline std::string note_of(const measurement& m) {
+  std::string note;
+  const auto add = [&](const std::string& what) { note += (note.empty() ? "" : ", ") + what; };
+  if (m.code != status::ok) add("not finite: " + std::to_string(m.diverged));
+  if (m.heavy_tails) add("heavy tails");
+  if (m.variance > 0 && m.batches == 0) add("no batches");
+  return note;
 }
 
 /// The numbers to look at first, for a console.
@@ -86,8 +96,7 @@ inline row to_short_row(const std::string& name, const measurement& m) {
   r.add("variance", m.exact_norm > 0 ? m.variance / (m.exact_norm * m.exact_norm) : m.variance);
   r.add("cosine", m.cosine).add("descent", m.descent).add("vjps", m.vjps).add("jvps", m.jvps);
   r.add("bytes", m.bytes).add("seconds", m.seconds);
-  if (m.code != status::ok) r.add("note", "not finite: " + std::to_string(m.diverged));
-  if (m.heavy_tails) r.add("note", "heavy tails");
+  if (const auto note = note_of(m); !note.empty()) r.add("note", note);
   return r;
 }
 

@@ -43,4 +43,20 @@ concept gradient_estimator = std::copyable<E> &&
   E::references;
 };
 
+namespace detail {
+template <class E>
+consteval bool draws() {
+  if constexpr (requires(E & e) { e.chooser(); })
+    return true;
+  else if constexpr (requires { typename E::member_estimator; })
+    return draws<typename E::member_estimator>();
+  else
+    return false;
+}
+}  // namespace detail
+
+/// Whether an estimator draws random numbers: it has a chooser, or it is made of estimators that have one.
+template <class E>
+inline constexpr bool draws_at_random = detail::draws<E>();
+
 }  // namespace unroll

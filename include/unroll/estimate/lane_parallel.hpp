@@ -43,6 +43,7 @@ template <gradient_estimator E>
 class lane_parallel final {
  public:
   using system_type = typename E::system_type;
+  using member_estimator = E;
   using scalar = typename E::scalar;
   using input = typename E::input;
   static_assert(has_lane_slices<system_type>,
@@ -181,7 +182,7 @@ class lane_parallel final {
     };
     report r;
     r.loss = now_.sum.loss - before.loss;
-    r.losses = now_.sum.losses - before.losses;
+    r.losses = mean(&report::losses);
     r.consumed = taken;
     r.steps = mean(&report::steps);
     r.vjps = mean(&report::vjps);

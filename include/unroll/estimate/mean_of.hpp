@@ -22,6 +22,7 @@ template <gradient_estimator E>
 class mean_of final {
  public:
   using system_type = typename E::system_type;
+  using member_estimator = E;
   using scalar = typename E::scalar;
   using input = typename E::input;
   static constexpr target target_gradient = E::target_gradient;
@@ -66,8 +67,7 @@ class mean_of final {
 
   const system_type& system() const { return copies_.front().system(); }
   /// The copies, to look into.
-  std::span<const E> copies() const& { return copies_; }
-  void copies() && = delete;
+  std::span<const E> copies() const { return copies_; }
 
  private:
   static constexpr bool has_chooser = requires(E & e) { e.chooser().mirror(true); };

@@ -112,7 +112,7 @@ class particles {
       }
     }
     r.loss += loss / double(2 * pairs_);
-    for (const auto& x : xs) r.losses += scored_losses(f, x);
+    r.losses += good;
     return good;
   }
 

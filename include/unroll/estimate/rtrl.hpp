@@ -84,8 +84,7 @@ class rtrl final {
   }
 
   /// ds/dtheta after the last step: lanes blocks of state/lanes x params, column-major.
-  view<const scalar> influence() const& { return influence_; }
-  void influence() && = delete;
+  view<const scalar> influence() const { return influence_; }
   const F& system() const { return system_; }
 
  private:
