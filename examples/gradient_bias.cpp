@@ -84,9 +84,8 @@ void train(experiment& e, index_t updates) {
     g.zero();
     exact.reset(key{0});
     exact.advance(e.theta, e.xs, g);
-    if (exact.finish(e.theta, g).code != status::ok)
+    if (exact.finish(e.theta, g).code != status::ok || optimiser.step(e.theta, g) != status::ok)
       fail("gradient_bias", "train", "diverged at update " + std::to_string(i));
-    optimiser.step(e.theta, g);
     if (i % 20 == 0) line.show("training " + std::to_string(i) + " / " + std::to_string(updates));
   }
 }

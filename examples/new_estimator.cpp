@@ -68,7 +68,8 @@ class forward_gradient final {
       std::swap(s_, next_);
       std::swap(u_, unext_);
       r.loss += double(loss);
-      ++r.losses, ++r.consumed, ++t_;
+      r.losses += scored_losses(f_, x);
+      ++r.consumed, ++t_;
     }
     return r;
   }

@@ -28,6 +28,7 @@ struct corpus {
   data::sequences<T> train, held_out;
   index_t vocabulary;
   std::string name;
+  std::uint64_t bytes = 0;  ///< fingerprint of the text
 };
 
 corpus make_corpus(const options& o) {
@@ -35,10 +36,11 @@ corpus make_corpus(const options& o) {
     return {data::anbn<T>({.steps = o.length * o.sequences, .lanes = o.lanes}, fold(key{o.seed}, 1)),
             data::anbn<T>({.steps = o.held_out}, fold(key{o.seed}, 2)), 3, "a^n b^n"};
   if (!o.task.empty()) fail("train_text", "task", "\"" + o.task + "\" is not anbn");
-  const data::text text(o.text);
+  const std::string characters = read_file(o.text, "train_text");
+  const data::text text(characters, "\"" + o.text + "\"");
   const auto held = text.held_out().first(std::min(std::size_t(o.held_out) + 1, text.held_out().size()));
   return {data::streams<T>(text.train(), o.lanes, o.length), data::streams<T>(held, 1), text.vocabulary(),
-          o.text};
+          o.text, program::fingerprint(characters.data(), characters.size())};
 }
 
 /// Bits per character of a forward pass over the held-out stream.
@@ -53,7 +55,7 @@ double bits_per_character(const system_type& one_lane, params<const T> theta, st
   for (const input& x : xs) {
     T loss = 0;
     one_lane.step(x, {theta, s, next, tape, &loss, scratch, t++});
-    bits += double(loss) / 0.6931471805599453;
+    bits += double(loss) / std::log(2.0);
     std::swap(s, next);
   }
   return bits / double(xs.size());
@@ -63,41 +65,43 @@ struct training {
   parameters<T> theta;
   adam<T> optimiser;
   index_t sequence = 0;
-  double train_bits = 0;  ///< running mean of the bits per training character
+  report seen = {};  ///< losses since the last report
   nlohmann::ordered_json history = nlohmann::ordered_json::array();
 };
 
 /// What a checkpoint must agree on before a run may continue from it.
 std::string identity(const options& o, const corpus& c) {
-  char numbers[200];
-  std::snprintf(numbers, sizeof numbers,
-                "%td units, %td lanes x %td steps, every %td, rate %.9g, clip %.9g, held-out %td, seed %llu",
-                o.hidden, o.lanes, o.length, o.every, o.rate, o.clip, o.held_out,
-                static_cast<unsigned long long>(o.seed));
-  return c.name + " (" + std::to_string(c.vocabulary) + "), " + o.cell + ", " + o.estimator + ", " + numbers;
+  return program::text_of(
+      "%s (%td kinds, fingerprint %016llx), %s, %s, %td units, %td lanes x %td steps, every %td, rate %.9g, "
+      "clip %.9g, held-out %td, seed %llu",
+      c.name.c_str(), c.vocabulary, static_cast<unsigned long long>(c.bytes), o.cell.c_str(),
+      o.estimator.c_str(), o.hidden, o.lanes, o.length, o.every, o.rate, o.clip, o.held_out,
+      static_cast<unsigned long long>(o.seed));
 }
 
+/// One pass over a sequence: an update whenever `every` steps have brought a gradient.
 template <class E>
 void train_sequence(E& estimator, training& run, std::span<const input> xs, gradient<T>& g,
                     const options& o) {
-  const T scale = T(1) / T(o.lanes * o.every);
-  const auto update = [&](const report& r) {
-    if (r.code != status::ok)
-      fail("train_text", "step",
-           std::to_string(r.at) + " of sequence " + std::to_string(run.sequence) +
-               " is not finite; try a smaller --rate");
-    if (r.losses > 0)
-      run.train_bits += 0.02 * (r.loss / (double(r.losses * o.lanes) * 0.6931471805599453) - run.train_bits);
-    linalg::scale(scale, g.data(), g.size());
-    if (o.clip > 0) clip_norm(g, o.clip);
-    run.optimiser.step(run.theta, g);
-    g.zero();
+  const auto refuse = [&](const std::string& what) {
+    fail("train_text", what,
+         "of sequence " + std::to_string(run.sequence) + " is not finite; try a smaller --rate");
+  };
+  const auto take = [&](const report& r) {
+    if (r.code != status::ok) refuse("step " + std::to_string(r.at));
+    run.seen += r;
   };
   g.zero();
   estimator.reset(fold(fold(key{o.seed}, 3), std::uint64_t(run.sequence)));
-  for (std::size_t t = 0; t < xs.size(); t += std::size_t(o.every))
-    update(estimator.advance(run.theta, xs.subspan(t, std::min(xs.size() - t, std::size_t(o.every))), g));
-  update(estimator.finish(run.theta, g));
+  for (std::size_t t = 0; t < xs.size(); t += std::size_t(o.every)) {
+    take(estimator.advance(run.theta, xs.subspan(t, std::min(xs.size() - t, std::size_t(o.every))), g));
+    if (t + std::size_t(o.every) >= xs.size()) take(estimator.finish(run.theta, g));
+    if (std::all_of(g.begin(), g.end(), [](T v) { return v == 0; })) continue;  // nothing is known yet
+    linalg::scale(T(1) / T(o.lanes * o.every), g.data(), g.size());
+    if (o.clip > 0) clip_norm(g, o.clip);
+    if (run.optimiser.step(run.theta, g) != status::ok) refuse("a gradient");
+    g.zero();
+  }
   ++run.sequence;
 }
 
@@ -122,7 +126,8 @@ int main(int argc, char** argv) {
   app.add_option("--length", o.length, "steps of a sequence")
       ->check(CLI::Range(1, 100'000'000))
       ->capture_default_str();
-  app.add_option("--every", o.every, "steps between two updates")
+  app.add_option("--every", o.every,
+                 "steps between two updates, at least those between two gradients of the estimator")
       ->check(CLI::Range(1, 100'000'000))
       ->capture_default_str();
   app.add_option("--sequences", o.sequences, "to train on")
@@ -149,6 +154,8 @@ int main(int argc, char** argv) {
 
   return program::run("train_text", [&] {
     if (o.resume && o.checkpoint.empty()) fail("train_text", "resume", "needs --checkpoint FILE");
+    const index_t asked = o.every, period = program::gradient_period(program::spec(o.estimator), o.length);
+    o.every = std::min(std::max(asked, period), o.length);
     const corpus c = make_corpus(o);
     const auto size = [&](index_t lanes) {
       return program::cell_size{c.vocabulary, o.hidden, c.vocabulary, loss_kind::cross_entropy, lanes};
@@ -166,29 +173,30 @@ int main(int argc, char** argv) {
       saved.load("adam", run.optimiser);
       const auto course = nlohmann::ordered_json::parse(saved.text("course"));
       run.sequence = course.at("sequence").get<index_t>();
-      run.train_bits = course.at("train_bits").get<double>();
       run.history = course.at("history");
     }
 
-    const index_t steps = c.train.steps(), pieces = steps / o.length;
+    const index_t pieces = c.train.steps() / o.length;
     std::printf(
         "%s: %td kinds of character, %td training steps in %td lanes, %td held-out characters\n"
-        "%s, %td units, %td parameters, %s\n\n%9s %12s %12s   bits per character\n",
-        c.name.c_str(), c.vocabulary, steps, o.lanes, c.held_out.steps(), o.cell.c_str(), o.hidden,
-        run.theta.size(), o.estimator.c_str(), "sequence", "training", "held-out");
+        "%s, %td units, %td parameters, %s, an update every %td steps%s\n\n",
+        c.name.c_str(), c.vocabulary, pieces * o.length, o.lanes, c.held_out.steps(), o.cell.c_str(),
+        o.hidden, run.theta.size(), o.estimator.c_str(), o.every,
+        period > asked ? " (it has no gradient more often)" : "");
+    std::printf("%9s %12s %12s   bits per character\n", "sequence", "training", "held-out");
     const auto report_now = [&] {
       const double bits = bits_per_character(reader.system, run.theta, c.held_out.inputs());
-      std::printf("%9td %12.4f %12.4f\n", run.sequence, run.train_bits, bits);
+      const double train_bits = run.seen.loss / double(run.seen.losses) / std::log(2.0);
+      std::printf("%9td %12.4f %12.4f\n", run.sequence, train_bits, bits);
       std::fflush(stdout);
       run.history.push_back(
-          {{"sequence", run.sequence}, {"train_bits", run.train_bits}, {"held_out_bits", bits}});
+          {{"sequence", run.sequence}, {"train_bits", train_bits}, {"held_out_bits", bits}});
+      run.seen = {};
       if (!o.checkpoint.empty()) {
         checkpoint saved;
         saved.set_text("identity", identity(o, c));
-        saved.set_text("course", nlohmann::ordered_json{{"sequence", run.sequence},
-                                                        {"train_bits", run.train_bits},
-                                                        {"history", run.history}}
-                                     .dump());
+        saved.set_text("course",
+                       nlohmann::ordered_json{{"sequence", run.sequence}, {"history", run.history}}.dump());
         saved.set("theta", run.theta);
         saved.save("adam", run.optimiser);
         save_checkpoint(o.checkpoint, saved);

@@ -52,14 +52,6 @@ inline double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// printf into a string.
-template <class... Values>
-std::string text_of(const char* format, Values... values) {
-  char line[1000];
-  std::snprintf(line, sizeof line, format, values...);
-  return line;
-}
-
 /// Makes the folder of an output, and for a moment a file in it: before the work, not behind it.
 inline void prepare_folder(const std::filesystem::path& folder) {
   if (folder.empty()) return;
@@ -257,14 +249,25 @@ std::vector<std::span<const token>> stretches(const Documents& all, index_t leng
   return chosen;
 }
 
-/// FNV-1a of the bytes of some numbers, for a checkpoint to know what it belongs to.
-template <class T>
-std::uint64_t fingerprint(const T* numbers, std::size_t n) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  const auto* bytes = reinterpret_cast<const unsigned char*>(numbers);
-  for (std::size_t i = 0; i < n * sizeof(T); ++i) h = (h ^ bytes[i]) * 0x100000001b3u;
-  return h;
+/// Says how many documents have fewer than `least` tokens, and what follows for them; refuses texts of which
+/// all have fewer. `option`: the one that names the texts.
+inline void check_documents(const unroll::data::documents& all, const char* option, index_t least,
+                            const std::string& otherwise) {
+  const index_t too_short = all.shorter_than(least);
+  if (too_short < all.size()) {
+    if (too_short > 0)
+      std::printf("%td of %td documents of --%s have fewer than %td tokens: %s\n", too_short, all.size(),
+                  option, least, otherwise.c_str());
+    return;
+  }
+  std::size_t longest = 0;
+  for (const auto& d : all) longest = std::max(longest, d.ids.size());
+  fail("memory_llama", option,
+       "has no document of " + std::to_string(least) + " tokens: " + otherwise + "; the longest of " +
+           std::to_string(all.size()) + " has " + std::to_string(longest));
 }
+
+/// Of all ids, for a checkpoint to know what it belongs to.
 inline std::uint64_t fingerprint(const unroll::data::documents& all) {
   std::uint64_t h = 0;
   for (const auto& d : all) h = h * 31 + fingerprint(d.ids.data(), d.ids.size());

@@ -52,6 +52,8 @@ struct pretrain_command : command {
                ", which the config.json of --out cannot say; linear:FACTOR it can");
     prepare_folder(out);
     const corpus data = load_corpus(texts, base.words, threads);
+    check_documents(data.train, "text", 2, "nothing is learned from them");
+    check_documents(data.held_out, "held-out", length + 1, "they are not scored (--length)");
     const index_t together = batch / accumulate;
     llama::language_model<T> network(
         base.model.shape,
@@ -129,7 +131,6 @@ struct pretrain_command : command {
   double held_out_loss(unroll::llama::language_model<T>& network, unroll::params<const T> weights,
                        const unroll::data::documents& held_out) const {
     const auto windows = stretches(held_out, length, held_out_windows);
-    if (windows.empty()) return std::numeric_limits<double>::quiet_NaN();
     const auto wanted = windows.size();
     const auto together = std::size_t(network.options().sequences), n = std::size_t(length);
     std::vector<token> ids(together * n), targets(together * n);

@@ -41,6 +41,7 @@ class recorded_model {
   unroll::memory_dims size() const { return model_->size(); }
   bool independent() const { return true; }
   bool reads_params() const { return false; }
+  index_t scored(const segment& x) const { return x.scored(); }
   index_t workspace(index_t earlier) const { return model_->workspace(earlier); }
 
   void write(const segment& x, index_t s, unroll::params<const T> theta, std::span<const T* const>,

@@ -103,12 +103,14 @@ struct train_command : command {
         ->capture_default_str();
     texts.add(app);
     app->add_option("--policy", policy, policy_help)->capture_default_str();
-    const auto add = [&](const char* name, index_t& value, const char* what) {
-      app->add_option(name, value, what)->check(CLI::Range(1, 1'000'000))->capture_default_str();
+    const auto add = [&](const char* name, index_t& value, index_t least, const char* what) {
+      app->add_option(name, value, what)->check(CLI::Range(least, index_t{1'000'000}))->capture_default_str();
     };
-    add("--segments", segments, "of a sample, a stretch of a document from a random place on");
-    add("--documents", documents, "samples of a step, whose gradients are added up");
-    add("--held-out-texts", held_out_texts, "stretches of the held-out text, evenly spread, that are scored");
+    add("--segments", segments, 2,
+        "of a sample, a stretch of a document from a random place on; the first one reads no memory");
+    add("--documents", documents, 1, "samples of a step, whose gradients are added up");
+    add("--held-out-texts", held_out_texts, 1,
+        "stretches of the held-out text, evenly spread, that are scored");
     app->add_option("--autoencode", autoencode,
                     "share of the samples that reproduce one segment from its memory instead; documents "
                     "shorter than a segment are not")
@@ -136,6 +138,11 @@ struct train_command : command {
                " positions; --positions linear:FACTOR stretches them");
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
     const corpus data = load_corpus(texts, setup.words, threads);
+    // of a document of segment + 1 tokens the last target is that of the first segment, which reads no memory
+    check_documents(data.train, "text", o.segment + (autoencode > 0 ? 0 : 2),
+                    "none of their losses reads a memory (--segment)");
+    check_documents(data.held_out, "held-out", segments * o.segment + 1,
+                    "they are not scored (--segments times --segment)");
     prepare_folder(out);
     const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
     document_gradients<T> gradients(model, p, segments, documents, threads);
@@ -169,7 +176,6 @@ struct train_command : command {
         if (run.done() || interrupted) break;
         const double start = seconds_now();
         places.next(ids, targets);
-        index_t tokens = 0;
         for (std::size_t i = 0; i < samples.size(); ++i) {
           const auto lane = std::span<const token>(ids).subspan(i * length, length);
           const auto behind = std::span<const token>(targets).subspan(i * length, length);
@@ -180,14 +186,13 @@ struct train_command : command {
                 llama::autoencoding_of(lane.first(n), begin, std::span(shifted).subspan(i * length, n));
           else
             samples[i] = segments_of_window(lane, behind, o.segment);
-          tokens += scored(samples[i]);
         }
         auto& g = run.zeroed_gradient();
         const report r =
             gradients.add(fold(fold(key{seed}, 3), std::uint64_t(run.step())), run.theta(), samples, g);
         if (r.code != status::ok) run.not_finite();
         measured_bytes = std::max(measured_bytes, double(r.bytes));
-        run.update(r.loss, double(tokens), seconds_now() - start);
+        run.update(r.loss, double(r.losses), seconds_now() - start);
         line.show(run.progress_line());
       }
     }
@@ -234,7 +239,6 @@ struct train_command : command {
   double held_out_loss(const memory_llama<T>& model, unroll::params<const T> theta,
                        const unroll::data::documents& held_out) const {
     const auto texts_to_read = stretches(held_out, segments * model.options().segment, held_out_texts);
-    if (texts_to_read.empty()) return std::numeric_limits<double>::quiet_NaN();
     std::vector<double> sums(texts_to_read.size()), tokens(sums);
     unroll::worker_pool pool(std::min(threads, index_t(sums.size())));
     std::vector<text_reader<T>> readers(static_cast<std::size_t>(pool.size()),

@@ -89,7 +89,7 @@ class training_run {
     const double norm =
         unroll::clip_norm(g_, o_.clip > 0 ? o_.clip : std::numeric_limits<double>::infinity());
     if (!std::isfinite(loss) || !std::isfinite(norm)) not_finite();
-    optimiser_.step(theta_, g_, schedule_(step_));
+    if (optimiser_.step(theta_, g_, schedule_(step_)) != unroll::status::ok) not_finite();
     ++step_;
     sums_.loss += loss;
     sums_.tokens += tokens;
@@ -168,7 +168,6 @@ inline bool draw_course(const json& history, const std::string& title, const std
   if (history.empty()) return false;
   std::string rows;
   for (const auto& h : history) {
-    if (!h.at("held_out").is_number()) continue;  // there was no held-out text
     rows += text_of("%g %g %g\n", h.at("step").get<double>(), h.at("training").get<double>(),
                     h.at("held_out").get<double>());
   }

@@ -26,6 +26,23 @@ using unroll::index_t;
 
 inline std::atomic<bool> interrupted{false};
 
+/// printf into a string of any length.
+template <class... Values>
+std::string text_of(const char* format, Values... values) {
+  std::string text(std::size_t(std::max(0, std::snprintf(nullptr, 0, format, values...))), '\0');
+  std::snprintf(text.data(), text.size() + 1, format, values...);
+  return text;
+}
+
+/// FNV-1a of the bytes of some numbers, for a checkpoint to know what it belongs to.
+template <class T>
+std::uint64_t fingerprint(const T* numbers, std::size_t n) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(numbers);
+  for (std::size_t i = 0; i < n * sizeof(T); ++i) h = (h ^ bytes[i]) * 0x100000001b3u;
+  return h;
+}
+
 /// Processor time of this program: other programs that run beside it do not count.
 inline double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
 
@@ -158,6 +175,16 @@ decltype(auto) with_estimator(const spec& s, const System& system, index_t lengt
     return need(1, 3),
            f(pes(system, {.sigma = s.number(0, 0.1), .pairs = s.count(1, 1), .window = s.count(2, 10)}));
   fail("estimators", "name", "\"" + s.name + "\" is none of " + estimator_help);
+}
+
+/// Steps between two gradients of the estimator that `s` names, where it has them at fixed steps;
+/// otherwise 1.
+inline index_t gradient_period(const spec& s, index_t length) {
+  if (s.name == "bptt" || s.name == "checkpointed" || s.name == "es") return length;
+  if (s.name == "tbptt") return s.numbers.size() > 1 ? s.count(0, 1) : 1;
+  if (s.name == "chunked" || s.name == "uoro") return s.count(0, 1);
+  if (s.name == "nres" || s.name == "pes") return s.count(2, 10);
+  return 1;
 }
 
 /// A built-in cell chosen by name, with its parameters' names and initial values.

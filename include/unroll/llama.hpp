@@ -7,6 +7,7 @@
 #include "unroll/data/documents.hpp"
 #include "unroll/estimate/plan.hpp"
 #include "unroll/io/tokenizer_bin.hpp"
+#include "unroll/llama/added_texts.hpp"
 #include "unroll/llama/cache.hpp"
 #include "unroll/llama/config.hpp"
 #include "unroll/llama/generate.hpp"

@@ -5,6 +5,7 @@
 
 #include "tests/ad/functions.hpp"
 #include "tests/support/catch.hpp"
+#include "unroll/cells/example.hpp"
 #include "unroll/testing/system_conformance.hpp"
 
 namespace {
@@ -154,7 +155,24 @@ TEST_CASE("given a sample input, derive and its copies never allocate after cons
   CHECK(cold.bytes() == sized);
 }
 
-TEST_CASE("a start of the function is the start of the system, and only then") {
+struct of_example : ad_test::leaky<double> {
+  using input = cells::example<double>;
+  template <class N>
+  N operator()(std::span<const N> theta, std::span<const N> s, const input& x, std::span<N> next) const {
+    return leaky::operator()(theta, s, {x.x, x.target}, next);
+  }
+  bool finite(const input&) const { return true; }
+};
+
+TEST_CASE("a sample input that leads nowhere is refused, not followed") {
+  CHECK_THROWS_WITH(ad::derive(of_example{}, cells::example<double>{}),
+                    Catch::Matchers::ContainsSubstring("derive: x: is null"));
+  const double x = 0.7, target = -0.4;
+  CHECK(ad::derive(of_example{}, cells::example<double>{.x = &x, .target = &target}).bytes() >
+        ad::derive(of_example{}).bytes());
+}
+
+TEST_CASE("start, finite and scored of the function are those of the system, and only then") {
   std::vector<double> s(1);
   start_state(ad::derive(ad_test::leaky<double>{}), state<double>(s));
   CHECK(s[0] == 0.25);
@@ -164,6 +182,10 @@ TEST_CASE("a start of the function is the start of the system, and only then") {
   const double bad = std::nan(""), good = 1;
   CHECK_FALSE(finite_input(ad::derive(ad_test::leaky<double>{}), {&bad, &good}));
   CHECK(finite_input(ad::derive(mgu<double>{}), {&bad, &good}));
+  const double zero = 0;
+  CHECK(scored_losses(ad::derive(ad_test::leaky<double>{}), {&good, &good}) == 1);
+  CHECK(scored_losses(ad::derive(ad_test::leaky<double>{}), {&zero, &good}) == 0);
+  CHECK(scored_losses(ad::derive(mgu<double>{}), {&zero, &good}) == 1);
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ struct mgu {
   }
 };
 
-// s' = tanh(w s + v x), with a start and a check of the input.
+// s' = tanh(w s + v x), with a start, a check of the input and no loss where x = 0.
 template <class T>
 struct leaky {
   using scalar = T;
@@ -52,12 +52,13 @@ struct leaky {
   unroll::dims size() const { return {2, 1}; }
   void start(unroll::state<T> s) const { s[0] = T(0.25); }
   bool finite(const input& x) const { return std::isfinite(*x.x); }
+  bool scored(const input& x) const { return *x.x != 0; }
   template <class N>
   N operator()(std::span<const N> theta, std::span<const N> s, const input& x, std::span<N> next) const {
     using std::tanh;
     next[0] = tanh(theta[0] * s[0] + theta[1] * N(*x.x));
     const N e = next[0] - N(*x.target);
-    return N(0.5) * e * e;
+    return scored(x) ? N(0.5) * e * e : N(0);
   }
 };
 

@@ -26,6 +26,17 @@ TEST_CASE("the squared error is half the squared distance, summed over lanes") {
   CHECK(dy == std::vector<double>{1, 0, -2, 3});
 }
 
+TEST_CASE("a step is scored in the lanes that have a label, and wholly where it has a target") {
+  const std::vector<double> target{0, 2, 5};
+  const std::vector<std::int32_t> label{1, -1, 0};
+  const readout<double> squared(2, 1, loss_kind::squared_error, 3);
+  CHECK(squared.scored({}) == 0);
+  CHECK(squared.scored({nullptr, target.data(), nullptr, nullptr}) == 3);
+  const readout<double> entropy(2, 2, loss_kind::cross_entropy, 3);
+  CHECK(entropy.scored({}) == 0);
+  CHECK(entropy.scored({nullptr, nullptr, nullptr, label.data()}) == 2);
+}
+
 TEST_CASE("the cross entropy of equal logits is the log of their number") {
   const readout<double> r(3, 3, loss_kind::cross_entropy, 2);
   REQUIRE(r.params() == 12);

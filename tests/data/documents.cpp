@@ -30,6 +30,16 @@ data::documents three() {
 
 }  // namespace
 
+TEST_CASE("documents that are too short are counted") {
+  data::documents all;
+  for (const int n : {0, 1, 2, 2, 5}) all.add("", range(0, n));
+  CHECK(all.shorter_than(0) == 0);
+  CHECK(all.shorter_than(1) == 1);
+  CHECK(all.shorter_than(2) == 2);
+  CHECK(all.shorter_than(3) == 4);
+  CHECK(all.shorter_than(6) == 5);
+}
+
 TEST_CASE("the .txt files of a folder are documents in the order of their names") {
   const folder f;
   write_file(f.path / "b.txt", "bb");
@@ -61,7 +71,7 @@ TEST_CASE("a folder without texts, a missing file and a refused text are named")
   CHECK_THROWS_WITH(data::documents(f.path / "x.txt", t), ContainsSubstring("does not exist"));
   write_file(f.path / "x.txt", "xyz");
   const llama::tokenizer narrow({{"x"}}, {.unk = -1, .bos = -1, .eos = -1, .prefix = false});
-  CHECK_THROWS_WITH(data::documents(f.path, narrow, {.bos = false}), ContainsSubstring("\"y\" at byte 1"));
+  CHECK_THROWS_WITH(data::documents(f.path, narrow, {.bos = false}), ContainsSubstring("x.txt\": has \"y\""));
 }
 
 TEST_CASE("every place of every document begins a window, with the next ids as targets") {

@@ -2,6 +2,8 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/data/delay.hpp"
 #include "unroll/diagnose/moments.hpp"
 
 using namespace unroll;
@@ -74,6 +76,18 @@ TEST_CASE("windows change nothing at sigma zero, on the golden network") {
     CHECK(golden::relative_error(g, golden::gradient) < 1e-13);
     CHECK(r.loss == Approx(golden::loss).epsilon(1e-14));
   }
+}
+
+TEST_CASE("steps without a target are not counted among the losses") {
+  const cells::elman<double> cell({.in = 1, .hidden = 2, .out = 1, .lanes = 3});
+  const auto with = data::delay<double>({.steps = 4, .lag = 1, .lanes = 3}, key{1});
+  std::vector<cells::example<double>> some(with.inputs().begin(), with.inputs().end());
+  some[2].target = nullptr;
+  smoothed_gradient<cells::elman<double>> path(cell, {.max_steps = 4, .sigma = 0.1});
+  parameters<double> p(cell.size().params);
+  gradient<double> g(cell.size().params);
+  CHECK(path(key{1}, p, with.inputs(), g).losses == 9);
+  CHECK(path(key{1}, p, some, g).losses == 6);
 }
 
 TEST_CASE("what is not finite leaves no trace, and wrong arguments are refused") {

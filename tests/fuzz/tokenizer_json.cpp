@@ -5,7 +5,14 @@
 
 std::vector<std::string> seeds() {
   using namespace tokenizer_files;
-  return {json(true, {mark, "a", "b", "ab"}), json(false, {mark, "a", "b", "ab", mark + "a"})};
+  std::string strips = json(true, {mark, "a", "b", "ab"});
+  for (const char* option : {"lstrip", "rstrip", "normalized"}) {
+    const std::string off = std::string("\"") + option + "\": false";
+    const auto at = strips.rfind(off);
+    strips.replace(at, off.size(), std::string("\"") + option + "\": true");
+  }
+  return {json(true, {mark, "a", "b", "ab"}), json(false, {mark, "a", "b", "ab", mark + "a"}), strips,
+          unroll::llama::byte_tokenizer_json()};
 }
 
 void parse(std::string_view bytes) {

@@ -61,7 +61,8 @@ report() {
   for file in $headers; do
     case $file in
       */unroll.hpp | */unroll/llama.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
-      */io/safetensors.hpp | */io/llama_checkpoint.hpp | */io/lora_file.hpp | */io/tokenizer_file.hpp | */io/json.hpp) continue ;;
+      */io/safetensors.hpp | */io/llama_checkpoint.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
+      */io/tokenizer_file.hpp | */io/tokenizer_json.hpp | */io/tokenizer_config.hpp | */io/tokenizer_model.hpp) continue ;;
     esac
     grep -qs "^#include \"${file#include/}\"" include/unroll/unroll.hpp include/unroll/llama.hpp ||
       echo "neither unroll.hpp nor llama.hpp includes ${file#include/}"

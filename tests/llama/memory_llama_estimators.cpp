@@ -99,6 +99,7 @@ TEST_CASE("every exact policy gives the gradient of a Llama with memories") {
       const outcome got = run(model, theta, text, name);
       CHECK(relative_error(got.g, exact.g) < 1e-13);
       CHECK(got.r.loss == Approx(exact.loss).epsilon(1e-14));
+      CHECK(got.r.losses == 5 * 6 - 2);  // tokens: all but the first
     }
     CHECK(run(model, theta, text, "rematerialise").g == run(model, theta, text, "keep_all").g);
     CHECK(run(model, theta, text, "rematerialise").g == run(model, theta, text, "rematerialise", 1).g);

@@ -196,7 +196,7 @@ TEST_CASE("a segment is reproduced from its memory after some training") {
     const pass_over<double> p(model, theta, pair, true);
     loss = p.loss;
     if (step == 0) first = loss;
-    optimiser.step(theta, p.g);
+    REQUIRE(optimiser.step(theta, p.g) == status::ok);
   }
   CHECK(loss < first / 5);
   memory_session<double> session(model, theta);

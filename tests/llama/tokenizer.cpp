@@ -178,7 +178,9 @@ TEST_CASE("an unknown character is one id, or a run of them where the vocabulary
   CHECK(tokenizer(e, {.prefix = false, .fuse_unknown = true}).encode(text) == ids{3, 0, 3});
   CHECK(tokenizer(e).encode("a") == ids{0, 3});  // the blank in front is unknown
   CHECK_THROWS_WITH(tokenizer(e, {.unk = -1, .prefix = false}).encode("aab"),
-                    ContainsSubstring("\"b\" at byte 2"));
+                    ContainsSubstring("text: has \"b\"") && ContainsSubstring("pieces has neither"));
+  CHECK_THROWS_WITH(tokenizer(e, {.unk = -1, .prefix = false}, "words").encode("b", false, "book"),
+                    ContainsSubstring("book: has \"b\"") && ContainsSubstring("words has neither"));
   CHECK_THROWS_WITH(tokenizer(e, {.bos = -1}).encode("a", true), ContainsSubstring("bos"));
   e.push_back({"<0xC3>", 0, piece_kind::byte});  // not all bytes of the character are pieces
   CHECK(tokenizer(e, {.prefix = false}).encode("\xC3\xA9\xC3") == ids{0, 4});

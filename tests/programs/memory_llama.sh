@@ -118,10 +118,34 @@ refused "\"blank.txt\" has no document of 2" "$program" pretrain $shape --text b
 refused "has no document of" "$program" eval --model base --adapters whole --text blank.txt
 "$program" generate --model base --adapters whole --text blank.txt --tokens 4 >/dev/null
 
-printf 'shorter' >short.txt  # than a segment: trained on as it is, never reproduced beyond its end
-"${tiny[@]}" --text short.txt --steps 3 --autoencode 1 --out short >/dev/null
-"${tiny[@]}" --text short.txt --steps 3 --out short_plain >/dev/null
-cmp short/memory_tokens.safetensors short_plain/memory_tokens.safetensors
+# documents too short to learn from: refused where there is no other, counted where there is
+printf 'shorter' >short.txt
+mkdir -p mixed none
+for i in 1 2 3; do cp short.txt "mixed/$i.txt"; done
+: >none/empty.txt
+cp "$text" mixed/long.txt
+refused "no document of 18 tokens: none of their losses reads a memory (--segment); the longest of 1 has 8" \
+  "${tiny[@]}" --text short.txt --held-out "$text" --steps 3 --out never
+refused "no document of 16 tokens" "${tiny[@]}" --text short.txt --held-out "$text" --steps 3 --autoencode 1
+test ! -e never
+refused "range 2 to" "${tiny[@]}" --text "$text" --segments 1 --steps 3
+refused "held-out: has no document of 33 tokens: they are not scored (--segments times --segment); the longest of 1 has 8" \
+  "${tiny[@]}" --text "$text" --held-out short.txt --steps 3
+refused "held-out: has no document of 33 tokens" "${pretrain[@]}" --held-out none --steps 3
+"${tiny[@]}" --text mixed --held-out mixed --steps 3 --autoencode 1 >mixed.out  # none is read beyond its end
+grep -q "3 of 4 documents of --text have fewer than 16 tokens" mixed.out
+grep -q "3 of 4 documents of --held-out have fewer than 33 tokens: they are not scored" mixed.out
+"$program" eval --model base --adapters whole --text mixed --segments 4 --methods memory | grep -q "3 of 4 documents of --text"
+
+# the identity of a run is not cut
+deep=$(printf 'a%.0s' $(seq 240))
+mkdir -p "$deep/$deep/$deep/$deep"
+cp -r base "$deep/$deep/$deep/$deep/base"
+far=("$program" pretrain --model "$PWD/$deep/$deep/$deep/$deep/base" --text "$text" --length 16 --batch 2 --steps 2 --report 1 \
+  --checkpoint far.checkpoint)
+"${far[@]}" --seed 1 >/dev/null
+refused "belongs to another run" "${far[@]}" --seed 2 --resume
+rm -r "$deep"
 refused "has no document of" "$program" eval --model base --adapters whole --text short.txt
 refused "has no document of" "$program" autoencode --model base --adapters whole --text short.txt
 

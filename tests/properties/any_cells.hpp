@@ -27,12 +27,14 @@ struct any_task {
 
 template <class T, class Cell, class Options>
 any_task<T> make_task(const char* name, unroll::index_t steps, unroll::index_t hidden, unroll::index_t lanes,
-                      unroll::index_t out, std::uint64_t seed) {
+                      unroll::index_t out, std::uint64_t seed,
+                      unroll::loss_kind loss = unroll::loss_kind::squared_error) {
   Options o;
   o.in = 1;
   o.hidden = hidden;
   o.out = out;
   o.lanes = lanes;
+  o.loss = loss;
   const Cell cell(o);
   // a linear recurrence is kept from growing over long sequences
   const double size = name == std::string("linear") ? 0.4 / double(hidden) : 0.6;

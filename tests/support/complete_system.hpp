@@ -37,6 +37,7 @@ enum class fault {
   row_norms_squared,
   lane_vjp_all_lanes,  ///< every lane gets the sum over the lanes
   not_finite_at_zero,
+  nothing_scored,  ///< says that no lane has a loss
 };
 
 /// s'_i = tanh(a_i s_i + c_i s_{i+1} + b_i x), i = 0 .. n-1 cyclic, in every lane; loss = 1/2 sum s'^2.
@@ -56,6 +57,7 @@ struct complete {
   unroll::dims size() const { return {3 * n, n * lanes, n * lanes, 2 * n * lanes, lanes}; }
   void start(unroll::state<T> s) const { std::fill(s.begin(), s.end(), T(0.25)); }
   bool finite(T x) const { return std::isfinite(x); }
+  index_t scored(T) const { return is(fault::nothing_scored) ? 0 : lanes; }
   index_t neighbour(index_t i) const { return i / n * n + (i + 1) % n; }
 
   void step(T x, const unroll::edge<T>& e) const {
@@ -186,6 +188,21 @@ struct complete {
 static_assert(unroll::has_window<complete<double>> && unroll::has_jvp<complete<float>> &&
               unroll::has_jacobian<complete<float>> && unroll::has_row_norms<complete<double>> &&
               unroll::has_lane_vjp<complete<double>>);
+
+/// Three lanes that have a loss only where the input is positive.
+struct masked {
+  using scalar = double;
+  using input = double;
+  unroll::dims size() const { return {.params = 1, .state = 3, .lanes = 3}; }
+  bool scored(double x) const { return x > 0; }
+  void step(double x, const unroll::edge<double>& e) const {
+    *e.loss = 0;
+    for (index_t l = 0; l < 3; ++l) {
+      e.next[l] = e.theta[0] * e.s[l] + x;
+      if (scored(x)) *e.loss += e.next[l];
+    }
+  }
+};
 
 /// The parameters (.5, -.3, .4, ...) and inputs sin(1), sin(2), ... that the tests use.
 template <class T>

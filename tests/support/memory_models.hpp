@@ -72,6 +72,7 @@ class counted_memory {
   unroll::memory_dims size() const { return f_.size(); }
   bool independent() const { return f_.independent(); }
   bool reads_params() const { return unroll::reads_params(f_); }
+  index_t scored(const input& x) const { return index_t(unroll::scored_losses(f_, x)); }
   index_t workspace(index_t earlier) const { return f_.workspace(earlier); }
   void write(const input& x, index_t s, theta_type theta, past_type past, view<double> m, view<double> tape,
              view<double> work) const {

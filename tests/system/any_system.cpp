@@ -134,10 +134,14 @@ TEST_CASE("a cell can be exchanged for another at run time") {
   CHECK(f.size().params == 12);
 }
 
-TEST_CASE("start and finite are forwarded by an erased system") {
+TEST_CASE("start, finite and scored are forwarded by an erased system") {
   const any_golden f = golden::rnn<>{};
   std::vector<double> s(2);
   unroll::start_state(f, s);
   CHECK(s == std::vector<double>{0.3, 0.3});
   CHECK_FALSE(unroll::finite_input(f, {std::nan(""), {}}));
+  CHECK(unroll::scored_losses(f, {1.0, {}}) == 1);
+  const unroll::any_system<double, double> some = support::masked{};
+  CHECK(unroll::scored_losses(some, -1) == 0);
+  CHECK(unroll::scored_losses(some, 1) == 3);
 }

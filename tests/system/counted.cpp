@@ -55,7 +55,7 @@ TEST_CASE("a window counts its steps, and every optional member is counted") {
   CHECK(calls == call_counts{5, 6, 0, 1, 2, 1});
 }
 
-TEST_CASE("start and finite are forwarded by a counted system") {
+TEST_CASE("start, finite and scored are forwarded by a counted system") {
   call_counts calls;
   const counted f(golden::rnn<>{}, calls);
   std::vector<double> s(2);
@@ -63,4 +63,7 @@ TEST_CASE("start and finite are forwarded by a counted system") {
   CHECK(s == std::vector<double>{0.3, 0.3});
   CHECK(unroll::finite_input(f, {1.0, {}}));
   CHECK_FALSE(unroll::finite_input(f, {std::nan(""), {}}));
+  CHECK(unroll::scored_losses(f, {1.0, {}}) == 1);
+  CHECK(unroll::scored_losses(counted(support::masked{}, calls), -1) == 0);
+  CHECK(unroll::scored_losses(counted(support::masked{}, calls), 1) == 3);
 }

@@ -76,10 +76,13 @@ TEST_CASE("a direction of length zero has derivative zero") {
   CHECK(dloss == 0);
 }
 
-TEST_CASE("start and finite are forwarded by the finite-difference adaptor") {
+TEST_CASE("start, finite and scored are forwarded by the finite-difference adaptor") {
   const finite_difference f(golden::rnn<>{});
   std::vector<double> s(2);
   unroll::start_state(f, s);
   CHECK(s == std::vector<double>{0.3, 0.3});
   CHECK_FALSE(unroll::finite_input(f, {std::nan(""), {}}));
+  CHECK(unroll::scored_losses(f, {1.0, {}}) == 1);
+  CHECK(unroll::scored_losses(finite_difference(support::masked{}), -1) == 0);
+  CHECK(unroll::scored_losses(finite_difference(support::masked{}), 1) == 3);
 }

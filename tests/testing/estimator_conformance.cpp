@@ -31,6 +31,7 @@ enum class fault {
   allocates,
   wrong_loss,
   loses_steps,
+  counts_steps,  // instead of what the system says is scored, which is one a lane
   no_bytes,
   shares_state,  // copies share the state
 };
@@ -135,7 +136,8 @@ class forward_mode final {
     if (wrong_ == fault::shares_state) g[0] += (*shared_ += T(1e-3));
     std::copy(next_.begin(), next_.end(), s_.begin());
     r.loss += double(loss) * (wrong_ == fault::wrong_loss ? 1.01 : 1);
-    r.losses += wrong_ == fault::loses_steps ? 0 : 1;
+    if (wrong_ != fault::loses_steps)
+      r.losses += wrong_ == fault::counts_steps ? 1 : unroll::scored_losses(f_, x);
     ++r.steps;
     r.jvps += d_.params;
   }
@@ -192,6 +194,7 @@ TEST_CASE("every broken promise is found and named") {
       {fault::allocates, "advance: allocates"},
       {fault::wrong_loss, "report: loss is"},
       {fault::loses_steps, "report: losses is 0"},
+      {fault::counts_steps, "report: losses is 53, the system has 106"},
       {fault::no_bytes, "bytes is 0"},
       {fault::shares_state, "copy of a running estimator"},
   };

@@ -75,6 +75,7 @@ TEMPLATE_TEST_CASE("every fault is found and named", "", float, double) {
       {fault::row_norms_squared, "row_norms: disagrees"},
       {fault::lane_vjp_all_lanes, "lane_vjp: does not add"},
       {fault::not_finite_at_zero, "at theta = 0"},
+      {fault::nothing_scored, "scored: counts no loss"},
   };
   for (const auto& [wrong, expected] : table) {
     const strings failures = examine(support::complete<TestType>{3, 2, wrong});

@@ -43,6 +43,7 @@ class derived_adolc {
   { f_.start(s); }
   bool finite(const input& x) const requires requires(const F& f, const typename F::input& y) { f.finite(y); }
   { return f_.finite(x); }
+  index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
 
   void step(const input& x, const edge<double>& e) const {
     *e.loss = f_(std::span<const double>(e.theta.begin(), e.theta.end()),

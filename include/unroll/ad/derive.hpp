@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,7 +19,7 @@ namespace unroll::ad {
 ///   template <class N> N operator()(std::span<const N> theta, std::span<const N> s, const input& x,
 ///                                   std::span<N> next) const
 /// It writes every element of `next` and returns the loss, summed over the lanes. N is scalar, dual<scalar>
-/// or var<scalar>. Optional, as for any system: start(s), finite(x).
+/// or var<scalar>. Optional, as for any system: start(s), finite(x), scored(x).
 template <class F>
 concept step_function = std::copyable<F> &&
     requires(const F& f, std::span<const typename F::scalar> v, const typename F::input& x,
@@ -64,6 +65,7 @@ class derived {
   { f_.start(s); }
   bool finite(const input& x) const requires requires(const F& f, const typename F::input& y) { f.finite(y); }
   { return f_.finite(x); }
+  index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
 
   /// Records one step on zero parameters so that vjp() finds a tape that is large enough
   /// and never allocates. Without it the first vjp() sizes the tape.
@@ -136,9 +138,26 @@ derived<F> derive(F f) {
   return derived<F>(std::move(f));
 }
 
-/// The same with the tape sized for inputs like `x`, so that nothing allocates after construction.
+namespace detail {
+/// Whether x is a null pointer, or an example (cells/example.hpp) of nothing else.
+template <class X>
+bool shows_nothing(const X& x) {
+  if constexpr (std::is_pointer_v<X>)
+    return x == nullptr;
+  else if constexpr (requires { !x.x, !x.token, !x.target, !x.label; })
+    return !x.x && !x.token && !x.target && !x.label;
+  else
+    return false;
+}
+}  // namespace detail
+
+/// The same with the tape sized for inputs like `x`, so that nothing allocates after construction. The
+/// function runs on x: throws unroll::error where x is a null pointer or an example of null pointers.
 template <class F>
 derived<F> derive(F f, const typename F::input& x) {
+  if (detail::shows_nothing(x))
+    fail("derive", "x",
+         "is null; the function runs on it once, so it must point to data as large as a real input");
   derived<F> system(std::move(f));
   system.warm_up(x);
   return system;

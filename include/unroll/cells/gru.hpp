@@ -66,6 +66,7 @@ class gru {
   }
   /// False when x or the target holds NaN or infinity; throws unroll::error on an invalid token or label.
   bool finite(const input& x) const { return input_.finite("gru", x) && readout_.finite("gru", x); }
+  index_t scored(const input& x) const { return readout_.scored(x); }
   /// WRITES y of the states s, lane after lane.
   void output(params<const T> theta, state<const T> s, view<T> y) const {
     check_size("gru", "y", y.size(), readout_.scratch(1));

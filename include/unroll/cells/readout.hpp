@@ -117,6 +117,12 @@ class readout {
     return sum;
   }
 
+  /// Lanes that have a loss at this step.
+  index_t scored(const example<T>& x) const {
+    if (loss_ == loss_kind::squared_error) return x.target ? lanes_ : 0;
+    return x.label ? index_t(std::count_if(x.label, x.label + lanes_, [](auto l) { return l >= 0; })) : 0;
+  }
+
   /// False when a target holds NaN or infinity. Throws unroll::error when a label is not below width() or
   /// when the example has a label for squared_error or a target for cross_entropy.
   bool finite(const char* cell, const example<T>& x) const {

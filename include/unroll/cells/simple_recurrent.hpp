@@ -58,6 +58,7 @@ class simple_recurrent {
   }
   /// False when x or the target holds NaN or infinity; throws unroll::error on an invalid token or label.
   bool finite(const input& x) const { return input_.finite(Phi::name, x) && readout_.finite(Phi::name, x); }
+  index_t scored(const input& x) const { return readout_.scored(x); }
   /// WRITES y of the states s, lane after lane.
   void output(params<const T> theta, state<const T> s, view<T> y) const {
     check_size(Phi::name, "y", y.size(), readout_.scratch(1));

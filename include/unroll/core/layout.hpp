@@ -28,7 +28,8 @@ class layout {
     return offset;
   }
   index_t size() const { return size_; }
-  const std::vector<layout_block>& blocks() const { return blocks_; }
+  const std::vector<layout_block>& blocks() const& { return blocks_; }
+  void blocks() && = delete;  // a loop over them would outlive them
 
   /// The block of that name; throws unroll::error that lists the names there are.
   const layout_block& at(std::string_view name) const {

@@ -51,7 +51,7 @@ class documents {
       for (std::size_t i = next++; i < files.size(); i = next++) {
         const std::string text = read_file(files[i], "documents");
         all_[i].name = files[i].filename().string();
-        if (!text.empty()) all_[i].ids = tokenizer.encode(text, options.bos);
+        if (!text.empty()) all_[i].ids = tokenizer.encode(text, options.bos, "\"" + files[i].string() + "\"");
       }
     };
     pool.run(work);
@@ -70,6 +70,11 @@ class documents {
     std::int64_t n = 0;
     for (const auto& d : all_) n += std::int64_t(d.ids.size());
     return n;
+  }
+
+  /// Documents of fewer than `ids` ids.
+  index_t shorter_than(index_t ids) const {
+    return std::count_if(begin(), end(), [ids](const document& d) { return index_t(d.ids.size()) < ids; });
   }
 
   /// The documents in random order, another one for every epoch (Fisher and Yates).
@@ -92,7 +97,8 @@ class documents {
 /// resumed run needs.
 class windows {
  public:
-  /// `all` must outlive this. Throws unroll::error when no document has two ids.
+  /// `all` must outlive this. Documents of fewer than two ids are left out, see documents::shorter_than().
+  /// Throws unroll::error when no document has two ids.
   windows(const documents& all, index_t lanes, index_t length, key k)
       : all_(&all), lanes_(lanes), length_(length), key_(k) {
     check_at_least("windows", "lanes", lanes, 1);
@@ -108,6 +114,8 @@ class windows {
     if (places > std::int64_t{1} << 32)
       fail("windows", "documents", "have more than 2^32 places for a window");
   }
+
+  windows(const documents&&, index_t, index_t, key) = delete;
 
   /// Fills `ids` with lanes x length ids, lane after lane, and `targets` with the id behind each. A document
   /// of fewer than length + 1 ids is one window, filled up with id 0 and target -1. Throws unroll::error on
@@ -162,6 +170,8 @@ class document_stream {
     if (per_epoch_ == 0) fail("document_stream", "documents", "have no ids");
     seek(0);
   }
+
+  document_stream(const documents&&, index_t, key) = delete;
 
   document_segment next() {
     const auto d = order_[document_];

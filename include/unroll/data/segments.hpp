@@ -2,18 +2,25 @@
 
 #include <algorithm>
 #include <span>
+#include <type_traits>
 
 #include "unroll/core/error.hpp"
 
 namespace unroll {
 
 /// `for (auto xs : segments(inputs, 10))` walks through the inputs in spans of 10; the last may be shorter.
+/// The inputs must outlive it.
 template <class X>
 class segments {
  public:
   segments(std::span<X> all, index_t length) : all_(all), length_(std::size_t(length)) {
     check_at_least("segments", "length", length, 1);
   }
+  /// A container that would be gone before the walk begins; spans and other borrowed ranges are welcome.
+  template <class R>
+  requires(!std::is_lvalue_reference_v<R> && !std::ranges::enable_borrowed_range<std::remove_cvref_t<R>>)  //
+      segments(R&& all, index_t length)
+  = delete;
 
   class iterator {
    public:

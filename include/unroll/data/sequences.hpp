@@ -49,7 +49,8 @@ class sequences {
   sequences& operator=(sequences&&) noexcept = default;
 
   /// One example a step, all lanes at once.
-  std::span<const cells::example<T>> inputs() const { return examples_; }
+  std::span<const cells::example<T>> inputs() const& { return examples_; }
+  void inputs() && = delete;  // they would be gone with it
   index_t steps() const { return shape_.steps; }
   index_t lanes() const { return shape_.lanes; }
   const sequence_shape& shape() const { return shape_; }

@@ -46,8 +46,10 @@ class text {
   index_t vocabulary() const { return index_t(bytes_.size()) + 1; }
   /// The number of a byte that the training part does not have.
   std::int32_t unknown() const { return std::int32_t(bytes_.size()); }
-  std::span<const std::int32_t> train() const { return train_; }
-  std::span<const std::int32_t> held_out() const { return held_out_; }
+  std::span<const std::int32_t> train() const& { return train_; }
+  std::span<const std::int32_t> held_out() const& { return held_out_; }
+  void train() && = delete;  // they would be gone with it
+  void held_out() && = delete;
 
   std::vector<std::int32_t> encode(std::string_view characters) const {
     std::vector<std::int32_t> numbers(characters.size());

@@ -43,7 +43,8 @@ class moments {
 
   index_t count() const { return count_; }
   index_t size() const { return mean_.size(); }
-  view<const double> mean() const { return mean_; }
+  view<const double> mean() const& { return mean_; }
+  void mean() && = delete;  // it would be gone with them
   /// Unbiased sample variance of coordinate j; 0 for fewer than two vectors.
   double variance(index_t j) const { return count_ < 2 ? 0 : squares_[j] / double(count_ - 1); }
   /// Trace of the sample covariance.

@@ -35,7 +35,8 @@ class row {
     return add(std::move(name), field(static_cast<std::int64_t>(value)));
   }
 
-  const std::vector<std::pair<std::string, field>>& fields() const { return fields_; }
+  const std::vector<std::pair<std::string, field>>& fields() const& { return fields_; }
+  void fields() && = delete;
   const field* find(const std::string& name) const {
     for (const auto& f : fields_)
       if (f.first == name) return &f.second;

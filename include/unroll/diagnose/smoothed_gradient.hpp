@@ -73,7 +73,8 @@ class smoothed_gradient final {
     const double weight = pair ? 0.5 : 1.0;
     r.loss *= weight;
     if (r.code != status::ok) return r;
-    r.consumed = r.losses = std::int64_t(xs.size());
+    r.consumed = std::int64_t(xs.size());
+    for (const auto& x : xs) r.losses += scored_losses(system_, x);
     linalg::axpy(scalar(weight), g_.data(), g.data(), g.size());
     return r;
   }

@@ -94,7 +94,7 @@ index_t run_window(const F& f, std::span<const typename F::input> xs, const wind
   const index_t bad = first_non_finite(f, w);
   if (bad < 0) {
     for (index_t i = 0; i < w.steps; ++i) r.loss += double(w.loss[i]);
-    r.losses += w.steps;
+    for (const auto& x : xs) r.losses += scored_losses(f, x);
   }
   return bad;
 }

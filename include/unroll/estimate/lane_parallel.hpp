@@ -182,7 +182,7 @@ class lane_parallel final {
     };
     report r;
     r.loss = now_.sum.loss - before.loss;
-    r.losses = mean(&report::losses);
+    r.losses = now_.sum.losses - before.losses;
     r.consumed = taken;
     r.steps = mean(&report::steps);
     r.vjps = mean(&report::vjps);

@@ -67,7 +67,8 @@ class mean_of final {
 
   const system_type& system() const { return copies_.front().system(); }
   /// The copies, to look into.
-  std::span<const E> copies() const { return copies_; }
+  std::span<const E> copies() const& { return copies_; }
+  void copies() && = delete;
 
  private:
   static constexpr bool has_chooser = requires(E & e) { e.chooser().mirror(true); };

@@ -112,7 +112,7 @@ class particles {
       }
     }
     r.loss += loss / double(2 * pairs_);
-    r.losses += good;
+    for (const auto& x : xs) r.losses += scored_losses(f, x);
     return good;
   }
 

@@ -94,7 +94,8 @@ class proportional_replay final {
   const M& system() const { return model_; }
   const replay_counts& counts() const { return run_.bank().counts(); }
   /// The inclusion probabilities of the sequence that was finished last.
-  view<const double> inclusion() const { return view<const double>(p_).part(0, run_.bank().written()); }
+  view<const double> inclusion() const& { return view<const double>(p_).part(0, run_.bank().written()); }
+  void inclusion() && = delete;
 
  private:
   static proportional_replay_options checked(proportional_replay_options o, const M& model) {

@@ -84,7 +84,8 @@ class rtrl final {
   }
 
   /// ds/dtheta after the last step: lanes blocks of state/lanes x params, column-major.
-  view<const scalar> influence() const { return influence_; }
+  view<const scalar> influence() const& { return influence_; }
+  void influence() && = delete;
   const F& system() const { return system_; }
 
  private:

@@ -75,7 +75,7 @@ class segment_run {
       linalg::axpy(T(1), direct_.data(), g.data(), direct_.size());
       segments_.push(x);
       r.loss += double(loss);
-      ++r.losses;
+      r.losses += scored_losses(model, x);
       ++r.consumed;
       taken(t);
     }

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <concepts>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -77,6 +78,9 @@ class byte_source {
     s.size_ = bytes.size();
     return s;
   }
+
+  template <std::same_as<std::string> S>  // a temporary: its bytes would be gone
+  static byte_source memory(S&& bytes, std::string name, std::string_view function) = delete;
 
   std::uint64_t size() const { return size_; }
   const std::string& name() const { return name_; }          ///< as messages show it

@@ -37,6 +37,11 @@ class generator final {
     logits_ = buffer<T>(c.vocabulary);
   }
 
+  template <class... Rest>  // a temporary would be gone before the first token
+  generator(const transformer<T>&&, Rest&&...) = delete;
+  template <class... Rest>
+  generator(const transformer<T>&, parameters<T>&&, Rest&&...) = delete;
+
   const config& shape() const { return stack_->shape(); }
   const Cache& cache() const { return cache_; }
   index_t consumed() const { return consumed_; }  ///< tokens since the last reset
@@ -64,10 +69,11 @@ class generator final {
   void append(token id) { append(std::span(&id, 1)); }
 
   /// Logits of the token behind those taken, V numbers. Throws unroll::error before the first append.
-  view<const T> logits() const {
+  view<const T> logits() const& {
     if (consumed_ == 0) fail("generator::logits", "tokens", "none were appended");
     return logits_;
   }
+  void logits() && = delete;
 
   /// Takes the tokens and returns the sum of -log p(targets[i] | tokens up to ids[i]), in nats; targets of -1
   /// do not count. `nll`: one number a token, or empty. logits() keeps what the last append left.

@@ -70,7 +70,8 @@ class lora_map {
   }
 
   index_t size() const { return names_.size(); }
-  const layout& names() const { return names_; }
+  const layout& names() const& { return names_; }
+  void names() && = delete;
   const lora_options& options() const { return options_; }
   index_t rank() const { return options_.rank; }
   double scale() const { return options_.alpha / double(options_.rank); }

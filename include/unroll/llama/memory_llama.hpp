@@ -74,6 +74,7 @@ class memory_llama final {
   }
   bool independent() const { return !options_.recurrent; }
   bool reads_params() const { return false; }  ///< the decoder has none
+  index_t scored(const input& x) const { return x.scored(); }
   index_t workspace(index_t earlier) const {
     const prefix<T> past = some_memories(earlier);
     return std::max(write_work(past, true), read_work(options_.segment, past, true));

@@ -27,7 +27,8 @@ class memory_map {
   }
 
   index_t size() const { return names_.size(); }
-  const layout& names() const { return names_; }
+  const layout& names() const& { return names_; }
+  void names() && = delete;
   /// The adapters on their own, under PEFT's names, for encoder_part(theta) and head_part(theta).
   const lora_map& encoder() const { return encoder_; }
   const lora_map& head() const { return head_; }

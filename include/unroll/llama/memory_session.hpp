@@ -33,18 +33,22 @@ class memory_session final {
                                 model_.stack().work_size(decoding(0, segment_length(), full), false)}));
   }
 
+  memory_session(memory_llama<T> model, parameters<T>&& theta) = delete;  // theta must outlive it
+
   const memory_llama<T>& model() const { return model_; }
   const config& shape() const { return model_.shape(); }
   index_t memories() const { return memories_; }
   /// Tokens since the last reset.
   index_t consumed() const { return memories_ * segment_length() + tokens_; }
-  std::span<const token> residual() const { return std::span(residual_).first(std::size_t(tokens_)); }
+  std::span<const token> residual() const& { return std::span(residual_).first(std::size_t(tokens_)); }
   /// Logits of the token behind the last one, V numbers. Throws unroll::error where no token stands behind
   /// the memories.
-  view<const T> logits() const {
+  view<const T> logits() const& {
     if (tokens_ == 0) fail("memory_session::logits", "tokens", "none were appended");
     return logits_;
   }
+  void residual() && = delete;
+  void logits() && = delete;
   std::size_t bytes() const {
     return cache_.data_.bytes() + memory_.bytes() + x_.bytes() + logits_.bytes() + work_.bytes();
   }

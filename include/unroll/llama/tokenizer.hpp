@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "unroll/llama/added_texts.hpp"
 #include "unroll/llama/config.hpp"
-#include "unroll/llama/vocabulary.hpp"
 
 namespace unroll::llama {
 
@@ -71,7 +71,7 @@ class tokenizer final {
 
   /// The bytes an id stands for, with real blanks; of a special piece its name.
   std::string_view piece(token id) const { return shown_[checked("tokenizer::piece", id)]; }
-  piece_kind kind(token id) const { return pieces_[checked("tokenizer::kind", id)].kind; }
+  piece_kind kind(token id) const { return kinds_[checked("tokenizer::kind", id)]; }
   float score(token id) const { return pieces_[checked("tokenizer::score", id)].score; }
   /// The id of a piece with real blanks (or of a name such as "</s>" or "<0x0A>"), or -1.
   token find(std::string_view text) const {
@@ -79,23 +79,24 @@ class tokenizer final {
     return at == ids_.end() ? -1 : at->second;
   }
 
-  /// The ids of a text of n bytes in O(n log n); an empty text has none. `bos` puts the begin in front.
-  /// Throws unroll::error when bos is wanted and there is none, when a character has no id and there is no
-  /// unk, and on texts of 2^32 bytes and more.
-  std::vector<token> encode(std::string_view text, bool bos = false) const {
+  /// The ids of a text of n bytes in O(n log n); an empty text has none. `bos` puts the begin in front;
+  /// nothing else is added. `name` stands for the text in messages. Throws unroll::error when bos is wanted
+  /// and there is none, when a character has no id and there is no unk, and on texts of 2^32 bytes and more.
+  std::vector<token> encode(std::string_view text, bool bos = false, const std::string& name = "text") const {
     std::vector<token> ids;
-    if (text.size() >= none) fail("tokenizer::encode", "text", "has 2^32 bytes or more");
+    if (text.size() >= none) fail("tokenizer::encode", name, "has 2^32 bytes or more");
     if (bos) {
-      if (options_.bos < 0) fail("tokenizer::encode", "bos", "is wanted, the vocabulary has none");
+      if (options_.bos < 0)
+        fail("tokenizer::encode", "bos", "is wanted, the vocabulary " + name_ + " has none");
       ids.push_back(options_.bos);
     }
     if (encoder_) {
       encoder_->encode(text, ids);
       return ids;
     }
-    split(text, added_, ids, [&](std::string_view stretch) {
-      const std::string normal = (options_.prefix ? options_.blank : std::string()) + marked(stretch);
-      split(normal, added_normalised_, ids, [&](std::string_view rest) { join_pieces(rest, ids); });
+    added_.split(text, ids, [&](std::string_view stretch) {
+      added_normalised_.split(normalised(stretch), ids,
+                              [&](std::string_view rest) { join_pieces(rest, ids, name); });
     });
     return ids;
   }
@@ -107,17 +108,14 @@ class tokenizer final {
     std::string text;
     for (const token id : ids) {
       const std::size_t i = checked("tokenizer::decode", id);
-      const piece_kind kind = pieces_[i].kind;
-      if (kind == piece_kind::user) text.append(shown_[i]);
-      if (kind == piece_kind::user || kind == piece_kind::control) {
-        start = true;
-        continue;
+      if (kinds_[i] != piece_kind::control) {
+        std::string_view bytes =
+            kinds_[i] == piece_kind::unknown ? "\xEF\xBF\xBD" : std::string_view(shown_[i]);
+        if (start && options_.prefix && bytes.front() == ' ' && !ends_stretch_[i]) bytes.remove_prefix(1);
+        text.append(bytes);
+        start = false;
       }
-      std::string_view bytes = shown_[i];
-      if (kind == piece_kind::unknown) bytes = "\xEF\xBF\xBD";
-      if (start && options_.prefix && bytes.front() == ' ') bytes.remove_prefix(1);
-      text.append(bytes);
-      start = false;
+      if (ends_stretch_[i]) start = true;
     }
     return text;
   }
@@ -140,10 +138,12 @@ class tokenizer final {
 
   tokenizer(std::vector<vocabulary_entry> pieces, const tokenizer_options& options, const std::string& name,
             std::vector<added_text> added)
-      : pieces_(std::move(pieces)), options_(options) {
+      : name_(name), pieces_(std::move(pieces)), options_(options) {
     if (pieces_.size() >= std::size_t{1} << 31) fail("tokenizer", name, "has 2^31 pieces or more");
     if (options.blank.empty()) fail("tokenizer", name, "has an empty text for a blank");
     bytes_.fill(-1);
+    kinds_.reserve(pieces_.size());
+    ends_stretch_.reserve(pieces_.size());
     shown_.reserve(pieces_.size());
     ids_.reserve(pieces_.size());
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
@@ -155,6 +155,8 @@ class tokenizer final {
       const auto [at, fresh] = ids_.emplace(p.text, token(i));
       if (!fresh)
         fail("tokenizer", name, place + " and piece " + std::to_string(at->second) + " have the same text");
+      kinds_.push_back(p.kind);
+      ends_stretch_.push_back(marks(p.kind));
       const int byte = detail::named_byte(p.text);
       if (p.kind == piece_kind::byte) {
         if (byte < 0) fail("tokenizer", name, place + " is of kind byte and has no name such as <0x0A>");
@@ -170,15 +172,29 @@ class tokenizer final {
     special("unk", options.unk);
     special("bos", options.bos);
     special("eos", options.eos);
-    for (added_text& a : added) {
-      if (a.text.empty()) fail("tokenizer", name, "has an added text that is empty");
-      check_id("an added text", a.id, name);
-      if (a.normalised) a.text = (options.prefix ? options.blank : std::string()) + marked(a.text);
-      (a.normalised ? added_normalised_ : added_).push_back(std::move(a));
+    for (added_text& a : added) add(std::move(a), name);
+  }
+
+  /// A byte stays one; any other piece is what the added text says.
+  void add(added_text a, const std::string& name) {
+    if (a.text.empty()) fail("tokenizer", name, "has an added text that is empty");
+    check_id("an added text", a.id, name);
+    const auto i = std::size_t(a.id);
+    if (a.normalised) a.text = normalised(a.text);
+    // blanks become marks after these texts are looked for, so characters can become it as well
+    const bool as_characters =
+        pieces_[i].kind == piece_kind::normal && a.text.find(options_.blank) != std::string::npos;
+    if (kinds_[i] == piece_kind::normal || kinds_[i] == piece_kind::user) {
+      if (a.special)
+        kinds_[i] = piece_kind::control;
+      else if (a.normalised || !as_characters)
+        kinds_[i] = piece_kind::user;
+      if (a.normalised) shown_[i] = detail::replace_all(a.text, options_.blank, " ");
     }
-    for (auto* texts : {&added_, &added_normalised_})  // the longest first
-      std::stable_sort(texts->begin(), texts->end(),
-                       [](const auto& a, const auto& b) { return a.text.size() > b.text.size(); });
+    ends_stretch_[i] = !a.normalised && marks(kinds_[i]);
+    const std::string text = a.text;
+    if (!(a.normalised ? added_normalised_ : added_).add(std::move(a)))
+      fail("tokenizer", name, "has two added texts that are looked for as \"" + text + "\"");
   }
 
   void check_id(std::string_view place, token id, const std::string& name) const {
@@ -192,11 +208,16 @@ class tokenizer final {
       fail(function, "ids", "holds " + std::to_string(id) + ", the vocabulary has " + std::to_string(size()));
     return std::size_t(id);
   }
+  static bool marks(piece_kind kind) { return kind == piece_kind::control || kind == piece_kind::user; }
   static std::uint64_t pair(token left, token right) {
     return std::uint64_t(std::uint32_t(left)) << 32 | std::uint32_t(right);
   }
   std::string marked(std::string_view text) const {
     return options_.blank == " " ? std::string(text) : detail::replace_all(text, " ", options_.blank);
+  }
+
+  std::string normalised(std::string_view stretch) const {
+    return (options_.prefix ? options_.blank : std::string()) + marked(stretch);
   }
 
   /// The id of a piece that text can become, or -1.
@@ -235,30 +256,7 @@ class tokenizer final {
     }
   }
 
-  /// Calls `rest` with the stretches between the added texts, the leftmost and longest of which become ids.
-  template <class Rest>
-  static void split(std::string_view text, const std::vector<added_text>& added, std::vector<token>& ids,
-                    Rest&& rest) {
-    std::size_t begin = 0;
-    std::array<bool, 256> starts{};
-    for (const auto& a : added) starts[static_cast<unsigned char>(a.text[0])] = true;
-    for (std::size_t at = 0; at < text.size() && !added.empty();) {
-      const added_text* found = nullptr;
-      if (starts[static_cast<unsigned char>(text[at])])
-        for (const auto& a : added)
-          if (!found && text.substr(at, a.text.size()) == a.text) found = &a;
-      if (!found) {
-        ++at;
-        continue;
-      }
-      if (at > begin) rest(text.substr(begin, at - begin));
-      ids.push_back(found->id);
-      begin = at += found->text.size();
-    }
-    if (begin < text.size()) rest(text.substr(begin));
-  }
-
-  std::vector<symbol> cut(std::string_view text) const {
+  std::vector<symbol> cut(std::string_view text, const std::string& name) const {
     std::vector<symbol> symbols;
     symbols.reserve(text.size());
     const auto append = [&](token id) {
@@ -278,9 +276,9 @@ class tokenizer final {
       if (as_bytes)
         for (const char c : character) append(byte_piece(c));
       if (unknown && options_.unk < 0)
-        fail("tokenizer::encode", "text",
-             "has \"" + std::string(character) + "\" at byte " + std::to_string(at - character.size()) +
-                 ", which is no piece, and the vocabulary has neither bytes nor unk");
+        fail("tokenizer::encode", name,
+             "has \"" + std::string(character) + "\", which is no piece, and the vocabulary " + name_ +
+                 " has neither bytes nor unk");
       if (unknown && !(unknown_before && options_.fuse_unknown)) append(options_.unk);
       unknown_before = unknown;
     }
@@ -303,8 +301,8 @@ class tokenizer final {
     }
   }
 
-  void join_pieces(std::string_view text, std::vector<token>& ids) const {
-    std::vector<symbol> symbols = cut(text);
+  void join_pieces(std::string_view text, std::vector<token>& ids, const std::string& name) const {
+    std::vector<symbol> symbols = cut(text, name);
     std::vector<candidate> heap;
     for (std::size_t begin = 0, end = 0; begin < symbols.size(); begin = end) {
       for (end = begin + 1; end < symbols.size(); ++end)
@@ -343,15 +341,18 @@ class tokenizer final {
     }
   }
 
+  std::string name_;
   std::vector<vocabulary_entry> pieces_;
   tokenizer_options options_;
+  std::vector<piece_kind> kinds_;   // where ids become text; those of pieces_ say what text can become them
+  std::vector<bool> ends_stretch_;  // encode() begins a stretch, with a blank in front, behind it
   std::vector<std::string> shown_;
   std::unordered_map<std::string, token, detail::text_hash, detail::text_equal> ids_;
   std::unordered_map<std::uint64_t, join> joins_;
   std::unordered_set<std::uint64_t> seams_;  // pairs of the characters on both sides
   bool falls_apart_ = true;
   std::array<token, 256> bytes_{};
-  std::vector<added_text> added_, added_normalised_;
+  added_texts added_, added_normalised_;
   std::shared_ptr<const text_encoder> encoder_;
 };
 

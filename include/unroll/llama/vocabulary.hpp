@@ -30,6 +30,8 @@ struct added_text {
   std::string text;
   token id = 0;
   bool normalised = false;  ///< looked for after blanks were put in front and replaced, itself so treated
+  bool special = false;     ///< a mark: nothing where ids become text
+  bool eats_left = false, eats_right = false;  ///< with all white space beside it
 };
 
 struct tokenizer_options {
@@ -45,6 +47,9 @@ class text_encoder {
   virtual ~text_encoder() = default;
   virtual void encode(std::string_view text, std::vector<token>& ids) const = 0;  ///< appends
 };
+
+/// U+2581, a blank in the pieces of SentencePiece.
+inline constexpr std::string_view blank_mark = "\xE2\x96\x81";
 
 namespace detail {
 

@@ -41,7 +41,8 @@ class weight_map {
 
   const config& shape() const { return config_; }
   index_t size() const { return names_.size(); }
-  const layout& names() const { return names_; }
+  const layout& names() const& { return names_; }
+  void names() && = delete;
   index_t embedding() const { return embedding_; }
   const layer& operator[](index_t i) const { return layers_[std::size_t(i)]; }
   index_t norm() const { return norm_; }

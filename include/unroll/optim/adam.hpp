@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "unroll/core/block.hpp"
+#include "unroll/core/report.hpp"
+#include "unroll/core/simd.hpp"
 
 namespace unroll {
 
@@ -19,14 +21,18 @@ struct adam_options {
 ///
 ///   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
 ///   theta -= rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + decay theta)
+///
+/// A gradient that is not finite, or whose square is not (float: beyond 1.8e19), gives status::non_finite and
+/// changes neither theta nor the moments: an infinite v would stop its parameter for good.
 template <class T>
 class adam final {
  public:
   explicit adam(index_t size, adam_options options = {}) : options_(options), m_(size), v_(size) {}
 
-  void step(params<T> theta, dparams<const T> g, double scale = 1) {
+  [[nodiscard]] status step(params<T> theta, dparams<const T> g, double scale = 1) {
     check_size("adam::step", "theta", theta.size(), m_.size());
     check_size("adam::step", "g", g.size(), m_.size());
+    if (simd::sum<T>([](auto u) { return u * u * T(0); }, g.size(), g.data()) != 0) return status::non_finite;
     ++steps_;
     const adam_options& o = options_;
     const double t = double(steps_), rate = o.rate * scale;
@@ -38,6 +44,7 @@ class adam final {
       v_[j] = b2 * v_[j] + a2 * g[j] * g[j];
       theta[j] -= first * m_[j] / (std::sqrt(v_[j]) * second + epsilon) + shrink * theta[j];
     }
+    return status::ok;
   }
 
   template <class Visitor>

@@ -43,6 +43,7 @@ class any_system final {
   bool supports(hook h) const { return cell_->supports(h); }
   void start(state<T> s) const { cell_->start(s); }
   bool finite(const Input& x) const { return cell_->finite(x); }
+  index_t scored(const Input& x) const { return cell_->scored(x); }
 
   void step(const Input& x, const edge<T>& e) const { cell_->step(x, e); }
   void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
@@ -76,6 +77,7 @@ class any_system final {
     virtual bool supports(hook h) const = 0;
     virtual void start(state<T> s) const = 0;
     virtual bool finite(const Input& x) const = 0;
+    virtual index_t scored(const Input& x) const = 0;
     virtual void step(const Input& x, const edge<T>& e) const = 0;
     virtual void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
                      dparams<T> dtheta) const = 0;
@@ -106,6 +108,7 @@ class any_system final {
     bool supports(hook h) const override { return unroll::supports(f, h); }
     void start(state<T> s) const override { start_state(f, s); }
     bool finite(const Input& x) const override { return finite_input(f, x); }
+    index_t scored(const Input& x) const override { return index_t(scored_losses(f, x)); }
     void step(const Input& x, const edge<T>& e) const override { f.step(x, e); }
     void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
              dparams<T> dtheta) const override {

@@ -14,6 +14,8 @@ namespace unroll {
 /// Optional members:
 ///   void start(state<scalar> s) const          the state before the first step, where it is not zero
 ///   bool finite(const input& x) const          false when x holds NaN or infinity; throws when it is invalid
+///   index_t scored(const input& x) const       number of lanes that have a loss at this step (a bool: all or
+///                                              none of them); without the member every lane has one
 template <class F>
 concept recurrent = std::copyable<F> &&
     requires(const F& f, const typename F::input& x, const edge<typename F::scalar>& e) {
@@ -140,6 +142,20 @@ bool finite_input(const F& f, const typename F::input& x) {
     return f.finite(x);
   else
     return true;
+}
+
+/// Losses that an input adds to the sum: what the system's own scored() says, or one a lane. Of a memory
+/// model without the member: one a segment.
+template <class F>
+std::int64_t scored_losses(const F& f, const typename F::input& x) {
+  std::int64_t lanes = 1;
+  if constexpr (requires { f.size().lanes; }) lanes = f.size().lanes;
+  if constexpr (requires { f.scored(x); }) {
+    if constexpr (std::same_as<decltype(f.scored(x)), bool>) return f.scored(x) ? lanes : 0;
+    return std::int64_t(f.scored(x));
+  } else {
+    return lanes;
+  }
 }
 
 }  // namespace unroll

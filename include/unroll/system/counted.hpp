@@ -85,6 +85,7 @@ class counted final {
 
   void start(state<T> s) const { start_state(f_, s); }
   bool finite(const input& x) const { return finite_input(f_, x); }
+  index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
   bool supports(hook h) const { return unroll::supports(f_, h); }
 
  private:

@@ -89,6 +89,7 @@ class finite_difference final {
 
   void start(state<T> s) const { start_state(f_, s); }
   bool finite(const input& x) const { return finite_input(f_, x); }
+  index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
 
  private:
   // The moved point starts as a copy of (theta, s).

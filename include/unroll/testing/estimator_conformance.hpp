@@ -80,8 +80,10 @@ class estimator_checks {
 
   void check_report() {
     const report& r = whole_.total;
-    expect(r.losses == std::int64_t(xs_.size()), "report: losses is " + std::to_string(r.losses) + " after " +
-                                                     std::to_string(xs_.size()) + " steps");
+    std::int64_t losses = 0;
+    for (const X& x : xs_) losses += scored_losses(made_.system(), x);
+    expect(r.losses == losses, "report: losses is " + std::to_string(r.losses) + ", the system has " +
+                                   std::to_string(losses) + " in " + std::to_string(xs_.size()) + " steps");
     expect(r.steps >= std::int64_t(xs_.size()), "report: fewer steps than inputs");
     expect(r.at == -1, "report: at is not -1 though every step was finite");
     if (E::target_gradient == target::frozen_theta) {

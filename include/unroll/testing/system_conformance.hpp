@@ -43,6 +43,8 @@ class system_checks {
       const X& x = xs_[std::size_t(t_)];
       expect(finite_input(f_, x), "finite: refuses an input of the sequence");
       check_step(x, s);
+      expect(scored_losses(f_, x) > 0 || make(x, theta_, s).loss.values() == vec{0},
+             "scored: counts no loss in a step that has one");
       if (supports(f_, hook::vjp)) check_vjp(x, s);
       if (supports(f_, hook::jvp)) check_jvp(x, s);
       if (supports(f_, hook::vjp) && supports(f_, hook::jvp)) check_adjoint(x, s);

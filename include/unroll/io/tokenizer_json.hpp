@@ -1,0 +1,305 @@
+#pragma once
+
+#include "unroll/io/tokenizer_config.hpp"
+#include "unroll/llama/tokenizer.hpp"
+
+namespace unroll::llama {
+
+namespace detail {
+
+/// Reads the parts of a tokenizer.json that decide about ids.
+class tokenizer_json {
+ public:
+  using json = nlohmann::json;
+
+  tokenizer_json(std::string_view bytes, const std::string& name)
+      : name_(name), root_(parse_json(bytes, "load_tokenizer", name)) {}
+
+  tokenizer read(const tokenizer_config& beside) {
+    const json_members root(root_, "load_tokenizer", name_);
+    const json* model_part = root.find("model");
+    if (!model_part || !model_part->is_object()) refuse("has no \"model\", it is not a tokenizer.json");
+    const json_members model(*model_part, "load_tokenizer", name_);
+    if (const auto type = model.text("type", "BPE"); type != "BPE")
+      refuse("has a model of type \"" + type + "\", expected \"BPE\" (the Llama kind)");
+    for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
+      if (const json* v = model.find(option); v && *v != "" && *v != 0.0)
+        refuse(std::string("has ") + option + " " + show(*v) + ", expected none (the Llama kind)");
+    if (model.truth("ignore_merges", false)) refuse("ignores merges, which is not the Llama kind");
+    if (const json* v = root.find("pre_tokenizer"))
+      refuse("has a pre_tokenizer of type " + show(member(*v, "type")) + ", expected none (the Llama kind)");
+    for (const char* option : {"truncation", "padding"})
+      if (root.find(option)) root.refuse(option, "null: ids are neither left out nor filled up");
+
+    tokenizer_options options{.prefix = false};
+    if (const json* v = root.find("normalizer")) read_normalizer(*v, options);
+    if (const json* v = root.find("decoder")) check_decoder(*v);
+    options.fuse_unknown = model.truth("fuse_unk", false);
+    const json* vocabulary = model.find("vocab");
+    if (!vocabulary || !vocabulary->is_object()) refuse("has no \"vocab\" of pieces and ids");
+    const json* added = root.find("added_tokens");
+    if (added && !added->is_array()) refuse("has added_tokens that are no list");
+
+    pieces_.resize(vocabulary->size() + (added ? count_new(*added, *vocabulary) : 0));
+    const bool bytes = model.truth("byte_fallback", false);
+    for (const auto& [text, id] : vocabulary->items())
+      place(text, id, bytes && named_byte(text) >= 0 ? piece_kind::byte : piece_kind::normal);
+    const json* unknown = model.find("unk_token");
+    options.unk = unknown && unknown->is_string() ? find(unknown->get_ref<const std::string&>()) : -1;
+    if (unknown && options.unk < 0) refuse("has the unk_token " + show(*unknown) + ", which is no piece");
+    if (options.unk >= 0) pieces_[std::size_t(options.unk)].kind = piece_kind::unknown;
+    const json* list = model.find("merges");
+    const std::vector<merge> merges = read_merges(list ? *list : null_);
+    const std::vector<added_text> texts = added ? read_added(*added) : std::vector<added_text>();
+    options.bos = find(beside.bos.value_or("<s>"));
+    options.eos = find(beside.eos.value_or("</s>"));
+    model.refuse_unknown();
+    static constexpr harmless_key harmless[] = {
+        {"version", "of the format"},
+        {"post_processor", "what stands around a text is for the caller of encode() to say"},
+    };
+    root.refuse_unknown(harmless);
+    check_config(beside, options);
+    return {std::move(pieces_), merges, texts, options, name_};
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& why) const { fail("load_tokenizer", name_, why); }
+  static std::string show(const json& v) {
+    if (v.is_string()) return unroll::detail::in_quotes(v.get_ref<const std::string&>());
+    return v.is_structured() ? std::string("a ") + v.type_name() : v.dump();
+  }
+  const json& member(const json& object, const char* key) const {
+    const auto at = object.find(key);  // end() also where it is no object
+    return at == object.end() ? null_ : *at;
+  }
+  token find(const std::string& text) const {
+    const auto at = ids_.find(text);
+    return at == ids_.end() ? -1 : at->second;
+  }
+
+  /// Calls step(type, object) for a normalizer or decoder, or for each of a "Sequence".
+  template <class Step>
+  void steps(const json& part, const std::string& what, Step&& step) const {
+    const auto one = [&](const json& s) {
+      const json& type = member(s, "type");
+      if (!type.is_string()) refuse("has a " + what + " without a type");
+      const json_members members(s, "load_tokenizer", name_ + ", " + what);
+      members.find("type");
+      if (!step(type.get_ref<const std::string&>(), members))
+        refuse("has a " + what + " " + show(type) + " that is not of the Llama kind");
+      members.refuse_unknown();
+    };
+    if (member(part, "type") != "Sequence") return one(part);
+    const json& list = member(part, (what + "s").c_str());
+    if (!list.is_array()) refuse("has a " + what + " \"Sequence\" without a list of " + what + "s");
+    for (const json& s : list) one(s);
+  }
+
+  static bool replaces(const json_members& s, std::string_view from, std::string_view to) {
+    const json* pattern = s.find("pattern");
+    return pattern && pattern->is_object() && pattern->size() == 1 &&
+           pattern->value("String", json()) == from && s.text("content", "") == to;
+  }
+
+  /// Nothing, or any of: a mark in front, blanks replaced by the mark.
+  void read_normalizer(const json& normalizer, tokenizer_options& options) const {
+    steps(normalizer, "normalizer", [&](const std::string& type, const json_members& s) {
+      if (type == "Prepend" && !options.prefix && s.text("prepend", "") == blank_mark)
+        return options.prefix = true;
+      if (type != "Replace" || !replaces(s, " ", blank_mark)) return false;
+      options.blank = blank_mark;
+      return true;
+    });
+    if (options.prefix && options.blank == " ")
+      refuse("puts U+2581 in front but does not replace blanks by it");
+  }
+
+  /// Nothing, or what undoes such a normalizer and byte_fallback: decode() does that without being told.
+  void check_decoder(const json& decoder) const {
+    steps(decoder, "decoder", [&](const std::string& type, const json_members& s) {
+      if (type == "Replace") return replaces(s, blank_mark, " ");
+      if (type == "Strip")
+        return s.text("content", "") == " " && s.number("start", 0) == 1 && s.number("stop", 0) == 0;
+      return type == "ByteFallback" || type == "Fuse";
+    });
+  }
+
+  /// Sets the piece with this id, once.
+  void place(const std::string& text, const json& id, piece_kind kind) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= pieces_.size())
+      refuse("gives " + unroll::detail::in_quotes(text) + " the id " + show(id) + ", expected one of 0 to " +
+             std::to_string(pieces_.size() - 1));
+    vocabulary_entry& p = pieces_[id.get<std::size_t>()];
+    if (!p.text.empty())
+      refuse("gives " + unroll::detail::in_quotes(text) + " and " + unroll::detail::in_quotes(p.text) +
+             " both the id " + show(id));
+    if (text.empty()) refuse("gives an empty text the id " + show(id));
+    p = {text, 0, kind};
+    ids_.emplace(text, id.get<token>());
+  }
+
+  const std::string& content(const json& added) const {
+    const json& v = member(added, "content");
+    if (!v.is_string()) refuse("has an added token without content");
+    return v.get_ref<const std::string&>();
+  }
+  std::size_t count_new(const json& added, const json& vocabulary) const {
+    std::size_t n = 0;
+    for (const json& a : added) n += vocabulary.contains(content(a)) ? 0 : 1;
+    return n;
+  }
+  std::vector<added_text> read_added(const json& added) {
+    std::vector<added_text> texts;
+    for (const json& a : added) {
+      const std::string& text = content(a);
+      const json_members options(a, "load_tokenizer",
+                                 name_ + ", added token " + unroll::detail::in_quotes(text));
+      const json& id = member(a, "id");
+      options.find("id");
+      options.find("content");
+      if (options.truth("single_word", false)) options.refuse("single_word", "false");
+      if (!ids_.contains(text)) place(text, id, piece_kind::user);
+      if (id != find(text))
+        refuse("gives the added token " + unroll::detail::in_quotes(text) + " the id " + show(id) +
+               ", its vocabulary the id " + std::to_string(find(text)));
+      if (std::any_of(texts.begin(), texts.end(), [&](const added_text& t) { return t.text == text; }))
+        refuse("has the added token " + unroll::detail::in_quotes(text) + " twice");
+      texts.push_back({text, find(text), options.truth("normalized", false), options.truth("special", false),
+                       options.truth("lstrip", false), options.truth("rstrip", false)});
+      options.refuse_unknown();
+    }
+    return texts;
+  }
+
+  std::vector<merge> read_merges(const json& list) const {
+    if (!list.is_array()) refuse("has no list of merges");
+    std::vector<merge> merges;
+    merges.reserve(list.size());
+    for (const json& m : list) {
+      const std::string at = "has merge " + std::to_string(merges.size());
+      std::string left, right;
+      if (m.is_string()) {
+        const auto& both = m.get_ref<const std::string&>();
+        const std::size_t blank = both.find(' ');
+        if (blank == std::string::npos || both.find(' ', blank + 1) != std::string::npos)
+          refuse(at + " " + show(m) + ", expected two pieces with a blank between them");
+        left = both.substr(0, blank);
+        right = both.substr(blank + 1);
+      } else if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
+        left = m[0].get<std::string>();
+        right = m[1].get<std::string>();
+      } else {
+        refuse(at + " " + show(m) + ", expected two pieces");
+      }
+      const auto piece = [&](const std::string& text) {
+        const token id = find(text);
+        if (id < 0)
+          refuse(at + " of " + unroll::detail::in_quotes(left) + " and " + unroll::detail::in_quotes(right) +
+                 ", but " + unroll::detail::in_quotes(text) + " is no piece");
+        return id;
+      };
+      merges.push_back({piece(left), piece(right), piece(left + right)});
+    }
+    return merges;
+  }
+
+  void check_config(const tokenizer_config& c, const tokenizer_options& options) const {
+    const auto differs = [&](const std::string& why) { fail("load_tokenizer", c.name, why + " " + name_); };
+    const auto named = [&](const char* key, const std::optional<std::string>& text) {
+      if (text && find(*text) < 0)
+        differs(std::string("has the ") + key + " " + unroll::detail::in_quotes(*text) +
+                ", which is no piece of");
+    };
+    named("bos_token", c.bos);
+    named("eos_token", c.eos);
+    if (c.prefix && *c.prefix != options.prefix)
+      differs(std::string("has add_prefix_space ") + (*c.prefix ? "true" : "false") + ", unlike");
+    for (const auto& [id, text] : c.added)
+      if (find(text) != id)
+        differs("has the added token " + unroll::detail::in_quotes(text) + " with the id " +
+                std::to_string(id) + ", unlike");
+  }
+
+  const std::string& name_;
+  const json root_, null_;
+  std::vector<vocabulary_entry> pieces_;
+  std::unordered_map<std::string, token> ids_;
+};
+
+}  // namespace detail
+
+/// Reads the bytes of a tokenizer.json of the Llama kind: a BPE model with merges as texts or pairs, byte
+/// fallback, no pre_tokenizer, and a normalizer that puts U+2581 in front and replaces blanks by it. Added
+/// tokens inside a text become their ids, as HuggingFace's library does it: every stretch between them is
+/// encoded on its own, lstrip and rstrip take the white space beside them, single_word is refused. The
+/// post_processor is not applied: encode() puts a begin in front when it is asked to. Throws unroll::error,
+/// which names what differs, on any other kind, on keys that are neither implemented nor known to change
+/// nothing, and on merges, ids or added tokens that contradict the vocabulary or `beside`.
+///
+/// Where some characters and some bytes are no pieces, ids stand in the order of the text; tokenizers 0.23
+/// puts unk behind the bytes that follow it.
+inline tokenizer parse_tokenizer_json(std::string_view bytes, const std::string& name,
+                                      const tokenizer_config& beside = {}) {
+  return detail::tokenizer_json(bytes, name).read(beside);
+}
+
+/// The text of a tokenizer.json that tells other programs of byte_tokenizer(): the same ids, "<s>" in front.
+inline std::string byte_tokenizer_json() {
+  using json = nlohmann::ordered_json;
+  const tokenizer bytes = byte_tokenizer();
+  const auto special = [](token id, std::string_view content) {
+    return json{{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+                {"rstrip", false}, {"normalized", false}, {"special", true}};
+  };
+  const auto begin_then = [](const char* sequence, int type) {
+    return json::array({{{"SpecialToken", {{"id", "<s>"}, {"type_id", type}}}},
+                        {{"Sequence", {{"id", sequence}, {"type_id", type}}}}});
+  };
+  json vocabulary, added = json::array(), pair = begin_then("A", 0);
+  for (token id = 0; id < bytes.size(); ++id) {
+    const bool byte = bytes.kind(id) == piece_kind::byte;
+    const std::string text = byte ? detail::byte_name(unsigned(id)) : std::string(bytes.piece(id));
+    vocabulary[text] = id;
+    if (!byte) added.push_back(special(id, text));
+  }
+  for (const json& part : begin_then("B", 1)) pair.push_back(part);
+  const json begin{{"id", "<s>"}, {"ids", {bytes.bos()}}, {"tokens", {"<s>"}}};
+  const json j{
+      {"version", "1.0"},
+      {"truncation", nullptr},
+      {"padding", nullptr},
+      {"added_tokens", added},
+      {"normalizer", nullptr},
+      {"pre_tokenizer", nullptr},
+      {"post_processor",
+       {{"type", "TemplateProcessing"},
+        {"single", begin_then("A", 0)},
+        {"pair", pair},
+        {"special_tokens", {{"<s>", begin}}}}},
+      {"decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}}},
+      {"model",
+       {{"type", "BPE"},
+        {"dropout", nullptr},
+        {"unk_token", nullptr},
+        {"continuing_subword_prefix", nullptr},
+        {"end_of_word_suffix", nullptr},
+        {"fuse_unk", false},
+        {"byte_fallback", true},
+        {"ignore_merges", false},
+        {"vocab", vocabulary},
+        {"merges", json::array()}}}};
+  return j.dump(1) + "\n";
+}
+
+/// The text of the tokenizer_config.json beside it: without one, transformers makes another tokenizer of it.
+inline std::string byte_tokenizer_config_json() {
+  return nlohmann::ordered_json{{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                {"bos_token", "<s>"},
+                                {"eos_token", "</s>"},
+                                {"clean_up_tokenization_spaces", false}}
+             .dump(1) +
+         "\n";
+}
+
+}  // namespace unroll::llama

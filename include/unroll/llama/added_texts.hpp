@@ -1,0 +1,89 @@
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "unroll/llama/vocabulary.hpp"
+
+namespace unroll::llama {
+
+namespace detail {
+
+/// Unicode's White_Space, in UTF-8.
+inline constexpr std::string_view white_space[] = {
+    "\t",           "\n",           "\v",           "\f",           "\r",           " ",
+    "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81", "\xE2\x80\x82",
+    "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86", "\xE2\x80\x87", "\xE2\x80\x88",
+    "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F",
+    "\xE3\x80\x80"};
+
+/// Bytes of the white space that `text` begins with.
+inline std::size_t space_in_front(std::string_view text) {
+  for (std::size_t n = 0;;) {
+    const auto found = std::find_if(std::begin(white_space), std::end(white_space),
+                                    [&](std::string_view s) { return text.substr(n).starts_with(s); });
+    if (found == std::end(white_space)) return n;
+    n += found->size();
+  }
+}
+/// Bytes of the white space that `text` ends with.
+inline std::size_t space_behind(std::string_view text) {
+  for (std::size_t n = 0;;) {
+    const auto found = std::find_if(std::begin(white_space), std::end(white_space), [&](std::string_view s) {
+      return text.substr(0, text.size() - n).ends_with(s);
+    });
+    if (found == std::end(white_space)) return n;
+    n += found->size();
+  }
+}
+
+}  // namespace detail
+
+/// Finds added texts inside a text as HuggingFace's tokenizers does: the leftmost, and the longest of those
+/// that begin at one place.
+class added_texts final {
+ public:
+  /// False, and nothing is added, where another id has this text.
+  bool add(added_text a) {
+    for (const added_text& b : all_)
+      if (b.text == a.text) return b.id == a.id;
+    starts_[static_cast<unsigned char>(a.text[0])] = true;
+    const auto shorter = [&](const added_text& b) { return b.text.size() < a.text.size(); };
+    all_.insert(std::find_if(all_.begin(), all_.end(), shorter), std::move(a));
+    return true;
+  }
+
+  /// Calls `rest` with the stretches of n bytes between the added texts; these become ids. O(n) times the
+  /// number of added texts at worst.
+  template <class Rest>
+  void split(std::string_view text, std::vector<token>& ids, Rest&& rest) const {
+    std::size_t done = 0;
+    for (std::size_t at = 0; at < text.size() && !all_.empty();) {
+      const added_text* found =
+          starts_[static_cast<unsigned char>(text[at])] ? find(text.substr(at)) : nullptr;
+      if (!found) {
+        ++at;
+        continue;
+      }
+      std::size_t begin = at, end = at += found->text.size();
+      if (found->eats_left) begin = std::max(done, begin - detail::space_behind(text.substr(0, begin)));
+      if (found->eats_right) end += detail::space_in_front(text.substr(end));
+      if (begin > done) rest(text.substr(done, begin - done));
+      if (begin < end) ids.push_back(found->id);  // else another one has eaten it
+      done = std::max(begin, end);
+    }
+    if (done < text.size()) rest(text.substr(done));
+  }
+
+ private:
+  const added_text* find(std::string_view text) const {
+    for (const added_text& a : all_)
+      if (text.starts_with(a.text)) return &a;
+    return nullptr;
+  }
+
+  std::vector<added_text> all_;  // the longest first
+  std::array<bool, 256> starts_{};
+};
+
+}  // namespace unroll::llama
