@@ -84,9 +84,7 @@ namespace {
 std::string sealed(std::string bytes) {
   const std::uint64_t length = bytes.size();
   std::memcpy(bytes.data() + 16, &length, 8);
-  std::uint64_t h = 0xcbf29ce484222325u;
-  for (std::size_t i = 0; i + 8 < bytes.size(); ++i)
-    h = (h ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3u;
+  const std::uint64_t h = fnv1a(bytes.data(), bytes.size() - 8);
   std::memcpy(bytes.data() + bytes.size() - 8, &h, 8);
   return bytes;
 }

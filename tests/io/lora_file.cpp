@@ -131,6 +131,22 @@ TEST_CASE("files of adapters hold the rows of halves whichever pairs the model t
   CHECK_FALSE(made::same_bits(turned, theta));
 }
 
+TEST_CASE("adapters saved over others of the same shape are never read with the config of those") {
+  const folder f;
+  const config c = made::tiny();
+  lora_options o = some();
+  const lora_map map(c, o);
+  save_lora<float>(f.path, c, map, made::counted<float>(map.size()));
+  const std::string before = read_file(f.path / "adapter_config.json");
+  o.alpha = 12;
+  save_lora<float>(f.path, c, lora_map(c, o), parameters<float>(map.size()));
+  CHECK(load_lora<float>(f.path, c).map.options().alpha == 12);
+  write_file(f.path / "adapter_config.json", before);  // as a save that ended between the two files
+  CHECK_THROWS_WITH(load_lora<float>(f.path, c),
+                    ContainsSubstring("adapter_model.safetensors\": was written with other options") &&
+                        ContainsSubstring("lora_alpha 12.0") && ContainsSubstring("lora_alpha 6.0"));
+}
+
 TEST_CASE("an adapter_config.json is read with the defaults of its format") {
   using json = nlohmann::json;
   const config c = made::tiny();
@@ -335,7 +351,7 @@ TEST_CASE("adapters that contradict their config or the model are refused by ten
   CHECK_THROWS_WITH(load_lora<float>(f.path, c),
                     ContainsSubstring("adapter_model.bin\": is a file of torch, which is not read"));
   CHECK_THROWS_WITH(save_lora<float>(f.path, c, map, parameters<float>(1)),
-                    ContainsSubstring("save_lora: theta"));
+                    ContainsSubstring("lora_bytes: theta"));
 }
 
 #endif

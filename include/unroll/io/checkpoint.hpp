@@ -8,6 +8,7 @@
 
 #include "unroll/core/block.hpp"
 #include "unroll/io/file.hpp"
+#include "unroll/io/hash.hpp"
 
 namespace unroll {
 
@@ -86,7 +87,7 @@ class checkpoint {
       out += e.first;
       out += e.second.bytes;
     }
-    put(out, hash(out));
+    put(out, fnv1a(out));
     return out;
   }
 
@@ -107,7 +108,7 @@ class checkpoint {
       refuse("has " + std::to_string(bytes.size()) + " bytes, its header says " + std::to_string(length));
     const std::size_t end = bytes.size() - sizeof(std::uint64_t);
     std::size_t tail = end;
-    if (take<std::uint64_t>(bytes, tail) != hash(bytes.substr(0, end)))
+    if (take<std::uint64_t>(bytes, tail) != fnv1a(bytes.substr(0, end)))
       refuse("is damaged: its hash differs");
     checkpoint result;
     result.file_ = name;
@@ -176,12 +177,6 @@ class checkpoint {
     at += sizeof value;
     return value;
   }
-  static std::uint64_t hash(std::string_view bytes) {
-    std::uint64_t h = 0xcbf29ce484222325u;
-    for (const char c : bytes) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-    return h;
-  }
-
   std::map<std::string, entry> entries_;
   std::string file_;
 };

@@ -117,6 +117,29 @@ void turn_rope_rows(T* rows, index_t heads, index_t head, index_t width, rope_pa
   }
 }
 
+// Blocks of the flat weights with their rows in the order of HuggingFace's files, whichever pairs the model
+// turns. Holds one matrix.
+template <class T>
+class file_rows {
+ public:
+  explicit file_rows(const config& c)
+      : c_(c), spare_(c.pairs == rope_pairs::halves ? 0 : std::size_t(c.head * c.hidden)) {}
+
+  const T* operator()(const layout_block& b, const T* weights) {
+    const T* x = weights + b.offset;
+    const bool query = b.name.ends_with("q_proj.weight");
+    if (c_.pairs == rope_pairs::halves || !(query || b.name.ends_with("k_proj.weight"))) return x;
+    turned_.assign(x, x + b.size());
+    turn_rope_rows(turned_.data(), query ? c_.heads : c_.kv_heads, c_.head, c_.hidden, rope_pairs::halves,
+                   spare_.data());
+    return turned_.data();
+  }
+
+ private:
+  const config& c_;
+  std::vector<T> turned_, spare_;
+};
+
 }  // namespace detail
 
 /// The shape that the text of a config.json describes; `name` stands for the file in messages. Refuses
@@ -325,16 +348,9 @@ void save_llama(const std::filesystem::path& folder, const config& c, params<con
   std::error_code code;
   std::filesystem::create_directories(folder, code);
   if (code) unroll::detail::fail_file("save_llama", folder, "cannot be made: " + code.message());
-  std::vector<T> turned, spare(c.pairs == rope_pairs::halves ? 0 : std::size_t(c.head * c.hidden));
-  save_safetensors(folder / "model.safetensors", map.names(), [&](const layout_block& b) -> const T* {
-    const T* x = weights.data() + b.offset;
-    const bool query = b.name.ends_with("q_proj.weight");
-    if (c.pairs == rope_pairs::halves || !(query || b.name.ends_with("k_proj.weight"))) return x;
-    turned.assign(x, x + b.size());
-    detail::turn_rope_rows(turned.data(), query ? c.heads : c.kv_heads, c.head, c.hidden, rope_pairs::halves,
-                           spare.data());
-    return turned.data();
-  });
+  detail::file_rows<T> rows(c);
+  save_safetensors(folder / "model.safetensors", map.names(),
+                   [&](const layout_block& b) { return rows(b, weights.data()); });
   write_file(folder / "config.json", text, "save_llama");
 }
 

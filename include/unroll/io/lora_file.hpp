@@ -209,6 +209,21 @@ inline std::string adapter_config_text(const config& c, const lora_options& o,
   return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
+namespace detail {
+
+// What a file of tensors says of the config beside it, for a reader to tell that the two belong together.
+inline std::string lora_text(const lora_options& o) {
+  std::string out = "r " + std::to_string(o.rank) + ", lora_alpha " + nlohmann::json(o.alpha).dump() +
+                    ", layers " + std::to_string(o.first_layer) + " to " +
+                    std::to_string(o.first_layer + o.layers - 1);
+  for (std::size_t i = 0; i < o.targets.size(); ++i)
+    if (o.targets[i]) out += std::string(", ") + target_names[i];
+  return out;
+}
+inline constexpr const char* lora_text_key = "unroll_lora";
+
+}  // namespace detail
+
 /// Adapters of these options on a model of shape `c`, from the tensors of an adapter_model.safetensors. Names
 /// and shapes are compared before anything is allocated.
 template <class T>
@@ -217,6 +232,11 @@ adapter<T> load_adapter_tensors(const config& c, const lora_options& o, const te
   adapter<T> out;
   out.map = lora_map(c, o);
   check_tensors(files, out.map.names(), [](const std::string&) { return false; });
+  const auto& metadata = files.front().metadata();
+  if (const auto said = metadata.find(detail::lora_text_key), end = metadata.end(); said != end)
+    if (const std::string text = detail::lora_text(out.map.options()); said->second != text)
+      files.front().source().refuse("was written with other options than are beside it: " +
+                                    detail::in_quotes(said->second) + ", not " + detail::in_quotes(text));
   out.theta = parameters<T>(out.map.size());
   read_tensors(files, out.map.names(), out.theta.data(), options.allow_non_finite);
   detail::turn_adapter_rows(c, out.map, out.theta.data(), c.pairs);
@@ -239,22 +259,40 @@ adapter<T> load_lora(const std::filesystem::path& folder, const config& c, load_
   return load_adapter_tensors<T>(c, o, tensor_files(std::move(files)), options);
 }
 
-/// Writes adapter_config.json and adapter_model.safetensors (F32) into a folder, each in one step, under
-/// PEFT's names. Rows of B of W_Q and W_K are turned to the halves that such files have.
+/// What save_lora writes.
+struct lora_files {
+  std::string config;   ///< adapter_config.json
+  std::string tensors;  ///< adapter_model.safetensors
+};
+
+/// The bytes of both files (F32), under PEFT's names. Rows of B of W_Q and W_K are turned to the halves that
+/// such files have.
+template <class T>
+lora_files lora_bytes(const config& c, const lora_map& map, params<const T> theta,
+                      const std::string& base_model = {}) {
+  check_size("lora_bytes", "theta", theta.size(), map.size());
+  const lora_map named(c, map.options());  // whatever prefix `map` has
+  check_size("lora_bytes", "map", map.size(), named.size());
+  if (named.size() == 0) fail("lora_bytes", "map", "has no target");
+  std::vector<T> turned(theta.begin(), theta.end());
+  detail::turn_adapter_rows(c, named, turned.data(), rope_pairs::halves);
+  const auto at = [&](const layout_block& b) -> const T* { return turned.data() + b.offset; };
+  return {adapter_config_text(c, named.options(), base_model),
+          safetensors_bytes(named.names(), at,
+                            {{"format", "pt"}, {detail::lora_text_key, detail::lora_text(named.options())}})};
+}
+
+/// Writes them into a folder, each in one step, the tensors first. They say which config belongs to them, so
+/// that load_lora refuses a folder that was left between the two.
 template <class T>
 void save_lora(const std::filesystem::path& folder, const config& c, const lora_map& map,
                params<const T> theta, const std::string& base_model = {}) {
-  check_size("save_lora", "theta", theta.size(), map.size());
-  const lora_map named(c, map.options());  // whatever prefix `map` has
-  check_size("save_lora", "map", map.size(), named.size());
+  const auto files = lora_bytes(c, map, theta, base_model);
   std::error_code code;
   std::filesystem::create_directories(folder, code);
   if (code) unroll::detail::fail_file("save_lora", folder, "cannot be made: " + code.message());
-  std::vector<T> turned(theta.begin(), theta.end());
-  detail::turn_adapter_rows(c, named, turned.data(), rope_pairs::halves);
-  save_safetensors(folder / "adapter_model.safetensors", named.names(),
-                   [&](const layout_block& b) -> const T* { return turned.data() + b.offset; });
-  write_file(folder / "adapter_config.json", adapter_config_text(c, map.options(), base_model), "save_lora");
+  write_file(folder / "adapter_model.safetensors", files.tensors, "save_lora");
+  write_file(folder / "adapter_config.json", files.config, "save_lora");
 }
 
 }  // namespace unroll::llama

@@ -9,21 +9,12 @@
 
 #include "unroll/core/layout.hpp"
 #include "unroll/io/file_kind.hpp"
+#include "unroll/io/half.hpp"
 #include "unroll/io/json.hpp"
 
 namespace unroll {
 
 namespace detail {
-
-/// Exact: every half-precision number, subnormal ones too, is a float.
-inline float from_f16(std::uint16_t h) {
-  const std::uint32_t sign = std::uint32_t(h & 0x8000u) << 16, exponent = h >> 10 & 31u, digits = h & 1023u;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | digits << 13);
-  if (exponent > 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | digits << 13);
-  const float tiny = float(digits) * 0x1p-24f;
-  return sign ? -tiny : tiny;
-}
-inline float from_bf16(std::uint16_t h) { return std::bit_cast<float>(std::uint32_t(h) << 16); }
 
 /// "[2, 3]"
 inline std::string shape_text(const std::vector<index_t>& shape) {
@@ -124,11 +115,9 @@ class safetensors {
     if (t.dtype == "F32")
       detail::read_numbers<float>(bytes_, from(4), out, [](float x) { return T(x); });
     else if (t.dtype == "F16")
-      detail::read_numbers<std::uint16_t>(bytes_, from(2), out,
-                                          [](auto h) { return T(detail::from_f16(h)); });
+      detail::read_numbers<std::uint16_t>(bytes_, from(2), out, [](auto h) { return T(from_f16(h)); });
     else if (t.dtype == "BF16")
-      detail::read_numbers<std::uint16_t>(bytes_, from(2), out,
-                                          [](auto h) { return T(detail::from_bf16(h)); });
+      detail::read_numbers<std::uint16_t>(bytes_, from(2), out, [](auto h) { return T(from_bf16(h)); });
     else
       refuse(name, "has dtype " + t.dtype + ", expected F32, F16 or BF16");
     if (allow_non_finite) return;
@@ -351,11 +340,12 @@ void read_tensors(const tensor_files& files, const layout& names, T* flat, bool 
     files.holding(b.name).read(b.name, 0, view<T>(flat + b.offset, b.size()), allow_non_finite);
 }
 
-/// Writes the blocks of `names` as F32 tensors, in one step: the file is never half written. `at(block)`
-/// returns a pointer to its numbers. Throws where a double is beyond the floats.
-template <class At>
-void save_safetensors(const std::filesystem::path& path, const layout& names, At&& at,
-                      const std::map<std::string, std::string>& metadata = {{"format", "pt"}}) {
+namespace detail {
+
+// Gives the bytes of a file of F32 tensors to put(bytes, count). `where` is the file, for messages.
+template <class Put, class At>
+void write_safetensors(Put&& put, const std::string& where, const layout& names, At&& at,
+                       const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   for (const layout_block& b : names.blocks())
@@ -365,13 +355,12 @@ void save_safetensors(const std::filesystem::path& path, const layout& names, At
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = text.size();
-  file_writer file(path, "save_safetensors");
-  file.append(&length, sizeof length);
-  file.append(text);
+  put(&length, sizeof length);
+  put(text.data(), text.size());
   for (const layout_block& b : names.blocks()) {
     const auto* x = at(b);
     if constexpr (std::is_same_v<decltype(x), const float*>) {
-      file.append(x, sizeof(float) * std::size_t(b.size()));
+      put(x, sizeof(float) * std::size_t(b.size()));
     } else {
       constexpr index_t most = 4096;
       std::array<float, std::size_t(most)> piece;
@@ -379,17 +368,39 @@ void save_safetensors(const std::filesystem::path& path, const layout& names, At
         const index_t n = std::min(most, b.size() - i);
         for (index_t k = 0; k < n; ++k) {
           if (std::isfinite(x[i + k]) && std::abs(x[i + k]) > double(std::numeric_limits<float>::max()))
-            detail::fail_file("save_safetensors", path,
-                              "tensor " + detail::in_quotes(b.name) + " is " + std::to_string(x[i + k]) +
-                                  " at " + detail::position_text(file_shape(b), i + k) +
-                                  ", beyond the floats");
+            fail("save_safetensors", where,
+                 "tensor " + in_quotes(b.name) + " is " + std::to_string(x[i + k]) + " at " +
+                     position_text(file_shape(b), i + k) + ", beyond the floats");
           piece[std::size_t(k)] = float(x[i + k]);
         }
-        file.append(piece.data(), sizeof(float) * std::size_t(n));
+        put(piece.data(), sizeof(float) * std::size_t(n));
       }
     }
   }
+}
+
+}  // namespace detail
+
+/// Writes the blocks of `names` as F32 tensors, in one step: the file is never half written. `at(block)`
+/// returns a pointer to its numbers. Throws where a double is beyond the floats.
+template <class At>
+void save_safetensors(const std::filesystem::path& path, const layout& names, At&& at,
+                      const std::map<std::string, std::string>& metadata = {{"format", "pt"}}) {
+  file_writer file(path, "save_safetensors");
+  detail::write_safetensors([&](const void* bytes, std::size_t n) { file.append(bytes, n); },
+                            "\"" + path.string() + "\"", names, at, metadata);
   file.commit();
+}
+
+/// The bytes that save_safetensors writes.
+template <class At>
+std::string safetensors_bytes(const layout& names, At&& at,
+                              const std::map<std::string, std::string>& metadata = {{"format", "pt"}}) {
+  std::string out;
+  detail::write_safetensors(
+      [&](const void* bytes, std::size_t n) { out.append(static_cast<const char*>(bytes), n); }, "tensors",
+      names, at, metadata);
+  return out;
 }
 
 }  // namespace unroll

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "unroll/core/config.hpp"
+
+namespace unroll {
+
+/// Exact: every half-precision number, subnormal ones too, is a float.
+inline float from_f16(std::uint16_t h) {
+  const std::uint32_t sign = std::uint32_t(h & 0x8000u) << 16, exponent = h >> 10 & 31u, digits = h & 1023u;
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | digits << 13);
+  if (exponent > 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | digits << 13);
+  const float tiny = float(digits) * 0x1p-24f;
+  return sign ? -tiny : tiny;
+}
+inline float from_bf16(std::uint16_t h) { return std::bit_cast<float>(std::uint32_t(h) << 16); }
+
+/// The nearest half-precision number, ties to even; infinity from 65520 on.
+inline std::uint16_t to_f16(float x) {
+  const auto u = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t sign = u >> 16 & 0x8000u, size = u & 0x7fffffffu;
+  std::uint32_t h = 0x7c00u;
+  if (size > 0x7f800000u)
+    h = 0x7e00u;  // nan
+  else if (size < 0x38800000u)
+    h = std::uint32_t(std::nearbyint(std::bit_cast<float>(size) * 0x1p24f));  // subnormal
+  else if (size < 0x477ff000u)
+    h = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
+  return std::uint16_t(sign | h);
+}
+/// The nearest bfloat16, ties to even.
+inline std::uint16_t to_bf16(float x) {
+  const auto u = std::bit_cast<std::uint32_t>(x);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return std::uint16_t(u >> 16 | 0x40u);  // nan
+  return std::uint16_t((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+}  // namespace unroll

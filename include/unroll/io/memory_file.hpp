@@ -1,0 +1,197 @@
+#pragma once
+
+#include "unroll/io/lora_file.hpp"
+#include "unroll/io/sealed_folder.hpp"
+#include "unroll/io/weight_hash.hpp"
+#include "unroll/llama/memory_llama.hpp"
+
+namespace unroll::llama {
+
+/// Options as members of an object, graphs apart; ranks and alphas are those of the encoder.
+inline nlohmann::json to_json(const memory_options& o) {
+  return {{"segment", o.segment},
+          {"ratio", o.ratio},
+          {"lora_rank", o.encoder.rank},
+          {"lora_alpha", o.encoder.alpha},
+          {"mask", o.mask == memory_mask::causal ? "causal" : "coverage"},
+          {"memory_positions", o.positions == memory_positions::following ? "following" : "coverage"},
+          {"separate_tokens", o.separate_tokens},
+          {"recurrent", o.recurrent}};
+}
+
+namespace detail {
+
+inline constexpr std::array<const char*, 3> position_names{"refuse", "linear", "ntk"};  // by position_policy
+inline constexpr std::array<const char*, 3> precision_names{"f32", "bf16", "f16"};      // by precision
+
+// The place of a text in a list of names; refuses others.
+template <std::size_t N>
+std::size_t one_of(const json_members& m, const char* key, const std::array<const char*, N>& names) {
+  const std::string text = m.text(key, "");
+  const auto at = std::find(names.begin(), names.end(), text);
+  if (at == names.end()) {
+    std::string expected;
+    for (const char* n : names) expected += (expected.empty() ? "" : " or ") + in_quotes(n);
+    m.refuse(key, expected);
+  }
+  return std::size_t(at - names.begin());
+}
+
+inline layout memory_tokens_layout(const config& c, const memory_options& o) {
+  layout l;
+  l.add("memory_tokens", c.hidden, o.separate_tokens ? o.memory_tokens() : 1);
+  return l;
+}
+
+}  // namespace detail
+
+/// Writes the trainable parameters of a memory model into a folder: `encoder` and `head`, each as PEFT writes
+/// adapters, memory_tokens.safetensors, and memory.json, which says the options, what the frozen Llama was,
+/// and the hash of every file. Killed at any point, the folder is wholly the old one, wholly the new one, or
+/// refused. `base_model` is a name or a folder, for readers. Costs three passes over the weights.
+template <class T>
+void save_memory(const std::filesystem::path& folder, const memory_llama<T>& model, params<const T> theta,
+                 const std::string& base_model = {}) {
+  const config& c = model.shape();
+  const auto& map = model.trainable();
+  check_size("save_memory", "theta", theta.size(), map.size());
+  sealed_folder s{to_json(model.options()), {}};
+  const auto add = [&](const std::string& name, const lora_map& adapters, params<const T> part) {
+    if (adapters.size() == 0) return;
+    const auto files = lora_bytes(c, adapters, part, base_model);
+    s.files[name + "/adapter_config.json"] = files.config;
+    s.files[name + "/adapter_model.safetensors"] = files.tensors;
+  };
+  add("encoder", map.encoder(), map.encoder_part(theta));
+  add("head", map.head(), map.head_part(theta));
+  const auto tokens = map.memory_part(theta);
+  s.files["memory_tokens.safetensors"] =
+      safetensors_bytes(detail::memory_tokens_layout(c, model.options()),
+                        [&](const layout_block&) -> const T* { return tokens.data(); });
+  s.values["positions"] = detail::position_names[std::size_t(c.beyond)];
+  s.values["position_factor"] = c.position_factor;
+  nlohmann::json base{{"rope_theta", c.rope_base}, {"rms_norm_eps", c.norm_epsilon}};
+  for (const auto p : {precision::f32, precision::bf16, precision::f16})
+    base[detail::precision_names[std::size_t(p)]] = hash_text(weight_hash(c, model.weights(), p));
+  s.values["base"] = base;
+  save_sealed(folder, "memory.json", s, "save_memory");
+}
+
+/// A folder that save_memory wrote. The constructor reads and compares all of it, so that what is asked later
+/// is of one save. Throws unroll::error that names the file.
+class memory_folder {
+ public:
+  explicit memory_folder(const std::filesystem::path& folder)
+      : folder_(folder), sealed_(load_sealed(folder, "memory.json", function)) {
+    const json_members m(sealed_.values, function, name("memory.json"));
+    options_.segment = m.integer("segment");
+    options_.ratio = m.integer("ratio");
+    options_.encoder.rank = m.integer("lora_rank");
+    options_.encoder.alpha = m.number("lora_alpha", 0);
+    options_.mask = memory_mask(detail::one_of(m, "mask", std::array{"coverage", "causal"}));
+    options_.positions =
+        memory_positions(detail::one_of(m, "memory_positions", std::array{"coverage", "following"}));
+    options_.separate_tokens = m.truth("separate_tokens", false);
+    options_.recurrent = m.truth("recurrent", false);
+    trained_.beyond = position_policy(detail::one_of(m, "positions", detail::position_names));
+    trained_.position_factor = m.number("position_factor", 1);
+    if (!m.find("base")) m.refuse("base", "hashes of the frozen weights");
+    const json_members b(*m.find("base"), function, m.name() + ", base");
+    trained_.rope_base = b.number("rope_theta", 0);
+    trained_.norm_epsilon = b.number("rms_norm_eps", 0);
+    for (std::size_t i = 0; i < base_.size(); ++i) base_[i] = b.text(detail::precision_names[i], "");
+    b.refuse_unknown();
+    m.refuse_unknown();
+  }
+
+  /// The positions that the adapters were trained with: sets beyond and position_factor, nothing else.
+  void set_positions(config& c) const {
+    c.beyond = trained_.beyond;
+    c.position_factor = trained_.position_factor;
+  }
+
+  /// Options on a Llama of this shape; graphs as by default. Refuses adapters that contradict memory.json.
+  memory_options options(const config& c) const {
+    memory_options o = options_;
+    o.encoder = adapters("encoder", c);
+    if (o.encoder.rank != options_.encoder.rank || o.encoder.alpha != options_.encoder.alpha)
+      fail(function, name("encoder/adapter_config.json"),
+           "has rank " + std::to_string(o.encoder.rank) + " and alpha " + std::to_string(o.encoder.alpha) +
+               ", memory.json says " + std::to_string(options_.encoder.rank) + " and " +
+               std::to_string(options_.encoder.alpha));
+    if (sealed_.files.contains("head/adapter_config.json"))
+      o.head = adapters("head", c);
+    else
+      o.head.targets.fill(false);
+    return o;
+  }
+
+  /// How a Llama differs from the one that the adapters were trained on, for a message; empty where it does
+  /// not. Costs a pass over the weights, three where they differ.
+  template <class T>
+  std::string other_base(const config& c, params<const T> weights) const {
+    const auto differs = [](const std::string& what, double is, double was) {
+      return what + " is " + nlohmann::json(is).dump() + ", it was " + nlohmann::json(was).dump();
+    };
+    if (c.rope_base != trained_.rope_base) return differs("rope_theta", c.rope_base, trained_.rope_base);
+    if (c.norm_epsilon != trained_.norm_epsilon)
+      return differs("rms_norm_eps", c.norm_epsilon, trained_.norm_epsilon);
+    const std::string is = hash_text(weight_hash(c, weights)), &was = base_[0];
+    if (is == was) return {};
+    for (const auto p : {precision::bf16, precision::f16}) {
+      const std::string name = detail::precision_names[std::size_t(p)];
+      if (is == base_[std::size_t(p)]) return "its weights are those of then, rounded to " + name;
+      if (hash_text(weight_hash(c, weights, p)) == was)
+        return "its weights are those of then in higher precision: then they were rounded to " + name;
+    }
+    return "its weights have hash " + is + ", it was " + was;
+  }
+
+  /// Parameters laid out by memory_map(c, options(c)).
+  template <class T>
+  parameters<T> read(const config& c, load_options how = {}) const {
+    const memory_options o = options(c);
+    const memory_map map(c, o);
+    parameters<T> theta(map.size());
+    const params<T> flat(theta);
+    const auto copy = [&](const std::string& part, const lora_options& l, params<T> to) {
+      if (to.size() == 0) return;
+      const auto a = load_adapter_tensors<T>(c, l, tensors(part + "/adapter_model.safetensors"), how);
+      std::copy(a.theta.begin(), a.theta.end(), to.begin());
+    };
+    copy("encoder", o.encoder, map.encoder_part(flat));
+    copy("head", o.head, map.head_part(flat));
+    const auto names = detail::memory_tokens_layout(c, o);
+    const auto files = tensors("memory_tokens.safetensors");
+    check_tensors(files, names, [](const std::string&) { return false; });
+    read_tensors(files, names, map.memory_part(flat).data(), how.allow_non_finite);
+    return theta;
+  }
+
+ private:
+  static constexpr const char* function = "load_memory";
+
+  std::string name(const std::string& file) const { return "\"" + (folder_ / file).string() + "\""; }
+  const std::string& bytes(const std::string& file) const {
+    const auto at = sealed_.files.find(file);
+    if (at == sealed_.files.end()) fail(function, name("memory.json"), "names no " + file);
+    return at->second;
+  }
+  lora_options adapters(const std::string& part, const config& c) const {
+    const std::string file = part + "/adapter_config.json";
+    return parse_adapter_config(bytes(file), c, name(file), function);
+  }
+  tensor_files tensors(const std::string& file) const {
+    std::vector<safetensors> files;
+    files.emplace_back(byte_source::memory(bytes(file), name(file), function));
+    return tensor_files(std::move(files));
+  }
+
+  std::filesystem::path folder_;
+  sealed_folder sealed_;
+  memory_options options_;
+  config trained_;  // what is known of it
+  std::array<std::string, 3> base_;
+};
+
+}  // namespace unroll::llama
