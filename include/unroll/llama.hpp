@@ -2,7 +2,7 @@
 
 // unroll.hpp and Llamas, with memories and without; also with nothing but Eigen. What reads checkpoints,
 // adapters and tokenizers from JSON needs nlohmann-json and is included by name: io/llama_checkpoint.hpp,
-// io/lora_file.hpp, io/tokenizer_file.hpp and io/safetensors.hpp.
+// io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp, io/tokenizer_file.hpp and io/safetensors.hpp.
 
 #include "unroll/data/documents.hpp"
 #include "unroll/estimate/plan.hpp"
