@@ -160,7 +160,7 @@ void transpose(std::type_identity_t<matrix<const T>> a, matrix<T> b) {
   const index_t rows = a.rows - a.rows % N, cols = a.cols - a.cols % N;  // whole N x N blocks
   for (index_t i = 0; i < rows; i += N)
     for (index_t j = 0; j < cols; j += N) {
-      simd::vec<T> block[N];
+      simd::vec<T> block[std::size_t(N)];
       UNROLL_FULLY
       for (int u = 0; u < N; ++u) block[u] = simd::load<N>(a.data + i + (j + u) * a.stride);
       simd::transpose(block);

@@ -13,12 +13,12 @@ void row_dots(const T* a, index_t stride, index_t in, index_t out, const T* x, b
   using vec = simd::vec<T>;
   // The last vector of a column overlaps the one before it, times zeros there.
   const index_t whole = in / N * N;
-  T tail[N] = {};
+  T tail[std::size_t(N)] = {};
   for (int i = 1; i < N && i <= in - whole; ++i) tail[N - i] = x[in - i];
   const vec last = simd::load<N>(tail);
   const auto dots = [&]<int S>(std::integral_constant<int, S>, index_t j, index_t apart) {
-    const T* p[S];
-    vec sum[S] = {};
+    const T* p[std::size_t(S)];
+    vec sum[std::size_t(S)] = {};
     UNROLL_FULLY
     for (int s = 0; s < S; ++s) p[s] = a + (j + s * apart) * stride;
     for (index_t i = 0; i < whole; i += N) {

@@ -141,7 +141,7 @@ inline T largest(const T* x, index_t n, T m) {
       const vec<T> u = load<N>(x + i);
       v = u > v ? u : v;
     }
-    T lanes[N];
+    T lanes[std::size_t(N)];
     store(v, lanes);
     m = std::max(m, *std::max_element(lanes, lanes + N));
   }
@@ -159,7 +159,7 @@ inline void swap_blocks(V& low, V& high, std::integer_sequence<int, L...>) {
   high = __builtin_shufflevector(a, b, ((L & S) != 0 ? N + L : L + S)...);
 }
 template <class V, int N, int S>
-inline void transpose_blocks(V (&row)[N]) {
+inline void transpose_blocks(V (&row)[std::size_t(N)]) {
   UNROLL_FULLY
   for (int i = 0; i < N; ++i)
     if ((i & S) == 0) swap_blocks<V, N, S>(row[i], row[i + S], std::make_integer_sequence<int, N>{});
@@ -169,10 +169,10 @@ inline void transpose_blocks(V (&row)[N]) {
 #endif
 
 /// Transposes the N x N matrix whose rows are the N vectors.
-template <int N, class V>
+template <std::size_t N, class V>
 inline void transpose(V (&row)[N]) {
 #if defined(__GNUC__) && !defined(__CUDACC__)
-  if constexpr (N > 1) detail::transpose_blocks<V, N, N / 2>(row);
+  if constexpr (N > 1) detail::transpose_blocks<V, int(N), int(N) / 2>(row);
 #endif
 }
 

@@ -37,8 +37,9 @@ struct tile_arguments {
 
 /// sum += a b for one term of the inner dimension.
 template <class T, int N, int M, int R>
-inline void tile_term(const tile_arguments<T>& t, const T* a, const T* b, vec<T, N> (&sum)[R][M]) {
-  vec<T, N> av[M];
+inline void tile_term(const tile_arguments<T>& t, const T* a, const T* b,
+                      vec<T, N> (&sum)[std::size_t(R)][std::size_t(M)]) {
+  vec<T, N> av[std::size_t(M)];
   UNROLL_FULLY
   for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.a_last));
   UNROLL_FULLY
@@ -54,7 +55,7 @@ inline void tile_term(const tile_arguments<T>& t, const T* a, const T* b, vec<T,
 template <class T, int N, int M, int R>
 void tile(const tile_arguments<T>& t) {
   constexpr int S = M * R < 4 ? 4 / (M * R) : 1;
-  vec<T, N> part[S][R][M] = {};
+  vec<T, N> part[std::size_t(S)][std::size_t(R)][std::size_t(M)] = {};
   const T* a = t.a;
   const T* b = t.b;
   index_t q = 0;
@@ -93,7 +94,7 @@ constexpr auto tile_row(std::integer_sequence<int, R...>) {
 }
 template <class T, int N, int R, int... M>
 constexpr auto tile_table(std::integer_sequence<int, M...>) {
-  return std::array<std::array<tile_function<T>, R>, sizeof...(M)>{
+  return std::array<std::array<tile_function<T>, std::size_t(R)>, sizeof...(M)>{
       tile_row<T, N, M + 1>(std::make_integer_sequence<int, R>{})...};
 }
 
@@ -110,7 +111,7 @@ void pack_transposed(const T* from, index_t stride, index_t rows, index_t inner,
     const index_t r = std::min(i, rows - N);
     index_t q = 0;
     for (; q + N <= inner; q += N) {
-      vec<T, N> block[N];
+      vec<T, N> block[std::size_t(N)];
       UNROLL_FULLY
       for (int u = 0; u < N; ++u) block[u] = simd::load<N>(from + q + (r + u) * stride);
       simd::transpose(block);
@@ -132,8 +133,8 @@ void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a
   const bool pack_b = b_transposed && m > 2 * M * N;
   const bool a_in_cache = m * std::min(k, inner_block) * index_t(sizeof(T)) <= (256 << 10);
   const index_t columns = !a_transposed && a_in_cache ? R : (pack_b ? 1 : 6) * column_block<T>;
-  alignas(64) T a_buffer[N * M * inner_block];
-  alignas(64) T b_buffer[column_block<T> * inner_block];
+  alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
+  alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
   for (index_t q = 0; q < k; q += inner_block) {
     tile_arguments<T> t{};
     t.inner = std::min(inner_block, k - q);

@@ -118,7 +118,7 @@ class proportional_replay final {
   }
   // A norm of 0 means that a segment is never replayed, so that one of squares that vanish is taken again.
   static double length(view<const scalar> x) {
-    const double norm = linalg::norm(x.data(), x.size());
+    const double norm = double(linalg::norm(x.data(), x.size()));
     if (norm > 0) return norm;
     double largest = 0;
     for (const scalar v : x) largest = std::max(largest, std::abs(double(v)));

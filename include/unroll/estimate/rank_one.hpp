@@ -84,9 +84,9 @@ class rank_one {
   index_t lanes() const { return index_t(lanes_.size()); }
   view<T> s(index_t l) { return {s_.data() + l * n_, n_}; }
   view<T> fresh() { return fresh_; }
-  double s_norm(index_t l) const { return linalg::norm(s_.data() + l * n_, n_); }
+  double s_norm(index_t l) const { return double(linalg::norm(s_.data() + l * n_, n_)); }
   double theta_norm(index_t l) const { return lanes_[std::size_t(l)].norm; }
-  double fresh_norm(index_t l) const { return linalg::norm(fresh_.data() + l * params_, params_); }
+  double fresh_norm(index_t l) const { return double(linalg::norm(fresh_.data() + l * params_, params_)); }
   std::size_t bytes() const {
     return s_.bytes() + moved_.bytes() + theta_.bytes() + fresh_.bytes() + lanes_.size() * sizeof(lane);
   }

@@ -1,0 +1,56 @@
+// Makes the compiler read every member of the templates of the library, in both number types; see check.sh.
+#include "unroll/llama.hpp"
+
+using namespace unroll;
+
+#define UNROLL_ESTIMATORS(F)                         \
+  template class unroll::bptt<F>;                    \
+  template class unroll::tbptt<F>;                   \
+  template class unroll::chunked_tbptt<F>;           \
+  template class unroll::checkpointed_bptt<F>;       \
+  template class unroll::rtrl<F>;                    \
+  template class unroll::artbp<F, fixed_truncation>; \
+  template class unroll::uoro<F>;                    \
+  template class unroll::nobacktrack<F>;             \
+  template class unroll::es<F>;                      \
+  template class unroll::pes<F>;                     \
+  template class unroll::nres<F>;                    \
+  template class unroll::mean_of<uoro<F>>;           \
+  template class unroll::lane_parallel<tbptt<F>>;    \
+  template class unroll::counted<F>;                 \
+  template class unroll::finite_difference<F>
+#define UNROLL_MEMORY_ESTIMATORS(M)              \
+  template class unroll::rematerialise<M>;       \
+  template class unroll::proportional_replay<M>; \
+  template class unroll::reservoir_tbptt<M>;     \
+  template class unroll::incremental_tbptt<M>
+
+#define UNROLL_IN(T)                                                            \
+  template class unroll::view<T>;                                               \
+  template class unroll::block<T>;                                              \
+  template class unroll::cells::gru<T>;                                         \
+  template class unroll::cells::lstm<T>;                                        \
+  template class unroll::cells::simple_recurrent<T, cells::hyperbolic_tangent>; \
+  template class unroll::cells::simple_recurrent<T, cells::identity>;           \
+  template class unroll::cells::influence_balancing<T>;                         \
+  template class unroll::cells::linear_memory<T>;                               \
+  template class unroll::cells::attention_memory<T>;                            \
+  template class unroll::any_system<T, cells::example<T>>;                      \
+  template class unroll::adam<T>;                                               \
+  template class unroll::momentum<T>;                                           \
+  template class unroll::sgd<T>;                                                \
+  template class unroll::ad::dual<T>;                                           \
+  template class unroll::ad::var<T>;                                            \
+  template class unroll::ad::tape<T>;                                           \
+  template class unroll::data::sequences<T>;                                    \
+  template class unroll::llama::transformer<T>;                                 \
+  template class unroll::llama::language_model<T>;                              \
+  template class unroll::llama::memory_llama<T>;                                \
+  template class unroll::llama::memory_session<T>;                              \
+  template class unroll::llama::generator<T>;                                   \
+  template class unroll::llama::streaming_cache<T>;                             \
+  UNROLL_ESTIMATORS(cells::gru<T>);                                             \
+  UNROLL_MEMORY_ESTIMATORS(llama::memory_llama<T>)
+
+UNROLL_IN(float);
+UNROLL_IN(double);
