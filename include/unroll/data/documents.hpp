@@ -51,7 +51,8 @@ class documents {
       for (std::size_t i = next++; i < files.size(); i = next++) {
         const std::string text = read_file(files[i], "documents");
         all_[i].name = files[i].filename().string();
-        if (!text.empty()) all_[i].ids = tokenizer.encode(text, options.bos, "\"" + files[i].string() + "\"");
+        if (!text.empty())
+          all_[i].ids = tokenizer.encode(text, options.bos, unroll::detail::quoted_path(files[i]));
       }
     };
     pool.run(work);

@@ -19,7 +19,7 @@ class text {
  public:
   /// Reads a file. Throws unroll::error when it cannot be read or either part is empty.
   explicit text(const std::filesystem::path& path, const text_options& options = {})
-      : text(read_file(path, "text"), "\"" + path.string() + "\"", options) {}
+      : text(read_file(path, "text"), unroll::detail::quoted_path(path), options) {}
 
   /// Takes the text itself; `name` stands for it in messages.
   text(const std::string& characters, const std::string& name, const text_options& options = {}) {

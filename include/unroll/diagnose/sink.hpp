@@ -184,7 +184,10 @@ inline std::string to_table(std::span<const row> rows, int digits = 4) {
 inline std::string to_csv(std::span<const row> rows) {
   const auto names = detail::columns(rows);
   std::string out;
-  for (std::size_t i = 0; i < names.size(); ++i) out += (i > 0 ? "," : "") + detail::quoted(names[i]);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (i > 0) out += ',';
+    out += detail::quoted(names[i]);
+  }
   out += '\n';
   for (const row& r : rows) {
     for (std::size_t i = 0; i < names.size(); ++i) {

@@ -188,7 +188,7 @@ inline void save_checkpoint(const std::filesystem::path& path, const checkpoint&
 
 /// Throws unroll::error that names the file when it is missing, cut, altered or of another version.
 inline checkpoint load_checkpoint(const std::filesystem::path& path) {
-  return checkpoint::from_bytes(read_file(path, "load_checkpoint"), "\"" + path.string() + "\"");
+  return checkpoint::from_bytes(read_file(path, "load_checkpoint"), detail::quoted_path(path));
 }
 
 }  // namespace unroll

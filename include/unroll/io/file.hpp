@@ -29,9 +29,17 @@ struct close_file {
 };
 using file = std::unique_ptr<std::FILE, close_file>;
 
+/// A file as messages show it. (A literal + a string warns under -Wrestrict in g++ 12, its bug 105651.)
+inline std::string quoted_path(const std::filesystem::path& path) {
+  std::string text = path.string();
+  text.insert(text.begin(), '"');
+  text.push_back('"');
+  return text;
+}
+
 [[noreturn]] inline void fail_file(std::string_view function, const std::filesystem::path& path,
                                    std::string_view message) {
-  fail(function, "\"" + path.string() + "\"", message);
+  fail(function, quoted_path(path), message);
 }
 
 /// What a chain of links leads to, there or not. The links in /proc/self/fd, to which /dev/stdout leads, are
@@ -58,7 +66,7 @@ class byte_source {
   static byte_source open(const std::filesystem::path& path, std::string_view function) {
     byte_source s;
     s.function_ = function;
-    s.name_ = "\"" + path.string() + "\"";
+    s.name_ = detail::quoted_path(path);
     std::error_code code;
     const auto status = std::filesystem::status(path, code);
     if (!std::filesystem::exists(status)) s.refuse("does not exist");

@@ -157,7 +157,7 @@ constexpr const char* npy_descr() {
 /// names the file.
 template <class T>
 xt::xarray<T, xt::layout_type::row_major> load_npy(const std::filesystem::path& path) {
-  const std::string bytes = read_file(path, "load_npy"), name = "\"" + path.string() + "\"";
+  const std::string bytes = read_file(path, "load_npy"), name = detail::quoted_path(path);
   const auto h = detail::read_npy_header(bytes, name, detail::npy_descr<T>(), sizeof(T));
   auto result = xt::xarray<T, xt::layout_type::row_major>::from_shape(h.shape);
   const auto fill = [&](auto& array) {

@@ -36,8 +36,7 @@ inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) 
 /// end. Throws unroll::error that names the file.
 inline tokenizer load_tokenizer(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) return load_tokenizer(find_tokenizer(path));
-  const auto quoted = [](const std::filesystem::path& p) { return "\"" + p.string() + "\""; };
-  const std::string bytes = read_file(path, "load_tokenizer"), name = quoted(path);
+  const std::string bytes = read_file(path, "load_tokenizer"), name = unroll::detail::quoted_path(path);
   const auto is = [&](const char* extension, bool magic) {
     const auto e = path.extension();
     return e == extension || (magic && e != ".bin" && e != ".json" && e != ".model");
@@ -49,7 +48,7 @@ inline tokenizer load_tokenizer(const std::filesystem::path& path) {
   tokenizer_config config;
   if (const auto beside = path.parent_path() / "tokenizer_config.json";
       path.filename() == "tokenizer.json" && std::filesystem::exists(beside))
-    config = parse_tokenizer_config(read_file(beside, "load_tokenizer"), quoted(beside));
+    config = parse_tokenizer_config(read_file(beside, "load_tokenizer"), unroll::detail::quoted_path(beside));
   return parse_tokenizer_json(bytes, name, config);
 }
 

@@ -146,7 +146,8 @@ class tokenizer_json {
   }
   std::size_t count_new(const json& added, const json& vocabulary) const {
     std::size_t n = 0;
-    for (const json& a : added) n += vocabulary.contains(content(a)) ? 0 : 1;
+    for (const json& a : added)
+      if (!vocabulary.contains(content(a))) ++n;
     return n;
   }
   std::vector<added_text> read_added(const json& added) {
