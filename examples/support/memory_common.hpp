@@ -195,6 +195,10 @@ struct text_options {
                     "the same for evaluation; by default the last tenth of each document of --text")
         ->check(CLI::ExistingPath);
   }
+  std::string text_name() const { return "\"" + text + "\""; }
+  std::string held_out_name() const {
+    return held_out.empty() ? "the last tenths of " + text_name() : "\"" + held_out + "\"";
+  }
 };
 
 struct corpus {
@@ -230,7 +234,7 @@ inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer&
     c.train = std::move(first);
   }
   if (std::none_of(c.train.begin(), c.train.end(), [](const auto& d) { return d.ids.size() >= 2; }))
-    fail("memory_llama", "text", "\"" + o.text + "\" has no document of 2 tokens");
+    fail("memory_llama", "text", o.text_name() + " has no document of 2 tokens");
   c.held_out_bytes_per_token = bytes_per_token(c.held_out, words);
   return c;
 }
@@ -250,20 +254,20 @@ std::vector<std::span<const token>> stretches(const Documents& all, index_t leng
 }
 
 /// Says how many documents have fewer than `least` tokens, and what follows for them; refuses texts of which
-/// all have fewer. `option`: the one that names the texts.
-inline void check_documents(const unroll::data::documents& all, const char* option, index_t least,
-                            const std::string& otherwise) {
+/// all have fewer. `option` and `name`: what names the texts, and what it names.
+inline void check_documents(const unroll::data::documents& all, const char* option, const std::string& name,
+                            index_t least, const std::string& otherwise) {
   const index_t too_short = all.shorter_than(least);
   if (too_short < all.size()) {
     if (too_short > 0)
-      std::printf("%td of %td documents of --%s have fewer than %td tokens: %s\n", too_short, all.size(),
-                  option, least, otherwise.c_str());
+      std::printf("%td of %td documents of %s have fewer than %td tokens: %s\n", too_short, all.size(),
+                  name.c_str(), least, otherwise.c_str());
     return;
   }
   std::size_t longest = 0;
   for (const auto& d : all) longest = std::max(longest, d.ids.size());
   fail("memory_llama", option,
-       "has no document of " + std::to_string(least) + " tokens: " + otherwise + "; the longest of " +
+       name + " has no document of " + std::to_string(least) + " tokens: " + otherwise + "; the longest of " +
            std::to_string(all.size()) + " has " + std::to_string(longest));
 }
 

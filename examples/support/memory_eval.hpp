@@ -65,7 +65,8 @@ struct eval_command : command {
     for (index_t d = 0; d < all.size(); ++d)
       for (const auto& ids : stretches(std::span(&all[d], 1), segments * length, per_document))
         texts.push_back({d, ids});
-    check_documents(all, "text", segments * length + 1, "they are left out (--segments times --segment)");
+    check_documents(all, "text", "\"" + text + "\"", segments * length + 1,
+                    "they are left out (--segments times --segment)");
     std::printf(
         "%s\n%s\n%zu stretches of %td segments of %td tokens, %td memory tokens each, %.2f bytes a token\n\n",
         describe(setup.shape()).c_str(), text.c_str(), texts.size(), segments, length, model.memory_tokens(),

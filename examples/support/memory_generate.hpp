@@ -124,7 +124,8 @@ struct autoencode_command : command {
     using namespace unroll;
     auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
     const data::documents all(text, setup.words, {.bos = false, .threads = threads});
-    check_documents(all, "text", setup.model.options().segment + 1, "they are left out (--segment)");
+    check_documents(all, "text", "\"" + text + "\"", setup.model.options().segment + 1,
+                    "they are left out (--segment)");
     const auto wanted = stretches(all, setup.model.options().segment, texts);
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
     std::vector<std::vector<token>> written(wanted.size());

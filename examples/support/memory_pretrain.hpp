@@ -52,8 +52,9 @@ struct pretrain_command : command {
                ", which the config.json of --out cannot say; linear:FACTOR it can");
     prepare_folder(out);
     const corpus data = load_corpus(texts, base.words, threads);
-    check_documents(data.train, "text", 2, "nothing is learned from them");
-    check_documents(data.held_out, "held-out", length + 1, "they are not scored (--length)");
+    check_documents(data.train, "text", texts.text_name(), 2, "nothing is learned from them");
+    check_documents(data.held_out, "held-out", texts.held_out_name(), length + 1,
+                    "they are not scored (--length)");
     const index_t together = batch / accumulate;
     llama::language_model<T> network(
         base.model.shape,

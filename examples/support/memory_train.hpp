@@ -18,9 +18,7 @@ class document_gradients {
 
   document_gradients(const model_type& model, const unroll::policy& p, index_t segments, index_t documents,
                      index_t threads)
-      : pool_(std::min(threads, documents)),
-        losses_(std::size_t(documents)),
-        reports_(std::size_t(documents)) {
+      : pool_(std::min(threads, documents)), reports_(std::size_t(documents)) {
     for (index_t i = 0; i < documents; ++i) gradients_.emplace_back(model.size().params);
     unroll::with_policy(p, model, segments, unroll::philox_chooser{}, [&](auto estimator) {
       using estimator_type = decltype(estimator);
@@ -56,7 +54,6 @@ class document_gradients {
  private:
   unroll::worker_pool pool_;
   std::vector<unroll::gradient<T>> gradients_;
-  std::vector<double> losses_;
   std::vector<unroll::report> reports_;
   std::function<unroll::report(index_t, key, unroll::params<const T>, std::span<const segment>,
                                unroll::dparams<T>)>
@@ -139,9 +136,9 @@ struct train_command : command {
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
     const corpus data = load_corpus(texts, setup.words, threads);
     // of a document of segment + 1 tokens the last target is that of the first segment, which reads no memory
-    check_documents(data.train, "text", o.segment + (autoencode > 0 ? 0 : 2),
+    check_documents(data.train, "text", texts.text_name(), o.segment + (autoencode > 0 ? 0 : 2),
                     "none of their losses reads a memory (--segment)");
-    check_documents(data.held_out, "held-out", segments * o.segment + 1,
+    check_documents(data.held_out, "held-out", texts.held_out_name(), segments * o.segment + 1,
                     "they are not scored (--segments times --segment)");
     prepare_folder(out);
     const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));

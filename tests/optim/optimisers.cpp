@@ -50,6 +50,21 @@ TEST_CASE("weight decay is decoupled from the moments") {
   CHECK(scaled[0] == Approx(2 * 0.975));
 }
 
+TEST_CASE("four steps end where those of PyTorch and optax end") {
+  const std::vector<numbers> g{{0.5, -1, 2}, {-0.25, 3, 1e-4}, {4, 0.125, -2}, {0, -0.75, 1.5}};
+  const double scales[] = {0.5, 1, 1, 0.25};
+  const auto ends = [&](auto optimiser, const numbers& expected) {
+    numbers theta{1, -2, 3};
+    for (std::size_t t = 0; t < g.size(); ++t) REQUIRE(optimiser.step(theta, g[t], scales[t]) == status::ok);
+    for (std::size_t i = 0; i < theta.size(); ++i) CHECK(theta[i] == Approx(expected[i]).epsilon(1e-14));
+  };
+  ends(adam<double>(3, {.rate = 0.1, .beta1 = 0.9, .beta2 = 0.95, .decay = 0.3}),
+       {0.7698444297130427, -1.8854073636185409, 2.6507277430328395});
+  ends(adam<double>(3, {.rate = 0.1}), {0.8437123819259594, -2.044869994828476, 2.8863158892092944});
+  ends(momentum<double>(3, {.rate = 0.1}), {0.44295, -2.3880875, 2.729028975});
+  ends(momentum<double>(3, {.rate = 0.1, .nesterov = true}), {0.098655, -2.59302875, 2.8186160775});
+}
+
 TEST_CASE("every optimiser finds the minimum of a parabola, in float and double") {
   const auto minimise = [](auto opt, auto theta) {
     using T = typename decltype(theta)::value_type;

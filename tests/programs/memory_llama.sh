@@ -124,18 +124,18 @@ mkdir -p mixed none
 for i in 1 2 3; do cp short.txt "mixed/$i.txt"; done
 : >none/empty.txt
 cp "$text" mixed/long.txt
-refused "no document of 18 tokens: none of their losses reads a memory (--segment); the longest of 1 has 8" \
+refused "text: \"short.txt\" has no document of 18 tokens: none of their losses reads a memory (--segment); the longest of 1 has 8" \
   "${tiny[@]}" --text short.txt --held-out "$text" --steps 3 --out never
 refused "no document of 16 tokens" "${tiny[@]}" --text short.txt --held-out "$text" --steps 3 --autoencode 1
 test ! -e never
 refused "range 2 to" "${tiny[@]}" --text "$text" --segments 1 --steps 3
-refused "held-out: has no document of 33 tokens: they are not scored (--segments times --segment); the longest of 1 has 8" \
+refused "held-out: \"short.txt\" has no document of 33 tokens: they are not scored (--segments times --segment); the longest of 1 has 8" \
   "${tiny[@]}" --text "$text" --held-out short.txt --steps 3
-refused "held-out: has no document of 33 tokens" "${pretrain[@]}" --held-out none --steps 3
+refused "held-out: \"none\" has no document of 33 tokens" "${pretrain[@]}" --held-out none --steps 3
 "${tiny[@]}" --text mixed --held-out mixed --steps 3 --autoencode 1 >mixed.out  # none is read beyond its end
-grep -q "3 of 4 documents of --text have fewer than 16 tokens" mixed.out
-grep -q "3 of 4 documents of --held-out have fewer than 33 tokens: they are not scored" mixed.out
-"$program" eval --model base --adapters whole --text mixed --segments 4 --methods memory | grep -q "3 of 4 documents of --text"
+grep -q "3 of 4 documents of \"mixed\" have fewer than 16 tokens" mixed.out
+grep -q "3 of 4 documents of \"mixed\" have fewer than 33 tokens: they are not scored" mixed.out
+"$program" eval --model base --adapters whole --text mixed --segments 4 --methods memory | grep -q "3 of 4 documents of \"mixed\""
 
 # the identity of a run is not cut
 deep=$(printf 'a%.0s' $(seq 240))

@@ -14,6 +14,15 @@ constexpr double bound = 4;
 constexpr key k{2024};
 }  // namespace
 
+TEST_CASE("the bits are those of cuRAND's and PyTorch's Philox") {
+  // at::Philox4_32(1234, 9, 2^32 + 2) of torch 2.15.0; cuRAND 10.4.0's host generator at offset 2^50 + 36
+  using words = std::array<std::uint32_t, 4>;
+  CHECK(draw_bits(key{1234}, draw_kind::sign, 9, 2) ==
+        words{3410552841u, 28363224u, 3841852331u, 1781016892u});
+  CHECK(draw_bits(key{1234}, draw_kind::sign, 9, 0) ==
+        words{2292029505u, 2268478062u, 4283935297u, 2610842585u});
+}
+
 TEST_CASE("signs are balanced, uncorrelated from step to step and within a word") {
   const index_t n = 1 << 16;
   std::vector<double> now(std::size_t(n), 0.0), next(now.size());
