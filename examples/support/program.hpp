@@ -34,13 +34,10 @@ std::string text_of(const char* format, Values... values) {
   return text;
 }
 
-/// FNV-1a of the bytes of some numbers, for a checkpoint to know what it belongs to.
+/// Of the bytes of some numbers, for a checkpoint to know what it belongs to.
 template <class T>
 std::uint64_t fingerprint(const T* numbers, std::size_t n) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  const auto* bytes = reinterpret_cast<const unsigned char*>(numbers);
-  for (std::size_t i = 0; i < n * sizeof(T); ++i) h = (h ^ bytes[i]) * 0x100000001b3u;
-  return h;
+  return unroll::fnv1a(numbers, n * sizeof(T));
 }
 
 /// Processor time of this program: other programs that run beside it do not count.

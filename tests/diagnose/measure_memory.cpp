@@ -57,3 +57,27 @@ TEST_CASE("the mean of four reservoirs has a quarter of the variance, mirrored p
       measure(mean_of(one, 2, true), k.theta, k.xs, {.replicas = 1500, .seed = {3}, .threads = 1});
   CHECK(pairs.relative_bias_low == 0);
 }
+
+// Losses that do not move, and a gradient beyond the doubles.
+class cliff : public weights {
+ public:
+  using weights::weights;
+  void write_vjp(char, index_t, params<const double>, std::span<const double* const>, view<const double>,
+                 view<const double> dm, std::span<double* const>, dparams<double> g, view<double>) const {
+    for (const double v : dm) g[0] += v * 1e200 * 1e200;
+  }
+};
+
+TEST_CASE("an exact gradient that overflows is refused though every loss is finite") {
+  const cliff model(3);
+  const std::vector<char> xs(3);
+  const std::vector<double> theta(9);
+  rematerialise estimator(model, {.segments = 3});
+  std::vector<double> g(9);
+  estimator.reset({});
+  report r = estimator.advance(theta, xs, g);
+  r += estimator.finish(theta, g);
+  CHECK(r.code == status::ok);
+  CHECK_THROWS_WITH((exact_gradient(model, theta, xs)),
+                    Catch::Matchers::ContainsSubstring("their gradient is not"));
+}

@@ -96,6 +96,8 @@ block<double> exact_gradient(const M& model, std::type_identity_t<params<const t
   r += exact.finish(theta, g);
   if (r.code != status::ok)
     fail("exact_gradient", "xs", "segment " + std::to_string(r.at) + " is not finite");
+  if (!linalg::all_finite(g.data(), g.size()))
+    fail("exact_gradient", "xs", "has finite losses, but their gradient is not");
   block<double> result(g.size());
   std::copy(g.begin(), g.end(), result.begin());
   return result;
