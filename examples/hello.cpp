@@ -1,4 +1,5 @@
-// Trains a small recurrent network online, with an unbiased gradient that needs no window and no history.
+// Trains a small recurrent network online. The gradient needs no window and no history, and is unbiased while
+// theta stands still; here theta moves every ten steps.
 #include <cstdio>
 #include <unroll/unroll.hpp>
 

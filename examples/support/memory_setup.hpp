@@ -15,7 +15,8 @@ using unroll::llama::segment;
 
 constexpr const char* policy_help =
     "rematerialise (exact, one graph), keep_all, keep:G (exact, G graphs), window:S (incremental TBPTT, "
-    "biased), reservoir:S (unbiased), reservoir:S:uncompensated (biased), proportional:B (unbiased)";
+    "biased), reservoir:S (unbiased), reservoir:S:uncompensated (biased), proportional:B (unbiased; "
+    "proportional:B:random_order, proportional:B:independent: drawn in other ways)";
 
 /// Leaves out of a program's own list what recurrent encoders do not have.
 inline void leave_out_unsupported(std::vector<unroll::policy>& policies, const memory_options& o) {

@@ -61,7 +61,8 @@ void compare(const trial& t) {
   const auto text = segments_of(ids, t.segment);
   const double n = sizeof(T);
   for (const std::string name : {"rematerialise", "keep_all", "keep:2", "keep:50", "window:2", "window:50",
-                                 "reservoir:2", "reservoir:50", "proportional:3", "proportional:50"}) {
+                                 "reservoir:2", "reservoir:50", "proportional:3", "proportional:50",
+                                 "proportional:3:random_order", "proportional:50:independent"}) {
     const policy p = parse_policy(name);
     if (t.recurrent && (p.name == policy::kind::reservoir || p.name == policy::kind::proportional)) continue;
     CAPTURE(name, t.layers, t.segment, t.recurrent);

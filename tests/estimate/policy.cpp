@@ -2,19 +2,23 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
+#include "unroll/estimate/plan.hpp"
 
 using namespace unroll;
 using namespace memory_task;
 
 TEST_CASE("policies are read and written by their names") {
   using enum policy::kind;
-  for (const auto& [text, p] : {std::pair<const char*, policy>{"rematerialise", {}},
-                                {"keep_all", {keep_all, 0}},
-                                {"keep:3", {keep, 3}},
-                                {"window:12", {window, 12}},
-                                {"reservoir:2", {reservoir, 2}},
-                                {"reservoir:2:uncompensated", {reservoir, 2, false}},
-                                {"proportional:4", {proportional, 4}}}) {
+  for (const auto& [text, p] :
+       {std::pair<const char*, policy>{"rematerialise", {}},
+        {"keep_all", {keep_all, 0}},
+        {"keep:3", {keep, 3}},
+        {"window:12", {window, 12}},
+        {"reservoir:2", {reservoir, 2}},
+        {"reservoir:2:uncompensated", {reservoir, 2, false}},
+        {"proportional:4", {proportional, 4}},
+        {"proportional:4:random_order", {proportional, 4, true, sampling_design::random_order}},
+        {"proportional:4:independent", {proportional, 4, true, sampling_design::independent}}}) {
     CHECK(parse_policy(text) == p);
     CHECK(to_string(p) == text);
   }
@@ -22,10 +26,30 @@ TEST_CASE("policies are read and written by their names") {
 }
 
 TEST_CASE("what is not the name of a policy is refused") {
-  for (const char* text :
-       {"", ":", "window", "window:", "window:0", "window:-1", "window:02", "window: 2",
-        "window:2:uncompensated", "window:2x", "window:99999999999999999999", "keep_all:2", "rematerialise:1",
-        "reservoir:uncompensated", "reservoir:2:", "reservoir:2:compensated", "Window:2", "uio"}) {
+  for (const char* text : {"",
+                           ":",
+                           "window",
+                           "window:",
+                           "window:0",
+                           "window:-1",
+                           "window:02",
+                           "window: 2",
+                           "window:2:uncompensated",
+                           "window:2x",
+                           "window:99999999999999999999",
+                           "keep_all:2",
+                           "rematerialise:1",
+                           "reservoir:uncompensated",
+                           "reservoir:2:",
+                           "reservoir:2:compensated",
+                           "Window:2",
+                           "uio",
+                           "proportional:4:systematic",
+                           "proportional:4:uniform",
+                           "proportional::independent",
+                           "proportional:4:",
+                           "reservoir:2:independent",
+                           "reservoir:2:uncompensated:independent"}) {
     INFO(text);
     CHECK_THROWS_AS(parse_policy(text), error);
   }
@@ -69,8 +93,14 @@ TEST_CASE("with_policy makes the estimator of the name") {
   CHECK(gradient_of("window:2") == run(incremental_tbptt(k.model, {.window = 2}), k.theta, k.xs));
   CHECK(gradient_of("reservoir:2") == run(reservoir_tbptt(k.model, {.size = 2}), k.theta, k.xs));
   CHECK(gradient_of("reservoir:2:uncompensated") ==
-        run(reservoir_tbptt(k.model, {.size = 2, .compensated = false}), k.theta, k.xs));
+        run(uncompensated_reservoir(k.model, {.size = 2}), k.theta, k.xs));
   CHECK(gradient_of("proportional:2") == run(proportional_replay(k.model, {.budget = 2}), k.theta, k.xs));
+  CHECK(gradient_of("proportional:2:random_order") ==
+        run(proportional_replay(k.model, {.budget = 2, .design = sampling_design::random_order}), k.theta,
+            k.xs));
+  CHECK(gradient_of("proportional:2:independent") ==
+        run(proportional_replay(k.model, {.budget = 2, .design = sampling_design::independent}), k.theta,
+            k.xs));
 
   const auto live_graphs = [&](const char* name) {
     return with_policy(parse_policy(name), k.model, 7, choose, [&](auto e) {
@@ -89,4 +119,16 @@ TEST_CASE("with_policy makes the estimator of the name") {
   const auto nothing = [](auto) {};
   for (const char* name : {"reservoir:2", "proportional:2"})
     CHECK_THROWS_AS(with_policy(parse_policy(name), make_linear(true), 7, choose, nothing), error);
+}
+
+TEST_CASE("an estimator calls itself unbiased where its policy does") {
+  for (const char* name :
+       {"rematerialise", "keep_all", "keep:2", "window:2", "reservoir:2", "reservoir:2:uncompensated",
+        "proportional:2", "proportional:2:random_order", "proportional:2:independent"}) {
+    INFO(name);
+    const policy p = parse_policy(name);
+    const bool said =
+        with_policy(p, make_linear(), 7, philox_chooser{}, [](auto e) { return decltype(e)::unbiased; });
+    CHECK(said == is_unbiased(p));
+  }
 }

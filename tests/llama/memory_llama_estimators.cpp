@@ -184,7 +184,7 @@ TEST_CASE("the expectation over all reservoirs and over all replayed sets is the
     });
   }
   enumerator all;
-  reservoir_tbptt biased(k.model, {.segments = 5, .size = 1, .compensated = false}, enumerating_chooser(all));
+  const auto biased = uncompensated_reservoir(k.model, {.segments = 5, .size = 1}, enumerating_chooser(all));
   CHECK(relative_error(testing::enumerate(all, biased, k.theta, k.xs).mean, exact.g) > 1e-2);
 }
 

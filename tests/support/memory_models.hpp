@@ -1,10 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <vector>
 
 #include "tests/support/memory_task.hpp"
+#include "unroll/sample/proportional.hpp"
 #include "unroll/sample/reservoir.hpp"
 
 // Memory models for proofs: one that shows weights, one that counts, one without checks of its inputs.
@@ -184,6 +186,24 @@ inline double inclusion_of_two(const std::vector<double>& p, std::size_t s, std:
   for (double turn = -n; turn <= n; ++turn)
     shared += std::max(0., std::min(a + p[s], b + turn + p[u]) - std::max(a, b + turn));
   return shared;
+}
+
+/// The same for any design; over random orders by visiting all of them.
+inline double inclusion_of_two(unroll::sampling_design design, const std::vector<double>& p, std::size_t s,
+                               std::size_t u) {
+  if (s == u) return p[s];
+  if (design == unroll::sampling_design::independent) return p[s] * p[u];
+  if (design == unroll::sampling_design::systematic) return inclusion_of_two(p, s, u);
+  std::vector<std::size_t> order(p.size());
+  for (std::size_t i = 0; i < p.size(); ++i) order[i] = i;
+  double sum = 0, orders = 0;
+  do {
+    std::vector<double> turned(p.size());
+    for (std::size_t i = 0; i < p.size(); ++i) turned[order[i]] = p[i];
+    sum += inclusion_of_two(turned, order[s], order[u]);
+    ++orders;
+  } while (std::next_permutation(order.begin(), order.end()));
+  return sum / orders;
 }
 
 /// tr Var of the sum over a systematic sample: the covariances of the weights 1/p_s and 1/p_u times <G_s,

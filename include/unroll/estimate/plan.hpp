@@ -107,7 +107,7 @@ memory_plan plan(const llama::memory_costs<T>& model, index_t tokens, const poli
       adjoints = 2 * size;
       out.live_graphs = std::min(size, n);
       break;
-    case policy::kind::proportional:
+    case policy::kind::proportional:  // of independent draws on average
       out.rewrites = out.write_vjps = double(std::min(p.size, n));
       break;
   }

@@ -20,16 +20,17 @@ struct policy {
     keep,           ///< exact, the last `size` graphs kept
     window,         ///< incremental TBPTT over `size` segments: biased
     reservoir,      ///< unbiased incremental TBPTT with `size` graphs; biased when not compensated
-    proportional    ///< unbiased, `size` segments replayed
+    proportional    ///< unbiased, `size` segments replayed, drawn by `design`
   };
   kind name = kind::rematerialise;
-  index_t size = 0;         ///< 0 where the name has no number
-  bool compensated = true;  ///< only a reservoir may be without the factor
+  index_t size = 0;                                      ///< 0 where the name has no number
+  bool compensated = true;                               ///< only a reservoir may be without the factor
+  sampling_design design = sampling_design::systematic;  ///< only proportional may have another
   friend bool operator==(const policy&, const policy&) = default;
 };
 
-/// "rematerialise", "keep_all", "keep:8", "window:4", "reservoir:2", "reservoir:2:uncompensated" or
-/// "proportional:4".
+/// "rematerialise", "keep_all", "keep:8", "window:4", "reservoir:2", "reservoir:2:uncompensated",
+/// "proportional:4", "proportional:4:random_order" or "proportional:4:independent".
 inline std::string to_string(const policy& p) {
   const std::string size = ":" + std::to_string(p.size);
   switch (p.name) {
@@ -42,7 +43,10 @@ inline std::string to_string(const policy& p) {
     case policy::kind::reservoir:
       return "reservoir" + size + (p.compensated ? "" : ":uncompensated");
     case policy::kind::proportional:
-      return "proportional" + size;
+      return "proportional" + size +
+             (p.design == sampling_design::random_order  ? ":random_order"
+              : p.design == sampling_design::independent ? ":independent"
+                                                         : "");
     case policy::kind::rematerialise:
       break;
   }
@@ -55,16 +59,19 @@ inline policy parse_policy(std::string_view text) {
   const auto colon = text.find(':');
   index_t size = 0;
   if (colon != text.npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), size);
+  using enum sampling_design;
   for (int name = 0; size >= 0 && name < 6; ++name)
-    for (const bool compensated : {true, false}) {
-      p = {policy::kind(name), size, compensated};
-      const bool sized = p.name != policy::kind::rematerialise && p.name != policy::kind::keep_all;
-      if (sized == (size > 0) && to_string(p) == text) return p;
-    }
+    for (const bool compensated : {true, false})
+      for (const sampling_design design : {systematic, random_order, independent}) {
+        p = {policy::kind(name), size, compensated, design};
+        const bool sized = p.name != policy::kind::rematerialise && p.name != policy::kind::keep_all;
+        if (sized == (size > 0) && to_string(p) == text) return p;
+      }
   fail("parse_policy", "text",
        "\"" + std::string(text) +
            "\" is none of rematerialise, keep_all, keep:G, window:S, reservoir:S, reservoir:S:uncompensated, "
-           "proportional:B with whole numbers from 1");
+           "proportional:B, proportional:B:random_order, proportional:B:independent with whole numbers from "
+           "1");
 }
 
 /// Calls visit(estimator) with the estimator that the policy names, over `model`, for sequences of up to
@@ -77,10 +84,12 @@ decltype(auto) with_policy(const policy& p, const M& model, index_t segments, co
     case policy::kind::window:
       return visit(incremental_tbptt(model, {.segments = segments, .window = p.size}));
     case policy::kind::reservoir:
-      return visit(reservoir_tbptt(
-          model, {.segments = segments, .size = p.size, .compensated = p.compensated}, choose));
+      if (!p.compensated)
+        return visit(uncompensated_reservoir(model, {.segments = segments, .size = p.size}, choose));
+      return visit(reservoir_tbptt(model, {.segments = segments, .size = p.size}, choose));
     case policy::kind::proportional:
-      return visit(proportional_replay(model, {.segments = segments, .budget = p.size}, choose));
+      return visit(
+          proportional_replay(model, {.segments = segments, .budget = p.size, .design = p.design}, choose));
     case policy::kind::keep_all:
       return visit(rematerialise(model, {.segments = segments, .keep = segments}));
     case policy::kind::keep:

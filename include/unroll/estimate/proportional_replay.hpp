@@ -8,6 +8,7 @@ namespace unroll {
 struct proportional_replay_options {
   index_t segments = 64;  ///< room for a sequence of so many segments
   index_t budget = 8;     ///< segments that are written once more and sent back
+  sampling_design design = sampling_design::systematic;  ///< unbiased whichever; the variance differs
 };
 
 /// Rematerialisation of a sample. Memories are written without graphs, losses add their adjoints A_s = sum_t
@@ -16,20 +17,25 @@ struct proportional_replay_options {
 ///
 ///   g = sum_{s in sample}  1 / p_s  A_s dm_s/dtheta,     p_s = min(1, c ||A_s||),   sum_s p_s = budget.
 ///
-/// The sample is systematic: P(s in sample) = p_s exactly, and its size is the budget. What a loss owes to
-/// theta directly is exact.
+/// P(s in sample) = p_s exactly. The sample is systematic over the segments in their order or in a random
+/// one, and then its size is the budget, or has a coin for every segment, and then its mean size is that.
+/// What a loss owes to theta directly is exact.
 ///
 /// Assumes that writes do not read earlier memories (refused otherwise: ||A_s|| would not be known before the
 /// later segments are replayed), that theta is the same until finish() and that writing again gives the same
 /// bits. A loss that is not finite leaves no trace, at the price of reading the segments in front of it
 /// again.
 ///
-/// Unbiased (Horvitz and Thompson). Variance about sum_s (1 / p_s - 1) |A_s dm_s/dtheta|^2, which p
-/// proportional to the norm of the summand would minimise; ||A_s|| stands for it. Memory: 2 (segments - 1)
-/// memories and one graph. Over T segments: T - 1 writes, min(budget, T - 1) rewrites and write vjps, T reads
-/// and read vjps (T - 1 where losses have no parameters of their own).
+/// Unbiased (Horvitz and Thompson). With G_s = A_s dm_s/dtheta the variance of independent draws is sum_s
+/// (1 / p_s - 1) |G_s|^2, which p proportional to |G_s| would minimise; ||A_s|| stands for it. A sample of
+/// fixed size adds sum_{s != u} (p_su / (p_s p_u) - 1) <G_s, G_u>, of either sign: less where the G_s, those
+/// of neighbours above all, point the same way, and for the order of the segments much more where they cancel
+/// in step with the sample. Memory: 2 (segments - 1)
+/// memories and one graph. Over T segments: T - 1 writes, min(budget, T - 1) rewrites and write vjps (on
+/// average where draws are independent), T reads and read vjps (T - 1 where losses have no parameters of
+/// their own).
 ///
-/// UIO-LLMs, Horvitz & Thompson 1952, Madow 1949; docs/math/proportional_replay.md.
+/// UIO-LLMs, Horvitz & Thompson 1952, Madow 1949, SpaCO; docs/math/proportional_replay.md.
 template <class M, class C = philox_chooser>
 class proportional_replay final {
   static_assert(memory_model<M> && unroll::chooser<C>);
@@ -40,7 +46,8 @@ class proportional_replay final {
   using input = typename M::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
-  static constexpr std::array references{"li2024uio", "horvitz1952sampling", "madow1949systematic"};
+  static constexpr std::array references{"li2024uio", "horvitz1952sampling", "madow1949systematic",
+                                         "li2025seco"};
 
   explicit proportional_replay(M model, proportional_replay_options options = {}, C chooser = C{})
       : model_(std::move(model)),
@@ -49,7 +56,7 @@ class proportional_replay final {
         run_(model_, options.segments, options.segments - 1, 1),
         norm_(options.segments - 1),
         p_(options.segments - 1),
-        sampler_(options.segments - 1),
+        sampler_(options.segments - 1, options.design),
         taken_(options.segments - 1) {}
 
   void reset(key k, state<const scalar> s0 = {}) {
@@ -130,7 +137,7 @@ class proportional_replay final {
   C chooser_;
   segment_run<M> run_;
   block<double> norm_, p_;
-  systematic_sampler sampler_;
+  proportional_sampler sampler_;
   block<char> taken_;
   bool finished_ = false;
 };

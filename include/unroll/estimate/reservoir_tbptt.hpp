@@ -6,9 +6,8 @@
 namespace unroll {
 
 struct reservoir_tbptt_options {
-  index_t segments = 64;    ///< room for a sequence of so many segments
-  index_t size = 2;         ///< graphs in the reservoir
-  bool compensated = true;  ///< false: without the factor, biased, as in the published code
+  index_t segments = 64;  ///< room for a sequence of so many segments
+  index_t size = 2;       ///< graphs in the reservoir
 };
 
 /// Unbiased incremental truncated backpropagation: the window of incremental_tbptt, filled by Algorithm R
@@ -23,14 +22,16 @@ struct reservoir_tbptt_options {
 /// Assumes that writes do not read earlier memories (refused otherwise: adjoints between memories would be
 /// lost) and that theta is the same until finish(). A loss that is not finite leaves no trace.
 ///
-/// Unbiased where compensated; biased without. Variance: a segment that is held stays held, and its weight
-/// grows, so that contributions that align add up over the rest of the sequence; docs/math has the closed
-/// form. Exact where S >= T - 1. Memory: segments - 1 memories, 2 S adjoints and S graphs. Over T segments: T
+/// Unbiased with `Compensated`; without it the factor is 1, as in the published code, and the estimate is
+/// biased: uncompensated_reservoir() makes that one. Variance: a segment that is held stays held, and its
+/// weight grows, so that contributions that align add up over the rest of the sequence; docs/math has the
+/// closed form. Exact where S >= T - 1. Memory: segments - 1 memories, 2 S adjoints and S graphs. Over T
+/// segments: T
 /// - 1 writes, of which S + sum_{n=S}^{T-2} S / (n + 1) expected with graph, each of these with a write vjp;
 /// T reads and read vjps (T - 1 where losses have no parameters of their own).
 ///
 /// UIO-LLMs, section 3.3.3; docs/math/reservoir_tbptt.md.
-template <class M, class C = philox_chooser>
+template <class M, class C = philox_chooser, bool Compensated = true>
 class reservoir_tbptt final {
   static_assert(memory_model<M> && unroll::chooser<C>);
 
@@ -39,7 +40,7 @@ class reservoir_tbptt final {
   using scalar = typename M::scalar;
   using input = typename M::input;
   static constexpr target target_gradient = target::frozen_theta;
-  static constexpr bool unbiased = true;  // where compensated
+  static constexpr bool unbiased = Compensated;
   static constexpr std::array references{"li2024uio", "vitter1985reservoir"};
 
   explicit reservoir_tbptt(M model, reservoir_tbptt_options options = {}, C chooser = C{})
@@ -62,7 +63,7 @@ class reservoir_tbptt final {
     return window_.advance(
         "reservoir_tbptt::advance", model_, theta, xs, g,
         [&](index_t s) { return reservoir_.slot(chooser_, s); },
-        [&](index_t t) { return options_.compensated ? reservoir_.weight(t) : 1.0; });
+        [&](index_t t) { return Compensated ? reservoir_.weight(t) : 1.0; });
   }
 
   /// Sends back what is in the reservoir.
@@ -92,5 +93,12 @@ class reservoir_tbptt final {
   graph_window<M> window_;
   bool finished_ = false;
 };
+
+/// The reservoir without the factor: biased.
+template <class M, class C = philox_chooser>
+reservoir_tbptt<M, C, false> uncompensated_reservoir(M model, reservoir_tbptt_options options = {},
+                                                     C chooser = C{}) {
+  return reservoir_tbptt<M, C, false>(std::move(model), options, std::move(chooser));
+}
 
 }  // namespace unroll

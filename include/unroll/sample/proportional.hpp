@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "unroll/core/block.hpp"
 #include "unroll/rng/chooser.hpp"
@@ -84,6 +85,59 @@ class systematic_sampler {
 
  private:
   block<double> ends_, cuts_;
+};
+
+/// How a sample with given inclusion probabilities is drawn; the probability that two items are in it
+/// together depends on that, and with it the variance of a sum over the sample.
+enum class sampling_design {
+  systematic,    ///< over the items in their order: near ones are seldom taken together, some pairs never
+  random_order,  ///< systematic over the items in a random order
+  independent    ///< a coin for every item (Poisson sampling): the number of items is random
+};
+
+/// Samples of each design, of at most `most` items.
+class proportional_sampler {
+ public:
+  proportional_sampler(index_t most, sampling_design design)
+      : design_(design),
+        systematic_(most),
+        order_(design == sampling_design::random_order ? most : 0),
+        p_(order_.size()),
+        taken_(order_.size()) {}
+
+  std::size_t bytes() const { return systematic_.bytes() + order_.bytes() + p_.bytes() + taken_.bytes(); }
+
+  /// WRITES taken[i] = 1 with probability p[i], else 0; returns how many. Draws are named first, first + 1,
+  /// ...
+  template <chooser C>
+  index_t draw(C& choose, std::int64_t first, view<const double> p, view<char> taken) {
+    if (design_ == sampling_design::systematic) return systematic_.draw(choose, first, p, taken);
+    check_size("proportional_sampler::draw", "taken", taken.size(), p.size());
+    index_t count = 0;
+    if (design_ == sampling_design::independent) {
+      for (index_t i = 0; i < p.size(); ++i) count += taken[i] = choose.coin(first + i, p[i]);
+      return count;
+    }
+    check_at_least("proportional_sampler::draw", "most", order_.size(), p.size());
+    index_t open = 0;  // items that may be taken or not
+    for (index_t i = 0; i < p.size(); ++i) {
+      count += taken[i] = p[i] >= 1;
+      if (p[i] > 0 && p[i] < 1) order_[open++] = i;
+    }
+    for (index_t i = open - 1; i > 0; --i) std::swap(order_[i], order_[choose.uniform(first + i, i + 1)]);
+    for (index_t i = 0; i < open; ++i) p_[i] = p[order_[i]];
+    const view<char> found = view<char>(taken_).part(0, open);
+    count += systematic_.draw(choose, first, view<const double>(p_).part(0, open), found);
+    for (index_t i = 0; i < open; ++i) taken[order_[i]] = found[i];
+    return count;
+  }
+
+ private:
+  sampling_design design_;
+  systematic_sampler systematic_;
+  block<index_t> order_;
+  block<double> p_;
+  block<char> taken_;
 };
 
 }  // namespace unroll
