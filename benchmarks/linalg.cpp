@@ -97,26 +97,30 @@ void ger(benchmark::State& state) {
       [&] { B.noalias() += T(0.5) * x * y.transpose(); }, fma_peak<T>());
 }
 
-void step_shapes(benchmark::internal::Benchmark* b) {  // W h, W' d
+// Google Benchmark 1.9 has renamed the type.
+using registered = std::remove_pointer_t<decltype(benchmark::RegisterBenchmark(
+    "", static_cast<void (*)(benchmark::State&)>(nullptr)))>;
+
+void step_shapes(registered* b) {  // W h, W' d
   b->Iterations(9);
   for (const int h : {64, 128, 256, 512, 1024})
     for (const int lanes : {8, 32, 128}) b->Args({h, lanes, h});
 }
-void vector_shapes(benchmark::internal::Benchmark* b) {
+void vector_shapes(registered* b) {
   b->Iterations(9);
   for (const int h : {16, 32, 64, 128, 192, 256, 384, 512, 1024, 2048}) b->Args({h, 1, h});
 }
-void gradient_shapes(benchmark::internal::Benchmark* b) {  // D X' over a window
+void gradient_shapes(registered* b) {  // D X' over a window
   b->Iterations(9);
   for (const int h : {64, 256, 512, 1024})
     for (const int rank : {8, 32, 128, 1280}) b->Args({h, h, rank});
   b->Args({4096, 1024, 1280});
 }
-void rank_one_shapes(benchmark::internal::Benchmark* b) {
+void rank_one_shapes(registered* b) {
   b->Iterations(9);
   for (const int h : {16, 64, 256, 512, 1024}) b->Args({h, h});
 }
-void other_shapes(benchmark::internal::Benchmark* b) {  // squares and the layers of a transformer
+void other_shapes(registered* b) {  // squares and the layers of a transformer
   b->Iterations(9);
   for (const int h : {64, 128, 256, 512, 1024, 2048}) b->Args({h, h, h});
   for (const auto& s : {std::array{288, 256, 288},

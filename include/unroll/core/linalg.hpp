@@ -25,6 +25,7 @@
 // the numbers and the target's vector width, never on where in memory the operands lie.
 namespace unroll {
 
+static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "unroll needs Eigen 3.4 or newer");
 static_assert(sizeof(Eigen::Index) == sizeof(index_t),
               "unroll needs Eigen's 64-bit sizes: compile without -DEIGEN_DEFAULT_DENSE_INDEX_TYPE");
 

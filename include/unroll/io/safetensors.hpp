@@ -6,6 +6,7 @@
 #include <cmath>
 #include <concepts>
 #include <map>
+#include <tuple>
 
 #include "unroll/core/layout.hpp"
 #include "unroll/io/file_kind.hpp"
@@ -207,8 +208,9 @@ class safetensors {
   void check_cover(std::uint64_t data) const {
     std::vector<const std::pair<const std::string, tensor>*> order;
     for (const auto& t : tensors_) order.push_back(&t);
-    std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-      return std::pair(a->second.first, a->second.last) < std::pair(b->second.first, b->second.last);
+    std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+      return std::tie(a->second.first, a->second.last, a->first) <
+             std::tie(b->second.first, b->second.last, b->first);
     });
     std::uint64_t end = data;
     for (const auto* t : order) {
