@@ -7,8 +7,12 @@
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/uoro.hpp"
+#include "unroll/optim/clip.hpp"
+#include "unroll/testing/enumerate.hpp"
+#include "unroll/testing/oracle.hpp"
 
 using namespace unroll;
 
@@ -55,6 +59,48 @@ TEST_CASE("the measured variance of uoro is that of the enumeration, and no bias
   const auto mean = measure(mean_of(uoro(delayed), 4), theta, ys, {.replicas = n / 4});
   CHECK(mean.replicas == n / 4);  // random although it has no chooser of its own
   CHECK(mean.variance == Approx(golden::trace_uoro / 4).epsilon(0.06));
+}
+
+TEST_CASE("measure finds no bias where clipping behind the estimate makes one") {
+  const golden::delayed_rnn delayed;
+  const auto ys = golden::delayed_inputs();
+  CHECK(measure(uoro(delayed), theta, ys, {.replicas = 2000}).relative_bias_low == 0);
+  enumerator all;
+  uoro estimator(delayed, {}, enumerating_chooser(all));
+  gradient<double> g(8);
+  const auto clipped = testing::enumerate_outcomes(all, 8, [&](view<double> out) {
+    g.zero();
+    estimator.reset(key{});
+    estimator.advance(theta, ys, g);
+    estimator.finish(theta, g);
+    clip_norm(g, std::sqrt(golden::gradient_squared_norm));  // the gradient itself passes
+    std::copy(g.begin(), g.end(), out.begin());
+  });
+  CHECK(golden::relative_error(clipped.mean, golden::gradient) > 0.1);
+}
+
+TEST_CASE("measure finds no error where theta that moves makes one, of first order in its steps") {
+  const auto zs = golden::long_inputs(20);
+  CHECK(measure(rtrl(rnn), theta, zs).relative_bias_high < 1e-13);
+  const auto exact = testing::backward_gradient(rnn, theta, zs);
+  const auto online = [&](double rate) {  // the sum of the gradients that rtrl gives while it learns
+    auto moving = golden::theta();
+    rtrl estimator(rnn);
+    gradient<double> sum(8), g(8);
+    estimator.reset(key{});
+    for (const auto& z : zs) {
+      g.zero();
+      estimator.advance(moving, {&z, 1}, g);
+      for (index_t i = 0; i < 8; ++i) {
+        moving[i] -= rate * g[i];
+        sum[i] += g[i];
+      }
+    }
+    return golden::relative_error(sum, exact);
+  };
+  CHECK(online(0) < 1e-13);
+  CHECK(online(1e-2) > 1e-3);
+  CHECK(online(1e-2) / online(5e-3) == Approx(2).epsilon(0.1));
 }
 
 TEST_CASE("where the loss jumps the pathwise reference is wrong, and a reference of one's own is not") {
