@@ -13,7 +13,7 @@ book=${UNROLL_DATA_DIR:-.}/corpora/books/test/melville_moby-dick.txt
 mkdir -p "$out"
 
 bias() {
-  "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --replicas 40000 --threads 1 \
+  "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --replicas 10000 --threads 1 \
     --estimators bptt,checkpointed,rtrl,tbptt:10,tbptt:20,tbptt:50,chunked:20,artbp:10,artbp:20,uoro,uoro:20,nobacktrack \
     --json "$out/bias.json" --horizon "$out/lags.csv" --plot "$out/gradient_bias.svg" | tee "$out/bias.txt"
 }
