@@ -3,7 +3,7 @@
 // The memory model on top of a Llama: its options, its parameters in files, its losses on a text.
 
 #include <optional>
-#include <unroll/io/lora_file.hpp>
+#include <unroll/io/memory_file.hpp>
 
 #include "memory_common.hpp"
 
@@ -12,6 +12,7 @@ namespace program {
 using unroll::llama::memory_llama;
 using unroll::llama::memory_options;
 using unroll::llama::segment;
+using unroll::llama::to_json;
 
 constexpr const char* policy_help =
     "rematerialise (exact, one graph), keep_all, keep:G (exact, G graphs), window:S (incremental TBPTT, "
@@ -31,7 +32,7 @@ struct memory_choice {
   index_t segment = 128, ratio = 8, rank = 8;
   double alpha = 0, b_scale = 0;
   std::string mask = "coverage", places = "coverage", adapters;
-  bool separate = false, recurrent = false, recompute = false;
+  bool separate = false, recurrent = false, recompute = false, other_base = false;
 
   /// `own_scale`: the program has another default for b_scale; `saved`: adapters may come from a folder.
   void add(CLI::App* app, bool saved = true) {
@@ -61,6 +62,10 @@ struct memory_choice {
            "folder that train wrote; its options replace those above, --recompute apart, and its positions "
            "hold where --positions is not given")
         ->check(CLI::ExistingDirectory);
+    app->add_flag(
+        "--other-base", other_base,
+        "take adapters that were trained on other weights, or on the same in another precision; says "
+        "how the model differs");
   }
 
   memory_options options() const {
@@ -85,18 +90,6 @@ struct memory_choice {
   }
 };
 
-inline json to_json(const memory_options& o) {
-  return {{"segment", o.segment},
-          {"ratio", o.ratio},
-          {"lora_rank", o.encoder.rank},
-          {"lora_alpha", o.encoder.alpha},
-          {"mask", o.mask == unroll::llama::memory_mask::causal ? "causal" : "coverage"},
-          {"memory_positions",
-           o.positions == unroll::llama::memory_positions::following ? "following" : "coverage"},
-          {"separate_tokens", o.separate_tokens},
-          {"recurrent", o.recurrent}};
-}
-
 /// The Llama, its vocabulary, the memory model over it and the parameters of that.
 template <class T>
 struct memory_setup {
@@ -107,110 +100,43 @@ struct memory_setup {
   const unroll::llama::config& shape() const { return model.shape(); }
 };
 
-/// Of the frozen weights, for adapters to know what they belong to: as floats, and without W_Q and W_K, whose
-/// rows lie in one of two orders.
-template <class T>
-std::string base_fingerprint(const memory_llama<T>& model) {
-  std::uint64_t h = 0;
-  for (const auto& b : model.stack().map().names().blocks()) {
-    if (b.name.ends_with("q_proj.weight") || b.name.ends_with("k_proj.weight")) continue;
-    const T* first = model.weights().data() + b.offset;
-    const std::vector<float> numbers(first, first + b.size());
-    h = h * 31 + fingerprint(numbers.data(), numbers.size());
-  }
-  return text_of("%016llx", static_cast<unsigned long long>(h));
-}
-
-namespace detail {
-
-inline unroll::layout memory_tokens_layout(const unroll::llama::memory_map& map, index_t hidden) {
-  unroll::layout l;
-  l.add("memory_tokens", hidden, (map.head_offset() - map.memory_offset()) / hidden);
-  return l;
-}
-
-}  // namespace detail
-
-/// A folder of adapters: `encoder` and `head`, each as PEFT writes it, memory_tokens.safetensors,
-/// memory.json.
-template <class T>
-void save_adapters(const std::filesystem::path& folder, const memory_llama<T>& model,
-                   unroll::params<const T> theta, const std::string& base) {
-  const auto& map = model.trainable();
-  unroll::llama::save_lora<T>(folder / "encoder", model.shape(), map.encoder(), map.encoder_part(theta),
-                              base);
-  unroll::llama::save_lora<T>(folder / "head", model.shape(), map.head(), map.head_part(theta), base);
-  const auto mem = map.memory_part(theta);
-  unroll::save_safetensors(folder / "memory_tokens.safetensors",
-                           detail::memory_tokens_layout(map, model.shape().hidden),
-                           [&](const unroll::layout_block&) { return mem.data(); });
-  json saved = to_json(model.options());
-  saved["positions"] = positions_text(model.shape());
-  saved["base"] = base_fingerprint(model);
-  unroll::write_file(folder / "memory.json", saved.dump(1) + "\n");
-}
-
 /// The memory model that the options describe: with the parameters of --adapters, or fresh ones. Adapters
-/// have the positions that they were trained with unless --positions says others, and no other base.
+/// have the positions that they were trained with unless --positions says others, and no other base unless
+/// --other-base allows it.
 template <class T>
-memory_setup<T> load_memory(model_options base, memory_choice choice, key k) {
-  namespace fs = std::filesystem;
-  const fs::path folder = choice.adapters;
-  std::optional<std::string> trained_positions, trained_base;  // a folder may lack them
-  if (!choice.adapters.empty()) {
-    const json saved = json::parse(unroll::read_file(folder / "memory.json", "memory_llama"), nullptr, false);
-    try {
-      choice.segment = saved.at("segment").get<index_t>();
-      choice.ratio = saved.at("ratio").get<index_t>();
-      choice.mask = saved.at("mask").get<std::string>();
-      choice.places = saved.at("memory_positions").get<std::string>();
-      choice.separate = saved.at("separate_tokens").get<bool>();
-      choice.recurrent = saved.at("recurrent").get<bool>();
-      if (saved.contains("positions")) trained_positions = saved["positions"].get<std::string>();
-      if (saved.contains("base")) trained_base = saved["base"].get<std::string>();
-    } catch (const std::exception&) {
-      fail("memory_llama", "\"" + (folder / "memory.json").string() + "\"",
-           "does not hold the options of a memory model");
-    }
-    if (base.positions.empty()) base.positions = trained_positions.value_or("");
-  }
+memory_setup<T> load_memory(model_options base, const memory_choice& choice, key k) {
+  std::optional<unroll::llama::memory_folder> saved;
+  if (!choice.adapters.empty()) saved.emplace(choice.adapters);
+  unroll::llama::config trained;
+  if (saved) saved->set_positions(trained);
+  if (saved && base.positions.empty()) base.positions = positions_text(trained);
   auto loaded = base.load<T>(fold(k, 0));
   const auto shape = loaded.model.shape;
-  unroll::llama::adapter<T> encoder, head;
   memory_options o = choice.options();
-  if (!choice.adapters.empty()) {
-    if (const auto now = positions_text(shape); trained_positions && *trained_positions != now)
+  if (saved) {
+    const auto graphs = o.encoder_tape;
+    o = saved->options(shape);
+    o.encoder_tape = o.decoder_tape = graphs;
+    if (const auto then = positions_text(trained), now = positions_text(shape); then != now)
       std::fprintf(stderr, "memory_llama: the adapters were trained %s%s, now it is %s\n",
-                   trained_positions->empty() ? "without --positions" : "with --positions ",
-                   trained_positions->c_str(), now.c_str());
-    encoder = unroll::llama::load_lora<T>(folder / "encoder", shape);
-    head = unroll::llama::load_lora<T>(folder / "head", shape);
-    o.encoder = encoder.map.options();
-    o.head = head.map.options();
+                   then.empty() ? "without --positions" : "with --positions ", then.c_str(), now.c_str());
+    if (const auto other = saved->other_base<T>(shape, loaded.model.weights); !other.empty()) {
+      const std::string message =
+          "of \"" + choice.adapters + "\" were trained on another base than \"" + base.path + "\": " + other;
+      if (!choice.other_base)
+        fail("memory_llama", "adapters", message + "; --other-base takes it all the same");
+      std::fprintf(stderr, "memory_llama: adapters %s\n", message.c_str());
+    }
   }
   auto weights = std::make_shared<const parameters<T>>(std::move(loaded.model.weights));
   memory_llama<T> model(shape, std::move(weights), o);
-  if (trained_base)
-    if (const std::string now = base_fingerprint(model); now != *trained_base)
-      fail("memory_llama", "adapters",
-           "in \"" + choice.adapters + "\" belong to a base with fingerprint " + *trained_base + ", \"" +
-               base.path + "\" has " + now);
-  parameters<T> theta(model.names().size());
-  if (choice.adapters.empty()) {
-    unroll::llama::init_memory<T>(model, theta, fold(k, 1),
-                                  {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
-  } else {
-    const auto& map = model.trainable();
-    const unroll::params<T> flat(theta);
-    std::copy(encoder.theta.begin(), encoder.theta.end(), map.encoder_part(flat).begin());
-    std::copy(head.theta.begin(), head.theta.end(), map.head_part(flat).begin());
-    std::vector<unroll::safetensors> files;
-    files.emplace_back(unroll::byte_source::open(folder / "memory_tokens.safetensors", "memory_llama"));
-    const unroll::tensor_files tensors(std::move(files));
-    const auto names = detail::memory_tokens_layout(map, shape.hidden);
-    unroll::check_tensors(tensors, names, [](const std::string&) { return false; });
-    unroll::read_tensors(tensors, names, map.memory_part(flat).data());
+  if (saved) {
+    auto theta = saved->read<T>(shape);
+    return {std::move(loaded.words), std::move(model), std::move(theta)};
   }
+  parameters<T> theta(model.names().size());
+  unroll::llama::init_memory<T>(model, theta, fold(k, 1),
+                                {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
   return {std::move(loaded.words), std::move(model), std::move(theta)};
 }
 

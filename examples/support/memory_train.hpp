@@ -194,7 +194,7 @@ struct train_command : command {
       }
     }
     if (interrupted) run.save();
-    if (!out.empty()) save_adapters<T>(out, model, run.theta(), base.path);
+    if (!out.empty()) llama::save_memory<T>(out, model, run.theta(), base.path);
     json d{{"command", "train"},
            {"model", base.path},
            {"text", texts.text},

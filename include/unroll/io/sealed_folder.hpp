@@ -49,7 +49,7 @@ inline sealed_folder load_sealed(const std::filesystem::path& folder, const std:
   sealed_folder out{parse_json(text, function, source.name()), {}};
   const json_members members(out.values, function, source.name());
   const std::string found = members.text("hash", "");
-  if (found.empty()) members.refuse("hash", "that of the text: older versions wrote none, save it again");
+  if (found.empty()) members.refuse("hash", "that of the text; folders of older versions have none");
   nlohmann::json files = out.values;
   if (detail::seal_text(files) != text)
     source.refuse("is damaged: it is not the text that its hash " + found + " belongs to");
