@@ -441,7 +441,7 @@ TEST_CASE("attention and its vjp do not allocate", "[attention]") {
                          x.columns(x.out), x.lse.data(), x.columns(x.dout), x.columns(x.dq), dblocks,
                          {x.columns(x.dk), x.columns(x.dv)}, x.work);
     const auto count = counter.count();
-    CHECK(testing::allocations_are_counted());
+    CHECK((testing::allocations_are_counted() || testing::counting_is_replaced()));
     CHECK(count == 0);
   }
 }

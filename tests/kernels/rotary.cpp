@@ -81,7 +81,7 @@ TEST_CASE("rotary in float is that in double rounded, also far from 0, and turni
     a.rotate({x.data(), 96, 2}, positions);
     b.rotate({y.data(), 96, 2}, positions);
     CHECK(counter.count() == 0);
-    CHECK(testing::allocations_are_counted());
+    CHECK((testing::allocations_are_counted() || testing::counting_is_replaced()));
     CHECK(tests::distance(x, y) < 4e-7);
   }
 }

@@ -35,6 +35,10 @@ namespace unroll::testing {
 /// Whether malloc is counted too, not only operator new.
 inline constexpr bool malloc_is_counted = UNROLL_COUNT_MALLOC;
 
+namespace detail {
+inline const bool linked = counting_is_linked = true;
+}
+
 }  // namespace unroll::testing
 
 #if defined(UNROLL_COUNT_BY_HOOK)
