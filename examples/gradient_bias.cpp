@@ -193,7 +193,7 @@ void write_horizon(const experiment& e, const std::string& file) {
 
 /// Relative bias with its interval against relative variance x time, both on logarithmic axes. What is zero
 /// sits on the edge of the figure: exact estimators on the floor, deterministic ones at the left.
-bool draw(const std::vector<result>& results, const experiment& e, const std::string& file) {
+void draw(const std::vector<result>& results, const experiment& e, const std::string& file) {
   struct point {
     double x, y, low, high;
     bool biased;
@@ -250,7 +250,7 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
     std::snprintf(line, sizeof line, "at %.6g,%.6g offset 0.8,0.1 noenhanced\n", p.x, p.label_y);
     labels += "set label " + program::quoted(p.label) + " " + line;
   }
-  if (points.empty()) return false;
+  if (points.empty()) fail("gradient_bias", "plot", "has nothing to draw: no interval is finite");
   const auto part = [&](bool biased, const char* style) {
     if (std::none_of(points.begin(), points.end(), [&](const point& p) { return p.biased == biased; }))
       return;
@@ -266,13 +266,15 @@ bool draw(const std::vector<result>& results, const experiment& e, const std::st
                 "set xtics add (\"no variance\" %g)\nset ytics %g,10\nset ytics add (\"0\" %g)\n"
                 "set arrow from %g,graph 0 to %g,graph 1 nohead lc rgb '#999999'\n",
                 none / 4, right * 30, floor / 2, top * 5, first_tic, none, 10 * floor, floor, wall, wall);
-  return program::gnuplot(
-      "set terminal svg size 960,600 enhanced background 'white' font 'sans,12'\nset output " +
-      program::quoted(file) + "\nset logscale xy\nset format y '10^{%T}'\n" + axes + labels +
-      "set grid ytics\nset key top right\nset title " + program::quoted("Gradient bias: " + e.description) +
-      " noenhanced\nset xlabel 'price of precision: tr V / |g|^2 x seconds per sequence'\n"
-      "set ylabel 'relative bias of the mean estimate'\n$points << END\n" +
-      data + "END\nplot " + plot + "\n");
+  program::draw_figure(
+      file, 960, 600,
+      std::string("set logscale xy\nset format y '10^{%T}'\n") + axes + labels +
+          "set grid ytics\nset key top right\nset title " +
+          program::quoted("Gradient bias: " + e.description) +
+          " noenhanced\nset xlabel 'price of precision: tr V / |g|^2 x seconds per sequence'\n"
+          "set ylabel 'relative bias of the mean estimate'\n$points << END\n" +
+          data + "END\nplot " + plot + "\n",
+      "enhanced");
 }
 
 }  // namespace
@@ -297,9 +299,10 @@ int main(int argc, char** argv) {
   app.add_option("--length", o.length, "steps of the sequence")
       ->check(CLI::Range(1, 100'000'000))
       ->capture_default_str();
-  app.add_option("--text", o.text, "a text file; its characters are predicted one by one")
-      ->capture_default_str();
-  app.add_option("--task", o.task, "delay, adding, copy, marschall_add or anbn, instead of a text");
+  CLI::Option* text = app.add_option("--text", o.text, "a text file; its characters are predicted one by one")
+                          ->capture_default_str();
+  app.add_option("--task", o.task, "delay, adding, copy, marschall_add or anbn, instead of a text")
+      ->excludes(text);
   app.add_option("--estimators", o.estimators,
                  std::string("names, separated by commas. ") + program::estimator_help)
       ->capture_default_str();
@@ -327,14 +330,20 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--json", o.json, "write the rows to this file")->check(program::writable);
   app.add_option("--csv", o.csv, "write the rows to this file")->check(program::writable);
-  app.add_option("--plot", o.plot, "draw bias against variance x time to this SVG file")
-      ->check(program::writable);
+  app.add_option("--plot", o.plot, "draw bias against variance x time to this SVG, PNG or PDF file")
+      ->check(program::drawable);
   app.add_option("--horizon", o.horizon,
                  "write the gradient by lag (shares of its norm) to this CSV file; length^2 / 2 vjps")
       ->check(program::writable);
-  CLI11_PARSE(app, argc, argv);
 
-  return program::run("gradient_bias", [&] {
+  return program::run("gradient_bias", app, argc, argv, [&] {
+    if (o.system == "influence_balancing")
+      for (const char* option : {"--text", "--task", "--hidden", "--lanes", "--train"})
+        if (app.count(option) > 0)
+          fail("gradient_bias", option, "has no meaning with --system influence_balancing");
+    program::check_outputs(
+        "gradient_bias", {{"--json", o.json}, {"--csv", o.csv}, {"--plot", o.plot}, {"--horizon", o.horizon}},
+        {{"--text", o.task.empty() ? o.text : ""}});
     const auto names = program::split(o.estimators);
     experiment e = make_experiment(o);
     for (const auto& name : names)  // a misspelt name ends the program before the work begins
@@ -357,7 +366,6 @@ int main(int argc, char** argv) {
         "measure of bias; heavy tails: few estimates carry the noise, do not trust the interval; steps, "
         "vjps, jvps and seconds are per input, variance that of a whole sequence.\n",
         100 * o.confidence);
-    if (!o.horizon.empty() && !program::interrupted) write_horizon(e, o.horizon);
     if (!o.csv.empty()) write_csv(o.csv, rows);
     if (!o.json.empty()) {
       nlohmann::ordered_json document;
@@ -371,9 +379,13 @@ int main(int argc, char** argv) {
       document["complete"] = !program::interrupted.load();
       document["rows"] = nlohmann::ordered_json::array();
       for (const auto& r : results) document["rows"].push_back(to_json(for_json(r)));
-      write_file(o.json, document.dump(1) + "\n");
+      program::write_json(o.json, document);
     }
-    if (!o.plot.empty() && draw(results, e, o.plot)) std::printf("figure: %s\n", o.plot.c_str());
+    if (!o.horizon.empty() && !program::interrupted) write_horizon(e, o.horizon);
+    if (!o.plot.empty() && !results.empty()) {
+      draw(results, e, o.plot);
+      std::printf("figure: %s\n", o.plot.c_str());
+    }
     return program::interrupted ? 130 : 0;
   });
 }

@@ -70,7 +70,7 @@ void train(E estimator, run& r, key k) {
 }
 
 /// Distance from the optimum against updates; dashed: truncated.
-bool draw(const std::vector<run>& runs, const std::string& file) {
+void draw(const std::vector<run>& runs, const std::string& file) {
   constexpr const char* colours[] = {"#c0392b", "#e67e22", "#d35f8d", "#8e6c3a", "#000000",
                                      "#1b6ca8", "#5dade2", "#117a65", "#52be80", "#9acd32"};
   std::string data, plot;
@@ -87,14 +87,15 @@ bool draw(const std::vector<run>& runs, const std::string& file) {
             " with lines lw 2 lc rgb '" + colours[i % std::size(colours)] + "' dt " +
             (runs[i].truncated ? "2" : "1") + " title " + program::quoted(runs[i].name);
   }
-  if (plot.empty()) return false;
-  return program::gnuplot(
-      "set terminal svg size 900,600 background 'white' font 'sans,12'\nset output " + program::quoted(file) +
-      "\n" + data +
-      "set logscale xy\nset format '10^{%T}'\nset grid\nset xrange [1:]\nset yrange [1e-9:1e4]\n"
-      "set key outside right noenhanced\nset xlabel 'updates'\nset ylabel '|theta - optimum|'\n"
-      "set title 'Influence balancing: too short a truncation (dashed) walks away from the optimum'\n" +
-      plot + "\n");
+  if (plot.empty()) fail("influence_balancing", "plot", "has nothing to draw");
+  program::draw_figure(
+      file, 900, 600,
+      data +
+          "set logscale xy\nset format '10^{%T}'\nset grid\nset xrange [1:]\nset yrange [1e-9:1e4]\n"
+          "set key outside right noenhanced\nset xlabel 'updates'\nset ylabel '|theta - optimum|'\n"
+          "set title 'Influence balancing: too short a truncation (dashed) walks away from the optimum'\n" +
+          plot + "\n",
+      "enhanced");
 }
 
 }  // namespace
@@ -112,11 +113,11 @@ int main(int argc, char** argv) {
       ->check(program::not_negative)
       ->capture_default_str();
   app.add_option("--json", o.json, "write the runs to this file")->check(program::writable);
-  app.add_option("--plot", o.plot, "draw the distance from the optimum to this SVG file")
-      ->check(program::writable);
-  CLI11_PARSE(app, argc, argv);
+  app.add_option("--plot", o.plot, "draw the distance from the optimum to this SVG, PNG or PDF file")
+      ->check(program::drawable);
 
-  return program::run("influence_balancing", [&] {
+  return program::run("influence_balancing", app, argc, argv, [&] {
+    program::check_outputs("influence_balancing", {{"--json", o.json}, {"--plot", o.plot}}, {});
     const cell_type cell;
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
     std::printf("cumulative weight of the truncated gradient (exact: -6; positive: the wrong direction)\n");
@@ -163,9 +164,12 @@ int main(int argc, char** argv) {
         for (const auto& [t, v] : r.path) entry["path"].push_back({t, v});
         document["runs"].push_back(entry);
       }
-      write_file(o.json, document.dump(1) + "\n");
+      program::write_json(o.json, document);
     }
-    if (!o.plot.empty() && draw(runs, o.plot)) std::printf("figure: %s\n", o.plot.c_str());
+    if (!o.plot.empty() && !runs.empty()) {
+      draw(runs, o.plot);
+      std::printf("figure: %s\n", o.plot.c_str());
+    }
     return program::interrupted ? 130 : 0;
   });
 }

@@ -20,18 +20,6 @@ struct options {
   std::uint64_t seed = 1;
 };
 
-/// "linear:2" or "ntk:4": what happens beyond the trained context.
-void stretch(llama::config& c, const std::string& text) {
-  if (text.empty()) return;
-  const program::spec s(text);
-  if (s.name != "linear" && s.name != "ntk")
-    fail("llama", "positions", "\"" + text + "\" is neither linear:FACTOR nor ntk:FACTOR");
-  s.at_most(1);
-  c.beyond = s.name == "linear" ? llama::position_policy::linear : llama::position_policy::ntk;
-  c.position_factor = s.number(0, 1);
-  llama::check(c, "llama");
-}
-
 template <class T>
 struct job {
   program::language<T> language;
@@ -39,7 +27,7 @@ struct job {
   std::string text;
 
   job(const options& o, bool may_be_empty) : language(program::load_language<T>(o.model, o.tokenizer)) {
-    stretch(language.model.shape, o.positions);
+    program::stretch("llama", language.model.shape, o.positions);
     if (o.has_prompt || !o.text.empty()) {
       text = o.has_prompt ? o.prompt : read_file(o.text, "text");
     } else if (!may_be_empty) {
@@ -60,11 +48,6 @@ json document(const char* command, const options& o, const llama::config& c) {
   d["context"] = c.positions();
   return d;
 }
-void write_json(const options& o, const json& d) {
-  if (!o.json_file.empty())
-    write_file(o.json_file, d.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
-}
-
 /// Shows how many tokens are done and stops at Ctrl-C.
 auto watch(const program::progress& line, const char* what, std::size_t tokens) {
   return [&line, what, tokens](index_t done) {
@@ -98,7 +81,7 @@ int score(const options& o) {
   d["mean_nll"] = s.nll.empty() ? json() : json(mean);
   d["ids"] = j.ids;
   d["nll"] = s.nll;
-  write_json(o, d);
+  program::write_json(o.json_file, d);
   return program::interrupted ? 130 : 0;
 }
 
@@ -125,12 +108,12 @@ int generate(const options& o) {
         ids.push_back(t);
         const std::string piece = j.language.words.decode(std::span(&t, 1), first);
         std::fwrite(piece.data(), 1, piece.size(), stdout);
-        std::fflush(stdout);
+        program::flush_output();
         return !program::interrupted;
       });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("\n");
-  std::fflush(stdout);
+  program::flush_output();
   const char* why[] = {"tokens", "end of text", "context is full", "interrupted"};
   const double rate = seconds > 0 ? double(done.tokens) / seconds : 0;
   std::fprintf(stderr, "%td tokens, %.0f a second, ended by: %s\n", done.tokens, rate, why[int(done.why)]);
@@ -145,7 +128,7 @@ int generate(const options& o) {
   d["tokens_per_second"] = rate;
   d["ids"] = ids;
   d["text"] = words.decode(ids);
-  write_json(o, d);
+  program::write_json(o.json_file, d);
   return program::interrupted ? 130 : 0;
 }
 
@@ -179,7 +162,7 @@ int differentiate(const options& o) {
   d["mean_nll"] = mean.nll;
   d["norm"] = std::sqrt(squares);
   d["tensors"] = norms;
-  write_json(o, d);
+  program::write_json(o.json_file, d);
   return program::interrupted ? 130 : 0;
 }
 
@@ -250,15 +233,16 @@ int main(int argc, char** argv) {
   CLI::App* gradients = command(
       "gradient", "l2 norms of the gradient of the mean -log p of a text, by tensor; tied matrices are one");
   windows(gradients);
-  CLI11_PARSE(app, argc, argv);
-  if (app.get_subcommands().empty()) {
-    std::fputs(app.help().c_str(), stdout);
-    return 0;
-  }
-  const CLI::App* chosen = app.get_subcommands().front();
-  o.has_prompt = chosen->count("--prompt") > 0;
 
-  return program::run("llama", [&] {
+  return program::run("llama", app, argc, argv, [&] {
+    if (app.get_subcommands().empty()) {
+      std::fputs(app.help().c_str(), stdout);
+      return 0;
+    }
+    const CLI::App* chosen = app.get_subcommands().front();
+    o.has_prompt = chosen->count("--prompt") > 0;
+    program::check_outputs("llama", {{"--json", o.json_file}},
+                           program::inputs_of(o.model, o.tokenizer, {{"--text", o.text}}));
     const auto call = [&](auto in_float, auto in_double) { return o.doubles ? in_double(o) : in_float(o); };
     if (chosen == scoring) return call(score<float>, score<double>);
     if (chosen == generation) return call(generate<float>, generate<double>);

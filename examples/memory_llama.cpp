@@ -24,12 +24,11 @@ int main(int argc, char** argv) {
   program::autoencode_command autoencode(app);
   program::gradient_command gradient(app);
   program::bench_command bench(app);
-  CLI11_PARSE(app, argc, argv);
-  if (app.get_subcommands().empty()) {
-    std::fputs(app.help().c_str(), stdout);
-    return 0;
-  }
-  return program::run("memory_llama", [&] {
+  return program::run("memory_llama", app, argc, argv, [&] {
+    if (app.get_subcommands().empty()) {
+      std::fputs(app.help().c_str(), stdout);
+      return 0;
+    }
     if (plan.asked()) return plan.run();
     if (pretrain.asked()) return pretrain.run();
     if (train.asked()) return train.run();

@@ -115,8 +115,8 @@ int main(int argc, char** argv) {
       "  train_text --text book.txt --cell lstm --estimator tbptt:20:100 --sequences 2000\n"
       "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt\n"
       "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt --resume --sequences 600"};
-  app.add_option("--text", o.text, "a text file")->capture_default_str();
-  app.add_option("--task", o.task, "anbn, instead of a text");
+  CLI::Option* text = app.add_option("--text", o.text, "a text file")->capture_default_str();
+  app.add_option("--task", o.task, "anbn, instead of a text")->excludes(text);
   app.add_option("--cell", o.cell, "elman, gru, lstm or linear")->capture_default_str();
   app.add_option("--estimator", o.estimator, program::estimator_help)->capture_default_str();
   app.add_option("--hidden", o.hidden, "state units")->check(CLI::Range(1, 1'000'000))->capture_default_str();
@@ -146,14 +146,15 @@ int main(int argc, char** argv) {
   app.add_option("--seed", o.seed, "of parameters, task and estimator")
       ->check(program::not_negative)
       ->capture_default_str();
-  app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report")
-      ->check(program::writable);
-  app.add_flag("--resume", o.resume, "continue from the checkpoint");
+  CLI::Option* file = app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report")
+                          ->check(program::writable);
+  app.add_flag("--resume", o.resume, "continue from the checkpoint")->needs(file);
   app.add_option("--json", o.json, "write the course of the run to this file")->check(program::writable);
-  CLI11_PARSE(app, argc, argv);
 
-  return program::run("train_text", [&] {
-    if (o.resume && o.checkpoint.empty()) fail("train_text", "resume", "needs --checkpoint FILE");
+  return program::run("train_text", app, argc, argv, [&] {
+    program::check_outputs("train_text", {{"--checkpoint", o.checkpoint}, {"--json", o.json}},
+                           {{"--text", o.task.empty() ? o.text : ""}});
+    program::check_checkpoint("train_text", o.checkpoint, o.resume);
     const index_t asked = o.every, period = program::gradient_period(program::spec(o.estimator), o.length);
     o.every = std::min(std::max(asked, period), o.length);
     const corpus c = make_corpus(o);
@@ -188,7 +189,7 @@ int main(int argc, char** argv) {
       const double bits = bits_per_character(reader.system, run.theta, c.held_out.inputs());
       const double train_bits = run.seen.loss / double(run.seen.losses) / std::log(2.0);
       std::printf("%9td %12.4f %12.4f\n", run.sequence, train_bits, bits);
-      std::fflush(stdout);
+      program::flush_output();
       run.history.push_back(
           {{"sequence", run.sequence}, {"train_bits", train_bits}, {"held_out_bits", bits}});
       run.seen = {};
@@ -230,7 +231,7 @@ int main(int argc, char** argv) {
                                       {"complete", !program::interrupted.load()},
                                       {"cpu_seconds", program::processor_seconds()}};
       document["course"] = run.history;
-      write_file(o.json, document.dump(1) + "\n");
+      program::write_json(o.json, document);
     }
     return program::interrupted ? 130 : 0;
   });

@@ -36,6 +36,28 @@ inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) 
                "with --tokenizer");
 }
 
+/// The files that a model and its vocabulary come from, behind `more`.
+inline named_files inputs_of(const std::string& model, const std::string& tokenizer, named_files more) {
+  if (!model.empty()) more.emplace_back("--model", model);
+  if (!tokenizer.empty())
+    more.emplace_back("--tokenizer", tokenizer);
+  else if (!model.empty())
+    more.emplace_back("the tokenizer of --model", find_tokenizer(model).string());
+  return more;
+}
+
+/// "linear:2" or "ntk:4": what happens beyond the trained context; empty: what the model says.
+inline void stretch(const char* program, unroll::llama::config& c, const std::string& positions) {
+  if (positions.empty()) return;
+  const spec s(positions);
+  if ((s.name != "linear" && s.name != "ntk") || s.numbers.size() != 1)
+    unroll::fail(program, "positions", "\"" + positions + "\" is neither linear:FACTOR nor ntk:FACTOR");
+  c.beyond =
+      s.name == "linear" ? unroll::llama::position_policy::linear : unroll::llama::position_policy::ntk;
+  c.position_factor = s.numbers[0];
+  unroll::llama::check(c, program);
+}
+
 template <class T>
 struct language {
   unroll::llama::pretrained<T> model;
@@ -56,11 +78,11 @@ language<T> load_language(const std::string& model, const std::string& tokenizer
   return out;
 }
 
-/// The ids of a text behind the one that begins texts.
+/// The ids of a text behind the one that begins texts; `name` stands for it in messages.
 inline std::vector<token> encode_text(const unroll::llama::tokenizer& words, std::string_view text,
                                       const std::string& name) {
   if (text.empty()) unroll::fail("text", name, "is empty");
-  std::vector<token> ids = words.encode(text, true);
+  std::vector<token> ids = words.encode(text, true, name);
   if (ids.size() < 2) unroll::fail("text", name, "has no tokens in this vocabulary");
   return ids;
 }

@@ -76,12 +76,16 @@ struct bench_command : command {
         ->capture_default_str();
     add_seed("of weights and text");
     add_outputs();
-    app->add_option("--plot", plot, "draw time and bytes to FILE_window.svg and FILE_length.svg for FILE.svg")
-        ->check(writable);
+    app->add_option("--plot", plot,
+                    "draw time and bytes to FILE_window.svg and FILE_length.svg for FILE.svg, or .png, .pdf")
+        ->check(drawable);
   }
 
   int run() {
     using namespace unroll;
+    named_files figures;
+    if (!plot.empty()) figures = {{"--plot", figure_file("window")}, {"--plot", figure_file("length")}};
+    check_files(base.inputs({}), figures);
     auto setup = load_memory<T>(stretched(), memory, fold(key{seed}, 0));
     const auto& model = setup.model;
     std::printf("%s\nsegments of %td tokens, %td memory tokens each, one thread, float\n",
@@ -422,7 +426,12 @@ struct bench_command : command {
                             {"plain", plain}};
   }
 
-  bool draw(const std::string& name,
+  std::string figure_file(const std::string& name) const {
+    std::filesystem::path file = plot;
+    file.replace_filename(file.stem().string() + "_" + name + file.extension().string());
+    return file.string();
+  }
+  void draw(const std::string& name,
             const std::vector<std::pair<std::string, std::array<points, 2>>>& curves) const {
     std::string data, time, bytes;
     for (std::size_t i = 0; i < curves.size(); ++i) {
@@ -436,14 +445,12 @@ struct bench_command : command {
       time += (time.empty() ? "" : ", ") + ("$c" + std::to_string(i) + " using 1:2" + style);
       bytes += (bytes.empty() ? "" : ", ") + ("$c" + std::to_string(i) + " using 1:3" + style);
     }
-    std::filesystem::path file = plot;
-    file.replace_filename(file.stem().string() + "_" + name + ".svg");
-    return gnuplot(
-        "set terminal svg noenhanced size 1000,440 background 'white' font 'sans,12'\nset output " +
-        quoted(file.string()) + "\nset logscale xy\nset grid\nset key top left\nset xlabel '" +
-        (name == "length" ? "tokens" : "window S") + "'\n" + data +
-        "set multiplot layout 1,2\nset ylabel 'seconds'\nplot " + time +
-        "\nset ylabel 'MB on the heap'\nplot " + bytes + "\nunset multiplot\n");
+    if (time.empty()) return;  // interrupted before anything was measured
+    draw_figure(figure_file(name), 1000, 440,
+                std::string("set logscale xy\nset grid\nset key top left\nset xlabel '") +
+                    (name == "length" ? "tokens" : "window S") + "'\n" + data +
+                    "set multiplot layout 1,2\nset ylabel 'seconds'\nplot " + time +
+                    "\nset ylabel 'MB on the heap'\nplot " + bytes + "\nunset multiplot\n");
   }
 };
 

@@ -32,7 +32,8 @@ struct command {
   void add_outputs(const char* figure = nullptr) {
     app->add_option("--json", json_file, "write the results to this file")->check(writable);
     if (figure)
-      app->add_option("--plot", plot, std::string("draw ") + figure + " to this SVG file")->check(writable);
+      app->add_option("--plot", plot, std::string("draw ") + figure + " to this SVG, PNG or PDF file")
+          ->check(drawable);
   }
   void add_seed(const char* what) {
     app->add_option("--seed", seed, what)->check(not_negative)->capture_default_str();
@@ -42,10 +43,11 @@ struct command {
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
   }
-  void write_json(const json& document) const {
-    if (!json_file.empty())
-      unroll::write_file(json_file, document.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  void check_files(const named_files& inputs, named_files outputs = {}) const {
+    outputs.insert(outputs.begin(), {{"--json", json_file}, {"--plot", plot}});
+    check_outputs("memory_llama", outputs, inputs);
   }
+  void write_json(const json& document) const { program::write_json(json_file, document); }
 };
 
 inline double seconds_now() {
@@ -115,17 +117,8 @@ struct model_options {
     unroll::llama::check(c, "memory_llama");
     return c;
   }
-  void stretch(unroll::llama::config& c) const {
-    if (positions.empty()) return;
-    const spec s(positions);
-    if (s.name != "linear" && s.name != "ntk")
-      fail("memory_llama", "positions", "\"" + positions + "\" is neither linear:FACTOR nor ntk:FACTOR");
-    s.at_most(1);
-    c.beyond =
-        s.name == "linear" ? unroll::llama::position_policy::linear : unroll::llama::position_policy::ntk;
-    c.position_factor = s.number(0, 1);
-    unroll::llama::check(c, "memory_llama");
-  }
+  void stretch(unroll::llama::config& c) const { program::stretch("memory_llama", c, positions); }
+  named_files inputs(named_files more) const { return inputs_of(path, tokenizer, std::move(more)); }
 
   /// The model and its vocabulary, from files or fresh ones.
   template <class T>
@@ -156,13 +149,23 @@ inline json to_json(const unroll::llama::config& c) {
           {"vocabulary", c.vocabulary}, {"context", c.context},   {"positions", c.positions()}};
 }
 
+/// The file of the vocabulary; empty for the 256 bytes.
+inline std::filesystem::path tokenizer_file(const model_options& o) {
+  if (o.path.empty() && o.tokenizer.empty()) return {};
+  const std::filesystem::path file =
+      o.tokenizer.empty() ? find_tokenizer(o.path) : std::filesystem::path(o.tokenizer);
+  return std::filesystem::is_directory(file) ? find_tokenizer(file) : file;
+}
+/// Its name in the folder of a model.
+inline std::string saved_tokenizer(const model_options& o) {
+  const auto file = tokenizer_file(o);
+  return "tokenizer" + (file.empty() ? ".json" : file.extension().string());
+}
+
 /// Puts the vocabulary into a model's folder: a copy of its file, or the bytes as a tokenizer.json.
 inline void save_tokenizer(const std::filesystem::path& folder, const model_options& o) {
-  namespace fs = std::filesystem;
-  if (!o.path.empty() || !o.tokenizer.empty()) {
-    fs::path from = o.tokenizer.empty() ? find_tokenizer(o.path) : fs::path(o.tokenizer);
-    if (fs::is_directory(from)) from = find_tokenizer(from);
-    unroll::write_file(folder / ("tokenizer" + from.extension().string()), unroll::read_file(from));
+  if (const auto file = tokenizer_file(o); !file.empty()) {
+    unroll::write_file(folder / saved_tokenizer(o), unroll::read_file(file));
     return;
   }
   json vocabulary;

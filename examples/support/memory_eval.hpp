@@ -48,6 +48,7 @@ struct eval_command : command {
 
   int run() {
     using namespace unroll;
+    check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
     auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
     const auto& model = setup.model;
     const index_t length = model.options().segment;
@@ -230,7 +231,7 @@ struct eval_command : command {
     }
   }
 
-  bool draw(const std::vector<std::pair<std::string, std::vector<double>>>& curves, index_t length) const {
+  void draw(const std::vector<std::pair<std::string, std::vector<double>>>& curves, index_t length) const {
     std::string data, lines;
     for (const auto& [method, nll] : curves) {
       data += "$" + method + " << END\n";
@@ -240,11 +241,10 @@ struct eval_command : command {
       lines += (lines.empty() ? "" : ", ") +
                ("$" + method + " using 1:2 with linespoints pt 7 ps 0.4 lw 2 title " + quoted(method));
     }
-    return gnuplot("set terminal svg noenhanced size 800,480 background 'white' font 'sans,12'\nset output " +
-                   quoted(plot) +
-                   "\nset title 'Perplexity of a segment that ends there'\nset xlabel 'tokens'\n"
-                   "set ylabel 'perplexity'\nset grid\n" +
-                   data + "plot " + lines + "\n");
+    draw_figure(plot, 800, 480,
+                "set title 'Perplexity of a segment that ends there'\nset xlabel 'tokens'\n"
+                "set ylabel 'perplexity'\nset grid\n" +
+                    data + "plot " + lines + "\n");
   }
 };
 

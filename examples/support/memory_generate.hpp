@@ -47,9 +47,11 @@ struct generate_command : command {
 
   int run() {
     using namespace unroll;
+    check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
     auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
     const std::string given = text.empty() ? prompt : read_file(text, "memory_llama");
-    std::vector<token> ids = setup.words.encode(given, setup.words.bos() >= 0);
+    std::vector<token> ids =
+        setup.words.encode(given, setup.words.bos() >= 0, text.empty() ? "--prompt" : "\"" + text + "\"");
     if (ids.empty()) fail("memory_llama", "prompt", "is empty, and the vocabulary has no begin of a text");
     llama::memory_session<T> session(setup.model, setup.theta);
     llama::sampler sampler(setup.shape().vocabulary,
@@ -65,14 +67,14 @@ struct generate_command : command {
       const std::string piece = setup.words.decode(std::span(&t, 1), ids.size() == 1);
       ids.push_back(t);
       std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
+      flush_output();
       return !interrupted;
     });
     const char* reasons[] = {"tokens", "end of text", "no more positions", "interrupted"};
     const char* why = reasons[int(done.why)];
     const double seconds = seconds_now() - start, rate = seconds > 0 ? double(done.tokens) / seconds : 0;
     std::printf("\n");
-    std::fflush(stdout);
+    flush_output();
     std::fprintf(stderr,
                  "%td tokens, %.0f a second; %td memories of the prompt, %td in the end; ended by: %s\n",
                  done.tokens, rate, before, session.memories(), why);
@@ -122,6 +124,7 @@ struct autoencode_command : command {
 
   int run() {
     using namespace unroll;
+    check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
     auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
     const data::documents all(text, setup.words, {.bos = false, .threads = threads});
     check_documents(all, "text", "\"" + text + "\"", setup.model.options().segment + 1,

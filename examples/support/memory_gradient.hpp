@@ -81,6 +81,7 @@ struct gradient_command : command {
   template <class T>
   int measure_all() {
     using namespace unroll;
+    check_files(base.inputs({{"--text", texts.text}, {"--adapters", memory.adapters}}));
     std::vector<policy> wanted;
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
     auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
@@ -143,7 +144,7 @@ struct gradient_command : command {
     d["rows"] = json::array();
     for (const line& l : lines) d["rows"].push_back(unroll::to_json(all_numbers(l)));
     write_json(d);
-    if (!plot.empty()) draw(lines);
+    if (!plot.empty() && !lines.empty()) draw(lines);
     return interrupted ? 130 : 0;
   }
 
@@ -238,8 +239,7 @@ struct gradient_command : command {
   }
 
   /// Relative bias with its interval, and relative standard deviation, policy by policy.
-  bool draw(const std::vector<line>& lines) const {
-    if (lines.empty()) return false;
+  void draw(const std::vector<line>& lines) const {
     std::string rows;
     for (const line& l : lines) {
       const auto& m = l.m;
@@ -248,22 +248,21 @@ struct gradient_command : command {
                       std::isfinite(m.relative_bias_high) ? m.relative_bias_high : m.relative_bias, deviation,
                       m.mean_norm_ratio);
     }
-    return gnuplot(
-        "set terminal svg noenhanced size 960,520 background 'white' font 'sans,12'\nset output " +
-        quoted(plot) + "\nset title " +
-        quoted("Gradients of a memory model over " + std::to_string(segments) + " segments") +
-        " noenhanced\nset style data histograms\nset style fill solid 0.8\nset boxwidth 0.35\nset xtics "
-        "rotate by -35 "
-        "noenhanced\nset yrange [0:*]\nset grid ytics\nset key outside top center horizontal\nset ylabel "
-        "'relative to |g|'\n"
-        "set xrange [-0.7:" +
-        text_of("%g", double(lines.size()) - 0.3) + "]\n$rows << END\n" + rows +
-        "END\nplot $rows using ($0-0.2):2:xtic(1) with boxes lc rgb '#c0392b' title 'bias of the mean "
-        "gradient', "
-        "'' using ($0-0.2):3:(0):($4-$3) with vectors nohead lw 2 lc rgb '#333333' notitle, "
-        "'' using ($0+0.2):5 with boxes lc rgb '#9db8d0' title 'standard deviation', "
-        "'' using 0:6 with points pt 6 lc rgb '#333333' title 'norm ratio E|g^| / |g|: no measure of "
-        "bias'\n");
+    draw_figure(
+        plot, 960, 520,
+        "set title " + quoted("Gradients of a memory model over " + std::to_string(segments) + " segments") +
+            " noenhanced\nset style data histograms\nset style fill solid 0.8\nset boxwidth 0.35\nset xtics "
+            "rotate by -35 "
+            "noenhanced\nset yrange [0:*]\nset grid ytics\nset key outside top center horizontal\nset ylabel "
+            "'relative to |g|'\n"
+            "set xrange [-0.7:" +
+            text_of("%g", double(lines.size()) - 0.3) + "]\n$rows << END\n" + rows +
+            "END\nplot $rows using ($0-0.2):2:xtic(1) with boxes lc rgb '#c0392b' title 'bias of the mean "
+            "gradient', "
+            "'' using ($0-0.2):3:(0):($4-$3) with vectors nohead lw 2 lc rgb '#333333' notitle, "
+            "'' using ($0+0.2):5 with boxes lc rgb '#9db8d0' title 'standard deviation', "
+            "'' using 0:6 with points pt 6 lc rgb '#333333' title 'norm ratio E|g^| / |g|: no measure of "
+            "bias'\n");
   }
 };
 

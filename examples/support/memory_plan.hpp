@@ -52,6 +52,7 @@ struct plan_command : command {
 
   int run() {
     using namespace unroll;
+    check_files({{"--model", base.path}});
     std::vector<policy> wanted;
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
     if (app->count("--policy") == 0) leave_out_unsupported(wanted, memory.options());
@@ -167,7 +168,7 @@ struct plan_command : command {
     return r;
   }
 
-  bool draw(const unroll::llama::memory_costs<float>& costs, const std::vector<unroll::policy>& wanted,
+  void draw(const unroll::llama::memory_costs<float>& costs, const std::vector<unroll::policy>& wanted,
             const unroll::number_bytes& bytes) const {
     std::string data, lines;
     for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -184,11 +185,10 @@ struct plan_command : command {
                                       quoted(to_string(wanted[i])));
     }
     if (budget > 0) lines += text_of(", %g with lines dt 2 lc rgb '#333333' title 'budget'", budget);
-    return gnuplot("set terminal svg noenhanced size 800,480 background 'white' font 'sans,12'\nset output " +
-                   quoted(plot) +
-                   "\nset title 'Planned bytes of training on one text'\nset logscale xy\n"
-                   "set xlabel 'tokens'\nset ylabel 'GB'\nset grid\nset key top left\n" +
-                   data + "plot " + lines + "\n");
+    draw_figure(plot, 800, 480,
+                "set title 'Planned bytes of training on one text'\nset logscale xy\n"
+                "set xlabel 'tokens'\nset ylabel 'GB'\nset grid\nset key top left\n" +
+                    data + "plot " + lines + "\n");
   }
 };
 

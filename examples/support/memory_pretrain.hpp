@@ -42,6 +42,14 @@ struct pretrain_command : command {
 
   int run() {
     using namespace unroll;
+    named_files outputs{{"--checkpoint", training.checkpoint}, {"--out", out}};
+    if (!out.empty())
+      for (const std::string& name :
+           {std::string("config.json"), std::string("model.safetensors"), saved_tokenizer(model)})
+        outputs.emplace_back("--out", out + "/" + name);
+    check_files(model.inputs({{"--text", texts.text}, {"--held-out", texts.held_out}}), outputs);
+    check_checkpoint("memory_llama", training.checkpoint, training.resume);
+    check_model_folder();
     if (batch % accumulate != 0)
       fail("memory_llama", "accumulate",
            "is " + std::to_string(accumulate) + ", does not divide the batch of " + std::to_string(batch));
@@ -97,6 +105,8 @@ struct pretrain_command : command {
     }
     if (interrupted) run.save();
     if (!out.empty()) {
+      std::filesystem::remove(std::filesystem::path(out) /
+                              saved_tokenizer(model));  // not beside other weights
       llama::save_llama<T>(out, base.model.shape, run.theta());
       save_tokenizer(out, model);
     }
@@ -115,11 +125,23 @@ struct pretrain_command : command {
            {"complete", run.done()}};
     d["course"] = run.history();
     write_json(d);
-    if (!plot.empty()) draw_course(run.history(), "pretraining, " + describe(base.model.shape), plot);
+    if (!plot.empty() && !run.history().empty())
+      draw_course(run.history(), "pretraining, " + describe(base.model.shape), plot);
     return interrupted ? 130 : 0;
   }
 
  private:
+  /// What would be taken for a part of the model when --out is read.
+  void check_model_folder() const {
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(out, none)) {
+      const std::string name = entry.path().filename().string(), kind = entry.path().extension().string();
+      if (name == "model.safetensors" || name == saved_tokenizer(model)) continue;
+      if (kind == ".safetensors" || kind == ".model" || kind == ".bin" || name.ends_with(".index.json"))
+        fail("memory_llama", "--out",
+             "\"" + entry.path().string() + "\" lies there and would be taken for a part of the model");
+    }
+  }
   std::string identity(const unroll::llama::config& c, const corpus& data) const {
     return text_of("pretrain %s, %s, texts %016llx %016llx, %td x %td by %td in %td, held out %td, seed %llu",
                    model.path.c_str(), describe(c).c_str(),

@@ -125,6 +125,15 @@ struct train_command : command {
   int run() {
     using namespace unroll;
     const unroll::policy p = parse_policy(policy);
+    named_files outputs{{"--checkpoint", training.checkpoint}, {"--out", out}};
+    if (!out.empty())
+      for (const char* name : {"encoder", "head", "memory_tokens.safetensors", "memory.json"})
+        outputs.emplace_back("--out", out + "/" + name);
+    check_files(
+        base.inputs(
+            {{"--text", texts.text}, {"--held-out", texts.held_out}, {"--adapters", memory.adapters}}),
+        outputs);
+    check_checkpoint("memory_llama", training.checkpoint, training.resume);
     auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
     const memory_llama<T>& model = setup.model;
     const memory_options& o = model.options();
@@ -214,7 +223,8 @@ struct train_command : command {
            {"complete", run.done()}};
     d["course"] = run.history();
     write_json(d);
-    if (!plot.empty()) draw_course(run.history(), "memory model, " + to_string(p), plot);
+    if (!plot.empty() && !run.history().empty())
+      draw_course(run.history(), "memory model, " + to_string(p), plot);
     return interrupted ? 130 : 0;
   }
 

@@ -30,10 +30,10 @@ struct training_options {
     app->add_option("--report", report, "steps between two reports, each with a checkpoint")
         ->check(CLI::Range(1, 1'000'000'000))
         ->capture_default_str();
-    app->add_option("--checkpoint", checkpoint,
-                    "file to save the run to at every report and when the run ends early")
-        ->check(writable);
-    app->add_flag("--resume", resume, "continue from the checkpoint, with the same bits");
+    CLI::Option* file = app->add_option("--checkpoint", checkpoint,
+                                        "file to save the run to at every report and when the run ends early")
+                            ->check(writable);
+    app->add_flag("--resume", resume, "continue from the checkpoint, with the same bits")->needs(file);
   }
   std::string identity() const {
     return text_of(
@@ -44,7 +44,17 @@ struct training_options {
 
 /// What the steps since the last report have seen; part of a checkpoint, since one may fall in between.
 struct running_sums {
-  double loss = 0, tokens = 0, norm = 0, seconds = 0, steps = 0;
+  double loss = 0, tokens = 0, norm = 0, steps = 0;
+};
+
+struct timing {
+  double seconds = 0, tokens = 0;
+
+  timing& operator+=(const timing& more) {
+    seconds += more.seconds, tokens += more.tokens;
+    return *this;
+  }
+  double tokens_per_second() const { return tokens / std::max(1e-9, seconds); }
 };
 
 template <class T>
@@ -60,18 +70,22 @@ class training_run {
         schedule_{
             .warm_up = o.warm_up >= 0 ? o.warm_up : o.steps / 100, .total = o.steps, .last = o.last_rate} {
     if (!o.resume) return;
-    if (o.checkpoint.empty()) fail("memory_llama", "resume", "needs --checkpoint FILE");
     const auto saved = unroll::load_checkpoint(o.checkpoint);
     if (saved.text("identity") != identity_)
       fail("memory_llama", "checkpoint",
            "belongs to another run: \"" + saved.text("identity") + "\", asked for \"" + identity_ + "\"");
     saved.get("theta", theta_);
     saved.load("adam", optimiser_);
-    const json course = json::parse(saved.text("course"));
-    step_ = course.at("step").get<std::int64_t>();
-    history_ = course.at("history");
-    const auto& s = course.at("sums");
-    sums_ = {s[0], s[1], s[2], s[3], s[4]};
+    try {
+      const json course = json::parse(saved.text("course"));
+      const auto& s = course.at("sums");
+      sums_ = {s.at("loss"), s.at("tokens"), s.at("norm"), s.at("steps")};
+      step_ = course.at("step").get<std::int64_t>();
+      history_ = course.at("history");
+      for (json& row : history_) row["tokens_per_second"] = row["seconds"] = nullptr;  // not saved
+    } catch (const json::exception& e) {
+      fail("memory_llama", "checkpoint", "\"" + o.checkpoint + "\" holds no course of a run: " + e.what());
+    }
   }
 
   parameters<T>& theta() { return theta_; }
@@ -94,7 +108,7 @@ class training_run {
     sums_.loss += loss;
     sums_.tokens += tokens;
     sums_.norm += norm;
-    sums_.seconds += seconds;
+    timed_ += {seconds, tokens};
     sums_.steps += 1;
   }
 
@@ -111,7 +125,7 @@ class training_run {
   bool due() const { return sums_.steps > 0 && (step_ % o_.report == 0 || done()); }
   std::string progress_line() const {
     return text_of("step %td / %td   %.4f nats   %.0f tokens/s", index_t(step_), o_.steps,
-                   sums_.loss / std::max(1.0, sums_.tokens), sums_.tokens / std::max(1e-9, sums_.seconds));
+                   sums_.loss / std::max(1.0, sums_.tokens), timed_.tokens_per_second());
   }
 
   static void print_head() {
@@ -122,11 +136,11 @@ class training_run {
   void report(double held_out, double bytes_per_token, double more_seconds) {
     const double steps = std::max(1.0, sums_.steps), training = sums_.loss / std::max(1.0, sums_.tokens);
     const double bits = held_out / bytes_per_token / std::log(2.0), rate = o_.rate * schedule_(step_ - 1);
-    const double speed = sums_.tokens / std::max(1e-9, sums_.seconds);
+    const double speed = timed_.tokens_per_second();
     std::printf("%9td %10.4f %10.4f %12.4f %9.2e %9.3g %10.0f\n", index_t(step_), training, held_out, bits,
                 rate, sums_.norm / steps, speed);
-    std::fflush(stdout);
-    const double before = history_.empty() ? 0 : history_.back().at("seconds").get<double>();
+    flush_output();
+    seconds_ += timed_.seconds + more_seconds;
     history_.push_back({{"step", step_},
                         {"training", training},
                         {"held_out", held_out},
@@ -134,18 +148,25 @@ class training_run {
                         {"rate", rate},
                         {"norm", sums_.norm / steps},
                         {"tokens_per_second", speed},
-                        {"seconds", before + sums_.seconds + more_seconds}});
+                        {"seconds", seconds_}});
     sums_ = {};
+    timed_ = {};
   }
 
+  /// Without times: the checkpoints of equal runs are equal files.
   void save() {
     if (o_.checkpoint.empty()) return;
     unroll::checkpoint c;
+    json history = history_;
+    for (json& row : history) row.erase("tokens_per_second"), row.erase("seconds");
     c.set_text("identity", identity_);
-    c.set_text("course", json{{"step", step_},
-                              {"history", history_},
-                              {"sums", {sums_.loss, sums_.tokens, sums_.norm, sums_.seconds, sums_.steps}}}
-                             .dump());
+    c.set_text(
+        "course",
+        json{{"step", step_},
+             {"history", history},
+             {"sums",
+              {{"loss", sums_.loss}, {"tokens", sums_.tokens}, {"norm", sums_.norm}, {"steps", sums_.steps}}}}
+            .dump());
     c.set("theta", theta_);
     c.save("adam", optimiser_);
     unroll::save_checkpoint(o_.checkpoint, c);
@@ -160,25 +181,22 @@ class training_run {
   unroll::cosine_schedule schedule_;
   std::int64_t step_ = 0;
   running_sums sums_;
+  timing timed_;        // since the last report
+  double seconds_ = 0;  // of this program
   json history_ = json::array();
 };
 
 /// The course of a run: training and held-out loss against the step.
-inline bool draw_course(const json& history, const std::string& title, const std::string& file) {
-  if (history.empty()) return false;
+inline void draw_course(const json& history, const std::string& title, const std::string& file) {
   std::string rows;
-  for (const auto& h : history) {
+  for (const auto& h : history)
     rows += text_of("%g %g %g\n", h.at("step").get<double>(), h.at("training").get<double>(),
                     h.at("held_out").get<double>());
-  }
-  if (rows.empty()) return false;
-  return gnuplot("set terminal svg size 800,480 background 'white' font 'sans,12'\nset output " +
-                 quoted(file) + "\nset title " + quoted(title) +
-                 " noenhanced\nset xlabel 'step'\nset ylabel 'nats a token'\n"
-                 "set grid ytics\n$course << END\n" +
-                 rows +
-                 "END\nplot $course using 1:2 with lines lc rgb '#9db8d0' title 'training', "
-                 "$course using 1:3 with linespoints pt 7 ps 0.4 lc rgb '#1b6ca8' title 'held out'\n");
+  draw_figure(file, 800, 480,
+              "set title " + quoted(title) +
+                  "\nset xlabel 'step'\nset ylabel 'nats a token'\nset grid ytics\n$course << END\n" + rows +
+                  "END\nplot $course using 1:2 with lines lc rgb '#9db8d0' title 'training', "
+                  "$course using 1:3 with linespoints pt 7 ps 0.4 lc rgb '#1b6ca8' title 'held out'\n");
 }
 
 }  // namespace program

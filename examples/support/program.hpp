@@ -1,30 +1,21 @@
 #pragma once
 
-// What the example programs share: choosing a cell or an estimator by name, a progress line, Ctrl-C, gnuplot.
+// What the example programs share: options, choosing a cell or an estimator by name, a progress line, main().
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <atomic>
+#include <CLI/CLI.hpp>
 #include <charconv>
 #include <cmath>
-#include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <exception>
-#include <filesystem>
-#include <fstream>
-#include <string>
 #include <string_view>
 #include <unroll/unroll.hpp>
-#include <vector>
+
+#include "figure.hpp"
 
 namespace program {
 
 using unroll::index_t;
-
-inline std::atomic<bool> interrupted{false};
 
 /// printf into a string of any length.
 template <class... Values>
@@ -42,18 +33,6 @@ std::uint64_t fingerprint(const T* numbers, std::size_t n) {
 
 /// Processor time of this program: other programs that run beside it do not count.
 inline double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
-
-/// From here on Ctrl-C, or SIGTERM, asks the program to finish what it is doing and write valid output; a
-/// second one ends it.
-inline void catch_interrupt() {
-  const auto handler = [](int) {
-    interrupted = true;
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
-  };
-  std::signal(SIGINT, handler);
-  std::signal(SIGTERM, handler);
-}
 
 /// One line on the terminal that is written over; silent when standard error is not a terminal.
 class progress {
@@ -73,13 +52,7 @@ class progress {
   bool shown_;
 };
 
-/// Checks of options, for CLI11: empty, or what is wrong. Files are looked at before the work begins.
-inline std::string writable(const std::string& file) {
-  const std::filesystem::path path(file), folder = path.has_parent_path() ? path.parent_path() : ".";
-  if (std::filesystem::is_directory(path)) return "\"" + file + "\" is a folder";
-  if (!std::filesystem::is_directory(folder)) return "\"" + folder.string() + "\" is no folder";
-  return access(folder.c_str(), W_OK) == 0 ? "" : "\"" + folder.string() + "\" cannot be written to";
-}
+/// Checks of options, for CLI11: empty, or what is wrong.
 inline std::string positive(const std::string& number) {
   const double v = std::strtod(number.c_str(), nullptr);
   return v > 0 && std::isfinite(v) ? "" : number + " is not above 0 and finite";
@@ -88,6 +61,34 @@ inline std::string not_negative(const std::string& number) {
   const double v = std::strtod(number.c_str(), nullptr);
   return v >= 0 && std::isfinite(v) && number.rfind('-', 0) != 0 ? ""
                                                                  : number + " is not at least 0 and finite";
+}
+
+/// Every number on the command line is written out in decimal digits and fits its type: CLI11 itself reads
+/// 010 as 8, and lets through what is too large, not a number, or infinite.
+template <class Number>
+std::string written_out(const std::string& text) {
+  const std::string_view digits(text.starts_with('+') ? text.c_str() + 1 : text.c_str());
+  const char* end = digits.data() + digits.size();
+  Number value{};
+  const auto [stop, problem] = std::from_chars(digits.data(), end, value);
+  if (problem == std::errc::result_out_of_range) return text + " is beyond the numbers of this option";
+  const auto first = digits.find_first_not_of('-');
+  const bool padded =
+      std::is_integral_v<Number> && first != digits.npos && digits[first] == '0' && digits.size() > first + 1;
+  if (problem != std::errc{} || stop != end || padded || !std::isfinite(double(value)))
+    return text + (std::is_floating_point_v<Number> ? " is not a finite number"
+                   : std::is_signed_v<Number>       ? " is not a whole number in decimal digits"
+                                                    : " is not a whole number in decimal digits, at least 0");
+  return "";
+}
+inline void check_numbers(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    const std::string type = option->get_type_name();
+    if (type.starts_with("UINT")) option->check(written_out<std::uint64_t>);
+    if (type.starts_with("INT")) option->check(written_out<std::int64_t>);
+    if (type.starts_with("FLOAT")) option->check(written_out<double>);
+  }
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) check_numbers(*command);
 }
 
 /// "name:1:2.5" -> the name and its numbers.
@@ -104,8 +105,8 @@ struct spec {
           whole.substr(colon + 1, end == std::string_view::npos ? end : end - colon - 1);
       double value = 0;
       const auto [stop, problem] = std::from_chars(part.data(), part.data() + part.size(), value);
-      if (problem != std::errc{} || stop != part.data() + part.size())
-        unroll::fail("estimators", text, "\"" + std::string(part) + "\" is not a number");
+      if (problem != std::errc{} || stop != part.data() + part.size() || !std::isfinite(value))
+        unroll::fail("options", text, "\"" + std::string(part) + "\" is not a finite number");
       numbers.push_back(value);
       colon = end;
     }
@@ -114,12 +115,12 @@ struct spec {
   index_t count(std::size_t i, index_t otherwise) const {
     const double v = number(i, double(otherwise));
     if (!(v >= 1 && v <= 1e9) || v != double(index_t(v)))
-      unroll::fail("estimators", text, "needs whole numbers from 1 to 1e9, got " + std::to_string(v));
+      unroll::fail("options", text, "needs whole numbers from 1 to 1e9, got " + std::to_string(v));
     return index_t(v);
   }
   void at_most(std::size_t n) const {
     if (numbers.size() > n)
-      unroll::fail("estimators", text,
+      unroll::fail("options", text,
                    "has " + std::to_string(numbers.size()) + " numbers, takes at most " + std::to_string(n));
   }
 };
@@ -223,40 +224,34 @@ named_cell<T> make_cell(const std::string& name, const cell_size& n, unroll::key
   fail("system", "name", "\"" + name + "\" is none of elman, gru, lstm, linear");
 }
 
-/// Runs a gnuplot script; says how to get gnuplot where it is missing. Returns whether the figure was drawn.
-inline bool gnuplot(const std::string& script) {
-  if (std::system("gnuplot --version > /dev/null 2>&1") != 0) {
-    std::fprintf(stderr,
-                 "no figure: gnuplot is not installed (Debian, Ubuntu: apt-get install gnuplot-nox)\n");
-    return false;
-  }
-  std::FILE* pipe = popen("gnuplot", "w");
-  if (!pipe) return false;
-  std::fputs(script.c_str(), pipe);
-  return pclose(pipe) == 0;
-}
-
-/// A string inside a gnuplot script.
-inline std::string quoted(const std::string& text) {
-  std::string out = "'";
-  for (const char c : text) out += c == '\'' ? "''" : std::string(1, c);
-  return out + "'";
-}
-
-/// main() of every program: an exception becomes one line on standard error and exit code 1.
+/// main() of every program: reads the command line, then runs body(). An exception becomes one line on
+/// standard error and exit code 1, as does a standard output that could not be written.
 template <class Body>
-int run(const char* name, Body&& body) {
+int run(const char* name, CLI::App& app, int argc, char** argv, Body&& body) {
+  const auto say = [&](std::string_view what) {
+    const bool named = what.starts_with(name);
+    std::fprintf(stderr, "%s%s%.*s\n", named ? "" : name, named ? "" : ": ", int(what.size()), what.data());
+    return 1;
+  };
   try {
+    hold_standard_streams();
     catch_interrupt();
-    return body();
+    check_numbers(app);
+    int code = 0;
+    try {
+      app.parse(argc, argv);
+      code = body();
+    } catch (const CLI::ParseError& e) {
+      code = app.exit(e);
+    }
+    check_output(name);
+    return code;
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "%s: not enough memory for these sizes\n", name);
-    return 1;
+    return say("not enough memory for these sizes");
+  } catch (const std::length_error&) {
+    return say("not enough memory for these sizes");
   } catch (const std::exception& e) {
-    const std::string_view what = e.what();
-    std::fprintf(stderr, "%s%s%s\n", what.rfind(name, 0) == 0 ? "" : name,
-                 what.rfind(name, 0) == 0 ? "" : ": ", e.what());
-    return 1;
+    return say(e.what());
   }
 }
 

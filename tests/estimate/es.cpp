@@ -3,6 +3,8 @@
 #include "tests/mutants/es_mutants.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "unroll/estimate/nres.hpp"
+#include "unroll/estimate/pes.hpp"
 #include "unroll/testing/conformance.hpp"
 #include "unroll/testing/enumerate.hpp"
 
@@ -75,6 +77,29 @@ TEST_CASE("es keeps the promises of every estimator") {
         std::vector<std::string>{});
   CHECK_THROWS_AS(es(golden::rnn<>{}, {.sigma = 0}), error);
   CHECK_THROWS_AS(es(golden::rnn<>{}, {.pairs = 0}), error);
+}
+
+TEST_CASE("a sigma that is lost in the rounding of a parameter is refused, with both values") {
+  using Catch::Matchers::ContainsSubstring;
+  const auto xs = golden::long_inputs(4);
+  auto theta = golden::theta();
+  gradient<double> g(8);
+  const auto run = [&](auto estimator) { estimator.advance(theta, xs, g); };
+  CHECK_THROWS_WITH(run(es(golden::rnn<>{}, {.sigma = 1e-300})),
+                    ContainsSubstring("es: sigma: is 1e-300") && ContainsSubstring("of theta[0] = "));
+  CHECK_THROWS_WITH(run(pes(golden::rnn<>{}, {.sigma = 1e-17})), ContainsSubstring("pes: sigma: is 1e-17"));
+  CHECK_THROWS_WITH(run(nres(golden::rnn<>{}, {.sigma = 1e-17})), ContainsSubstring("nres: sigma: is 1e-17"));
+  const double u = std::numeric_limits<double>::epsilon();
+  for (index_t p = 0; p < theta.size(); ++p) theta[p] = p == 3 ? 1 : 0;
+  CHECK_THROWS_WITH(run(es(golden::rnn<>{}, {.sigma = u})), ContainsSubstring("theta[3] = 1"));
+  CHECK_NOTHROW(run(es(golden::rnn<>{}, {.sigma = 1.01 * u})));
+  theta[3] = std::nan("");  // a status, as everywhere
+  es estimator(golden::rnn<>{}, {.sigma = 1e-300});
+  CHECK(estimator.advance(theta, xs, g).code == status::non_finite);
+  // numbers of the scalar type
+  CHECK_THROWS_WITH(es(golden::rnn<float>{}, {.sigma = 1e-50}), ContainsSubstring("is 1e-50"));
+  CHECK_THROWS_WITH(es(golden::rnn<float>{}, {.sigma = 1e50}), ContainsSubstring("is 1e+50"));
+  CHECK_THROWS_WITH(es(golden::rnn<>{}, {.sigma = std::nan("")}), ContainsSubstring("is nan"));
 }
 
 TEST_CASE("sabotaged evolution strategies have the wrong mean, and quadrature sees it") {

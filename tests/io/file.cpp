@@ -140,5 +140,6 @@ TEST_CASE("two paths of one file are the same, whatever links lead there") {
   // of files that are not there yet
   CHECK(same_file(f.path / "new", f.path / "." / "self" / "new"));
   CHECK(same_file(f.path / "new", f.path / "to_new"));
+  CHECK(same_file(f.path / "new", f.path / "new/"));
   CHECK_FALSE(same_file(f.path / "new", f.path / "newer"));
 }

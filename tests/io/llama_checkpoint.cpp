@@ -260,6 +260,22 @@ TEST_CASE("a model is saved as a folder and comes back bit by bit") {
                     ContainsSubstring("cannot be made"));
 }
 
+TEST_CASE("where weights cannot be written, the configuration in the folder stays") {
+  const folder f;
+  config c = made::tiny();
+  const auto w = made::counted<float>(weight_map(c).size());
+  save_llama<float>(f.path, c, w);
+  const std::string before = read_file(f.path / "config.json");
+  std::filesystem::remove(f.path / "model.safetensors");
+  std::filesystem::create_directory(f.path / "model.safetensors");
+  c.norm_epsilon = 3e-6;
+  CHECK_THROWS_WITH(save_llama<float>(f.path, c, w), ContainsSubstring("is a folder"));
+  CHECK(read_file(f.path / "config.json") == before);
+  std::filesystem::remove(f.path / "model.safetensors");
+  save_llama<float>(f.path, c, w);
+  CHECK(load_llama<float>(f.path).shape == c);
+}
+
 TEST_CASE("rows of queries and keys are reordered between the conventions of rotary pairs") {
   config c = made::tiny();
   c.head = 6;

@@ -2,18 +2,38 @@
 # Runs llama score, generate and gradient on the checkpoints of $UNROLL_DATA_DIR: the story that the author of stories260K
 # shows, the same numbers from every stored form, and refusals.
 # usage: llama.sh PROGRAM FOLDER
-set -euo pipefail
-program=$1 out=$2
-rm -rf "$out"
-mkdir -p "$out"
-cd "$out"
-refused() {  # refused MESSAGE COMMAND...
-  local message=$1 said
-  shift
-  if said=$("$@" 2>&1); then echo "not refused: $*"; exit 1; fi
-  case $said in *"$message"*) ;; *) echo "expected \"$message\", got: $said"; exit 1 ;; esac
-}
+. "$(dirname "$0")/common.sh"
 refused "does not exist" "$program" score --model absent.bin --prompt "Once"
+
+# a model of zeros, whose every token is as probable as the five others, and its six pieces
+mkdir model
+{ printf '\4\0\0\0\4\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\6\0\0\0\10\0\0\0'; head -c 720 /dev/zero; } >model/model.bin
+cat >model/tokenizer.json <<'END'
+{"version": "1.0", "normalizer": null, "pre_tokenizer": null,
+ "added_tokens": [{"id": 0, "content": "<s>", "special": true, "normalized": false},
+                  {"id": 1, "content": "</s>", "special": true, "normalized": false}],
+ "model": {"type": "BPE", "byte_fallback": false, "merges": ["a b"],
+           "vocab": {"<s>": 0, "</s>": 1, "a": 2, "b": 3, "ab": 4, " ": 5}}}
+END
+cp -r model kept
+score=("$program" score --model model/model.bin --prompt "ab a b")
+"${score[@]}" --json score.json | grep -q "perplexity 6.0000"
+expect score.json mean_nll complete
+check_output "${score[@]}"
+check_output "$program" generate --model model/model.bin --seed 3
+check_output "$program" gradient --model model/model.bin --prompt "ab a"
+for option in --window --overlap --threads; do check_numbers $option WHOLE "${score[@]}"; done
+for option in --seed --tokens; do check_numbers $option WHOLE "$program" generate --model model/model.bin; done
+for option in --temperature --top-p; do check_numbers $option REAL "$program" generate --model model/model.bin; done
+for positions in linear linear:0 linear:x linear:2:2 ntk:nan ntk:-1 other:2; do refused "" "${score[@]}" --positions $positions; done
+printf 'ab a' >text.txt
+refused "is also --model" "${score[@]}" --json model/model.bin
+refused "is also the tokenizer of --model" "${score[@]}" --json model/tokenizer.json
+refused "is also --text" "$program" score --model model/model.bin --text text.txt --json text.txt
+diff -r model kept
+printf 'ab z' >text.txt
+refused '"text.txt"' "$program" score --model model/model.bin --text text.txt
+
 if [ -z "${UNROLL_DATA_DIR:-}" ]; then
   echo "skipped: UNROLL_DATA_DIR is not set"
   exit 0

@@ -2,26 +2,8 @@
 # Runs every subcommand of memory_llama briefly on a text: results are complete, and an interrupted run that is resumed ends
 # with the bits of one that was not.
 # usage: memory_llama.sh PROGRAM FOLDER
-set -euo pipefail
-program=$1 out=$2
-text=$(cd "$(dirname "$0")/../.." && pwd)/README.md
-rm -rf "$out"
-mkdir -p "$out"
-cd "$out"
-
-expect() {  # expect FILE WORD...: the JSON file holds every "word"
-  local file=$1 word
-  shift
-  for word in "$@"; do
-    grep -q "\"$word\"" "$file" || { echo "$file lacks \"$word\""; exit 1; }
-  done
-}
-refused() {  # refused MESSAGE COMMAND...: fails, and says so
-  local message=$1 said
-  shift
-  if said=$("$@" 2>&1); then echo "not refused: $*"; exit 1; fi
-  case $said in *"$message"*) ;; *) echo "expected \"$message\", got: $said"; exit 1 ;; esac
-}
+. "$(dirname "$0")/common.sh"
+text=$project/README.md
 
 interrupted() {  # interrupted SIGNAL COMMAND...: sends it once run.checkpoint exists; the run stops, not finished
   local signal=$1 pid status=0
@@ -47,6 +29,12 @@ test -e base/config.json
 interrupted TERM "${pretrain[@]}" --steps 1000
 "${pretrain[@]}" --steps 1000 --checkpoint run.checkpoint --resume --threads 1 --out resumed_base >/dev/null
 cmp base/model.safetensors resumed_base/model.safetensors
+
+cp run.checkpoint kept.checkpoint
+refused "--resume goes on from it" "${pretrain[@]}" --steps 1000 --checkpoint run.checkpoint
+cmp run.checkpoint kept.checkpoint
+for name in one two; do "${pretrain[@]}" --steps 12 --checkpoint $name.checkpoint >/dev/null; done
+cmp one.checkpoint two.checkpoint
 
 memory="--segment 16 --ratio 4 --lora-rank 2"
 train=("$program" train --model base --text "$text" $memory --segments 4 --documents 2 --steps 1000 --report 10
@@ -98,6 +86,48 @@ refused "were trained on another base than \"other\": its weights have hash" "$p
 # and every byte of themselves: a damaged key would otherwise be a default
 sed -i 's/lora_alpha/lorA_alpha/' stretched/encoder/adapter_config.json
 refused "adapter_config.json\": has hash" "$program" $evaluate --model base
+
+# outputs are no inputs, and no other outputs
+cp -r base kept_base
+refused '"base" is also --model' "${pretrain[@]}" --steps 1 --model base --out base
+refused '"base" is also --model' "${tiny[@]}" --text "$text" --steps 1 --out base
+refused "is also --adapters" "${tiny[@]}" --text "$text" --adapters whole --steps 1 --out whole
+refused "is also --model" "$program" plan --model base $memory --json base/config.json
+refused "is also" "${tiny[@]}" --text "$text" --steps 1 --checkpoint same --json same
+refused "is also" "${pretrain[@]}" --steps 1 --out other --json other/config.json
+refused "is also --adapters" "$program" eval $trained --segments 4 --json whole/memory.json
+diff -r base kept_base
+mkdir foreign
+cp base/tokenizer.json foreign/tokenizer_config.json
+printf x >foreign/tokenizer.model
+refused '"foreign/tokenizer.model"' "${pretrain[@]}" --steps 1 --out foreign
+
+plan=("$program" plan --model base $memory --tokens 64)
+check_output "${plan[@]}"
+check_output "$program" generate --model base --adapters whole --prompt "Gradients " --tokens 4
+check_figure figure "${plan[@]}"
+check_figure figure_window "$program" bench --what window --windows 1 --segments 3 --repeats 1 --model base $memory
+if command -v gnuplot >/dev/null; then
+  "${tiny[@]}" --text "$text" --steps 2 --plot course.png >/dev/null
+  "$program" eval $trained --segments 2 --per-document 1 --methods alone --plot perplexity.pdf >/dev/null
+  "$program" gradient $trained --segments 2 --replicas 2 --policy keep_all,window:1 --plot policies.svg >/dev/null
+  test -s course.png -a -s perplexity.pdf -a -s policies.svg
+fi
+for option in --seed --steps --documents; do check_numbers $option WHOLE "${tiny[@]}"; done
+for option in --rate --clip --decay --autoencode; do check_numbers $option REAL "${tiny[@]}"; done
+check_numbers --budget REAL "${plan[@]}"
+for positions in linear linear:0 linear:2:2 ntk:nan other:2; do refused "" "${plan[@]}" --positions $positions; done
+
+# one text of many that the vocabulary cannot write is named
+cat >words.json <<'END'
+{"version": "1.0", "normalizer": null, "pre_tokenizer": null,
+ "added_tokens": [{"id": 0, "content": "<s>", "special": true, "normalized": false}],
+ "model": {"type": "BPE", "byte_fallback": false, "merges": [], "vocab": {"<s>": 0, "a": 1, "b": 2}}}
+END
+mkdir texts
+for i in 1 2 3 4; do printf 'abab' >texts/$i.txt; done
+printf 'abc' >texts/3.txt
+refused "3.txt" "$program" pretrain --tokenizer words.json $shape --text texts --steps 1
 
 refused "does not divide" "$program" train --model base --text "$text" --segment 16 --ratio 5 --steps 1
 refused "cannot be made" "${tiny[@]}" --text "$text" --steps 1 --out base/config.json/folder

@@ -1,18 +1,9 @@
 #!/usr/bin/env bash
 # Runs train_text briefly: an update waits for a gradient, the columns are means, a resumed run ends with the bits of one that
-# was not interrupted, and another text is no text to resume on.
+# was not interrupted, and another text is no text to resume on. Equal runs have equal checkpoints, and none is replaced by
+# another run; what is printed and written arrives, or the program fails and says why.
 # usage: train_text.sh PROGRAM FOLDER
-set -euo pipefail
-program=$1 out=$2
-rm -rf "$out"
-mkdir -p "$out"
-cd "$out"
-refused() {  # refused MESSAGE COMMAND...: fails, and says so
-  local message=$1 said
-  shift
-  if said=$("$@" 2>&1); then echo "not refused: $*"; exit 1; fi
-  case $said in *"$message"*) ;; *) echo "expected \"$message\", got: $said"; exit 1 ;; esac
-}
+. "$(dirname "$0")/common.sh"
 column() { awk -v n="$2" '$1 ~ /^[0-9]+$/ && NF == 3 { print $n }' "$1"; }  # column FILE NUMBER: of the course
 
 for _ in $(seq 2000); do printf abcdefghij; done >book.txt
@@ -43,4 +34,48 @@ refused "belongs to another run" "${train[@]}" --sequences 20 --checkpoint run.c
 refused "is not finite; try a smaller --rate" "${train[@]}" --rate 1e30 --sequences 5
 printf abc >book.txt
 refused "of which a share of" "${train[@]}"
+
+for _ in $(seq 200); do printf 'the quick brown fox jumps over the lazy dog; '; done >book.txt
+cp book.txt kept.txt
+run=("$program" --text book.txt --hidden 4 --lanes 2 --length 40 --held-out 100)
+
+"${run[@]}" --sequences 6 --report 2 --checkpoint whole --json whole.json >/dev/null
+expect whole.json held_out_bits complete
+"${run[@]}" --sequences 6 --report 2 --checkpoint again >/dev/null
+cmp whole again
+
+refused "--resume goes on from it" "${run[@]}" --sequences 6 --report 2 --checkpoint whole
+cmp whole again
+refused "does not exist" "${run[@]}" --checkpoint absent --resume
+refused "--checkpoint" "${run[@]}" --resume
+ln -s book.txt link.txt
+ln book.txt hard.txt
+for file in book.txt link.txt hard.txt; do refused "is also --text" "${run[@]}" --checkpoint $file; done
+refused "is also --checkpoint" "${run[@]}" --checkpoint run --json run
+cmp book.txt kept.txt
+[ ! -e run ]
+refused "--task" "${run[@]}" --task anbn
+ln -s far link  # a link to a checkpoint that is not there yet stays one
+"${run[@]}" --sequences 2 --checkpoint link >/dev/null
+test -L link
+test -f far
+
+# two runs that name one file at the same time do not disturb each other
+"${run[@]}" --sequences 60 --report 1 --json both.json >/dev/null &
+"${run[@]}" --sequences 60 --report 1 --json both.json >/dev/null
+wait $!
+expect both.json complete
+
+check_output "${run[@]}" --sequences 2
+for option in --seed --sequences --held-out; do check_numbers $option WHOLE "${run[@]}" --sequences 2; done
+for option in --rate --clip; do check_numbers $option REAL "${run[@]}" --sequences 2; done
+
+# a reader that goes away ends the run as Ctrl-C does, with a checkpoint
+status=0
+"${run[@]}" --sequences 100000000 --report 1 --checkpoint closed 2>said.txt | head -1 >/dev/null || status=$?
+[ $status = 1 ]
+grep -q "Broken pipe" said.txt
+"${run[@]}" --sequences 2 --checkpoint closed --resume >/dev/null
+
+if [ -n "$(ls -- *.partial 2>/dev/null)" ]; then echo "files that were not finished are there"; exit 1; fi
 echo "trained, resumed and refused"

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <charconv>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -20,6 +21,12 @@ class error : public std::invalid_argument {
   std::string text(function);
   text.append(": ").append(argument).append(": ").append(message);
   throw error(text);
+}
+
+/// A number for a message: the shortest text that reads back as the same number.
+inline std::string number_text(double value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
 /// Throws "function: argument: has size `got`, expected `expected`" unless the two are equal.

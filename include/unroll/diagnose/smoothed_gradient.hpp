@@ -50,7 +50,7 @@ class smoothed_gradient final {
     check_at_least("smoothed_gradient", "max_steps", options.max_steps, 0);
     check_at_least("smoothed_gradient", "window", options.window, 0);
     if (!(options.sigma >= 0 && std::isfinite(options.sigma)))
-      fail("smoothed_gradient", "sigma", "is " + std::to_string(options.sigma) + ", must be at least 0");
+      fail("smoothed_gradient", "sigma", "is " + number_text(options.sigma) + ", must be at least 0");
   }
 
   /// ADDS one draw to g. The report's loss is that of the draw (the mean of the pair).

@@ -94,8 +94,7 @@ class uoro final {
  private:
   static uoro_options checked(uoro_options o) {
     check_at_least("uoro", "block", o.block, 1);
-    if (!(o.epsilon >= 0))
-      fail("uoro", "epsilon", "is " + std::to_string(o.epsilon) + ", must be at least 0");
+    if (!(o.epsilon >= 0)) fail("uoro", "epsilon", "is " + number_text(o.epsilon) + ", must be at least 0");
     return o;
   }
   std::size_t bytes() const {

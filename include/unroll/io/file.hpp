@@ -154,7 +154,8 @@ inline bool same_file(const std::filesystem::path& a, const std::filesystem::pat
   const auto canonical = [](const std::filesystem::path& p) {
     std::error_code unknown;
     const auto full = std::filesystem::absolute(detail::follow_links(p), unknown);
-    return std::filesystem::weakly_canonical(full, unknown);
+    const auto whole = std::filesystem::weakly_canonical(full, unknown);
+    return whole.has_filename() ? whole : whole.parent_path();  // without the / at the end
   };
   return canonical(a) == canonical(b);
 }

@@ -337,9 +337,11 @@ pretrained<T> load_llama(const std::filesystem::path& path, load_options options
   return load_tensors<T>(c, tensor_files::open(path, function), options);
 }
 
-/// Writes config.json and model.safetensors (F32) into a folder, each in one step, weights first. Rows of W_Q
-/// and W_K are turned to the halves that such files have, so that a model with rope_pairs::neighbours comes
-/// back as its twin with rope_pairs::halves. Allocates at most one matrix.
+/// Writes config.json and model.safetensors (F32) into a folder, each in one step. Another config.json that
+/// is there goes first, and comes back where the weights cannot be written: a folder whose writing was ended
+/// is refused, never half old. Rows of W_Q and W_K are turned to the halves that such files have, so that a
+/// model with rope_pairs::neighbours comes back as its twin with rope_pairs::halves. Allocates at most one
+/// matrix.
 template <class T>
 void save_llama(const std::filesystem::path& folder, const config& c, params<const T> weights) {
   const weight_map map(c);
@@ -348,10 +350,18 @@ void save_llama(const std::filesystem::path& folder, const config& c, params<con
   std::error_code code;
   std::filesystem::create_directories(folder, code);
   if (code) unroll::detail::fail_file("save_llama", folder, "cannot be made: " + code.message());
+  const auto file = folder / "config.json";
+  const std::string before = std::filesystem::exists(file) ? read_file(file, "save_llama") : text;
+  if (before != text) std::filesystem::remove(file);
   detail::file_rows<T> rows(c);
-  save_safetensors(folder / "model.safetensors", map.names(),
-                   [&](const layout_block& b) { return rows(b, weights.data()); });
-  write_file(folder / "config.json", text, "save_llama");
+  try {
+    save_safetensors(folder / "model.safetensors", map.names(),
+                     [&](const layout_block& b) { return rows(b, weights.data()); });
+  } catch (...) {
+    if (before != text) write_file(file, before, "save_llama");
+    throw;
+  }
+  write_file(file, text, "save_llama");
 }
 
 }  // namespace unroll::llama
