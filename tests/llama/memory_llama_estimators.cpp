@@ -171,7 +171,11 @@ TEST_CASE("the expectation over all reservoirs and over all replayed sets is the
   };
   for (const claim& c : {claim{"reservoir:1", memory_task::variance_by_formula(parts, reservoir(1))},
                          claim{"reservoir:2", memory_task::variance_by_formula(parts, reservoir(2))},
-                         claim{"proportional:2", memory_task::variance_by_formula(parts, p)}}) {
+                         claim{"proportional:2", memory_task::variance_by_formula(parts, p)},
+                         claim{"proportional:2:random_order",
+                               memory_task::variance_by_formula(parts, p, sampling_design::random_order)},
+                         claim{"proportional:2:independent",
+                               memory_task::variance_by_formula(parts, p, sampling_design::independent)}}) {
     CAPTURE(c.name);
     enumerator all;
     with_policy(parse_policy(c.name), k.model, 5, enumerating_chooser(all), [&](auto e) {

@@ -206,9 +206,10 @@ inline double inclusion_of_two(unroll::sampling_design design, const std::vector
   return sum / orders;
 }
 
-/// tr Var of the sum over a systematic sample: the covariances of the weights 1/p_s and 1/p_u times <G_s,
+/// tr Var of the sum over a sample: the covariances of the weights 1/p_s and 1/p_u times <G_s,
 /// G_u>, G_s = sum_t z_ts. All p are positive.
-inline double variance_by_formula(const parts& all, const std::vector<double>& p) {
+inline double variance_by_formula(const parts& all, const std::vector<double>& p,
+                                  unroll::sampling_design design = unroll::sampling_design::systematic) {
   std::vector<std::vector<double>> sums(p.size(), std::vector<double>(all.direct.size()));
   for (const auto& row : all.z)
     for (std::size_t s = 0; s < row.size(); ++s)
@@ -216,7 +217,7 @@ inline double variance_by_formula(const parts& all, const std::vector<double>& p
   double trace = 0;
   for (std::size_t s = 0; s < p.size(); ++s)
     for (std::size_t u = 0; u < p.size(); ++u)
-      trace += (inclusion_of_two(p, s, u) / (p[s] * p[u]) - 1) * dot(sums[s], sums[u]);
+      trace += (inclusion_of_two(design, p, s, u) / (p[s] * p[u]) - 1) * dot(sums[s], sums[u]);
   return trace;
 }
 
