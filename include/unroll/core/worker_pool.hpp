@@ -3,28 +3,37 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
-#include "unroll/core/config.hpp"
+#include "unroll/core/error.hpp"
+
+#if (defined(__GLIBCXX__) && !defined(_GLIBCXX_HAS_GTHREADS)) || defined(_LIBCPP_HAS_NO_THREADS) || \
+    (defined(_LIBCPP_HAS_THREADS) && !_LIBCPP_HAS_THREADS)
+#include "unroll needs a standard library with threads"
+#endif
 
 namespace unroll {
 
 /// `size` workers that run one job together, the caller among them. Starting a job allocates nothing.
 class worker_pool {
  public:
+  /// Throws unroll::error where the system starts fewer threads.
   explicit worker_pool(index_t size) {
     threads_.reserve(std::size_t(size > 1 ? size - 1 : 0));
-    for (index_t i = 1; i < size; ++i) threads_.emplace_back([this, i] { serve(i); });
+    try {
+      for (index_t i = 1; i < size; ++i) threads_.emplace_back([this, i] { serve(i); });
+    } catch (const std::system_error& e) {
+      join();
+      fail("worker_pool", "size",
+           "is " + std::to_string(size) + ", but " + std::to_string(threads_.size() + 1) +
+               " are all that the system starts: " + e.what());
+    }
     auto nothing = [](index_t) {};
     run(nothing);  // what a thread allocates when it starts belongs to the construction
   }
-  ~worker_pool() {
-    stop_ = true;
-    round_.fetch_add(1);
-    round_.notify_all();
-    for (auto& t : threads_) t.join();
-  }
+  ~worker_pool() { join(); }
   worker_pool(const worker_pool&) = delete;
   worker_pool& operator=(const worker_pool&) = delete;
 
@@ -46,6 +55,12 @@ class worker_pool {
   }
 
  private:
+  void join() {
+    stop_ = true;
+    round_.fetch_add(1);
+    round_.notify_all();
+    for (auto& t : threads_) t.join();
+  }
   void attempt(index_t i) {
     try {
       call_(job_, i);

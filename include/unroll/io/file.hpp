@@ -14,8 +14,11 @@
 #include <string_view>
 #include <utility>
 
-#if __has_include(<unistd.h>)
+#if __has_include(<unistd.h>) && !defined(_WIN32)  // MinGW's has no fsync
 #include <unistd.h>
+#define UNROLL_POSIX 1
+#else
+#define UNROLL_POSIX 0
 #endif
 
 #include "unroll/core/error.hpp"
@@ -122,7 +125,7 @@ class byte_source {
 
  private:
   bool seek(std::uint64_t at) const {
-#if __has_include(<unistd.h>)
+#if UNROLL_POSIX
     return fseeko(file_.get(), off_t(at), SEEK_SET) == 0;
 #else
     return at <= std::uint64_t(std::numeric_limits<long>::max()) &&
@@ -206,7 +209,7 @@ class file_writer {
 
   void commit() {
     bool written = std::fflush(file_.get()) == 0;
-#if __has_include(<unistd.h>)
+#if UNROLL_POSIX
     if (!partial_.empty()) written = written && fsync(fileno(file_.get())) == 0;
 #endif
     if (!written) refuse();
@@ -219,7 +222,7 @@ class file_writer {
 
  private:
   void open_descriptor() {
-#if __has_include(<unistd.h>)
+#if UNROLL_POSIX
     const std::string number = path_.filename().string();
     int descriptor = -1;
     std::from_chars(number.data(), number.data() + number.size(), descriptor);
@@ -229,7 +232,7 @@ class file_writer {
 #endif
   }
   void open_partial() {
-#if __has_include(<unistd.h>)
+#if UNROLL_POSIX
     const std::string process = std::to_string(getpid()) + ".";
 #else
     const std::string process;
@@ -260,3 +263,5 @@ inline void write_file(const std::filesystem::path& path, std::string_view bytes
 }
 
 }  // namespace unroll
+
+#undef UNROLL_POSIX
