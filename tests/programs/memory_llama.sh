@@ -49,8 +49,8 @@ done
 trained="--model base --adapters whole --text $text"
 "$program" plan --model base $memory --tokens 64,96 --json plan.json
 expect plan.json rows
-"$program" gradient $trained --segments 4 --replicas 20 --policy rematerialise,keep_all,window:1,reservoir:1,proportional:2 \
-  --json gradient.json
+"$program" gradient $trained --segments 4 --replicas 20 --json gradient.json \
+  --policy rematerialise,keep_all,window:1,reservoir:1,proportional:2,proportional:2:random_order,proportional:2:independent
 expect gradient.json policy relative_bias relative_bias_low relative_bias_high cosine variance
 "$program" eval $trained --segments 4 --per-document 1 --chunk 4 --json eval.json
 expect eval.json method perplexity per_document
