@@ -201,20 +201,30 @@ std::vector<double> deviations(const std::string& covariance, index_t size) {
 
 std::vector<row> rows;
 
+double rounded(double x) { return std::round(100 * x) / 100; }
+
 void print(const std::string& name, index_t replicas, const tally& t, double events) {
   row r;
   r.add("cell", name).add("N", replicas).add("repetitions", t.repetitions);
-  if (events >= 0) r.add("events", events);
-  r.add("excludes_0", t.share(t.excluded)).add("excludes_0_error", t.error(t.excluded));
-  r.add("covers", t.share(t.covered)).add("covers_error", t.error(t.covered));
-  r.add("infinite", t.share(t.infinite)).add("flagged", t.share(t.flagged));
-  r.add("excludes_0_unflagged", t.share(t.excluded - t.flagged_excluded));
+  if (events >= 0) r.add("events", rounded(events));
+  const auto add = [&](const char* column, double x) { r.add(column, rounded(x)); };
+  add("excludes_0", t.share(t.excluded));
+  add("excludes_0_error", t.error(t.excluded));
+  add("covers", t.share(t.covered));
+  add("covers_error", t.error(t.covered));
+  add("infinite", t.share(t.infinite));
+  add("flagged", t.share(t.flagged));
+  add("excludes_0_unflagged", t.share(t.excluded - t.flagged_excluded));
   const double finite = double(t.repetitions - t.infinite);
+  const double wider =
+      finite > 0 && t.plain_width > 0 ? t.width / finite / (t.plain_width / double(t.repetitions)) : 0;
   if (t.plain_width > 0) {
-    r.add("plain_excludes_0", t.share(t.plain_excluded)).add("plain_covers", t.share(t.plain_covered));
-    r.add("width_over_plain", finite > 0 ? t.width / finite / (t.plain_width / double(t.repetitions)) : 0.0);
+    add("plain_excludes_0", t.share(t.plain_excluded));
+    add("plain_covers", t.share(t.plain_covered));
+    add("width_over_plain", wider);
   }
-  r.add("worst_z", t.share(t.worst)).add("worst_z_unflagged", t.share(t.worst - t.worst_flagged));
+  add("worst_z", t.share(t.worst));
+  add("worst_z_unflagged", t.share(t.worst - t.worst_flagged));
   rows.push_back(r);
   std::printf(
       "%-44s N %5td  excludes 0 %5.1f +- %3.1f (unflagged %4.1f)  covers %5.1f +- %3.1f  infinite %5.1f  "
@@ -224,8 +234,7 @@ void print(const std::string& name, index_t replicas, const tally& t, double eve
       t.share(t.flagged));
   if (t.plain_width > 0)
     std::printf("  plain %5.1f %5.1f  width / plain %5.2f", t.share(t.plain_excluded),
-                t.share(t.plain_covered),
-                finite > 0 ? t.width / finite / (t.plain_width / double(t.repetitions)) : 0);
+                t.share(t.plain_covered), wider);
   std::printf("  worst z %5.1f (unflagged %5.1f)\n", t.share(t.worst), t.share(t.worst - t.worst_flagged));
   std::fflush(stdout);
 }
