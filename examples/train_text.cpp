@@ -187,6 +187,9 @@ int main(int argc, char** argv) {
     std::printf("%9s %12s %12s   bits per character\n", "sequence", "training", "held-out");
     const auto report_now = [&] {
       const double bits = bits_per_character(reader.system, run.theta, c.held_out.inputs());
+      if (!std::isfinite(bits))
+        fail("train_text", "held-out",
+             "loss after sequence " + std::to_string(run.sequence) + " is not finite; try a smaller --rate");
       const double train_bits = run.seen.loss / double(run.seen.losses) / std::log(2.0);
       std::printf("%9td %12.4f %12.4f\n", run.sequence, train_bits, bits);
       program::flush_output();

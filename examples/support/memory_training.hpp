@@ -134,6 +134,9 @@ class training_run {
   }
   /// A line of the course, in nats a token; the sums begin anew.
   void report(double held_out, double bytes_per_token, double more_seconds) {
+    if (!std::isfinite(held_out))
+      fail("memory_llama", "held-out",
+           "loss after step " + std::to_string(step_) + " is not finite; try a smaller --rate");
     const double steps = std::max(1.0, sums_.steps), training = sums_.loss / std::max(1.0, sums_.tokens);
     const double bits = held_out / bytes_per_token / std::log(2.0), rate = o_.rate * schedule_(step_ - 1);
     const double speed = timed_.tokens_per_second();

@@ -134,6 +134,7 @@ refused "cannot be made" "${tiny[@]}" --text "$text" --steps 1 --out base/config
 refused "cannot be made" "${pretrain[@]}" --steps 1 --out base/config.json/folder
 refused "are ntk:2.0" "${pretrain[@]}" --steps 1 --positions ntk:2 --out stretched_base
 test ! -e stretched_base
+refused "held-out: loss after step 1 is not finite" "${pretrain[@]}" --steps 1 --rate 1e38
 rm -f run.checkpoint
 refused "is not finite" "${tiny[@]}" --text "$text" --steps 9 --rate 1e30 --checkpoint run.checkpoint
 test -e run.checkpoint

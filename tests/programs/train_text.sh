@@ -32,6 +32,8 @@ cmp whole.ckpt run.ckpt
 for _ in $(seq 2000); do printf klmnopqrst; done >book.txt
 refused "belongs to another run" "${train[@]}" --sequences 20 --checkpoint run.ckpt --resume
 refused "is not finite; try a smaller --rate" "${train[@]}" --rate 1e30 --sequences 5
+refused "held-out: loss after sequence 1 is not finite" "${train[@]}" --rate 1e38 --sequences 1 --every 40 --checkpoint no.ckpt
+test ! -e no.ckpt
 printf abc >book.txt
 refused "of which a share of" "${train[@]}"
 
