@@ -29,7 +29,7 @@ else
 fi
 if ! echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' |
   "$cxx" -fsanitize=fuzzer,address,undefined -x c++ - -o "$work/probe" >/dev/null 2>&1; then
-  echo "skipped: $cxx builds no programs with libFuzzer (Debian: clang libclang-rt-14-dev)"
+  echo "skipped: $cxx builds no programs with libFuzzer (Debian: clang libclang-rt-dev)"
   exit 0
 fi
 

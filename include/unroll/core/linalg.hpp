@@ -22,7 +22,8 @@
 // the distance between columns. A x is Eigen's. A' x, products of matrices, rank-one updates and elementwise
 // functions are our own, as measured in docs/performance/linalg.md. Nothing here
 // allocates, whatever the size; gemm uses at most 330 KiB of stack. The bits of a result depend on the sizes,
-// the numbers and the target's vector width, never on where in memory the operands lie.
+// the numbers, the target's vector width and, for A x, Eigen's version, never on where in memory operands
+// lie.
 namespace unroll {
 
 static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "unroll needs Eigen 3.4 or newer");
