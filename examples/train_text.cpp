@@ -168,8 +168,8 @@ int main(int argc, char** argv) {
       const checkpoint saved = load_checkpoint(o.checkpoint);
       if (saved.text("identity") != identity(o, c))
         fail("train_text", "checkpoint",
-             "belongs to another run: \"" + saved.text("identity") + "\", asked for \"" + identity(o, c) +
-                 "\"");
+             "\"" + o.checkpoint + "\" belongs to another run: \"" + saved.text("identity") +
+                 "\", asked for \"" + identity(o, c) + "\"");
       saved.get("theta", run.theta);
       saved.load("adam", run.optimiser);
       const auto course = nlohmann::ordered_json::parse(saved.text("course"));

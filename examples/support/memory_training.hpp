@@ -73,7 +73,8 @@ class training_run {
     const auto saved = unroll::load_checkpoint(o.checkpoint);
     if (saved.text("identity") != identity_)
       fail("memory_llama", "checkpoint",
-           "belongs to another run: \"" + saved.text("identity") + "\", asked for \"" + identity_ + "\"");
+           "\"" + o.checkpoint + "\" belongs to another run: \"" + saved.text("identity") +
+               "\", asked for \"" + identity_ + "\"");
     saved.get("theta", theta_);
     saved.load("adam", optimiser_);
     try {

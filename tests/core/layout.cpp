@@ -47,3 +47,14 @@ TEST_CASE("an unknown name is answered with the names there are, a wrong size wi
   std::vector<double> flat(11);
   CHECK_THROWS_WITH(l.part(view<double>(flat), "W"), "layout::part: flat: has size 11, expected 12");
 }
+
+TEST_CASE("a block whose size would overflow is refused") {
+  layout l;
+  l.add("a", 1000, 1000);
+  for (const index_t rows : {index_t{1} << 40, std::numeric_limits<index_t>::max(), index_t{-1}})
+    CHECK_THROWS_WITH(
+        l.add("b", rows, index_t{1} << 40),
+        Catch::Matchers::ContainsSubstring("layout::add: b: is " + std::to_string(rows) + " x "));
+  CHECK(l.size() == 1000000);
+  CHECK(l.blocks().size() == 1);
+}

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,8 +21,14 @@ struct layout_block {
 /// Gives the names back to a flat vector: for printing, saving and initialising parameters.
 class layout {
  public:
-  /// Appends a block behind the last one and returns its offset.
+  /// Appends a block behind the last one and returns its offset. Throws unroll::error where the numbers are
+  /// more than memory has addresses for.
   index_t add(std::string name, index_t rows, index_t cols = 1) {
+    constexpr index_t most = std::numeric_limits<index_t>::max() / 16;
+    if (rows < 0 || cols < 0 || (rows > 0 && cols > (most - size_) / rows))
+      fail("layout::add", name,
+           "is " + std::to_string(rows) + " x " + std::to_string(cols) + " behind " + std::to_string(size_) +
+               " numbers, at most " + std::to_string(most) + " have addresses");
     const index_t offset = size_;
     blocks_.push_back({std::move(name), offset, rows, cols});
     size_ += rows * cols;
