@@ -257,6 +257,8 @@ TEST_CASE("folders that contradict themselves or the model are refused by file")
              ContainsSubstring("memory.json\": \"new\" is 1, expected no such key"));
   CHECK_THAT(refused([](sealed_folder& s) { s.values["mask"] = "none"; }),
              ContainsSubstring("\"mask\" is \"none\", expected \"coverage\" or \"causal\""));
+  CHECK_THAT(refused([](sealed_folder& s) { s.values["ratio"] = 4; }),
+             ContainsSubstring("memory.json\": ratio: is 4, does not divide the segment of 6"));
   CHECK_THAT(refused([](sealed_folder& s) { s.values.erase("base"); }),
              ContainsSubstring("\"base\" is absent"));
   CHECK_THAT(refused([](sealed_folder& s) { s.files.erase("encoder/adapter_config.json"); }),

@@ -123,6 +123,7 @@ class memory_folder {
       o.head = adapters("head", c);
     else
       o.head.targets.fill(false);
+    check(o, c, std::string(function) + ": " + name("memory.json"));
     return o;
   }
 
