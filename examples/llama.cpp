@@ -88,11 +88,11 @@ int score(const options& o) {
 template <class T>
 int generate(const options& o) {
   const job<T> j(o, true);
-  const auto& [model, words] = j.language;
+  const auto& model = j.language.model;
+  const llama::tokenizer& words = j.language.words;
   const llama::transformer<T> stack(model.shape);
   llama::generator<T> g(stack, model.weights);
-  llama::sampler sampler(model.shape.vocabulary,
-                         {.temperature = o.greedy ? 0 : o.temperature, .top_p = o.top_p});
+  llama::sampler sampler(words.size(), {.temperature = o.greedy ? 0 : o.temperature, .top_p = o.top_p});
   if (!g.room(index_t(j.ids.size())))
     fail("llama", "text",
          "has " + std::to_string(j.ids.size()) + " tokens with its begin, the model has " +
@@ -102,15 +102,13 @@ int generate(const options& o) {
   std::vector<token> ids = j.ids;
   std::fwrite(j.text.data(), 1, j.text.size(), stdout);
   const auto start = std::chrono::steady_clock::now();
-  const auto done =
-      llama::generate(g, sampler, o.tokens, program::end_tokens(words), key{o.seed}, [&](token t) {
-        const bool first = ids.size() == 1;  // of the text, where blanks in front are left out
-        ids.push_back(t);
-        const std::string piece = j.language.words.decode(std::span(&t, 1), first);
-        std::fwrite(piece.data(), 1, piece.size(), stdout);
-        program::flush_output();
-        return !program::interrupted;
-      });
+  const auto done = llama::generate(g, sampler, o.tokens, j.language.ends, key{o.seed}, [&](token t) {
+    const std::string piece = words.decode(std::span(&t, 1), words.ends_stretch(ids.back()));
+    ids.push_back(t);
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    program::flush_output();
+    return !program::interrupted;
+  });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("\n");
   program::flush_output();
@@ -213,7 +211,11 @@ int main(int argc, char** argv) {
               "A text longer than the context is cut into windows, each a fresh context.\n"
               "--json: ids[0] begins the text, nll[i] is that of ids[i + 1].");
   windows(scoring);
-  CLI::App* generation = command("generate", "continues a text, or begins one, token by token");
+  CLI::App* generation =
+      command("generate",
+              "continues a text, or begins one, token by token. It ends at the ids that "
+              "eos_token_id names in\ngeneration_config.json, else in config.json, else at "
+              "the end of the vocabulary; and where another text would begin.");
   generation->add_option("--tokens", o.tokens, "at most so many")
       ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();

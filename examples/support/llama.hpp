@@ -2,6 +2,7 @@
 
 // What the programs about Llamas share: a model with its vocabulary from files, a text, end tokens.
 
+#include <unroll/io/generation_config.hpp>
 #include <unroll/io/llama_checkpoint.hpp>
 #include <unroll/io/tokenizer_file.hpp>
 #include <unroll/llama.hpp>
@@ -12,37 +13,13 @@ namespace program {
 
 using unroll::llama::token;
 
-/// The vocabulary that lies beside a model: tokenizer.bin, tokenizer.json or tokenizer.model in its folder,
-/// or the only tok*.bin or tok*.model there.
-inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) {
-  namespace fs = std::filesystem;
-  if (!fs::exists(model)) unroll::fail("model", "\"" + model.string() + "\"", "does not exist");
-  const fs::path parent = model.parent_path();
-  const fs::path folder = fs::is_directory(model) ? model : parent.empty() ? fs::path(".") : parent;
-  for (const char* name : {"tokenizer.bin", "tokenizer.json", "tokenizer.model"})
-    if (fs::exists(folder / name)) return folder / name;
-  for (const char* extension : {".bin", ".model"}) {
-    std::vector<fs::path> found;
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().extension() == extension && entry.path().filename().string().rfind("tok", 0) == 0)
-        found.push_back(entry.path());
-    if (found.size() == 1) return found.front();
-    if (found.size() > 1)
-      unroll::fail("tokenizer", "\"" + folder.string() + "\"",
-                   "has several tok*" + std::string(extension) + ", name one with --tokenizer");
-  }
-  unroll::fail("tokenizer", "\"" + folder.string() + "\"",
-               "has no tokenizer.bin, tokenizer.json, tokenizer.model or tok*.bin beside the model, name one "
-               "with --tokenizer");
-}
-
 /// The files that a model and its vocabulary come from, behind `more`.
 inline named_files inputs_of(const std::string& model, const std::string& tokenizer, named_files more) {
   if (!model.empty()) more.emplace_back("--model", model);
   if (!tokenizer.empty())
     more.emplace_back("--tokenizer", tokenizer);
   else if (!model.empty())
-    more.emplace_back("the tokenizer of --model", find_tokenizer(model).string());
+    more.emplace_back("the tokenizer of --model", unroll::llama::find_tokenizer(model).string());
   return more;
 }
 
@@ -58,24 +35,48 @@ inline void stretch(const char* program, unroll::llama::config& c, const std::st
   unroll::llama::check(c, program);
 }
 
+/// A model, its vocabulary, and the ids at which its texts end: those that its folder names, else the end of
+/// the vocabulary; and where another text begins.
 template <class T>
 struct language {
   unroll::llama::pretrained<T> model;
   unroll::llama::tokenizer words;
+  std::vector<token> ends;
 };
+
+/// `named` by the model, or the end of the vocabulary; and the begin of another text.
+inline std::vector<token> end_tokens(const unroll::llama::tokenizer& words, std::vector<token> named = {}) {
+  if (named.empty() && words.eos() >= 0) named.push_back(words.eos());
+  if (words.bos() >= 0 && std::find(named.begin(), named.end(), words.bos()) == named.end())
+    named.push_back(words.bos());
+  return named;
+}
 
 /// `tokenizer` empty: the one beside the model.
 template <class T>
 language<T> load_language(const std::string& model, const std::string& tokenizer) {
-  const std::filesystem::path path =
-      tokenizer.empty() ? find_tokenizer(model) : std::filesystem::path(tokenizer);
+  namespace fs = std::filesystem;
+  if (!fs::exists(model)) unroll::fail("model", "\"" + model + "\"", "does not exist");
+  const fs::path path = tokenizer.empty() ? unroll::llama::find_tokenizer(model) : fs::path(tokenizer);
   auto words = unroll::llama::load_tokenizer(path);
-  language<T> out{unroll::llama::load_llama<T>(model), std::move(words)};
-  if (out.words.size() != out.model.shape.vocabulary)
-    unroll::fail("tokenizer", "\"" + path.string() + "\"",
-                 "has " + std::to_string(out.words.size()) + " pieces, the model \"" + model +
-                     "\" has a vocabulary of " + std::to_string(out.model.shape.vocabulary));
+  language<T> out{unroll::llama::load_llama<T>(model), std::move(words), {}};
+  const auto& shape = out.model.shape;
+  check_vocabulary(out.words, shape, "\"" + path.string() + "\"");
+  if (out.words.size() < shape.vocabulary)
+    std::fprintf(stderr,
+                 "\"%s\" has %td pieces, \"%s\" %td rows of embedding: those without a piece are never "
+                 "written\n",
+                 path.string().c_str(), out.words.size(), model.c_str(), shape.vocabulary);
+  out.ends = end_tokens(out.words, unroll::llama::load_end_tokens(model, shape));
   return out;
+}
+
+/// What a config.json says of a text of this vocabulary.
+template <class T>
+unroll::llama::text_ids text_ids(const language<T>& l) {
+  unroll::llama::text_ids ids{l.words.bos(), l.ends};
+  if (ids.eos.size() > 1) std::erase(ids.eos, ids.bos);
+  return ids;
 }
 
 /// The ids of a text behind the one that begins texts; `name` stands for it in messages.
@@ -85,14 +86,6 @@ inline std::vector<token> encode_text(const unroll::llama::tokenizer& words, std
   std::vector<token> ids = words.encode(text, true, name);
   if (ids.size() < 2) unroll::fail("text", name, "has no tokens in this vocabulary");
   return ids;
-}
-
-/// What ends a generated text: the end token, and the begin of another text.
-inline std::vector<token> end_tokens(const unroll::llama::tokenizer& words) {
-  std::vector<token> ends;
-  for (const token t : {words.bos(), words.eos()})
-    if (t >= 0) ends.push_back(t);
-  return ends;
 }
 
 }  // namespace program

@@ -134,7 +134,8 @@ struct model_options {
     const unroll::llama::weight_map map(model.shape);
     model.weights = parameters<T>(map.size());
     unroll::llama::init_weights<T>(map, model.weights, k);
-    return {std::move(model), std::move(words)};
+    auto ends = end_tokens(words);
+    return {std::move(model), std::move(words), std::move(ends)};
   }
 };
 
@@ -149,41 +150,21 @@ inline json to_json(const unroll::llama::config& c) {
           {"vocabulary", c.vocabulary}, {"context", c.context},   {"positions", c.positions()}};
 }
 
-/// The file of the vocabulary; empty for the 256 bytes.
-inline std::filesystem::path tokenizer_file(const model_options& o) {
-  if (o.path.empty() && o.tokenizer.empty()) return {};
-  const std::filesystem::path file =
-      o.tokenizer.empty() ? find_tokenizer(o.path) : std::filesystem::path(o.tokenizer);
-  return std::filesystem::is_directory(file) ? find_tokenizer(file) : file;
-}
-/// Its name in the folder of a model.
-inline std::string saved_tokenizer(const model_options& o) {
-  const auto file = tokenizer_file(o);
-  return "tokenizer" + (file.empty() ? ".json" : file.extension().string());
-}
-
-/// Puts the vocabulary into a model's folder: a copy of its file, or the bytes as a tokenizer.json.
-inline void save_tokenizer(const std::filesystem::path& folder, const model_options& o) {
-  if (const auto file = tokenizer_file(o); !file.empty()) {
-    unroll::write_file(folder / saved_tokenizer(o), unroll::read_file(file));
-    return;
-  }
-  json vocabulary;
-  for (unsigned b = 0; b < 256; ++b) vocabulary[unroll::llama::detail::byte_name(b)] = b;
-  json added = json::array();
-  for (const auto& [text, id] : {std::pair("<s>", 256), std::pair("</s>", 257)}) {
-    vocabulary[text] = id;
-    added.push_back({{"id", id}, {"content", text}, {"special", true}, {"normalized", false}});
-  }
-  const json model{
-      {"type", "BPE"}, {"byte_fallback", true}, {"vocab", vocabulary}, {"merges", json::array()}};
-  unroll::write_file(folder / "tokenizer.json", json{{"version", "1.0"},
-                                                     {"added_tokens", added},
-                                                     {"normalizer", nullptr},
-                                                     {"pre_tokenizer", nullptr},
-                                                     {"model", model}}
-                                                        .dump(1) +
-                                                    "\n");
+/// The files, by name and bytes, that say the vocabulary of a model: those that it was read from, or the
+/// bytes.
+inline std::vector<std::pair<std::string, std::string>> tokenizer_files(const model_options& o) {
+  namespace fs = std::filesystem;
+  if (o.path.empty() && o.tokenizer.empty())
+    return {{"tokenizer.json", unroll::llama::byte_tokenizer_json()},
+            {"tokenizer_config.json", unroll::llama::byte_tokenizer_config_json()}};
+  fs::path from = o.tokenizer.empty() ? o.path : o.tokenizer;
+  if (o.tokenizer.empty() || fs::is_directory(from)) from = unroll::llama::find_tokenizer(from);
+  std::vector<std::pair<std::string, std::string>> files{
+      {"tokenizer" + from.extension().string(), unroll::read_file(from)}};
+  if (const auto config = from.parent_path() / "tokenizer_config.json";
+      from.filename() == "tokenizer.json" && fs::exists(config))
+    files.emplace_back("tokenizer_config.json", unroll::read_file(config));
+  return files;
 }
 
 /// Texts to train on and texts that are held out.

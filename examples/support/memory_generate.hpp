@@ -54,17 +54,15 @@ struct generate_command : command {
         setup.words.encode(given, setup.words.bos() >= 0, text.empty() ? "--prompt" : "\"" + text + "\"");
     if (ids.empty()) fail("memory_llama", "prompt", "is empty, and the vocabulary has no begin of a text");
     llama::memory_session<T> session(setup.model, setup.theta);
-    llama::sampler sampler(setup.shape().vocabulary,
-                           {.temperature = greedy ? 0 : temperature, .top_p = top_p});
+    llama::sampler sampler(setup.words.size(), {.temperature = greedy ? 0 : temperature, .top_p = top_p});
     session.append(ids);
     const std::size_t prompt_tokens = ids.size();
     const index_t before = session.memories();
-    const auto ends = end_tokens(setup.words);
 
     std::fwrite(given.data(), 1, given.size(), stdout);
     const double start = seconds_now();
-    const auto done = llama::generate(session, sampler, tokens, ends, fold(key{seed}, 2), [&](token t) {
-      const std::string piece = setup.words.decode(std::span(&t, 1), ids.size() == 1);
+    const auto done = llama::generate(session, sampler, tokens, setup.ends, fold(key{seed}, 2), [&](token t) {
+      const std::string piece = setup.words.decode(std::span(&t, 1), setup.words.ends_stretch(ids.back()));
       ids.push_back(t);
       std::fwrite(piece.data(), 1, piece.size(), stdout);
       flush_output();
@@ -141,7 +139,7 @@ struct autoencode_command : command {
       if (interrupted) return;
       const auto ids = wanted[std::size_t(i)].first(std::size_t(setup.model.options().segment));
       std::vector<token> out(ids.size());
-      llama::reproduce<T>(sessions[std::size_t(worker)], ids, begin, out);
+      llama::reproduce<T>(sessions[std::size_t(worker)], ids, begin, out, setup.words.size());
       written[std::size_t(i)] = std::move(out);
       if (worker == 0)
         line.show("reproduced " + std::to_string(done.load()) + " / " + std::to_string(wanted.size()));

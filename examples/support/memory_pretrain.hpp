@@ -12,6 +12,7 @@ struct pretrain_command : command {
   text_options texts;
   training_options training;
   std::string out;
+  std::vector<std::pair<std::string, std::string>> vocabulary;  // of --out, file by file
   index_t length = 256, batch = 8, accumulate = 1, shares = 2, held_out_windows = 64;
 
   explicit pretrain_command(CLI::App& program)
@@ -43,10 +44,12 @@ struct pretrain_command : command {
   int run() {
     using namespace unroll;
     named_files outputs{{"--checkpoint", training.checkpoint}, {"--out", out}};
-    if (!out.empty())
-      for (const std::string& name :
-           {std::string("config.json"), std::string("model.safetensors"), saved_tokenizer(model)})
+    if (!out.empty()) {
+      vocabulary = tokenizer_files(model);
+      for (const char* name : {"config.json", "model.safetensors"})
         outputs.emplace_back("--out", out + "/" + name);
+      for (const auto& file : vocabulary) outputs.emplace_back("--out", out + "/" + file.first);
+    }
     check_files(model.inputs({{"--text", texts.text}, {"--held-out", texts.held_out}}), outputs);
     check_checkpoint("memory_llama", training.checkpoint, training.resume);
     check_model_folder();
@@ -105,10 +108,11 @@ struct pretrain_command : command {
     }
     if (interrupted) run.save();
     if (!out.empty()) {
-      std::filesystem::remove(std::filesystem::path(out) /
-                              saved_tokenizer(model));  // not beside other weights
-      llama::save_llama<T>(out, base.model.shape, run.theta());
-      save_tokenizer(out, model);
+      const std::filesystem::path folder = out;
+      for (const auto& file : vocabulary)
+        std::filesystem::remove(folder / file.first);  // not beside other weights
+      llama::save_llama<T>(folder, base.model.shape, run.theta(), text_ids(base));
+      for (const auto& [name, bytes] : vocabulary) write_file(folder / name, bytes);
     }
     json d{{"command", "pretrain"},
            {"model", model.path},
@@ -136,8 +140,11 @@ struct pretrain_command : command {
     std::error_code none;
     for (const auto& entry : std::filesystem::directory_iterator(out, none)) {
       const std::string name = entry.path().filename().string(), kind = entry.path().extension().string();
-      if (name == "model.safetensors" || name == saved_tokenizer(model)) continue;
-      if (kind == ".safetensors" || kind == ".model" || kind == ".bin" || name.ends_with(".index.json"))
+      const bool ours = std::any_of(vocabulary.begin(), vocabulary.end(),
+                                    [&](const auto& file) { return file.first == name; });
+      if (name == "model.safetensors" || ours) continue;
+      if (kind == ".safetensors" || kind == ".model" || kind == ".bin" || name.ends_with(".index.json") ||
+          name == "tokenizer.json" || name == "tokenizer_config.json" || name == "generation_config.json")
         fail("memory_llama", "--out",
              "\"" + entry.path().string() + "\" lies there and would be taken for a part of the model");
     }

@@ -94,6 +94,7 @@ struct memory_choice {
 template <class T>
 struct memory_setup {
   unroll::llama::tokenizer words;
+  std::vector<token> ends;  ///< each ends a text
   memory_llama<T> model;
   parameters<T> theta;
 
@@ -132,12 +133,12 @@ memory_setup<T> load_memory(model_options base, const memory_choice& choice, key
   memory_llama<T> model(shape, std::move(weights), o);
   if (saved) {
     auto theta = saved->read<T>(shape);
-    return {std::move(loaded.words), std::move(model), std::move(theta)};
+    return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
   }
   parameters<T> theta(model.names().size());
   unroll::llama::init_memory<T>(model, theta, fold(k, 1),
                                 {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
-  return {std::move(loaded.words), std::move(model), std::move(theta)};
+  return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
 }
 
 /// Runs a memory model over texts without gradients; its memory is allocated once.

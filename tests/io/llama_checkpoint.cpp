@@ -276,6 +276,21 @@ TEST_CASE("where weights cannot be written, the configuration in the folder stay
   CHECK(load_llama<float>(f.path).shape == c);
 }
 
+TEST_CASE("a config.json names what begins a text and each id that ends one") {
+  const auto written = [](const text_ids& ids) {
+    return nlohmann::json::parse(config_text(made::tiny(), ids));
+  };
+  CHECK(written({})["bos_token_id"].is_null());  // absent, transformers would take 1 and 2
+  CHECK(written({})["eos_token_id"].is_null());
+  CHECK(written({3, {2}})["bos_token_id"] == 3);
+  CHECK(written({3, {2}})["eos_token_id"] == 2);
+  CHECK(written({3, {2, 4}})["eos_token_id"] == nlohmann::json{2, 4});
+  CHECK(parse_config(config_text(made::tiny(), {3, {2, 4}}), "file") == made::tiny());
+  const auto beyond = token(made::tiny().vocabulary);
+  CHECK_THROWS_WITH(written({beyond, {}}), ContainsSubstring("config_text: ids"));
+  CHECK_THROWS_WITH(written({0, {1, beyond}}), ContainsSubstring("config_text: ids"));
+}
+
 TEST_CASE("rows of queries and keys are reordered between the conventions of rotary pairs") {
   config c = made::tiny();
   c.head = 6;

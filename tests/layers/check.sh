@@ -64,6 +64,7 @@ report() {
       */io/safetensors.hpp | */io/llama_checkpoint.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
       */io/memory_file.hpp | */io/sealed_folder.hpp | */io/weight_hash.hpp) continue ;;
       */io/tokenizer_file.hpp | */io/tokenizer_json.hpp | */io/tokenizer_config.hpp | */io/tokenizer_model.hpp) continue ;;
+      */io/generation_config.hpp) continue ;;
     esac
     grep -qs "^#include \"${file#include/}\"" include/unroll/unroll.hpp include/unroll/llama.hpp ||
       echo "neither unroll.hpp nor llama.hpp includes ${file#include/}"

@@ -164,6 +164,30 @@ TEST_CASE("what is generated greedily is what the model written out finds most p
   CHECK(text.size() == 13);
 }
 
+TEST_CASE("a sampler of fewer tokens than the model has draws among the first ones") {
+  const problem<double> p(small());
+  const index_t V = p.stack.shape().vocabulary, pieces = V / 2;
+  const auto beyond = [&](sampler s) {
+    generator<double> g(p.stack, p.weights);
+    g.append(token(1));
+    index_t n = 0;
+    generate(g, s, 30, {}, key{1}, [&](token t) {
+      n += t >= pieces;
+      if (s.how().temperature == 0) {
+        const auto logits = g.logits();
+        CHECK(t == token(std::max_element(logits.begin(), logits.begin() + s.vocabulary()) - logits.begin()));
+      }
+      return true;
+    });
+    return n;
+  };
+  for (const double temperature : {0.0, 2.0}) {
+    CHECK(beyond(sampler(pieces, {.temperature = temperature})) == 0);
+    CHECK(beyond(sampler(V, {.temperature = temperature})) > 0);
+  }
+  CHECK_THROWS_WITH(beyond(sampler(V + 1)), ContainsSubstring("generate: logits"));
+}
+
 TEST_CASE("the same key generates the same text, in one call or in two") {
   const problem<float> p(small());
   sampler s(p.stack.shape().vocabulary, {.temperature = 1.5, .top_p = 0.9});

@@ -202,6 +202,10 @@ TEST_CASE("a segment is reproduced from its memory after some training") {
   memory_session<double> session(model, theta);
   reproduce<double>(session, ids, 1, out);
   CHECK(out == ids);
+  const token largest = *std::max_element(ids.begin(), ids.end());
+  reproduce<double>(session, ids, 1, out, largest);
+  CHECK(out != ids);
+  CHECK(*std::max_element(out.begin(), out.end()) < largest);
   session.reset();
   for (token& t : out) {  // the same without the memory
     session.append(&t == out.data() ? 1 : *(&t - 1));

@@ -219,6 +219,13 @@ TEST_CASE("added texts become their ids, the longest first, and every stretch be
   CHECK(t.encode("a<s>a") == ids{261, 1, 261});
   CHECK(t.encode("<s><x><y><x> a") == ids{1, 263, 262, 259, 261});
   CHECK(t.decode(t.encode("a<s> a<x><y>a")) == "a a<x><y>a");
+  std::string one_by_one;
+  bool start = true;
+  for (const token id : t.encode("a<s> a<x><y>a")) {
+    one_by_one += t.decode(std::span(&id, 1), start);
+    start = t.ends_stretch(id);
+  }
+  CHECK(one_by_one == "a a<x><y>a");
   CHECK(t.decode(t.encode(mark)) == " ");
   CHECK(t.find(" a") == 261);
   CHECK(t.piece(261) == " a");
@@ -270,11 +277,15 @@ TEST_CASE("a vocabulary that contradicts itself is refused by the place") {
   CHECK_THROWS_WITH(tokenizer(e, {}, {{"x", 9}}, none), ContainsSubstring("id 9"));
 }
 
-TEST_CASE("a vocabulary of another size than the model is refused") {
+TEST_CASE("a vocabulary of fewer pieces than the model has rows is accepted, one of another model refused") {
   config c;
-  c.vocabulary = 258;
-  CHECK_NOTHROW(check_vocabulary(byte_tokenizer(), c));
-  c.vocabulary = 512;
-  CHECK_THROWS_WITH(check_vocabulary(byte_tokenizer(), c),
-                    ContainsSubstring("258") && ContainsSubstring("512"));
+  for (const index_t rows : {258, 320, 515}) {
+    c.vocabulary = rows;
+    CHECK_NOTHROW(check_vocabulary(byte_tokenizer(), c));
+  }
+  for (const index_t rows : {257, 516}) {
+    c.vocabulary = rows;
+    CHECK_THROWS_WITH(check_vocabulary(byte_tokenizer(), c, "words"),
+                      ContainsSubstring("words: has 258") && ContainsSubstring(std::to_string(rows)));
+  }
 }

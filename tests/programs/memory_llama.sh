@@ -64,6 +64,50 @@ expect full.json "no more positions"
 drawn=$(sed -n 's/^ "tokens": \([0-9]*\),$/\1/p' full.json)
 "$program" generate --model base --adapters whole --prompt "Gradients " --greedy --tokens "$drawn" --json full.json >/dev/null
 grep -q '"ended_by": "tokens"' full.json
+
+# a text ends at each id that generation_config.json names, else config.json
+grep -q '"bos_token_id": 256' base/config.json
+grep -q '"eos_token_id": 257' base/config.json
+third=$(tr -d '\n' <full.json | sed 's/.*"ids": *\[\([^]]*\)\].*/\1/' | tr -d ' ' | cut -d, -f14)  # behind <s> and 10 bytes
+cp -r base ends
+sed -i "s/\"eos_token_id\": 257/\"eos_token_id\": $third/" ends/config.json
+"$program" generate --model ends --adapters whole --prompt "Gradients " --greedy --tokens 20 --json ended.json >/dev/null
+expect ended.json "end of text"
+printf '{"eos_token_id": [%s, 257]}' "$third" >ends/generation_config.json
+cp base/config.json ends
+"$program" generate --model ends --adapters whole --prompt "Gradients " --greedy --tokens 20 --json ended.json >/dev/null
+expect ended.json "end of text"
+printf '{"repetition_penalty": 1.5}' >ends/generation_config.json
+refused "repetition_penalty" "$program" generate --model ends --adapters whole --prompt "Gradients "
+refused '"ends/generation_config.json" lies there' "${pretrain[@]}" --steps 1 --out ends
+rm ends/generation_config.json
+
+# rows of the embedding without a piece are said, and never written; many tell of another vocabulary
+few() {  # few N: a tokenizer.json of the first N bytes
+  local b vocabulary=
+  for b in $(seq 0 $(($1 - 1))); do vocabulary+=$(printf '"<0x%02X>": %d,' "$b" "$b"); done
+  printf '{"added_tokens": [], "model": {"type": "BPE", "byte_fallback": true, "merges": [], "vocab": {%s}}}' "${vocabulary%,}"
+}
+few 200 >ends/tokenizer.json
+rm ends/tokenizer_config.json
+"$program" generate --model ends --adapters whole --prompt "Gradients " --tokens 20 2>said.txt | grep -q "^Gradients "
+grep -q "has 200 pieces, \"ends\" 258 rows of embedding" said.txt
+few 129 >ends/tokenizer.json
+refused "has 129 pieces, the model has a vocabulary of 258" "$program" generate --model ends --adapters whole --prompt "x"
+
+# the vocabulary of the bytes, as tokenizers reads it
+if python3 -c 'import tokenizers' 2>/dev/null; then
+  python3 - base/tokenizer.json <<'PYTHON'
+import sys, tokenizers
+t = tokenizers.Tokenizer.from_file(sys.argv[1])
+text = "Hé <s>\t日本 "
+assert t.encode(text, add_special_tokens=False).ids == [72, 195, 169, 32, 256, 9, 230, 151, 165, 230, 156, 172, 32]
+assert t.encode("a").ids == [256, 97]
+assert t.decode(t.encode(text).ids) == "Hé \t日本 "
+PYTHON
+else
+  echo "not compared with tokenizers: python3 has no such module"
+fi
 "$program" autoencode $trained --json autoencode.json
 expect autoencode.json bleu4 rouge_l
 "$program" bench --model base $memory --segments 4 --windows 1,2 --lengths 64,96 --repeats 1 --json bench.json

@@ -182,14 +182,33 @@ inline config parse_config(std::string_view text, const std::string& name,
   return c;
 }
 
-/// The text of a config.json for transformers. Throws for position_policy::ntk, which that has no word for.
-inline std::string config_text(const config& c) {
+/// What a config.json says to programs that write texts: the id that begins one (-1: none) and those of which
+/// each ends one.
+struct text_ids {
+  token bos = -1;
+  std::vector<token> eos = {};
+};
+
+/// The text of a config.json for transformers. Throws for position_policy::ntk, which that has no word for,
+/// and on ids beyond the vocabulary.
+inline std::string config_text(const config& c, const text_ids& ids = {}) {
   check(c, "config_text");
   if (c.beyond == position_policy::ntk)
     fail("config_text", "beyond", "is ntk, which config.json cannot say; set it after loading");
   nlohmann::ordered_json rope = nullptr;
   if (c.beyond == position_policy::linear)
     rope = {{"type", "linear"}, {"rope_type", "linear"}, {"factor", c.position_factor}};
+  const auto id = [&](token t) {
+    if (t >= c.vocabulary)
+      fail("config_text", "ids",
+           "hold " + std::to_string(t) + ", the vocabulary has " + std::to_string(c.vocabulary));
+    return t < 0 ? nlohmann::ordered_json() : nlohmann::ordered_json(t);  // absent, it would be a default
+  };
+  nlohmann::ordered_json ends = id(ids.eos.empty() ? -1 : ids.eos.front());
+  if (ids.eos.size() > 1) {
+    ends = nlohmann::ordered_json::array();
+    for (const token t : ids.eos) ends.push_back(id(t));
+  }
   nlohmann::ordered_json j{{"architectures", {"LlamaForCausalLM"}},
                            {"model_type", "llama"},
                            {"hidden_size", c.hidden},
@@ -207,6 +226,8 @@ inline std::string config_text(const config& c) {
                            {"attention_bias", false},
                            {"mlp_bias", false},
                            {"tie_word_embeddings", c.tied},
+                           {"bos_token_id", id(ids.bos)},
+                           {"eos_token_id", ends},
                            {"torch_dtype", "float32"}};
   return j.dump(2) + "\n";
 }
@@ -343,10 +364,11 @@ pretrained<T> load_llama(const std::filesystem::path& path, load_options options
 /// model with rope_pairs::neighbours comes back as its twin with rope_pairs::halves. Allocates at most one
 /// matrix.
 template <class T>
-void save_llama(const std::filesystem::path& folder, const config& c, params<const T> weights) {
+void save_llama(const std::filesystem::path& folder, const config& c, params<const T> weights,
+                const text_ids& ids = {}) {
   const weight_map map(c);
   check_size("save_llama", "weights", weights.size(), map.size());
-  const std::string text = config_text(c);
+  const std::string text = config_text(c, ids);
   std::error_code code;
   std::filesystem::create_directories(folder, code);
   if (code) unroll::detail::fail_file("save_llama", folder, "cannot be made: " + code.message());

@@ -138,13 +138,16 @@ struct generation {
 /// Draws up to `tokens` tokens behind those that `g`, a generator or a memory_session, has taken and gives
 /// each to `visit(token)`, which returns whether to go on. A token in `ends` ends the text and is not given.
 /// Each token is also taken by `g`, where there is room: a second call goes on where the first one stopped.
-/// Draw n of the key is that of the n-th token of the text.
+/// Draw n of the key is that of the n-th token of the text. A sampler of fewer tokens than the model has
+/// draws among the first ones: rows of the embedding that only fill it up are never drawn.
 template <class Text, class Visit>
 generation generate(Text& g, sampler& s, index_t tokens, std::span<const token> ends, key k, Visit&& visit) {
   check_at_least("generate", "tokens", tokens, 0);
   generation done;
   while (done.tokens < tokens) {
-    const token t = s.draw(g.logits(), k, g.consumed());
+    const auto logits = g.logits();
+    check_at_least("generate", "logits", logits.size(), s.vocabulary());
+    const token t = s.draw(logits.part(0, s.vocabulary()), k, g.consumed());
     if (std::find(ends.begin(), ends.end(), t) != ends.end()) {
       done.why = stop_reason::end;
       break;

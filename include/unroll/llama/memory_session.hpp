@@ -158,16 +158,19 @@ class memory_session final {
 };
 
 /// Greedy auto-encoding: the session forgets everything, takes `text`, one whole segment, into memory, is
-/// given `begin`, and WRITES what it then believes the text was. `out` is as long as the text.
+/// given `begin`, and WRITES what it then believes the text was. `out` is as long as the text. Only the first
+/// `pieces` tokens of the model's vocabulary are written; 0: all.
 template <class T>
-void reproduce(memory_session<T>& session, std::span<const token> text, token begin, std::span<token> out) {
+void reproduce(memory_session<T>& session, std::span<const token> text, token begin, std::span<token> out,
+               index_t pieces = 0) {
   check_size("reproduce", "out", index_t(out.size()), index_t(text.size()));
   session.reset();
   session.remember(text);
   token next = begin;
   for (token& t : out) {
     session.append(next);
-    t = next = most_probable(session.logits());
+    const view<const T> logits = session.logits();
+    t = next = most_probable(pieces > 0 ? logits.part(0, pieces) : logits);
   }
 }
 

@@ -42,6 +42,7 @@ class sampler {
   }
 
   const sampling& how() const { return how_; }
+  index_t vocabulary() const { return index_t(weight_.size()); }
 
   /// Draw number `n` of the stream `k`. O(V), and a sort of the candidates where top_p is below 1. Throws
   /// unroll::error on logits that are not finite or not V.

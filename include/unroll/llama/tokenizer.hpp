@@ -73,6 +73,9 @@ class tokenizer final {
   std::string_view piece(token id) const { return shown_[checked("tokenizer::piece", id)]; }
   piece_kind kind(token id) const { return kinds_[checked("tokenizer::kind", id)]; }
   float score(token id) const { return pieces_[checked("tokenizer::score", id)].score; }
+  /// Whether encode() begins a stretch behind this id, with a blank in front where the vocabulary wants one:
+  /// what decode() of the ids behind it has to be told by `start`.
+  bool ends_stretch(token id) const { return ends_stretch_[checked("tokenizer::ends_stretch", id)]; }
   /// The id of a piece with real blanks (or of a name such as "</s>" or "<0x0A>"), or -1.
   token find(std::string_view text) const {
     const auto at = ids_.find(marked(text));
@@ -365,10 +368,11 @@ inline tokenizer byte_tokenizer() {
   return {std::move(pieces), {.unk = -1, .bos = 256, .eos = 257, .prefix = false}, "byte_tokenizer"};
 }
 
-/// Throws unroll::error unless the model has one embedding for each piece.
-inline void check_vocabulary(const tokenizer& t, const config& c) {
-  if (t.size() != c.vocabulary)
-    fail("check_vocabulary", "tokenizer",
+/// Throws unroll::error unless the model has an embedding for each piece, and fewer than twice as many: rows
+/// that only fill the matrix up to a round number are fewer than the pieces; more tell of another vocabulary.
+inline void check_vocabulary(const tokenizer& t, const config& c, const std::string& name = "tokenizer") {
+  if (t.size() > c.vocabulary || c.vocabulary >= 2 * t.size())
+    fail("check_vocabulary", name,
          "has " + std::to_string(t.size()) + " pieces, the model has a vocabulary of " +
              std::to_string(c.vocabulary));
 }
