@@ -121,14 +121,15 @@ int main(int argc, char** argv) {
     const cell_type cell;
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
     std::printf("cumulative weight of the truncated gradient (exact: -6; positive: the wrong direction)\n");
-    const auto weigh = [&](const char* name, index_t k, double w) {
+    const auto weigh = [&](const char* name, index_t k, const auto& estimator) {
+      if (program::interrupted) return;
+      const double w = cumulative_weight(cell, estimator);
       std::printf("  %-8s K = %-4td %9.4f%s\n", name, k, w, w > 0 ? "   wrong way" : "");
       weights.push_back({{"truncation", name}, {"window", k}, {"weight", w}});
     };
-    for (const index_t k : {5, 20, 40, 41, 50, 60, 80})
-      weigh("sliding", k, cumulative_weight(cell, tbptt(cell, {.k1 = 1, .k2 = k})));
+    for (const index_t k : {5, 20, 40, 41, 50, 60, 80}) weigh("sliding", k, tbptt(cell, {.k1 = 1, .k2 = k}));
     for (const index_t k : {20, 100, 120, 150, 200, 400})
-      weigh("chunked", k, cumulative_weight(cell, chunked_tbptt(cell, {.window = k})));
+      weigh("chunked", k, chunked_tbptt(cell, {.window = k}));
 
     const index_t n = o.updates;
     std::vector<run> runs;
@@ -158,6 +159,7 @@ int main(int argc, char** argv) {
       document["optimum"] = optimum;
       document["complete"] = !program::interrupted.load();
       document["weights"] = weights;
+      document["runs"] = nlohmann::ordered_json::array();
       for (const auto& r : runs) {
         nlohmann::ordered_json entry{
             {"estimator", r.name}, {"rate", r.rate}, {"decay", r.decay}, {"diverged", r.diverged}};

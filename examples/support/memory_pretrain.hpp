@@ -35,7 +35,8 @@ struct pretrain_command : command {
     add("--held-out-windows", held_out_windows,
         "sequences of the held-out text, evenly spread, that are scored");
     training.add(app);
-    app->add_option("--out", out, "folder for the model: config.json, model.safetensors and the vocabulary");
+    app->add_option("--out", out, "folder for the model: config.json, model.safetensors and the vocabulary")
+        ->check(not_empty);
     add_seed("of the fresh weights and of the places of the text");
     add_threads();
     add_outputs("the course of the run");

@@ -116,7 +116,8 @@ struct train_command : command {
         ->capture_default_str();
     training.rate = 5e-4;
     training.add(app);
-    app->add_option("--out", out, "folder for the adapters, in PEFT's files, and the memory tokens");
+    app->add_option("--out", out, "folder for the adapters, in PEFT's files, and the memory tokens")
+        ->check(not_empty);
     add_seed("of fresh parameters, of the places of the text and of the policy's draws");
     add_threads();
     add_outputs("the course of the run");

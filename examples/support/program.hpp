@@ -63,6 +63,8 @@ inline std::string not_negative(const std::string& number) {
                                                                  : number + " is not at least 0 and finite";
 }
 
+inline std::string not_empty(const std::string& text) { return text.empty() ? "names nothing" : ""; }
+
 /// Every number on the command line is written out in decimal digits and fits its type: CLI11 itself reads
 /// 010 as 8, and lets through what is too large, not a number, or infinite.
 template <class Number>

@@ -53,6 +53,8 @@ TEST_CASE("a file writer that is not committed leaves the old content and nothin
   CHECK(f.entries() == 1);
   CHECK_THROWS_WITH(file_writer(f.path / "none" / "a"), ContainsSubstring("cannot be opened"));
   CHECK_THROWS_WITH(file_writer(f.path), ContainsSubstring("is a folder"));
+  CHECK_THROWS_WITH(file_writer(""), ContainsSubstring("names no file"));
+  CHECK_THROWS_WITH(file_writer(f.path / "new/"), ContainsSubstring("names no file"));
 }
 
 TEST_CASE("writers of one path do not share a file") {

@@ -131,6 +131,7 @@ refused "were trained on another base than \"other\": its weights have hash" "$p
 sed -i 's/lora_alpha/lorA_alpha/' stretched/encoder/adapter_config.json
 refused "adapter_config.json\": has hash" "$program" $evaluate --model base
 
+for option in --out --json --checkpoint; do refused "$option" "${tiny[@]}" --text "$text" --steps 1 $option ""; done
 # outputs are no inputs, and no other outputs
 cp -r base kept_base
 refused '"base" is also --model' "${pretrain[@]}" --steps 1 --model base --out base

@@ -174,6 +174,7 @@ class file_writer {
   explicit file_writer(const std::filesystem::path& path, std::string_view function = "write_file")
       : path_(detail::follow_links(path)), function_(function) {
     namespace fs = std::filesystem;
+    if (!path.has_filename()) detail::fail_file(function_, path, "names no file");
     std::error_code code;
     const auto status = fs::status(path_, code);
     if (status.type() == fs::file_type::none)
