@@ -29,7 +29,7 @@ int main() {
     estimator.reset(key{2});
     const double loss = estimator.advance(theta, task.inputs(), g).loss;
     estimator.finish(theta, g);
-    optimiser.step(theta, g);
+    if (optimiser.step(theta, g) != status::ok) return 1;
     std::printf("%g\n", loss);
   }
 }
