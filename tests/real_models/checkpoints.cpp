@@ -9,6 +9,7 @@
 #include "tests/support/real_models.hpp"
 #include "unroll/io/lora_file.hpp"
 #include "unroll/io/tokenizer_file.hpp"
+#include "unroll/io/weight_hash.hpp"
 #include "unroll/llama/score.hpp"
 
 using namespace unroll;
@@ -56,6 +57,11 @@ TEST_CASE("the stored forms of a model have the same weights and the same loss")
     CHECK(bin.shape.tied);
     CHECK(plain.shape.tied);
     CHECK_FALSE(rounded.shape.tied);
+    const auto hash = [](const auto& m, precision p) { return weight_hash<double>(m.shape, m.weights, p); };
+    const precision stored = f.smallest == 0x1p-14 ? precision::f16 : precision::bf16;
+    CHECK(hash(bin, precision::f32) == hash(plain, precision::f32));
+    CHECK(hash(rounded, precision::f32) == hash(plain, stored));
+    CHECK(hash(rounded, precision::f32) != hash(plain, precision::f32));
 
     auto turned = bin;
     permute_rope_pairs<double>(turned.shape, turned.weights);
