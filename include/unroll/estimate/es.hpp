@@ -6,7 +6,7 @@
 namespace unroll {
 
 struct es_options {
-  double sigma = 0.1;  ///< standard deviation of the perturbation
+  double sigma = 0.1;  ///< standard deviation of the perturbation; above the rounding of theta
   index_t pairs = 1;   ///< antithetic pairs
 };
 

@@ -6,7 +6,7 @@
 namespace unroll {
 
 struct nres_options {
-  double sigma = 0.1;  ///< standard deviation of the perturbation
+  double sigma = 0.1;  ///< standard deviation of the perturbation; above the rounding of theta
   index_t pairs = 1;   ///< antithetic pairs
   index_t window = 1;  ///< steps between two contributions to the gradient
 };

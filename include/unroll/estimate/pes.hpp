@@ -6,7 +6,7 @@
 namespace unroll {
 
 struct pes_options {
-  double sigma = 0.1;  ///< standard deviation of the perturbation of one window
+  double sigma = 0.1;  ///< standard deviation of the perturbation of one window; above the rounding of theta
   index_t pairs = 1;   ///< antithetic pairs
   index_t window = 1;  ///< steps with the same perturbation
 };
