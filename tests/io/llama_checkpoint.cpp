@@ -334,7 +334,7 @@ TEST_CASE("a config.json is read with the defaults of its format") {
   const auto c = parse_config(R"({"model_type": "llama", "hidden_size": 8, "intermediate_size": 10,
     "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 11, "max_position_embeddings": 16,
     "rope_scaling": null, "num_key_value_heads": null, "head_dim": null, "unknown": null,
-    "pretraining_tp": 1})",
+    "pretraining_tp": 1, "_attn_implementation_autoset": true})",
                               "file");
   config expected = made::tiny(false);
   expected.kv_heads = 4;

@@ -39,6 +39,7 @@ inline constexpr harmless_key harmless_in_config[] = {
     {"use_cache", "how it is computed, not what"},
     {"pretraining_tp", "how it is computed, not what"},
     {"_attn_implementation", "how it is computed, not what"},
+    {"_attn_implementation_autoset", "how it is computed, not what"},
     {"attn_implementation", "how it is computed, not what"},
     {"_flash_attn_2_enabled", "how it is computed, not what"},
     {"chunk_size_feed_forward", "how it is computed, not what"},
