@@ -37,6 +37,21 @@ TEST_CASE("a step is scored in the lanes that have a label, and wholly where it 
   CHECK(entropy.scored({nullptr, nullptr, nullptr, label.data()}) == 2);
 }
 
+TEST_CASE("without parameters the cotangent of h is that of y times the weight of its step") {
+  const readout<double> r(2, 0, loss_kind::squared_error, 2);
+  const std::vector<double> target(12), h(12), dy{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, weight{3, 0, 0.5};
+  std::vector<example<double>> xs(3);
+  for (std::size_t i = 0; i < 3; ++i) xs[i].target = target.data() + 4 * i;
+  std::vector<double> dh(12, nan_value);
+  const auto backward = [&](const double* weights) {
+    r.backward(nullptr, {xs.data(), 3}, {h.data(), 2, 6}, {dy.data(), 2, 6}, weights, {dh.data(), 2, 6},
+               nullptr, nullptr);
+    return dh;
+  };
+  CHECK(backward(weight.data()) == std::vector<double>{3, 6, 9, 12, 0, 0, 0, 0, 4.5, 5, 5.5, 6});
+  CHECK(backward(nullptr) == dy);
+}
+
 TEST_CASE("the cross entropy of equal logits is the log of their number") {
   const readout<double> r(3, 3, loss_kind::cross_entropy, 2);
   REQUIRE(r.params() == 12);

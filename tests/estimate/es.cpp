@@ -27,6 +27,17 @@ struct linear_loss {
   }
 };
 
+/// loss_t = (t + 1) theta, by the step number that the system is told.
+struct timed_loss {
+  using scalar = double;
+  using input = int;
+  dims size() const { return {1, 1, 0, 0, 1}; }
+  void step(int, const edge<double>& e) const {
+    e.next[0] = e.s[0];
+    *e.loss = double(e.t + 1) * e.theta[0];
+  }
+};
+
 }  // namespace
 
 TEST_CASE("es is unbiased for the jointly smoothed loss, which is not the gradient itself") {
@@ -64,6 +75,18 @@ TEST_CASE("es runs every copy once and nothing backwards") {
   CHECK(r.steps == 9 * 2 * 3);
   CHECK(r.vjps + r.jvps == 0);
   CHECK(r.losses == 9);
+}
+
+TEST_CASE("es tells both copies of a pair the step and reports the mean of their losses") {
+  const std::vector<double> theta{.5};
+  const std::vector<int> xs(6);
+  es est(timed_loss{}, {.pairs = 3});
+  std::vector<double> g(1);
+  const std::span<const int> all(xs);
+  const report first = est.advance(params<const double>(theta), all.first(2), g);
+  const report second = est.advance(params<const double>(theta), all.subspan(2), g);
+  CHECK(first.loss == Approx((1 + 2) * .5));  // theta + sigma z and theta - sigma z: the noise cancels
+  CHECK(second.loss == Approx((3 + 4 + 5 + 6) * .5));
 }
 
 TEST_CASE("es keeps the promises of every estimator") {

@@ -4,6 +4,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
+#include "unroll/estimate/rematerialise.hpp"
 #include "unroll/testing/conformance.hpp"
 
 namespace {
@@ -34,6 +35,22 @@ TEST_CASE("incremental_tbptt is TBPTT written out with two loops") {
     const incremental_tbptt_options o{.segments = 12, .window = window};
     CHECK(relative_error(run(incremental_tbptt(l.model, o), l.theta, l.xs), written_out(l, window)) < 1e-14);
     CHECK(relative_error(run(incremental_tbptt(a.model, o), a.theta, a.xs), written_out(a, window)) < 1e-14);
+  }
+}
+
+TEST_CASE("incremental_tbptt is exact over a window of the whole sequence, also where writes read") {
+  const index_t T = 7;
+  const auto check = [&](const auto& model) {
+    const task k(model, T);
+    const auto exact = run(rematerialise(model, {.segments = T}), k.theta, k.xs);
+    for (const index_t window : {T - 1, T + 2}) {
+      const auto g = run(incremental_tbptt(model, {.segments = T, .window = window}), k.theta, k.xs);
+      CHECK(relative_error(g, exact) < 1e-13);
+    }
+  };
+  for (const bool recurrent : {false, true}) {
+    check(make_linear(recurrent));
+    check(make_attention(recurrent));
   }
 }
 

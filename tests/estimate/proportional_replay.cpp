@@ -1,6 +1,7 @@
 #include "unroll/estimate/proportional_replay.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
@@ -247,6 +248,29 @@ TEST_CASE("proportional_replay replays what has an adjoint, however small or lar
     for (std::size_t i = 0; i < g.size(); ++i) mean[i] += all.probability() * double(g[i]) * 1e24;
   } while (all.next());
   CHECK(relative_error(mean, exact) < 1e-5);
+}
+
+TEST_CASE("proportional_replay replays everything where an adjoint is not finite") {
+  struct overflowing : linear {  // of m_1, in the loss of segment 4
+    explicit overflowing(linear f) : linear(std::move(f)) {}
+    double read_vjp(const example& x, index_t t, params<const double> theta,
+                    std::span<const double* const> past, std::span<double* const> dpast, dparams<double> g,
+                    view<double> work) const {
+      const double loss = linear::read_vjp(x, t, theta, past, dpast, g, work);
+      if (t == 4) dpast[1][0] = std::numeric_limits<double>::infinity();
+      return loss;
+    }
+  };
+  const task<overflowing> k(overflowing(make_linear()), 6);
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    proportional_replay e(k.model, {.segments = 6, .budget = 2});
+    std::vector<double> g(std::size_t(k.theta.size()));
+    e.reset({seed});
+    e.advance(k.theta, k.xs, g);
+    e.finish(k.theta, g);
+    for (const double p : e.inclusion()) CHECK(p == 1);
+    CHECK(e.counts().rewrites == 5);
+  }
 }
 
 TEST_CASE("proportional_replay refuses models whose writes read, and impossible options") {

@@ -30,6 +30,28 @@ gradient<double> draw(C chooser) {
   return g;
 }
 
+/// s' = x s + theta, loss 1/2 s'^2: an x of 0 forgets what was.
+struct forgetful {
+  using scalar = double;
+  using input = double;
+  dims size() const { return {1, 1, 0, 0, 1}; }
+  void step(double x, const edge<double>& e) const {
+    e.next[0] = x * e.s[0] + e.theta[0];
+    *e.loss = e.next[0] * e.next[0] / 2;
+  }
+  void vjp(double x, const const_edge<double>& e, dstate<const double> dnext, double dloss, dstate<double> ds,
+           dparams<double> dtheta) const {
+    const double d = (dnext.empty() ? 0 : dnext[0]) + dloss * e.next[0];
+    if (!ds.empty()) ds[0] += x * d;
+    if (!dtheta.empty()) dtheta[0] += d;
+  }
+  void jvp(double x, const const_edge<double>& e, params_t<const double> dtheta, state_t<const double> ds,
+           state_t<double> dnext, double* dloss) const {
+    dnext[0] = (ds.empty() ? 0 : x * ds[0]) + (dtheta.empty() ? 0 : dtheta[0]);
+    if (dloss) *dloss = e.next[0] * dnext[0];
+  }
+};
+
 /// Two lanes that claim to be one: their s~ and theta~ are shared.
 struct joint_rnn : golden::lanes_rnn {
   dims size() const {
@@ -95,6 +117,29 @@ TEST_CASE("the variance of uoro may rise with the block") {
   CHECK(trace(3) == Approx(1.653).epsilon(1e-3));
   CHECK(trace(5) == Approx(.078).epsilon(1e-2));
   CHECK(trace(6) == Approx(.888).epsilon(1e-3));
+}
+
+TEST_CASE("uoro adds epsilon = 1e-7 to its scales unless told otherwise") {
+  const auto xs = golden::inputs();
+  const double given = exact(golden::rnn<>{}, xs, {.epsilon = 1e-7}).covariance_trace;
+  CHECK(exact(golden::rnn<>{}, xs).covariance_trace == given);
+  CHECK(exact(golden::rnn<>{}, xs, {.epsilon = 0}).covariance_trace != given);
+}
+
+TEST_CASE("uoro drops a product of which one side is zero, instead of keeping the other as noise") {
+  for (const double epsilon : {0.0, 1e-7}) {
+    for (const auto& [left, right] : {std::pair(0.0, 3.0), std::pair(3.0, 0.0), std::pair(0.0, 0.0)}) {
+      const rescaling r = balance_norms(left, right, epsilon);
+      CHECK((r.by == 0 && r.over == 0));
+    }
+    // step 1 forgets step 0; with one entry of state, one draw alone is exact
+    const std::vector<double> theta{.7}, xs{1, 0, 1};
+    enumerator all;
+    const uoro est(forgetful{}, {.epsilon = epsilon}, enumerating_chooser(all));
+    const auto r = testing::enumerate(all, est, params<const double>(theta), std::span(xs));
+    CHECK(r.mean[0] == Approx(.7 + .7 + 2 * 1.4));
+    CHECK(r.covariance_trace < 1e-20);
+  }
 }
 
 TEST_CASE("uoro keeps the lanes apart: the covariances add, with and without the lane hook") {

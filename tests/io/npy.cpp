@@ -10,11 +10,13 @@ using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-// A .npy file, version 1, with any header and data.
+// A .npy file with any header and data, of version 2 where the header is too long for version 1.
 std::string npy(const std::string& header, const std::string& data) {
-  std::string bytes("\x93NUMPY\x01\x00", 8);
-  bytes += char(header.size() & 0xff);
-  bytes += char(header.size() >> 8);
+  const bool large = header.size() > 0xffff;
+  std::string bytes = "\x93NUMPY";
+  bytes += large ? '\2' : '\1';
+  bytes += '\0';
+  for (int i = 0; i < (large ? 4 : 2); ++i) bytes += char(header.size() >> 8 * i & 0xff);
   return bytes + header + data;
 }
 
@@ -53,6 +55,8 @@ TEST_CASE("headers are read in any order, of any length, and Fortran order is tu
   CHECK(read("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n")(1, 0) == 2);
   CHECK(read("{\"descr\":\"<f4\",\"fortran_order\":False,\"shape\":(6,)}" + std::string(180, ' ') +
              "\n")(5) == 6);
+  CHECK(read("{'descr':'<f4','fortran_order':False,'shape':(6,)}" + std::string(0x12345, ' ') + "\n")(5) ==
+        6);
   // as numpy of Python 2 wrote them
   CHECK(read("{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 3L), }\n")(1, 0) == 4);
   CHECK(read("{'descr': '<f4', 'fortran_order': False, 'shape': (6L,), }\n")(5) == 6);

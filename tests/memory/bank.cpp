@@ -35,6 +35,7 @@ TEST_CASE("a bank writes memories, keeps graphs in its slots and counts") {
   bank.read_vjp(k.model, k.xs[2], 2, k.theta, targets, {});
   CHECK(bank.adjoint(0)[0] != 0);
   CHECK(bank.adjoint(1)[0] == 0);
+  CHECK(bank.targets(2)[0] == nullptr);
   std::vector<double> g(std::size_t(k.theta.size()));
   bank.write_vjp(k.model, k.xs[0], k.theta, 1, bank.adjoint(0), {}, g);
   CHECK(bank.owner(1) == memory_bank<attention>::none);
@@ -88,6 +89,45 @@ TEST_CASE("a write that throws leaves no graph in its slot") {
   CHECK_THROWS_AS(bank.write(k.model, k.xs[1], k.theta, 0), error);
   CHECK(bank.written() == 1);
   CHECK(bank.owner(0) == memory_bank<throwing>::none);  // its tape may be half overwritten
+}
+
+TEST_CASE("a write sees the earlier memories only where the model's writes read them") {
+  struct watching : attention {
+    std::vector<std::size_t>* seen;
+    watching(attention f, std::vector<std::size_t>& s) : attention(std::move(f)), seen(&s) {}
+    void write(const example& x, index_t s, params<const double> theta, std::span<const double* const> past,
+               view<double> m, view<double> tape, view<double> work) const {
+      seen->push_back(past.size());
+      attention::write(x, s, theta, past, m, tape, work);
+    }
+    void write_vjp(const example& x, index_t s, params<const double> theta,
+                   std::span<const double* const> past, view<const double> tape, view<const double> dm,
+                   std::span<double* const> dpast, dparams<double> g, view<double> work) const {
+      seen->push_back(past.size());
+      attention::write_vjp(x, s, theta, past, tape, dm, dpast, g, work);
+    }
+  };
+  for (const bool recurrent : {false, true}) {
+    std::vector<std::size_t> seen;
+    const task<watching> k(watching(make_attention(recurrent), seen), 3);
+    memory_bank<watching> bank(k.model, 3, 2, 1);
+    bank.write(k.model, k.xs[0], k.theta);
+    bank.write(k.model, k.xs[1], k.theta, 0);
+    std::vector<double> g(std::size_t(k.theta.size()));
+    bank.write_vjp(k.model, k.xs[1], k.theta, 0, bank.adjoint(1), bank.targets(recurrent ? 1 : 0), g);
+    CHECK(seen == (recurrent ? std::vector<std::size_t>{0, 1, 1} : std::vector<std::size_t>{0, 0, 0}));
+  }
+}
+
+TEST_CASE("a bank remembers how many graphs were alive at once, not how many are") {
+  const task<linear> k(make_linear(), 4);
+  memory_bank<linear> bank(k.model, 4, 1, 3);
+  std::vector<double> g(std::size_t(k.theta.size()));
+  for (const index_t slot : {0, 1, 2}) bank.write(k.model, k.xs[std::size_t(slot)], k.theta, slot);
+  for (const index_t slot : {0, 1})
+    bank.write_vjp(k.model, k.xs[std::size_t(slot)], k.theta, slot, bank.adjoint(0), {}, g);
+  bank.rewrite(k.model, k.xs[0], 0, k.theta, 0);
+  CHECK(bank.counts().live_graphs == 3);
 }
 
 TEST_CASE("a bank holds what it says") {

@@ -31,4 +31,7 @@ TEST_CASE("folds of one key, and folds of folds, are all different") {
   std::sort(seeds.begin(), seeds.end());
   CHECK(std::adjacent_find(seeds.begin(), seeds.end()) == seeds.end());
   CHECK(fold(key{7}, 3) == fold(key{7}, 3));
+  // by philox written down in Python: counter (n, n >> 32, "fold", 0), the seed as its key
+  CHECK(fold(key{7}, 3).seed == 0xaa69b68a9eaf0edu);
+  CHECK(fold(key{1ull << 40 | 7}, 1ull << 33 | 3).seed == 0x5ff3e17a4ee7305eu);
 }

@@ -72,6 +72,9 @@ TEST_CASE("no truncation law cuts with probability one") {
   CHECK_THROWS_AS(unroll::polynomial_truncation(1), unroll::error);
   CHECK_THROWS_AS(unroll::polynomial_truncation(std::nan("")), unroll::error);
   CHECK_THROWS_AS(unroll::polynomial_truncation(5, 2), unroll::error);
+  // above 1, but (alpha - 2) mean + 1 is rounded to alpha - 1
+  CHECK_THROWS_WITH(unroll::polynomial_truncation(std::nextafter(1.0, 2.0), 3),
+                    Catch::Matchers::ContainsSubstring("the first step always cuts"));
 }
 
 TEST_CASE("runs drawn by a chooser have the mean of the law") {

@@ -84,14 +84,14 @@ class tbptt final {
     return o;
   }
 
-  // The losses of the last `fresh` steps, back through them and through the k2 - k1 steps in front of them.
+  // The losses of the last `fresh` steps, back through them and through the k2 - k1 steps in front of them:
+  // all that are remembered.
   void inject(params<const scalar> theta, index_t fresh, dparams<scalar> g, report& r) {
-    const index_t reach = std::min(k2_ - k1_ + fresh, memory_.size());
+    const index_t reach = memory_.size();
     std::fill_n(loss_weight_.begin(), reach - fresh, scalar(0));
     std::fill_n(loss_weight_.begin() + (reach - fresh), fresh, scalar(1));
     delta_.zero();
-    memory_.backward(system_, theta, memory_.size() - reach, reach, {loss_weight_.data(), nullptr}, delta_, g,
-                     r);
+    memory_.backward(system_, theta, 0, reach, {loss_weight_.data(), nullptr}, delta_, g, r);
     memory_.keep_last(k2_ - k1_, k1_);
   }
   std::size_t bytes() const { return memory_.bytes() + loss_weight_.bytes() + delta_.bytes(); }

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Applies the mutants of headers.toml, one at a time, to copies of the headers, builds the tests named with each
+against the copy and runs them: a mutant that passes them survives.
+
+usage: mutate.py [--jobs N] [--markdown FILE] [WORD...]     WORD: only mutants whose header or text contains one
+
+Ends with 1 where a mutant survives that is not allowed to, one is killed that is said to be harmless, a patch does not
+apply exactly once or does not compile, or the tests fail without any mutant. Results stay in build/mutate, and a mutant
+whose files have not changed since is not run again. Needs Python 3.11, a C++ compiler (CXX) and what the tests need."""
+import argparse, concurrent.futures, hashlib, os, pathlib, shutil, subprocess, sys, time, tomllib
+
+root = pathlib.Path(__file__).resolve().parents[2]
+work = root / "build" / "mutate"
+compiler = os.environ.get("CXX", "g++").split()
+places = [pathlib.Path(p) for p in ("/usr/include", "/usr/local/include", "/opt/homebrew/include")]
+launcher = ["ccache"] if shutil.which("ccache") else []
+eigen = os.environ.get("EIGEN") or next((str(p / "eigen3") for p in places if (p / "eigen3").exists()), "")
+libraries = ["-pthread"] + (["-lCatch2"] if any((p / "catch2/catch_session.hpp").exists() for p in places) else [])
+support = ["tests/support/main.cpp", "tests/estimate/count_allocations.cpp"]
+time_limit = 300  # seconds for the tests of one mutant; one that hangs is killed
+
+
+class Failure(Exception):
+    pass
+
+
+def compile_file(source, include, target):
+    command = [*launcher, *compiler, "-std=c++20", "-O0", "-w", f"-I{include}", f"-I{root}"]
+    done = subprocess.run([*command, *(["-isystem", eigen] if eigen else []), "-c", str(root / source), "-o", str(target)],
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failure(f"{source} does not compile:\n" + "\n".join(done.stderr.splitlines()[:8]))
+
+
+def outcome(tests, include, folder):
+    """Builds and runs the tests: "" if they pass, else what failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = [work / (pathlib.Path(s).stem + ".o") for s in support]
+    for i, test in enumerate(tests):
+        objects.append(folder / f"test{i}.o")
+        compile_file("tests/" + test, include, objects[-1])
+    program = folder / "test"
+    linked = subprocess.run([*compiler, *map(str, objects), "-o", str(program), *libraries], capture_output=True, text=True)
+    if linked.returncode != 0:
+        raise Failure("does not link:\n" + linked.stderr[:600])
+    try:
+        ran = subprocess.run([str(program), "--abort"], cwd=folder, capture_output=True, text=True, timeout=time_limit)
+    except subprocess.TimeoutExpired:
+        return "no end"
+    if ran.returncode == 0:
+        return ""
+    between = ran.stdout.split("-" * 79 + "\n")  # Catch: dashes, the name of the test case, dashes
+    named = " ".join(between[1].split()) if len(between) > 2 else ""
+    return named or (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
+
+
+def remembered(key, run):
+    """The outcome stored under the hash `key`, or that of run()."""
+    place = work / "outcomes" / key
+    if place.exists():
+        return place.read_text()
+    result = run()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(result)
+    return result
+
+
+def hash_of(*texts):
+    h = hashlib.sha256()
+    for text in texts:
+        h.update(text if isinstance(text, bytes) else text.encode())
+        h.update(b"\0")
+    return h.hexdigest()[:32]
+
+
+def main():
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--jobs", type=int, default=1)
+    parse.add_argument("--markdown", help="write the table to this file")
+    parse.add_argument("words", nargs="*")
+    options = parse.parse_args()
+    mutants = tomllib.loads((root / "tests/mutants/headers.toml").read_text())["mutant"]
+    mutants = [m for m in mutants if not options.words or any(w in str(m) for w in options.words)]
+
+    errors, texts = [], {}
+    for m in mutants:
+        header = root / "include/unroll" / m["header"]
+        text = texts[m["header"]] = header.read_text() if header.exists() else ""
+        if (found := text.count(m["old"])) != 1:
+            errors.append(f'{m["header"]}: "{m["old"]}" is there {found} times, expected once')
+        errors += [f'{m["header"]}: no tests/{t}' for t in m["tests"] if not (root / "tests" / t).exists()]
+    if not mutants:
+        errors.append(f"no mutant matches {options.words}")
+    if errors:
+        sys.exit("\n".join(errors))
+
+    # what every outcome depends on, besides its own patch and tests
+    shared = sorted([*root.glob("include/**/*.hpp"), *root.glob("tests/support/*"), *root.glob("tests/mutants/*.hpp")])
+    base = hash_of(*(str(p.relative_to(root)) for p in shared), *(p.read_bytes() for p in shared))
+    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work / "run", ignore_errors=True)
+    for source in support:
+        compile_file(source, root / "include", work / (pathlib.Path(source).stem + ".o"))
+
+    def sources(tests):
+        return [(root / "tests" / t).read_bytes() for t in tests]
+
+    def clean(tests):
+        failed = remembered(hash_of(base, *tests, *sources(tests)),
+                            lambda: outcome(tests, root / "include", work / "run" / hash_of(*tests)))
+        if failed:
+            errors.append(f"{', '.join(tests)} fails without a mutant: {failed}")
+
+    def mutated(m):
+        def run():
+            copy = work / "run" / hash_of(str(m)) / "include"
+            shutil.copytree(root / "include", copy)
+            (copy / "unroll" / m["header"]).write_text(texts[m["header"]].replace(m["old"], m["new"]))
+            try:
+                return outcome(m["tests"], copy, copy.parent)
+            finally:
+                shutil.rmtree(copy.parent, ignore_errors=True)
+
+        return remembered(hash_of(base, m["header"], m["old"], m["new"], *m["tests"], *sources(m["tests"])), run)
+
+    rows, began = [], time.time()
+
+    def judge(tests, group):
+        try:
+            clean(tests)
+        except Failure as e:
+            errors.append(str(e))
+        for m in group:
+            patch = f'{m["header"]}: {m["old"].strip()} -> {m["new"].strip() or "nothing"}'
+            killer, allowed = "", m.get("allowed")
+            try:
+                killer = mutated(m)
+                word = "killed" if killer else "allowed" if allowed else "SURVIVED"
+                if word == "SURVIVED":
+                    errors.append(f"{patch}: survives {', '.join(tests)}")
+                if killer and allowed:
+                    errors.append(f'{patch}: is killed by "{killer}", but said to be allowed: {allowed}')
+            except Failure as e:
+                errors.append(f"{patch}: {e}")
+                word = "FAILED"
+            rows.append((m, word, killer))
+            print(f"{len(rows):3}/{len(mutants)} {time.time() - began:5.0f} s  {word:8}  {patch}", flush=True)
+
+    groups = {}
+    for m in mutants:
+        groups.setdefault(tuple(m["tests"]), []).append(m)
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(judge, groups.keys(), groups.values()))
+    order = {id(m): i for i, m in enumerate(mutants)}
+    rows.sort(key=lambda row: order[id(row[0])])
+    words = [word for _, word, _ in rows]
+    total = ", ".join(f"{words.count(w)} {w}" for w in ("killed", "allowed", "SURVIVED", "FAILED") if w in words)
+    print(f"{len(rows)} mutants: {total}")
+    if options.markdown:
+        write_markdown(pathlib.Path(options.markdown), rows, total)
+    if errors:
+        sys.exit("\n" + "\n".join(errors))
+
+
+def write_markdown(path, rows, total):
+    def code(text):
+        text = " ".join(text.split()).replace("|", "\\|")
+        return f"`{text}`" if text else "(nothing)"
+
+    lines = ["# Mutants of the headers", "",
+             "Every row is one change of one header and the test that failed under it: `./run mutate --markdown "
+             "docs/mutants.md` runs them",
+             "and writes this table ([how-to](howto/prove-an-estimator.md#show-that-the-proof-can-fail)).", "",
+             f"{len(rows)} mutants: {total}.", "", "| header | instead of | stands | killed by |", "|---|---|---|---|"]
+    for m, word, killer in rows:
+        by = killer.replace("|", "\\|") if killer else f'{word}: {m.get("allowed", "by nothing")}'
+        lines.append(f'| {m["header"]} | {code(m["old"])} | {code(m["new"])} | {by} |')
+    path.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
