@@ -181,16 +181,16 @@ TEST_CASE("uoro's report matches its cost formula") {
     r += est.finish(theta, g);
     return r;
   };
-  const auto check = [](const report& r, int steps, int vjps, int jvps) {
+  const auto check = [](const report& r, int steps, int vjps, int jvps, int lanes = 1) {
     CHECK(r.steps == steps);
     CHECK(r.vjps == vjps);
     CHECK(r.jvps == jvps);
-    CHECK(r.losses == 7);
+    CHECK(r.losses == 7 * lanes);
   };
   check(spent(golden::rnn<>{}, 1), 7, 14, 7);
-  check(spent(golden::rnn<>{}, 3), 7, 13, 6);             // two blocks 2 K, and one step more without a draw
-  check(spent(golden::hooked_lanes_rnn{}, 3), 7, 17, 6);  // 2 (K + 2 K - 1) + 1
-  check(spent(golden::lanes_rnn{}, 3), 7, 19, 6);         // 2 (K + 2 K) + 1
+  check(spent(golden::rnn<>{}, 3), 7, 13, 6);  // two blocks 2 K, and one step more without a draw
+  check(spent(golden::hooked_lanes_rnn{}, 3), 7, 17, 6, 2);  // 2 (K + 2 K - 1) + 1
+  check(spent(golden::lanes_rnn{}, 3), 7, 19, 6, 2);         // 2 (K + 2 K) + 1
 }
 
 TEST_CASE("uoro keeps the promises of every estimator") {
