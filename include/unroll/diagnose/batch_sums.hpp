@@ -31,9 +31,11 @@ class batch_sums {
 
   /// tr V^2 for the covariance V of a draw, from the centred sums z_k = (s_k - n_k m) / sqrt(N) of K batches:
   ///
-  ///   K^2 mean over k != l of (z_k'z_l + tau / K)^2,   tau = sum_k ||z_k||^2 / (K - 1),
+  ///   K^2 mean over k != l of (z_k'z_l + (a_k + a_l) / K - A / K^2)^2,
   ///
-  /// tau / K being what centring takes from the products. 0 for fewer than three batches.
+  /// where a_k = (||z_k||^2 - A / K^2) / (1 - 2 / K), A = K / (K - 1) sum_k ||z_k||^2, stands for the squared
+  /// length before centring, and the last two terms for what centring takes from the product. For normal
+  /// noise its mean is (1 - 2 / K - 2 / K^2 + 6 / K^3) tr V^2. 0 for fewer than three batches.
   double trace_of_square(view<const double> mean) const {
     const index_t K = count();
     if (K < 3) return 0;
@@ -49,14 +51,18 @@ class batch_sums {
           gram[std::size_t(k * most + l)] +=
               linalg::dot(&z[std::size_t(k * chunk)], &z[std::size_t(l * chunk)], n);
     }
-    double tau = 0, sum = 0;
-    for (index_t k = 0; k < K; ++k) tau += gram[std::size_t(k * most + k)] / double(K - 1);
+    const auto n = double(K);
+    double all = 0, sum = 0;
+    for (index_t k = 0; k < K; ++k) all += gram[std::size_t(k * most + k)] * n / (n - 1);
+    const auto length = [&](index_t k) {
+      return (gram[std::size_t(k * most + k)] - all / (n * n)) / (1 - 2 / n);
+    };
     for (index_t k = 0; k < K; ++k)
       for (index_t l = 0; l < k; ++l) {
-        const double product = gram[std::size_t(k * most + l)] + tau / double(K);
+        const double product = gram[std::size_t(k * most + l)] + (length(k) + length(l)) / n - all / (n * n);
         sum += product * product;
       }
-    return double(K * K) * sum / (double(K * (K - 1)) / 2);
+    return n * n * sum / (n * (n - 1) / 2);
   }
 
   /// Effective number of batches that carry the spread of coordinate j, (sum z^2)^2 / sum z^4: about K / 3
