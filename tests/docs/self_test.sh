@@ -87,4 +87,34 @@ links 1 'does not list math/d.md' 'a page that the index lacks'
 rm docs/math/d.md
 echo '[e](e.md)' >>docs/math/c.md
 links 1 'link to e.md' 'a dead link'
+
+table() {  # table STATUS PATTERN WHAT SED: the demo prints the table of the README, changed by SED
+  local out status
+  sed "$4" README.md >printed
+  out=$(bash "$here/demo_table.sh" printed README.md)
+  status=$?
+  if [ "$status" -ne "$1" ] || ! grep -qE "$2" <<<"$out"; then
+    echo "FAILED: $3: status $status, said: $out"
+    failed=1
+  else
+    echo "ok: $3"
+  fi
+}
+cat >README.md <<'END'
+```text
+policy           bias   low  high  back  graphs    MB
+rematerialise       0     0     0    15       1  0.77
+window:2        0.288 0.288 0.288    15       2  0.96
+window:8        0.080 0.080 0.080    15       8  2.30
+reservoir:2     0.031     0 0.179  5.64       2  0.96
+uncompensated   0.695 0.672 0.718  5.64       2  0.96
+```
+END
+table 0 '5 rows' 'a table that was printed' ''
+table 0 '5 rows' 'noise in a bias that cannot be told from 0' 's/0.031/0.002/'
+table 1 'window:8: the bias is' 'a bias that moved by a quarter' 's/0.080 0/0.060 0/'
+table 1 'window:8: graphs is 8' 'a count that moved' 's/     8  2/     7  2/'
+table 1 'window:2: was not printed' 'a policy that is gone' '/window:2/d'
+table 1 'reservoir:2: the interval' 'an unbiased row that became biased' 's/    0 0.179/0.020 0.179/'
+table 1 'window:2 and uncompensated' 'another order' 's/0.288 0.288/0.701 0.701/'
 exit $failed
