@@ -2,8 +2,8 @@
 # The experiments on Llamas with memories of docs/experiments.md.
 #   examples/memory_experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built llama and memory_llama. OUT: where results and trained models go.
-# PART: own base train eval gradient cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and gradient need
-# the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (1000) can be set.
+# PART: own base train eval gradient designs cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and
+# gradient need the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (1000) can be set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -70,6 +70,21 @@ gradient() {  # the bias table at a trained checkpoint
   measure 97 --positions ntk:2  # 97 segments need 800 positions, the base has 512
 }
 
+designs() {  # the three ways to draw the segments of proportional:B, on a book: neighbouring segments are alike
+  local start segments count all=
+  "$programs"/memory_llama train --model "$models/stories260K-hf" --tokenizer "$models/stories260K/tok512.bin" \
+    --text "$data/corpora/tinystories/tinystories_train_prefix_2MiB.txt" --segment 32 --ratio 4 --lora-rank 8 --segments 12 \
+    --documents 4 --steps 300 --rate 1e-3 --report 100 --out "$out/memory-stories"
+  for count in 2 4 8; do all=$all,proportional:$count,proportional:$count:random_order,proportional:$count:independent; done
+  for start in 20000 120000 220000; do
+    for segments in 16 32; do
+      "$programs"/memory_llama gradient --model "$models/stories260K-hf" --tokenizer "$models/stories260K/tok512.bin" \
+        --adapters "$out/memory-stories" --text "$books/test/melville_moby-dick.txt" --start $start --segments $segments \
+        --policy "${all#,}" --replicas "${REPLICAS:-1000}" --json "$out/designs_${start}_$segments.json"
+    done
+  done | tee "$out/designs.txt"
+}
+
 cost() {  # time and bytes against the window and the length
   "$programs"/memory_llama bench --what window --repeats 9 --json "$out/cost_window.json" --plot "$out/memory_cost.svg" |
     tee "$out/cost_window.txt"
@@ -81,12 +96,12 @@ cost() {  # time and bytes against the window and the length
     --plot "$out/memory_cost.svg" | tee "$out/cost_length.txt"
 }
 
-for part in "${@:-own base train eval gradient cost}"; do
+for part in "${@:-own base train eval gradient designs cost}"; do
   for name in $part; do
     case $name in
-      own | base | train | gradient | cost) "$name" ;;
+      own | base | train | gradient | designs | cost) "$name" ;;
       eval) evaluate ;;
-      *) echo "memory_experiments.sh: \"$name\" is none of own, base, train, eval, gradient, cost" >&2; exit 2 ;;
+      *) echo "memory_experiments.sh: \"$name\" is none of own, base, train, eval, gradient, designs, cost" >&2; exit 2 ;;
     esac
   done
 done
