@@ -43,10 +43,10 @@ print("tokenizers", tokenizers.__version__, "normalized:", *seen[0], "| not:", *
 assert seen[0] == tuple(sys.argv[1:3]), "normalized special tokens are decoded differently"
 assert seen[1] == ("a b", "</s>"), "special tokens are decoded differently"
 PY
-check() {  # check VERSION TEXT NAME
+check() {  # check PACKAGE TEXT NAME
   python3 -m venv "$work/$1"
-  "$work/$1/bin/pip" -q install "tokenizers==$1"
+  "$work/$1/bin/pip" -q install "$1"
   "$work/$1/bin/python" "$work/decode.py" "$2" "$3"
 }
-check 0.22.1 'a b' '</s>'
-check 0.23.3 '<s> a b </s>' '▁</s>'
+check tokenizers==0.22.1 'a b' '</s>'
+check tokenizers==0.23.3 '<s> a b </s>' '▁</s>'
