@@ -378,7 +378,7 @@ void real(index_t repetitions) {
   policies(
       "attention memory of 16, ", cells::attention_memory<double>({.size = 16}), 16, 97,
       {"reservoir:1", "reservoir:2", "reservoir:4", "proportional:2", "proportional:4", "proportional:8"},
-      repetitions / 5);
+      std::max<index_t>(1, repetitions / 5));
 }
 
 }  // namespace
@@ -387,7 +387,15 @@ int main(int argc, char** argv) {
   const std::string part = argc > 1 ? argv[1] : "";
   int next = 2;
   const auto number = [&](index_t otherwise) {
-    return argc > next ? std::max<index_t>(1, std::atoll(argv[next++])) : otherwise;
+    if (argc <= next) return otherwise;
+    char* end = nullptr;
+    const index_t value = std::strtoll(argv[next], &end, 10);
+    if (*end != 0 || value < 1) {
+      std::fprintf(stderr, "coverage: \"%s\" is no whole number of at least 1\n", argv[next]);
+      std::exit(2);
+    }
+    ++next;
+    return value;
   };
   if (part == "synthetic") {
     const index_t size = number(256);

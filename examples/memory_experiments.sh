@@ -28,6 +28,7 @@ own() {  # trained checkpoints on their own domain: the first 100 stories, each 
 }
 
 base() {  # a plain Llama learns the books
+  rm -f "$out/base.checkpoint"
   "$programs"/memory_llama pretrain --model "$models/stories260K-hf" --tokenizer "$models/stories260K/tok512.bin" \
     --text "$books/train" --held-out "$books/valid" --length 512 --batch 8 --steps 4000 --rate 2e-3 --report 100 \
     --checkpoint "$out/base.checkpoint" --out "$out/base" --json "$out/base.json" --plot "$out/base.svg" | tee "$out/base.txt"

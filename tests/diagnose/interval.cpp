@@ -58,6 +58,20 @@ TEST_CASE("the distance of a count is its score interval, and of symmetric noise
   CHECK(score_distance(2, 0, 0, 4) == 0);
 }
 
+TEST_CASE("the interval of a norm has the unit of the vectors, whatever it is") {
+  const auto one = norm_interval(7, 1, 0.5, 0.95);
+  for (const double unit : {1e-75, 1e-30, 1e30, 1e75}) {
+    const double u = unit * unit;
+    const auto i = norm_interval(7 * u, u, 0.5 * u * u, 0.95);
+    CHECK(i.low == Approx(one.low * unit).epsilon(1e-9).margin(0));
+    CHECK(i.high == Approx(one.high * unit).epsilon(1e-9).margin(0));
+  }
+  CHECK(norm_interval(1e-180, 1e-180, 0, 0.95).high == std::numeric_limits<double>::infinity());
+  const auto sharp = norm_interval(1, 1e-120, 1e-240, 0.95);  // noise far below the rounding of the mean
+  CHECK(sharp.low == Approx(1));
+  CHECK(sharp.high == Approx(1));
+}
+
 TEST_CASE("the interval of a norm degenerates, begins at zero and widens as it must") {
   const auto exact = norm_interval(9, 0, 0, 0.95);
   CHECK(exact.low == 3);

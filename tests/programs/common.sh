@@ -8,9 +8,11 @@ mkdir -p "$out"
 cd "$out"
 
 refused() {  # refused MESSAGE COMMAND...: fails, and says so
-  local message=$1 said
+  local message=$1 said status=0
   shift
-  if said=$("$@" 2>&1); then echo "not refused: $*"; exit 1; fi
+  said=$("$@" 2>&1) || status=$?
+  if [ $status -eq 0 ]; then echo "not refused: $*"; exit 1; fi
+  if [ $status -ge 128 ]; then echo "ended by signal $((status - 128)): $*"; exit 1; fi
   case $said in *"$message"*) ;; *) echo "expected \"$message\", got: $said"; exit 1 ;; esac
 }
 

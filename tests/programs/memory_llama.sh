@@ -90,7 +90,8 @@ few() {  # few N: a tokenizer.json of the first N bytes
 }
 few 200 >ends/tokenizer.json
 rm ends/tokenizer_config.json
-"$program" generate --model ends --adapters whole --prompt "Gradients " --tokens 20 2>said.txt | grep -q "^Gradients "
+"$program" generate --model ends --adapters whole --prompt "Gradients " --tokens 20 >written.txt 2>said.txt
+grep -q "^Gradients " written.txt
 grep -q "has 200 pieces, \"ends\" 258 rows of embedding" said.txt
 few 129 >ends/tokenizer.json
 refused "has 129 pieces, the model has a vocabulary of 258" "$program" generate --model ends --adapters whole --prompt "x"
@@ -206,7 +207,7 @@ refused "text: \"short.txt\" has no document of 18 tokens: none of their losses 
   "${tiny[@]}" --text short.txt --held-out "$text" --steps 3 --out never
 refused "no document of 16 tokens" "${tiny[@]}" --text short.txt --held-out "$text" --steps 3 --autoencode 1
 test ! -e never
-refused "range 2 to" "${tiny[@]}" --text "$text" --segments 1 --steps 3
+refused "--segments: Value 1 not in range" "${tiny[@]}" --text "$text" --segments 1 --steps 3
 refused "held-out: \"short.txt\" has no document of 33 tokens: they are not scored (--segments times --segment); the longest of 1 has 8" \
   "${tiny[@]}" --text "$text" --held-out short.txt --steps 3
 refused "held-out: \"none\" has no document of 33 tokens" "${pretrain[@]}" --held-out none --steps 3

@@ -1,8 +1,9 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 #include "unroll/core/block.hpp"
 #include "unroll/core/linalg.hpp"
@@ -25,7 +26,7 @@ class along_mean {
       mean_ += (u - before) / n;
       squares_ += (u - before) * (u - mean_);
       const double v = u - norm_ / double(count_);
-      powers& p = powers_[log2(count_)];
+      powers& p = powers_[bits(count_) - 1];
       const std::array<double, 5> of_v{1, v, v * v, v * v * v, v * v * v * v};
       for (std::size_t k = 0; k < 5; ++k) p[k] += of_v[k];
     }
@@ -49,7 +50,7 @@ class along_mean {
   /// Over the draws that follow the first eighth to quarter, when the direction has settled.
   shape_type shape() const {
     powers sum{};
-    for (std::size_t k = count_ < 2 ? 0 : log2(count_ - 1) + 1; k-- > 0 && sum[0] < 0.75 * double(count_);)
+    for (std::size_t k = count_ == 0 ? 0 : bits(count_ - 1); k-- > 0 && sum[0] < 0.75 * double(count_);)
       for (std::size_t i = 0; i < 5; ++i) sum[i] += powers_[k][i];
     const double n = sum[0];
     if (n < 2) return {};
@@ -63,11 +64,7 @@ class along_mean {
 
  private:
   using powers = std::array<double, 5>;  // sums of 1, v, v^2, v^3, v^4
-  static std::size_t log2(index_t n) {   // rounded down
-    std::size_t k = 0;
-    while (n >>= 1) ++k;
-    return k;
-  }
+  static std::size_t bits(index_t n) { return std::size_t(std::bit_width(std::uint64_t(n))); }
 
   block<double> sum_;
   double norm_ = 0, projected_ = 0, mean_ = 0, squares_ = 0;

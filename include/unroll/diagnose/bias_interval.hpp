@@ -18,9 +18,8 @@ struct mean_norm {
 ///
 /// - The low end is 0 unless the draws also lean along the mean of those before them (along_mean): a Student
 ///   bound of one scalar mean must be above 0 too.
-/// - Where the noise along the mean is skewed, its third moment widens the end towards which the sample has
-/// seen
-///   too little (score_distance with a Student quantile, instead of the normal one that norm_interval knows).
+/// - Where the noise along the mean is skewed, its third moment moves the end on the side of which the sample
+///   has seen too little (score_distance with a Student quantile; norm_interval knows the normal one).
 /// - Coordinates in which all draws agree may wait for their first event: they count for the high end only.
 inline interval bias_interval(const gradient_sample& sample, const mean_norm& m, double confidence) {
   interval result = norm_interval(m.square, m.trace, m.trace_of_square, confidence);

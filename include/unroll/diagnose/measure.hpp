@@ -53,9 +53,10 @@ struct measurement {
   double descent_low = 0;
   double descent_high = 0;
   double worst_z = 0;        ///< largest |m_j - g_j| / its standard error, over what varies
-  double worst_z_limit = 0;  ///< Student and Bonferroni: exceeded with probability <= 1 - confidence
-  /// Effective number of batches that carry the noise of the coordinate of worst_z, about 10 for normal
-  /// noise; below 7 few draws hold an event there, and the limit means nothing. 0: no batches.
+  double worst_z_limit = 0;  ///< Student and Bonferroni; from 12 replicas on P(exceeded) <= 1 - confidence
+  /// Effective number of batches that carry the noise of the coordinate of worst_z, about 12 for normal noise
+  /// from 32 replicas on; below 7 few replicas hold an event there, or there are too few to tell, and the
+  /// limit means nothing. 0: no batches.
   double worst_z_events = 0;
   double max_over_sum = 0;  ///< share of the widest replica in the spread of all
   double events = 0;        ///< effective number of replicas that carry the noise along the mean
@@ -312,8 +313,8 @@ inline index_t choose_replicas(double bias_square, double trace, double trace_of
 /// The reference is the exact gradient for target::frozen_theta (of memory models by rematerialisation), and
 /// a sample of pathwise gradients (smoothed_gradient.hpp) for the smoothed targets, whose own variance widens
 /// the intervals. Throws unroll::error on wrong sizes, fewer than two replicas of a random estimator, and
-/// where there is no reference and the system has no vjp. Memory: 35 P doubles, 3 P without batches, and a
-/// thread 18 P and one estimator; twice the first for a smoothed reference, while it is drawn.
+/// where there is no reference and the system has no vjp. Memory: 37 P doubles, 5 P without batches, and a
+/// thread 18 P, one gradient and one estimator.
 template <class E>
 measurement measure(const E& estimator, std::type_identity_t<params<const typename E::scalar>> theta,
                     std::type_identity_t<std::span<const typename E::input>> xs,
@@ -365,19 +366,21 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
   }
   if (!(options.precision > 0)) return summary_of(sample_of(0, options.replicas));
 
-  const auto pilot = sample_of(0, options.replicas);
-  const measurement guess = summary_of(pilot);
+  std::optional<gradient_sample> pilot(sample_of(0, options.replicas));
+  const measurement guess = summary_of(*pilot);
   const bool stopped = options.stop != nullptr && options.stop->load();
   if (stopped || guess.code != status::ok || guess.replicas < 2 || !(guess.exact_norm > 0)) return guess;
   double trace = 0, trace_of_square = 0;
-  detail::mean_covariance(pilot, trace, trace_of_square);
+  detail::mean_covariance(*pilot, trace, trace_of_square);
   trace += reference->trace;
   trace_of_square = detail::add_trace_of_square(trace_of_square, reference->trace_of_square);
   const index_t chosen =
       detail::choose_replicas(guess.bias_square, trace, trace_of_square, guess.replicas,
                               options.precision * guess.exact_norm, options.confidence, options.max_replicas);
+  const index_t pilot_draws = pilot->draws();
+  pilot.reset();  // its memory is that of the second sample
   measurement result = summary_of(sample_of(options.replicas, std::max(chosen, options.replicas)));
-  result.pilot = pilot.draws();
+  result.pilot = pilot_draws;
   return result;
 }
 

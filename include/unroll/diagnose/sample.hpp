@@ -8,6 +8,7 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -91,8 +92,10 @@ class draw_block {
   }
 
   index_t count() const { return sums_.x.count(); }  ///< finite draws
-  view<const double> x(index_t i) const { return view<const double>(draws_).part(i * size_, size_); }
-  const detail::sample_sums& sums() const { return sums_; }
+  view<const double> x(index_t i) const& { return view<const double>(draws_).part(i * size_, size_); }
+  view<const double> x(index_t i) && = delete;
+  const detail::sample_sums& sums() const& { return sums_; }
+  const detail::sample_sums& sums() && = delete;
 
  private:
   view<double> row(index_t i) { return view<double>(draws_).part(i * size_, size_); }
@@ -150,7 +153,8 @@ class gradient_sample {
   index_t count() const { return sums_.x.count(); }    ///< finite draws
   index_t diverged() const { return sums_.diverged; }  ///< draws that were not finite; in no other number
   index_t draws() const { return count() + diverged(); }
-  const moments& x() const { return sums_.x; }
+  const moments& x() const& { return sums_.x; }
+  const moments& x() && = delete;
   double total_variance() const { return x().total_variance(); }
   double mean_norm() const { return sums_.norm / double(count()); }      ///< mean ||draw||
   double mean_projection() const { return sums_.projection.mean()[0]; }  ///< mean <x, centre>
@@ -158,9 +162,11 @@ class gradient_sample {
   /// Largest over summed squared distance of a draw from the mean of its group of four.
   double max_over_sum() const { return sums_.spread > 0 ? sums_.widest / sums_.spread : 0; }
   double seconds() const { return sums_.seconds; }
-  const report& work() const { return sums_.work; }
-  const along_mean& along() const { return along_; }
-  const batch_sums& batches() const { return batches_; }
+  report work() const { return sums_.work; }
+  const along_mean& along() const& { return along_; }
+  const along_mean& along() && = delete;
+  const batch_sums& batches() const& { return batches_; }
+  const batch_sums& batches() && = delete;
   std::size_t bytes() const { return 3 * std::size_t(x().size()) * sizeof(double) + batches_.bytes(); }
 
   /// tr V^2 for the covariance V of a draw, the larger of two estimates, since too small a value makes
@@ -194,8 +200,8 @@ struct sample_options {
 
 /// Calls report draw(key, dparams<T> g) `count` times, on copies of `draw` in several threads. The bits of
 /// the result do not depend on the number of threads: draws are cut into blocks of 16 that are appended in
-/// order. An exception of a draw ends the call and is passed on. Memory: that of the sample, and a draw_block
-/// and a copy of `draw` a thread.
+/// order. An exception of a draw ends the call and is passed on. Where the system starts fewer threads, those
+/// do the work. Memory: that of the sample, and a draw_block, a gradient and a copy of `draw` a thread.
 template <class T, class Draw>
 gradient_sample draw_sample(const Draw& draw, index_t params, view<const double> centre, index_t count,
                             const sample_options& options) {
@@ -212,7 +218,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
     const std::lock_guard lock(mutex);
     if (b < cut) {
       cut = b;
-      thrown = why;
+      if (why) thrown = why;
     }
     turn.notify_all();
   };
@@ -252,7 +258,10 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
   threads = std::min(threads, blocks);
   {
     std::vector<std::jthread> others;
-    for (index_t i = 1; i < threads; ++i) others.emplace_back(work);
+    try {
+      for (index_t i = 1; i < threads; ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {  // the system starts no more: those that run share the blocks
+    }
     work();
   }
   if (thrown) std::rethrow_exception(thrown);

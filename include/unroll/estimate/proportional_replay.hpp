@@ -30,10 +30,11 @@ struct proportional_replay_options {
 /// (1 / p_s - 1) |G_s|^2, which p proportional to |G_s| would minimise; ||A_s|| stands for it. A sample of
 /// fixed size adds sum_{s != u} (p_su / (p_s p_u) - 1) <G_s, G_u>, of either sign: less where the G_s, those
 /// of neighbours above all, point the same way, and for the order of the segments much more where they cancel
-/// in step with the sample. Memory: 2 (segments - 1)
-/// memories and one graph. Over T segments: T - 1 writes, min(budget, T - 1) rewrites and write vjps (on
-/// average where draws are independent), T reads and read vjps (T - 1 where losses have no parameters of
-/// their own).
+/// in step with the sample.
+///
+/// Memory: 2 (segments - 1) memories and one graph. Over T segments: T - 1 writes, min(budget, T - 1)
+/// rewrites and write vjps (on average where draws are independent), T reads and read vjps (T - 1 where
+/// losses have no parameters of their own).
 ///
 /// UIO-LLMs, Horvitz & Thompson 1952, Madow 1949, SpaCO; docs/math/proportional_replay.md.
 template <class M, class C = philox_chooser>

@@ -25,10 +25,11 @@ struct reservoir_tbptt_options {
 /// Unbiased with `Compensated`; without it the factor is 1, as in the published code, and the estimate is
 /// biased: uncompensated_reservoir() makes that one. Variance: a segment that is held stays held, and its
 /// weight grows, so that contributions that align add up over the rest of the sequence; docs/math has the
-/// closed form. Exact where S >= T - 1. Memory: segments - 1 memories, 2 S adjoints and S graphs. Over T
-/// segments: T
-/// - 1 writes, of which S + sum_{n=S}^{T-2} S / (n + 1) expected with graph, each of these with a write vjp;
-/// T reads and read vjps (T - 1 where losses have no parameters of their own).
+/// closed form. Exact where S >= T - 1.
+///
+/// Memory: segments - 1 memories, 2 S adjoints and S graphs. Over T segments: T - 1 writes, of which
+/// S + sum_{n=S}^{T-2} S / (n + 1) expected with graph, each of these with a write vjp; T reads and read vjps
+/// (T - 1 where losses have no parameters of their own).
 ///
 /// UIO-LLMs, section 3.3.3; docs/math/reservoir_tbptt.md.
 template <class M, class C = philox_chooser, bool Compensated = true>

@@ -65,8 +65,10 @@ class memory_llama final {
   index_t segments() const { return options_.segments(shape()); }  ///< most that a text may have
   index_t longest_text() const { return options_.longest_text(shape()); }
 
-  const memory_map& trainable() const { return map_; }  ///< theta
-  const layout& names() const { return map_.names(); }
+  const memory_map& trainable() const& { return map_; }  ///< theta
+  const memory_map& trainable() && = delete;
+  const layout& names() const& { return map_.names(); }
+  const layout& names() && = delete;
 
   memory_dims size() const {
     return {map_.size(), 2 * shape().layers * shape().kv_width() * memory_tokens(),

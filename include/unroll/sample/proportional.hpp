@@ -107,8 +107,7 @@ class proportional_sampler {
 
   std::size_t bytes() const { return systematic_.bytes() + order_.bytes() + p_.bytes() + taken_.bytes(); }
 
-  /// WRITES taken[i] = 1 with probability p[i], else 0; returns how many. Draws are named first, first + 1,
-  /// ...
+  /// WRITES taken[i] = 1 with probability p[i], else 0; returns how many. Draws are named from `first` on.
   template <chooser C>
   index_t draw(C& choose, std::int64_t first, view<const double> p, view<char> taken) {
     if (design_ == sampling_design::systematic) return systematic_.draw(choose, first, p, taken);

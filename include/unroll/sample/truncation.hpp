@@ -44,8 +44,7 @@ class fixed_truncation {
 /// cut(k) = (alpha - 1) / ((alpha - 2) mean + k), the law of Tallec and Ollivier 2017. The mean length
 /// is exactly `mean`; survival falls like (1 + l / ((alpha - 2) mean))^-(alpha - 1), slower than any
 /// exponential, so that the variance a loss stays bounded in every contracting system. The longest of N runs
-/// is about (alpha
-/// - 2) mean N^(1 / (alpha - 1)).
+/// is about N^(1 / (alpha - 1)) (alpha - 2) mean.
 class polynomial_truncation {
  public:
   explicit polynomial_truncation(double mean, double alpha = 4)

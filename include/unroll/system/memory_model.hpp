@@ -40,9 +40,8 @@ struct memory_dims {
 /// Optional members:
 ///   bool reads_params() const        false: read leaves theta alone; read_vjp is then given an empty dtheta
 ///   bool finite(const input& x) const     false when x holds NaN or infinity; throws when it is invalid
-///   index_t scored(const input& x) const  number of losses (tokens) in the sum that read returns for x;
-///   without
-///                                         the member it counts as one
+///   index_t scored(const input& x) const  number of losses (tokens) in the sum that read returns for x,
+///                                         one without the member
 ///
 /// past[s] points to m_s, s = 0 .. t-1. An independent model's write takes an empty `past` and leaves dpast
 /// alone. No call allocates.
