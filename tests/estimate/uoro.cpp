@@ -92,7 +92,8 @@ TEST_CASE("uoro with fixed signs is the golden draw, and negating every sign cha
 }
 
 TEST_CASE(
-    "uoro is unbiased for every epsilon and every block; on three steps larger blocks have less variance") {
+    "uoro is unbiased for every epsilon and every block, and on three steps larger blocks have less "
+    "variance") {
   const auto xs = golden::inputs();
   double before = golden::trace_uoro;
   for (const index_t block : {1, 2, 3}) {
