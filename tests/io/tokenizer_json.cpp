@@ -64,6 +64,17 @@ TEST_CASE("the texts of added tokens are their ids, and what is between them beg
   CHECK(t.decode(ids{t.find(" a"), 2, t.find(" a"), 265}) == "aa<mem>");
 }
 
+TEST_CASE("tens of thousands of added tokens are read at once") {
+  json j = example();
+  const int first = 265, count = 60000;
+  for (int id = first; id < first + count; ++id)
+    j["added_tokens"].push_back({{"id", id}, {"content", std::string("<") + std::to_string(id) + ">"}});
+  const auto t = parse(j);
+  CHECK(t.size() == first + count);
+  CHECK(t.encode("a<265>ab<60264><60265>").size() == 12);  // the last is text
+  CHECK(t.encode("<60264><300>") == ids{60264, 300});
+}
+
 // The ids below are those of tokenizers 0.23.3.
 
 TEST_CASE("an added token that repeats a piece leaves it what it was: bytes and characters stay known") {
@@ -140,6 +151,11 @@ TEST_CASE("a tokenizer_config.json names begin and end, and may not contradict t
                        {"add_prefix_space", true},
                        {"chat_template", "{{ x }}"},
                        {"pad_token", nullptr},
+                       {"bos_token_id", 2},
+                       {"eos_token_id", 263},
+                       {"pad_token_id", 0},
+                       {"unk_token_id", 0},
+                       {"trust_remote_code", false},
                        {"added_tokens_decoder", {{"1", {{"content", "<s>"}}}}}});
   CHECK(t.bos() == 2);
   CHECK(t.eos() == 263);
@@ -192,7 +208,8 @@ TEST_CASE("a tokenizer.json of another kind is refused by what differs") {
   refused("/decoder", {{"type", "ByteLevel"}}, "decoder \"ByteLevel\"");
   refused("/decoder", {{"type", "Strip"}, {"content", " "}, {"start", 2}, {"stop", 0}}, "decoder \"Strip\"");
   refused("/truncation", {{"max_length", 8}}, "\"truncation\" is {\"max_length\":8}, expected null");
-  refused("/padding", {{"length", 8}}, "\"padding\"");
+  refused("/truncation", {{"max_length", 8}}, "no_truncation() and save()");
+  refused("/padding", {{"length", 8}}, "no_padding() and save()");
   refused("/normalizer", {{"type", "Prepend"}, {"prepend", mark}}, "does not replace blanks");
   refused("/model/continuing_subword_prefix", "##", "continuing_subword_prefix \"##\"");
   refused("/model/dropout", 0.1, "dropout 0.1");
@@ -206,9 +223,11 @@ TEST_CASE("a tokenizer.json of another kind is refused by what differs") {
 }
 
 TEST_CASE("a key of a tokenizer.json that nobody knows is refused by its name") {
-  for (const char* at :
-       {"/shuffle", "/model/shuffle", "/added_tokens/1/shuffle", "/normalizer/normalizers/0/shuffle"})
+  for (const char* at : {"/shuffle", "/model/shuffle", "/added_tokens/1/shuffle", "/normalizer/shuffle",
+                         "/normalizer/normalizers/0/shuffle"})
     refused(at, true, "\"shuffle\" is true");
+  refused("/decoder", {{"type", "Sequence"}, {"decoders", json::array()}, {"shuffle", true}},
+          "file, decoder: \"shuffle\" is true");
 }
 
 TEST_CASE("a tokenizer.json that contradicts itself is refused by the place and both values") {

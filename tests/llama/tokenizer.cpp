@@ -235,6 +235,21 @@ TEST_CASE("added texts become their ids, the longest first, and every stretch be
   CHECK(normalised.encode("a<s>").size() == 4);
 }
 
+TEST_CASE("a special added text that is looked for with its blank keeps its name") {
+  const tokenizer_options options{.blank = "\xE2\x96\x81"};
+  const tokenizer t(with_bytes(), {}, {{"</s>", 2, true, true}}, options);
+  CHECK(t.piece(2) == "</s>");
+  CHECK(t.find(t.piece(2)) == 2);
+}
+
+TEST_CASE("added texts of white space share a long run of it in linear time") {
+  const std::string run(300000, '\n');
+  for (const bool left : {true, false}) {
+    const tokenizer t(with_bytes(), {}, {{"\n", 13, false, false, left, !left}}, {.prefix = false});
+    CHECK(t.encode("a" + run + "b").size() == run.size() + 2);
+  }
+}
+
 TEST_CASE("a text of a million characters is encoded at once") {
   entries e = with_bytes();
   e.push_back({"a", 0});

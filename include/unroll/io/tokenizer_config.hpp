@@ -19,7 +19,8 @@ struct tokenizer_config {
 };
 
 /// Reads the bytes of a tokenizer_config.json; `name` stands for the file in messages. Throws unroll::error
-/// on keys that are neither implemented nor known to change no ids.
+/// on keys that are neither implemented nor known to change no ids: tokenizer.json decides about those, as it
+/// does for the library tokenizers.
 inline tokenizer_config parse_tokenizer_config(std::string_view bytes, const std::string& name) {
   const nlohmann::json file = parse_json(bytes, "load_tokenizer", name);
   const json_members m(file, "load_tokenizer", name);
@@ -50,6 +51,8 @@ inline tokenizer_config parse_tokenizer_config(std::string_view bytes, const std
   static constexpr const char* shown = "of the way back, which decode() does by the pieces alone";
   static constexpr const char* batches = "of batches";
   static constexpr const char* library = "chooses a class of transformers";
+  static constexpr const char* rebuilds =
+      "transformers 5 rebuilds the normalizer by it; here, as in tokenizers, tokenizer.json decides";
   static constexpr const char* marks = "names a mark among the added tokens of tokenizer.json";
   static constexpr harmless_key harmless[] = {
       {"add_bos_token", outside},
@@ -73,7 +76,7 @@ inline tokenizer_config parse_tokenizer_config(std::string_view bytes, const std
       {"backend", library},
       {"from_slow", library},
       {"is_local", library},
-      {"legacy", library},
+      {"legacy", rebuilds},
       {"local_files_only", library},
       {"name_or_path", library},
       {"processor_class", library},
@@ -83,16 +86,21 @@ inline tokenizer_config parse_tokenizer_config(std::string_view bytes, const std
       {"tokenizer_class", library},
       {"tokenizer_file", library},
       {"transformers_version", library},
+      {"trust_remote_code", library},
       {"use_fast", library},
       {"verbose", library},
       {"additional_special_tokens", marks},
+      {"bos_token_id", marks},
       {"cls_token", marks},
+      {"eos_token_id", marks},
       {"extra_special_tokens", marks},
       {"mask_token", marks},
       {"model_specific_special_tokens", marks},
       {"pad_token", marks},
+      {"pad_token_id", marks},
       {"sep_token", marks},
       {"unk_token", marks},
+      {"unk_token_id", marks},
   };
   m.refuse_unknown(harmless);
   return c;

@@ -28,8 +28,10 @@ class tokenizer_json {
     if (model.truth("ignore_merges", false)) refuse("ignores merges, which is not the Llama kind");
     if (const json* v = root.find("pre_tokenizer"))
       refuse("has a pre_tokenizer of type " + show(member(*v, "type")) + ", expected none (the Llama kind)");
-    for (const char* option : {"truncation", "padding"})
-      if (root.find(option)) root.refuse(option, "null: ids are neither left out nor filled up");
+    for (const std::string option : {"truncation", "padding"})
+      if (root.find(option.c_str()))
+        root.refuse(option,
+                    "null: ids are neither left out nor filled up (no_" + option + "() and save() clear it)");
 
     tokenizer_options options{.prefix = false};
     if (const json* v = root.find("normalizer")) read_normalizer(*v, options);
@@ -91,8 +93,12 @@ class tokenizer_json {
       members.refuse_unknown();
     };
     if (member(part, "type") != "Sequence") return one(part);
-    const json& list = member(part, (what + "s").c_str());
-    if (!list.is_array()) refuse("has a " + what + " \"Sequence\" without a list of " + what + "s");
+    const std::string several = what + "s";
+    const json_members sequence(part, "load_tokenizer", name_ + ", " + what);
+    for (const char* key : {"type", several.c_str()}) sequence.find(key);
+    sequence.refuse_unknown();
+    const json& list = member(part, several.c_str());
+    if (!list.is_array()) refuse("has a " + what + " \"Sequence\" without a list of " + several);
     for (const json& s : list) one(s);
   }
 
@@ -152,6 +158,7 @@ class tokenizer_json {
   }
   std::vector<added_text> read_added(const json& added) {
     std::vector<added_text> texts;
+    std::set<std::string_view> seen;
     for (const json& a : added) {
       const std::string& text = content(a);
       const json_members options(a, "load_tokenizer",
@@ -164,7 +171,7 @@ class tokenizer_json {
       if (id != find(text))
         refuse("gives the added token " + unroll::detail::in_quotes(text) + " the id " + show(id) +
                ", its vocabulary the id " + std::to_string(find(text)));
-      if (std::any_of(texts.begin(), texts.end(), [&](const added_text& t) { return t.text == text; }))
+      if (!seen.insert(text).second)
         refuse("has the added token " + unroll::detail::in_quotes(text) + " twice");
       texts.push_back({text, find(text), options.truth("normalized", false), options.truth("special", false),
                        options.truth("lstrip", false), options.truth("rstrip", false)});

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <array>
+#include <map>
+#include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "unroll/llama/vocabulary.hpp"
@@ -44,17 +47,16 @@ inline std::size_t space_behind(std::string_view text) {
 class added_texts final {
  public:
   /// False, and nothing is added, where another id has this text.
-  bool add(added_text a) {
-    for (const added_text& b : all_)
-      if (b.text == a.text) return b.id == a.id;
+  bool add(const added_text& a) {
+    auto& same_size = all_[a.text.size()];
+    if (const auto at = same_size.find(a.text); at != same_size.end()) return at->second.id == a.id;
     starts_[static_cast<unsigned char>(a.text[0])] = true;
-    const auto shorter = [&](const added_text& b) { return b.text.size() < a.text.size(); };
-    all_.insert(std::find_if(all_.begin(), all_.end(), shorter), std::move(a));
+    same_size.emplace(a.text, a);
     return true;
   }
 
   /// Calls `rest` with the stretches of n bytes between the added texts; these become ids. O(n) times the
-  /// number of added texts at worst.
+  /// sum of the different sizes of added texts at worst.
   template <class Rest>
   void split(std::string_view text, std::vector<token>& ids, Rest&& rest) const {
     std::size_t done = 0;
@@ -66,8 +68,12 @@ class added_texts final {
         continue;
       }
       std::size_t begin = at, end = at += found->text.size();
-      if (found->eats_left) begin = std::max(done, begin - detail::space_behind(text.substr(0, begin)));
-      if (found->eats_right) end += detail::space_in_front(text.substr(end));
+      if (found->eats_left)
+        begin = begin <= done ? done : begin - detail::space_behind(text.substr(done, begin - done));
+      if (found->eats_right) {
+        end = std::max(end, done);  // an earlier one has eaten the white space up to `done`
+        end += detail::space_in_front(text.substr(end));
+      }
       if (begin > done) rest(text.substr(done, begin - done));
       if (begin < end) ids.push_back(found->id);  // else another one has eaten it
       done = std::max(begin, end);
@@ -77,12 +83,14 @@ class added_texts final {
 
  private:
   const added_text* find(std::string_view text) const {
-    for (const added_text& a : all_)
-      if (text.starts_with(a.text)) return &a;
+    for (auto of_size = all_.rbegin(); of_size != all_.rend(); ++of_size)
+      if (const auto at = of_size->second.find(text.substr(0, of_size->first)); at != of_size->second.end())
+        return &at->second;
     return nullptr;
   }
 
-  std::vector<added_text> all_;  // the longest first
+  using texts = std::unordered_map<std::string, added_text, detail::text_hash, detail::text_equal>;
+  std::map<std::size_t, texts> all_;  // by size
   std::array<bool, 256> starts_{};
 };
 

@@ -192,12 +192,11 @@ class tokenizer final {
         kinds_[i] = piece_kind::control;
       else if (a.normalised || !as_characters)
         kinds_[i] = piece_kind::user;
-      if (a.normalised) shown_[i] = detail::replace_all(a.text, options_.blank, " ");
+      if (a.normalised && !a.special) shown_[i] = detail::replace_all(a.text, options_.blank, " ");
     }
     ends_stretch_[i] = !a.normalised && marks(kinds_[i]);
-    const std::string text = a.text;
-    if (!(a.normalised ? added_normalised_ : added_).add(std::move(a)))
-      fail("tokenizer", name, "has two added texts that are looked for as \"" + text + "\"");
+    if (!(a.normalised ? added_normalised_ : added_).add(a))
+      fail("tokenizer", name, "has two added texts that are looked for as \"" + a.text + "\"");
   }
 
   void check_id(std::string_view place, token id, const std::string& name) const {
