@@ -33,6 +33,10 @@ TEST_CASE("a text ends at every id of generation_config.json, else of config.jso
   write_file(f.path / "generation_config.json", "{}");
   write_file(f.path / "config.json", R"({"eos_token_id": 12})");
   CHECK_THROWS_WITH(ends(), ContainsSubstring("/config.json\": \"eos_token_id\" is 12"));
+  std::filesystem::remove(f.path / "generation_config.json");
+  std::filesystem::create_symlink("generation_config.json", f.path / "generation_config.json");  // no end
+  CHECK_THROWS_AS(ends(), unroll::error);
+  CHECK_THROWS_AS(llama::load_end_tokens(f.path / std::string(300, 'x'), c), unroll::error);
 }
 
 TEST_CASE("an option of generation_config.json that changes what is written is refused by name") {

@@ -116,4 +116,23 @@ TEST_CASE("a vocabulary is found by its name, by its first bytes or in a folder"
   CHECK_THROWS_WITH(llama::load_tokenizer(f.path / "x.bin"), ContainsSubstring("does not exist"));
 }
 
+TEST_CASE("a vocabulary that cannot be reached is refused by its name") {
+  const folder f;
+  const auto find = [](const auto& path) { return llama::find_tokenizer(path); };
+  const auto load = [](const auto& path) { return llama::load_tokenizer(path); };
+  for (const auto& path : {f.path / std::string(300, 'x'), f.path / std::string(300, 'x') / "tok.bin"}) {
+    CHECK_THROWS_AS(find(path), unroll::error);
+    CHECK_THROWS_AS(load(path), unroll::error);
+  }
+  const auto loop = [&](const char* name) { std::filesystem::create_symlink(name, f.path / name); };
+  write_file(f.path / "tokenizer.json", example().dump());
+  loop("tokenizer_config.json");
+  CHECK_THROWS_WITH(load(f.path), ContainsSubstring("tokenizer_config.json"));
+  std::filesystem::remove(f.path / "tokenizer.json");
+  loop("tokenizer.json");
+  write_file(f.path / "tokenizer.bin", bin(vocabulary(true, {" ", "a"})));  // would be another vocabulary
+  CHECK_THROWS_AS(load(f.path), unroll::error);
+  CHECK_THROWS_WITH(load(f.path), ContainsSubstring("tokenizer.json"));
+}
+
 #endif

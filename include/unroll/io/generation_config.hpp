@@ -112,8 +112,12 @@ inline std::optional<std::vector<token>> parse_generation_config(std::string_vie
 inline std::vector<token> load_end_tokens(const std::filesystem::path& model, const config& c) {
   const char* function = "load_end_tokens";
   const auto bytes = [&](const std::filesystem::path& p) { return read_file(p, function); };
-  if (!std::filesystem::is_directory(model)) return {};
-  if (const auto file = model / "generation_config.json"; std::filesystem::exists(file))
+  std::error_code code;
+  const auto status = std::filesystem::status(model, code);
+  if (!std::filesystem::status_known(status))
+    unroll::detail::fail_file(function, model, "cannot be reached: " + code.message());
+  if (!std::filesystem::is_directory(status)) return {};
+  if (const auto file = model / "generation_config.json"; std::filesystem::exists(file, code) || code)
     if (auto ends =
             parse_generation_config(bytes(file), unroll::detail::quoted_path(file), c.vocabulary, function))
       return *ends;

@@ -12,16 +12,19 @@ namespace unroll::llama {
 inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) {
   namespace fs = std::filesystem;
   const char* function = "find_tokenizer";
-  if (!fs::exists(model)) unroll::detail::fail_file(function, model, "does not exist");
+  std::error_code code;
+  if (!fs::exists(model, code)) unroll::detail::fail_file(function, model, "does not exist");
   const fs::path parent = model.parent_path();
-  const fs::path folder = fs::is_directory(model) ? model : parent.empty() ? fs::path(".") : parent;
+  const fs::path folder = fs::is_directory(model, code) ? model : parent.empty() ? fs::path(".") : parent;
   for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"})
-    if (fs::exists(folder / name)) return folder / name;
+    if (fs::exists(folder / name, code) || code)
+      return folder / name;  // reading refuses what is out of reach
   for (const char* extension : {".bin", ".model"}) {
     std::vector<fs::path> found;
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().extension() == extension && entry.path().filename().string().starts_with("tok"))
-        found.push_back(entry.path());
+    for (fs::directory_iterator at(folder, code); !code && at != fs::directory_iterator(); at.increment(code))
+      if (at->path().extension() == extension && at->path().filename().string().starts_with("tok"))
+        found.push_back(at->path());
+    if (code) unroll::detail::fail_file(function, folder, "cannot be read: " + code.message());
     if (found.size() == 1) return found.front();
     if (found.size() > 1)
       unroll::detail::fail_file(function, folder,
@@ -35,7 +38,8 @@ inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) 
 /// find_tokenizer() finds in a folder. A tokenizer_config.json beside a tokenizer.json names its begin and
 /// end. Throws unroll::error that names the file.
 inline tokenizer load_tokenizer(const std::filesystem::path& path) {
-  if (std::filesystem::is_directory(path)) return load_tokenizer(find_tokenizer(path));
+  std::error_code code;
+  if (std::filesystem::is_directory(path, code)) return load_tokenizer(find_tokenizer(path));
   const std::string bytes = read_file(path, "load_tokenizer"), name = unroll::detail::quoted_path(path);
   const auto is = [&](const char* extension, bool magic) {
     const auto e = path.extension();
@@ -47,7 +51,7 @@ inline tokenizer load_tokenizer(const std::filesystem::path& path) {
     return parse_tokenizer_model(bytes, name);
   tokenizer_config config;
   if (const auto beside = path.parent_path() / "tokenizer_config.json";
-      path.filename() == "tokenizer.json" && std::filesystem::exists(beside))
+      path.filename() == "tokenizer.json" && (std::filesystem::exists(beside, code) || code))
     config = parse_tokenizer_config(read_file(beside, "load_tokenizer"), unroll::detail::quoted_path(beside));
   return parse_tokenizer_json(bytes, name, config);
 }
