@@ -276,6 +276,41 @@ TEST_CASE("where weights cannot be written, the configuration in the folder stay
   CHECK(load_llama<float>(f.path).shape == c);
 }
 
+TEST_CASE("a model saved over links replaces what they lead to, its configuration first") {
+  const folder f;
+  config c = made::tiny();
+  const auto w = made::counted<float>(weight_map(c).size());
+  save_llama<float>(f.path / "blobs", c, w);
+  std::filesystem::create_directory(f.path / "snapshot");
+  for (const char* name : {"config.json", "model.safetensors"})
+    std::filesystem::create_symlink(std::filesystem::path("../blobs") / name, f.path / "snapshot" / name);
+  c.rope_base = 5e5;
+  save_llama<float>(f.path / "snapshot", c, w);
+  CHECK(std::filesystem::is_symlink(f.path / "snapshot" / "config.json"));
+  CHECK(std::filesystem::is_symlink(f.path / "snapshot" / "model.safetensors"));
+  CHECK(load_llama<float>(f.path / "blobs").shape.rope_base == 5e5);
+}
+
+TEST_CASE("end tokens that a generation_config.json beside them would overrule are not written") {
+  const folder f;
+  const config c = made::tiny();
+  const auto w = made::counted<float>(weight_map(c).size());
+  const auto saved = [&](const char* beside, const text_ids& ids) {
+    write_file(f.path / "generation_config.json", beside);
+    return made::message([&] { save_llama<float>(f.path, c, w, ids); });
+  };
+  CHECK_THAT(saved("{\"eos_token_id\": 2}", {1, {5}}),
+             ContainsSubstring("save_llama: ") &&
+                 ContainsSubstring("generation_config.json\": \"eos_token_id\" is 2, expected [5]"));
+  CHECK_THAT(saved("{\"eos_token_id\": 2}", {1, {2, 5}}), ContainsSubstring("expected [2,5]"));
+  CHECK(f.entries() == 1);
+  CHECK(saved("{\"eos_token_id\": 2}", {1, {2}}).empty());
+  CHECK(saved("{\"eos_token_id\": [2]}", {1, {2}}).empty());
+  CHECK(saved("{\"eos_token_id\": [2, 5]}", {1, {2, 5}}).empty());
+  CHECK(saved("{\"eos_token_id\": 2}", {}).empty());
+  CHECK(saved("{}", {1, {5}}).empty());
+}
+
 TEST_CASE("a config.json names what begins a text and each id that ends one") {
   const auto written = [](const text_ids& ids) {
     return nlohmann::json::parse(config_text(made::tiny(), ids));
@@ -612,6 +647,9 @@ TEST_CASE("shards of halves of both kinds make one model") {
 TEST_CASE("paths that hold no model are named") {
   const folder f;
   CHECK_THROWS_WITH(load_llama<float>(f.path / "none"), ContainsSubstring("none\": does not exist"));
+  const std::string endless(300, 'a');  // more than a name may have
+  CHECK_THROWS_AS(load_llama<float>(f.path / endless), unroll::error);
+  CHECK_THROWS_AS(tensor_files::open(f.path / endless, "reader"), unroll::error);
   CHECK_THROWS_WITH(load_llama<float>(f.path), ContainsSubstring("config.json\": does not exist"));
   write_file(f.path / "config.json", config_text(made::tiny()));
   CHECK_THROWS_WITH(load_llama<float>(f.path), ContainsSubstring("model.safetensors\": does not exist"));

@@ -161,6 +161,9 @@ TEST_CASE("an adapter_config.json is read with the defaults of its format") {
         }).targets == std::array<bool, 7>{false, true, false, false, false, true, false});
   CHECK(of([](json& j) { j["layers_to_transform"] = 1; }).first_layer == 1);
   CHECK(of([](json& j) { j["layers_to_transform"] = {1, 0}; }).layers == 2);
+  CHECK(same(of([](json& j) { j["layers_to_transform"] = json::array(); }), some()));
+  for (const json& pattern : {json("layers"), json::array({"layers"}), json::array()})
+    CHECK(of([&](json& j) { j["layers_to_transform"] = 1, j["layers_pattern"] = pattern; }).first_layer == 1);
   CHECK(
       same(of([](json& j) { j["rank_pattern"] = json::object(), j["modules_to_save"] = nullptr; }), some()));
   for (const json& kind : {json(true), json(false), json("gaussian"), json("orthogonal"), json("eva"),
@@ -297,9 +300,7 @@ TEST_CASE("adapters that mean something else are refused by member") {
             },
             "expected layers of the model, which has 2"},
            {[](json& j) { j["layers_to_transform"] = {-1}; }, "expected layers of the model"},
-           {[](json& j) { j["layers_to_transform"] = "all"; }, "expected layers of the model"},
-           {[](json& j) { j["layers_to_transform"] = json::array(); },
-            "expected layers that follow each other"}}) {
+           {[](json& j) { j["layers_to_transform"] = "all"; }, "expected layers of the model"}}) {
     const std::string text = edited(r.edit);
     INFO(text);
     CHECK_THAT(made::message([&] { parse_adapter_config(text, made::tiny(), "file"); }),
@@ -350,6 +351,11 @@ TEST_CASE("adapters that contradict their config or the model are refused by ten
   write_file(f.path / "adapter_model.bin", "x");
   CHECK_THROWS_WITH(load_lora<float>(f.path, c),
                     ContainsSubstring("adapter_model.bin\": is a file of torch, which is not read"));
+  parameters<double> beyond(map.size());
+  beyond[0] = 1e300;
+  CHECK_THROWS_WITH(save_lora<double>(f.path, c, map, beyond),
+                    ContainsSubstring((f.path / "adapter_model.safetensors").string()) &&
+                        ContainsSubstring("beyond the floats"));
   CHECK_THROWS_WITH(save_lora<float>(f.path, c, map, parameters<float>(1)),
                     ContainsSubstring("lora_bytes: theta"));
 }

@@ -353,17 +353,36 @@ pretrained<T> load_llama(const std::filesystem::path& path, load_options options
   const char* function = "load_llama";
   if (path.extension() == ".safetensors")
     unroll::detail::fail_file(function, path, "holds tensors only; name its folder, where config.json is");
-  if (!std::filesystem::is_directory(path)) return load_bin<T>(byte_source::open(path, function), options);
+  std::error_code code;  // of a path that cannot be: opening it names it
+  if (!std::filesystem::is_directory(path, code))
+    return load_bin<T>(byte_source::open(path, function), options);
   const auto source = byte_source::open(path / "config.json", function);
   const config c = parse_config(source.read(0, source.size()), source.name(), function);
   return load_tensors<T>(c, tensor_files::open(path, function), options);
 }
 
+namespace detail {
+
+// Refuses end tokens that another file beside config.json, which readers prefer, would overrule.
+inline void check_preferred_ids(const std::filesystem::path& file, const text_ids& ids) {
+  std::error_code code;
+  if (!std::filesystem::exists(file, code)) return;
+  const std::string name = unroll::detail::quoted_path(file);
+  const auto root = parse_json(read_file(file, "save_llama"), "save_llama", name);
+  const json_members m(root, "save_llama", name);
+  const nlohmann::json all = ids.eos, only = ids.eos.front();
+  if (const auto* v = m.find("eos_token_id"); v && *v != all && (ids.eos.size() > 1 || *v != only))
+    m.refuse("eos_token_id", all.dump() + ", the end tokens that are given");
+}
+
+}  // namespace detail
+
 /// Writes config.json and model.safetensors (F32) into a folder, each in one step. Another config.json that
 /// is there goes first, and comes back where the weights cannot be written: a folder whose writing was ended
 /// is refused, never half old. Rows of W_Q and W_K are turned to the halves that such files have, so that a
-/// model with rope_pairs::neighbours comes back as its twin with rope_pairs::halves. Allocates at most one
-/// matrix.
+/// model with rope_pairs::neighbours comes back as its twin with rope_pairs::halves. Links stay, their
+/// targets are replaced. Refuses end tokens other than those that a generation_config.json in the folder
+/// names, which readers prefer. Allocates at most one matrix.
 template <class T>
 void save_llama(const std::filesystem::path& folder, const config& c, params<const T> weights,
                 const text_ids& ids = {}) {
@@ -373,9 +392,13 @@ void save_llama(const std::filesystem::path& folder, const config& c, params<con
   std::error_code code;
   std::filesystem::create_directories(folder, code);
   if (code) unroll::detail::fail_file("save_llama", folder, "cannot be made: " + code.message());
-  const auto file = folder / "config.json";
-  const std::string before = std::filesystem::exists(file) ? read_file(file, "save_llama") : text;
-  if (before != text) std::filesystem::remove(file);
+  if (!ids.eos.empty()) detail::check_preferred_ids(folder / "generation_config.json", ids);
+  const auto file = unroll::detail::follow_links(folder / "config.json");
+  const bool replaces = std::filesystem::exists(file, code);
+  if (code) unroll::detail::fail_file("save_llama", file, "cannot be reached: " + code.message());
+  const std::string before = replaces ? read_file(file, "save_llama") : text;
+  if (before != text) std::filesystem::remove(file, code);
+  if (code) unroll::detail::fail_file("save_llama", file, "cannot be removed: " + code.message());
   detail::file_rows<T> rows(c);
   try {
     save_safetensors(folder / "model.safetensors", map.names(),

@@ -81,7 +81,8 @@ inline named_targets read_targets(const json_members& m, index_t layers) {
   if (std::find(out.targets.begin(), out.targets.end(), true) != out.targets.end() &&
       index_t(chosen->size()) != layers)
     m.refuse(key, "the same projections in every layer that is named");
-  if (m.find("layers_to_transform")) m.refuse("layers_to_transform", "null beside names with layers");
+  if (const auto* given = m.find("layers_to_transform"); given && !given->empty())
+    m.refuse("layers_to_transform", "null beside names with layers");
   out.first = *chosen->begin();
   out.layers = index_t(chosen->size());
   if (*chosen->rbegin() - out.first + 1 != out.layers) m.refuse(key, "layers that follow each other");
@@ -108,19 +109,18 @@ inline constexpr harmless_key harmless_in_adapter_config[] = {
     {"megatron_core", "of megatron_config, which is refused"},
     {"merge_weights", "how it is computed, not what"}};
 
-// "layers_to_transform": null, a layer, or layers that follow each other.
+// "layers_to_transform": null or [], which are all, a layer, or layers that follow each other.
 inline void read_layers(const json_members& m, index_t layers, lora_options& o) {
   const char* key = "layers_to_transform";
   const auto* v = m.find(key);
-  if (!v) return;
+  if (!v || *v == nlohmann::json::array()) return;
   std::set<std::uint64_t> chosen;
   for (const auto& n : v->is_array() ? *v : nlohmann::json::array({*v})) {
     if (!n.is_number_unsigned() || n.get<std::uint64_t>() >= std::uint64_t(layers))
       m.refuse(key, "layers of the model, which has " + std::to_string(layers));
     chosen.insert(n.get<std::uint64_t>());
   }
-  if (chosen.empty() || *chosen.rbegin() - *chosen.begin() + 1 != chosen.size())
-    m.refuse(key, "layers that follow each other");
+  if (*chosen.rbegin() - *chosen.begin() + 1 != chosen.size()) m.refuse(key, "layers that follow each other");
   o.first_layer = index_t(*chosen.begin());
   o.layers = index_t(chosen.size());
 }
@@ -162,11 +162,15 @@ inline lora_options parse_adapter_config(std::string_view text, const config& c,
           "they are; convert the adapter when it is saved");
   }
   for (const char* key :
-       {"rank_pattern", "alpha_pattern", "modules_to_save", "exclude_modules", "layers_pattern",
-        "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens",
-        "arrow_config", "kasa_config", "monteclora_config", "velora_config", "use_bdlora", "megatron_config"})
+       {"rank_pattern", "alpha_pattern", "modules_to_save", "exclude_modules", "layer_replication",
+        "target_parameters", "trainable_token_indices", "alora_invocation_tokens", "arrow_config",
+        "kasa_config", "monteclora_config", "velora_config", "use_bdlora", "megatron_config"})
     if (const auto* v = m.find(key); v && *v != false && !(v->is_structured() && v->empty()))
       m.refuse(key, "nothing, the option is not implemented");
+  // the list that PEFT finds itself
+  if (const auto* v = m.find("layers_pattern");
+      v && !v->empty() && *v != "layers" && *v != nlohmann::json::array({"layers"}))
+    m.refuse("layers_pattern", "\"layers\"");
   lora_options o;
   o.rank = m.integer("r");
   if (o.rank > 1 << 16) m.refuse("r", "a rank up to 65536");
@@ -253,7 +257,8 @@ adapter<T> load_lora(const std::filesystem::path& folder, const config& c, load_
   const auto source = byte_source::open(folder / "adapter_config.json", function);
   const auto o = parse_adapter_config(source.read(0, source.size()), c, source.name(), function);
   const auto tensors = folder / "adapter_model.safetensors";
-  if (!std::filesystem::exists(tensors)) refuse_torch_file(folder, "adapter_model.bin", function);
+  if (std::error_code code; !std::filesystem::exists(tensors, code))
+    refuse_torch_file(folder, "adapter_model.bin", function);
   std::vector<safetensors> files;
   files.emplace_back(byte_source::open(tensors, function));
   return load_adapter_tensors<T>(c, o, tensor_files(std::move(files)), options);
@@ -266,10 +271,10 @@ struct lora_files {
 };
 
 /// The bytes of both files (F32), under PEFT's names. Rows of B of W_Q and W_K are turned to the halves that
-/// such files have.
+/// such files have. `where` stands for the tensors in messages.
 template <class T>
 lora_files lora_bytes(const config& c, const lora_map& map, params<const T> theta,
-                      const std::string& base_model = {}) {
+                      const std::string& base_model = {}, const std::string& where = "tensors") {
   check_size("lora_bytes", "theta", theta.size(), map.size());
   const lora_map named(c, map.options());  // whatever prefix `map` has
   check_size("lora_bytes", "map", map.size(), named.size());
@@ -279,7 +284,8 @@ lora_files lora_bytes(const config& c, const lora_map& map, params<const T> thet
   const auto at = [&](const layout_block& b) -> const T* { return turned.data() + b.offset; };
   return {adapter_config_text(c, named.options(), base_model),
           safetensors_bytes(named.names(), at,
-                            {{"format", "pt"}, {detail::lora_text_key, detail::lora_text(named.options())}})};
+                            {{"format", "pt"}, {detail::lora_text_key, detail::lora_text(named.options())}},
+                            where)};
 }
 
 /// Writes them into a folder, each in one step, the tensors first. They say which config belongs to them, so
@@ -287,7 +293,8 @@ lora_files lora_bytes(const config& c, const lora_map& map, params<const T> thet
 template <class T>
 void save_lora(const std::filesystem::path& folder, const config& c, const lora_map& map,
                params<const T> theta, const std::string& base_model = {}) {
-  const auto files = lora_bytes(c, map, theta, base_model);
+  const auto files = lora_bytes(c, map, theta, base_model,
+                                unroll::detail::quoted_path(folder / "adapter_model.safetensors"));
   std::error_code code;
   std::filesystem::create_directories(folder, code);
   if (code) unroll::detail::fail_file("save_lora", folder, "cannot be made: " + code.message());

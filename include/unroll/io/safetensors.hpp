@@ -232,7 +232,8 @@ class safetensors {
 /// Throws where only torch's file of that name is there and no safetensors.
 inline void refuse_torch_file(const std::filesystem::path& folder, const char* name,
                               std::string_view function) {
-  if (std::filesystem::exists(folder / name))
+  std::error_code code;
+  if (std::filesystem::exists(folder / name, code))
     detail::fail_file(function, folder / name,
                       "is a file of torch, which is not read; save it as safetensors");
 }
@@ -253,8 +254,10 @@ class tensor_files {
   static tensor_files open(const std::filesystem::path& folder, std::string_view function) {
     const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
     std::vector<safetensors> files;
-    if (std::filesystem::exists(single) || !std::filesystem::exists(index)) {
-      if (!std::filesystem::exists(single)) refuse_torch_file(folder, "pytorch_model.bin", function);
+    std::error_code code;
+    const bool whole = std::filesystem::exists(single, code);
+    if (whole || !std::filesystem::exists(index, code)) {
+      if (!whole) refuse_torch_file(folder, "pytorch_model.bin", function);
       files.emplace_back(byte_source::open(single, function));
       return tensor_files(std::move(files));
     }
@@ -390,18 +393,19 @@ void save_safetensors(const std::filesystem::path& path, const layout& names, At
                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}}) {
   file_writer file(path, "save_safetensors");
   detail::write_safetensors([&](const void* bytes, std::size_t n) { file.append(bytes, n); },
-                            "\"" + path.string() + "\"", names, at, metadata);
+                            detail::quoted_path(path), names, at, metadata);
   file.commit();
 }
 
-/// The bytes that save_safetensors writes.
+/// The bytes that save_safetensors writes; `where` stands for the file in messages.
 template <class At>
 std::string safetensors_bytes(const layout& names, At&& at,
-                              const std::map<std::string, std::string>& metadata = {{"format", "pt"}}) {
+                              const std::map<std::string, std::string>& metadata = {{"format", "pt"}},
+                              const std::string& where = "tensors") {
   std::string out;
   detail::write_safetensors(
-      [&](const void* bytes, std::size_t n) { out.append(static_cast<const char*>(bytes), n); }, "tensors",
-      names, at, metadata);
+      [&](const void* bytes, std::size_t n) { out.append(static_cast<const char*>(bytes), n); }, where, names,
+      at, metadata);
   return out;
 }
 
