@@ -68,14 +68,19 @@ TEST_CASE("a memory model's parameters come back bit by bit with their options")
   other.separate_tokens = other.recurrent = true;
   other.encoder.first_layer = 1;
   other.encoder.alpha = 0.1;
-  memory_options frozen_head = small_memory::options();
+  memory_options frozen_head = small_memory::options(), frozen_encoder = frozen_head;
   frozen_head.head.targets.fill(false);
+  frozen_encoder.encoder.targets.fill(false);
+  memory_options only_memories = frozen_head;
+  only_memories.encoder.targets.fill(false);
   config stretched = small_memory::shape(3, false, rope_pairs::neighbours);
   stretched.beyond = position_policy::ntk;
   stretched.position_factor = 2.5;
   int n = 0;
-  for (const auto& [c, o] : {std::pair(small_memory::shape(), everywhere()), std::pair(stretched, other),
-                             std::pair(small_memory::shape(), frozen_head)}) {
+  for (const auto& [c, o] :
+       {std::pair(small_memory::shape(), everywhere()), std::pair(stretched, other),
+        std::pair(small_memory::shape(), frozen_head), std::pair(small_memory::shape(), frozen_encoder),
+        std::pair(small_memory::shape(), only_memories)}) {
     const auto path = f.path / "deep" / std::to_string(n++);
     const auto model = small_memory::make<float>(c, o);
     const auto theta = theta_of(model);
@@ -93,7 +98,8 @@ TEST_CASE("a memory model's parameters come back bit by bit with their options")
     CHECK(back.head.targets == o.head.targets);
     CHECK(made::same_bits(saved.read<float>(c), theta));
     CHECK(saved.other_base<float>(c, model.weights()).empty());
-    CHECK(load_lora<float>(path / "encoder", c).map.size() == model.trainable().encoder().size());
+    const index_t adapted = model.trainable().encoder().size();
+    if (adapted > 0) CHECK(load_lora<float>(path / "encoder", c).map.size() == adapted);
   }
 }
 
@@ -263,8 +269,21 @@ TEST_CASE("folders that contradict themselves or the model are refused by file")
              ContainsSubstring("\"base\" is absent"));
   CHECK_THAT(refused([](sealed_folder& s) { s.files.erase("encoder/adapter_config.json"); }),
              ContainsSubstring("memory.json\": names no encoder/adapter_config.json"));
+  CHECK_THAT(refused([](sealed_folder& s) { s.files.erase("head/adapter_config.json"); }),
+             ContainsSubstring("memory.json\": names no head/adapter_config.json"));
   CHECK_THAT(refused([](sealed_folder& s) { s.values["separate_tokens"] = true; }),
              ContainsSubstring("memory_tokens.safetensors\": tensor \"memory_tokens\" has shape [1, 12]"));
+  const auto wide = small_memory::make<double>(c, small_memory::options());
+  for (const auto& [at, file] :
+       {std::pair(index_t{0}, "encoder/adapter_model.safetensors"),
+        std::pair(model.trainable().memory_offset(), "memory_tokens.safetensors"),
+        std::pair(model.trainable().head_offset(), "head/adapter_model.safetensors")}) {
+    parameters<double> beyond(theta.size());
+    beyond[at] = 1e300;
+    CHECK_THROWS_WITH(
+        save_memory<double>(f.path / "wide", wide, beyond),
+        ContainsSubstring((f.path / "wide" / file).string()) && ContainsSubstring("beyond the floats"));
+  }
   auto bad = theta;
   bad[0] = std::nanf("");
   save_memory<float>(f.path / "nan", model, bad);
@@ -272,6 +291,43 @@ TEST_CASE("folders that contradict themselves or the model are refused by file")
   write_file(f.path / "memory.json", "{\"segment\": 6}\n");
   CHECK_THAT(read_folder(f.path, c).refused, ContainsSubstring("memory.json\": \"hash\" is absent"));
   CHECK_THAT(read_folder(f.path / "none", c).refused, ContainsSubstring("memory.json\": does not exist"));
+}
+
+TEST_CASE("a folder of a memory model holds no adapters of one that was there before") {
+  const folder f;
+  const config c = small_memory::shape();
+  memory_options o = small_memory::options();
+  const auto both = small_memory::make<float>(c, o);
+  save_memory<float>(f.path, both, theta_of(both));
+  o.head.targets.fill(false);
+  const auto one = small_memory::make<float>(c, o);
+  save_memory<float>(f.path, one, theta_of(one));
+  CHECK_FALSE(std::filesystem::exists(f.path / "head"));
+  o.encoder.targets.fill(false);
+  write_file(f.path / "encoder" / "notes", "of a reader");
+  const auto none = small_memory::make<float>(c, o);
+  save_memory<float>(f.path, none, theta_of(none));
+  CHECK(std::filesystem::exists(f.path / "encoder" / "notes"));
+  CHECK_FALSE(std::filesystem::exists(f.path / "encoder" / "adapter_model.safetensors"));
+  CHECK(made::same_bits(read_folder(f.path, c).theta, theta_of(none)));
+}
+
+TEST_CASE("a seal names each file once, by its plain name") {
+  const folder f;
+  save_sealed(f.path, "seal.json", {{{"a", 1}}, {{"deep/file", "bytes"}}});
+  CHECK(load_sealed(f.path, "seal.json").files.at("deep/file") == "bytes");
+  const auto seal = nlohmann::json::parse(read_file(f.path / "seal.json"));
+  for (const std::string& name :
+       {std::string("./deep/file"), std::string("deep//file"), std::string("deep/./file"),
+        std::string("deep/file\0x", 11), std::string("../deep/file"), (f.path / "deep/file").string(),
+        std::string()}) {
+    auto other = seal;
+    other["files"][name] = seal["files"]["deep/file"];
+    write_file(f.path / "other.json", unroll::detail::seal_text(other));
+    INFO(name);
+    CHECK_THROWS_WITH(load_sealed(f.path, "other.json"),
+                      ContainsSubstring("which is no file below its folder"));
+  }
 }
 
 #endif

@@ -58,16 +58,18 @@ void save_memory(const std::filesystem::path& folder, const memory_llama<T>& mod
   sealed_folder s{to_json(model.options()), {}};
   const auto add = [&](const std::string& name, const lora_map& adapters, params<const T> part) {
     if (adapters.size() == 0) return;
-    const auto files = lora_bytes(c, adapters, part, base_model);
-    s.files[name + "/adapter_config.json"] = files.config;
-    s.files[name + "/adapter_model.safetensors"] = files.tensors;
+    const std::string tensors = name + "/adapter_model.safetensors";
+    auto files = lora_bytes(c, adapters, part, base_model, unroll::detail::quoted_path(folder / tensors));
+    s.files[name + "/adapter_config.json"] = std::move(files.config);
+    s.files[tensors] = std::move(files.tensors);
   };
   add("encoder", map.encoder(), map.encoder_part(theta));
   add("head", map.head(), map.head_part(theta));
   const auto tokens = map.memory_part(theta);
-  s.files["memory_tokens.safetensors"] =
-      safetensors_bytes(detail::memory_tokens_layout(c, model.options()),
-                        [&](const layout_block&) -> const T* { return tokens.data(); });
+  s.files["memory_tokens.safetensors"] = safetensors_bytes(
+      detail::memory_tokens_layout(c, model.options()),
+      [&](const layout_block&) -> const T* { return tokens.data(); }, {{"format", "pt"}},
+      unroll::detail::quoted_path(folder / "memory_tokens.safetensors"));
   s.values["positions"] = detail::position_names[std::size_t(c.beyond)];
   s.values["position_factor"] = c.position_factor;
   nlohmann::json base{{"rope_theta", c.rope_base}, {"rms_norm_eps", c.norm_epsilon}};
@@ -75,6 +77,13 @@ void save_memory(const std::filesystem::path& folder, const memory_llama<T>& mod
     base[detail::precision_names[std::size_t(p)]] = hash_text(weight_hash(c, model.weights(), p));
   s.values["base"] = base;
   save_sealed(folder, "memory.json", s, "save_memory");
+  for (const std::string part : {"encoder", "head"}) {
+    if (s.files.contains(part + "/adapter_config.json")) continue;
+    std::error_code code;  // what another model left there is named by nothing
+    for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
+      std::filesystem::remove(folder / part / file, code);
+    std::filesystem::remove(folder / part, code);  // where it is empty
+  }
 }
 
 /// A folder that save_memory wrote. The constructor reads and compares all of it, so that what is asked later
@@ -113,13 +122,20 @@ class memory_folder {
   /// Options on a Llama of this shape; graphs as by default. Refuses adapters that contradict memory.json.
   memory_options options(const config& c) const {
     memory_options o = options_;
-    o.encoder = adapters("encoder", c);
+    const auto has = [&](const std::string& part) {
+      return sealed_.files.contains(part + "/adapter_config.json") ||
+             sealed_.files.contains(part + "/adapter_model.safetensors");
+    };
+    if (has("encoder"))
+      o.encoder = adapters("encoder", c);
+    else
+      o.encoder.targets.fill(false);
     if (o.encoder.rank != options_.encoder.rank || o.encoder.alpha != options_.encoder.alpha)
       fail(function, name("encoder/adapter_config.json"),
            "has rank " + std::to_string(o.encoder.rank) + " and alpha " + std::to_string(o.encoder.alpha) +
                ", memory.json says " + std::to_string(options_.encoder.rank) + " and " +
                std::to_string(options_.encoder.alpha));
-    if (sealed_.files.contains("head/adapter_config.json"))
+    if (has("head"))
       o.head = adapters("head", c);
     else
       o.head.targets.fill(false);
@@ -172,7 +188,7 @@ class memory_folder {
  private:
   static constexpr const char* function = "load_memory";
 
-  std::string name(const std::string& file) const { return "\"" + (folder_ / file).string() + "\""; }
+  std::string name(const std::string& file) const { return unroll::detail::quoted_path(folder_ / file); }
   const std::string& bytes(const std::string& file) const {
     const auto at = sealed_.files.find(file);
     if (at == sealed_.files.end()) fail(function, name("memory.json"), "names no " + file);

@@ -50,21 +50,22 @@ inline sealed_folder load_sealed(const std::filesystem::path& folder, const std:
   const json_members members(out.values, function, source.name());
   const std::string found = members.text("hash", "");
   if (found.empty()) members.refuse("hash", "that of the text; folders of older versions have none");
-  nlohmann::json files = out.values;
-  if (detail::seal_text(files) != text)
+  if (detail::seal_text(out.values) != text)
     source.refuse("is damaged: it is not the text that its hash " + found + " belongs to");
-  files = out.values.value("files", nlohmann::json::object());
+  const auto files = out.values.value("files", nlohmann::json::object());
   if (!files.is_object()) members.refuse("files", "an object of names and hashes");
   for (const auto& [name, hash] : files.items()) {
     const std::filesystem::path path(name);
-    if (!path.is_relative() || name.find("..") != std::string::npos)
+    // one name for each file, so that none is held twice
+    if (name.empty() || name.find('\0') != std::string::npos || name.find("..") != std::string::npos ||
+        !path.is_relative() || path.lexically_normal().generic_string() != name)
       source.refuse("names " + detail::in_quotes(name) + ", which is no file below its folder");
-    const std::string bytes = read_file(folder / path, function);
+    std::string bytes = read_file(folder / path, function);
     if (const auto is = hash_text(fnv1a(bytes)); hash != is)
       detail::fail_file(function, folder / path,
                         "has hash " + is + ", " + source.name() + " says " + hash.dump() +
                             ": it is damaged, or a save was interrupted");
-    out.files[name] = bytes;
+    out.files[name] = std::move(bytes);
   }
   out.values.erase("files");
   out.values.erase("hash");
