@@ -1,6 +1,7 @@
-// A tokenizer.json; what is read encodes and decodes.
+// A tokenizer.json, which encodes and decodes, or one of the small files beside it.
 #include "tests/fuzz/target.hpp"
 #include "tests/support/tokenizer_files.hpp"
+#include "unroll/io/generation_config.hpp"
 #include "unroll/io/tokenizer_file.hpp"
 
 std::vector<std::string> seeds() {
@@ -11,11 +12,30 @@ std::vector<std::string> seeds() {
     const auto at = strips.rfind(off);
     strips.replace(at, off.size(), std::string("\"") + option + "\": true");
   }
-  return {json(true, {mark, "a", "b", "ab"}), json(false, {mark, "a", "b", "ab", mark + "a"}), strips,
-          unroll::llama::byte_tokenizer_json()};
+  return {json(true, {mark, "a", "b", "ab"}),
+          json(false, {mark, "a", "b", "ab", mark + "a"}),
+          strips,
+          unroll::llama::byte_tokenizer_json(),
+          unroll::llama::byte_tokenizer_config_json(),
+          R"({"add_prefix_space": true, "added_tokens_decoder": {"1": {"content": "<s>"}}, "legacy": false})",
+          R"({"eos_token_id": [2, 11], "temperature": 0.6, "num_beams": 1, "token_healing": false})"};
 }
 
 void parse(std::string_view bytes) {
-  const auto t = unroll::llama::parse_tokenizer_json(bytes, "input");
-  t.decode(t.encode(bytes.substr(0, 500)));
+  using namespace unroll::llama;
+  const auto accepts = [](auto&& read) {
+    try {
+      read();
+      return true;
+    } catch (const unroll::error&) {
+      return false;
+    }
+  };
+  const bool vocabulary = accepts([&] {
+    const auto t = parse_tokenizer_json(bytes, "input");
+    t.decode(t.encode(bytes.substr(0, 500)));
+  });
+  const bool config = accepts([&] { parse_tokenizer_config(bytes, "input"); });
+  const bool generation = accepts([&] { parse_generation_config(bytes, "input", 300, "parse"); });
+  if (!vocabulary && !config && !generation) unroll::fail("parse", "input", "is none of the three files");
 }
