@@ -9,17 +9,20 @@ export UNROLL_WORK
 trap 'rm -rf "$page" "$UNROLL_WORK"' EXIT
 failed=0
 
-expect() {  # expect STATUS PATTERN WHAT, the page on standard input
-  local out status
-  cat >"$page"
-  out=$(bash "$here/check.sh" "$root" "$page")
-  status=$?
+judge() {  # judge STATUS PATTERN WHAT SCRIPT ARGUMENT...: the script ends and speaks so
+  local out status=0
+  out=$(bash "${@:4}") || status=$?
   if [ "$status" -ne "$1" ] || ! grep -qE "$2" <<<"$out"; then
     echo "FAILED: $3: status $status, said: $out"
     failed=1
   else
     echo "ok: $3"
   fi
+}
+
+expect() {  # expect STATUS PATTERN WHAT, the page on standard input
+  cat >"$page"
+  judge "$@" "$here/check.sh" "$root" "$page"
 }
 
 expect 0 '^1 blocks' 'a program' <<'END'
@@ -66,15 +69,7 @@ exit 1
 END
 
 links() {  # links STATUS PATTERN WHAT
-  local out status
-  out=$(bash "$here/links.sh" "$UNROLL_WORK/tree")
-  status=$?
-  if [ "$status" -ne "$1" ] || ! grep -qE "$2" <<<"$out"; then
-    echo "FAILED: $3: status $status, said: $out"
-    failed=1
-  else
-    echo "ok: $3"
-  fi
+  judge "$@" "$here/links.sh" "$UNROLL_WORK/tree"
 }
 mkdir -p "$UNROLL_WORK/tree/docs/math"
 cd "$UNROLL_WORK/tree" || exit 1
@@ -89,16 +84,8 @@ echo '[e](e.md)' >>docs/math/c.md
 links 1 'link to e.md' 'a dead link'
 
 table() {  # table STATUS PATTERN WHAT SED: the demo prints the table of the README, changed by SED
-  local out status
   sed "$4" README.md >printed
-  out=$(bash "$here/demo_table.sh" printed README.md)
-  status=$?
-  if [ "$status" -ne "$1" ] || ! grep -qE "$2" <<<"$out"; then
-    echo "FAILED: $3: status $status, said: $out"
-    failed=1
-  else
-    echo "ok: $3"
-  fi
+  judge "$1" "$2" "$3" "$here/demo_table.sh" printed README.md
 }
 cat >README.md <<'END'
 ```text
