@@ -21,6 +21,7 @@
 #include <type_traits>
 
 #include "unroll/core/elementary.hpp"
+#include "unroll/core/matrix.hpp"
 #include "unroll/core/row_dots.hpp"
 #include "unroll/core/small_gemm.hpp"
 #include "unroll/core/view.hpp"
@@ -36,24 +37,6 @@ namespace unroll {
 static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "unroll needs Eigen 3.4 or newer");
 static_assert(sizeof(Eigen::Index) == sizeof(index_t),
               "unroll needs Eigen's 64-bit sizes: compile without -DEIGEN_DEFAULT_DENSE_INDEX_TYPE");
-
-/// A column-major rows x cols matrix somewhere in memory.
-template <class T>
-struct matrix {
-  T* data = nullptr;
-  index_t rows = 0;
-  index_t cols = 0;
-  index_t stride = 0;
-
-  matrix() = default;
-  matrix(T* data_, index_t rows_, index_t cols_) : matrix(data_, rows_, cols_, rows_) {}
-  matrix(T* data_, index_t rows_, index_t cols_, index_t stride_)
-      : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
-  template <class U>
-  requires std::same_as<const U, T> matrix(const matrix<U>& m) : matrix(m.data, m.rows, m.cols, m.stride) {}
-};
-
-enum class op { none, transpose };
 
 namespace linalg {
 

@@ -5,7 +5,7 @@
 #include <limits>
 #include <span>
 
-#include "unroll/core/cutter.hpp"
+#include "unroll/core/arena.hpp"
 
 namespace unroll::kernels {
 

@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "unroll/core/cutter.hpp"
+#include "unroll/core/arena.hpp"
 #include "unroll/kernels/rmsnorm.hpp"
 #include "unroll/llama/weights.hpp"
 
@@ -34,7 +34,7 @@ struct head_scratch {
   matrix<T> normed, dnormed, logits;
   T* rstd;
 
-  head_scratch(cutter<T>& c, const config& m, index_t tokens) {
+  head_scratch(arena<T>& c, const config& m, index_t tokens) {
     const index_t n = head_chunk(m, tokens);
     normed = c.cut(m.hidden, n);
     dnormed = c.cut(m.hidden, n);
@@ -46,7 +46,7 @@ struct head_scratch {
 
 template <class T>
 void check_head_work(const char* function, const config& c, index_t tokens, index_t work) {
-  cutter<T> counting;
+  arena<T> counting;
   head_scratch<T>(counting, c, tokens);
   check_at_least(function, "work", work, counting.used());
 }
@@ -58,7 +58,7 @@ void for_head_chunks(const char* function, const weight_map& map, const T* weigh
   const config& m = map.shape();
   check_size(function, "x (rows)", x.rows, m.hidden);
   check_head_work<T>(function, m, x.cols, work.size());
-  cutter<T> room(work);
+  arena<T> room(work);
   const head_scratch<T> t(room, m, x.cols);
   for (index_t n0 = 0; n0 < x.cols; n0 += t.normed.cols) {
     const index_t n = std::min(t.normed.cols, x.cols - n0);
@@ -108,8 +108,8 @@ inline void check_tokens(const char* function, const char* argument, const confi
 
 /// Numbers of work that the functions below need for so many tokens.
 inline index_t head_work(const config& c, index_t tokens) {
-  cutter<double> doubles;
-  cutter<float> floats;
+  arena<double> doubles;
+  arena<float> floats;
   detail::head_scratch<double>(doubles, c, tokens);
   detail::head_scratch<float>(floats, c, tokens);
   return std::max(doubles.used(), floats.used());
@@ -198,7 +198,7 @@ void head_logits(const weight_map& map, const T* weights, std::type_identity_t<m
   check_size("head_logits", "logits (rows)", logits.rows, m.vocabulary);
   check_size("head_logits", "logits (columns)", logits.cols, x.cols);
   detail::check_head_work<T>("head_logits", m, x.cols, work.size());
-  cutter<T> room(work);
+  arena<T> room(work);
   const detail::head_scratch<T> t(room, m, x.cols);
   for (index_t n0 = 0; n0 < x.cols; n0 += t.normed.cols) {
     const index_t n = std::min(t.normed.cols, x.cols - n0);

@@ -103,7 +103,7 @@ class memory_llama final {
                2 * shape().layers * shape().kv_width() * memory_tokens());
     if (!tape.empty()) check_size("memory_llama::write", "tape", tape.size(), size().tape);
     check_at_least("memory_llama::write", "work", work.size(), write_work(past, false));
-    cutter<T> room(work);
+    arena<T> room(work);
     const matrix<T> x = room.cut(shape().hidden, options_.segment + memory_tokens());
     const view<T> transfer = room.cut_flat(transfer_work());
     embed(stack_.map(), weights().data(), tokens.data(), options_.segment,
@@ -112,7 +112,7 @@ class memory_llama final {
     for (index_t j = 0; j < mem.cols; ++j)
       std::copy_n(theta.data() + map_.memory_offset() + (options_.separate_tokens ? j * mem.rows : 0),
                   mem.rows, mem.data + j * mem.stride);
-    cutter<T> saved(tape);
+    arena<T> saved(tape);
     const view<T> kept = tape.empty() ? view<T>{} : saved.cut_flat(kept_size());
     stack_.forward(weights().data(), encoder_adapters_at(theta), encoder_pass(s, past), x,
                    rest(tape, kept.size()), rest(work, room.used()),
@@ -129,7 +129,7 @@ class memory_llama final {
     check_size("memory_llama::write_vjp", "dm", dm.size(), size().memory);
     if (!dtheta.empty()) check_size("memory_llama::write_vjp", "dtheta", dtheta.size(), map_.size());
     check_at_least("memory_llama::write_vjp", "work", work.size(), write_work(before, true));
-    cutter<T> room(work);
+    arena<T> room(work);
     const matrix<T> dx = room.cut(shape().hidden, options_.segment + memory_tokens());
     const view<T> transfer = room.cut_flat(transfer_work());
     std::fill_n(dx.data, dx.rows * dx.cols, T(0));  // nothing reads the encoder's outputs themselves
@@ -160,7 +160,7 @@ class memory_llama final {
     if (x.scored() == 0) return 0;
     const index_t n = index_t(x.tokens.size());
     check_at_least("memory_llama::read", "work", work.size(), read_work(n, memories(past), false));
-    cutter<T> room(work);
+    arena<T> room(work);
     const matrix<T> h = room.cut(shape().hidden, n);
     const view<T> left = rest(work, room.used());
     embed(stack_.map(), weights().data(), x.tokens.data(), n, h);
@@ -179,7 +179,7 @@ class memory_llama final {
     const index_t n = index_t(x.tokens.size());
     const pass<T> p = decoder_pass(t, n, memories(past));
     check_at_least("memory_llama::read_vjp", "work", work.size(), read_work(n, p.before, true));
-    cutter<T> room(work);
+    arena<T> room(work);
     const matrix<T> h = room.cut(shape().hidden, n), dh = room.cut(shape().hidden, n);
     const view<T> tape = room.cut_flat(stack_.tape_size(p)), left = rest(work, room.used());
     embed(stack_.map(), weights().data(), x.tokens.data(), n, h);
@@ -297,19 +297,19 @@ class memory_llama final {
     return p;
   }
 
-  index_t kept_size() const { return cutter<T>::rounded(shape().layers * shape().hidden * memory_tokens()); }
+  index_t kept_size() const { return arena<T>::rounded(shape().layers * shape().hidden * memory_tokens()); }
   index_t transfer_work() const {
     return transfer_head<T>::work_size(shape(), map_.head().rank(), memory_tokens());
   }
   index_t write_work(prefix<T> past, bool vjp) const {
-    cutter<T> room;
+    arena<T> room;
     room.cut(shape().hidden, options_.segment + memory_tokens());
     room.cut_flat(transfer_work());
     return room.used() + stack_.work_size(encoder_pass(0, past), vjp);
   }
   index_t read_work(index_t n, prefix<T> past, bool vjp) const {
     const pass<T> p = decoder_pass(0, n, past);
-    cutter<T> room;
+    arena<T> room;
     room.cut(shape().hidden, n);
     if (vjp) room.cut(shape().hidden, n), room.cut_flat(stack_.tape_size(p));
     return room.used() + std::max(stack_.work_size(p, vjp), head_work(shape(), n));

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "unroll/core/cutter.hpp"
+#include "unroll/core/arena.hpp"
 #include "unroll/kernels/rmsnorm.hpp"
 #include "unroll/kernels/rotary.hpp"
 #include "unroll/kernels/swiglu.hpp"
@@ -44,7 +44,7 @@ class transformer final {
   }
   /// Numbers that forward needs to work in, and, if `with_vjp`, vjp.
   index_t work_size(const pass<T>& p, bool with_vjp = true) const {
-    cutter<T> forward, backward;
+    arena<T> forward, backward;
     cut_scratch(forward, p, false);
     cut_activations(forward, p);
     if (!with_vjp) return forward.used();
@@ -60,14 +60,14 @@ class transformer final {
                Hook&& hook = {}) const {
     check_pass("transformer::forward", p, x, work.size(), work_size(p, false));
     if (!tape.empty()) check_at_least("transformer::forward", "tape", tape.size(), tape_size(p));
-    cutter<T> room(work);
+    arena<T> room(work);
     const scratch t = cut_scratch(room, p, false);
     const bool all = !tape.empty() && p.keep == saved::activations;
     activations<T> s;
     if (!all) s = cut_activations(room, p);
     for (index_t i = 0; i < p.layers; ++i) {
       if (!tape.empty()) {
-        cutter<T> saved(tape.part(i * layer_tape(p), layer_tape(p)));
+        arena<T> saved(tape.part(i * layer_tape(p), layer_tape(p)));
         copy(x, saved.cut(x.rows, x.cols));
         if (all) s = cut_activations(saved, p);
       }
@@ -82,7 +82,7 @@ class transformer final {
     }
     if (p.layers == shape().layers) return;
     if (!tape.empty())
-      copy(x, cutter<T>(tape.part(p.layers * layer_tape(p), input_tape(p))).cut(x.rows, x.cols));
+      copy(x, arena<T>(tape.part(p.layers * layer_tape(p), input_tape(p))).cut(x.rows, x.cols));
     if constexpr (hooked<Hook>) {
       norm(weights + map_[p.layers].attention_norm, x, t.normed, t.rstd);
       hook.normed(p.layers, matrix<const T>(t.normed));
@@ -104,7 +104,7 @@ class transformer final {
     const wanted want{dbefore, dweights, a.map ? dadapters : nullptr, want_dx};
     const index_t lowest = lowest_layer(a, p, want);
     if (lowest == p.layers && !want_dx) return;
-    cutter<T> room(work);
+    arena<T> room(work);
     const scratch t = cut_scratch(room, p, true);
     if constexpr (hooked<Hook>)
       if (p.layers < shape().layers) {
@@ -122,7 +122,7 @@ class transformer final {
       const matrix<const T> x = saved_input(tape, p, i);
       activations<const T> s;
       if (p.keep == saved::activations) {
-        cutter<const T> from(tape.part(i * layer_tape(p), layer_tape(p)));
+        arena<const T> from(tape.part(i * layer_tape(p), layer_tape(p)));
         from.cut(x.rows, x.cols);
         s = cut_activations(from, p);
       } else {
@@ -167,13 +167,13 @@ class transformer final {
   };
 
   template <class U>
-  activations<U> cut_activations(cutter<U>& c, const pass<T>& p) const {
+  activations<U> cut_activations(arena<U>& c, const pass<T>& p) const {
     const config& m = shape();
     const index_t n = p.tokens();
     return {c.cut(n), c.cut(qkv_width(), n), c.cut(m.query_width(), n), c.cut(m.heads, n), c.cut(m.hidden, n),
             c.cut(n), c.cut(2 * m.mlp, n)};
   }
-  scratch cut_scratch(cutter<T>& c, const pass<T>& p, bool vjp) const {
+  scratch cut_scratch(arena<T>& c, const pass<T>& p, bool vjp) const {
     const config& m = shape();
     const index_t n = p.tokens(), blocks = index_t(p.before.blocks.size());
     scratch t;
@@ -193,9 +193,9 @@ class transformer final {
     t.dbefore = c.template cut_objects<kernels::key_block_adjoint<T>>(blocks);
     return t;
   }
-  index_t input_tape(const pass<T>& p) const { return cutter<T>::rounded(shape().hidden * p.tokens()); }
+  index_t input_tape(const pass<T>& p) const { return arena<T>::rounded(shape().hidden * p.tokens()); }
   index_t layer_tape(const pass<T>& p) const {
-    cutter<T> c;
+    arena<T> c;
     if (p.keep == saved::activations) cut_activations(c, p);
     return input_tape(p) + c.used();
   }

@@ -2,18 +2,20 @@
 
 #include <memory>
 #include <span>
+#include <type_traits>
 
-#include "unroll/core/linalg.hpp"
+#include "unroll/core/matrix.hpp"
+#include "unroll/core/view.hpp"
 
 namespace unroll {
 
 /// Cuts flat memory into matrices, one after another, each a multiple of 64 bytes behind the first. Without
 /// memory it only counts, so that the size which a function asks for and what it takes are one piece of code.
 template <class T>
-class cutter {
+class arena {
  public:
-  cutter() = default;
-  explicit cutter(view<T> memory) : memory_(memory.data()), size_(memory.size()) {}
+  arena() = default;
+  explicit arena(view<T> memory) : memory_(memory.data()), size_(memory.size()) {}
 
   /// Not initialised; data is null where there is no memory.
   matrix<T> cut(index_t rows, index_t cols = 1) {
@@ -53,19 +55,5 @@ class cutter {
   T* memory_ = nullptr;
   index_t size_ = 0, used_ = 0;
 };
-
-/// Rows [row, row + rows) of the columns [col, col + cols) of m; null stays null.
-template <class T>
-matrix<T> part(const matrix<T>& m, index_t row, index_t rows, index_t col, index_t cols) {
-  return {m.data ? m.data + row + col * m.stride : nullptr, rows, cols, m.stride};
-}
-template <class T>
-matrix<T> rows_of(const matrix<T>& m, index_t row, index_t rows) {
-  return part(m, row, rows, 0, m.cols);
-}
-template <class T>
-matrix<T> columns_of(const matrix<T>& m, index_t col, index_t cols) {
-  return part(m, 0, m.rows, col, cols);
-}
 
 }  // namespace unroll

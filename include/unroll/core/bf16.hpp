@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+
+#include "unroll/core/config.hpp"
+
+namespace unroll {
+
+/// A bfloat16: the upper half of a float. Storage only; arithmetic goes through float. From float it is
+/// rounded to nearest, ties to even, subnormals kept, every NaN to 0x7fff, as CUDA's __float2bfloat16 does.
+struct bf16 {
+  std::uint16_t bits;
+
+  bf16() = default;
+  UNROLL_HD explicit constexpr bf16(float x) : bits(rounded(x)) {}
+  UNROLL_HD explicit constexpr bf16(double x) : bf16(float(x)) {}
+  UNROLL_HD constexpr operator float() const { return __builtin_bit_cast(float, std::uint32_t(bits) << 16); }
+
+ private:
+  UNROLL_HD static constexpr std::uint16_t rounded(float x) {
+    const std::uint32_t u = __builtin_bit_cast(std::uint32_t, x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
+    return std::uint16_t((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+  }
+};
+static_assert(sizeof(bf16) == 2);
+
+}  // namespace unroll
