@@ -216,7 +216,7 @@ TEST_CASE("adapters know their base by the values of all of its weights") {
 
   // other precision is told from other weights, in both directions
   auto brain = w, half = w;
-  for (float& x : brain) x = from_bf16(to_bf16(x));
+  for (float& x : brain) x = bf16(x);
   for (float& x : half) x = from_f16(to_f16(x));
   CHECK_THAT(refusal_of_base(saved, c, brain),
              ContainsSubstring("its weights are those of then, rounded to bf16"));

@@ -16,7 +16,6 @@ inline float from_f16(std::uint16_t h) {
   const float tiny = float(digits) * 0x1p-24f;
   return sign ? -tiny : tiny;
 }
-inline float from_bf16(std::uint16_t h) { return std::bit_cast<float>(std::uint32_t(h) << 16); }
 
 /// The nearest half-precision number, ties to even; infinity from 65520 on.
 inline std::uint16_t to_f16(float x) {
@@ -30,12 +29,6 @@ inline std::uint16_t to_f16(float x) {
   else if (size < 0x477ff000u)
     h = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
   return std::uint16_t(sign | h);
-}
-/// The nearest bfloat16, ties to even.
-inline std::uint16_t to_bf16(float x) {
-  const auto u = std::bit_cast<std::uint32_t>(x);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return std::uint16_t(u >> 16 | 0x40u);  // nan
-  return std::uint16_t((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
 }  // namespace unroll

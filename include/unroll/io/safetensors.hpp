@@ -8,6 +8,7 @@
 #include <map>
 #include <tuple>
 
+#include "unroll/core/bf16.hpp"
 #include "unroll/core/layout.hpp"
 #include "unroll/io/file_kind.hpp"
 #include "unroll/io/half.hpp"
@@ -118,7 +119,7 @@ class safetensors {
     else if (t.dtype == "F16")
       detail::read_numbers<std::uint16_t>(bytes_, from(2), out, [](auto h) { return T(from_f16(h)); });
     else if (t.dtype == "BF16")
-      detail::read_numbers<std::uint16_t>(bytes_, from(2), out, [](auto h) { return T(from_bf16(h)); });
+      detail::read_numbers<bf16>(bytes_, from(2), out, [](bf16 x) { return T(float(x)); });
     else
       refuse(name, "has dtype " + t.dtype + ", expected F32, F16 or BF16");
     if (allow_non_finite) return;

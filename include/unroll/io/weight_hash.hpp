@@ -25,7 +25,7 @@ std::uint64_t weight_hash(const config& c, params<const T> weights, precision ro
       const index_t n = std::min(count - i, index_t(piece.size()));
       for (index_t k = 0; k < n; ++k) {
         const float v = float(x[i + k]);
-        piece[std::size_t(k)] = rounded == precision::bf16  ? from_bf16(to_bf16(v))
+        piece[std::size_t(k)] = rounded == precision::bf16  ? float(bf16(v))
                                 : rounded == precision::f16 ? from_f16(to_f16(v))
                                                             : v;
       }
