@@ -1,0 +1,203 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <concepts>
+
+#include "unroll/kernels/body.hpp"
+
+// The context of kernel bodies on a CUDA device, sm_80 and newer; kernels/body.hpp says what its members do.
+// For nvcc only. Fragments and registers are local arrays: they stay in registers where all indices are known
+// when they are compiled, so loops over them are unrolled.
+namespace unroll::cuda {
+
+/// N numbers of this lane inside a fragment.
+template <class T, int N>
+struct lanes_view {
+  T* at;
+  __device__ explicit lanes_view(T* at_) : at(at_) {}
+  template <class U>
+  requires std::same_as<const U, T> __device__ lanes_view(const lanes_view<U, N>& v) : at(v.at) {}
+  __device__ T& operator()(int, int i) const { return at[i]; }
+};
+
+template <class T, int N>
+struct fragment {
+  T at[N];
+  __device__ T& operator()(int, int i) { return at[i]; }
+  __device__ const T& operator()(int, int i) const { return at[i]; }
+  template <int M>
+  __device__ lanes_view<T, M> part(int first) {
+    return lanes_view<T, M>(at + first);
+  }
+  __device__ operator lanes_view<T, N>() { return lanes_view<T, N>(at); }
+  __device__ operator lanes_view<const T, N>() const { return lanes_view<const T, N>(at); }
+};
+
+class warp {
+ public:
+  __device__ int index() const { return int(threadIdx.x) / 32; }
+
+  template <class F>
+  __device__ void lanes(F&& f) const {
+    f(int(threadIdx.x) % 32);
+    __syncwarp();
+  }
+  template <class T, int N>
+  __device__ cuda::fragment<T, N> fragment() const {
+    return {};
+  }
+  template <class T, int N>
+  __device__ void shuffle_xor(cuda::fragment<T, N>& v, int mask) const {
+    shuffle_xor(lanes_view<T, N>(v), mask);
+  }
+  template <class T, int N>
+  __device__ void shuffle_xor(lanes_view<T, N> v, int mask) const {
+#pragma unroll
+    for (int i = 0; i < N; ++i) v.at[i] = __shfl_xor_sync(0xffffffffu, v.at[i], mask);
+  }
+  template <class T, int N>
+  __device__ void sum(cuda::fragment<T, N>& v, int width = 32) const {
+    sum(lanes_view<T, N>(v), width);
+  }
+  template <class T, int N>
+  __device__ void sum(lanes_view<T, N> v, int width = 32) const {
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      for (int half = width / 2; half > 0; half /= 2)
+        v.at[i] = v.at[i] + __shfl_xor_sync(0xffffffffu, v.at[i], half);
+  }
+  template <class T, int N>
+  __device__ void largest(cuda::fragment<T, N>& v, int width = 32) const {
+    largest(lanes_view<T, N>(v), width);
+  }
+  template <class T, int N>
+  __device__ void largest(lanes_view<T, N> v, int width = 32) const {
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      for (int half = width / 2; half > 0; half /= 2) {
+        const T other = __shfl_xor_sync(0xffffffffu, v.at[i], half);
+        v.at[i] = v.at[i] < other ? other : v.at[i];
+      }
+  }
+
+  template <class Address>
+  __device__ void ldmatrix_x4(lanes_view<kernels::word, 4> v, Address&& address) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.at[0]), "=r"(v.at[1]), "=r"(v.at[2]), "=r"(v.at[3])
+                 : "r"(shared_address(address(lane())))
+                 : "memory");
+  }
+  template <class Address>
+  __device__ void ldmatrix_x4_transposed(lanes_view<kernels::word, 4> v, Address&& address) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.at[0]), "=r"(v.at[1]), "=r"(v.at[2]), "=r"(v.at[3])
+                 : "r"(shared_address(address(lane())))
+                 : "memory");
+  }
+  template <class Address>
+  __device__ void ldmatrix_x2(lanes_view<kernels::word, 2> v, Address&& address) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(v.at[0]), "=r"(v.at[1])
+                 : "r"(shared_address(address(lane())))
+                 : "memory");
+  }
+  template <class Address>
+  __device__ void ldmatrix_x2_transposed(lanes_view<kernels::word, 2> v, Address&& address) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(v.at[0]), "=r"(v.at[1])
+                 : "r"(shared_address(address(lane())))
+                 : "memory");
+  }
+  __device__ void mma(lanes_view<float, 4> d, lanes_view<const kernels::word, 4> a,
+                      lanes_view<const kernels::word, 2> b) const {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d.at[0]), "+f"(d.at[1]), "+f"(d.at[2]), "+f"(d.at[3])
+        : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
+  }
+
+ private:
+  __device__ static int lane() { return int(threadIdx.x) % 32; }
+  __device__ static unsigned shared_address(const bf16* p) { return unsigned(__cvta_generic_to_shared(p)); }
+};
+
+template <class T, int N>
+struct registers_of {
+  T at[N];
+  __device__ T& operator()(int, int i) { return at[i]; }
+};
+
+template <class T, int N>
+struct fragments_of {
+  T at[N];
+  __device__ T& operator()(const warp&, int, int i) { return at[i]; }
+  __device__ lanes_view<T, N> of(const warp&) { return lanes_view<T, N>(at); }
+  template <int M>
+  __device__ lanes_view<T, M> part(const warp&, int first) {
+    return lanes_view<T, M>(at + first);
+  }
+};
+
+class context {
+ public:
+  __device__ context(index_t block, unsigned char* shared, int threads)
+      : block_(block), shared_(shared), threads_(threads) {}
+
+  __device__ index_t block() const { return block_; }
+  __device__ int threads() const { return threads_; }
+
+  template <class T>
+  __device__ T* shared(index_t n) {
+    T* const first = reinterpret_cast<T*>(shared_);
+    shared_ += kernels::shared_size<T>(n);
+    return first;
+  }
+  template <class F>
+  __device__ void phase(F&& f) const {
+    f(int(threadIdx.x));
+    __syncthreads();
+  }
+  template <class F>
+  __device__ void warps(F&& f) const {
+    f(warp());
+    __syncthreads();
+  }
+  template <class T, int N>
+  __device__ registers_of<T, N> registers() const {
+    return {};
+  }
+  template <class T, int N>
+  __device__ fragments_of<T, N> fragments() const {
+    return {};
+  }
+
+  template <std::same_as<bool> Valid>
+  __device__ void copy_async(void* to, const void* from, int bytes, Valid valid) const {
+    const unsigned shared = unsigned(__cvta_generic_to_shared(to));
+    const int copied = valid ? bytes : 0;
+    if (bytes == 16)
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(copied)
+                   : "memory");
+    else if (bytes == 8)
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared), "l"(from), "r"(copied)
+                   : "memory");
+    else
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(from), "r"(copied)
+                   : "memory");
+  }
+  __device__ void commit() const { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  template <int Left>
+  __device__ void wait() const {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
+    __syncthreads();
+  }
+
+ private:
+  index_t block_;
+  unsigned char* shared_;
+  int threads_;
+};
+
+}  // namespace unroll::cuda

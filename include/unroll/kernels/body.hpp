@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+
+#include "unroll/core/bf16.hpp"
+#include "unroll/core/matrix.hpp"
+
+// What every kernel body is made of. A body is plain source that runs on a CUDA device (cuda/context.hpp)
+// and, block by block and phase by phase, on the host (testing/simt/context.hpp):
+//
+//   struct NAME_body {
+//     ...                                          its arguments, public members
+//     static constexpr int threads = 256;          of a block, a multiple of 32
+//     UNROLL_HD index_t blocks() const;
+//     UNROLL_HD index_t shared_bytes() const;      of a block
+//     template <class Context> UNROLL_HD void operator()(Context& c) const;
+//   };
+//
+// A translation unit runs bodies on one of the two only: nvcc refuses the host's context inside of a body.
+//
+// Members of a context. What stands outside of the functions given to them runs once a block on the host and
+// in every thread on a device: it may only depend on the block.
+//   c.block(), c.threads()
+//   c.template shared<T>(n)        the next n T of the block's shared memory, 128-byte aligned, not
+//   initialised c.phase(f)                     f(thread) in every thread, then a barrier of the block
+//   c.template registers<T, N>()   r(thread, i): N numbers of every thread that live across phases
+//   c.warps(f)                     f(w) in every warp, then a barrier of the block
+//   c.template fragments<T, N>()   N numbers of every lane of every warp that live across calls of warps:
+//                                  f(w, lane, i), f.of(w) as an operand, f.template part<M>(w, at) M of them
+//   c.copy_async(to, from, bytes, valid)   inside phase or lanes: 4, 8 or 16 bytes, aligned to their size,
+//   from
+//                                  global to shared memory, zeros unless valid (a bool)
+//   c.commit()                     outside: closes a group of copies, maybe an empty one
+//   c.template wait<Left>()        outside: all groups but the newest Left have arrived, then a barrier
+// Members of a warp:
+//   w.index()
+//   w.lanes(f)                     f(lane) in every lane, then a barrier of the warp
+//   w.template fragment<T, N>()    v(lane, i): N numbers of every lane; v.template part<M>(at) M of them
+//   w.shuffle_xor(v, mask)         each lane's numbers of a fragment become those of the lane `lane ^ mask`
+//   w.sum(v, width = 32), w.largest(v, width = 32)
+//                                  each number over `width` neighbouring lanes, by halves, in all of them
+//   w.ldmatrix_x4(v, address), w.ldmatrix_x2(v, address), w.ldmatrix_x4_transposed, w.ldmatrix_x2_transposed
+//                                  8 x 8 matrices of bf16 from shared memory into 4 or 2 words; address(lane)
+//                                  is row lane % 8 of matrix lane / 8, 16-byte aligned
+//   w.mma(d, a, b)                 d += a b: 16 x 8 += 16 x 16 times 16 x 8, 4 float, 4 words, 2 words a lane
+//
+// Lane l of mma holds, with g = l / 4 and t = 2 (l % 4): of d (g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1);
+// of a the words (g, t), (g + 8, t), (g, t + 8), (g + 8, t + 8); of b the words (t, g), (t + 8, g). A word is
+// two neighbours along the summed index, the first in the lower half. ldmatrix of row-major a gives a's
+// words, of column-major b gives b's.
+namespace unroll::kernels {
+
+UNROLL_HD constexpr index_t ceil_div(index_t n, index_t d) { return (n + d - 1) / d; }
+UNROLL_HD constexpr index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
+UNROLL_HD constexpr index_t larger(index_t a, index_t b) { return a < b ? b : a; }
+
+/// Bytes that shared<T>(n) takes.
+template <class T>
+UNROLL_HD constexpr index_t shared_size(index_t n) {
+  return ceil_div(n * index_t(sizeof(T)), 128) * 128;
+}
+
+/// Two bfloat16 as an operand of mma holds them.
+using word = std::uint32_t;
+UNROLL_HD constexpr word pack(bf16 low, bf16 high) { return word(low.bits) | word(high.bits) << 16; }
+UNROLL_HD constexpr word pack(float low, float high) { return pack(bf16(low), bf16(high)); }
+UNROLL_HD constexpr float low_of(word w) { return __builtin_bit_cast(float, w << 16); }
+UNROLL_HD constexpr float high_of(word w) { return __builtin_bit_cast(float, w & 0xffff0000u); }
+
+}  // namespace unroll::kernels
