@@ -16,10 +16,11 @@ headers=$(find include/unroll -name '*.hpp' -o -name '*.cuh' -o -name '*.cu' | L
 
 # What each folder of include/unroll may include, besides itself. The columns: folder, allowed folders.
 allowed() {
-  local base="core rng" systems="core rng kernels system sample"
+  local base="core rng" systems="core rng kernels exec system sample"
   case $1 in
     core | rng) echo "core rng" ;;
     kernels) echo "$base" ;;
+    exec) echo "$base kernels" ;;
     system | sample) echo "$base kernels" ;;
     ad | memory) echo "$systems" ;;
     cells | llama) echo "$systems ad memory" ;;
@@ -28,7 +29,7 @@ allowed() {
     io) echo "$systems cells ad memory llama estimate diagnose optim data xtensor" ;;
     testing) echo "$systems cells ad memory llama estimate diagnose optim data io" ;;
     xtensor) echo "core" ;;
-    cuda) echo "core rng kernels system" ;;
+    cuda) echo "core rng kernels exec system" ;;
     *) echo "" ;;
   esac
 }

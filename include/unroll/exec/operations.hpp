@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "unroll/core/matrix.hpp"
+#include "unroll/core/numbers.hpp"
+#include "unroll/kernels/attention_shape.hpp"
+
+// The arguments of an executor's operations that have more than a few. Pointers and matrices live at the
+// executor's place, spans are host memory.
+namespace unroll::exec {
+
+/// A low-rank adapter, y += scale b' (a' x).
+template <class P>
+struct adapter {
+  matrix<const P> a;  ///< in x rank
+  matrix<const P> b;  ///< rank x out
+  double scale = 1;
+};
+/// Where its gradient is added; null data: not wanted.
+template <class P>
+struct adapter_gradient {
+  matrix<P> a, b;
+};
+
+/// Attention of `sequences` sequences of q.cols / sequences tokens each, one behind the other in the columns.
+template <class N>
+struct attention_call {
+  kernels::attention_shape shape;
+  kernels::attention_mask mask;
+  index_t sequences = 1;
+  matrix<const typename N::activation> q;               ///< query_width x tokens
+  matrix<const typename N::activation> k, v;            ///< kv_width x tokens
+  kernels::key_prefix<typename N::memory> before = {};  ///< keys and values in front of the sequences
+};
+
+/// What attention_vjp is given beside the call, and where it writes.
+template <class N>
+struct attention_adjoint {
+  matrix<const typename N::activation> out;          ///< of the forward call
+  const typename N::accumulator* log_sum = nullptr;  ///< of the forward call
+  matrix<const typename N::activation> dout;
+  matrix<typename N::activation> dq;                   ///< written; may be the memory of q or of dout
+  matrix<typename N::activation> dk, dv;               ///< written
+  std::span<typename N::adjoint* const> dbefore = {};  ///< added to: one for a block of the prefix, laid out
+                                                       ///< as it; null: not wanted; empty: none is
+};
+
+/// The losses of tokens under the output matrix of a language model.
+template <class N>
+struct cross_entropy_call {
+  matrix<const typename N::weight> output;      ///< hidden x vocabulary
+  matrix<const typename N::activation> normed;  ///< hidden x tokens
+  std::span<const std::int32_t> targets;        ///< one a token; -1: not scored
+  typename N::accumulator* losses = nullptr;    ///< written: -log p(target) in nats, 0 where not scored
+};
+template <class N>
+struct cross_entropy_adjoint {
+  double dloss = 1;
+  matrix<typename N::activation> dnormed;    ///< written
+  typename N::parameter* doutput = nullptr;  ///< added to; null: not wanted
+};
+
+/// One step of AdamW (Loshchilov & Hutter 2019), number `step` from 1.
+struct adamw_step {
+  double rate = 1e-3, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, decay = 0;
+  std::int64_t step = 1;
+};
+struct momentum_step {
+  double rate = 1e-2, momentum = 0.9;
+  bool nesterov = false;
+};
+
+/// How a token is drawn from logits: the temperature divides them, 0 takes the most probable token; only the
+/// fewest most probable tokens that have top_p of the probability together are drawn from.
+struct sampling {
+  double temperature = 1;
+  double top_p = 1;
+};
+
+}  // namespace unroll::exec

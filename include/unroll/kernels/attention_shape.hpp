@@ -1,0 +1,69 @@
+#pragma once
+
+#include <span>
+
+#include "unroll/core/matrix.hpp"
+
+// The arguments of attention, without its arithmetic: what executors, models and kernels have in common.
+namespace unroll::kernels {
+
+struct attention_shape {
+  index_t heads = 0;     ///< query heads
+  index_t kv_heads = 0;  ///< query head j reads key-value head j / (heads / kv_heads)
+  index_t head = 0;      ///< numbers in a head
+
+  UNROLL_HD index_t query_width() const { return heads * head; }
+  UNROLL_HD index_t kv_width() const { return kv_heads * head; }
+};
+
+/// Which of the keys of its own sequence query i sees: the first visible(i), and itself. Causal by default;
+/// with `ordinals` tokens followed by memory tokens, memory token j sees the first (j + 1) ratio ordinals and
+/// itself, no other memory token.
+struct attention_mask {
+  index_t ordinals = -1;  ///< -1: all tokens are ordinals, the mask is causal
+  index_t ratio = 0;
+
+  UNROLL_HD bool memory_token(index_t i) const { return ordinals >= 0 && i >= ordinals; }
+  UNROLL_HD index_t visible(index_t i) const {
+    if (!memory_token(i)) return i + 1;
+    const index_t covered = (i - ordinals + 1) * ratio;
+    return covered < ordinals ? covered : ordinals;
+  }
+};
+
+/// Keys and values, kv_heads * head x n each.
+template <class T>
+struct key_block {
+  matrix<const T> k, v;
+};
+/// Their adjoints, which are added to; null data: not wanted.
+template <class T>
+struct key_block_adjoint {
+  matrix<T> dk, dv;
+};
+
+/// What one sequence sees of a prefix: the first `keys` columns of the blocks [first, first + blocks).
+struct prefix_range {
+  index_t first = 0;
+  index_t blocks = 0;
+  index_t keys = 0;
+};
+
+/// The keys and values of one layer in front of the sequences of a pass. Block b holds keys from
+/// blocks[b] + key_offset and values from blocks[b] + value_offset on, kv_heads * head x keys each, columns
+/// side by side; all queries of a sequence see all of what it sees. The spans are host memory, the addresses
+/// in them those of the executor's place.
+template <class T>
+struct key_prefix {
+  std::span<const T* const> blocks = {};
+  index_t key_offset = 0;
+  index_t value_offset = 0;
+  index_t keys = 0;                           ///< columns of each block
+  std::span<const prefix_range> ranges = {};  ///< one a sequence; empty: every sequence sees everything
+
+  UNROLL_HD prefix_range range(index_t sequence) const {
+    return ranges.empty() ? prefix_range{0, index_t(blocks.size()), keys} : ranges[std::size_t(sequence)];
+  }
+};
+
+}  // namespace unroll::kernels

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "unroll/core/config.hpp"
+
+namespace unroll::kernels {
+
+/// Cosines and sines of the rotary positions 0 .. positions - 1, positions x head numbers: at data + p head
+/// stand the head / 2 cosines of position p, then its sines. A view; the numbers live at an executor's place.
+template <class T>
+struct rotary_table {
+  const T* data = nullptr;
+  index_t head = 0;
+  index_t positions = 0;
+  bool neighbours = false;  ///< pair i are the elements 2i and 2i + 1, else i and i + head / 2
+};
+
+/// Which way positions turn: `forward`, or `back`, the transpose and inverse, which is the vjp.
+enum class turn { forward, back };
+
+}  // namespace unroll::kernels
