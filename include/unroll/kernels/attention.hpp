@@ -6,6 +6,7 @@
 #include <span>
 
 #include "unroll/core/arena.hpp"
+#include "unroll/core/linalg.hpp"
 #include "unroll/kernels/attention_shape.hpp"
 
 namespace unroll::kernels {
