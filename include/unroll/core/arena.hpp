@@ -24,6 +24,15 @@ class arena {
     UNROLL_ASSERT(!memory_ || used_ <= size_);
     return {memory_ ? memory_ + at : nullptr, rows, cols};
   }
+  /// The same of numbers of another kind.
+  template <class U>
+  matrix<U> cut_as(index_t rows, index_t cols = 1) {
+    static_assert(std::is_const_v<U> == std::is_const_v<T>);
+    if constexpr (std::is_same_v<U, T>) return cut(rows, cols);
+    const matrix<T> m = cut((rows * cols * index_t(sizeof(U)) + index_t(sizeof(T)) - 1) / index_t(sizeof(T)));
+    using untyped = std::conditional_t<std::is_const_v<T>, const void, void>;
+    return {static_cast<U*>(static_cast<untyped*>(m.data)), rows, cols};
+  }
   /// The same as a flat vector.
   view<T> cut_flat(index_t n) {
     const matrix<T> m = cut(n);

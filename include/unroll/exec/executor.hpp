@@ -63,7 +63,7 @@ namespace exec {
 ///                                    dx += scale a (b dy) unless dx.data is null; with z = scale a' x and
 ///                                    dz = scale b dy, dl.b += z dy' and dl.a += x dz', the columns taken as
 ///                                    `sequences` equal parts, whose terms are added one after another
-///   adapter_work(rank, tokens)       numbers A of work for both
+///   adapter_work(tokens, vjp)        numbers A of work, whatever the rank
 ///
 /// model (A unless it says otherwise; n tokens are the columns)
 ///   rmsnorm(x, gain, epsilon, y, rstd)       y = gain x rstd, rstd = 1 / sqrt(mean(x^2) + epsilon), one P a
@@ -78,7 +78,7 @@ namespace exec {
 ///                                    dup = dout gate s; dout may be either half of dgated
 ///   attention(call, out, log_sum, work)      for every head, out_i = sum_t p_ti v_t over what query i sees,
 ///                                    p_ti = exp(s_ti - log_sum_i), s_ti = k_t . q_i / sqrt(head); log_sum:
-///                                    heads x tokens P, may be null. A sequence's bits depend on nothing of
+///                                    heads x queries P, may be null. A sequence's bits depend on nothing of
 ///                                    the others
 ///   attention_vjp(call, adjoint, work)       with dp_ti = v_t . dout_i, ds_ti = p_ti (dp_ti - out_i .
 ///   dout_i)
@@ -141,7 +141,7 @@ concept executor = std::copyable<E> &&
     e.gemm(op::transpose, w, op::none, x, true, a);
     e.adapt(l, x, a, work);
     e.adapt_vjp(l, x, x, a, dl, n, work);
-    { E::adapter_work(n, n) } -> std::same_as<index_t>;
+    { E::adapter_work(n, true) } -> std::same_as<index_t>;
     e.rmsnorm(x, gain, 1e-5, a, p);
     e.rmsnorm_vjp(x, gain, p, x, a, p);
     e.rotary(kernels::turn::back, table, positions, a);

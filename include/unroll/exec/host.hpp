@@ -91,10 +91,10 @@ class host final {
   void gemm(op oa, matrix<A> a, op ob, matrix<B> b, bool add, matrix<C> c) const {
     detail::product<T>(oa, matrix<const A>(a), ob, matrix<const B>(b), add, c);
   }
-  static index_t adapter_work(index_t rank, index_t tokens) {
-    return 2 * arena<T>::rounded(std::min(rank, rank_slice) * tokens);
+  /// By slices of the rank.
+  static index_t adapter_work(index_t tokens, bool vjp) {
+    return (vjp ? 2 : 1) * arena<T>::rounded(rank_slice * tokens);
   }
-  /// By slices of the rank, so that work has a fixed size.
   void adapt(const adapter<T>& l, matrix<const T> x, matrix<T> y, view<T> work) const {
     for_slices(l.a.cols, [&](index_t r, index_t rank) {
       const matrix<T> z(work.data(), rank, x.cols);
@@ -163,8 +163,8 @@ class host final {
     return c.used();
   }
   void attention(const attention_call<N>& c, matrix<T> out, T* log_sum, view<T> work) const {
-    for_sequences(c, work, [&](auto own, auto before, index_t, index_t first, view<T> scratch) {
-      kernels::attention<T>(c.shape, c.mask, own(c.q), before, {own(c.k), own(c.v)}, own(out),
+    for_sequences(c, work, [&](auto at, auto own, auto before, index_t, index_t first, view<T> scratch) {
+      kernels::attention<T>(c.shape, c.mask, at(c.q), before, {own(c.k), own(c.v)}, at(out),
                             log_sum ? log_sum + first * c.shape.heads : nullptr, scratch);
     });
   }
@@ -175,7 +175,7 @@ class host final {
     const auto dbefore = room.template cut_objects<kernels::key_block_adjoint<T>>(index_t(d.dbefore.size()));
     for_sequences(
         c, work.part(room.used(), work.size() - room.used()),
-        [&](auto own, auto before, index_t first_block, index_t first, view<T> scratch) {
+        [&](auto at, auto own, auto before, index_t first_block, index_t first, view<T> scratch) {
           const auto wanted = d.dbefore.empty() ? dbefore : dbefore.first(before.size());
           for (std::size_t b = 0; b < wanted.size(); ++b) {
             T* const to = d.dbefore[std::size_t(first_block) + b];
@@ -184,8 +184,8 @@ class host final {
             };
             wanted[b] = {like(before[b].k, c.before.key_offset), like(before[b].v, c.before.value_offset)};
           }
-          kernels::attention_vjp<T>(c.shape, c.mask, own(c.q), before, {own(c.k), own(c.v)}, own(d.out),
-                                    d.log_sum + first * c.shape.heads, own(d.dout), own(d.dq), wanted,
+          kernels::attention_vjp<T>(c.shape, c.mask, at(c.q), before, {own(c.k), own(c.v)}, at(d.out),
+                                    d.log_sum + first * c.shape.heads, at(d.dout), at(d.dq), wanted,
                                     {own(d.dk), own(d.dv)}, scratch);
         });
   }
@@ -262,23 +262,25 @@ class host final {
   static void for_slices(index_t rank, F&& f) {
     for (index_t r = 0; r < rank; r += rank_slice) f(r, std::min(rank_slice, rank - r));
   }
-  /// f(columns of the sequence, its key blocks, their first one, its first token, work) for every sequence.
+  /// f(columns of its queries, of its keys, its key blocks, their first one, its first query, work) for every
+  /// sequence.
   template <class F>
   void for_sequences(const attention_call<N>& c, view<T> work, F&& f) const {
     arena<T> room(work);
     const auto blocks = room.template cut_objects<kernels::key_block<T>>(index_t(c.before.blocks.size()));
     const view<T> scratch = work.part(room.used(), work.size() - room.used());
-    const index_t length = c.q.cols / c.sequences, width = c.shape.kv_width();
+    const index_t length = c.k.cols / c.sequences, queries = c.q.cols / c.sequences;
     for (index_t s = 0; s < c.sequences; ++s) {
       const kernels::prefix_range seen = c.before.range(s);
       for (index_t b = 0; b < seen.blocks; ++b) {
         const T* const at = c.before.blocks[std::size_t(seen.first + b)];
-        blocks[std::size_t(b)] = {{at + c.before.key_offset, width, seen.keys},
-                                  {at + c.before.value_offset, width, seen.keys}};
+        blocks[std::size_t(b)] = {{at + c.before.key_offset, c.shape.kv_width(), seen.keys},
+                                  {at + c.before.value_offset, c.shape.kv_width(), seen.keys}};
       }
-      f([&](const auto& m) { return columns_of(m, s * length, length); },
+      f([&](const auto& m) { return columns_of(m, s * queries, queries); },
+        [&](const auto& m) { return columns_of(m, s * length, length); },
         std::span<const kernels::key_block<T>>(blocks.first(std::size_t(seen.blocks))), seen.first,
-        s * length, scratch);
+        s * queries, scratch);
     }
   }
   matrix<T> logits_of(const cross_entropy_call<N>& c, view<T> work) const {

@@ -24,13 +24,14 @@ struct adapter_gradient {
   matrix<P> a, b;
 };
 
-/// Attention of `sequences` sequences of q.cols / sequences tokens each, one behind the other in the columns.
+/// Attention of `sequences` sequences of k.cols / sequences tokens each, one behind the other in the columns;
+/// the queries are those of their tokens from mask.first on.
 template <class N>
 struct attention_call {
   kernels::attention_shape shape;
   kernels::attention_mask mask;
   index_t sequences = 1;
-  matrix<const typename N::activation> q;               ///< query_width x tokens
+  matrix<const typename N::activation> q;               ///< query_width x queries
   matrix<const typename N::activation> k, v;            ///< kv_width x tokens
   kernels::key_prefix<typename N::memory> before = {};  ///< keys and values in front of the sequences
 };

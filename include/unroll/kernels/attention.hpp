@@ -130,7 +130,7 @@ struct query_range {
   index_t first = 0, count = 0;
   static query_range from(index_t first, index_t queries, const attention_mask& mask) {
     index_t end = std::min(first + query_block, queries);
-    if (mask.ordinals > first) end = std::min(end, mask.ordinals);
+    if (mask.ordinals > mask.first + first) end = std::min(end, mask.ordinals - mask.first);
     return {first, end - first};
   }
 };
@@ -191,20 +191,20 @@ void attention_of_one(const attention_shape& shape, const T* q, std::span<const 
 /// Numbers of work that attention and attention_vjp need: scores and their adjoints for one block of queries
 /// of one head, or scores of all heads for a single query, and copies of one head's keys and values in front
 /// with their adjoints, if they are in several blocks. Fewer queries never need more.
-inline index_t attention_work(const attention_shape& shape, index_t queries, index_t keys_before,
+inline index_t attention_work(const attention_shape& shape, index_t tokens, index_t keys_before,
                               index_t largest_block) {
-  const index_t block = std::min(queries, detail::query_block);
+  const index_t block = std::min(tokens, detail::query_block);
   const index_t copies =
-      largest_block < keys_before && queries >= detail::packed_from ? 4 * shape.head * keys_before : 0;
-  return (detail::score_stride(keys_before + queries) + 1) * std::max(2 * block, shape.heads) + copies;
+      largest_block < keys_before && tokens >= detail::packed_from ? 4 * shape.head * keys_before : 0;
+  return (detail::score_stride(keys_before + tokens) + 1) * std::max(2 * block, shape.heads) + copies;
 }
 
 /// Attention of the n queries of one sequence over all keys of the blocks `before` and, under the mask, over
 /// the keys of their own sequence, in every head j:
 ///   out_i = sum_t p_ti v_t,   p_ti = exp(k_t . q_i / sqrt(head) - lse_i).
-/// q and out are heads * head x n, own kv_heads * head x n; lse is heads x n and may be null. Scores are
-/// alive for one block of queries only. `work` has at least attention_work numbers. out overlaps none of the
-/// others. 4 head multiplications and additions for every head and every visible pair.
+/// q and out are heads * head x n, own kv_heads * head x mask.first + n; lse is heads x n and may be null.
+/// Scores are alive for one block of queries only. `work` has at least attention_work numbers. out overlaps
+/// none of the others. 4 head multiplications and additions for every head and every visible pair.
 template <class T>
 void attention(const attention_shape& shape, const attention_mask& mask,
                std::type_identity_t<matrix<const T>> q,
@@ -213,14 +213,15 @@ void attention(const attention_shape& shape, const attention_mask& mask,
                std::type_identity_t<view<T>> work) {
   const index_t head = shape.head, n = q.cols, group = shape.heads / shape.kv_heads;
   const T root = T(1 / std::sqrt(double(head)));
-  UNROLL_ASSERT(own.k.cols == n && own.v.cols == n && out.cols == n && out.rows == q.rows);
+  const index_t tokens = mask.first + n;
+  UNROLL_ASSERT(own.k.cols == tokens && own.v.cols == tokens && out.cols == n && out.rows == q.rows);
   detail::packed_prefix<T> prefix(before, head, n);
-  if (n == 1)
+  if (tokens == 1)
     return detail::attention_of_one<T>(shape, q.data, before, own, out.data, lse, work.data(),
                                        prefix.keys + 1);
   detail::visible_keys<T> seen{head};
   seen.own = own;
-  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + n);
+  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + tokens);
   T* const scores = work.data();
   T* const self = scores + stride * block;  // of memory tokens: their own score, behind all others
   T* const share = self + block;            // 1 / sum of the exponentials
@@ -247,8 +248,8 @@ void attention(const attention_shape& shape, const attention_mask& mask,
           const index_t visible = prefix.keys + mask.visible(i + c);
           T most = std::numeric_limits<T>::lowest();
           if (memory)
-            most = self[c] =
-                linalg::dot(Q.data + c * Q.stride, own.k.data + g * head + (i + c) * own.k.stride, head);
+            most = self[c] = linalg::dot(Q.data + c * Q.stride,
+                                         own.k.data + g * head + (mask.first + i + c) * own.k.stride, head);
           most = simd::largest(s, visible, most);
           simd::map([most, root](auto u) { return simd::exp<T>((u - most) * root); }, visible, s, s);
           std::fill(s + visible, s + keys, T(0));
@@ -262,7 +263,8 @@ void attention(const attention_shape& shape, const attention_mask& mask,
         });
         for (index_t c = 0; c < count; ++c) {
           T* const o = O.data + c * O.stride;
-          if (memory) linalg::axpy(self[c], own.v.data + g * head + (i + c) * own.v.stride, o, head);
+          if (memory)
+            linalg::axpy(self[c], own.v.data + g * head + (mask.first + i + c) * own.v.stride, o, head);
           linalg::scale(share[c], o, head);
         }
         i += count;
@@ -285,14 +287,14 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
                    matrix<T> dq, std::type_identity_t<std::span<const key_block_adjoint<T>>> dbefore,
                    const std::type_identity_t<key_block_adjoint<T>>& down,
                    std::type_identity_t<view<T>> work) {
-  const index_t head = shape.head, n = q.cols, group = shape.heads / shape.kv_heads;
+  const index_t head = shape.head, n = q.cols, tokens = mask.first + n, group = shape.heads / shape.kv_heads;
   const T root = T(1 / std::sqrt(double(head)));
   UNROLL_ASSERT(dbefore.empty() || dbefore.size() == before.size());
   detail::packed_prefix<T> prefix(before, head, n);
   detail::visible_keys<T> seen{head};
   seen.own = own;
   seen.down = down;
-  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + n);
+  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + tokens);
   T* const scores = work.data();
   T* const dscores = scores + stride * block;
   T* const self = dscores + stride * block;
@@ -317,7 +319,7 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
         const matrix<T> dQ(dq.data + j * head + i * dq.stride, head, count, dq.stride);
         const auto column = [&](const auto& m, index_t c) { return m.data + c * m.stride; };
         const auto own_column = [&](const auto& m, index_t c) {
-          return m.data + g * head + (i + c) * m.stride;
+          return m.data + g * head + (mask.first + i + c) * m.stride;
         };
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T> v) {
           linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(P, at, k.cols));

@@ -16,17 +16,18 @@ struct attention_shape {
   UNROLL_HD index_t kv_width() const { return kv_heads * head; }
 };
 
-/// Which of the keys of its own sequence query i sees: the first visible(i), and itself. Causal by default;
-/// with `ordinals` tokens followed by memory tokens, memory token j sees the first (j + 1) ratio ordinals and
-/// itself, no other memory token.
+/// Which of the keys of its own sequence query i, the token first + i, sees: the first visible(i), and its
+/// own. Causal by default; with `ordinals` tokens followed by memory tokens, memory token j sees the first
+/// (j + 1) ratio ordinals and itself, no other memory token.
 struct attention_mask {
   index_t ordinals = -1;  ///< -1: all tokens are ordinals, the mask is causal
   index_t ratio = 0;
+  index_t first = 0;  ///< tokens of the sequence in front of its first query; they have keys only
 
-  UNROLL_HD bool memory_token(index_t i) const { return ordinals >= 0 && i >= ordinals; }
+  UNROLL_HD bool memory_token(index_t i) const { return ordinals >= 0 && first + i >= ordinals; }
   UNROLL_HD index_t visible(index_t i) const {
-    if (!memory_token(i)) return i + 1;
-    const index_t covered = (i - ordinals + 1) * ratio;
+    if (!memory_token(i)) return first + i + 1;
+    const index_t covered = (first + i - ordinals + 1) * ratio;
     return covered < ordinals ? covered : ordinals;
   }
 };
