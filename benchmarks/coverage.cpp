@@ -70,6 +70,7 @@ struct from_table {
   using input = nothing::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = false;
+  static constexpr bool random = true;
   static constexpr std::array<const char*, 0> references{};
 
   void reset(key, state<const double> = {}) {}
@@ -80,7 +81,6 @@ struct from_table {
   }
   report finish(params<const double>, dparams<double>) { return {}; }
   const nothing& system() const { return parameters; }
-  int& chooser() { return drawn; }  // it draws
   double shift(index_t j) const {
     return along_axis ? (j == 0 ? beta : 0) : beta / std::sqrt(double(parameters.params));
   }
@@ -90,7 +90,6 @@ struct from_table {
   double beta = 0;
   bool along_axis = true;
   index_t next = 0;
-  int drawn = 0;
 };
 
 /// Fast uniforms and normals: a splitmix counter, seeded by a key.

@@ -20,6 +20,7 @@ class forward_gradient final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"silver2021dodge", "baydin2022forward"};
 
   explicit forward_gradient(F f, C choose = C{})

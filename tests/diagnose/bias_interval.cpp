@@ -79,8 +79,8 @@ TEST_CASE("draws of a random estimator that agree prove nothing, of a determinis
   CHECK(cut.replicas == 4);
   CHECK(cut.relative_bias_low == cut.relative_bias_high);
   CHECK_FALSE(cut.heavy_tails);
-  STATIC_REQUIRE(draws_at_random<artbp<golden::rnn<double>, fixed_truncation>>);
-  STATIC_REQUIRE_FALSE(draws_at_random<tbptt<golden::rnn<double>>>);
+  STATIC_REQUIRE(artbp<golden::rnn<double>, fixed_truncation>::random);
+  STATIC_REQUIRE_FALSE(tbptt<golden::rnn<double>>::random);
 }
 
 TEST_CASE("a coordinate that waits for its first event is no bias") {

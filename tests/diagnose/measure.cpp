@@ -12,13 +12,14 @@ using namespace unroll;
 namespace {
 
 // The exact gradient, scaled and displaced, with Gaussian noise: an estimator whose every number is known.
-template <class T, bool random = true>
+template <class T, bool draws = true>
 struct noisy_gradient {
   using system_type = golden::rnn<T>;
   using scalar = T;
   using input = typename system_type::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = draws;
   static constexpr std::array<const char*, 0> references{};
 
   void reset(key k, state<const T> = {}) { chooser_.reset(k); }
@@ -35,7 +36,6 @@ struct noisy_gradient {
   }
   report finish(params<const T>, dparams<T>) { return {}; }
   const system_type& system() const { return rnn; }
-  philox_chooser& chooser() requires random { return chooser_; }
 
   golden::rnn<T> rnn;
   double scale = 1, shift = 0, sigma = 0, coins = 0;
@@ -133,7 +133,7 @@ TEST_CASE("a deterministic estimator runs four times and its interval is a point
   CHECK_FALSE(m.heavy_tails);
 }
 
-TEST_CASE("an estimator without chooser that is random all the same gets all its replicas") {
+TEST_CASE("an estimator that draws although it says that it does not gets all its replicas") {
   struct hidden : fixed {
     void reset(key k, state<const double> = {}) { shift = draw_uniform(k, 0); }
   };

@@ -1,9 +1,11 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_golden.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "unroll/cells/linear.hpp"
 #include "unroll/diagnose/measure.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/lane_parallel.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/pes.hpp"
@@ -144,6 +146,28 @@ TEST_CASE("smoothing estimators are measured against their own targets") {
   check(nres(rnn, {.sigma = 0.3, .window = 2}), target::jointly_smoothed);
   check(pes(rnn, {.sigma = 0.3, .window = 1}), target::independently_smoothed);
   check(mean_of(pes(rnn, {.sigma = 0.3, .window = 2}), 2), target::independently_smoothed);
+}
+
+TEST_CASE("evolution strategies whose lanes are dealt out are measured against their own target") {
+  const cells::linear<double> cell({.in = 1, .hidden = 1, .out = 0, .lanes = 2});
+  parameters<double> weights(cell.size().params);
+  cell.init(weights, key{1});
+  const double x[] = {1, -.5, .3, .7, -1, .2}, y[] = {.5, 0, -.4, .1, .6, -.2};
+  std::vector<cells::example<double>> few;
+  for (int t = 0; t < 3; ++t) few.push_back({.x = x + 2 * t, .target = y + 2 * t});
+  const auto check = [&](const auto& estimator, target own, double sigma, index_t window) {
+    CHECK(smoothing_of(estimator).sigma == sigma);
+    CHECK(smoothing_of(estimator).window == window);
+    const auto m = measure(estimator, weights, few, {.replicas = 4000});
+    CHECK(m.target_gradient == own);
+    CHECK(m.relative_bias_low == 0);
+    CHECK(m.reference_error > 0);
+    CHECK(m.reference_error < 0.1 * m.exact_norm);
+  };
+  const auto dealt = [&](const auto& make) { return lane_parallel(cell, {.groups = 2, .threads = 1}, make); };
+  check(dealt([](const auto& f) { return es(f, {.sigma = 0.3}); }), target::jointly_smoothed, .3, 0);
+  check(dealt([](const auto& f) { return mean_of(pes(f, {.sigma = 0.2, .window = 2}), 2); }),
+        target::independently_smoothed, .2, 2);
 }
 
 TEST_CASE("the noise of a short reference is not taken for a bias") {

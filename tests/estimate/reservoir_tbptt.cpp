@@ -17,7 +17,8 @@ using strings = std::vector<std::string>;
 
 static_assert(gradient_estimator<reservoir_tbptt<linear>>);
 static_assert(gradient_estimator<reservoir_tbptt<attention, enumerating_chooser>>);
-static_assert(reservoir_tbptt<linear>::unbiased && !reservoir_tbptt<linear, philox_chooser, false>::unbiased);
+static_assert(gradient_estimator<uncompensated_reservoir<attention, enumerating_chooser>>);
+static_assert(reservoir_tbptt<linear>::unbiased && !uncompensated_reservoir<linear>::unbiased);
 
 template <class M>
 testing::enumeration enumerate_reservoir(const M& model, index_t size, params<const double> theta,

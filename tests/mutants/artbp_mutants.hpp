@@ -27,6 +27,7 @@ class artbp final {
   using input = typename F::input;
   static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
   static constexpr bool unbiased = false;
+  static constexpr bool random = true;
   static constexpr std::array references{"tallec2017artbp"};
 
   artbp(F system, double c, artbp_mistake mistake, C chooser)

@@ -29,6 +29,7 @@ class reservoir_replay final {
   using input = typename M::input;
   static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
   static constexpr bool unbiased = false;
+  static constexpr bool random = true;
   static constexpr std::array references{"li2024uio"};
 
   reservoir_replay(M model, index_t size, replay_mistake mistake, C chooser)

@@ -117,6 +117,23 @@ TEST_CASE("lanes that are dealt out are unbiased together, and their variances a
   cut.examine(make_artbp);
 }
 
+TEST_CASE("antithetic pairs of estimators whose lanes are dealt out are unbiased and cancel noise") {
+  const dealt_task task(2, 2, 3);
+  const auto exact = testing::backward_gradient(task.cell, task.theta, task.xs);
+  const auto spread = [&](index_t copies, bool antithetic) {
+    enumerator all;
+    const enumerating_chooser choose(all);
+    const lane_parallel dealt(task.cell, {.groups = 2, .threads = 1},
+                              [&](const auto& part) { return uoro(part, {}, choose); });
+    const auto r = testing::enumerate(all, mean_of(dealt, copies, antithetic), task.theta, task.xs);
+    CHECK(testing::relative_error(r.mean, exact) < 1e-11);
+    return r.covariance_trace;
+  };
+  const double one = spread(1, false), pair = spread(2, true);
+  REQUIRE(one > 1e-3);
+  CHECK(pair < 0.99 * one);  // equal where the second copy is not mirrored
+}
+
 TEST_CASE("sharing cuts takes all noise from lanes that cancel and doubles that of lanes that agree") {
   for (const std::size_t steps : {6u, 12u}) {
     const double one = of_artbp(equal, 1, steps).covariance_trace;

@@ -161,6 +161,7 @@ struct estimator_ {
   using input = int;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = false;
   static constexpr std::array references{"none"};
   void reset(key, state<const double> = {}) {}
   Advance advance(params<const double>, std::span<const int>, dparams<double>) { return Advance(); }
@@ -184,6 +185,7 @@ struct no_references {
   using input = int;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = false;
   void reset(key, state<const double> = {}) {}
   report advance(params<const double>, std::span<const int>, dparams<double>) { return {}; }
   report finish(params<const double>, dparams<double>) { return {}; }

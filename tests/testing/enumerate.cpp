@@ -85,6 +85,7 @@ struct sign_estimator {
   using input = double;
   static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"none"};
 
   enumerating_chooser choose;

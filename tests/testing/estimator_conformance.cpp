@@ -46,6 +46,7 @@ class forward_mode final {
   using T = scalar;
   static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = false;
   static constexpr std::array references{"williams1989rtrl"};
 
   explicit forward_mode(F f, fault wrong = fault::none) : f_(f), d_(f.size()), wrong_(wrong) {

@@ -20,6 +20,7 @@ struct toy {
   using input = index_t;
   static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
   static constexpr bool unbiased = false;
+  static constexpr bool random = true;
   static constexpr std::array references{"none"};
 
   F f;

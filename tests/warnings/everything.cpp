@@ -19,10 +19,11 @@ using namespace unroll;
   template class unroll::lane_parallel<tbptt<F>>;    \
   template class unroll::counted<F>;                 \
   template class unroll::finite_difference<F>
-#define UNROLL_MEMORY_ESTIMATORS(M)              \
-  template class unroll::rematerialise<M>;       \
-  template class unroll::proportional_replay<M>; \
-  template class unroll::reservoir_tbptt<M>;     \
+#define UNROLL_MEMORY_ESTIMATORS(M)                  \
+  template class unroll::rematerialise<M>;           \
+  template class unroll::proportional_replay<M>;     \
+  template class unroll::reservoir_tbptt<M>;         \
+  template class unroll::uncompensated_reservoir<M>; \
   template class unroll::incremental_tbptt<M>
 
 #define UNROLL_IN(T)                                                            \

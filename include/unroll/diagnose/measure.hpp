@@ -130,25 +130,6 @@ inline double add_trace_of_square(double a, double b) {
   return root * root;
 }
 
-/// sigma and window of an estimator of a smoothed gradient, from its options or those of the estimators that
-/// it averages.
-template <class E>
-smoothed_gradient_options smoothing_of(const E& estimator, index_t steps) {
-  smoothed_gradient_options o{.max_steps = steps};
-  if constexpr (E::target_gradient != target::frozen_theta) {
-    if constexpr (requires { estimator.options().sigma; }) {
-      o.sigma = double(estimator.options().sigma);
-      if constexpr (E::target_gradient == target::independently_smoothed)
-        o.window = estimator.options().window;
-    } else if constexpr (requires { estimator.copies().front().options(); }) {
-      o = smoothing_of(estimator.copies().front(), steps);
-    } else {
-      fail("measure", "reference", "is empty, and the estimator has no options() with its sigma");
-    }
-  }
-  return o;
-}
-
 /// The target of `estimator`: the one given, the exact gradient, or a sample of `count` smoothed gradients
 /// whose keys begin at `first`.
 template <class E>
@@ -164,8 +145,9 @@ reference_gradient reference_of(const E& estimator, params<const typename E::sca
   } else if constexpr (memory_model<typename E::system_type>) {
     result.mean = exact_gradient(estimator.system(), theta, xs);
   } else if constexpr (has_vjp<typename E::system_type>) {
-    const auto smoothing = smoothing_of(estimator, index_t(xs.size()));
-    count = smoothing.sigma == 0 ? 1 : std::max<index_t>(2, count);
+    const perturbation noise = smoothing_of(estimator);
+    const smoothed_gradient_options smoothing{index_t(xs.size()), noise.sigma, noise.window};
+    count = noise.sigma == 0 ? 1 : std::max<index_t>(2, count);
     const auto draw = [&, path = smoothed_gradient(estimator.system(), smoothing)](
                           key k, dparams<T> g) mutable { return path(k, theta, xs, g); };
     const sample_options how{.seed = fold(options.seed, 1),
@@ -321,7 +303,7 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
                     measure_options options = {}) {
   static_assert(gradient_estimator<E>);
   using T = typename E::scalar;
-  constexpr bool random = draws_at_random<E>;
+  constexpr bool random = E::random;
   constexpr bool random_reference = E::target_gradient != target::frozen_theta;
   check_size("measure", "theta", theta.size(), estimator.system().size().params);
   check_at_least("measure", "replicas", options.replicas, random ? 2 : 1);

@@ -44,6 +44,7 @@ class artbp final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"tallec2017artbp", "beatson2019telescopes", "griewank2000revolve",
                                          "wang2009minimal"};
 
@@ -61,6 +62,7 @@ class artbp final {
     run_.reset(system_, s0);
     finished_ = false;
   }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("artbp::advance", system_, theta, g, finished_);

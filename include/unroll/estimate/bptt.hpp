@@ -31,6 +31,7 @@ class bptt final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = false;
   static constexpr std::array references{"rumelhart1986backprop", "werbos1990bptt", "williams1990bptt"};
 
   explicit bptt(F system, bptt_options options = {})

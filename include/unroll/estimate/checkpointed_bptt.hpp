@@ -35,6 +35,7 @@ class checkpointed_bptt final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt", "griewank2000revolve", "wang2009minimal"};
 
   explicit checkpointed_bptt(F system, checkpointed_bptt_options options = {})

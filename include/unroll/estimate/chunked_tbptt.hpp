@@ -29,6 +29,7 @@ class chunked_tbptt final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = false;
+  static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt"};
 
   explicit chunked_tbptt(F system, chunked_tbptt_options options = {})

@@ -15,14 +15,26 @@ enum class target {
   independently_smoothed  ///< gradient of E L(theta + eps_1, ..., theta + eps_W), a fresh eps a window
 };
 
+/// The normal perturbation of theta whose gradient an estimator of a smoothed gradient estimates.
+struct perturbation {
+  double sigma = 0;    ///< standard deviation, of each parameter
+  index_t window = 0;  ///< steps that share one; 0: the whole sequence
+};
+
 /// A gradient estimator over a system F. All of them share four calls:
 ///   reset(key, s0 = {})       a new sequence (from s0, or the system's own start) and a new stream
 ///   advance(theta, xs, g)     consume the inputs, ADD to g what has become known, return a report
 ///   finish(theta, g)          add what was still in flight at the end of the sequence
 ///   system()                  the system
-/// and declare `target_gradient`, `unbiased` (for that target, at fixed theta, in exact arithmetic and with
-/// draws that have exactly the probabilities asked for) and `references` (keys in docs/references.bib). Where
-/// an input is only a view of data, the data must live until finish.
+/// and declare what they estimate; a wrapper forwards all of it:
+///   target_gradient           which gradient
+///   smoothing()               where that is smoothed: the perturbation
+///   unbiased                  for that target, at fixed theta, in exact arithmetic and with draws that have
+///                             exactly the probabilities asked for
+///   random                    whether it draws; if so, mirror(on) makes it draw the antithetic twin of its
+///                             stream from the next reset on (optional)
+///   references                keys in docs/references.bib
+/// Where an input is only a view of data, the data must live until finish.
 ///
 /// How the inputs are cut into calls never changes the result. When a step is not finite, the report says
 /// status::non_finite and which step; the estimator is then as if it had been given only the first
@@ -40,23 +52,20 @@ concept gradient_estimator = std::copyable<E> &&
   { c.system() } -> std::convertible_to<const typename E::system_type&>;
   { E::target_gradient } -> std::convertible_to<target>;
   { E::unbiased } -> std::convertible_to<bool>;
+  { E::random } -> std::convertible_to<bool>;
+  requires E::target_gradient == target::frozen_theta || requires {
+    { c.smoothing() } -> std::same_as<perturbation>;
+  };
   E::references;
 };
 
-namespace detail {
+/// The perturbation of an estimator of a smoothed gradient; none of any other.
 template <class E>
-consteval bool draws() {
-  if constexpr (requires(E & e) { e.chooser(); })
-    return true;
-  else if constexpr (requires { typename E::member_estimator; })
-    return draws<typename E::member_estimator>();
+perturbation smoothing_of(const E& e) {
+  if constexpr (E::target_gradient == target::frozen_theta)
+    return {};
   else
-    return false;
+    return e.smoothing();
 }
-}  // namespace detail
-
-/// Whether an estimator draws random numbers: it has a chooser, or it is made of estimators that have one.
-template <class E>
-inline constexpr bool draws_at_random = detail::draws<E>();
 
 }  // namespace unroll

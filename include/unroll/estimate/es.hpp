@@ -29,6 +29,7 @@ class es final {
   using input = typename F::input;
   static constexpr target target_gradient = target::jointly_smoothed;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"rechenberg1973evolution", "nesterov2017gradientfree",
                                          "salimans2017evolution"};
 
@@ -47,6 +48,7 @@ class es final {
     chooser_.normals(0, particles_.noise());
     finished_ = false;
   }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   /// Runs the copies; g is not touched.
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
@@ -70,6 +72,7 @@ class es final {
 
   const F& system() const { return system_; }
   const es_options& options() const { return options_; }
+  perturbation smoothing() const { return {options_.sigma}; }
   C& chooser() { return chooser_; }
 
  private:

@@ -39,6 +39,7 @@ class incremental_tbptt final {
   using input = typename M::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = false;
+  static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "williams1990bptt"};
 
   explicit incremental_tbptt(M model, incremental_tbptt_options options = {})

@@ -43,7 +43,6 @@ template <gradient_estimator E>
 class lane_parallel final {
  public:
   using system_type = typename E::system_type;
-  using member_estimator = E;
   using scalar = typename E::scalar;
   using input = typename E::input;
   static_assert(has_lane_slices<system_type>,
@@ -51,6 +50,7 @@ class lane_parallel final {
                 "input lanes_from(const input& x, index_t first) const");
   static constexpr target target_gradient = E::target_gradient;
   static constexpr bool unbiased = E::unbiased;
+  static constexpr bool random = E::random;
   static constexpr auto references = E::references;
 
   template <class Make>
@@ -83,6 +83,7 @@ class lane_parallel final {
   ~lane_parallel() = default;
 
   const system_type& system() const { return f_; }
+  perturbation smoothing() const { return smoothing_of(parts_.front().estimator); }
 
   void reset(key k, state<const scalar> s0 = {}) {
     if (!s0.empty()) check_size("lane_parallel::reset", "s0", s0.size(), f_.size().state);
@@ -93,6 +94,11 @@ class lane_parallel final {
       parts_[i].r = {};
     }
     now_ = {};
+  }
+
+  void mirror(bool on) requires requires(E e) { e.mirror(on); }
+  {
+    for (one& p : parts_) p.estimator.mirror(on);
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {

@@ -22,18 +22,18 @@ template <gradient_estimator E>
 class mean_of final {
  public:
   using system_type = typename E::system_type;
-  using member_estimator = E;
   using scalar = typename E::scalar;
   using input = typename E::input;
   static constexpr target target_gradient = E::target_gradient;
   static constexpr bool unbiased = E::unbiased;
+  static constexpr bool random = E::random;
   static constexpr auto references = E::references;
 
   mean_of(E prototype, index_t copies, bool antithetic = false)
       : antithetic_(antithetic), sum_(prototype.system().size().params) {
     check_at_least("mean_of", "copies", copies, 1);
     if (antithetic && copies % 2 != 0) fail("mean_of", "copies", "must be even for antithetic pairs");
-    if constexpr (!has_chooser)
+    if constexpr (!has_mirror)
       if (antithetic) fail("mean_of", "antithetic", "the estimator draws nothing that could be mirrored");
     copies_.assign(std::size_t(copies), prototype);
     reset({});
@@ -41,11 +41,13 @@ class mean_of final {
 
   void reset(key k, state<const scalar> s0 = {}) {
     for (std::size_t i = 0; i < copies_.size(); ++i) {
-      if constexpr (has_chooser) copies_[i].chooser().mirror(antithetic_ && i % 2 == 1);
+      if constexpr (has_mirror) copies_[i].mirror(mirrored_ != (antithetic_ && i % 2 == 1));
       copies_[i].reset(fold(k, antithetic_ ? i / 2 : i), s0);
     }
     failed_ = {};
   }
+
+  void mirror(bool on) requires E::random { mirrored_ = on; }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_size("mean_of::advance", "theta", theta.size(), sum_.size());
@@ -66,12 +68,13 @@ class mean_of final {
   }
 
   const system_type& system() const { return copies_.front().system(); }
+  perturbation smoothing() const { return smoothing_of(copies_.front()); }
   /// The copies, to look into.
   std::span<const E> copies() const& { return copies_; }
   void copies() && = delete;
 
  private:
-  static constexpr bool has_chooser = requires(E & e) { e.chooser().mirror(true); };
+  static constexpr bool has_mirror = requires(E & e) { e.mirror(true); };
 
   // The same call to every copy; g receives the mean only when all of them succeed.
   template <class Call>
@@ -108,7 +111,7 @@ class mean_of final {
   }
   std::size_t bytes() const { return bytes_ + sum_.bytes(); }
 
-  bool antithetic_;
+  bool antithetic_, mirrored_ = false;
   std::vector<E> copies_;
   gradient<scalar> sum_;
   report failed_;  // of a copy behind the first, after which the copies are out of step

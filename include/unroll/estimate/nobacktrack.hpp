@@ -33,6 +33,7 @@ class nobacktrack final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"ollivier2015nobacktrack"};
 
   explicit nobacktrack(F system, nobacktrack_options options = {}, C chooser = C{})
@@ -59,6 +60,7 @@ class nobacktrack final {
     influence_.reset();
     finished_ = false;
   }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("nobacktrack::advance", system_, theta, g, finished_);

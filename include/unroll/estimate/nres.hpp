@@ -31,6 +31,7 @@ class nres final {
   using input = typename F::input;
   static constexpr target target_gradient = target::jointly_smoothed;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"li2023nres", "vicol2023essingle"};
 
   explicit nres(F system, nres_options options = {}, C chooser = C{})
@@ -49,6 +50,7 @@ class nres final {
     chooser_.normals(0, particles_.noise());
     finished_ = false;
   }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("nres::advance", system_, theta, g, finished_);
@@ -71,6 +73,7 @@ class nres final {
 
   const F& system() const { return system_; }
   const nres_options& options() const { return options_; }
+  perturbation smoothing() const { return {options_.sigma}; }
   C& chooser() { return chooser_; }
 
  private:

@@ -30,6 +30,7 @@ class pes final {
   using input = typename F::input;
   static constexpr target target_gradient = target::independently_smoothed;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"vicol2021pes"};
 
   explicit pes(F system, pes_options options = {}, C chooser = C{})
@@ -50,6 +51,7 @@ class pes final {
     drawn_ = 0;
     finished_ = false;
   }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("pes::advance", system_, theta, g, finished_);
@@ -72,6 +74,7 @@ class pes final {
 
   const F& system() const { return system_; }
   const pes_options& options() const { return options_; }
+  perturbation smoothing() const { return {options_.sigma, options_.window}; }
   C& chooser() { return chooser_; }
 
  private:

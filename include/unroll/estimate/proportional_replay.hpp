@@ -47,6 +47,7 @@ class proportional_replay final {
   using input = typename M::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "horvitz1952sampling", "madow1949systematic",
                                          "li2025seco"};
 
@@ -66,6 +67,7 @@ class proportional_replay final {
     run_.reset();
     finished_ = false;
   }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("proportional_replay::advance", model_, theta, g, finished_);

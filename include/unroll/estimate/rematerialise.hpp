@@ -38,6 +38,7 @@ class rematerialise final {
   using input = typename M::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "wu2020memformer", "gao2021gradcache", "li2025seco"};
 
   explicit rematerialise(M model, rematerialise_options options = {})

@@ -29,6 +29,7 @@ class rtrl final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = false;
   static constexpr std::array references{"williams1989rtrl", "masse2020convergence"};
 
   explicit rtrl(F system, rtrl_options options = {})

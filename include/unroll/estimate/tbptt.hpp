@@ -37,6 +37,7 @@ class tbptt final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = false;
+  static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt", "aicher2019adaptive"};
 
   explicit tbptt(F system, tbptt_options options = {})

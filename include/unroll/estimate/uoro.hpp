@@ -37,6 +37,7 @@ class uoro final {
   using input = typename F::input;
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
+  static constexpr bool random = true;
   static constexpr std::array references{"tallec2018uoro", "cooijmans2019variance"};
 
   explicit uoro(F system, uoro_options options = {}, C chooser = C{})
@@ -59,6 +60,7 @@ class uoro final {
     influence_.reset();
     finished_ = false;
   }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("uoro::advance", system_, theta, g, finished_);
