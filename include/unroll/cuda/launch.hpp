@@ -2,17 +2,10 @@
 
 #include <string>
 
-#include "unroll/core/error.hpp"
+#include "unroll/cuda/check.hpp"
 #include "unroll/cuda/context.hpp"
 
 namespace unroll::cuda {
-
-/// Throws unroll::error, in the name of `function`, unless the call of the CUDA runtime succeeded.
-inline void check(cudaError_t status, const char* function, const char* call) {
-  if (status != cudaSuccess)
-    fail(function, call,
-         std::string("failed: ") + cudaGetErrorName(status) + ", " + cudaGetErrorString(status));
-}
 
 /// Every block of a body.
 template <class Body>
@@ -22,7 +15,7 @@ __global__ void __launch_bounds__(Body::threads) run_body(const __grid_constant_
   body(c);
 }
 
-/// Enqueues all blocks of a body. Throws unroll::error where the launch fails; what fails while it runs is
+/// Enqueues all blocks of a body. Throws device_error where the launch fails; what fails while it runs is
 /// reported by the next synchronisation.
 template <class Body>
 void launch(const Body& body, cudaStream_t stream = nullptr) {

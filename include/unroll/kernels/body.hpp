@@ -50,6 +50,13 @@
 // words, of column-major b gives b's.
 namespace unroll::kernels {
 
+/// In front of a loop whose indices a device has to know when it is compiled: else arrays leave registers.
+#if defined(__CUDA_ARCH__)
+#define UNROLL_UNROLLED _Pragma("unroll")
+#else
+#define UNROLL_UNROLLED
+#endif
+
 UNROLL_HD constexpr index_t ceil_div(index_t n, index_t d) { return (n + d - 1) / d; }
 UNROLL_HD constexpr index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
 UNROLL_HD constexpr index_t larger(index_t a, index_t b) { return a < b ? b : a; }

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <utility>
+
+#include "unroll/cuda/check.hpp"
+
+namespace unroll::cuda {
+
+/// Owns a stream. Work enqueued in it runs in order; it does not wait for the default stream.
+class stream_handle {
+ public:
+  stream_handle() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cuda::stream_handle",
+          "cudaStreamCreateWithFlags");
+  }
+  stream_handle(const stream_handle&) = delete;
+  stream_handle& operator=(const stream_handle&) = delete;
+  ~stream_handle() { cudaStreamDestroy(stream_); }
+
+  cudaStream_t get() const { return stream_; }
+  /// Waits for all that was enqueued, and throws what failed in it.
+  void synchronise() const {
+    check(cudaStreamSynchronize(stream_), "cuda::stream_handle", "cudaStreamSynchronize");
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+/// Owns an event, a point in a stream.
+class event_handle {
+ public:
+  event_handle() { check(cudaEventCreate(&event_), "cuda::event_handle", "cudaEventCreate"); }
+  event_handle(const event_handle&) = delete;
+  event_handle& operator=(const event_handle&) = delete;
+  ~event_handle() { cudaEventDestroy(event_); }
+
+  cudaEvent_t get() const { return event_; }
+  void record(cudaStream_t stream) {
+    check(cudaEventRecord(event_, stream), "cuda::event_handle", "cudaEventRecord");
+  }
+  void synchronise() const {
+    check(cudaEventSynchronize(event_), "cuda::event_handle", "cudaEventSynchronize");
+  }
+  /// Milliseconds from `earlier` to this event; both have happened.
+  double milliseconds_since(const event_handle& earlier) const {
+    float ms = 0;
+    check(cudaEventElapsedTime(&ms, earlier.event_, event_), "cuda::event_handle", "cudaEventElapsedTime");
+    return double(ms);
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+/// Owns n objects of device memory, zeroed. `what` names it where the memory does not suffice.
+template <class U>
+class device_block {
+ public:
+  device_block() = default;
+  explicit device_block(index_t n, std::string_view what = "device_block") : size_(n) {
+    check_at_least("cuda::device_block", "n", n, 0);
+    if (n == 0) return;
+    const std::size_t bytes = std::size_t(n) * sizeof(U);
+    if (const cudaError_t status = cudaMalloc(reinterpret_cast<void**>(&data_), bytes);
+        status != cudaSuccess) {
+      std::size_t free = 0, all = 0;
+      cudaGetLastError();
+      cudaMemGetInfo(&free, &all);
+      fail_device("cuda::device_block", what,
+                  std::string(cudaGetErrorName(status)) + ": needs " + std::to_string(bytes) + " bytes, " +
+                      std::to_string(free) + " of " + std::to_string(all) + " are free");
+    }
+    if (const cudaError_t status = cudaMemset(data_, 0, bytes); status != cudaSuccess) {
+      cudaFree(data_);
+      check(status, "cuda::device_block", "cudaMemset");
+    }
+    check(cudaDeviceSynchronize(), "cuda::device_block",
+          "cudaDeviceSynchronize");  // streams do not wait for it
+  }
+  device_block(device_block&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  device_block& operator=(device_block&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~device_block() { cudaFree(data_); }
+
+  U* data() const { return data_; }
+  index_t size() const { return size_; }
+
+ private:
+  U* data_ = nullptr;
+  index_t size_ = 0;
+};
+
+/// Owns n objects of host memory that the device copies from and to without a detour.
+template <class U>
+class pinned_block {
+ public:
+  pinned_block() = default;
+  explicit pinned_block(index_t n) : size_(n) {
+    check_at_least("cuda::pinned_block", "n", n, 0);
+    if (n > 0)
+      check(cudaMallocHost(reinterpret_cast<void**>(&data_), std::size_t(n) * sizeof(U)),
+            "cuda::pinned_block", "cudaMallocHost");
+  }
+  pinned_block(pinned_block&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  pinned_block& operator=(pinned_block&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~pinned_block() { cudaFreeHost(data_); }
+
+  U* data() const { return data_; }
+  index_t size() const { return size_; }
+
+ private:
+  U* data_ = nullptr;
+  index_t size_ = 0;
+};
+
+}  // namespace unroll::cuda

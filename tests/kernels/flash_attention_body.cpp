@@ -1,0 +1,98 @@
+#include "unroll/kernels/flash_attention_body.hpp"
+
+#include "tests/cuda/attention_case.hpp"
+#include "tests/support/catch.hpp"
+#include "unroll/testing/simt/context.hpp"
+
+using namespace unroll;
+using namespace attention_test;
+
+namespace {
+
+struct outputs {
+  std::vector<bf16> out;
+  std::vector<float> log_sum;
+};
+
+template <class Body>
+outputs run(const attention_inputs& in, key order) {
+  std::vector<const bf16*> blocks;
+  for (int b = 0; b < in.of.blocks; ++b)
+    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
+  outputs o{std::vector<bf16>(std::size_t(in.qw * in.columns), bf16(NAN)),
+            std::vector<float>(std::size_t(in.of.heads * in.columns), NAN)};
+  testing::simt::run(in.body<Body>(in.q.data(), in.k.data(), in.v.data(), blocks.data(), in.of.ranges.data(),
+                                   o.out.data(), o.log_sum.data()),
+                     order);
+  return o;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+template <int Head>
+void check_borders(const attention_case& c) {
+  INFO(c.name);
+  const attention_inputs in(c, {11});
+  const outputs o = run<kernels::flash_attention_body<Head>>(in, {});
+  const attention_error e = compare(in, o.out, o.log_sum, 1000);
+  CHECK(e.finite);
+  CHECK(e.ours <= 2 * e.rounded);
+  CHECK(e.ours < 4e-3);
+  CHECK(e.log_sum < 1e-6);
+  if (c.along != 0) CHECK(o.log_sum.back() < -88.7f);
+  // the order of threads, and how many queries a block has, change no bit
+  const outputs other = run<kernels::flash_attention_body<Head, 2>>(in, {5});
+  CHECK(same_bits(o.out, other.out));
+  CHECK(same_bits(o.log_sum, other.log_sum));
+}
+
+}  // namespace
+
+TEST_CASE("attention on tensor cores equals the double reference at its borders", "[flash_attention]") {
+  for (const attention_case& c : attention_borders())
+    if (c.head == 64)
+      check_borders<64>(c);
+    else
+      check_borders<128>(c);
+}
+
+TEST_CASE("the first query of attention on tensor cores sees the prefix and itself", "[flash_attention]") {
+  const attention_inputs in({.name = "by hand", .head = 64, .heads = 1, .length = 3, .blocks = 1, .keys = 2},
+                            {3});
+  attention_inputs flat = in;  // all scores 0: out is the mean of the values that are seen
+  for (bf16& x : flat.q) x = bf16(0.0f);
+  const auto o = run<kernels::flash_attention_body<64>>(flat, {});
+  const auto value = [](const std::vector<bf16>& m, int column, int d) {
+    return double(float(m[std::size_t(column * 64 + d)]));
+  };
+  for (int d = 0; d < 64; ++d) {
+    const double before = value(in.prefix, 2, d) + value(in.prefix, 3, d);
+    CHECK(value(o.out, 0, d) == Approx((before + value(in.v, 0, d)) / 3).margin(0.01));
+  }
+  CHECK(double(o.log_sum[0]) == Approx(std::log(3.0)));
+  CHECK(double(o.log_sum[2]) == Approx(std::log(5.0)));
+}
+
+TEST_CASE("a sequence of attention on tensor cores has the bits of itself alone", "[flash_attention]") {
+  const attention_case both{.name = "both",
+                            .head = 64,
+                            .length = 40,
+                            .sequences = 2,
+                            .blocks = 3,
+                            .keys = 16,
+                            .ranges = {{0, 1, 16}, {1, 2, 16}}};
+  const attention_inputs in(both, {4});
+  const outputs o = run<kernels::flash_attention_body<64>>(in, {2});
+  attention_inputs second = in;
+  second.of.sequences = 1;
+  second.of.ranges = {{1, 2, 16}};
+  second.columns = second.tokens = 40;
+  second.q.erase(second.q.begin(), second.q.begin() + 40 * in.qw);
+  second.k.erase(second.k.begin(), second.k.begin() + 40 * in.kvw);
+  second.v.erase(second.v.begin(), second.v.begin() + 40 * in.kvw);
+  const outputs alone = run<kernels::flash_attention_body<64>>(second, {});
+  CHECK(std::memcmp(alone.out.data(), o.out.data() + 40 * in.qw, alone.out.size() * sizeof(bf16)) == 0);
+}
