@@ -4,6 +4,8 @@
 // adapters and tokenizers from JSON needs nlohmann-json and is included by name: io/llama_checkpoint.hpp,
 // io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp, io/tokenizer_file.hpp and io/safetensors.hpp.
 
+#include "unroll/core/bf16_pairs.hpp"
+#include "unroll/core/bf16_products.hpp"
 #include "unroll/data/documents.hpp"
 #include "unroll/estimate/plan.hpp"
 #include "unroll/exec/executor.hpp"
