@@ -7,6 +7,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
 #include "tests/support/llama_files.hpp"
+#include "unroll/io/weight_hash.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;
@@ -644,6 +645,28 @@ TEST_CASE("shards of halves of both kinds make one model") {
   CHECK(std::equal(narrow.weights.begin(), narrow.weights.end(), expected.begin()));
 }
 
+TEST_CASE(
+    "weights in bfloat16 are those of the file, each rounded once, and are hashed and saved as floats") {
+  const folder f;
+  const config c = made::tiny();
+  parameters<float> exact(weight_map(c).size());
+  for (index_t i = 0; i < exact.size(); ++i) exact[i] = std::sin(float(i));
+  save_llama<float>(f.path / "f32", c, exact);
+  const auto model = load_llama<bf16>(f.path / "f32");
+  parameters<float> rounded(exact.size());
+  for (index_t i = 0; i < exact.size(); ++i) rounded[i] = bf16(exact[i]);
+  CHECK(std::equal(rounded.begin(), rounded.end(), model.weights.begin()));
+  CHECK(weight_hash<bf16>(c, model.weights) == weight_hash<float>(c, rounded));
+  CHECK(weight_hash<bf16>(c, model.weights) == weight_hash<float>(c, exact, precision::bf16));
+  save_llama<bf16>(f.path / "again", c, model.weights);
+  CHECK(made::same_bits(load_llama<float>(f.path / "again").weights, rounded));
+
+  exact[weight_map(c).norm() + 1] = std::numeric_limits<float>::max();  // infinite as a bfloat16
+  save_llama<float>(f.path / "huge", c, exact);
+  CHECK_THROWS_WITH(load_llama<bf16>(f.path / "huge"),
+                    ContainsSubstring("\"model.norm.weight\" is inf at [1]"));
+}
+
 TEST_CASE("paths that hold no model are named") {
   const folder f;
   CHECK_THROWS_WITH(load_llama<float>(f.path / "none"), ContainsSubstring("none\": does not exist"));
@@ -685,6 +708,8 @@ TEST_CASE("loading holds the weights and little more, saving at most one matrix"
   model = {};
   within("float folder", 4 * numbers, [&] { load_llama<float>(f.path); });
   within("double folder", 8 * numbers, [&] { load_llama<double>(f.path); });
+  within("bfloat16 .bin", 2 * numbers, [&] { load_llama<bf16>(f.path / "a.bin"); });
+  within("bfloat16 folder", 2 * numbers, [&] { load_llama<bf16>(f.path); });
 }
 
 #endif

@@ -49,7 +49,7 @@ class block {
     UNROLL_ASSERT(i >= 0 && i < size_);
     return data_[i];
   }
-  void zero() { std::fill(begin(), end(), T(0)); }
+  void zero() { std::fill(begin(), end(), T{}); }
   std::size_t bytes() const { return std::size_t(size_) * sizeof(T); }
 
   operator view<T, Space>() { return {data_, size_}; }

@@ -105,10 +105,12 @@ class safetensors {
   }
 
   /// Numbers [first, first + out.size()) of a tensor in row-major order: F32, F16 and BF16 become float or
-  /// double without rounding. Nan and infinity are refused with their position unless allowed.
+  /// double without rounding, bf16 by rounding to nearest. Nan and infinity, also those that rounding makes,
+  /// are refused with their position unless allowed.
   template <class T>
   void read(const std::string& name, index_t first, view<T> out, bool allow_non_finite = false) const {
-    static_assert(std::same_as<T, float> || std::same_as<T, double>, "tensors become float or double");
+    static_assert(std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bf16>,
+                  "tensors become float, double or bf16");
     const tensor& t = at(name);
     if (first < 0 || first > t.size || out.size() > t.size - first)
       refuse(name, "has " + std::to_string(t.size) + " numbers, " + std::to_string(out.size()) + " from " +
@@ -373,7 +375,8 @@ void write_safetensors(Put&& put, const std::string& where, const layout& names,
       for (index_t i = 0; i < b.size(); i += most) {
         const index_t n = std::min(most, b.size() - i);
         for (index_t k = 0; k < n; ++k) {
-          if (std::isfinite(x[i + k]) && std::abs(x[i + k]) > double(std::numeric_limits<float>::max()))
+          if (const double value = double(x[i + k]);
+              std::isfinite(value) && std::abs(value) > double(std::numeric_limits<float>::max()))
             fail("save_safetensors", where,
                  "tensor " + in_quotes(b.name) + " is " + std::to_string(x[i + k]) + " at " +
                      position_text(file_shape(b), i + k) + ", beyond the floats");
