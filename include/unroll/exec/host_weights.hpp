@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <concepts>
 
-#include "unroll/core/bf16.hpp"
+#include "unroll/core/bf16_products.hpp"
 #include "unroll/kernels/rmsnorm.hpp"
 
-// Weights of another kind than the activations, as exec::host sees them: widened by panels on the stack.
+// Weights of another kind than the activations, as exec::host sees them: widened where they are used.
 namespace unroll::exec::detail {
 
 template <class U, class V>
@@ -17,30 +17,15 @@ void copy_numbers(const U* from, index_t n, V* to) {
     for (index_t i = 0; i < n; ++i) to[i] = V(from[i]);
 }
 
-/// linalg::gemm of numbers T; a may be bfloat16, whose panels of at most 64 KiB are widened.
+/// c (+)= op(a) op(b) of numbers T; a may be bfloat16.
 template <class T, class A, class B>
 void product(op oa, matrix<const A> a, op ob, matrix<const B> b, bool add, matrix<T> c) {
   static_assert(std::same_as<B, T> && (std::same_as<A, T> || std::same_as<A, bf16>),
                 "exec::host multiplies numbers of one kind, or bfloat16 weights on the left by float");
-  if constexpr (std::same_as<A, T>) {
+  if constexpr (std::same_as<A, T>)
     linalg::gemm<T>(oa, a, ob, b, add, c);
-  } else {
-    constexpr index_t room = 16384;
-    alignas(64) T panel[room];
-    const index_t rows = std::min(a.rows, room),
-                  cols = std::max<index_t>(1, room / std::max<index_t>(rows, 1));
-    for (index_t j = 0; j < a.cols; j += cols)
-      for (index_t i = 0; i < a.rows; i += rows) {
-        const matrix<const A> from = part(a, i, std::min(rows, a.rows - i), j, std::min(cols, a.cols - j));
-        const matrix<T> wide(panel, from.rows, from.cols);
-        for (index_t k = 0; k < from.cols; ++k)
-          copy_numbers(from.data + k * from.stride, from.rows, wide.data + k * wide.stride);
-        const bool down = oa == op::transpose;  // c's rows are a's columns, and the sum is over a's rows
-        const index_t at = down ? i : j, count = down ? from.rows : from.cols;
-        linalg::gemm<T>(oa, wide, ob, ob == op::none ? rows_of(b, at, count) : columns_of(b, at, count),
-                        add || at > 0, down ? rows_of(c, j, from.cols) : rows_of(c, i, from.rows));
-      }
-  }
+  else
+    linalg::gemm(oa, a, ob, b, add, c);
 }
 
 /// Calls f(first row, rows, gains of these rows as T).
