@@ -20,9 +20,9 @@ double ulps(float y, double exact) {
 template <class F, class Exact>
 double worst(float first, float last, std::uint32_t step, F f, Exact exact) {
   double most = 0;
-  const std::uint32_t end = kernels::detail::bits_of(last);
-  for (std::uint32_t u = kernels::detail::bits_of(first); u <= end && u >= step; u += step) {
-    const float x = kernels::detail::float_of(u);
+  const std::uint32_t end = kernels::math::detail::bits_of(last);
+  for (std::uint32_t u = kernels::math::detail::bits_of(first); u <= end && u >= step; u += step) {
+    const float x = kernels::math::detail::float_of(u);
     most = std::max(most, ulps(f(x), exact(double(x))));
   }
   return most;
@@ -31,9 +31,9 @@ double worst(float first, float last, std::uint32_t step, F f, Exact exact) {
 }  // namespace
 
 TEST_CASE("exp2, exp and log of the bodies are within 1.2 units in the last place", "[simt]") {
-  const auto exp2 = [](float x) { return kernels::exp2(x); };
-  const auto exp = [](float x) { return kernels::exp(x); };
-  const auto log = [](float x) { return kernels::log(x); };
+  const auto exp2 = [](float x) { return kernels::math::exp2(x); };
+  const auto exp = [](float x) { return kernels::math::exp(x); };
+  const auto log = [](float x) { return kernels::math::log(x); };
   const auto exact_exp2 = [](double x) { return std::exp2(x); };
   const auto exact_exp = [](double x) { return std::exp(x); };
   const auto exact_log = [](double x) { return std::log(x); };
@@ -51,36 +51,38 @@ TEST_CASE("exp2, exp and log of the bodies are within 1.2 units in the last plac
 
 TEST_CASE("elementary functions of the bodies at the ends of their ranges", "[simt]") {
   const float infinity = INFINITY;
-  CHECK(kernels::exp2(0.f) == 1);
-  CHECK(kernels::exp2(-149.f) == 0x1p-149f);
-  CHECK(kernels::exp2(127.f) == 0x1p127f);
-  CHECK(kernels::exp2(128.f) == infinity);
-  CHECK(kernels::exp2(-infinity) == 0);
-  CHECK(kernels::exp2(infinity) == infinity);
-  CHECK(std::isnan(kernels::exp2(NAN)));
-  CHECK(kernels::exp(0.f) == 1);
-  CHECK(kernels::exp(-infinity) == 0);
-  CHECK(kernels::exp(infinity) == infinity);
-  CHECK(kernels::exp(88.73f) == infinity);
-  CHECK(std::isnan(kernels::exp(NAN)));
-  CHECK(kernels::log(1.f) == 0);
-  CHECK(kernels::log(0.f) == -infinity);
-  CHECK(kernels::log(infinity) == infinity);
-  CHECK(std::isnan(kernels::log(-1.f)));
-  CHECK(std::isnan(kernels::log(NAN)));
-  CHECK(kernels::logistic(-200.f) == 0);
-  CHECK(kernels::logistic(200.f) == 1);
-  CHECK(kernels::reciprocal_sqrt(4.f) == 0.5f);
+  CHECK(kernels::math::exp2(0.f) == 1);
+  CHECK(kernels::math::exp2(-149.f) == 0x1p-149f);
+  CHECK(kernels::math::exp2(127.f) == 0x1p127f);
+  CHECK(kernels::math::exp2(128.f) == infinity);
+  CHECK(kernels::math::exp2(-infinity) == 0);
+  CHECK(kernels::math::exp2(infinity) == infinity);
+  CHECK(std::isnan(kernels::math::exp2(NAN)));
+  CHECK(kernels::math::exp(0.f) == 1);
+  CHECK(kernels::math::exp(-infinity) == 0);
+  CHECK(kernels::math::exp(infinity) == infinity);
+  CHECK(kernels::math::exp(88.73f) == infinity);
+  CHECK(std::isnan(kernels::math::exp(NAN)));
+  CHECK(kernels::math::log(1.f) == 0);
+  CHECK(kernels::math::log(0.f) == -infinity);
+  CHECK(kernels::math::log(infinity) == infinity);
+  CHECK(std::isnan(kernels::math::log(-1.f)));
+  CHECK(std::isnan(kernels::math::log(NAN)));
+  CHECK(kernels::math::logistic(-200.f) == 0);
+  CHECK(kernels::math::logistic(200.f) == 1);
+  CHECK(kernels::math::reciprocal_sqrt(4.f) == 0.5f);
 }
 
-TEST_CASE("log and turn in double, of which normals are made", "[simt]") {
+TEST_CASE("log and turn_of in double, of which normals are made", "[simt]") {
   double of_log = 0, of_turn = 0;
   for (int i = 0; i < 20000; ++i) {
     const double u = draw_uniform({5}, i), v = double(float(u)) < 1 ? double(float(u)) : 0;
     const double x = std::ldexp(u + 0.25, i % 90 - 60);
-    of_log = std::max(of_log, std::abs(kernels::log(x) - std::log(x)) / std::abs(std::log(x)));
-    of_turn = std::max(of_turn, std::abs(kernels::turn(v, true) - std::cos(6.283185307179586476925 * v)));
-    of_turn = std::max(of_turn, std::abs(kernels::turn(v, false) - std::sin(6.283185307179586476925 * v)));
+    of_log = std::max(of_log, std::abs(kernels::math::log(x) - std::log(x)) / std::abs(std::log(x)));
+    of_turn =
+        std::max(of_turn, std::abs(kernels::math::turn_of(v, true) - std::cos(6.283185307179586476925 * v)));
+    of_turn =
+        std::max(of_turn, std::abs(kernels::math::turn_of(v, false) - std::sin(6.283185307179586476925 * v)));
   }
   CHECK(of_log < 3e-16);
   CHECK(of_turn < 1e-15);

@@ -5,6 +5,13 @@
 #include "unroll/core/bf16.hpp"
 #include "unroll/core/matrix.hpp"
 
+/// Before a loop over registers or fragments, whose indices a device must know when it compiles.
+#if defined(__CUDACC__)
+#define UNROLL_IN_REGISTERS _Pragma("unroll")
+#else
+#define UNROLL_IN_REGISTERS
+#endif
+
 // What every kernel body is made of. A body is plain source that runs on a CUDA device (cuda/context.hpp)
 // and, block by block and phase by phase, on the host (testing/simt/context.hpp):
 //
@@ -73,5 +80,35 @@ UNROLL_HD constexpr word pack(bf16 low, bf16 high) { return word(low.bits) | wor
 UNROLL_HD constexpr word pack(float low, float high) { return pack(bf16(low), bf16(high)); }
 UNROLL_HD constexpr float low_of(word w) { return __builtin_bit_cast(float, w << 16); }
 UNROLL_HD constexpr float high_of(word w) { return __builtin_bit_cast(float, w & 0xffff0000u); }
+
+/// The blocks of a body that works on the numbers of a matrix one by one: a block has up to `chunk` rows of
+/// one column.
+struct by_numbers {
+  static constexpr int threads = 256;
+  static constexpr index_t chunk = 4 * threads;
+  index_t rows, cols;
+
+  UNROLL_HD index_t blocks() const { return cols * ceil_div(rows, chunk); }
+  /// f(row, column) for the numbers of a thread.
+  template <class F>
+  UNROLL_HD void for_each(index_t block, int thread, F&& f) const {
+    const index_t chunks = ceil_div(rows, chunk), col = block / chunks, first = block % chunks * chunk;
+    for (index_t i = thread; i < chunk && first + i < rows; i += threads) f(first + i, col);
+  }
+};
+
+/// s[0] = join of s[0 .. threads), by halves; threads is a power of two. The block has written s in an
+/// earlier phase.
+template <class Context, class T, class Join>
+UNROLL_HD void join_by_halves(Context& c, T* s, Join&& join) {
+  for (int half = c.threads() / 2; half > 0; half /= 2)
+    c.phase([&](int t) {
+      if (t < half) s[t] = join(s[t], s[t + half]);
+    });
+}
+template <class Context, class T>
+UNROLL_HD void sum_by_halves(Context& c, T* s) {
+  join_by_halves(c, s, [](T a, T b) { return a + b; });
+}
 
 }  // namespace unroll::kernels

@@ -9,7 +9,7 @@
 // square roots and fused multiply-additions in one order, which IEEE arithmetic rounds alike everywhere. They
 // ask for code that is compiled without contraction (nvcc -fmad=false, host -ffp-contract=off or no -mfma).
 // Polynomials are fitted to the least largest relative error.
-namespace unroll::kernels {
+namespace unroll::kernels::math {
 
 namespace detail {
 
@@ -99,7 +99,7 @@ UNROLL_HD inline double log(double x) {
 
 /// The cosine (sine unless `cosine`) of 2 pi v, 0 <= v < 1 with at most 51 bits, within 1e-15 (the method of
 /// FreeBSD's k_cos.c and k_sin.c).
-UNROLL_HD inline double turn(double v, bool cosine) {
+UNROLL_HD inline double turn_of(double v, bool cosine) {
   const int quarter = int(4 * v + 0.5);
   const double x = (v - 0.25 * double(quarter)) * 6.283185307179586476925286766559, z = x * x;
   const int turned = (quarter + (cosine ? 1 : 0)) & 3;
@@ -122,4 +122,4 @@ UNROLL_HD inline double turn(double v, bool cosine) {
   return turned & 2 ? -y : y;
 }
 
-}  // namespace unroll::kernels
+}  // namespace unroll::kernels::math
