@@ -9,27 +9,31 @@
 // fixed order.
 namespace unroll::kernels {
 
-/// The arguments that forward and vjp have in common: `sequences` sequences of q.cols / sequences tokens, one
-/// behind the other in the columns. All pointers lie at the device's place, ranges has one a sequence.
+/// The arguments that forward and vjp have in common: `sequences` sequences of k.cols / sequences tokens, one
+/// behind the other in the columns; the queries are those of their tokens from mask.first on. All pointers
+/// lie at the device's place.
 template <class T>
 struct attention_operands {
   attention_shape shape;
   attention_mask mask;
   index_t sequences;
-  matrix<const T> q;       ///< query_width x tokens
+  matrix<const T> q;       ///< query_width x queries
   matrix<const T> k, v;    ///< kv_width x tokens
   const T* const* blocks;  ///< of the prefix, see key_prefix
   index_t key_offset, value_offset;
-  const prefix_range* ranges;
+  const prefix_range* ranges;  ///< one a sequence; null: every sequence sees `all`
+  prefix_range all;
 
-  UNROLL_HD index_t length() const { return q.cols / sequences; }
+  UNROLL_HD index_t length() const { return k.cols / sequences; }
+  UNROLL_HD index_t queries() const { return q.cols / sequences; }
+  UNROLL_HD prefix_range range(index_t sequence) const { return ranges ? ranges[sequence] : all; }
   UNROLL_HD index_t group() const { return shape.heads / shape.kv_heads; }
   UNROLL_HD float root() const { return 1.f / sqrtf(float(shape.head)); }
 
   /// f(k, v) of key-value head g for every key that query i of the sequence sees.
   template <class F>
   UNROLL_HD void for_keys(index_t sequence, index_t i, index_t g, F&& f) const {
-    const prefix_range seen = ranges[sequence];
+    const prefix_range seen = range(sequence);
     for (index_t b = seen.first; b < seen.first + seen.blocks; ++b)
       for (index_t t = 0; t < seen.keys; ++t) {
         const T* const at = blocks[b] + t * shape.kv_width() + g * shape.head;
@@ -41,12 +45,12 @@ struct attention_operands {
     };
     const index_t visible = mask.visible(i);
     for (index_t t = 0; t < visible; ++t) own(t);
-    if (mask.memory_token(i)) own(i);
+    if (mask.memory_token(i)) own(mask.first + i);
   }
 };
 
 /// out_i = sum_t p_ti v_t,  p_ti = exp(s_ti - log_sum_i),  s_ti = k_t . q_i / sqrt(head), by the online
-/// softmax. out: query_width x tokens; log_sum: heads x tokens, may be null.
+/// softmax. out: query_width x queries; log_sum: heads x queries, may be null.
 template <class T, int E>
 struct attention_body {
   attention_operands<T> on;
@@ -69,7 +73,7 @@ struct attention_body {
       auto mass = w.template fragment<float, 1>();
       const float root = on.root();
       w.lanes([&](int l) {
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int e = 0; e < E; ++e) {
           const index_t r = l + 32 * e;
           q(l, e) = r < head ? float(on.q.data[j * head + r + column * on.q.stride]) * root : 0.f;
@@ -78,10 +82,10 @@ struct attention_body {
         most(l, 0) = -INFINITY;
         mass(l, 0) = 0;
       });
-      on.for_keys(column / on.length(), column % on.length(), j / on.group(), [&](const T* k, const T* v) {
+      on.for_keys(column / on.queries(), column % on.queries(), j / on.group(), [&](const T* k, const T* v) {
         w.lanes([&](int l) {
           float s = 0;
-          UNROLL_IN_REGISTERS
+          UNROLL_UNROLLED
           for (int e = 0; e < E; ++e)
             if (l + 32 * e < head) s = fmaf(q(l, e), float(k[l + 32 * e]), s);
           score(l, 0) = s;
@@ -92,14 +96,14 @@ struct attention_body {
           const float kept = math::exp(most(l, 0) - largest), p = math::exp(s - largest);
           most(l, 0) = largest;
           mass(l, 0) = fmaf(mass(l, 0), kept, p);
-          UNROLL_IN_REGISTERS
+          UNROLL_UNROLLED
           for (int e = 0; e < E; ++e)
             if (l + 32 * e < head) sum(l, e) = fmaf(sum(l, e), kept, p * float(v[l + 32 * e]));
         });
       });
       w.lanes([&](int l) {
         const float share = 1.f / mass(l, 0);
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int e = 0; e < E; ++e)
           if (l + 32 * e < head) out.data[j * head + l + 32 * e + column * out.stride] = T(sum(l, e) * share);
         if (l == 0 && log_sum) log_sum[j + column * on.shape.heads] = most(l, 0) + math::log(mass(l, 0));
@@ -129,7 +133,7 @@ UNROLL_HD void probability(const Warp& w, const attention_operands<T>& on, const
   const T* const dout = d.dout.data + j * head + column * d.dout.stride;
   w.lanes([&](int l) {
     float s = 0, dp = 0;
-    UNROLL_IN_REGISTERS
+    UNROLL_UNROLLED
     for (int e = 0; e < E; ++e) {
       const index_t r = l + 32 * e;
       if (r >= head) continue;
@@ -168,19 +172,19 @@ struct attention_dq_body {
       auto sum = w.template fragment<float, E>();
       auto p = w.template fragment<float, 2>();
       w.lanes([&](int l) {
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int e = 0; e < E; ++e) sum(l, e) = 0;
       });
-      on.for_keys(column / on.length(), column % on.length(), j / on.group(), [&](const T* k, const T* v) {
+      on.for_keys(column / on.queries(), column % on.queries(), j / on.group(), [&](const T* k, const T* v) {
         detail::probability<T, E>(w, on, d, j, column, k, v, p);
         w.lanes([&](int l) {
-          UNROLL_IN_REGISTERS
+          UNROLL_UNROLLED
           for (int e = 0; e < E; ++e)
             if (l + 32 * e < head) sum(l, e) = fmaf(p(l, 1), float(k[l + 32 * e]), sum(l, e));
         });
       });
       w.lanes([&](int l) {
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int e = 0; e < E; ++e)
           if (l + 32 * e < head) dq.data[j * head + l + 32 * e + column * dq.stride] = T(sum(l, e));
       });
@@ -190,27 +194,27 @@ struct attention_dq_body {
 
 namespace detail {
 
-/// Adds, over the heads of key-value head g and the queries [first, length) of a sequence with see(i), in
+/// Adds, over the heads of key-value head g and the queries [first, queries) of a sequence with see(i), in
 /// order, p dout to dv and ds q to dk.
 template <class T, int E, class Warp, class Fragment, class See>
 UNROLL_HD void key_adjoint(const Warp& w, const attention_operands<T>& on, const attention_cotangents<T>& d,
                            index_t sequence, index_t g, index_t first, const T* k, const T* v, Fragment& dk,
                            Fragment& dv, See&& see) {
-  const index_t head = on.shape.head, length = on.length();
+  const index_t head = on.shape.head, queries = on.queries();
   auto p = w.template fragment<float, 2>();
   w.lanes([&](int l) {
-    UNROLL_IN_REGISTERS
+    UNROLL_UNROLLED
     for (int e = 0; e < E; ++e) dk(l, e) = dv(l, e) = 0;
   });
   for (index_t j = g * on.group(); j < (g + 1) * on.group(); ++j)
-    for (index_t i = first; i < length; ++i) {
+    for (index_t i = first; i < queries; ++i) {
       if (!see(i)) continue;
-      const index_t column = sequence * length + i;
+      const index_t column = sequence * queries + i;
       detail::probability<T, E>(w, on, d, j, column, k, v, p);
       const T* const q = on.q.data + j * head + column * on.q.stride;
       const T* const dout = d.dout.data + j * head + column * d.dout.stride;
       w.lanes([&](int l) {
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int e = 0; e < E; ++e) {
           const index_t r = l + 32 * e;
           if (r >= head) continue;
@@ -231,23 +235,23 @@ struct attention_dkv_body {
   matrix<T> dk, dv;
 
   static constexpr int threads = 128;
-  UNROLL_HD index_t blocks() const { return ceil_div(on.shape.kv_heads * on.q.cols, threads / 32); }
+  UNROLL_HD index_t blocks() const { return ceil_div(on.shape.kv_heads * on.k.cols, threads / 32); }
   UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.warps([&](const auto& w) {
       const index_t task = c.block() * (threads / 32) + w.index();
-      if (task >= on.shape.kv_heads * on.q.cols) return;
+      if (task >= on.shape.kv_heads * on.k.cols) return;
       const index_t g = task % on.shape.kv_heads, column = task / on.shape.kv_heads, head = on.shape.head;
       const index_t t = column % on.length();
       auto sum_k = w.template fragment<float, E>();
       auto sum_v = w.template fragment<float, E>();
-      detail::key_adjoint<T, E>(w, on, d, column / on.length(), g, t,
+      detail::key_adjoint<T, E>(w, on, d, column / on.length(), g, larger(0, t - on.mask.first),
                                 on.k.data + g * head + column * on.k.stride,
                                 on.v.data + g * head + column * on.v.stride, sum_k, sum_v,
-                                [&](index_t i) { return i == t || t < on.mask.visible(i); });
+                                [&](index_t i) { return on.mask.first + i == t || t < on.mask.visible(i); });
       w.lanes([&](int l) {
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int e = 0; e < E; ++e) {
           const index_t r = l + 32 * e;
           if (r >= head) continue;
@@ -285,13 +289,13 @@ struct attention_prefix_vjp_body {
       auto sum_k = w.template fragment<float, E>();
       auto sum_v = w.template fragment<float, E>();
       for (index_t s = 0; s < on.sequences; ++s) {
-        const prefix_range seen = on.ranges[s];
+        const prefix_range seen = on.range(s);
         if (b < seen.first || b >= seen.first + seen.blocks || t >= seen.keys) continue;
         detail::key_adjoint<T, E>(w, on, d, s, g, 0, on.blocks[b] + on.key_offset + at,
                                   on.blocks[b] + on.value_offset + at, sum_k, sum_v,
                                   [](index_t) { return true; });
         w.lanes([&](int l) {
-          UNROLL_IN_REGISTERS
+          UNROLL_UNROLLED
           for (int e = 0; e < E; ++e) {
             const index_t r = l + 32 * e;
             if (r >= head) continue;

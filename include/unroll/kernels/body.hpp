@@ -5,13 +5,6 @@
 #include "unroll/core/bf16.hpp"
 #include "unroll/core/matrix.hpp"
 
-/// Before a loop over registers or fragments, whose indices a device must know when it compiles.
-#if defined(__CUDACC__)
-#define UNROLL_IN_REGISTERS _Pragma("unroll")
-#else
-#define UNROLL_IN_REGISTERS
-#endif
-
 // What every kernel body is made of. A body is plain source that runs on a CUDA device (cuda/context.hpp)
 // and, block by block and phase by phase, on the host (testing/simt/context.hpp):
 //

@@ -35,7 +35,7 @@ struct gemm_body {
     // thread t has rows 4 (t % 16) + i and columns 4 (t / 16) + j of the tile
     const auto idle = [&](int t) { return row + 4 * (t % 16) >= c.rows || col + 4 * (t / 16) >= c.cols; };
     x.phase([&](int t) {
-      UNROLL_IN_REGISTERS
+      UNROLL_UNROLLED
       for (int i = 0; i < 16; ++i) sum(t, i) = 0;
     });
     for (index_t k0 = 0; k0 < k; k0 += depth) {
@@ -49,14 +49,14 @@ struct gemm_body {
         for (index_t e = 0; e < count; ++e) {
           const float* const u = as + e * tile + 4 * (t % 16);
           const float* const v = bs + e * tile + 4 * (t / 16);
-          UNROLL_IN_REGISTERS
+          UNROLL_UNROLLED
           for (int i = 0; i < 16; ++i) sum(t, i) = fmaf(u[i % 4], v[i / 4], sum(t, i));
         }
       });
     }
     x.phase([&](int t) {
       if (idle(t)) return;
-      UNROLL_IN_REGISTERS
+      UNROLL_UNROLLED
       for (int i = 0; i < 16; ++i) {
         const index_t r = row + 4 * (t % 16) + i % 4, s = col + 4 * (t / 16) + i / 4;
         if (r >= c.rows || s >= c.cols) continue;

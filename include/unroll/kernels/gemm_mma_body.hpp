@@ -43,7 +43,7 @@ struct gemm_mma_body {
     auto sum = x.template fragments<float, 32>();  // 2 x 4 tiles of mma
     x.warps([&](const auto& w) {
       w.lanes([&](int l) {
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int i = 0; i < 32; ++i) sum(w, l, i) = 0;
       });
     });
@@ -68,7 +68,7 @@ struct gemm_mma_body {
     x.template wait<0>();
     x.warps([&](const auto& w) {
       w.lanes([&](int l) {
-        UNROLL_IN_REGISTERS
+        UNROLL_UNROLLED
         for (int i = 0; i < 32; ++i) {
           const index_t n = first + w.index() % 2 * 32 + i / 16 * 16 + i % 4 / 2 * 8 + l / 4;
           const index_t m = row + w.index() / 2 * 32 + i % 16 / 4 * 8 + l % 4 * 2 + i % 2;
@@ -120,11 +120,11 @@ struct gemm_mma_body {
   UNROLL_HD static void multiply(const Warp& w, Sum& sum, const bf16* rows, bool rows_by_k,
                                  const bf16* columns, bool columns_by_k) {
     const index_t n0 = w.index() % 2 * 32, m0 = w.index() / 2 * 32;
-    UNROLL_IN_REGISTERS
+    UNROLL_UNROLLED
     for (index_t e = 0; e < depth; e += 16) {
       auto u = w.template fragment<word, 8>();  // 2 x (16 x 16)
       auto v = w.template fragment<word, 8>();  // 4 x (16 x 8)
-      UNROLL_IN_REGISTERS
+      UNROLL_UNROLLED
       for (int half = 0; half < 2; ++half) {
         const index_t n = n0 + 16 * half, m = m0 + 16 * half;
         const auto to_u = u.template part<4>(4 * half);
@@ -142,7 +142,7 @@ struct gemm_mma_body {
           w.ldmatrix_x4_transposed(
               to_v, [&](int l) { return columns + (e + l % 8 + l / 8 % 2 * 8) * i_stride + m + l / 16 * 8; });
       }
-      UNROLL_IN_REGISTERS
+      UNROLL_UNROLLED
       for (int i = 0; i < 8; ++i)
         w.mma(sum.template part<4>(w, 4 * i), u.template part<4>(i / 4 * 4), v.template part<2>(i % 4 * 2));
     }

@@ -39,10 +39,10 @@ struct argmax_body {
 
 /// *out = the token that u, uniform on [0, 1), draws from softmax(logits / temperature) among the fewest most
 /// probable ones that have the probability top_p together, equally probable ones in the order of their ids.
-/// With the tokens in that order, it is the first one at which their weights exp((logit - largest) /
-/// temperature), added up, exceed u times the weight of all that are drawn from. Without sorting: the weight
-/// of that token is the largest w for which tokens of a weight of at least w have enough, found bit by bit;
-/// then its id. n logits; weight: n numbers of work; one block. temperature > 0.
+/// In this order, or by their ids where top_p is 1, it is the first one at which the weights exp((logit -
+/// largest) / temperature), added up, exceed u times the weight of all that are drawn from. Without sorting:
+/// the weight of that token is the largest w for which tokens of a weight of at least w have enough, found
+/// bit by bit; then its id. n logits; weight: n numbers of work; one block. temperature > 0.
 template <class P>
 struct sample_body {
   const P* logits;
@@ -71,9 +71,13 @@ struct sample_body {
       for (index_t i = t; i < n; i += threads)
         weight[i] = P(math::exp((float(logits[i]) - float(s[0])) / temperature));
     });
-    double mass = weight_of(c, s, [](float) { return true; });
-    if (top_p < 1) mass = reach(c, s, counts, top_p * mass, false);
-    reach(c, s, counts, u * mass, true);
+    if (top_p < 1) {
+      const double all = weight_of(c, s, [](float) { return true; });
+      const double mass = reach(c, s, counts, top_p * all, false);
+      reach(c, s, counts, u * mass, true);
+    } else {
+      draw_by_id(c, s);
+    }
   }
 
  private:
@@ -90,6 +94,26 @@ struct sample_body {
     const double sum = s[0];
     c.phase([](int) {});  // s[0] has been read
     return sum;
+  }
+  /// The first token, by id, at which the weights added up exceed u times all of them.
+  template <class Context>
+  UNROLL_HD void draw_by_id(Context& c, double* s) const {
+    const index_t chunk = ceil_div(n, threads);
+    c.phase([&](int t) {
+      s[t] = 0;
+      for (index_t i = t * chunk; i < smaller(n, (t + 1) * chunk); ++i) s[t] += double(float(weight[i]));
+    });
+    c.phase([&](int t) {
+      if (t != 0) return;
+      double all = 0, below = 0;
+      for (int i = 0; i < threads; ++i) all += s[i];
+      int in = 0;
+      for (; in + 1 < ceil_div(n, chunk) && !(below + s[in] > u * all); ++in) below += s[in];
+      index_t i = in * chunk;
+      for (; i + 1 < n && !((below += double(float(weight[i]))) > u * all); ++i) {
+      }
+      *out = std::int32_t(i);
+    });
   }
   /// Adds up weights from the largest on until they reach `goal`, or are beyond it; *out is the last one's
   /// token. Returns the sum.

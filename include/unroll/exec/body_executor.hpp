@@ -1,0 +1,287 @@
+#pragma once
+
+#include <cmath>
+
+#include "unroll/core/arena.hpp"
+#include "unroll/exec/executor.hpp"
+#include "unroll/kernels/attention_body.hpp"
+#include "unroll/kernels/cross_entropy_body.hpp"
+#include "unroll/kernels/gemm_body.hpp"
+#include "unroll/kernels/gemm_mma_body.hpp"
+#include "unroll/kernels/movement_body.hpp"
+#include "unroll/kernels/optimiser_body.hpp"
+#include "unroll/kernels/random_body.hpp"
+#include "unroll/kernels/rmsnorm_body.hpp"
+#include "unroll/kernels/rotary_body.hpp"
+#include "unroll/kernels/sampling_body.hpp"
+#include "unroll/kernels/swiglu_body.hpp"
+#include "unroll/kernels/vector_body.hpp"
+
+namespace unroll::exec {
+
+/// The operations of an executor by the bodies of kernels/, on whatever machine runs these: see executor.hpp.
+/// With bfloat16 activations products run on tensor cores, whatever is multiplied is rounded to bfloat16
+/// before and sums are float; with float activations everything is float. A machine is a cheap handle:
+///   run(body)                enqueues all blocks of a body
+///   staged(span)             an object with data(): the span's numbers at the place, until what is enqueued
+///   while
+///                            it lives has run
+///   partial_sums()           double* at the place, for most_parts numbers; used by one operation at a time
+/// and a class derived from this one brings blocks and copies, and may hide operations behind faster ones.
+template <class N, class Machine>
+class body_executor {
+  using W = typename N::weight;
+  using T = typename N::activation;
+  using P = typename N::parameter;
+  static_assert(std::same_as<P, float>,
+                "kernel bodies have numbers<float>, numbers<bf16> and numbers<float, bf16>: sums in float");
+
+ public:
+  using numbers = N;
+  static constexpr place where = place::device;
+
+  explicit body_executor(Machine machine) : machine_(std::move(machine)) {}
+  const Machine& machine() const { return machine_; }
+
+  // Movement.
+  template <class U>
+  void fill(matrix<U> x, double value) const {
+    run(kernels::fill_body<U>{x, float(value)});
+  }
+  template <class U, class V>
+  void copy(matrix<U> from, matrix<V> to) const {
+    const auto* const first = static_cast<const void*>(from.data);
+    const auto* const target = static_cast<const void*>(to.data);
+    const bool in_order = target<first&& static_cast<const void*>(to.data + to.stride * to.cols)> first;
+    run(kernels::copy_body<std::remove_const_t<U>, V>{from, to, in_order});
+  }
+  template <class U, class V>
+  void gather_columns(matrix<U> from, std::span<const std::int32_t> ids, matrix<V> to) const {
+    const auto at = machine_.staged(ids);
+    run(kernels::gather_columns_body<std::remove_const_t<U>, V>{from, at.data(),
+                                                                columns_of(to, 0, index_t(ids.size()))});
+  }
+  template <class U, class V>
+  void scatter_add_columns(matrix<U> from, std::span<const std::int32_t> ids, matrix<V> to) const {
+    const auto at = machine_.staged(ids);
+    run(kernels::scatter_add_columns_body<std::remove_const_t<U>, V>{columns_of(from, 0, index_t(ids.size())),
+                                                                     at.data(), to});
+  }
+
+  // Vectors.
+  template <class U>
+  void axpy(double alpha, const U* x, P* y, index_t n) const {
+    run(kernels::axpy_body<U, P>{float(alpha), x, y, n});
+  }
+  void scale(double alpha, P* x, index_t n) const { run(kernels::scale_body<P>{float(alpha), x, n}); }
+  template <class U>
+  void sum_columns(matrix<U> x, P* y) const {
+    run(kernels::sum_columns_body<std::remove_const_t<U>, P>{x, y});
+  }
+  void sum(const P* x, index_t n, P* out) const { reduce<kernels::reduction::sum>(x, x, n, out); }
+  void dot(const P* x, const P* y, index_t n, P* out) const { reduce<kernels::reduction::dot>(x, y, n, out); }
+  void norm(const P* x, index_t n, P* out) const { reduce<kernels::reduction::norm>(x, x, n, out); }
+  template <class U>
+  void all_finite(const U* x, index_t n, int power, P* out) const {
+    if (power == 1)
+      reduce<kernels::reduction::finite>(x, x, n, out);
+    else
+      reduce<kernels::reduction::finite_square>(x, x, n, out);
+  }
+
+  // Products.
+  template <class A, class B, class C>
+  void gemm(op oa, matrix<A> a, op ob, matrix<B> b, bool add, matrix<C> c) const {
+    product(oa, a, ob, b, 1, add, c);
+  }
+  static index_t adapter_work(index_t tokens, bool vjp) {
+    return (vjp ? 2 : 1) * arena<T>::rounded(rank_slice * tokens);
+  }
+  /// By slices of the rank.
+  void adapt(const adapter<P>& l, matrix<const T> x, matrix<T> y, view<T> work) const {
+    for_slices(l.a.cols, [&](index_t r, index_t rank) {
+      const matrix<T> z(work.data(), rank, x.cols);
+      product(op::transpose, columns_of(l.a, r, rank), op::none, x, l.scale, false, z);
+      product(op::transpose, rows_of(l.b, r, rank), op::none, z, 1, true, y);
+    });
+  }
+  void adapt_vjp(const adapter<P>& l, matrix<const T> x, matrix<const T> dy, matrix<T> dx,
+                 const adapter_gradient<P>& dl, index_t sequences, view<T> work) const {
+    for_slices(l.a.cols, [&](index_t r, index_t rank) {
+      arena<T> room(work);
+      const matrix<T> z = room.cut(rank, dy.cols), dz = room.cut(rank, dy.cols);
+      product(op::none, rows_of(l.b, r, rank), op::none, dy, l.scale, false, dz);
+      if (dx.data) product(op::none, columns_of(l.a, r, rank), op::none, dz, 1, true, dx);
+      if (!dl.a.data && !dl.b.data) return;
+      product(op::transpose, columns_of(l.a, r, rank), op::none, x, l.scale, false, z);
+      const index_t length = dy.cols / sequences;
+      for (index_t s = 0; s < sequences; ++s) {
+        const auto own = [&](const auto& m) { return columns_of(m, s * length, length); };
+        if (dl.b.data) product(op::none, own(z), op::transpose, own(dy), 1, true, rows_of(dl.b, r, rank));
+        if (dl.a.data) product(op::none, own(x), op::transpose, own(dz), 1, true, columns_of(dl.a, r, rank));
+      }
+    });
+  }
+
+  // Model.
+  void rmsnorm(matrix<const T> x, const W* gain, double epsilon, matrix<T> y, P* rstd) const {
+    run(kernels::rmsnorm_body<T, W, P>{x, gain, float(epsilon), y, rstd});
+  }
+  void rmsnorm_vjp(matrix<const T> x, const W* gain, const P* rstd, matrix<const T> dy, matrix<T> dx,
+                   P* dgain) const {
+    run(kernels::rmsnorm_vjp_body<T, W, P>{x, gain, rstd, dy, dx});
+    if (dgain) run(kernels::rmsnorm_dgain_body<T, P>{x, rstd, dy, dgain});
+  }
+  template <class U>
+  void rotary(kernels::turn way, const kernels::rotary_table<P>& table, std::span<const index_t> positions,
+              matrix<U> x) const {
+    const auto at = machine_.staged(positions);
+    run(kernels::rotary_body<U, P>{way, table, at.data(), index_t(positions.size()), x});
+  }
+  void swiglu(matrix<const T> gated, matrix<T> out) const { run(kernels::swiglu_body<T>{gated, out}); }
+  void swiglu_vjp(matrix<const T> gated, matrix<const T> dout, matrix<T> dgated) const {
+    run(kernels::swiglu_vjp_body<T>{gated, dout, dgated});
+  }
+
+  static index_t attention_work(const kernels::attention_shape&, index_t, index_t, index_t, index_t, bool) {
+    return 0;
+  }
+  void attention(const attention_call<N>& c, matrix<T> out, P* log_sum, view<T>) const {
+    with_operands(c, [&](const auto& on, auto lanes) {
+      run(kernels::attention_body<T, lanes.value>{on, out, log_sum});
+    });
+  }
+  /// dq last: it may be the memory of q or of dout.
+  void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T>) const {
+    with_operands(c, [&](const auto& on, auto lanes) {
+      const kernels::attention_cotangents<T> given{d.out, d.log_sum, d.dout};
+      run(kernels::attention_dkv_body<T, lanes.value>{on, given, d.dk, d.dv});
+      if (!d.dbefore.empty()) {
+        const auto dbefore = machine_.staged(d.dbefore);
+        run(kernels::attention_prefix_vjp_body<T, lanes.value, P>{on, given, dbefore.data(),
+                                                                  index_t(d.dbefore.size()), c.before.keys});
+      }
+      run(kernels::attention_dq_body<T, lanes.value>{on, given, d.dq});
+    });
+  }
+
+  /// Logits are float.
+  static index_t cross_entropy_work(index_t, index_t vocabulary, index_t tokens) {
+    return arena<T>::rounded(vocabulary * tokens * index_t(sizeof(P) / sizeof(T)) + index_t(alignof(P)));
+  }
+  void cross_entropy(const cross_entropy_call<N>& c, view<T> work) const { losses(c, false, 0, work); }
+  void cross_entropy_vjp(const cross_entropy_call<N>& c, const cross_entropy_adjoint<N>& d,
+                         view<T> work) const {
+    const matrix<const P> dlogits = losses(c, true, d.dloss, work);
+    product(op::none, c.output, op::none, dlogits, 1, false, d.dnormed);
+    if (d.doutput)
+      product(op::none, c.normed, op::transpose, dlogits, 1, true,
+              matrix<P>(d.doutput, c.output.rows, c.output.cols));
+  }
+  void argmax(const P* logits, index_t n, std::int32_t* out) const {
+    run(kernels::argmax_body<P>{logits, n, out});
+  }
+  static index_t sample_work(index_t n) { return n; }
+  void sample(const P* logits, index_t n, const sampling& how, key k, std::int64_t step, view<P> work,
+              std::int32_t* out) const {
+    if (how.temperature == 0) return argmax(logits, n, out);
+    run(kernels::sample_body<P>{logits, n, float(how.temperature), how.top_p, draw_uniform(k, step),
+                                work.data(), out});
+  }
+
+  // Random numbers.
+  void signs(key k, std::int64_t step, P* x, index_t n) const { run(kernels::signs_body<P>{k, step, x, n}); }
+  void normals(key k, std::int64_t step, P* x, index_t n) const {
+    run(kernels::normals_body<P>{k, step, x, n});
+  }
+
+  // Optimisers.
+  void sgd(double rate, P* theta, const P* g, index_t n, const P* ok) const {
+    run(kernels::sgd_body<P>{float(rate), theta, g, n, ok});
+  }
+  void momentum(const momentum_step& how, P* theta, const P* g, P* v, index_t n, const P* ok) const {
+    run(kernels::momentum_body<P>{float(how.rate), float(how.momentum), how.nesterov, theta, g, v, n, ok});
+  }
+  void adamw(const adamw_step& how, P* theta, const P* g, P* m, P* v, index_t n, const P* ok) const {
+    const double t = double(how.step);
+    run(kernels::adamw_body<P>{float(how.beta1), float(how.beta2), float(1 - how.beta1), float(1 - how.beta2),
+                               float(how.rate / (1 - std::pow(how.beta1, t))),
+                               float(1 / std::sqrt(1 - std::pow(how.beta2, t))), float(how.epsilon),
+                               float(how.rate * how.decay), theta, g, m, v, n, ok});
+  }
+  void clip(double most, P* g, index_t n, P* norm_of_g) const {
+    norm(g, n, norm_of_g);
+    run(kernels::scale_body<P>{1, g, n, norm_of_g, float(most)});
+  }
+
+ private:
+  static constexpr index_t rank_slice = 64;  // columns of an adapter's A taken at a time
+
+  template <class Body>
+  void run(const Body& body) const {
+    machine_.run(body);
+  }
+  template <kernels::reduction what, class U>
+  void reduce(const U* x, const U* y, index_t n, P* out) const {
+    double* const partial = machine_.partial_sums();
+    const kernels::reduce_body<what, U> first{x, y, n, partial};
+    run(first);
+    run(kernels::finish_reduction_body<what, P>{partial, first.blocks(), out});
+  }
+  template <class A, class B, class C>
+  void product(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
+    using U = std::remove_const_t<A>;
+    using V = std::remove_const_t<B>;
+    if constexpr (std::same_as<T, bf16>)
+      run(kernels::gemm_mma_body<U, V, C>{oa, a, ob, b, float(alpha), add, c});
+    else
+      run(kernels::gemm_body<U, V, C>{oa, a, ob, b, float(alpha), add, c});
+  }
+  template <class F>
+  static void for_slices(index_t rank, F&& f) {
+    for (index_t r = 0; r < rank; r += rank_slice) f(r, rank - r < rank_slice ? rank - r : rank_slice);
+  }
+  /// f(operands, the numbers of a head that a lane has).
+  template <class F>
+  void with_operands(const attention_call<N>& c, F&& f) const {
+    const auto blocks = machine_.staged(c.before.blocks);
+    const kernels::prefix_range all = {0, index_t(c.before.blocks.size()), c.before.keys};
+    const auto ranges = machine_.staged(c.before.ranges);
+    const kernels::attention_operands<T> on{c.shape,
+                                            c.mask,
+                                            c.sequences,
+                                            c.q,
+                                            c.k,
+                                            c.v,
+                                            blocks.data(),
+                                            c.before.key_offset,
+                                            c.before.value_offset,
+                                            c.before.ranges.empty() ? nullptr : ranges.data(),
+                                            all};
+    const auto with = [&]<int E>(std::integral_constant<int, E> lanes) { f(on, lanes); };
+    if (c.shape.head <= 32)
+      with(std::integral_constant<int, 1>{});
+    else if (c.shape.head <= 64)
+      with(std::integral_constant<int, 2>{});
+    else if (c.shape.head <= 128)
+      with(std::integral_constant<int, 4>{});
+    else if (c.shape.head <= 256)
+      with(std::integral_constant<int, 8>{});
+    else
+      fail("attention", "head", "is " + std::to_string(c.shape.head) + ", kernels have at most 256");
+  }
+  /// Returns the logits, which with `vjp` have become the cotangents of the logits.
+  matrix<P> losses(const cross_entropy_call<N>& c, bool vjp, double dloss, view<T> work) const {
+    const std::uintptr_t aligned =
+        (reinterpret_cast<std::uintptr_t>(work.data()) + alignof(P) - 1) / alignof(P) * alignof(P);
+    const matrix<P> logits(reinterpret_cast<P*>(aligned), c.output.cols, c.normed.cols);
+    product(op::transpose, c.output, op::none, c.normed, 1, false, logits);
+    const auto targets = machine_.staged(c.targets);
+    run(kernels::cross_entropy_body<P>{logits, targets.data(), c.losses, vjp, float(dloss)});
+    return logits;
+  }
+
+  Machine machine_;
+};
+
+}  // namespace unroll::exec

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <vector>
+
+#include "unroll/core/block.hpp"
+#include "unroll/exec/body_executor.hpp"
+#include "unroll/testing/simt/context.hpp"
+
+namespace unroll::testing::simt {
+
+/// Runs kernel bodies on the host, see context.hpp, in an order of the key.
+class machine {
+ public:
+  explicit machine(key k)
+      : key_(k),
+        partial_(std::make_shared<std::vector<double>>(
+            std::size_t(kernels::reduce_body<kernels::reduction::sum, float>::most_parts))) {}
+
+  template <class Body>
+  void run(const Body& body) const {
+    simt::run(body, key_);
+  }
+  template <class U>
+  std::vector<std::remove_const_t<U>> staged(std::span<U> numbers) const {
+    return {numbers.begin(), numbers.end()};
+  }
+  double* partial_sums() const { return partial_->data(); }
+  friend bool operator==(const machine&, const machine&) = default;
+
+ private:
+  key key_;
+  std::shared_ptr<std::vector<double>> partial_;
+};
+
+/// The executor that runs the kernel bodies of a device on the host: numbers<float>, numbers<bf16>,
+/// numbers<float, bf16>. With it a model, its layouts, arenas and batches are tested without a device, under
+/// sanitizers. The key permutes blocks, threads, warps and lanes, which changes no bit.
+template <class N>
+class executor final : public exec::body_executor<N, machine> {
+ public:
+  template <class U, class Space = plain_space>
+  using block = unroll::block<U, Space>;
+
+  explicit executor(key order = {}) : exec::body_executor<N, machine>(machine(order)) {}
+
+  template <class U, class Space = plain_space>
+  block<U, Space> allocate(index_t n) const {
+    return block<U, Space>(n);
+  }
+  template <class U>
+  void upload(const U* from, index_t n, U* here) const {
+    std::copy_n(from, n, here);
+  }
+  template <class U>
+  void download(const U* here, index_t n, U* to) const {
+    std::copy_n(here, n, to);
+  }
+  void synchronise() const {}
+
+  friend bool operator==(const executor& a, const executor& b) { return a.machine() == b.machine(); }
+};
+
+}  // namespace unroll::testing::simt
