@@ -36,6 +36,18 @@ class forward_gradient final {
     reset(key{});
   }
   const F& system() const { return f_; }
+  state<const scalar> last_state(params<const scalar>) const { return s_; }
+
+  /// All that later calls depend on: with it a stream is saved and resumed (io/checkpoint.hpp).
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v, "forward_gradient", f_);
+    visit_part(v, "chooser", choose_);
+    v("v", params_t<scalar>(v_));
+    v("s", state<scalar>(s_));
+    v("u", state_t<scalar>(u_));
+    visit_integer(v, "t", t_);
+  }
 
   void reset(key k, state<const scalar> s0 = {}) {
     if (!s0.empty()) check_size("forward_gradient::reset", "s0", s0.size(), s_.size());
@@ -122,6 +134,7 @@ int main() {
   // The rules every estimator keeps: chunks, replay, sizes, failures.
   const auto failures = testing::estimator_conformance(forward_gradient(cell), theta, xs);
   for (const auto& f : failures) std::printf("not conforming: %s\n", f.c_str());
-  if (failures.empty()) std::printf("conforms: chunks, replay, sizes, non-finite steps, no allocation\n");
+  if (failures.empty())
+    std::printf("conforms: chunks, replay, sizes, non-finite steps, no allocation, resuming\n");
   return failures.empty() && bias <= 1e-22 * norm ? 0 : 1;
 }

@@ -35,6 +35,7 @@
 #include "unroll/core/simd.hpp"
 #include "unroll/core/small_gemm.hpp"
 #include "unroll/core/view.hpp"
+#include "unroll/core/visit.hpp"
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/data/adding.hpp"
 #include "unroll/data/anbn.hpp"

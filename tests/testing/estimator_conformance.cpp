@@ -5,6 +5,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
 #include "unroll/core/linalg.hpp"
+#include "unroll/estimate/feed.hpp"
 
 namespace testing = unroll::testing;
 using strings = std::vector<std::string>;
@@ -33,7 +34,11 @@ enum class fault {
   loses_steps,
   counts_steps,  // instead of what the system says is scored, which is one a lane
   no_bytes,
-  shares_state,  // copies share the state
+  shares_state,       // copies share the state
+  forgets_influence,  // not saved
+  forgets_position,
+  no_identity,  // resumes whatever was saved
+  late_state,   // last_state() is that in front of the last input
 };
 
 // Exact gradient by pushing one tangent per parameter forward: an estimator as small as it can be.
@@ -103,6 +108,18 @@ class forward_mode final {
     return {};
   }
 
+  unroll::state<const T> last_state(unroll::params<const T>) const {
+    return wrong_ == fault::late_state ? unroll::state<const T>(next_.data(), next_.size())
+                                       : unroll::state<const T>(s_.data(), s_.size());
+  }
+  template <class V>
+  void visit(V&& v) {
+    if (wrong_ != fault::no_identity) unroll::visit_identity(v, "forward_mode", f_);
+    v("s", unroll::view<T>(s_));
+    if (wrong_ != fault::forgets_influence) v("tangent", unroll::view<T>(tangent_));
+    if (wrong_ != fault::forgets_position) unroll::visit_integer(v, "t", t_);
+  }
+
  private:
   void check(const char* function, unroll::params<const T> theta, unroll::dparams<T> g) const {
     unroll::check_size(function, "theta", theta.size(), d_.params);
@@ -135,7 +152,7 @@ class forward_mode final {
     }
     if (wrong_ == fault::hidden_stream) g[0] += (draws_ += T(1e-3));
     if (wrong_ == fault::shares_state) g[0] += (*shared_ += T(1e-3));
-    std::copy(next_.begin(), next_.end(), s_.begin());
+    std::swap(next_, s_);
     r.loss += double(loss) * (wrong_ == fault::wrong_loss ? 1.01 : 1);
     if (wrong_ != fault::loses_steps)
       r.losses += wrong_ == fault::counts_steps ? 1 : unroll::scored_losses(f_, x);
@@ -198,6 +215,10 @@ TEST_CASE("every broken promise is found and named") {
       {fault::counts_steps, "report: losses is 53, the system has 106"},
       {fault::no_bytes, "bytes is 0"},
       {fault::shares_state, "copy of a running estimator"},
+      {fault::forgets_influence, "a resumed stream has other bits"},
+      {fault::forgets_position, "a resumed stream counts its steps from elsewhere"},
+      {fault::no_identity, "resumes although \"run.estimator\" is another"},
+      {fault::late_state, "last_state: is not that of the system after 0 inputs"},
   };
   for (const auto& [wrong, expected] : table) {
     const strings failures = examine(wrong);

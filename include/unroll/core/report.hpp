@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "unroll/core/config.hpp"
+#include "unroll/core/visit.hpp"
 
 namespace unroll {
 
@@ -40,6 +40,19 @@ struct report {
       at = other.at;
     }
     return *this;
+  }
+
+  template <class V>
+  void visit(V&& v) {
+    v("loss", view<double>(&loss, 1));
+    visit_integer(v, "losses", losses);
+    visit_integer(v, "consumed", consumed);
+    visit_integer(v, "steps", steps);
+    visit_integer(v, "vjps", vjps);
+    visit_integer(v, "jvps", jvps);
+    visit_integer(v, "bytes", bytes);
+    visit_integer(v, "code", code, 0, 1);
+    visit_integer(v, "at", at, -1);
   }
 };
 

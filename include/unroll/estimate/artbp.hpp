@@ -92,6 +92,20 @@ class artbp final {
   }
 
   C& chooser() { return chooser_; }
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return run_.last_state(system_, theta); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v,
+                   "artbp, " + run_.text() + ", cuts " + number_text(law_.cut(1)) + ", " +
+                       number_text(law_.cut(2)) + " ... " + number_text(law_.cut(1000)),
+                   system_);
+    visit_flag(v, "finished", finished_);
+    visit_part(v, "chooser", chooser_);
+    run_.visit(v, finished_);
+  }
+  index_t held() const { return run_.held(); }
+  void hold(std::span<const input> xs) { run_.hold(xs); }
   const F& system() const { return system_; }
 
  private:

@@ -77,6 +77,17 @@ class bptt final {
 
   /// After finish: the gradient with respect to the state in front of the first step.
   dstate<const scalar> start_gradient() const { return delta_; }
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v, "bptt, block " + std::to_string(options_.block), system_);
+    visit_flag(v, "finished", finished_);
+    memory_.visit(v, {.kept = options_.max_steps, .pending = options_.block - 1});
+    v("start_gradient", view<scalar, state_cotangent>(delta_));
+  }
+  index_t held() const { return memory_.held(); }
+  void hold(std::span<const input> xs) { memory_.hold(xs); }
   const F& system() const { return system_; }
 
  private:

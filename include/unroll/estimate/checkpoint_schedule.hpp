@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-#include "unroll/core/error.hpp"
+#include "unroll/core/visit.hpp"
 
 // Which states to keep so that a chain of steps can be walked backwards with few of them: binomial
 // checkpointing where the length is known (Griewank & Walther 2000), and a placement that is as good for
@@ -106,6 +106,24 @@ class checkpoint_schedule {
     while (count_ > 0 && resume().step >= i) {
       free_[std::size_t(slots_ - count_)] = resume().slot;
       --count_;
+    }
+  }
+
+  /// pass() has been called for the steps 0 .. passed - 1, and the chain has been walked backwards or not.
+  template <class V>
+  void visit(V&& v, index_t passed, bool reversed) {
+    visit_integer(v, "count", count_, reversed ? 0 : std::min<index_t>(passed, 1), std::min(passed, slots_));
+    visit_integer(v, "level", level_);
+    visit_integer(v, "next", next_, count_ == slots_ && steps_ > 0 ? steps_ - 1 : 0);
+    for (index_t i = 0; i < slots_; ++i) {
+      const std::string name = std::to_string(i);
+      visit_integer(v, "free " + name, free_[std::size_t(i)], 0, slots_ - 1);
+      if (i >= count_) continue;
+      snapshot& s = kept_[std::size_t(i)];
+      visit_integer(v, "step " + name, s.step, i == 0 ? 0 : kept_[std::size_t(i - 1)].step + 1,
+                    i == 0 ? 0 : passed - 1);
+      visit_integer(v, "slot " + name, s.slot, 0, slots_ - 1);
+      visit_integer(v, "level " + name, s.level);
     }
   }
 

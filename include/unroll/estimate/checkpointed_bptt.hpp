@@ -77,6 +77,16 @@ class checkpointed_bptt final {
 
   /// After finish: the gradient with respect to the state in front of the first step.
   dstate<const scalar> start_gradient() const { return run_.start_gradient(); }
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return run_.last_state(system_, theta); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v, "checkpointed_bptt, steps " + std::to_string(steps_) + ", " + run_.text(), system_);
+    visit_flag(v, "finished", finished_);
+    run_.visit(v, finished_);
+  }
+  index_t held() const { return run_.held(); }
+  void hold(std::span<const input> xs) { run_.hold(xs); }
   const F& system() const { return system_; }
 
  private:

@@ -60,14 +60,7 @@ class checkpointed_run {
 
   /// Runs the pending inputs, a full block or the end of the run; see feed().
   index_t forward(const F& f, params<const T> theta, report& r) {
-    const index_t b = run_ / block_;
-    if (in_front_ < b) {
-      if (const index_t slot = schedule_.pass(in_front_); slot >= 0) save(slot);
-      in_front_ = b;
-      std::copy(last_.begin(), last_.end(), states_.begin());
-    }
-    const index_t n = pending();
-    recorded_ = -1;
+    const index_t b = open_block(), n = pending();
     const index_t bad = run_window(f, inputs_.part(run_, n), at(theta, b, n), r);
     if (bad < 0) {
       run_ += n;
@@ -96,6 +89,44 @@ class checkpointed_run {
     }
   }
 
+  /// The state behind the last input: pending ones are run for it, and again by forward(). Valid until the
+  /// next call.
+  state<const T> last_state(const F& f, params<const T> theta) {
+    check_held();
+    const index_t n = pending();
+    if (n == 0) return last_;
+    check_size("last_state", "theta", theta.size(), sizes_.params);
+    window_forward(f, inputs_.part(run_, n), at(theta, open_block(), n));
+    return {states_.data() + n * sizes_.state, sizes_.state};
+  }
+
+  /// Between two calls of an estimator; reversed: behind backward().
+  template <class V>
+  void visit(V&& v, bool reversed) {
+    inputs_.visit(v);
+    const index_t n = inputs_.size();
+    visit_integer(v, "run", run_, n - std::min(n, block_ - 1), n);
+    visit_integer(v, "in_front", in_front_, run_ == 0 ? 0 : (run_ - 1) / block_, run_ / block_);
+    visit_integer(v, "recorded", recorded_, run_ > 0 && in_front_ == 0 ? 0 : -1, in_front_);
+    visit_integer(v, "start", start_);
+    schedule_.visit(
+        [&](std::string_view name, auto shown) { v(std::string("schedule ").append(name), shown); },
+        in_front_, reversed);
+    v("snapshots", view<T, state_space>(snapshots_));
+    v("states", view<T, state_space>(states_));
+    v("tape", view<T, tape_space>(tape_));
+    v("loss", view<T>(loss_));
+    v("last", view<T, state_space>(last_));
+    v("start_gradient", view<T, state_cotangent>(delta_));
+  }
+  index_t held() const { return inputs_.size(); }
+  void hold(std::span<const input> xs) { inputs_.hold(xs); }
+  void check_held() const { inputs_.check_held(); }
+  /// What distinguishes runs over the same system, for visit_identity.
+  std::string text() const {
+    return "slots " + std::to_string(schedule_.slots()) + ", block " + std::to_string(block_);
+  }
+
   /// After backward(): the gradient with respect to the state in front of the run.
   dstate<const T> start_gradient() const { return delta_; }
 
@@ -105,6 +136,18 @@ class checkpointed_run {
     schedule_.reset();
     run_ = in_front_ = 0;
     recorded_ = -1;
+  }
+
+  // Makes states_ that of the block of the pending inputs, whose index is returned.
+  index_t open_block() {
+    const index_t b = run_ / block_;
+    if (in_front_ < b) {
+      if (const index_t slot = schedule_.pass(in_front_); slot >= 0) save(slot);
+      in_front_ = b;
+      std::copy(last_.begin(), last_.end(), states_.begin());
+    }
+    recorded_ = -1;
+    return b;
   }
 
   // Runs block b again, n steps, from the last snapshot in front of it.

@@ -40,6 +40,14 @@ class chunked_tbptt final {
     return tbptt_.advance(theta, xs, g);
   }
   report finish(params<const scalar> theta, dparams<scalar> g) { return tbptt_.finish(theta, g); }
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return tbptt_.last_state(theta); }
+  template <class V>
+  void visit(V&& v) {
+    tbptt_.visit(v);
+  }
+  index_t held() const { return tbptt_.held(); }
+  void hold(std::span<const input> xs) { tbptt_.hold(xs); }
   const F& system() const { return tbptt_.system(); }
 
  private:

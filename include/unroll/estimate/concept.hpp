@@ -59,6 +59,46 @@ concept gradient_estimator = std::copyable<E> &&
   E::references;
 };
 
+/// The optional members of an estimator:
+///   state<const T> last_state(theta)   of a recurrent one: the state behind the last input consumed. Inputs
+///                                      that wait for their window are run for it, at theta, and uncounted;
+///                                      valid until the next call. Evolution strategies show their first copy
+///   void visit(v)                      what save and resume need (core/visit.hpp, io/checkpoint.hpp)
+///   index_t held() const               how many of the newest inputs it still holds
+///   void hold(xs)                      after a resume: gives the last held() inputs back
+template <class E>
+concept has_last_state = requires(E e, params<const typename E::scalar> theta) {
+  { e.last_state(theta) } -> std::same_as<state<const typename E::scalar>>;
+};
+
+/// Resuming a stream: the inputs an estimator holds are views of the caller's data, so the caller keeps their
+/// place in the data and brings them back,
+///
+///     c.load("run", estimator);
+///     hold_inputs(estimator, xs.first(position).last(held_inputs(estimator)));
+///
+/// and the calls that follow give the bits of a stream that was never cut.
+template <class E>
+index_t held_inputs(const E& e) {
+  if constexpr (requires { e.held(); })
+    return e.held();
+  else
+    return 0;
+}
+template <class E>
+void hold_inputs(E& e, std::span<const typename E::input> xs) {
+  if constexpr (requires { e.hold(xs); })
+    e.hold(xs);
+  else
+    check_size("hold_inputs", "xs", index_t(xs.size()), 0);
+}
+
+/// The output of the system (cells: `output`) at the newest state: WRITES y.
+template <has_last_state E>
+void last_output(E& e, params<const typename E::scalar> theta, view<typename E::scalar> y) {
+  e.system().output(theta, e.last_state(theta), y);
+}
+
 /// The perturbation of an estimator of a smoothed gradient; none of any other.
 template <class E>
 perturbation smoothing_of(const E& e) {

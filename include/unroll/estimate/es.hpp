@@ -70,6 +70,17 @@ class es final {
     return r;
   }
 
+  /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
+  /// the next call.
+  state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(
+        v, "es, sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs), system_);
+    visit_flag(v, "finished", finished_);
+    visit_part(v, "chooser", chooser_);
+    visit_part(v, "particles", particles_);
+  }
   const F& system() const { return system_; }
   const es_options& options() const { return options_; }
   perturbation smoothing() const { return {options_.sigma}; }

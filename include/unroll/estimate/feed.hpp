@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "unroll/core/linalg.hpp"
 #include "unroll/core/report.hpp"
+#include "unroll/core/visit.hpp"
 #include "unroll/system/window.hpp"
 
 // What advance() and finish() of the estimators that run whole groups of steps have in common: inputs are
@@ -21,18 +23,34 @@ void check_call(std::string_view function, const F& f, params<const typename F::
   check_size(function, "g", g.size(), f.size().params);
 }
 
+inline std::string size_text(const dims& d) {
+  return std::to_string(d.params) + " parameters, " + std::to_string(d.state) + " of state, " +
+         std::to_string(d.tape) + " of tape, " + std::to_string(d.lanes) + " lanes";
+}
+/// The first lines of an estimator's visit(): its name with the options that its numbers depend on, the sizes
+/// of its system, the kind of its numbers. They must be the same where it is read back.
+template <class V, class F>
+void visit_identity(V&& v, const std::string& estimator, const F& f) {
+  const std::string sizes = size_text(f.size());
+  v("estimator", std::string_view(estimator));
+  v("system", std::string_view(sizes));
+  v("numbers", number_kind<typename F::scalar>());
+}
+
 /// Feeds `xs` to `memory`, which has
 ///   push(x)                 takes one more input
 ///   pending()               inputs taken but not yet run
 ///   end()                   inputs taken since reset
 ///   forward(f, theta, r)    runs the pending inputs; -1, or the first one among them that is not finite
 ///   drop(n)                 forgets the last n pending inputs
+///   check_held()            throws while a resume waits for inputs
 /// A group ends where full() says so after a push; done(r) is called when it has been run. The first step
 /// that is not finite ends the call: inputs of this call from that step on are dropped, those of earlier
 /// calls stay.
 template <class F, class Memory, class Full, class Done>
 report feed(const F& f, params<const typename F::scalar> theta, std::span<const typename F::input> xs,
             Memory& memory, Full&& full, Done&& done) {
+  memory.check_held();
   report r;
   const auto stop = [&r](std::int64_t at) {
     r.code = status::non_finite;
@@ -63,6 +81,7 @@ report feed(const F& f, params<const typename F::scalar> theta, std::span<const 
 /// Runs what is still pending at the end of a sequence. Nothing is dropped when a step is not finite.
 template <class F, class Memory>
 report flush(const F& f, params<const typename F::scalar> theta, Memory& memory) {
+  memory.check_held();
   report r;
   index_t bad = linalg::all_finite(theta.data(), theta.size()) ? -1 : memory.pending();
   const std::int64_t first = memory.end() - memory.pending();

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <limits>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
-#include "unroll/core/config.hpp"
+#include "unroll/core/visit.hpp"
 
 namespace unroll {
 
@@ -17,18 +19,19 @@ class input_list {
 
  public:
   explicit input_list(index_t room) { list_.reserve(std::size_t(room)); }
-  input_list(const input_list& other) {
+  input_list(const input_list& other) : awaited_(other.awaited_) {
     list_.reserve(other.list_.capacity());
     list_.assign(other.list_.begin(), other.list_.end());
   }
   input_list(input_list&&) noexcept = default;
   input_list& operator=(input_list other) noexcept {
     list_.swap(other.list_);
+    awaited_ = other.awaited_;
     return *this;
   }
   ~input_list() = default;
 
-  index_t size() const { return index_t(list_.size()); }
+  index_t size() const { return index_t(list_.size()) + awaited_; }
   std::size_t bytes() const { return list_.capacity() * sizeof(Input); }
   std::span<const Input> part(index_t first, index_t count) const {
     return std::span<const Input>(list_).subspan(std::size_t(first), std::size_t(count));
@@ -37,10 +40,34 @@ class input_list {
   void push(const Input& x) { list_.push_back(x); }
   void drop_last(index_t n) { list_.erase(list_.end() - n, list_.end()); }
   void drop_first(index_t n) { list_.erase(list_.begin(), list_.begin() + n); }
-  void clear() { list_.clear(); }
+  void clear() {
+    list_.clear();
+    awaited_ = 0;
+  }
+
+  /// Shows how many inputs there are, at most `most`. Inputs are views, so that only the caller can bring
+  /// them back: by hold(), before anything else.
+  template <class V>
+  void visit(V&& v, index_t most = std::numeric_limits<index_t>::max()) {
+    index_t count = size();
+    visit_integer(v, "inputs", count, index_t(list_.size()), most);
+    awaited_ = count - index_t(list_.size());
+  }
+  void hold(std::span<const Input> xs) {
+    check_size("hold", "xs", index_t(xs.size()), awaited_);
+    list_.insert(list_.end(), xs.begin(), xs.end());
+    awaited_ = 0;
+  }
+  void check_held() const {
+    if (awaited_ > 0)
+      fail("estimator", "call",
+           "comes after a resume, must come after hold(), which gives the last " + std::to_string(awaited_) +
+               " inputs back");
+  }
 
  private:
   std::vector<Input> list_;
+  index_t awaited_ = 0;  // inputs from the front that a resume has announced; then the list is empty
 };
 
 }  // namespace unroll

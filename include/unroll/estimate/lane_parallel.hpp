@@ -55,7 +55,7 @@ class lane_parallel final {
 
   template <class Make>
   lane_parallel(system_type f, lane_parallel_options options, const Make& make)
-      : f_(std::move(f)), options_(options) {
+      : f_(std::move(f)), options_(options), last_(f_.size().state) {
     const index_t lanes = f_.size().lanes, groups = options_.groups;
     check_at_least("lane_parallel", "groups", groups, 1);
     check_at_least("lane_parallel", "threads", options_.threads, 0);
@@ -68,13 +68,14 @@ class lane_parallel final {
     start_workers();
   }
   lane_parallel(const lane_parallel& other)
-      : f_(other.f_), options_(other.options_), parts_(other.parts_), now_(other.now_) {
+      : f_(other.f_), options_(other.options_), last_(other.last_), parts_(other.parts_), now_(other.now_) {
     start_workers();
   }
   lane_parallel(lane_parallel&&) noexcept = default;
   lane_parallel& operator=(lane_parallel other) noexcept {
     std::swap(f_, other.f_);
     std::swap(options_, other.options_);
+    std::swap(last_, other.last_);
     std::swap(parts_, other.parts_);
     std::swap(now_, other.now_);
     std::swap(workers_, other.workers_);
@@ -82,6 +83,40 @@ class lane_parallel final {
   }
   ~lane_parallel() = default;
 
+  /// The states of the groups side by side.
+  state<const scalar> last_state(params<const scalar> theta) requires has_last_state<E> {
+    scalar* to = last_.data();
+    for (one& p : parts_) {
+      const auto s = p.estimator.last_state(theta);
+      to = std::copy(s.begin(), s.end(), to);
+    }
+    return last_;
+  }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v, "lane_parallel, groups " + std::to_string(options_.groups), f_);
+    visit_part(v, "sum", now_.sum);
+    visit_integer(v, "end", now_.end);
+    visit_flag(v, "finished", now_.finished);
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      visit_integer(v, "bytes " + std::to_string(i), parts_[i].bytes);
+      visit_part(v, "group " + std::to_string(i), parts_[i].estimator);
+    }
+  }
+  index_t held() const {
+    index_t most = 0;
+    for (const one& p : parts_) most = std::max(most, held_inputs(p.estimator));
+    return most;
+  }
+  void hold(std::span<const input> xs) {
+    check_size("hold", "xs", index_t(xs.size()), held());
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      std::vector<input> part;
+      for (const input& x : xs.last(std::size_t(held_inputs(parts_[i].estimator))))
+        part.push_back(f_.lanes_from(x, index_t(i) * f_.size().lanes / options_.groups));
+      hold_inputs(parts_[i].estimator, std::span<const input>(part));
+    }
+  }
   const system_type& system() const { return f_; }
   perturbation smoothing() const { return smoothing_of(parts_.front().estimator); }
 
@@ -213,6 +248,7 @@ class lane_parallel final {
 
   system_type f_;
   lane_parallel_options options_;
+  block<scalar, state_space> last_;  // for last_state()
   std::vector<one> parts_;
   progress now_;
   std::unique_ptr<worker_pool> workers_;

@@ -4,6 +4,7 @@
 
 #include "unroll/core/linalg.hpp"
 #include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/feed.hpp"
 
 namespace unroll {
 
@@ -67,6 +68,28 @@ class mean_of final {
     return r;
   }
 
+  /// That of the first copy.
+  state<const scalar> last_state(params<const scalar> theta) requires has_last_state<E> {
+    return copies_.front().last_state(theta);
+  }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v,
+                   "mean_of, copies " + std::to_string(copies_.size()) + (antithetic_ ? ", antithetic" : ""),
+                   system());
+    visit_flag(v, "mirrored", mirrored_);
+    visit_part(v, "failed", failed_);
+    for (std::size_t i = 0; i < copies_.size(); ++i) visit_part(v, "copy " + std::to_string(i), copies_[i]);
+  }
+  index_t held() const {
+    index_t most = 0;
+    for (const E& e : copies_) most = std::max(most, held_inputs(e));
+    return most;
+  }
+  void hold(std::span<const input> xs) {
+    check_size("hold", "xs", index_t(xs.size()), held());
+    for (E& e : copies_) hold_inputs(e, xs.last(std::size_t(held_inputs(e))));
+  }
   const system_type& system() const { return copies_.front().system(); }
   perturbation smoothing() const { return smoothing_of(copies_.front()); }
   /// The copies, to look into.

@@ -86,6 +86,16 @@ class nobacktrack final {
     return r;
   }
 
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v, "nobacktrack, epsilon " + number_text(options_.epsilon), system_);
+    visit_flag(v, "finished", finished_);
+    visit_part(v, "chooser", chooser_);
+    memory_.visit(v, {.room = 1});
+    visit_part(v, "influence", influence_);
+  }
   const F& system() const { return system_; }
   C& chooser() { return chooser_; }
 

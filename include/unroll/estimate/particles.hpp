@@ -77,6 +77,16 @@ class particles {
     return r;
   }
 
+  /// The state of the first copy, which runs at theta + sigma z_1.
+  state<const T> last_state() const { return {states_.data(), sizes_.state}; }
+  template <class V>
+  void visit(V&& v) {
+    v("states", view<T, state_space>(states_));
+    v("noise", view<T>(noise_));
+    v("difference", view<double>(difference_));
+    visit_integer(v, "end", end_);
+  }
+
   /// g += 1 / (2 sigma pairs) sum_j D_j direction_j, and D = 0.
   void emit(view<const T> directions, dparams<T> g) {
     for (index_t j = 0; j < pairs_; ++j)

@@ -72,6 +72,21 @@ class pes final {
     return r;
   }
 
+  /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
+  /// the next call.
+  state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v,
+                   "pes, sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs) +
+                       ", window " + std::to_string(options_.window),
+                   system_);
+    visit_flag(v, "finished", finished_);
+    visit_part(v, "chooser", chooser_);
+    visit_part(v, "particles", particles_);
+    v("xi", view<scalar>(xi_));
+    visit_integer(v, "drawn", drawn_);
+  }
   const F& system() const { return system_; }
   const pes_options& options() const { return options_; }
   perturbation smoothing() const { return {options_.sigma, options_.window}; }

@@ -105,6 +105,16 @@ class rank_one {
     lanes_[std::size_t(l)].keep = T(keep);
     lanes_[std::size_t(l)].add = T(add);
   }
+  /// Between two steps: fresh() is zero, and of the lanes only the norms count.
+  template <class V>
+  void visit(V&& v) {
+    std::vector<double> norms;
+    for (const lane& a : lanes_) norms.push_back(a.norm);
+    v("s", view<T, state_space>(s_));
+    v("theta", view<T>(theta_));
+    v("norms", view<double>(norms));
+    for (std::size_t l = 0; l < lanes_.size(); ++l) lanes_[l].norm = norms[l];
+  }
   /// Clears fresh() and finds the next theta_norm, all in one pass over the memory.
   void sweep(dparams<T> g) {
     for (lane& a : lanes_) a.norm = 0;

@@ -87,6 +87,15 @@ class rtrl final {
   /// ds/dtheta after the last step: lanes blocks of state/lanes x params, column-major.
   view<const scalar> influence() const& { return influence_; }
   void influence() && = delete;
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v, "rtrl", system_);
+    visit_flag(v, "finished", finished_);
+    memory_.visit(v, {.room = 1});
+    v("influence", view<scalar>(influence_));
+  }
   const F& system() const { return system_; }
 
  private:

@@ -76,6 +76,16 @@ class tbptt final {
     return r;
   }
 
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v, "tbptt, k1 " + std::to_string(k1_) + ", k2 " + std::to_string(k2_), system_);
+    visit_flag(v, "finished", finished_);
+    memory_.visit(v, {.kept = k2_ - k1_, .pending = k1_ - 1, .room = k1_});
+  }
+  index_t held() const { return memory_.held(); }
+  void hold(std::span<const input> xs) { memory_.hold(xs); }
   const F& system() const { return system_; }
 
  private:

@@ -90,6 +90,23 @@ class uoro final {
     return r;
   }
 
+  /// The state behind the last input consumed; valid until the next call.
+  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
+  template <class V>
+  void visit(V&& v) {
+    visit_identity(v,
+                   "uoro, block " + std::to_string(options_.block) + ", epsilon " +
+                       number_text(options_.epsilon) + (options_.balance ? "" : ", not balanced"),
+                   system_);
+    visit_flag(v, "finished", finished_);
+    visit_part(v, "chooser", chooser_);
+    memory_.visit(
+        v,
+        {.kept = options_.block - 1, .pending = options_.block - 1, .room = finished_ ? 0 : options_.block});
+    visit_part(v, "influence", influence_);
+  }
+  index_t held() const { return memory_.held(); }
+  void hold(std::span<const input> xs) { memory_.hold(xs); }
   const F& system() const { return system_; }
   C& chooser() { return chooser_; }
 

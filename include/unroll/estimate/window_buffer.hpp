@@ -82,6 +82,38 @@ class window_buffer {
     forgotten_ = 0;
   }
 
+  /// The state behind the last input: pending ones are run for it, in front of where forward() will run them
+  /// again. Valid until the next call.
+  state<const T> last_state(const F& f, params<const T> theta) {
+    inputs_.check_held();
+    if (const index_t n = pending(); n > 0) {
+      check_size("last_state", "theta", theta.size(), sizes_.params);
+      window_forward(f, inputs_.part(run_, n), at(theta, run_, n));
+    }
+    return {states_.data() + inputs_.size() * sizes_.state, sizes_.state};
+  }
+
+  /// What bounds the counters between two calls of an estimator.
+  struct limits {
+    index_t kept = 0;     ///< most run steps that are remembered
+    index_t pending = 0;  ///< most inputs that wait
+    index_t room = 0;     ///< steps that must fit behind the run ones
+  };
+  template <class V>
+  void visit(V&& v, const limits& most) {
+    inputs_.visit(v, capacity_);
+    const index_t n = inputs_.size();
+    visit_integer(v, "run", run_, n - std::min(n, most.pending), std::min(n, capacity_ - most.room));
+    visit_integer(v, "forgotten", forgotten_, run_ - std::min(run_, most.kept), run_);
+    visit_integer(v, "origin", origin_);
+    v("states", view<T, state_space>(states_));
+    v("tape", view<T, tape_space>(tape_));
+    v("loss", view<T>(loss_));
+  }
+  index_t held() const { return inputs_.size(); }
+  void hold(std::span<const input> xs) { inputs_.hold(xs); }
+  void check_held() const { inputs_.check_held(); }
+
  private:
   window<T> at(params<const T> theta, index_t first, index_t count) {
     return {theta,

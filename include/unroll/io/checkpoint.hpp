@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "unroll/core/block.hpp"
 #include "unroll/io/file.hpp"
@@ -62,14 +63,33 @@ class checkpoint {
   const std::string& text(const std::string& name) const { return find(name, 't').bytes; }
   bool has(const std::string& name) const { return entries_.contains(name); }
 
-  /// Everything `object` shows through visit(), under "prefix.name".
+  /// Everything `object` shows through visit() (core/visit.hpp), under "prefix.name".
   template <class Object>
   void save(const std::string& prefix, Object& object) {
-    object.visit([&](const char* name, auto values) { set(prefix + "." + name, values); });
+    object.visit([&](std::string_view inner, auto shown) {
+      const std::string name = std::string(prefix).append(".").append(inner);
+      if constexpr (std::same_as<decltype(shown), std::string_view>)
+        set_text(name, std::string(shown));
+      else
+        set(name, shown);
+    });
   }
+  /// Puts `object`, made with the same sizes and options, where the one that was saved stood. Throws
+  /// unroll::error where it is another kind of object, or of another size; only reset() can follow then. The
+  /// inputs that an estimator holds come back by hold_inputs() (estimate/concept.hpp).
   template <class Object>
   void load(const std::string& prefix, Object& object) const {
-    object.visit([&](const char* name, auto values) { get(prefix + "." + name, values); });
+    if constexpr (requires { object.reset({}); }) object.reset({});
+    object.visit([&](std::string_view inner, auto shown) {
+      const std::string name = std::string(prefix).append(".").append(inner);
+      if constexpr (std::same_as<decltype(shown), std::string_view>) {
+        if (const std::string& found = text(name); found != shown)
+          fail("checkpoint::load", place(name),
+               "is \"" + found + "\", expected \"" + std::string(shown) + "\"");
+      } else {
+        get(name, shown);
+      }
+    });
   }
 
   std::string to_bytes() const {

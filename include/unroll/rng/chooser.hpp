@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "unroll/core/visit.hpp"
 #include "unroll/rng/draw.hpp"
 
 namespace unroll {
@@ -19,6 +20,7 @@ namespace unroll {
 ///   coin(t, p)          true with probability p
 ///   uniform(t, n)       one of 0 .. n-1
 ///   normals(t, out)     standard normal
+/// and, so that an estimator can be saved, visit(v) (core/visit.hpp).
 template <class C>
 concept chooser = std::copyable<C> && requires(C c, key k, std::int64_t t, view<double> out) {
   c.reset(k);
@@ -29,6 +31,15 @@ concept chooser = std::copyable<C> && requires(C c, key k, std::int64_t t, view<
   c.normals(t, out);
 };
 
+/// What a chooser shows (core/visit.hpp): draws are pure functions of the key.
+template <class V>
+void visit_stream(V&& v, key& k, bool& mirrored) {
+  auto seed = static_cast<std::int64_t>(k.seed);
+  v("key", view<std::int64_t>(&seed, 1));
+  k.seed = static_cast<std::uint64_t>(seed);
+  visit_flag(v, "mirrored", mirrored);
+}
+
 /// The running face: counter-based random numbers.
 class philox_chooser {
  public:
@@ -37,6 +48,10 @@ class philox_chooser {
 
   void reset(key k) { key_ = k; }
   void mirror(bool on) { mirrored_ = on; }
+  template <class V>
+  void visit(V&& v) {
+    visit_stream(v, key_, mirrored_);
+  }
 
   template <class T, class Space>
   void signs(std::int64_t t, view<T, Space> out) const {
@@ -156,6 +171,10 @@ class enumerating_chooser {
 
   void reset(key k) { key_ = k; }
   void mirror(bool on) { mirrored_ = on; }
+  template <class V>
+  void visit(V&& v) {
+    visit_stream(v, key_, mirrored_);
+  }
 
   template <class T, class Space>
   void signs(std::int64_t t, view<T, Space> out) const {

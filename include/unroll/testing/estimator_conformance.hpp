@@ -8,6 +8,7 @@
 #include "unroll/estimate/concept.hpp"
 #include "unroll/testing/allocations.hpp"
 #include "unroll/testing/oracle.hpp"
+#include "unroll/testing/stream_conformance.hpp"
 #include "unroll/testing/system_conformance.hpp"
 
 namespace unroll::testing {
@@ -45,6 +46,9 @@ class estimator_checks {
     check_non_finite_theta();
     if (bad_) check_non_finite_input();
     if (o_.allocations) check_allocations();
+    if constexpr (recurrent<typename E::system_type> || requires(E e, index_t n) { n = e.held(); })
+      for (auto& failure : stream_checks<E>(made_, theta_, xs_, o_.randomness).run())
+        failures_.push_back(std::move(failure));
     return failures_;
   }
 
@@ -282,7 +286,10 @@ class estimator_checks {
 
 /// The promises that every estimator makes: the cutting of the inputs into calls changes no bit and no work;
 /// reset replays; advance adds to g; wrong sizes throw; a theta or input that is not finite is reported and
-/// leaves no trace; the loss is the system's (for a frozen theta); nothing allocates after construction.
+/// leaves no trace; the loss is the system's (for a frozen theta); nothing allocates after construction; a
+/// stream that is cut anywhere, saved and resumed by another estimator goes on with the same bits, and is
+/// refused where the estimator, the sizes of the system or the number kind differ; last_state() is the state
+/// behind the last input.
 /// `bad`, if given, is an input that the system refuses as not finite. Give some 50 inputs, so that windows
 /// and chunks end at different places. Returns what is wrong, nothing for a conforming estimator.
 template <gradient_estimator E>
