@@ -730,3 +730,21 @@ TEST_CASE("simt: optimisers step as the host's", "[simt]") {
     }
   }
 }
+
+TEST_CASE("simt: blocks are zeroed, copied and moved", "[simt]") {
+  const simt::executor<numbers<float>> e;
+  auto a = e.allocate<float>(5);
+  const std::vector<float> x{1, 2, 3, 4, 5};
+  std::vector<float> y(5, 9.f);
+  e.download(a.data(), 5, y.data());
+  CHECK(y == std::vector<float>(5, 0.f));
+  e.upload(x.data(), 5, a.data());
+  const auto b = a;
+  e.fill(matrix<float>(a.data(), 5, 1), 7);
+  auto c = std::move(a);
+  e.download(b.data(), 5, y.data());
+  CHECK(y == x);
+  e.download(c.data(), 5, y.data());
+  CHECK(y == std::vector<float>(5, 7.f));
+  CHECK(exec::value(e, c.data() + 2) == 7);
+}

@@ -133,21 +133,21 @@ class warp {
     const auto element = [](kernels::word w, int odd) {
       bf16 x;
       x.bits = std::uint16_t(odd ? w >> 16 : w);
-      return x;
+      return tensor_core_factor(x);
     };
-    bf16 A[16][16], B[16][8];
+    tensor_core_factor A[16][16], B[8][16];
     for (int lane = 0; lane < 32; ++lane)
       for (int odd = 0; odd < 2; ++odd) {
         const int g = lane / 4, t = 2 * (lane % 4) + odd;
         for (int i = 0; i < 4; ++i) A[g + 8 * (i % 2)][t + 8 * (i / 2)] = element(a(lane, i), odd);
-        for (int i = 0; i < 2; ++i) B[t + 8 * i][g] = element(b(lane, i), odd);
+        for (int i = 0; i < 2; ++i) B[g][t + 8 * i] = element(b(lane, i), odd);
       }
     for (int lane = 0; lane < 32; ++lane)
       for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + 8 * (i / 2), col = 2 * (lane % 4) + i % 2;
         tensor_core_sum sum;
         sum.add(d(lane, i));
-        for (int k = 0; k < 16; ++k) sum.add_product(A[row][k], B[k][col]);
+        for (int k = 0; k < 16; ++k) sum.add_product(A[row][k], B[col][k]);
         d(lane, i) = sum.result();
       }
   }

@@ -2,9 +2,9 @@
 
 #include <vector>
 
-#include "unroll/core/block.hpp"
 #include "unroll/exec/body_executor.hpp"
 #include "unroll/testing/simt/context.hpp"
+#include "unroll/testing/simt/device_memory.hpp"
 
 namespace unroll::testing::simt {
 
@@ -13,11 +13,13 @@ class machine {
  public:
   explicit machine(key k)
       : key_(k),
-        partial_(std::make_shared<std::vector<double>>(
-            std::size_t(kernels::reduce_body<kernels::reduction::sum, float>::most_parts))) {}
+        memory_(std::make_shared<device_memory>()),
+        partial_(std::make_shared<device_block<double>>(
+            kernels::reduce_body<kernels::reduction::sum, float>::most_parts, memory_)) {}
 
   template <class Body>
   void run(const Body& body) const {
+    const device_memory::access open(*memory_);
     simt::run(body, key_);
   }
   template <class U>
@@ -25,34 +27,39 @@ class machine {
     return {numbers.begin(), numbers.end()};
   }
   double* partial_sums() const { return partial_->data(); }
+  const std::shared_ptr<device_memory>& memory() const { return memory_; }
   friend bool operator==(const machine&, const machine&) = default;
 
  private:
   key key_;
-  std::shared_ptr<std::vector<double>> partial_;
+  std::shared_ptr<device_memory> memory_;
+  std::shared_ptr<device_block<double>> partial_;
 };
 
 /// The executor that runs the kernel bodies of a device on the host: numbers<float>, numbers<bf16>,
 /// numbers<float, bf16>. With it a model, its layouts, arenas and batches are tested without a device, under
-/// sanitizers. The key permutes blocks, threads, warps and lanes, which changes no bit.
+/// sanitizers, which also find host code that touches memory of the device. The key permutes blocks, threads,
+/// warps and lanes, which changes no bit. Copies share the device's memory.
 template <class N>
 class executor final : public exec::body_executor<N, machine> {
  public:
   template <class U, class Space = plain_space>
-  using block = unroll::block<U, Space>;
+  using block = device_block<U, Space>;
 
-  explicit executor(key order = {}) : exec::body_executor<N, machine>(machine(order)) {}
+  explicit executor(key order = {}) : exec::body_executor<N, machine>(simt::machine(order)) {}
 
   template <class U, class Space = plain_space>
   block<U, Space> allocate(index_t n) const {
-    return block<U, Space>(n);
+    return block<U, Space>(n, this->machine().memory());
   }
   template <class U>
   void upload(const U* from, index_t n, U* here) const {
+    const device_memory::access open(*this->machine().memory());
     std::copy_n(from, n, here);
   }
   template <class U>
   void download(const U* here, index_t n, U* to) const {
+    const device_memory::access open(*this->machine().memory());
     std::copy_n(here, n, to);
   }
   void synchronise() const {}
