@@ -451,18 +451,6 @@ TEST_CASE("a config.json of another model, or of one that no Llama is, is refuse
            {[](json& j) { j["partial_rotary_factor"] = 0.5; },
             "\"partial_rotary_factor\" is 0.5, expected 1"},
            {[](json& j) {
-              j["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8}};
-            },
-            "file, rope_scaling: \"rope_type\" is \"llama3\", expected \"default\" or \"linear\""},
-           {[](json& j) {
-              j["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2}};
-            },
-            "file, rope_scaling: \"type\" is \"dynamic\", expected"},
-           {[](json& j) {
-              j["rope_parameters"] = {{"rope_type", "yarn"}};
-            },
-            "file, rope_parameters: \"rope_type\" is \"yarn\", expected"},
-           {[](json& j) {
               j["rope_parameters"] = {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}};
             },
             "file, rope_parameters: \"partial_rotary_factor\" is 0.5, expected 1"},

@@ -76,9 +76,21 @@ TEST_CASE("a memory model's parameters come back bit by bit with their options")
   config stretched = small_memory::shape(3, false, rope_pairs::neighbours);
   stretched.beyond = position_policy::ntk;
   stretched.position_factor = 2.5;
+  config long_rope = small_memory::shape();
+  long_rope.beyond = position_policy::longrope;
+  long_rope.position_factor = 4;
+  long_rope.scaling = {.original_context = 10,
+                       .length = 40,
+                       .attention_factor = 1.1,
+                       .short_factor = {1, 1.5},
+                       .long_factor = {1, 0.1}};
+  config yarn = small_memory::shape();
+  yarn.beyond = position_policy::yarn;
+  yarn.scaling.truncate = false;
   int n = 0;
   for (const auto& [c, o] :
        {std::pair(small_memory::shape(), everywhere()), std::pair(stretched, other),
+        std::pair(long_rope, everywhere()), std::pair(yarn, everywhere()),
         std::pair(small_memory::shape(), frozen_head), std::pair(small_memory::shape(), frozen_encoder),
         std::pair(small_memory::shape(), only_memories)}) {
     const auto path = f.path / "deep" / std::to_string(n++);
@@ -89,6 +101,7 @@ TEST_CASE("a memory model's parameters come back bit by bit with their options")
     config plain = c;
     plain.beyond = position_policy::refuse;
     plain.position_factor = 1;
+    plain.scaling = {};
     saved.set_positions(plain);
     CHECK(plain == c);
     const memory_options back = saved.options(c);

@@ -56,6 +56,26 @@ TEST_CASE("rotate_back is the inverse and the transpose of rotate", "[rotary]") 
     }
 }
 
+TEST_CASE("an attention factor multiplies what is turned; undo is the inverse, rotate_back the transpose",
+          "[rotary]") {
+  const std::vector<index_t> positions{1, 7, 3, 2};
+  const std::vector<double> inverse{0.7, 0.01, 1e-4};
+  for (const bool neighbours : {false, true}) {
+    const rotary<double> turn(inverse, 1.25, neighbours, 8), plain(inverse, 1, neighbours, 8);
+    auto x = tests::random_numbers<double>(12 * 4, 1), y = x, dy = tests::random_numbers<double>(12 * 4, 2);
+    const auto x0 = x, dy0 = dy;
+    turn.rotate({x.data(), 12, 4}, positions);
+    plain.rotate({y.data(), 12, 4}, positions);
+    for (double& v : y) v *= 1.25;
+    CHECK(tests::distance(x, y) < 1e-15 * 8);
+    turn.rotate_back({dy.data(), 12, 4}, positions);
+    CHECK(tests::dot(x, dy0) == Approx(tests::dot(x0, dy)).margin(1e-13));
+    turn.undo({x.data(), 12, 4}, positions);
+    CHECK(tests::distance(x, x0) < 1e-15 * 8);
+  }
+  CHECK_THROWS_WITH(rotary<double>(inverse, 0, false, 8), "rotary: attention: is 0.000000, must be positive");
+}
+
 TEST_CASE("products of turned queries and keys depend on the difference of their positions", "[rotary]") {
   const rotary<double> turn(16, 10000, false, 100);
   const auto q = tests::random_numbers<double>(16, 1), k = tests::random_numbers<double>(16, 2);

@@ -56,10 +56,10 @@ TEST_CASE("in float the logits are those of double up to rounding") {
 }
 
 TEST_CASE("a cache of sinks and a window gives what the kept tokens give at compact positions") {
-  for (const rope_pairs pairs : {rope_pairs::halves, rope_pairs::neighbours})
+  for (const config& c : {small(2), small(2, rope_pairs::neighbours), plain_llama::small_yarn()})
     for (const auto [sinks, window, chunk] :
          {std::array<index_t, 3>{0, 5, 1}, {4, 6, 1}, {1, 1, 1}, {2, 9, 3}, {3, 8, 8}, {0, 40, 7}}) {
-      const problem<double> p(small(2, pairs), 60);
+      const problem<double> p(c, 60);
       const auto expected = p.plain().logits(p.ids, plain_llama::kept_by(60, sinks, window, chunk));
       generator<double, streaming_cache<double>> g(
           p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), sinks, window),

@@ -67,6 +67,11 @@ std::vector<variant> variants() {
   ntk.beyond = position_policy::ntk;
   ntk.position_factor = 3;
   all.push_back({"another rotary base", ntk, o});
+  config yarn = shape();
+  yarn.beyond = position_policy::yarn;
+  yarn.position_factor = 4;
+  yarn.scaling.original_context = 10;
+  all.push_back({"an attention factor", yarn, options()});
   return all;
 }
 

@@ -40,16 +40,21 @@ struct model {
     return y;
   }
   // How many times slower pair i turns where positions are stretched: all of them alike, or the first as
-  // before, the last by the whole factor and those between them in a geometric row.
+  // before, the last by the whole factor and those between them in a geometric row. The tests of frequencies
+  // hold the other policies.
   double slower(index_t i) const {
     using unroll::llama::position_policy;
     if (c.beyond == position_policy::linear) return c.position_factor;
     if (c.beyond == position_policy::ntk)
       return std::pow(c.position_factor, double(i) / (double(c.head) / 2 - 1));
+    if (c.beyond != position_policy::refuse)
+      return std::pow(c.rope_base, -2.0 * double(i) / double(c.head)) /
+             unroll::llama::frequencies(c).inverse[std::size_t(i)];
     return 1;
   }
   numbers rotated(numbers x, double position) const {
     const index_t half = c.head / 2;
+    const double attention = unroll::llama::frequencies(c).attention;
     for (index_t h = 0; h < index_t(x.size()); h += c.head)
       for (index_t i = 0; i < half; ++i) {
         const bool halves = c.pairs == unroll::llama::rope_pairs::halves;
@@ -57,8 +62,8 @@ struct model {
         double& b = x[std::size_t(h + (halves ? i + half : 2 * i + 1))];
         const double angle = position / slower(i) * std::pow(c.rope_base, -2.0 * double(i) / double(c.head));
         const double u = a * std::cos(angle) - b * std::sin(angle);
-        b = b * std::cos(angle) + a * std::sin(angle);
-        a = u;
+        b = attention * (b * std::cos(angle) + a * std::sin(angle));
+        a = attention * u;
       }
     return x;
   }
@@ -155,6 +160,15 @@ inline unroll::llama::config small(index_t layers = 2,
           .context = 40,
           .pairs = pairs,
           .tied = layers % 2 == 0};
+}
+
+// The same with an attention factor: the context of 40 was 10.
+inline unroll::llama::config small_yarn() {
+  unroll::llama::config c = small(2, unroll::llama::rope_pairs::neighbours);
+  c.beyond = unroll::llama::position_policy::yarn;
+  c.position_factor = 4;
+  c.scaling.original_context = 10;
+  return c;
 }
 
 // Weights that make every part of the model matter, and a text.

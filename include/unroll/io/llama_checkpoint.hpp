@@ -1,5 +1,6 @@
 #pragma once
 
+#include "unroll/io/rope_scaling.hpp"
 #include "unroll/io/safetensors.hpp"
 #include "unroll/llama/weights.hpp"
 
@@ -67,43 +68,6 @@ inline constexpr harmless_key harmless_in_config[] = {
     {"unsloth_fixed", "a remark of another library"},
     {"unsloth_version", "a remark of another library"}};
 
-inline constexpr harmless_key harmless_in_rope[] = {
-    {"original_max_position_embeddings", "read by kinds that are refused"}};
-
-// What a config says of positions, as transformers understands it: "rope_scaling", where it says anything,
-// hides "rope_parameters" with its base, and the "rope_theta" beside them counts where the one chosen has
-// none.
-inline void read_rope(const json_members& m, config& c) {
-  const auto* scaling = m.find("rope_scaling");
-  const auto* parameters = m.find("rope_parameters");
-  m.find("rope_theta");  // that of the one chosen may hide it
-  const bool hides = scaling && !(scaling->is_object() && scaling->empty());
-  const auto base_of = [&](const json_members& o, double otherwise) {
-    if (o.null("rope_theta")) o.refuse("rope_theta", "a number, or no such key");
-    return o.number("rope_theta", otherwise);
-  };
-  if (!hides && !parameters) {
-    c.rope_base = base_of(m, 10000);
-    return;
-  }
-  const char* key = hides ? "rope_scaling" : "rope_parameters";
-  const json_members rope(hides ? *scaling : *parameters, m.function(), m.name() + ", " + key);
-  c.rope_base = rope.find("rope_theta") || rope.null("rope_theta") ? base_of(rope, 0) : base_of(m, 10000);
-  const char* type = rope.find("rope_type") || rope.null("rope_type") ? "rope_type" : "type";
-  if (rope.null(type)) rope.refuse(type, "\"default\" or \"linear\"");
-  rope.find("type");  // rope_type may hide it
-  const std::string kind = rope.text(type, "default");
-  if (kind == "linear") {
-    c.beyond = position_policy::linear;
-    c.position_factor = rope.number("factor", 0);
-    if (!rope.find("factor")) rope.refuse("factor", "a number");
-  } else if (kind != "default") {
-    rope.refuse(type, "\"default\" or \"linear\"; other kinds are not implemented");
-  }
-  if (rope.number("partial_rotary_factor", 1) != 1) rope.refuse("partial_rotary_factor", "1");
-  rope.refuse_unknown(harmless_in_rope);
-}
-
 // Rows 2i and 2i + 1 of every head of a matrix [heads * head, width] (row-major) become rows i and
 // i + head / 2, or the other way round. `spare` has room for one head.
 template <class T>
@@ -145,8 +109,8 @@ class file_rows {
 
 /// The shape that the text of a config.json describes; `name` stands for the file in messages. Refuses
 /// architectures other than Llama's and every option that is neither implemented nor known to change nothing
-/// of what the model computes: biases, other activations, scalings of positions other than linear, quantised
-/// weights, keys that are not known.
+/// of what the model computes: biases, other activations, scalings of positions that llama/positions.hpp
+/// lacks, quantised weights, keys that are not known.
 inline config parse_config(std::string_view text, const std::string& name,
                            const std::string& function = "load_llama") {
   const auto root = parse_json(text, function, name);
@@ -191,14 +155,9 @@ struct text_ids {
 };
 
 /// The text of a config.json for transformers. Throws for position_policy::ntk, which that has no word for,
-/// and on ids beyond the vocabulary.
+/// and on ids beyond the vocabulary. Does not hold position_scaling::length.
 inline std::string config_text(const config& c, const text_ids& ids = {}) {
   check(c, "config_text");
-  if (c.beyond == position_policy::ntk)
-    fail("config_text", "beyond", "is ntk, which config.json cannot say; set it after loading");
-  nlohmann::ordered_json rope = nullptr;
-  if (c.beyond == position_policy::linear)
-    rope = {{"type", "linear"}, {"rope_type", "linear"}, {"factor", c.position_factor}};
   const auto id = [&](token t) {
     if (t >= c.vocabulary)
       fail("config_text", "ids",
@@ -223,7 +182,7 @@ inline std::string config_text(const config& c, const text_ids& ids = {}) {
                            {"hidden_act", "silu"},
                            {"rms_norm_eps", c.norm_epsilon},
                            {"rope_theta", c.rope_base},
-                           {"rope_scaling", rope},
+                           {"rope_scaling", detail::rope_scaling_json(c)},
                            {"attention_bias", false},
                            {"mlp_bias", false},
                            {"tie_word_embeddings", c.tied},

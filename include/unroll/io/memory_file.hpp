@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/io/lora_file.hpp"
+#include "unroll/io/rope_scaling.hpp"
 #include "unroll/io/sealed_folder.hpp"
 #include "unroll/io/weight_hash.hpp"
 #include "unroll/llama/memory_llama.hpp"
@@ -21,8 +22,7 @@ inline nlohmann::json to_json(const memory_options& o) {
 
 namespace detail {
 
-inline constexpr std::array<const char*, 3> position_names{"refuse", "linear", "ntk"};  // by position_policy
-inline constexpr std::array<const char*, 3> precision_names{"f32", "bf16", "f16"};      // by precision
+inline constexpr std::array<const char*, 3> precision_names{"f32", "bf16", "f16"};  // by precision
 
 // The place of a text in a list of names; refuses others.
 template <std::size_t N>
@@ -72,6 +72,11 @@ void save_memory(const std::filesystem::path& folder, const memory_llama<T>& mod
       unroll::detail::quoted_path(folder / "memory_tokens.safetensors"));
   s.values["positions"] = detail::position_names[std::size_t(c.beyond)];
   s.values["position_factor"] = c.position_factor;
+  if (c.scaling != position_scaling{}) {
+    nlohmann::json scaling = detail::scaling_json(c);
+    if (c.scaling.length > 0) scaling["length"] = c.scaling.length;
+    s.values["position_scaling"] = scaling;
+  }
   nlohmann::json base{{"rope_theta", c.rope_base}, {"rms_norm_eps", c.norm_epsilon}};
   for (const auto p : {precision::f32, precision::bf16, precision::f16})
     base[detail::precision_names[std::size_t(p)]] = hash_text(weight_hash(c, model.weights(), p));
@@ -104,6 +109,12 @@ class memory_folder {
     options_.recurrent = m.truth("recurrent", false);
     trained_.beyond = position_policy(detail::one_of(m, "positions", detail::position_names));
     trained_.position_factor = m.number("position_factor", 1);
+    if (const auto* scaling = m.find("position_scaling")) {
+      const json_members p(*scaling, function, m.name() + ", position_scaling");
+      detail::read_scaling(p, trained_);
+      trained_.scaling.length = p.integer("length", 0);
+      p.refuse_unknown();
+    }
     if (!m.find("base")) m.refuse("base", "hashes of the frozen weights");
     const json_members b(*m.find("base"), function, m.name() + ", base");
     trained_.rope_base = b.number("rope_theta", 0);
@@ -113,10 +124,12 @@ class memory_folder {
     m.refuse_unknown();
   }
 
-  /// The positions that the adapters were trained with: sets beyond and position_factor, nothing else.
+  /// The positions that the adapters were trained with: sets beyond, position_factor and scaling, nothing
+  /// else.
   void set_positions(config& c) const {
     c.beyond = trained_.beyond;
     c.position_factor = trained_.position_factor;
+    c.scaling = trained_.scaling;
   }
 
   /// Options on a Llama of this shape; graphs as by default. Refuses adapters that contradict memory.json.

@@ -66,38 +66,59 @@ void rotate(const rotary_table<T>& table, std::span<const index_t> at, matrix<T>
   }
 }
 
+/// By which angle pair i of a head turns from one position to the next: base^(-2i / head) / scale, i from 0
+/// to head / 2 - 1. Throws unroll::error unless head is even and positive, base > 0 and scale > 0.
+inline std::vector<double> inverse_frequencies(index_t head, double base, double scale = 1) {
+  check_at_least("rotary", "head", head, 2);
+  if (head % 2 != 0) fail("rotary", "head", "is " + std::to_string(head) + ", must be even");
+  if (!(base > 0 && scale > 0))
+    fail("rotary", "base, scale",
+         "are " + std::to_string(base) + ", " + std::to_string(scale) + ", must be positive");
+  std::vector<double> inverse(std::size_t(head / 2));
+  for (std::size_t i = 0; i < inverse.size(); ++i)
+    inverse[i] = std::pow(base, -2.0 * double(i) / double(head)) / scale;
+  return inverse;
+}
+
 /// Rotary positions (Su et al. 2021, arXiv 2104.09864): pair i of every head turns by the angle
-///   position / scale * base^(-2i / head).
-/// A pair are the elements i and i + head / 2, or 2i and 2i + 1 where `neighbours`. Cosines and sines of all
-/// positions are tabled, computed in double: positions x head numbers, which copies share.
+///   position * inverse[i]
+/// and grows by the factor `attention` (Peng et al. 2023, arXiv 2309.00071, section 3.4), so that products of
+/// queries and keys grow by its square. A pair are the elements i and i + head / 2, or 2i and 2i + 1 where
+/// `neighbours`. Cosines and sines of all positions, times the factor, are tabled, computed in double:
+/// positions x head numbers, which copies share.
 template <class T>
 class rotary final {
  public:
   rotary() = default;
-  /// Throws unroll::error unless head is even and positive, positions >= 0, base > 0 and scale > 0.
-  rotary(index_t head, double base, bool neighbours, index_t positions, double scale = 1)
-      : half_(head / 2), positions_(positions), neighbours_(neighbours) {
-    check_at_least("rotary", "head", head, 2);
-    if (head % 2 != 0) fail("rotary", "head", "is " + std::to_string(head) + ", must be even");
+  /// inverse: head / 2 numbers. Throws unroll::error unless there is one, positions >= 0 and attention > 0.
+  rotary(std::span<const double> inverse, double attention, bool neighbours, index_t positions)
+      : half_(index_t(inverse.size())),
+        positions_(positions),
+        neighbours_(neighbours),
+        attention_(attention) {
+    check_at_least("rotary", "inverse", half_, 1);
     check_at_least("rotary", "positions", positions, 0);
-    if (!(base > 0 && scale > 0)) fail("rotary", "base, scale", "must be positive");
-    auto table = std::make_shared<std::vector<T>>(std::size_t(positions * head));
-    for (index_t i = 0; i < half_; ++i) {
-      const double frequency = std::pow(base, -2.0 * double(i) / double(head)) / scale;
+    if (!(attention > 0))
+      fail("rotary", "attention", "is " + std::to_string(attention) + ", must be positive");
+    auto table = std::make_shared<std::vector<T>>(std::size_t(positions * head()));
+    for (index_t i = 0; i < half_; ++i)
       for (index_t p = 0; p < positions; ++p) {
-        T* at = table->data() + p * head;
-        at[i] = T(std::cos(double(p) * frequency));
-        at[i + half_] = T(std::sin(double(p) * frequency));
+        const double angle = double(p) * inverse[std::size_t(i)];
+        T* at = table->data() + p * head();
+        at[i] = T(attention * std::cos(angle));
+        at[i + half_] = T(attention * std::sin(angle));
       }
-    }
     table_ = std::move(table);
   }
+  rotary(index_t head, double base, bool neighbours, index_t positions, double scale = 1)
+      : rotary(inverse_frequencies(head, base, scale), 1, neighbours, positions) {}
 
   index_t head() const { return 2 * half_; }
   rotary_table<T> table() const {
     return {table_ ? table_->data() : nullptr, head(), positions_, neighbours_};
   }
   index_t positions() const { return positions_; }  ///< those tabled are 0 .. positions() - 1
+  double attention() const { return attention_; }
 
   /// Throws unroll::error, in the name of `function`, on a position outside the table.
   void check_positions(std::string_view function, std::span<const index_t> at) const {
@@ -112,14 +133,22 @@ class rotary final {
   void rotate(matrix<T> x, std::span<const index_t> at) const {
     kernels::rotate<turn::forward>(table(), at, x);
   }
-  /// The transpose, which is the inverse: turns back. The vjp of rotate.
+  /// The transpose: turns back. The vjp of rotate, and its inverse but for the square of attention().
   void rotate_back(matrix<T> x, std::span<const index_t> at) const {
     kernels::rotate<turn::back>(table(), at, x);
+  }
+  /// The inverse of rotate.
+  void undo(matrix<T> x, std::span<const index_t> at) const {
+    rotate_back(x, at);
+    if (attention_ == 1) return;
+    for (index_t j = 0; j < x.cols; ++j)
+      for (index_t i = 0; i < x.rows; ++i) x.data[i + j * x.stride] /= T(attention_ * attention_);
   }
 
  private:
   index_t half_ = 0, positions_ = 0;
   bool neighbours_ = false;
+  double attention_ = 1;
   std::shared_ptr<const std::vector<T>> table_;
 };
 

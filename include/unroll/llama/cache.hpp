@@ -179,7 +179,7 @@ class streaming_cache final {
     block_.store(v, block_.values(layer));
     const matrix<T> all = unrotated(layer);
     block_.store(k, all);
-    rotary_.rotate_back(matrix<T>(all.data + size() * all.stride, all.rows, k.cols), at(size(), k.cols));
+    rotary_.undo(matrix<T>(all.data + size() * all.stride, all.rows, k.cols), at(size(), k.cols));
   }
 
   detail::cache_block<T> block_;

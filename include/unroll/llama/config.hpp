@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "unroll/core/error.hpp"
 
@@ -14,10 +17,33 @@ using token = std::int32_t;
 /// original checkpoints). The same model after the rows of W_Q and W_K are permuted.
 enum class rope_pairs { halves, neighbours };
 
-/// What happens beyond the trained context. `linear`: positions / factor (Chen et al. 2023). `ntk`: the base
-/// becomes base factor^(head / (head - 2)) ("NTK-aware" scaling), so that the fastest pair keeps its angle
-/// and the slowest turns `factor` times slower.
-enum class position_policy { refuse, linear, ntk };
+/// How rotary positions go beyond those that a model was first trained on; llama/positions.hpp has the
+/// formulas. `refuse`: not at all. `linear`: positions / factor (Chen et al. 2023). `ntk`: another base
+/// ("NTK-aware" scaling), so that the fastest pair keeps its angle and the slowest turns `factor` times
+/// slower. `dynamic`: ntk with the factor that the length at hand needs. `yarn` (Peng et al. 2023), `llama3`
+/// (Llama 3.1) and `longrope` (Ding et al. 2024): each pair has a factor of its own, and `context` is already
+/// the stretched one.
+enum class position_policy { refuse, linear, ntk, dynamic, yarn, llama3, longrope };
+
+/// What single policies need besides config::position_factor; the names are those of config.json but for
+/// `length`, which no file holds.
+struct position_scaling {
+  index_t original_context =
+      0;                        ///< yarn, llama3, longrope: trained on before they were stretched; 0: context
+  index_t length = 0;           ///< dynamic, longrope: positions at hand, see config::positions()
+  double low_freq_factor = 1;   ///< llama3: pairs that turn fewer times over original_context are slowed
+  double high_freq_factor = 4;  ///< llama3: those that turn more often are not
+  double beta_fast = 32;        ///< yarn: pairs that turn more often over original_context are not slowed
+  double beta_slow = 1;         ///< yarn: those that turn fewer times are slowed by the whole factor
+  bool truncate = true;         ///< yarn: the two limits become whole pairs
+  double mscale = 0;            ///< yarn: with mscale_all_dim, of the attention factor; 0: none
+  double mscale_all_dim = 0;    ///< yarn
+  double attention_factor = 0;  ///< yarn, longrope: of cosines and sines; 0: as derived
+  std::vector<double> short_factor;  ///< longrope: head / 2 factors, for lengths up to original_context
+  std::vector<double> long_factor;   ///< longrope: beyond
+
+  friend bool operator==(const position_scaling&, const position_scaling&) = default;
+};
 
 /// The shape of a Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
 struct config {
@@ -35,15 +61,82 @@ struct config {
   bool tied = true;  ///< the output matrix is the embedding
   position_policy beyond = position_policy::refuse;
   double position_factor = 1;  ///< of `beyond`, at least 1
+  position_scaling scaling = {};
 
   index_t query_width() const { return heads * head; }
   index_t kv_width() const { return kv_heads * head; }
-  /// Positions that may be used: the context, stretched where `beyond` says so.
+  /// The context before yarn, llama3 or longrope stretched it.
+  index_t original_context() const {
+    return scaling.original_context > 0 ? scaling.original_context : context;
+  }
+  /// Positions that may be used: the context, stretched by linear and ntk. Under dynamic and longrope, whose
+  /// frequencies depend on the length, scaling.length, or where that is 0 the context before it is stretched.
+  /// Every pass of a model is computed with the frequencies of that one length, whatever its own: keys of a
+  /// cache, memories and queries are always turned alike.
   index_t positions() const {
-    return beyond == position_policy::refuse ? context : index_t(double(context) * position_factor);
+    switch (beyond) {
+      case position_policy::linear:
+      case position_policy::ntk:
+        return index_t(double(context) * position_factor);
+      case position_policy::dynamic:
+        return scaling.length > 0 ? scaling.length : context;
+      case position_policy::longrope:
+        return scaling.length > 0 ? scaling.length : std::min(original_context(), context);
+      default:
+        return context;
+    }
   }
   friend bool operator==(const config&, const config&) = default;
 };
+
+namespace detail {
+
+inline constexpr std::array<const char*, 7> position_names{
+    "refuse", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope"};  // by position_policy
+
+inline void check_positions(const config& c, std::string_view function) {
+  const auto& s = c.scaling;
+  const std::string policy = position_names[std::size_t(c.beyond)];
+  const auto above = [&](const char* name, double value, const char* least_name, double least) {
+    if (!(value > least && value <= 1e9))
+      fail(function, name,
+           "is " + std::to_string(value) + ", must be above " + least_name + " " + std::to_string(least) +
+               " and at most 1e9");
+  };
+  const auto factor = [&](const char* name, double value) {
+    if (!(value >= 0 && value <= 1e9))
+      fail(function, name, "is " + std::to_string(value) + ", must be from 0 (none) to 1e9");
+  };
+  const auto within = [&](const char* name, index_t value, index_t most) {
+    if (value < 0 || value > most)
+      fail(function, name, "is " + std::to_string(value) + ", must be from 0 to " + std::to_string(most));
+  };
+  if (!(c.position_factor >= 1 && c.position_factor <= 1e6))
+    fail(function, "position_factor", "is " + std::to_string(c.position_factor) + ", must be from 1 to 1e6");
+  if (c.beyond <= position_policy::ntk && s != position_scaling{})
+    fail(function, "scaling", "is set, which positions of policy " + policy + " do not read");
+  within("scaling.original_context", s.original_context, index_t{1} << 31);
+  within("scaling.length", s.length, c.beyond == position_policy::longrope ? c.context : index_t{1} << 31);
+  above("scaling.low_freq_factor", s.low_freq_factor, "the number", 0);
+  above("scaling.high_freq_factor", s.high_freq_factor, "low_freq_factor", s.low_freq_factor);
+  above("scaling.beta_slow", s.beta_slow, "the number", 0);
+  above("scaling.beta_fast", s.beta_fast, "beta_slow", s.beta_slow);
+  factor("scaling.mscale", s.mscale);
+  factor("scaling.mscale_all_dim", s.mscale_all_dim);
+  factor("scaling.attention_factor", s.attention_factor);
+  if (c.beyond != position_policy::longrope) return;
+  for (const auto& [name, list] : {std::pair("scaling.short_factor", &s.short_factor),
+                                   std::pair("scaling.long_factor", &s.long_factor)}) {
+    if (index_t(list->size()) != c.head / 2)
+      fail(function, name,
+           "has " + std::to_string(list->size()) + " numbers, a head of " + std::to_string(c.head) + " has " +
+               std::to_string(c.head / 2) + " pairs");
+    for (const double x : *list) above(name, x, "the number", 0);
+  }
+  if (c.original_context() < 2) fail(function, "scaling.original_context", "is 1, must be at least 2");
+}
+
+}  // namespace detail
 
 /// Throws unroll::error, in the name of `function`, on a shape that no Llama has.
 inline void check(const config& c, std::string_view function) {
@@ -69,8 +162,7 @@ inline void check(const config& c, std::string_view function) {
     fail(function, "norm_epsilon", "is " + std::to_string(c.norm_epsilon) + ", must be inside (0, 1)");
   if (!(c.rope_base > 1 && std::isfinite(c.rope_base)))
     fail(function, "rope_base", "is " + std::to_string(c.rope_base) + ", must be above 1");
-  if (!(c.position_factor >= 1 && c.position_factor <= 1e6))
-    fail(function, "position_factor", "is " + std::to_string(c.position_factor) + ", must be from 1 to 1e6");
+  detail::check_positions(c, function);
 }
 
 }  // namespace unroll::llama

@@ -2,21 +2,11 @@
 
 #include "unroll/core/arena.hpp"
 #include "unroll/kernels/rmsnorm.hpp"
-#include "unroll/kernels/rotary.hpp"
 #include "unroll/kernels/swiglu.hpp"
 #include "unroll/llama/pass.hpp"
+#include "unroll/llama/positions.hpp"
 
 namespace unroll::llama {
-
-/// The table of rotary positions of a model: positions() rows, base and divisor as `beyond` says.
-template <class T>
-kernels::rotary<T> make_rotary(const config& c) {
-  double base = c.rope_base, divisor = 1;
-  if (c.beyond == position_policy::linear) divisor = c.position_factor;
-  if (c.beyond == position_policy::ntk && c.head > 2)
-    base *= std::pow(c.position_factor, double(c.head) / double(c.head - 2));
-  return {c.head, base, c.pairs == rope_pairs::neighbours, c.positions(), divisor};
-}
 
 /// The layers of a Llama (Touvron et al. 2023, arXiv 2302.13971), without embedding and head. Column n of x
 /// is token n. Layer i, with g its gains and without the adapters:
