@@ -188,8 +188,10 @@ int main(int argc, char** argv) {
         ->check(CLI::ExistingPath);
     CLI::Option* text = sub->add_option("--text", o.text, "a text file")->check(CLI::ExistingFile);
     sub->add_option("--prompt", o.prompt, "the text itself")->excludes(text);
-    sub->add_option("--positions", o.positions,
-                    "beyond the trained context: linear:FACTOR or ntk:FACTOR; by default there is none");
+    sub->add_option(
+        "--positions", o.positions,
+        "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
+        "dynamic or longrope positions; by default what the model says");
     sub->add_flag("--double", o.doubles, "compute in double precision");
     sub->add_option("--json", o.json_file, "write the results to this file")->check(program::writable);
     return sub;

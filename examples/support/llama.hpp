@@ -2,6 +2,7 @@
 
 // What the programs about Llamas share: a model with its vocabulary from files, a text, end tokens.
 
+#include <cmath>
 #include <unroll/io/generation_config.hpp>
 #include <unroll/io/llama_checkpoint.hpp>
 #include <unroll/io/tokenizer_file.hpp>
@@ -23,15 +24,29 @@ inline named_files inputs_of(const std::string& model, const std::string& tokeni
   return more;
 }
 
-/// "linear:2" or "ntk:4": what happens beyond the trained context; empty: what the model says.
+/// "linear:2" or "ntk:4": what happens beyond the trained context; "length:200": the length at hand of a
+/// model whose positions are dynamic or longrope; empty: what the model says.
 inline void stretch(const char* program, unroll::llama::config& c, const std::string& positions) {
+  using unroll::llama::position_policy;
   if (positions.empty()) return;
   const spec s(positions);
-  if ((s.name != "linear" && s.name != "ntk") || s.numbers.size() != 1)
-    unroll::fail(program, "positions", "\"" + positions + "\" is neither linear:FACTOR nor ntk:FACTOR");
-  c.beyond =
-      s.name == "linear" ? unroll::llama::position_policy::linear : unroll::llama::position_policy::ntk;
-  c.position_factor = s.numbers[0];
+  const bool length = s.name == "length";
+  if ((!length && s.name != "linear" && s.name != "ntk") || s.numbers.size() != 1)
+    unroll::fail(program, "positions",
+                 "\"" + positions + "\" is neither linear:FACTOR nor ntk:FACTOR nor length:TOKENS");
+  const bool by_length = c.beyond == position_policy::dynamic || c.beyond == position_policy::longrope;
+  if (length ? !by_length : c.beyond > position_policy::ntk)
+    unroll::fail(program, "positions",
+                 "are " + positions + ", those of the model are " +
+                     unroll::llama::detail::position_names[std::size_t(c.beyond)]);
+  if (length) {
+    if (!(s.numbers[0] >= 1 && s.numbers[0] <= 1e9 && s.numbers[0] == std::floor(s.numbers[0])))
+      unroll::fail(program, "positions", "\"" + positions + "\" is no length from 1 to 10^9");
+    c.scaling.length = unroll::index_t(s.numbers[0]);
+  } else {
+    c.beyond = s.name == "linear" ? position_policy::linear : position_policy::ntk;
+    c.position_factor = s.numbers[0];
+  }
   unroll::llama::check(c, program);
 }
 

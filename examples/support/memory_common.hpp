@@ -63,11 +63,15 @@ inline void prepare_folder(const std::filesystem::path& folder) {
   const unroll::file_writer probe(folder / "probe", "memory_llama");
 }
 
-/// The position policy as --positions takes it; empty where there is none.
+/// The position policy in a word, its factor, and what else it needs; empty where there is none.
 inline std::string positions_text(const unroll::llama::config& c) {
-  if (c.beyond == unroll::llama::position_policy::refuse) return "";
-  return (c.beyond == unroll::llama::position_policy::linear ? "linear:" : "ntk:") +
-         json(c.position_factor).dump();
+  using unroll::llama::position_policy;
+  if (c.beyond == position_policy::refuse) return "";
+  std::string text = unroll::llama::detail::position_names[std::size_t(c.beyond)];
+  text += ":" + json(c.position_factor).dump();
+  if (c.beyond > position_policy::ntk) text += " " + unroll::llama::detail::scaling_json(c).dump();
+  if (c.scaling.length > 0) text += " length:" + std::to_string(c.scaling.length);
+  return text;
 }
 
 /// A model from a file or, without one, the shape of a fresh one.
@@ -87,8 +91,10 @@ struct model_options {
         ->check(CLI::ExistingPath);
     if (!fresh_allowed) model->required();
     if (fresh_allowed) add_shape(app);
-    app->add_option("--positions", positions,
-                    "beyond the trained context: linear:FACTOR or ntk:FACTOR; by default there is none");
+    app->add_option(
+        "--positions", positions,
+        "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
+        "dynamic or longrope positions; by default what the model says");
   }
   void add_shape(CLI::App* app) {
     const auto add = [&](const char* name, index_t& value, index_t least, const char* what) {

@@ -31,7 +31,8 @@ struct plan_command : command {
     app->add_option("--vocabulary", vocabulary, "its vocabulary")
         ->check(CLI::Range(1, 1 << 30))
         ->capture_default_str();
-    app->add_option("--positions", base.positions, "beyond the trained context: linear:FACTOR or ntk:FACTOR");
+    app->add_option("--positions", base.positions,
+                    "beyond the trained context: linear:FACTOR, ntk:FACTOR or length:TOKENS");
     memory.add(app, false);
     app->add_option("--tokens", tokens,
                     "lengths of the text, separated by commas; by default the longest one")

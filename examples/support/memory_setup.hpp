@@ -110,8 +110,8 @@ memory_setup<T> load_memory(model_options base, const memory_choice& choice, key
   if (!choice.adapters.empty()) saved.emplace(choice.adapters);
   unroll::llama::config trained;
   if (saved) saved->set_positions(trained);
-  if (saved && base.positions.empty()) base.positions = positions_text(trained);
   auto loaded = base.load<T>(fold(k, 0));
+  if (saved && base.positions.empty()) saved->set_positions(loaded.model.shape);
   const auto shape = loaded.model.shape;
   memory_options o = choice.options();
   if (saved) {

@@ -71,7 +71,7 @@ std::vector<variant> variants() {
   yarn.beyond = position_policy::yarn;
   yarn.position_factor = 4;
   yarn.scaling.original_context = 10;
-  all.push_back({"an attention factor", yarn, options()});
+  all.push_back({"an attention factor", yarn, small_memory::options()});
   return all;
 }
 

@@ -25,7 +25,7 @@ check_output "$program" gradient --model model/model.bin --prompt "ab a"
 for option in --window --overlap --threads; do check_numbers $option WHOLE "${score[@]}"; done
 for option in --seed --tokens; do check_numbers $option WHOLE "$program" generate --model model/model.bin; done
 for option in --temperature --top-p; do check_numbers $option REAL "$program" generate --model model/model.bin; done
-for positions in linear linear:0 linear:x linear:2:2 ntk:nan ntk:-1 other:2; do refused "" "${score[@]}" --positions $positions; done
+for positions in linear linear:0 linear:x linear:2:2 ntk:nan ntk:-1 other:2 length:8; do refused "" "${score[@]}" --positions $positions; done
 printf 'ab a' >text.txt
 refused "is also --model" "${score[@]}" --json model/model.bin
 refused "is also the tokenizer of --model" "${score[@]}" --json model/tokenizer.json

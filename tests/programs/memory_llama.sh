@@ -163,7 +163,7 @@ for option in --seed --steps --documents; do check_numbers $option WHOLE "${tiny
 for option in --rate --clip --decay --autoencode; do check_numbers $option REAL "${tiny[@]}"; done
 check_numbers --budget REAL "${plan[@]}"
 refused "have addresses" "$program" plan --hidden 1048576 --mlp 1048576 --layers 1048576 --heads 524288
-for positions in linear linear:0 linear:2:2 ntk:nan other:2; do refused "" "${plan[@]}" --positions $positions; done
+for positions in linear linear:0 linear:2:2 ntk:nan other:2 length:8; do refused "" "${plan[@]}" --positions $positions; done
 
 # one text of many that the vocabulary cannot write is named
 cat >words.json <<'END'

@@ -5,7 +5,8 @@
 namespace unroll::kernels {
 
 /// Cosines and sines of the rotary positions 0 .. positions - 1, positions x head numbers: at data + p head
-/// stand the head / 2 cosines of position p, then its sines. A view; the numbers live at an executor's place.
+/// stand the head / 2 cosines of position p, then its sines, all times the attention factor. A view; the
+/// numbers live at an executor's place.
 template <class T>
 struct rotary_table {
   const T* data = nullptr;
@@ -14,7 +15,8 @@ struct rotary_table {
   bool neighbours = false;  ///< pair i are the elements 2i and 2i + 1, else i and i + head / 2
 };
 
-/// Which way positions turn: `forward`, or `back`, the transpose and inverse, which is the vjp.
+/// Which way positions turn: `forward`, or `back`, the transpose, which is the vjp and, where the attention
+/// factor is 1, the inverse.
 enum class turn { forward, back };
 
 }  // namespace unroll::kernels
