@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""This library against PyTorch, in alternating pairs on one core.
+"""This library against PyTorch and, in rows X, compiled JAX, in alternating pairs on one core.
 
     ./run bench peers [the arguments that follow BINARY]
     python3 compare.py --ours BINARY --llama BINARY [--pairs 9] [--only R1,T3] [--type f32] [--json FILE] [--markdown FILE]
@@ -7,8 +7,8 @@
 Both sides get the same data and the same parameters; their gradients are compared first. Then samples alternate
 (ours, theirs, ours, theirs, ...), each at least --sample seconds of CPU time; a row reports the median of the pair
 ratios, theirs / ours, with their minimum and maximum. The PyTorch process runs with one thread and with malloc told
-to keep large blocks, which is worth a factor of up to 2 to it. Rows R are recurrent nets (ours.cpp, theirs.py), rows T
-and M Llamas (llama_ours.cpp, llama_theirs.py); M runs two threads, not pinned, by the wall clock: on an idle machine only.
+to keep large blocks, which is worth a factor of up to 2 to it. Rows R are recurrent nets (ours.cpp, theirs.py), X the
+same against jax_theirs.py, left out where --python has no jax, rows T and M Llamas (llama_ours.cpp, llama_theirs.py); M runs two threads, not pinned, by the wall clock: on an idle machine only.
 """
 import argparse
 import json
@@ -49,6 +49,11 @@ def rows(kind):
             yield "R13", "rtrl", "rtrl", "elman", hidden, 1, 40 if hidden == 128 else 100, target
         for hidden, target in ((16, 30), (64, 3)):
             yield "R14", "generic-rtrl", "autograd-rtrl", "elman", hidden, 1, 10, target
+    for hidden, lanes in ((16, 1), (64, 1), (64, 32)):
+        for cell in CELLS:
+            yield "X1", "bptt", "jax-bptt", cell, hidden, lanes, 100, 1
+    for hidden, target in ((16, 1.3), (32, 1.2), (64, 1.2)):
+        yield "X2", "rtrl", "jax-rtrl", "elman", hidden, 1, 100, target
 
 
 def llama_rows():
@@ -141,7 +146,7 @@ def write_summary(f, results):
     groups = {}
     for r in results:
         groups.setdefault((r["row"], r["hidden"], r["lanes"]), []).append(r)
-    for (row, hidden, lanes), g in sorted(groups.items(), key=lambda x: ("RTM".index(x[0][0][0]), int(x[0][0][1:]), x[0][1])):
+    for (row, hidden, lanes), g in sorted(groups.items(), key=lambda x: ("RXTM".index(x[0][0][0]), int(x[0][0][1:]), x[0][1])):
         ratios, targets = [r["ratio"] for r in g], sorted({r["target"] for r in g})
         f.write(
             f"| {row} | {', '.join(sorted({r['workload'] for r in g}))} against {', '.join(sorted({r['peer'] for r in g}))}, "
@@ -173,7 +178,7 @@ def main():
     ap.add_argument("--ours", help="the built ours.cpp")
     ap.add_argument("--llama", help="the built llama_ours.cpp; without it rows T and M are left out")
     ap.add_argument("--from", dest="runs", nargs="+", default=[], help="run nothing, show these --json files")
-    ap.add_argument("--python", default=sys.executable, help="an interpreter that has torch")
+    ap.add_argument("--python", default=sys.executable, help="an interpreter that has numpy and torch or jax")
     ap.add_argument("--pairs", type=int, default=9)
     ap.add_argument("--sample", type=float, default=0.02, help="CPU seconds of one sample")
     ap.add_argument("--core", type=int, default=0)
@@ -198,6 +203,9 @@ def main():
     if not a.runs and not a.ours and not a.llama:
         ap.error("needs --ours BINARY, --llama BINARY or --from FILE")
     todo = list(rows(a.type)) if a.ours and not a.runs else []
+    if todo and subprocess.run([a.python, "-c", "import jax"], stderr=subprocess.DEVNULL).returncode != 0:
+        print("rows X are left out: no jax", file=sys.stderr)
+        todo = [r for r in todo if r[0][0] != "X"]
     if a.llama and not a.runs and a.type == "f32":
         todo += llama_rows()
     for name, workload, their_workload, cell, hidden, lanes, steps, target in todo:
@@ -213,7 +221,7 @@ def main():
             two = dict(environment, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", OMP_WAIT_POLICY="passive")
             setting = (two, None) if workload == "llama-gradient-2" else (environment, a.core)
             ours = Side([a.llama if llama else a.ours, workload] + sizes, *setting)
-            script = f"{HERE}/{'llama_' if llama else ''}theirs.py"
+            script = f"{HERE}/{'llama_' if llama else 'jax_' if their_workload.startswith('jax') else ''}theirs.py"
             theirs = Side([a.python, script, their_workload] + sizes, *setting)
             difference = exchange_llama(ours, theirs, folder) if llama else exchange(ours, theirs, folder, dtype)
             random = workload == "uoro"  # two streams of signs: only the cost can be compared

@@ -167,12 +167,14 @@ class simple_recurrent {
   }
 
   void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
-    const index_t h = o_.hidden, P = size().params;
+    const index_t h = o_.hidden, P = size().params, end = std::min(p1, w_y());
     for (index_t l = 0; l < o_.lanes; ++l)
-      for (index_t p = p0; p < std::min(p1, w_y()); ++p) {  // p = W(i, j) moves s'_i by slope_i [s; x; 1]_j
-        const index_t i = p % h, j = p / h;
+      for (index_t p = p0; p < end;) {  // p = W(i, j) moves s'_i by slope_i [s; x; 1]_j
+        const index_t j = p / h, first = p - j * h, last = std::min(h, end - j * h);
         const T a = j < h ? e.s[l * h + j] : j < h + o_.in ? input_.at(x, l, j - h) : T(1);
-        M[(l * P + p) * h + i] += Phi::slope(e.next[l * h + i]) * a;
+        T* column = M.data() + (l * P + j * h) * h;
+        for (index_t i = first; i < last; ++i) column[i * (h + 1)] += Phi::slope(e.next[l * h + i]) * a;
+        p = j * h + last;
       }
   }
 

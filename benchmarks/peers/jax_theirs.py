@@ -1,0 +1,95 @@
+"""One side of compare.py: JAX, compiled. The workloads and commands of theirs.py, each as one jitted function of a whole
+sequence: `jax-bptt` is reverse mode through lax.scan, `jax-rtrl` the formulas of real-time recurrent learning, for a
+tanh network at any number of lanes and at batch 1."""
+import os
+import sys
+import time
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def cell(kind, w, h, x):
+    """One step of torch.nn's cells; the state of an LSTM is (h, c)."""
+    if kind == "elman":
+        return jnp.tanh(x + h @ w["w_h"].T)
+    if kind == "gru":
+        u = h @ w["w_h"].T
+        n = u.shape[-1] // 3
+        r, z = jax.nn.sigmoid(x[..., :n] + u[..., :n]), jax.nn.sigmoid(x[..., n : 2 * n] + u[..., n : 2 * n])
+        c = jnp.tanh(x[..., 2 * n :] + r * (u[..., 2 * n :] + w["b_hn"]))
+        return (1 - z) * c + z * h
+    h, c = h
+    i, f, g, o = jnp.split(x + h @ w["w_h"].T, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def bptt(kind):
+    """Gradient of the sum of 1/2 ||h - y||^2."""
+
+    def loss(w, x, y):
+        start = jnp.zeros_like(y[0])
+        start = (start, start) if kind == "lstm" else start
+
+        def step(state, z):
+            state = cell(kind, w, state, z)
+            return state, state[0] if kind == "lstm" else state
+
+        _, h = jax.lax.scan(step, start, x @ w["w_x"].T + w["b"])
+        return 0.5 * jnp.sum((h - y) ** 2)
+
+    return jax.grad(loss)
+
+
+def rtrl(w, x, y):
+    """M <- d (W_h M + F), g += (h - y) M, with M of n x n x (2n + 1) numbers: row i, then W(k, j)."""
+    n = y.shape[-1]
+    full = jnp.concatenate([w["w_x"], w["w_h"], w["b"][:, None]], axis=1)
+    rows, m = jnp.arange(n), jnp.zeros((n, n * (2 * n + 1)), y.dtype)
+
+    def step(carry, xy):
+        h, m, g = carry
+        z = jnp.concatenate([xy[0][0], h, jnp.ones(1, h.dtype)])
+        h = jnp.tanh(full @ z)
+        m = (w["w_h"] @ m).reshape(n, n, -1).at[rows, rows].add(z).reshape(n, -1) * (1 - h * h)[:, None]
+        return (h, m, g + (h - xy[1][0]) @ m), None
+
+    (_, _, g), _ = jax.lax.scan(step, (jnp.zeros(n, y.dtype), m, jnp.zeros(m.shape[1], y.dtype)), (x, y))
+    g = g.reshape(n, -1)
+    return {"w_x": g[:, :n], "w_h": g[:, n : 2 * n], "b": g[:, 2 * n]}
+
+
+def main():
+    workload, kind, hidden, lanes, steps, number, folder = sys.argv[1:]
+    jax.config.update("jax_enable_x64", number == "f64")
+    dtype = np.float64 if number == "f64" else np.float32
+    h, lanes, steps = int(hidden), int(lanes), int(steps)
+    x, y = (
+        jnp.asarray(np.fromfile(f"{folder}/{f}.bin", dtype, steps * lanes * h).reshape(steps, lanes, h)) for f in "xy"
+    )
+    gates, rng = {"elman": 1, "gru": 3, "lstm": 4}[kind], np.random.default_rng(0)
+    shapes = {"w_h": (gates * h, h), "w_x": (gates * h, h), "b": (gates * h,)}
+    if kind == "gru":
+        shapes["b_hn"] = (h,)
+    w = {k: jnp.asarray(rng.uniform(-1, 1, s) / h**0.5, dtype) for k, s in shapes.items()}
+    run = jax.jit(rtrl if workload == "jax-rtrl" else bptt(kind))
+    for line in sys.stdin:
+        command, *args = line.split()
+        if command == "parameters":
+            np.savez(args[0], **w)
+            print("end", flush=True)
+        elif command == "gradient":
+            np.savez(args[0], **run(w, x, y))
+            print("end", flush=True)
+        elif command == "sample":
+            n, start = int(args[0]), time.process_time()
+            for _ in range(n):
+                jax.block_until_ready(run(w, x, y))
+            print((time.process_time() - start) / n, flush=True)
+
+
+main()
