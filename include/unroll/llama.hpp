@@ -30,6 +30,7 @@
 #include "unroll/llama/memory_options.hpp"
 #include "unroll/llama/memory_session.hpp"
 #include "unroll/llama/pass.hpp"
+#include "unroll/llama/positions.hpp"
 #include "unroll/llama/sampling.hpp"
 #include "unroll/llama/score.hpp"
 #include "unroll/llama/tokenizer.hpp"

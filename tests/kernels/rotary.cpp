@@ -56,7 +56,7 @@ TEST_CASE("rotate_back is the inverse and the transpose of rotate", "[rotary]") 
     }
 }
 
-TEST_CASE("an attention factor multiplies what is turned; undo is the inverse, rotate_back the transpose",
+TEST_CASE("an attention factor multiplies what is turned, the inverse is undo and the transpose rotate_back",
           "[rotary]") {
   const std::vector<index_t> positions{1, 7, 3, 2};
   const std::vector<double> inverse{0.7, 0.01, 1e-4};
