@@ -41,7 +41,7 @@ class machine {
 /// sanitizers, which also find host code that touches memory of the device. The key permutes blocks, threads,
 /// warps and lanes, which changes no bit. Copies share the device's memory.
 template <class N>
-class executor final : public exec::body_executor<N, machine> {
+class executor : public exec::body_executor<N, machine> {
  public:
   template <class U, class Space = plain_space>
   using block = device_block<U, Space>;
