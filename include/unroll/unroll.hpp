@@ -114,3 +114,4 @@
 #include "unroll/system/finite_difference.hpp"
 #include "unroll/system/memory_model.hpp"
 #include "unroll/system/window.hpp"
+#include "unroll/system/with_resets.hpp"

@@ -11,15 +11,6 @@
 
 namespace unroll {
 
-/// A system whose lanes can be dealt out:
-///   F with_lanes(index_t lanes) const                     the same system over fewer lanes
-///   input lanes_from(const input& x, index_t first) const the input of the lanes from `first` on
-template <class F>
-concept has_lane_slices = recurrent<F> && requires(const F& f, const typename F::input& x, index_t n) {
-  { f.with_lanes(n) } -> std::same_as<F>;
-  { f.lanes_from(x, n) } -> std::same_as<typename F::input>;
-};
-
 struct lane_parallel_options {
   index_t groups = 2;   ///< into how many estimators the lanes are dealt; must divide the number of lanes
   index_t threads = 0;  ///< 0: one a group; never changes a bit

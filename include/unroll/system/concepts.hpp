@@ -96,6 +96,15 @@ concept has_lane_vjp = has_vjp<F> &&
   f.lane_vjp(x, e, dnext, dtheta);
 };
 
+/// A system whose lanes can be dealt out:
+///   F with_lanes(index_t lanes) const                     the same system over fewer lanes
+///   input lanes_from(const input& x, index_t first) const the input of the lanes from `first` on
+template <class F>
+concept has_lane_slices = recurrent<F> && requires(const F& f, const typename F::input& x, index_t n) {
+  { f.with_lanes(n) } -> std::same_as<F>;
+  { f.lanes_from(x, n) } -> std::same_as<typename F::input>;
+};
+
 /// The optional members above, for systems that learn only at run time whether they have them (any_system):
 /// such a system also offers `bool supports(hook) const`.
 enum class hook { vjp, jvp, window, jacobian, row_norms, lane_vjp };

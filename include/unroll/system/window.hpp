@@ -40,29 +40,36 @@ void window_forward(const F& f, std::span<const typename F::input> xs, const win
     for (index_t i = 0; i < w.steps; ++i) f.step(xs[std::size_t(i)], edge_of(f, w, i));
 }
 
+/// window_backward by single vjps.
+template <class F>
+void steps_backward(const F& f, std::span<const typename F::input> xs, const window<typename F::scalar>& w,
+                    const injection<typename F::scalar>& in, dstate<typename F::scalar> ds,
+                    dparams<typename F::scalar> dtheta) {
+  using T = typename F::scalar;
+  const dims d = f.size();
+  dstate<T> before{w.scratch.data() + d.scratch, d.state};
+  for (index_t i = w.steps - 1; i >= 0; --i) {
+    if (in.carry && in.carry[i] != T(1)) {
+      // a cut must drop what it cuts even where that is not finite, so no 0 * x
+      for (T& v : ds) v = in.carry[i] == T(0) ? T(0) : v * in.carry[i];
+    }
+    std::fill(before.begin(), before.end(), T(0));
+    f.vjp(xs[std::size_t(i)], edge_of(f, w, i), dstate<const T>(ds),
+          in.loss_weight ? in.loss_weight[i] : T(1), before, dtheta);
+    std::copy(before.begin(), before.end(), ds.begin());
+  }
+}
+
 /// Walks a window backwards. `ds` enters as the cotangent of the last state and leaves as that of the first;
 /// adds the parameter gradient to `dtheta`.
 template <class F>
 void window_backward(const F& f, std::span<const typename F::input> xs, const window<typename F::scalar>& w,
                      const injection<typename F::scalar>& in, dstate<typename F::scalar> ds,
                      dparams<typename F::scalar> dtheta) {
-  using T = typename F::scalar;
-  if constexpr (has_window<F>) {
+  if constexpr (has_window<F>)
     f.backward(xs, w, in, ds, dtheta);
-  } else {
-    const dims d = f.size();
-    dstate<T> before{w.scratch.data() + d.scratch, d.state};
-    for (index_t i = w.steps - 1; i >= 0; --i) {
-      if (in.carry && in.carry[i] != T(1)) {
-        // a cut must drop what it cuts even where that is not finite, so no 0 * x
-        for (T& v : ds) v = in.carry[i] == T(0) ? T(0) : v * in.carry[i];
-      }
-      std::fill(before.begin(), before.end(), T(0));
-      f.vjp(xs[std::size_t(i)], edge_of(f, w, i), dstate<const T>(ds),
-            in.loss_weight ? in.loss_weight[i] : T(1), before, dtheta);
-      std::copy(before.begin(), before.end(), ds.begin());
-    }
-  }
+  else
+    steps_backward(f, xs, w, in, ds, dtheta);
 }
 
 }  // namespace unroll

@@ -1,0 +1,206 @@
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#include "unroll/system/explain.hpp"
+#include "unroll/system/window.hpp"
+
+namespace unroll {
+
+/// An input of with_resets.
+template <class X>
+struct resettable {
+  X x;
+  /// One a lane, not 0 where the lane begins anew in front of this step; null: none does. A view, as x may
+  /// be.
+  const std::uint8_t* reset = nullptr;
+};
+
+/// F with episodes: a lane whose flag is set is put back to the start of F (its start(), else zero) before
+/// the step, so that episodes of different lengths lie one behind the other in the lanes of one batch, under
+/// every estimator.
+///
+///   F'(theta, s, x) = F(theta, R s + (1 - R) s_0, x.x),     R: 0 in the flagged lanes, 1 in the others
+///
+/// No gradient passes through a reset: dF'/ds is zero in a flagged lane, and s_0 does not depend on theta, as
+/// that in front of a sequence does not. The gradient is the sum of those of the episodes run apart; what an
+/// estimator truncates, draws or perturbs stays where it was in the sequence, whatever the episodes. The
+/// first step needs no flag, so that a sequence may begin from an s0 of the caller. edge.t goes on counting.
+///
+/// It has the optional members of F; window passes too where the input of F is trivially copyable: from one
+/// step with a flag to the next, and in one where no flag is set, with the bits of F. Scratch: that of F and
+/// two states, for windows three and the inputs. No call allocates.
+template <class F>
+class with_resets final {
+  static_assert(require_recurrent<F>());
+
+ public:
+  using scalar = typename F::scalar;
+  using input = resettable<typename F::input>;
+  using T = scalar;
+  static constexpr bool keeps_windows = has_window<F> && std::is_trivially_copyable_v<typename F::input>;
+
+  explicit with_resets(F system) : f_(std::move(system)) {}
+
+  const F& system() const { return f_; }
+  dims size() const {
+    dims d = f_.size();
+    d.scratch += 2 * d.state;
+    return d;
+  }
+  void start(state<T> s) const { start_state(f_, s); }
+  bool finite(const input& x) const { return finite_input(f_, x.x); }
+  index_t scored(const input& x) const { return index_t(scored_losses(f_, x.x)); }
+  bool supports(hook h) const { return unroll::supports(f_, h) && (h != hook::window || keeps_windows); }
+  with_resets with_lanes(index_t lanes) const requires has_lane_slices<F> {
+    return with_resets(f_.with_lanes(lanes));
+  }
+  input lanes_from(const input& x, index_t first) const requires has_lane_slices<F> {
+    return {f_.lanes_from(x.x, first), x.reset ? x.reset + first : nullptr};
+  }
+  void output(params<const T> theta, state<const T> s, view<T> y) const requires requires(const F& f) {
+    f.output(theta, s, y);
+  }
+  { f_.output(theta, s, y); }
+
+  void step(const input& x, const edge<T>& e) const {
+    edge<T> inner = e;
+    inner.s = from(x, e.s, e.scratch);
+    inner.scratch = own(e.scratch);
+    f_.step(x.x, inner);
+  }
+  void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+           dparams<T> dtheta) const requires has_vjp<F> {
+    const const_edge<T> inner = reset_edge(x, e);
+    const bool keep = any(x) && !ds.empty();  // what ds holds for flagged lanes stays, to the bit
+    T* held = spare(e.scratch);
+    if (keep) std::copy(ds.begin(), ds.end(), held);
+    f_.vjp(x.x, inner, dnext, dloss, ds, dtheta);
+    if (keep) flagged(x, [&](index_t first, index_t n) { std::copy_n(held + first, n, ds.data() + first); });
+  }
+  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
+           state_t<T> dnext, T* dloss) const requires has_jvp<F> {
+    const const_edge<T> inner = reset_edge(x, e);
+    if (any(x) && !ds.empty()) {
+      T* masked = spare(e.scratch);
+      std::copy(ds.begin(), ds.end(), masked);
+      flagged(x, [&](index_t first, index_t n) { std::fill_n(masked + first, n, T(0)); });
+      ds = {masked, ds.size()};
+    }
+    f_.jvp(x.x, inner, dtheta, ds, dnext, dloss);
+  }
+
+  void jacobian(const input& x, const const_edge<T>& e, view<T> j) const requires has_jacobian<F> {
+    f_.jacobian(x.x, reset_edge(x, e), j);
+    flagged(x, [&](index_t first, index_t n) { std::fill_n(j.data() + first * n, n * n, T(0)); });
+  }
+  void immediate(const input& x, const const_edge<T>& e, view<T> m, index_t p0,
+                 index_t p1) const requires has_jacobian<F> {
+    f_.immediate(x.x, reset_edge(x, e), m, p0, p1);
+  }
+  void row_norms(const input& x, const const_edge<T>& e, view<T> out) const requires has_row_norms<F> {
+    f_.row_norms(x.x, reset_edge(x, e), out);
+  }
+  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
+                view<T> dtheta) const requires has_lane_vjp<F> {
+    f_.lane_vjp(x.x, reset_edge(x, e), dnext, dtheta);
+  }
+
+  // scratch of a window: what F or a single step needs, behind it the inputs of F side by side
+  index_t window_scratch(index_t steps) const requires keeps_windows {
+    const auto bytes = index_t(sizeof(X)) * steps + index_t(alignof(X));
+    return passes(steps) + (bytes + index_t(sizeof(T)) - 1) / index_t(sizeof(T));
+  }
+  void forward(std::span<const input> xs, const window<T>& w) const requires keeps_windows {
+    for (index_t i = 0, end = 0; i < w.steps; i = end) {
+      end = run_end(xs, i, w.steps);
+      if (any(xs[std::size_t(i)]))
+        step(xs[std::size_t(i)], edge_of(*this, w, i));
+      else
+        f_.forward(inputs(xs, w, i, end), part(w, i, end));
+    }
+  }
+  void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+                dparams<T> dtheta) const requires keeps_windows {
+    for (index_t end = w.steps, i = end; end > 0; end = i) {
+      i = end - 1;
+      const bool single = any(xs[std::size_t(i)]);
+      while (!single && i > 0 && !any(xs[std::size_t(i - 1)])) --i;
+      const injection<T> here{in.loss_weight ? in.loss_weight + i : nullptr,
+                              in.carry ? in.carry + i : nullptr};
+      if (single)
+        steps_backward(*this, xs.subspan(std::size_t(i), 1), part(w, i, end), here, ds, dtheta);
+      else
+        f_.backward(inputs(xs, w, i, end), part(w, i, end), here, ds, dtheta);
+    }
+  }
+
+ private:
+  using X = typename F::input;
+
+  bool any(const input& x) const {
+    if (!x.reset) return false;
+    const index_t lanes = f_.size().lanes;
+    return std::any_of(x.reset, x.reset + lanes, [](std::uint8_t flag) { return flag != 0; });
+  }
+  /// visit(first, n): the n state entries from `first` on are those of a lane with a flag.
+  template <class Visit>
+  void flagged(const input& x, const Visit& visit) const {
+    if (!x.reset) return;
+    const dims d = f_.size();
+    const index_t n = d.state / d.lanes;
+    for (index_t l = 0; l < d.lanes; ++l)
+      if (x.reset[l] != 0) visit(l * n, n);
+  }
+
+  // scratch of a step: that of F | the state it starts from | a spare state
+  view<T> own(view<T> scratch) const { return {scratch.data(), f_.size().scratch}; }
+  T* spare(view<T> scratch) const { return scratch.data() + f_.size().scratch + f_.size().state; }
+  state<const T> from(const input& x, state<const T> s, view<T> scratch) const {
+    if (!any(x)) return s;
+    const dims d = f_.size();
+    T* to = scratch.data() + d.scratch;
+    T* start = spare(scratch);
+    start_state(f_, state<T>(start, d.state));
+    std::copy(s.begin(), s.end(), to);
+    flagged(x, [&](index_t first, index_t n) { std::copy_n(start + first, n, to + first); });
+    return {to, d.state};
+  }
+  const_edge<T> reset_edge(const input& x, const const_edge<T>& e) const {
+    const_edge<T> inner = e;
+    inner.s = from(x, e.s, e.scratch);
+    inner.scratch = own(e.scratch);
+    return inner;
+  }
+
+  index_t passes(index_t steps) const {
+    return std::max(unroll::window_scratch(f_, steps), size().scratch + size().state);
+  }
+  /// A step with a flag stands alone; others run to the next one.
+  index_t run_end(std::span<const input> xs, index_t i, index_t steps) const {
+    if (any(xs[std::size_t(i++)])) return i;
+    while (i < steps && !any(xs[std::size_t(i)])) ++i;
+    return i;
+  }
+  std::span<const X> inputs(std::span<const input> xs, const window<T>& w, index_t i, index_t end) const {
+    void* room = w.scratch.data() + passes(w.steps);
+    auto bytes = std::size_t(w.steps) * sizeof(X) + alignof(X);
+    auto* to = static_cast<X*>(std::align(alignof(X), std::size_t(w.steps) * sizeof(X), room, bytes));
+    for (index_t k = i; k < end; ++k) std::construct_at(to + (k - i), xs[std::size_t(k)].x);
+    return {to, std::size_t(end - i)};
+  }
+  window<T> part(const window<T>& w, index_t i, index_t end) const {
+    const dims d = f_.size();
+    return {w.theta, end - i, w.states + i * d.state, w.tape + i * d.tape, w.loss + i, w.scratch, w.t + i};
+  }
+
+  F f_;
+};
+
+template <class F>
+with_resets(F) -> with_resets<F>;
+
+}  // namespace unroll
