@@ -18,6 +18,7 @@ using namespace unroll;
   template class unroll::mean_of<uoro<F>>;           \
   template class unroll::lane_parallel<tbptt<F>>;    \
   template class unroll::counted<F>;                 \
+  template class unroll::with_resets<F>;             \
   template class unroll::finite_difference<F>
 #define UNROLL_MEMORY_ESTIMATORS(M)                  \
   template class unroll::rematerialise<M>;           \
