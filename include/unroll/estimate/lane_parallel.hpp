@@ -124,7 +124,8 @@ class lane_parallel final {
 
   void mirror(bool on) requires requires(E e) { e.mirror(on); }
   {
-    for (one& p : parts_) p.estimator.mirror(on);
+    for (one& p : parts_)  // clang 14 instantiates it all the same where a class is instantiated as a whole
+      if constexpr (requires { p.estimator.mirror(on); }) p.estimator.mirror(on);
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
