@@ -248,7 +248,11 @@ TEST_CASE("the length at hand, which no config.json holds, decides the frequenci
 TEST_CASE("what a config.json may not say of positions is refused by key", "[rope]") {
   const std::string yarn = R"("rope_type": "yarn", "factor": 4)";
   const std::string llama3 = R"("rope_type": "llama3", "factor": 8)";
-  for (const auto& [rope, message] : std::initializer_list<std::pair<std::string, const char*>>{
+  struct row {
+    std::string rope;
+    const char* message;
+  };
+  for (const row& r : std::initializer_list<row>{
            {R"("rope_type": "proportional")",
             "\"rope_type\" is \"proportional\", expected one of \"default\", \"linear\", \"dynamic\", "
             "\"yarn\", \"llama3\", \"longrope\"; other kinds are not implemented"},
@@ -282,9 +286,9 @@ TEST_CASE("what a config.json may not say of positions is refused by key", "[rop
             "scaling.long_factor: has 3 numbers, a head of 8 has 4 pairs"},
            {R"("rope_type": "longrope", "short_factor": [1, 1, 0, 1], "long_factor": [1, 1, 1, 1])",
             "scaling.short_factor: is 0"}}) {
-    INFO(rope);
-    CHECK_THAT(made::message([&] { parse_config(text_with(8, 64, "{" + rope + "}"), "file"); }),
-               ContainsSubstring("load_llama: file") && ContainsSubstring(message));
+    INFO(r.rope);
+    CHECK_THAT(made::message([&] { parse_config(text_with(8, 64, "{" + r.rope + "}"), "file"); }),
+               ContainsSubstring("load_llama: file") && ContainsSubstring(r.message));
   }
   auto j =
       nlohmann::json::parse(text_with(8, 64, "{" + yarn + R"(, "original_max_position_embeddings": 32})"));
