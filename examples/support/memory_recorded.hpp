@@ -42,31 +42,34 @@ class recorded_model {
   bool independent() const { return true; }
   bool reads_params() const { return false; }
   index_t scored(const segment& x) const { return x.scored(); }
-  index_t workspace(index_t earlier) const { return model_->workspace(earlier); }
+  index_t workspace(index_t earlier, index_t batch) const { return model_->workspace(earlier, batch); }
 
-  void write(const segment& x, index_t s, unroll::params<const T> theta, std::span<const T* const>,
+  void write(std::span<const segment> xs, index_t s, unroll::params<const T> theta, std::span<const T* const>,
              unroll::view<T> m, unroll::view<T> tape, unroll::view<T> work) const {
     if (tape.empty())
-      std::copy(memory(s).begin(), memory(s).end(), m.begin());
+      std::copy_n(memory(s).data(), m.size(), m.data());
     else
-      model_->write(x, s, theta, {}, m, tape, work);
+      model_->write(xs, s, theta, {}, m, tape, work);
   }
-  void write_vjp(const segment& x, index_t s, unroll::params<const T> theta, std::span<const T* const>,
-                 unroll::view<const T> tape, unroll::view<const T> dm, std::span<T* const>,
-                 unroll::dparams<T> dtheta, unroll::view<T> work) const {
-    model_->write_vjp(x, s, theta, {}, tape, dm, {}, dtheta, work);
+  void write_vjp(std::span<const segment> xs, index_t s, unroll::params<const T> theta,
+                 std::span<const T* const>, unroll::view<const T> tape, unroll::view<const T> dm,
+                 std::span<T* const>, unroll::dparams<T> dtheta, unroll::view<T> work) const {
+    model_->write_vjp(xs, s, theta, {}, tape, dm, {}, dtheta, work);
   }
-  T read(const segment&, index_t t, unroll::params<const T>, std::span<const T* const>,
-         unroll::view<T>) const {
-    return record_->losses[std::size_t(t)];
+  void read(std::span<const segment> xs, index_t t, unroll::params<const T>, std::span<const T* const>,
+            T* losses, unroll::view<T>) const {
+    std::copy_n(record_->losses.begin() + t, xs.size(), losses);
   }
-  T read_vjp(const segment&, index_t t, unroll::params<const T>, std::span<const T* const>,
-             std::span<T* const> dpast, unroll::dparams<T>, unroll::view<T>) const {
+  void read_vjp(std::span<const segment> xs, index_t t, unroll::params<const T> theta,
+                std::span<const T* const> past, std::span<T* const> dpast, T* losses, unroll::dparams<T>,
+                unroll::view<T> work) const {
     const index_t size = model_->size().memory;
-    const T* adjoint = record_->adjoints[std::size_t(t)].data();
-    for (std::size_t s = 0; s < dpast.size(); ++s)
-      if (dpast[s]) unroll::linalg::axpy(T(1), adjoint + index_t(s) * size, dpast[s], size);
-    return record_->losses[std::size_t(t)];
+    for (index_t u = t; u < t + index_t(xs.size()); ++u) {
+      const T* adjoint = record_->adjoints[std::size_t(u)].data();
+      for (index_t s = 0; s < u; ++s)
+        if (T* to = dpast[std::size_t(s)]) unroll::linalg::axpy(T(1), adjoint + s * size, to, size);
+    }
+    read(xs, t, theta, past, losses, work);
   }
 
  private:

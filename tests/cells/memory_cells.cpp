@@ -49,18 +49,20 @@ TEST_CASE("linear_memory writes W x, reads the mean, and its adjoints have their
   const double x[] = {1, -2}, target[] = {0, 4};
   const cells::example<double> first{.x = &x[0], .target = &target[0]},
       second{.x = &x[1], .target = &target[1]};
-  double m0 = 0, m1 = 0, work[3];
-  f.write(first, 0, theta, {}, view<double>(&m0, 1), {}, view<double>(work, 3));
-  f.write(second, 1, theta, {}, view<double>(&m1, 1), {}, view<double>(work, 3));
+  double m0 = 0, m1 = 0, loss = 0, work[3];
+  f.write({&first, 1}, 0, theta, {}, view<double>(&m0, 1), {}, view<double>(work, 3));
+  f.write({&second, 1}, 1, theta, {}, view<double>(&m1, 1), {}, view<double>(work, 3));
   CHECK(m0 == 2);
   CHECK(m1 == -4);
-  CHECK(f.read(first, 0, theta, {}, view<double>(work, 3)) == .125);  // b alone
+  f.read({&first, 1}, 0, theta, {}, &loss, view<double>(work, 3));
+  CHECK(loss == .125);  // b alone
   const double* past[] = {&m0, &m1};
   double d0 = 0;
   double* dpast[] = {&d0, nullptr};
   std::vector<double> g(3);
   // y = 3 (2 - 4) / 2 + 0.5 = -2.5, residual -6.5
-  CHECK(f.read_vjp(second, 2, theta, past, dpast, g, view<double>(work, 3)) == 6.5 * 6.5 / 2);
+  f.read_vjp({&second, 1}, 2, theta, past, dpast, &loss, g, view<double>(work, 3));
+  CHECK(loss == 6.5 * 6.5 / 2);
   CHECK(d0 == 3 * -6.5 / 2);
   CHECK(g == std::vector<double>{0, 6.5, -6.5});
 }
@@ -71,12 +73,14 @@ TEST_CASE("attention_memory attends to nothing as zero and to equal memories equ
   const double x = 1, target = 3, m = .25;
   const cells::example<double> e{.x = &x, .target = &target};
   const std::vector<double> theta{0.5, 0.1};
-  double work[8];
-  CHECK(f.read(e, 0, theta, {}, view<double>(work, 8)) == 4.5);
+  double loss = 0, work[8];
+  f.read({&e, 1}, 0, theta, {}, &loss, view<double>(work, 8));
+  CHECK(loss == 4.5);
   const double* past[] = {&m, &m};
   double d[2] = {};
   double* dpast[] = {&d[0], &d[1]};
-  CHECK(f.read_vjp(e, 2, theta, past, dpast, {}, view<double>(work, 8)) == 2.75 * 2.75 / 2);
+  f.read_vjp({&e, 1}, 2, theta, past, dpast, &loss, {}, view<double>(work, 8));
+  CHECK(loss == 2.75 * 2.75 / 2);
   CHECK(d[0] == -2.75 / 2);
   CHECK(d[1] == -2.75 / 2);
 }

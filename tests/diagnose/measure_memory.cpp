@@ -62,8 +62,9 @@ TEST_CASE("the mean of four reservoirs has a quarter of the variance, mirrored p
 class cliff : public weights {
  public:
   using weights::weights;
-  void write_vjp(char, index_t, params<const double>, std::span<const double* const>, view<const double>,
-                 view<const double> dm, std::span<double* const>, dparams<double> g, view<double>) const {
+  void write_vjp(std::span<const char>, index_t, params<const double>, std::span<const double* const>,
+                 view<const double>, view<const double> dm, std::span<double* const>, dparams<double> g,
+                 view<double>) const {
     for (const double v : dm) g[0] += v * 1e200 * 1e200;
   }
 };

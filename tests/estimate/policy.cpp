@@ -61,11 +61,11 @@ TEST_CASE("what is not the name of a policy is refused") {
 TEST_CASE("what a write's vjp throws reaches the caller under every policy") {
   struct throwing : linear {
     explicit throwing(linear f) : linear(std::move(f)) {}
-    void write_vjp(const example& x, index_t s, params<const double> theta,
+    void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
                    std::span<const double* const> past, view<const double> tape, view<const double> dm,
                    std::span<double* const> dpast, dparams<double> g, view<double> work) const {
       if (s == 1) fail("throwing", "s", "is 1");
-      linear::write_vjp(x, s, theta, past, tape, dm, dpast, g, work);
+      linear::write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
     }
   };
   const task<throwing> k(throwing(make_linear()), 7);

@@ -8,13 +8,22 @@
 using namespace unroll;
 using namespace memory_task;
 
+namespace {
+
+template <class K>
+auto one(const K& k, index_t s) {
+  return std::span(k.xs).subspan(std::size_t(s), 1);
+}
+
+}  // namespace
+
 TEST_CASE("a bank writes memories, keeps graphs in its slots and counts") {
   const task<attention> k(make_attention(true), 4);
   memory_bank<attention> bank(k.model, 4, 3, 2);
   CHECK(bank.slots() == 2);
   CHECK(bank.owner(0) == memory_bank<attention>::none);
-  CHECK(bank.write(k.model, k.xs[0], k.theta, 1));
-  CHECK(bank.write(k.model, k.xs[1], k.theta));
+  bank.write(k.model, one(k, 0), k.theta, 1);
+  bank.write(k.model, one(k, 1), k.theta);
   CHECK(bank.owner(1) == 0);
   CHECK(bank.written() == 2);
   CHECK(bank.counts().live_graphs == 1);
@@ -22,27 +31,30 @@ TEST_CASE("a bank writes memories, keeps graphs in its slots and counts") {
   // a copy has its own memories
   const memory_bank<attention> kept(bank);
   memory_bank<attention> copy(kept);
-  const double loss = bank.read(k.model, k.xs[2], 2, k.theta);
+  double loss = 0, again = 0;
+  bank.read(k.model, one(k, 2), 2, k.theta, &loss);
   bank.memory(0)[0] += 1;
-  CHECK(bank.read(k.model, k.xs[2], 2, k.theta) != loss);
-  CHECK(copy.read(k.model, k.xs[2], 2, k.theta) == loss);
+  bank.read(k.model, one(k, 2), 2, k.theta, &again);
+  CHECK(again != loss);
+  copy.read(k.model, one(k, 2), 2, k.theta, &again);
+  CHECK(again == loss);
   bank.memory(0)[0] -= 1;
 
   const auto targets = bank.targets(2);
   CHECK(targets.size() == 2);
   CHECK(targets[0] == nullptr);
   targets[0] = bank.adjoint(0).data();
-  bank.read_vjp(k.model, k.xs[2], 2, k.theta, targets, {});
+  bank.read_vjp(k.model, one(k, 2), 2, k.theta, targets, &again, {});
   CHECK(bank.adjoint(0)[0] != 0);
   CHECK(bank.adjoint(1)[0] == 0);
   CHECK(bank.targets(2)[0] == nullptr);
   std::vector<double> g(std::size_t(k.theta.size()));
-  bank.write_vjp(k.model, k.xs[0], k.theta, 1, bank.adjoint(0), {}, g);
+  bank.write_vjp(k.model, one(k, 0), k.theta, 1, bank.adjoint(0), {}, g);
   CHECK(bank.owner(1) == memory_bank<attention>::none);
   CHECK(g[0] != 0);
 
   const double before = bank.memory(1)[0];
-  bank.rewrite(k.model, k.xs[1], 1, k.theta, 0);
+  bank.rewrite(k.model, one(k, 1), 1, k.theta, 0);
   CHECK(bank.memory(1)[0] == before);
   CHECK(bank.owner(0) == 1);
   const replay_counts c = bank.counts();
@@ -66,27 +78,31 @@ TEST_CASE("a memory that is not finite does not count as written and frees its s
   const double wrong[2] = {std::nan(""), 0};
   example bad = k.xs[0];
   bad.x = wrong;
-  CHECK_FALSE(bank.write(k.model, bad, k.theta, 0));
+  bank.write(k.model, {&bad, 1}, k.theta, 0);
+  CHECK_FALSE(bank.finite(0, 1));
+  bank.keep_first(0);
   CHECK(bank.written() == 0);
   CHECK(bank.owner(0) == memory_bank<linear>::none);
-  CHECK(bank.write(k.model, k.xs[0], k.theta, 0));
+  bank.write(k.model, one(k, 0), k.theta, 0);
+  CHECK(bank.finite(0, 1));
   CHECK(bank.written() == 1);
 }
 
 TEST_CASE("a write that throws leaves no graph in its slot") {
   struct throwing : linear {
     explicit throwing(linear f) : linear(std::move(f)) {}
-    void write(const example& x, index_t s, params<const double> theta, std::span<const double* const> past,
-               view<double> m, view<double> tape, view<double> work) const {
+    void write(std::span<const example> xs, index_t s, params<const double> theta,
+               std::span<const double* const> past, view<double> m, view<double> tape,
+               view<double> work) const {
       if (s == 1) fail("throwing", "s", "is 1");
-      linear::write(x, s, theta, past, m, tape, work);
+      linear::write(xs, s, theta, past, m, tape, work);
     }
   };
   const task<throwing> k(throwing(make_linear()), 3);
   memory_bank<throwing> bank(k.model, 3, 0, 1);
-  CHECK(bank.write(k.model, k.xs[0], k.theta, 0));
+  bank.write(k.model, one(k, 0), k.theta, 0);
   CHECK(bank.owner(0) == 0);
-  CHECK_THROWS_AS(bank.write(k.model, k.xs[1], k.theta, 0), error);
+  CHECK_THROWS_AS(bank.write(k.model, one(k, 1), k.theta, 0), error);
   CHECK(bank.written() == 1);
   CHECK(bank.owner(0) == memory_bank<throwing>::none);  // its tape may be half overwritten
 }
@@ -95,26 +111,27 @@ TEST_CASE("a write sees the earlier memories only where the model's writes read 
   struct watching : attention {
     std::vector<std::size_t>* seen;
     watching(attention f, std::vector<std::size_t>& s) : attention(std::move(f)), seen(&s) {}
-    void write(const example& x, index_t s, params<const double> theta, std::span<const double* const> past,
-               view<double> m, view<double> tape, view<double> work) const {
+    void write(std::span<const example> xs, index_t s, params<const double> theta,
+               std::span<const double* const> past, view<double> m, view<double> tape,
+               view<double> work) const {
       seen->push_back(past.size());
-      attention::write(x, s, theta, past, m, tape, work);
+      attention::write(xs, s, theta, past, m, tape, work);
     }
-    void write_vjp(const example& x, index_t s, params<const double> theta,
+    void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
                    std::span<const double* const> past, view<const double> tape, view<const double> dm,
                    std::span<double* const> dpast, dparams<double> g, view<double> work) const {
       seen->push_back(past.size());
-      attention::write_vjp(x, s, theta, past, tape, dm, dpast, g, work);
+      attention::write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
     }
   };
   for (const bool recurrent : {false, true}) {
     std::vector<std::size_t> seen;
     const task<watching> k(watching(make_attention(recurrent), seen), 3);
     memory_bank<watching> bank(k.model, 3, 2, 1);
-    bank.write(k.model, k.xs[0], k.theta);
-    bank.write(k.model, k.xs[1], k.theta, 0);
+    bank.write(k.model, one(k, 0), k.theta);
+    bank.write(k.model, one(k, 1), k.theta, 0);
     std::vector<double> g(std::size_t(k.theta.size()));
-    bank.write_vjp(k.model, k.xs[1], k.theta, 0, bank.adjoint(1), bank.targets(recurrent ? 1 : 0), g);
+    bank.write_vjp(k.model, one(k, 1), k.theta, 0, bank.adjoint(1), bank.targets(recurrent ? 1 : 0), g);
     CHECK(seen == (recurrent ? std::vector<std::size_t>{0, 1, 1} : std::vector<std::size_t>{0, 0, 0}));
   }
 }
@@ -123,10 +140,10 @@ TEST_CASE("a bank remembers how many graphs were alive at once, not how many are
   const task<linear> k(make_linear(), 4);
   memory_bank<linear> bank(k.model, 4, 1, 3);
   std::vector<double> g(std::size_t(k.theta.size()));
-  for (const index_t slot : {0, 1, 2}) bank.write(k.model, k.xs[std::size_t(slot)], k.theta, slot);
+  for (const index_t slot : {0, 1, 2}) bank.write(k.model, one(k, slot), k.theta, slot);
   for (const index_t slot : {0, 1})
-    bank.write_vjp(k.model, k.xs[std::size_t(slot)], k.theta, slot, bank.adjoint(0), {}, g);
-  bank.rewrite(k.model, k.xs[0], 0, k.theta, 0);
+    bank.write_vjp(k.model, one(k, slot), k.theta, slot, bank.adjoint(0), {}, g);
+  bank.rewrite(k.model, one(k, 0), 0, k.theta, 0);
   CHECK(bank.counts().live_graphs == 3);
 }
 
@@ -140,4 +157,39 @@ TEST_CASE("a bank holds what it says") {
   CHECK(bytes(9, 3, 1) - bytes(9, 2, 1) == one);
   CHECK(bytes(9, 2, 2) - bytes(9, 2, 1) == std::size_t(d.tape) * sizeof(double) + sizeof(index_t));
   CHECK(bytes(10, 2, 1) - bytes(9, 2, 1) == one + 2 * sizeof(double*));
+}
+
+TEST_CASE("a bank keeps the graphs of a batch together") {
+  const task<linear> k(make_linear(), 6);
+  const auto some = [&](std::size_t s, std::size_t n) { return std::span(k.xs).subspan(s, n); };
+  memory_bank<linear> bank(k.model, 6, 5, 4, 3);
+  bank.write(k.model, some(0, 3), k.theta, 1);
+  CHECK(bank.written() == 3);
+  for (index_t s = 0; s < 3; ++s) {
+    CHECK(bank.owner(1 + s) == s);
+    CHECK(bank.first_of_batch(1 + s) == 0);
+  }
+  CHECK(bank.owner(0) == memory_bank<linear>::none);
+  std::vector<double> g(std::size_t(k.theta.size()));
+  using Catch::Matchers::ContainsSubstring;
+  CHECK_THROWS_WITH(bank.write_vjp(k.model, some(0, 2), k.theta, 1, bank.adjoint(0, 2), {}, g),
+                    ContainsSubstring("are 2 segments") && ContainsSubstring("is that of 3"));
+  CHECK_THROWS_WITH(bank.write(k.model, some(0, 4), k.theta),
+                    ContainsSubstring("are 4 segments") && ContainsSubstring("batches of 3"));
+  double losses[4];
+  CHECK_THROWS_AS(bank.read(k.model, some(0, 4), 0, k.theta, losses), error);
+  CHECK_THROWS_AS(bank.read_vjp(k.model, some(0, 4), 0, k.theta, {}, losses, g), error);
+  bank.write_vjp(k.model, some(0, 3), k.theta, 1, bank.adjoint(0, 3), {}, g);
+  CHECK(bank.owner(1) == memory_bank<linear>::none);
+
+  // what takes the slot of one of them takes all
+  bank.rewrite(k.model, some(0, 3), 0, k.theta, 0);
+  bank.rewrite(k.model, some(1, 1), 1, k.theta, 2);
+  CHECK(bank.owner(0) == memory_bank<linear>::none);
+  CHECK(bank.owner(2) == 1);
+  bank.rewrite(k.model, some(0, 2), 0, k.theta, 0);
+  CHECK(bank.counts().live_graphs == 3);
+  bank.keep_first(1);
+  CHECK(bank.written() == 1);
+  for (index_t slot = 0; slot < 4; ++slot) CHECK(bank.owner(slot) == memory_bank<linear>::none);
 }

@@ -46,11 +46,11 @@ class reservoir_replay final {
     const auto n = std::size_t(d.memory);
     const unroll::reservoir sample(size_);
     const std::size_t old = memories_.size();  // memories of documents before: none
-    std::vector<double> work(std::size_t(model_.workspace(index_t(old + xs.size()))));
+    std::vector<double> work(std::size_t(model_.workspace(index_t(old + xs.size()), 1)));
     std::vector<held> slots(static_cast<std::size_t>(size_));
     const auto send_back = [&](held& h) {
       if (h.s >= 0)
-        model_.write_vjp(xs[std::size_t(h.s)], h.s, theta, {}, unroll::view<const double>(h.tape),
+        model_.write_vjp(xs.subspan(std::size_t(h.s), 1), h.s, theta, {}, unroll::view<const double>(h.tape),
                          unroll::view<const double>(h.collected), {}, g, work);
       h.s = -1;
     };
@@ -59,7 +59,7 @@ class reservoir_replay final {
       if (t > 0) {
         const index_t s = t - 1, slot = sample.slot(chooser_, s);
         std::vector<double> m(n), tape(std::size_t(d.tape));
-        model_.write(xs[std::size_t(s)], s, theta, {}, m, tape, work);
+        model_.write(xs.subspan(std::size_t(s), 1), s, theta, {}, m, tape, work);
         memories_.push_back(m);
         if (slot >= 0) {
           send_back(slots[std::size_t(slot)]);
@@ -71,7 +71,10 @@ class reservoir_replay final {
       std::vector<std::vector<double>> dm(past.size(), std::vector<double>(n));
       std::vector<double*> dpast;
       for (auto& v : dm) dpast.push_back(v.data());
-      r.loss += model_.read_vjp(xs[std::size_t(t)], index_t(past.size()), theta, past, dpast, g, work);
+      double loss = 0;
+      model_.read_vjp(xs.subspan(std::size_t(t), 1), index_t(past.size()), theta, past, dpast, &loss, g,
+                      work);
+      r.loss += loss;
       const double factor = mistake_ == replay_mistake::no_compensation ? 1 : sample.weight(t);
       for (held& h : slots) {
         if (h.s < 0) continue;

@@ -23,28 +23,34 @@ class weights {
   index_t entry(index_t t, index_t s) const { return t * n_ + s; }
   unroll::memory_dims size() const { return {n_ * n_, n_, 1}; }
   bool independent() const { return true; }
-  index_t workspace(index_t) const { return 0; }
+  index_t workspace(index_t, index_t) const { return 0; }
 
-  void write(char, index_t s, unroll::params<const double> theta, std::span<const double* const>,
-             unroll::view<double> m, unroll::view<double>, unroll::view<double>) const {
-    for (index_t t = 0; t < n_; ++t) m[t] = theta[entry(t, s)];
+  void write(std::span<const char> xs, index_t s, unroll::params<const double> theta,
+             std::span<const double* const>, unroll::view<double> m, unroll::view<double>,
+             unroll::view<double>) const {
+    for (index_t i = 0; i < index_t(xs.size()); ++i)
+      for (index_t t = 0; t < n_; ++t) m[i * n_ + t] = theta[entry(t, s + i)];
   }
-  void write_vjp(char, index_t s, unroll::params<const double>, std::span<const double* const>,
-                 unroll::view<const double>, unroll::view<const double> dm, std::span<double* const>,
-                 unroll::dparams<double> g, unroll::view<double>) const {
-    for (index_t t = 0; t < n_; ++t) g[entry(t, s)] += dm[t];
+  void write_vjp(std::span<const char> xs, index_t s, unroll::params<const double>,
+                 std::span<const double* const>, unroll::view<const double>, unroll::view<const double> dm,
+                 std::span<double* const>, unroll::dparams<double> g, unroll::view<double>) const {
+    for (index_t i = 0; i < index_t(xs.size()); ++i)
+      for (index_t t = 0; t < n_; ++t) g[entry(t, s + i)] += dm[i * n_ + t];
   }
-  double read(char, index_t t, unroll::params<const double>, std::span<const double* const> past,
-              unroll::view<double>) const {
-    double sum = 0;
-    for (const double* m : past) sum += m[t];
-    return sum;
+  void read(std::span<const char> xs, index_t t, unroll::params<const double>,
+            std::span<const double* const> past, double* losses, unroll::view<double>) const {
+    for (index_t i = 0; i < index_t(xs.size()); ++i) {
+      losses[i] = 0;
+      for (index_t s = 0; s < t + i; ++s) losses[i] += past[std::size_t(s)][t + i];
+    }
   }
-  double read_vjp(char x, index_t t, unroll::params<const double> theta, std::span<const double* const> past,
-                  std::span<double* const> dpast, unroll::dparams<double>, unroll::view<double> work) const {
-    for (double* dm : dpast)
-      if (dm) dm[t] += 1;
-    return read(x, t, theta, past, work);
+  void read_vjp(std::span<const char> xs, index_t t, unroll::params<const double> theta,
+                std::span<const double* const> past, std::span<double* const> dpast, double* losses,
+                unroll::dparams<double>, unroll::view<double> work) const {
+    for (index_t i = 0; i < index_t(xs.size()); ++i)
+      for (double* dm : dpast.first(std::size_t(t + i)))
+        if (dm) dm[t + i] += 1;
+    read(xs, t, theta, past, losses, work);
   }
 
  private:
@@ -54,7 +60,8 @@ class weights {
 /// What a memory model was asked for. A graph is alive from the write into its tape until its vjp or until
 /// another write into the same tape.
 struct tally {
-  index_t graphs = 0, bare_writes = 0, write_vjps = 0, reads = 0, read_vjps = 0, peak = 0;
+  index_t graphs = 0, bare_writes = 0, write_vjps = 0, reads = 0, read_vjps = 0, peak = 0;  // in segments
+  index_t calls = 0, largest = 0;                                                           // batches
   std::set<const double*> live;
   std::map<index_t, index_t> writes_of;  ///< segment: how often it was written
 };
@@ -68,6 +75,7 @@ class counted_memory {
   using view = unroll::view<U>;
   using theta_type = unroll::params<const double>;
   using past_type = std::span<const double* const>;
+  using segments = std::span<const input>;
 
   counted_memory(M model, tally& calls) : f_(std::move(model)), calls_(&calls) {}
 
@@ -75,38 +83,47 @@ class counted_memory {
   bool independent() const { return f_.independent(); }
   bool reads_params() const { return unroll::reads_params(f_); }
   index_t scored(const input& x) const { return index_t(unroll::scored_losses(f_, x)); }
-  index_t workspace(index_t earlier) const { return f_.workspace(earlier); }
-  void write(const input& x, index_t s, theta_type theta, past_type past, view<double> m, view<double> tape,
+  index_t workspace(index_t earlier, index_t batch) const { return f_.workspace(earlier, batch); }
+  void write(segments xs, index_t s, theta_type theta, past_type past, view<double> m, view<double> tape,
              view<double> work) const {
-    ++calls_->writes_of[s];
-    if (tape.empty()) {
-      ++calls_->bare_writes;
-    } else {
-      ++calls_->graphs;
-      calls_->live.insert(tape.data());
-      calls_->peak = std::max(calls_->peak, index_t(calls_->live.size()));
+    called(xs);
+    for (index_t i = 0; i < index_t(xs.size()); ++i) {
+      ++calls_->writes_of[s + i];
+      if (tape.empty()) {
+        ++calls_->bare_writes;
+      } else {
+        ++calls_->graphs;
+        calls_->live.insert(tape.data() + i * size().tape);
+        calls_->peak = std::max(calls_->peak, index_t(calls_->live.size()));
+      }
     }
-    f_.write(x, s, theta, past, m, tape, work);
+    f_.write(xs, s, theta, past, m, tape, work);
   }
-  void write_vjp(const input& x, index_t s, theta_type theta, past_type past, view<const double> tape,
+  void write_vjp(segments xs, index_t s, theta_type theta, past_type past, view<const double> tape,
                  view<const double> dm, std::span<double* const> dpast, unroll::dparams<double> g,
                  view<double> work) const {
-    ++calls_->write_vjps;
-    calls_->live.erase(tape.data());
-    f_.write_vjp(x, s, theta, past, tape, dm, dpast, g, work);
+    calls_->write_vjps += called(xs);
+    for (index_t i = 0; i < index_t(xs.size()); ++i) calls_->live.erase(tape.data() + i * size().tape);
+    f_.write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
   }
-  double read(const input& x, index_t t, theta_type theta, past_type past, view<double> work) const {
-    ++calls_->reads;
-    return f_.read(x, t, theta, past, work);
+  void read(segments xs, index_t t, theta_type theta, past_type past, double* losses,
+            view<double> work) const {
+    calls_->reads += called(xs);
+    f_.read(xs, t, theta, past, losses, work);
   }
-  double read_vjp(const input& x, index_t t, theta_type theta, past_type past, std::span<double* const> dpast,
-                  unroll::dparams<double> g, view<double> work) const {
-    ++calls_->reads;
-    ++calls_->read_vjps;
-    return f_.read_vjp(x, t, theta, past, dpast, g, work);
+  void read_vjp(segments xs, index_t t, theta_type theta, past_type past, std::span<double* const> dpast,
+                double* losses, unroll::dparams<double> g, view<double> work) const {
+    calls_->reads += called(xs);
+    calls_->read_vjps += index_t(xs.size());
+    f_.read_vjp(xs, t, theta, past, dpast, losses, g, work);
   }
 
  private:
+  index_t called(segments xs) const {
+    ++calls_->calls;
+    calls_->largest = std::max(calls_->largest, index_t(xs.size()));
+    return index_t(xs.size());
+  }
   M f_;
   tally* calls_;
 };
@@ -129,7 +146,7 @@ parts every_part(const K& k) {
   const auto T = k.xs.size();
   const auto d = k.model.size();
   const auto P = std::size_t(d.params), n = std::size_t(d.memory);
-  std::vector<double> work(std::size_t(k.model.workspace(index_t(T))));
+  std::vector<double> work(std::size_t(k.model.workspace(index_t(T), 1)));
   std::vector<std::vector<double>> m(T, std::vector<double>(n)),
       tape(T, std::vector<double>(std::size_t(d.tape)));
   std::vector<const double*> past;
@@ -139,13 +156,15 @@ parts every_part(const K& k) {
     std::vector<double*> dpast;
     for (auto& v : dm) dpast.push_back(v.data());
     std::vector<double> direct(P);
-    k.model.read_vjp(k.xs[t], index_t(t), k.theta, past, dpast, direct, work);
+    double loss = 0;
+    const auto one = [&](std::size_t s) { return std::span(k.xs).subspan(s, 1); };
+    k.model.read_vjp(one(t), index_t(t), k.theta, past, dpast, &loss, direct, work);
     for (std::size_t i = 0; i < P; ++i) r.direct[i] += direct[i];
     for (std::size_t s = 0; s < t; ++s)
-      k.model.write_vjp(k.xs[s], index_t(s), k.theta, {}, unroll::view<const double>(tape[s]),
+      k.model.write_vjp(one(s), index_t(s), k.theta, {}, unroll::view<const double>(tape[s]),
                         unroll::view<const double>(dm[s]), {}, z[s], work);
     r.z.push_back(std::move(z));
-    k.model.write(k.xs[t], index_t(t), k.theta, {}, m[t], tape[t], work);
+    k.model.write(one(t), index_t(t), k.theta, {}, m[t], tape[t], work);
     past.push_back(m[t].data());
   }
   return r;

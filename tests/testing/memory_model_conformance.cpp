@@ -24,6 +24,10 @@ enum class mistake {
   beyond_workspace,  // read writes behind the workspace
   memory_of_calls,   // every other write differs
   touches_dtheta,    // read_vjp adds to dtheta though reads_params() is false
+  batch_bits,        // of a batch, the second memory has other bits
+  leaves_out,        // write_vjp forgets the last segment of a batch
+  other_order,       // write_vjp adds the first segment of a batch first
+  added_twice,       // read_vjp adds the adjoints of the second segment of a batch twice
   allocates
 };
 
@@ -31,37 +35,51 @@ class broken : public attention {
  public:
   broken(bool recurrent, mistake which) : attention(make_attention(recurrent)), which_(which) {}
 
-  void write(const example& x, index_t s, params<const double> theta, past_type past, view<double> m,
-             view<double> tape, view<double> work) const {
+  void write(std::span<const example> xs, index_t s, params<const double> theta, past_type past,
+             view<double> m, view<double> tape, view<double> work) const {
     const double old = tape.empty() ? 0 : tape[0];
-    attention::write(x, s, theta, past, m, tape, work);
+    attention::write(xs, s, theta, past, m, tape, work);
     if (which_ == mistake::graph_bits && tape.empty()) m[0] *= 1 + 1e-15;
     if (which_ == mistake::reads_tape && old == 3) m[0] += 1;
     if (which_ == mistake::memory_of_calls) m[0] += ++calls_ % 2;
+    if (which_ == mistake::batch_bits && xs.size() > 1) m[size().memory] *= 1 + 1e-15;
     if (which_ == mistake::allocates) ::operator delete(::operator new(8));
   }
-  void write_vjp(const example& x, index_t s, params<const double> theta, past_type past,
+  void write_vjp(std::span<const example> xs, index_t s, params<const double> theta, past_type past,
                  view<const double> tape, view<const double> dm, dpast_type dpast, dparams<double> g,
                  view<double> work) const {
     if (which_ == mistake::writes_dtheta) std::fill(g.begin(), g.end(), 0.);
-    attention::write_vjp(x, s, theta, past, tape, dm, dpast, g, work);
+    if (which_ == mistake::leaves_out && xs.size() > 1) xs = xs.first(xs.size() - 1);
+    if (which_ == mistake::other_order && xs.size() > 1) {
+      for (std::size_t i = 0; i < xs.size(); ++i)
+        attention::write_vjp(xs.subspan(i, 1), s + index_t(i), theta, past, part(tape, i, size().tape),
+                             part(dm, i, size().memory), dpast, g, work);
+      return;
+    }
+    attention::write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
   }
-  double read(const example& x, index_t t, params<const double> theta, past_type past,
-              view<double> work) const {
+  void read(std::span<const example> xs, index_t t, params<const double> theta, past_type past,
+            double* losses, view<double> work) const {
     if (which_ == mistake::beyond_workspace) work.data()[work.size()] = 0;
-    return attention::read(x, t, theta, past, work);
+    attention::read(xs, t, theta, past, losses, work);
   }
-  double read_vjp(const example& x, index_t t, params<const double> theta, past_type past, dpast_type dpast,
-                  dparams<double> g, view<double> work) const {
-    const double loss = attention::read_vjp(x, t, theta, past, dpast, g, work);
+  void read_vjp(std::span<const example> xs, index_t t, params<const double> theta, past_type past,
+                dpast_type dpast, double* losses, dparams<double> g, view<double> work) const {
+    attention::read_vjp(xs, t, theta, past, dpast, losses, g, work);
     double* const last = dpast.empty() ? nullptr : dpast.back();
     if (which_ == mistake::wrong_adjoint && last) last[0] += .01;
     if (which_ == mistake::needs_all && last && !dpast.front()) last[0] += 1;
     if (which_ == mistake::touches_dtheta && !g.empty()) g[0] += 1;
-    return which_ == mistake::other_loss ? loss + 1e-6 : loss;
+    if (which_ == mistake::other_loss) losses[0] += 1e-6;
+    if (which_ == mistake::added_twice && xs.size() > 1)
+      attention::read_vjp(xs.subspan(1, 1), t + 1, theta, past.first(std::size_t(t + 1)),
+                          dpast.first(std::size_t(t + 1)), losses + 1, g, work);
   }
 
  private:
+  static view<const double> part(view<const double> all, std::size_t i, index_t n) {
+    return all.part(index_t(i) * n, n);
+  }
   mistake which_;
   mutable int calls_ = 0;
 };
@@ -92,6 +110,15 @@ TEST_CASE("every broken rule of a memory model is found, and named") {
     CHECK_THAT(failures(recurrent, mistake::beyond_workspace), ContainsSubstring("outside the workspace"));
     CHECK_THAT(failures(recurrent, mistake::memory_of_calls), ContainsSubstring("write: "));
     CHECK_THAT(failures(recurrent, mistake::touches_dtheta), ContainsSubstring("reads_params() is false"));
+    if (recurrent) continue;
+    CHECK_THAT(failures(recurrent, mistake::batch_bits),
+               ContainsSubstring("write: a batch of 2 gives other memories"));
+    CHECK_THAT(failures(recurrent, mistake::leaves_out),
+               ContainsSubstring("write_vjp: a batch of 2 gives another dtheta"));
+    CHECK_THAT(failures(recurrent, mistake::other_order),
+               ContainsSubstring("write_vjp: a batch of 4 gives another dtheta"));
+    CHECK_THAT(failures(recurrent, mistake::added_twice),
+               ContainsSubstring("read_vjp: a batch of 2 gives other adjoints"));
     if (testing::allocations_are_counted())
       CHECK_THAT(failures(recurrent, mistake::allocates), ContainsSubstring("write: allocates 1 times"));
   }

@@ -41,7 +41,7 @@ class attention_memory {
   }
   bool independent() const { return !o_.recurrent; }
   bool reads_params() const { return false; }
-  index_t workspace(index_t earlier) const { return 2 * earlier + 2 * o_.size; }
+  index_t workspace(index_t earlier, index_t) const { return 2 * earlier + 2 * o_.size; }
   unroll::layout layout() const {
     unroll::layout l;
     l.add("w", o_.size, o_.size);
@@ -60,8 +60,40 @@ class attention_memory {
     return linalg::all_finite(x.x, o_.size) && linalg::all_finite(x.target, o_.size);
   }
 
-  void write(const input& x, index_t, params<const T> theta, std::span<const T* const> past, view<T> m,
-             view<T> tape, view<T> work) const {
+  void write(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const> past,
+             view<T> m, view<T> tape, view<T> work) const {
+    for (index_t i = 0; i < index_t(xs.size()); ++i)
+      write_one(xs[std::size_t(i)], theta, past, m.part(i * o_.size, o_.size), tape_of(tape, i), work);
+  }
+  void write_vjp(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const> past,
+                 view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
+                 view<T> work) const {
+    for (index_t i = index_t(xs.size()) - 1; i >= 0; --i)
+      write_one_vjp(xs[std::size_t(i)], theta, past, tape_of(tape, i), dm.part(i * o_.size, o_.size), dpast,
+                    dtheta, work);
+  }
+  void read(std::span<const input> xs, index_t t, params<const T>, std::span<const T* const> past, T* losses,
+            view<T> work) const {
+    for (std::size_t i = 0; i < xs.size(); ++i)
+      losses[i] = residual(xs[i], past.first(std::size_t(t) + i), work);
+  }
+  void read_vjp(std::span<const input> xs, index_t t, params<const T>, std::span<const T* const> past,
+                std::span<T* const> dpast, T* losses, dparams<T>, view<T> work) const {
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      const std::size_t n = std::size_t(t) + i;
+      losses[i] = residual(xs[i], past.first(n), work);
+      attend_vjp(xs[i].x, past.first(n), work.data() + o_.size, work.data(), dpast.first(n));
+    }
+  }
+
+ private:
+  template <class U>
+  view<U> tape_of(view<U> tape, index_t i) const {
+    const index_t n = size().tape;
+    return tape.empty() ? tape : tape.part(i * n, n);
+  }
+  void write_one(const input& x, params<const T> theta, std::span<const T* const> past, view<T> m,
+                 view<T> tape, view<T> work) const {
     const index_t n = o_.size;
     std::copy_n(theta.data() + n * n, n, m.data());
     linalg::gemv<T>(op::none, {theta.data(), n, n}, x.x, true, m.data());
@@ -73,9 +105,9 @@ class attention_memory {
     linalg::tanh(m.data(), m.data(), n);
     if (!tape.empty()) std::copy_n(m.data(), n, tape.data());
   }
-  void write_vjp(const input& x, index_t, params<const T> theta, std::span<const T* const> past,
-                 view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
-                 view<T> work) const {
+  void write_one_vjp(const input& x, params<const T> theta, std::span<const T* const> past,
+                     view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
+                     view<T> work) const {
     const index_t n = o_.size, u = n * (n + 1);
     T* dz = work.data();
     for (index_t i = 0; i < n; ++i) dz[i] = dm[i] * (1 - tape[i] * tape[i]);
@@ -91,18 +123,6 @@ class attention_memory {
     weigh(x.x, past, p);
     attend_vjp(x.x, past, p, da, dpast);
   }
-
-  T read(const input& x, index_t, params<const T>, std::span<const T* const> past, view<T> work) const {
-    return residual(x, past, work);
-  }
-  T read_vjp(const input& x, index_t, params<const T>, std::span<const T* const> past,
-             std::span<T* const> dpast, dparams<T>, view<T> work) const {
-    const T loss = residual(x, past, work);
-    attend_vjp(x.x, past, work.data() + o_.size, work.data(), dpast);
-    return loss;
-  }
-
- private:
   // p = softmax(x' m_s / sqrt(n))
   void weigh(const T* x, std::span<const T* const> past, T* p) const {
     const T scale = 1 / std::sqrt(T(o_.size));

@@ -39,7 +39,7 @@ class linear_memory {
   const linear_memory_options& options() const { return o_; }
   memory_dims size() const { return {v() + o_.out * (o_.memory + 1), o_.memory, width()}; }
   bool independent() const { return !o_.recurrent; }
-  index_t workspace(index_t) const { return std::max(width(), 2 * o_.memory + o_.out); }
+  index_t workspace(index_t, index_t) const { return std::max(width(), 2 * o_.memory + o_.out); }
   unroll::layout layout() const {
     unroll::layout l;
     l.add("w", o_.memory, width());
@@ -58,38 +58,48 @@ class linear_memory {
     return linalg::all_finite(x.x, o_.in) && linalg::all_finite(x.target, o_.out);
   }
 
-  void write(const input& x, index_t, params<const T> theta, std::span<const T* const> past, view<T> m,
-             view<T> tape, view<T> work) const {
-    T* z = tape.empty() ? work.data() : tape.data();
-    std::copy_n(x.x, o_.in, z);
-    if (o_.recurrent) mean(past, z + o_.in);
-    linalg::gemv<T>(op::none, w(theta.data()), z, false, m.data());
+  void write(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const> past,
+             view<T> m, view<T> tape, view<T> work) const {
+    for (index_t i = 0; i < index_t(xs.size()); ++i) {
+      T* z = tape.empty() ? work.data() : tape.data() + i * width();
+      std::copy_n(xs[std::size_t(i)].x, o_.in, z);
+      if (o_.recurrent) mean(past, z + o_.in);
+      linalg::gemv<T>(op::none, w(theta.data()), z, false, m.data() + i * o_.memory);
+    }
   }
-  void write_vjp(const input&, index_t, params<const T> theta, std::span<const T* const>, view<const T> tape,
-                 view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta, view<T> work) const {
-    if (!dtheta.empty()) linalg::ger<T>(1, dm.data(), tape.data(), w(dtheta.data()));
-    if (!o_.recurrent) return;
-    const matrix<const T> r(theta.data() + o_.memory * o_.in, o_.memory, o_.memory);
-    linalg::gemv<T>(op::transpose, r, dm.data(), false, work.data());
-    spread(work.data(), dpast);
+  void write_vjp(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const>,
+                 view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
+                 view<T> work) const {
+    for (index_t i = index_t(xs.size()) - 1; i >= 0; --i) {
+      const T* d = dm.data() + i * o_.memory;
+      if (!dtheta.empty()) linalg::ger<T>(1, d, tape.data() + i * width(), w(dtheta.data()));
+      if (!o_.recurrent) continue;
+      const matrix<const T> r(theta.data() + o_.memory * o_.in, o_.memory, o_.memory);
+      linalg::gemv<T>(op::transpose, r, d, false, work.data());
+      spread(work.data(), dpast);
+    }
   }
 
-  T read(const input& x, index_t, params<const T> theta, std::span<const T* const> past, view<T> work) const {
-    return residual(x, theta, past, work);
+  void read(std::span<const input> xs, index_t t, params<const T> theta, std::span<const T* const> past,
+            T* losses, view<T> work) const {
+    for (std::size_t i = 0; i < xs.size(); ++i)
+      losses[i] = residual(xs[i], theta, past.first(std::size_t(t) + i), work);
   }
-  T read_vjp(const input& x, index_t, params<const T> theta, std::span<const T* const> past,
-             std::span<T* const> dpast, dparams<T> dtheta, view<T> work) const {
-    const T loss = residual(x, theta, past, work);
+  void read_vjp(std::span<const input> xs, index_t t, params<const T> theta, std::span<const T* const> past,
+                std::span<T* const> dpast, T* losses, dparams<T> dtheta, view<T> work) const {
     const T* average = work.data();
     const T* e = average + o_.memory;
-    if (!dtheta.empty()) {
-      linalg::ger<T>(1, e, average, {dtheta.data() + v(), o_.out, o_.memory});
-      linalg::axpy<T>(1, e, dtheta.data() + v() + o_.out * o_.memory, o_.out);
-    }
     T* d = work.data() + o_.memory + o_.out;
-    linalg::gemv<T>(op::transpose, {theta.data() + v(), o_.out, o_.memory}, e, false, d);
-    spread(d, dpast);
-    return loss;
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      const std::size_t n = std::size_t(t) + i;
+      losses[i] = residual(xs[i], theta, past.first(n), work);
+      if (!dtheta.empty()) {
+        linalg::ger<T>(1, e, average, {dtheta.data() + v(), o_.out, o_.memory});
+        linalg::axpy<T>(1, e, dtheta.data() + v() + o_.out * o_.memory, o_.out);
+      }
+      linalg::gemv<T>(op::transpose, {theta.data() + v(), o_.out, o_.memory}, e, false, d);
+      spread(d, dpast.first(n));
+    }
   }
 
  private:

@@ -11,6 +11,7 @@ class graph_window {
  public:
   using T = typename M::scalar;
   using input = typename M::input;
+  using adjoint_type = typename memory_bank<M>::adjoint_type;
 
   graph_window(const M& model, index_t segments, index_t size)
       : size_(size), run_(model, segments, 2 * size, size) {}
@@ -29,7 +30,7 @@ class graph_window {
       if (i >= 0 && bank.owner(i) >= 0) send_back(model, theta, i, g);
       return i;
     };
-    const auto targets = [&](index_t, std::span<T*> dm) {
+    const auto targets = [&](index_t, std::span<adjoint_type*> dm) {
       for (index_t i = 0; i < size_; ++i)
         if (bank.owner(i) >= 0) dm[std::size_t(bank.owner(i))] = fresh(i).data();
     };
@@ -56,8 +57,8 @@ class graph_window {
   const replay_counts& counts() const { return run_.bank().counts(); }
 
  private:
-  view<T> collected(index_t slot) { return run_.bank().adjoint(slot); }
-  view<T> fresh(index_t slot) { return run_.bank().adjoint(size_ + slot); }  // by the newest loss
+  view<adjoint_type> collected(index_t slot) { return run_.bank().adjoint(slot); }
+  view<adjoint_type> fresh(index_t slot) { return run_.bank().adjoint(size_ + slot); }  // by the newest loss
 
   // Adds factor times what is fresh; a factor of 0 forgets it, even where it is not finite.
   void collect(T factor) {
@@ -71,10 +72,10 @@ class graph_window {
   void send_back(const M& model, params<const T> theta, index_t slot, dparams<T> g) {
     memory_bank<M>& bank = run_.bank();
     const index_t s = bank.owner(slot), earlier = model.independent() ? 0 : s;
-    const std::span<T*> dm = bank.targets(earlier);
+    const std::span<adjoint_type*> dm = bank.targets(earlier);
     for (index_t i = 0; i < size_; ++i)
       if (bank.owner(i) >= 0 && bank.owner(i) < earlier) dm[std::size_t(bank.owner(i))] = collected(i).data();
-    bank.write_vjp(model, run_.segment(s), theta, slot, collected(slot), dm, g);
+    bank.write_vjp(model, run_.segments(s), theta, slot, collected(slot), dm, g);
     std::fill(collected(slot).begin(), collected(slot).end(), T(0));
   }
 

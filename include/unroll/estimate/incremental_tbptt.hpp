@@ -31,7 +31,7 @@ struct incremental_tbptt_options {
 /// UIO-LLMs, section 3.3.2; docs/math/incremental_tbptt.md.
 template <class M>
 class incremental_tbptt final {
-  static_assert(memory_model<M>);
+  static_assert(require_memory_model<M>());
 
  public:
   using system_type = M;

@@ -9,6 +9,7 @@ struct proportional_replay_options {
   index_t segments = 64;  ///< room for a sequence of so many segments
   index_t budget = 8;     ///< segments that are written once more and sent back
   sampling_design design = sampling_design::systematic;  ///< unbiased whichever; the variance differs
+  index_t batch = 1;  ///< segments that are written and read together, and replayed where they are neighbours
 };
 
 /// Rematerialisation of a sample. Memories are written without graphs, losses add their adjoints A_s = sum_t
@@ -32,14 +33,14 @@ struct proportional_replay_options {
 /// of neighbours above all, point the same way, and for the order of the segments much more where they cancel
 /// in step with the sample.
 ///
-/// Memory: 2 (segments - 1) memories and one graph. Over T segments: T - 1 writes, min(budget, T - 1)
+/// Memory: 2 (segments - 1) memories and `batch` graphs. Over T segments: T - 1 writes, min(budget, T - 1)
 /// rewrites and write vjps (on average where draws are independent), T reads and read vjps (T - 1 where
 /// losses have no parameters of their own).
 ///
 /// UIO-LLMs, Horvitz & Thompson 1952, Madow 1949, SpaCO; docs/math/proportional_replay.md.
 template <class M, class C = philox_chooser>
 class proportional_replay final {
-  static_assert(memory_model<M> && unroll::chooser<C>);
+  static_assert(require_memory_model<M>() && unroll::chooser<C>);
 
  public:
   using system_type = M;
@@ -55,7 +56,8 @@ class proportional_replay final {
       : model_(std::move(model)),
         budget_(checked(options, model_).budget),
         chooser_(std::move(chooser)),
-        run_(model_, options.segments, options.segments - 1, 1),
+        batch_(batch_of("proportional_replay", model_, options.segments, options.batch)),
+        run_(model_, options.segments, options.segments - 1, batch_, batch_),
         norm_(options.segments - 1),
         p_(options.segments - 1),
         sampler_(options.segments - 1, options.design),
@@ -86,12 +88,15 @@ class proportional_replay final {
     if (r.code == status::ok) {
       const index_t n = bank.written();
       draw_sample(n);
-      for (index_t s = n - 1; s >= 0; --s) {
-        if (!taken_[s]) continue;
-        const view<scalar> dm = bank.adjoint(s);
-        if (p_[s] < 1) linalg::scale(scalar(1 / p_[s]), dm.data(), dm.size());
-        bank.rewrite(model_, run_.segment(s), s, theta, 0);
-        bank.write_vjp(model_, run_.segment(s), theta, 0, dm, {}, g);
+      for (index_t s = 0; s < n; ++s)
+        if (const view<scalar> dm = bank.adjoint(s); taken_[s] && p_[s] < 1)
+          linalg::scale(scalar(1 / p_[s]), dm.data(), dm.size());
+      for (index_t end = n; end > 0; --end) {
+        if (!taken_[end - 1]) continue;
+        index_t s = end - 1;
+        while (s > run_.batch_start(end - 1) && taken_[s - 1]) --s;
+        run_.send_back(model_, theta, s, end - s, s % batch_, g);
+        end = s + 1;
       }
       finished_ = true;
     }
@@ -138,6 +143,7 @@ class proportional_replay final {
   M model_;
   index_t budget_;
   C chooser_;
+  index_t batch_;
   segment_run<M> run_;
   block<double> norm_, p_;
   proportional_sampler sampler_;

@@ -7,6 +7,7 @@ namespace unroll {
 struct rematerialise_options {
   index_t segments = 64;  ///< room for a sequence of so many segments
   index_t keep = 0;       ///< graphs of the last writes to keep; segments - 1: all of them, plain BPTT
+  index_t batch = 1;      ///< segments that are written, replayed and read together
 };
 
 /// The exact gradient over the segments of a memory model, with one live graph. The memories are written
@@ -19,18 +20,22 @@ struct rematerialise_options {
 /// too (memory replay backpropagation of Memformer, SeCO). The graphs of the last `keep` writes are kept
 /// instead.
 ///
+/// Where writes are independent, `batch` of them make one call, and so do as many replays and reads: larger
+/// matrix products for the memory of so many live graphs. Whatever `batch` is, the gradient has the same
+/// bits; `keep` counts whole batches, of segments 0 .. batch - 1 and so on.
+///
 /// Assumes that theta is the same until finish() and that writing again gives the same bits. The memory of
 /// the last segment is never written. A loss that is not finite leaves no trace, at the price of reading the
 /// segments in front of it once more.
 ///
-/// Exact, variance 0. Memory: 2 (segments - 1) memories and max(1, keep) graphs. Over T segments: T - 1
+/// Exact, variance 0. Memory: 2 (segments - 1) memories and max(batch, keep) graphs. Over T segments: T - 1
 /// writes, T - 1 - min(keep, T - 1) rewrites, T - 1 write vjps, T reads and read vjps (T - 1 where losses
 /// have no parameters of their own).
 ///
 /// UIO-LLMs, section 2, and Memformer; docs/math/rematerialise.md.
 template <class M>
 class rematerialise final {
-  static_assert(memory_model<M>);
+  static_assert(require_memory_model<M>());
 
  public:
   using system_type = M;
@@ -43,8 +48,9 @@ class rematerialise final {
 
   explicit rematerialise(M model, rematerialise_options options = {})
       : model_(std::move(model)),
-        keep_(std::min(checked(options).keep, options.segments - 1)),
-        run_(model_, options.segments, options.segments - 1, std::max<index_t>(1, keep_)) {}
+        batch_(batch_of("rematerialise", model_, checked(options).segments, options.batch)),
+        keep_(whole_batches(std::min(options.keep, options.segments - 1), batch_)),
+        run_(model_, options.segments, options.segments - 1, std::max(batch_, keep_), batch_) {}
 
   void reset(key, state<const scalar> s0 = {}) {
     check_no_start<scalar>("rematerialise::reset", s0);
@@ -55,7 +61,7 @@ class rematerialise final {
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("rematerialise::advance", model_, theta, g, finished_);
     return run_.accumulate("rematerialise::advance", model_, theta, xs, g,
-                           [&](index_t s) { return keep_ > 0 ? s % keep_ : memory_bank<M>::none; });
+                           [&](index_t s) { return keep_ > 0 ? slot(s) : memory_bank<M>::none; });
   }
 
   /// Sends all adjoints back.
@@ -65,13 +71,10 @@ class rematerialise final {
     const replay_counts before = bank.counts();
     const report r = run_.check_finish(theta);
     if (r.code != status::ok) return run_.charge(r, before);
-    for (index_t s = bank.written() - 1; s >= 0; --s) {
-      const index_t slot = keep_ > 0 ? s % keep_ : 0;
-      if (bank.owner(slot) != s) bank.rewrite(model_, run_.segment(s), s, theta, slot);
-      const index_t earlier = model_.independent() ? 0 : s;
-      const std::span<scalar*> dm = bank.targets(earlier);
-      run_.aim(earlier, dm);
-      bank.write_vjp(model_, run_.segment(s), theta, slot, bank.adjoint(s), dm, g);
+    for (index_t s = bank.written(); s > 0;) {
+      const index_t end = s;
+      s = bank.owner(slot(s - 1)) == s - 1 ? bank.first_of_batch(slot(s - 1)) : first_to_rewrite(s - 1);
+      run_.send_back(model_, theta, s, end - s, slot(s), g);
     }
     finished_ = true;
     return run_.charge(r, before);
@@ -86,9 +89,16 @@ class rematerialise final {
     check_at_least("rematerialise", "keep", o.keep, 0);
     return o;
   }
+  index_t slot(index_t s) const { return s % run_.bank().slots(); }
+  // The first of the segments up to s, of its batch, that have no graph.
+  index_t first_to_rewrite(index_t s) const {
+    const index_t first = run_.batch_start(s);
+    while (s > first && run_.bank().owner(slot(s - 1)) != s - 1) --s;
+    return s;
+  }
 
   M model_;
-  index_t keep_;
+  index_t batch_, keep_;
   segment_run<M> run_;
   bool finished_ = false;
 };

@@ -77,7 +77,7 @@ class memory_llama final {
   bool independent() const { return !options_.recurrent; }
   bool reads_params() const { return false; }  ///< the decoder has none
   index_t scored(const input& x) const { return x.scored(); }
-  index_t workspace(index_t earlier) const {
+  index_t workspace(index_t earlier, index_t = 1) const {
     const prefix<T> past = some_memories(earlier);
     return std::max(write_work(past, true), read_work(options_.segment, past, true));
   }
@@ -188,6 +188,35 @@ class memory_llama final {
         head_vjp<T>(stack_.map(), weights().data(), h, x.targets.data(), T(1), dh, nullptr, nullptr, left);
     stack_.vjp(weights().data(), {}, p, tape, dh, dpast, nullptr, nullptr, false, left);
     return loss;
+  }
+
+  /// The calls of memory_model, for several segments.
+  void write(std::span<const segment> xs, index_t s, params<const T> theta, std::span<const T* const> past,
+             view<T> m, view<T> tape, view<T> work) const {
+    const memory_dims d = size();
+    for (index_t i = 0; i < index_t(xs.size()); ++i)
+      write(xs[std::size_t(i)], s + i, theta, past, m.part(i * d.memory, d.memory),
+            tape.empty() ? tape : tape.part(i * d.tape, d.tape), work);
+  }
+  void write_vjp(std::span<const segment> xs, index_t s, params<const T> theta,
+                 std::span<const T* const> past, view<const T> tape, view<const T> dm,
+                 std::span<T* const> dpast, dparams<T> dtheta, view<T> work) const {
+    const memory_dims d = size();
+    for (index_t i = index_t(xs.size()) - 1; i >= 0; --i)
+      write_vjp(xs[std::size_t(i)], s + i, theta, past, tape.part(i * d.tape, d.tape),
+                dm.part(i * d.memory, d.memory), dpast, dtheta, work);
+  }
+  void read(std::span<const segment> xs, index_t t, params<const T> theta, std::span<const T* const> past,
+            T* losses, view<T> work) const {
+    for (std::size_t i = 0; i < xs.size(); ++i)
+      losses[i] = read(xs[i], t + index_t(i), theta, past.first(std::size_t(t) + i), work);
+  }
+  void read_vjp(std::span<const segment> xs, index_t t, params<const T> theta, std::span<const T* const> past,
+                std::span<T* const> dpast, T* losses, dparams<T> dtheta, view<T> work) const {
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      const std::size_t n = std::size_t(t) + i;
+      losses[i] = read_vjp(xs[i], index_t(n), theta, past.first(n), dpast.first(n), dtheta, work);
+    }
   }
 
   /// Throws, in the name of `function`, unless n tokens behind t memories have positions.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "unroll/core/block.hpp"
 #include "unroll/core/linalg.hpp"
@@ -34,9 +35,9 @@ bool reads_params(const M& model) {
 }
 
 /// The memories of a sequence of segments, some accumulators of their adjoints, and slots for the graphs
-/// (tapes) of some writes. Makes the calls of the model, so that it can count them. Everything is allocated
-/// at construction: (segments - 1 + adjoints) memories, `graphs` tapes and the workspace of one call. The
-/// memory of the last segment is written by nobody.
+/// (tapes) of some writes. Makes the calls of the model, of up to `batch` segments each, so that it can count
+/// them. Everything is allocated at construction: (segments - 1 + adjoints) memories, `graphs` tapes and the
+/// workspace of one call. The memory of the last segment is written by nobody.
 template <class M>
 class memory_bank {
   static_assert(memory_model<M>);
@@ -44,112 +45,164 @@ class memory_bank {
  public:
   using T = typename M::scalar;
   using input = typename M::input;
+  using memory_type = typename numbers_of<M>::memory;
+  using adjoint_type = typename numbers_of<M>::adjoint;
+  using activation = typename numbers_of<M>::activation;
+  using loss_type = typename numbers_of<M>::accumulator;
+  using segments = std::span<const input>;
   static constexpr index_t none = -1;
 
-  memory_bank(const M& model, index_t segments, index_t adjoints, index_t graphs)
+  memory_bank(const M& model, index_t room, index_t adjoints, index_t graphs, index_t batch = 1)
       : size_(model.size()),
-        memories_((segments - 1) * size_.memory),
+        batch_(batch),
+        memories_((room - 1) * size_.memory),
         adjoints_(adjoints * size_.memory),
         tapes_(graphs * size_.tape),
-        work_(model.workspace(segments - 1)),
-        past_(segments),
-        dpast_(segments),
-        owner_(graphs) {
+        work_(model.workspace(room - 1, batch)),
+        past_(room),
+        dpast_(room),
+        graphs_(graphs) {
     clear();
   }
 
   /// A new sequence: no memory, no graph, zero adjoints.
   void clear() {
-    adjoints_.zero();
-    std::fill(owner_.begin(), owner_.end(), none);
+    clear_adjoints();
+    std::fill(graphs_.begin(), graphs_.end(), graph{});
     written_ = live_ = 0;
     counts_ = {};
   }
 
+  index_t batch() const { return batch_; }
   index_t written() const { return written_; }
-  T* memory(index_t s) { return memories_.data() + s * size_.memory; }
-  view<T> adjoint(index_t i) { return {adjoints_.data() + i * size_.memory, size_.memory}; }
-  index_t slots() const { return owner_.size(); }
+  memory_type* memory(index_t s) { return memories_.data() + s * size_.memory; }
+  /// n adjoints, one after another.
+  view<adjoint_type> adjoint(index_t i, index_t n = 1) {
+    return {adjoints_.data() + i * size_.memory, n * size_.memory};
+  }
+  void clear_adjoints() { adjoints_.zero(); }
+  index_t slots() const { return graphs_.size(); }
   /// The segment whose graph is in a slot, or none.
-  index_t owner(index_t slot) const { return owner_[slot]; }
+  index_t owner(index_t slot) const { return graphs_[slot].segment; }
+  /// The first segment of the batch that was written with the graph in this slot.
+  index_t first_of_batch(index_t slot) const { return graphs_[slot].first; }
   const replay_counts& counts() const { return counts_; }
   std::size_t bytes() const {
     return memories_.bytes() + adjoints_.bytes() + tapes_.bytes() + work_.bytes() + past_.bytes() +
-           dpast_.bytes() + owner_.bytes();
+           dpast_.bytes() + graphs_.bytes();
   }
 
   /// The addresses of the adjoints of m_0 .. m_{t-1}, all null until the caller sets them; one set at a time.
-  std::span<T*> targets(index_t t) {
+  std::span<adjoint_type*> targets(index_t t) {
     std::fill_n(dpast_.data(), t, nullptr);
     return {dpast_.data(), std::size_t(t)};
   }
 
-  /// Writes the memory of the next segment, s = written(), with its graph in a slot or without. False when it
-  /// is not finite: it then does not count as written.
-  bool write(const M& model, const input& x, params<const T> theta, index_t slot = none) {
-    const index_t s = written_;
-    encode(model, x, s, theta, slot);
-    ++counts_.writes;
-    if (linalg::all_finite(memory(s), size_.memory)) {
-      ++written_;
-      return true;
-    }
+  /// Writes the memories of the next segments, from s = written() on, with their graphs in as many slots from
+  /// `slot` on or without. Throws unroll::error on more than batch() of them; then, and where the model
+  /// throws, they do not count as written.
+  void write(const M& model, segments xs, params<const T> theta, index_t slot = none) {
+    encode(model, xs, written_, theta, slot);
+    counts_.writes += std::int64_t(xs.size());
+    written_ += index_t(xs.size());
+  }
+  /// Whether the memories of the segments s .. s + n - 1 are finite.
+  bool finite(index_t s, index_t n) { return linalg::all_finite(memory(s), n * size_.memory); }
+  /// Only the first n memories count as written; graphs of others are gone.
+  void keep_first(index_t n) {
+    for (index_t slot = 0; slot < slots(); ++slot)
+      if (owner(slot) >= n) release(slot);
+    written_ = n;
+  }
+  /// Writes memories once more, to have their graphs.
+  void rewrite(const M& model, segments xs, index_t s, params<const T> theta, index_t slot) {
+    encode(model, xs, s, theta, slot);
+    counts_.rewrites += std::int64_t(xs.size());
+  }
+  /// Sends dm back through the graphs of one batch, the first of which is in `slot`; the slots are free
+  /// afterwards. Throws unroll::error where xs is not the batch that was written.
+  void write_vjp(const M& model, segments xs, params<const T> theta, index_t slot,
+                 view<const adjoint_type> dm, std::span<adjoint_type* const> dpast, dparams<T> g) {
+    const index_t n = index_t(xs.size()), s = owner(slot);
+    if (size_of_batch(slot) != n)
+      fail("memory_bank::write_vjp", "xs",
+           "are " + std::to_string(n) + " segments, the graph is that of " +
+               std::to_string(size_of_batch(slot)));
+    model.write_vjp(xs, s, theta, seen_by_write(model, s), view<const activation>(tape(slot, n)), dm, dpast,
+                    g, work_);
+    counts_.write_vjps += n;
     release(slot);
-    return false;
   }
-  /// Writes a memory once more, to have its graph.
-  void rewrite(const M& model, const input& x, index_t s, params<const T> theta, index_t slot) {
-    encode(model, x, s, theta, slot);
-    ++counts_.rewrites;
+  void read(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses) {
+    check_batch("memory_bank::read", xs);
+    counts_.reads += std::int64_t(xs.size());
+    model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, work_);
   }
-  /// Sends dm back through the graph in `slot`, which is free afterwards.
-  void write_vjp(const M& model, const input& x, params<const T> theta, index_t slot, view<const T> dm,
-                 std::span<T* const> dpast, dparams<T> g) {
-    const index_t s = owner_[slot];
-    model.write_vjp(x, s, theta, seen_by_write(model, s), view<const T>(tape(slot)), dm, dpast, g, work_);
-    ++counts_.write_vjps;
-    release(slot);
-  }
-  T read(const M& model, const input& x, index_t t, params<const T> theta) {
-    ++counts_.reads;
-    return model.read(x, t, theta, past(t), work_);
-  }
-  T read_vjp(const M& model, const input& x, index_t t, params<const T> theta, std::span<T* const> dpast,
-             dparams<T> g) {
-    ++counts_.reads;
-    ++counts_.read_vjps;
-    return model.read_vjp(x, t, theta, past(t), dpast, g, work_);
+  void read_vjp(const M& model, segments xs, index_t t, params<const T> theta,
+                std::span<adjoint_type* const> dpast, loss_type* losses, dparams<T> g) {
+    check_batch("memory_bank::read_vjp", xs);
+    counts_.reads += std::int64_t(xs.size());
+    counts_.read_vjps += std::int64_t(xs.size());
+    model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), dpast, losses, g, work_);
   }
 
  private:
-  void encode(const M& model, const input& x, index_t s, params<const T> theta, index_t slot) {
-    release(slot);  // first: where the model throws, nobody owns what the tape then holds
-    model.write(x, s, theta, seen_by_write(model, s), {memory(s), size_.memory},
-                slot == none ? view<T>{} : tape(slot), work_);
+  // Slots of one batch lie side by side and have the same `first`.
+  struct graph {
+    std::int32_t segment = none, first = none;
+  };
+
+  void check_batch(std::string_view function, segments xs) const {
+    if (index_t(xs.size()) > batch_)
+      fail(function, "xs",
+           "are " + std::to_string(xs.size()) + " segments, there is room for batches of " +
+               std::to_string(batch_));
+  }
+  void encode(const M& model, segments xs, index_t s, params<const T> theta, index_t slot) {
+    const index_t n = index_t(xs.size());
+    check_batch("memory_bank::write", xs);
+    // first: where the model throws, nobody owns what the tapes then hold
+    for (index_t i = 0; slot != none && i < n; ++i) release(slot + i);
+    model.write(xs, s, theta, seen_by_write(model, s), {memory(s), n * size_.memory},
+                slot == none ? view<activation>{} : tape(slot, n), work_);
     if (slot == none) return;
-    owner_[slot] = s;
-    counts_.live_graphs = std::max(counts_.live_graphs, ++live_);
+    for (index_t i = 0; i < n; ++i) graphs_[slot + i] = {std::int32_t(s + i), std::int32_t(s)};
+    counts_.live_graphs = std::max(counts_.live_graphs, live_ += n);
   }
+  index_t size_of_batch(index_t slot) const {
+    index_t n = 0;
+    for (const index_t first = graphs_[slot].first;
+         slot + n < slots() && first != none && graphs_[slot + n].first == first;)
+      ++n;
+    return n;
+  }
+  // The graphs of a batch are one piece: they go together.
   void release(index_t slot) {
-    if (slot == none || owner_[slot] == none) return;
-    owner_[slot] = none;
-    --live_;
+    if (slot == none || owner(slot) == none) return;
+    const index_t first = slot - (owner(slot) - graphs_[slot].first), n = size_of_batch(first);
+    std::fill_n(graphs_.data() + first, n, graph{});
+    live_ -= n;
   }
-  view<T> tape(index_t slot) { return {tapes_.data() + slot * size_.tape, size_.tape}; }
+  view<activation> tape(index_t slot, index_t n) {
+    return {tapes_.data() + slot * size_.tape, n * size_.tape};
+  }
   // Made for each call: a bank that was copied points to its own memories.
-  std::span<const T* const> past(index_t t) {
+  std::span<const memory_type* const> past(index_t t) {
     for (index_t s = 0; s < t; ++s) past_[s] = memory(s);
     return {past_.data(), std::size_t(t)};
   }
-  std::span<const T* const> seen_by_write(const M& model, index_t s) {
+  std::span<const memory_type* const> seen_by_write(const M& model, index_t s) {
     return past(model.independent() ? 0 : s);
   }
 
   memory_dims size_;
-  block<T> memories_, adjoints_, tapes_, work_;
-  block<const T*> past_;
-  block<T*> dpast_;
-  block<index_t> owner_;
+  index_t batch_;
+  block<memory_type> memories_;
+  block<adjoint_type> adjoints_;
+  block<activation> tapes_, work_;
+  block<const memory_type*> past_;
+  block<adjoint_type*> dpast_;
+  block<graph> graphs_;
   index_t written_ = 0, live_ = 0;
   replay_counts counts_;
 };

@@ -26,6 +26,7 @@ namespace detail {
 template <class M>
 class memory_model_checks {
  public:
+  static_assert(std::is_same_v<numbers_of<M>, numbers<typename M::scalar>>);
   using T = typename M::scalar;
   using X = typename M::input;
   using vec = std::vector<T>;
@@ -48,8 +49,10 @@ class memory_model_checks {
       check_write(t, past);
       if (o_.allocations) check_allocations(t, past);
       past.push_back(write(theta_, t, past).m.values());
-      if (!finite(past.back())) break;
+      if (!finite(past.back())) return failures_;
     }
+    where_.clear();
+    for (index_t n = 2; f_.independent() && n <= index_t(past.size()); ++n) check_batch(n, past);
     return failures_;
   }
 
@@ -94,37 +97,43 @@ class memory_model_checks {
   std::vector<const T*> seen_by_write(const memories& past) const {
     return f_.independent() ? std::vector<const T*>{} : addresses(past);
   }
-  index_t workspace(index_t t) const { return f_.workspace(t); }
+  std::span<const X> segments(index_t t, index_t n = 1) const {
+    return xs_.subspan(std::size_t(t), std::size_t(n));
+  }
+  index_t workspace(index_t t) const { return f_.workspace(t, 1); }
 
   written write(const vec& theta, index_t t, const memories& past, bool graph = true,
                 T garbage = poison) const {
     written r{guarded<T>(d_.memory, garbage), guarded<T>(d_.tape, garbage),
               guarded<T>(workspace(t), garbage)};
-    f_.write(xs_[std::size_t(t)], t, theta, seen_by_write(past), view<T>(r.m),
-             graph ? view<T>(r.tape) : view<T>{}, view<T>(r.work));
+    f_.write(segments(t), t, theta, seen_by_write(past), view<T>(r.m), graph ? view<T>(r.tape) : view<T>{},
+             view<T>(r.work));
     return r;
   }
   // Adds to `into`; the adjoints of the memories of `skip` are not asked for.
   cotangents write_vjp(written& w, index_t t, const memories& past, const vec& dm, cotangents into,
                        index_t skip = -1, T garbage = poison) const {
     w.work.fill(garbage);
-    f_.write_vjp(xs_[std::size_t(t)], t, theta_, seen_by_write(past), view<const T>(w.tape.data(), d_.tape),
-                 dm, targets(into, skip), dparams<T>(into.dtheta), view<T>(w.work));
+    f_.write_vjp(segments(t), t, theta_, seen_by_write(past), view<const T>(w.tape.data(), d_.tape), dm,
+                 targets(into, skip), dparams<T>(into.dtheta), view<T>(w.work));
     into.intact = w.intact();
     return into;
   }
   cotangents read_vjp(index_t t, const memories& past, cotangents into, index_t skip = -1,
                       T garbage = poison) const {
     guarded<T> work(workspace(t), garbage);
-    into.loss = f_.read_vjp(xs_[std::size_t(t)], t, theta_, addresses(past), targets(into, skip),
-                            dparams<T>(into.dtheta), view<T>(work));
-    into.intact = work.intact();
+    guarded<T> loss(1, garbage);
+    f_.read_vjp(segments(t), t, theta_, addresses(past), targets(into, skip), view<T>(loss).data(),
+                dparams<T>(into.dtheta), view<T>(work));
+    into.loss = loss.data()[0];
+    into.intact = work.intact() && loss.intact();
     return into;
   }
   T read(const vec& theta, index_t t, const memories& past, T garbage = poison) const {
     guarded<T> work(workspace(t), garbage);
-    const T loss = f_.read(xs_[std::size_t(t)], t, theta, addresses(past), view<T>(work));
-    return work.intact() ? loss : poison;
+    guarded<T> loss(1, garbage);
+    f_.read(segments(t), t, theta, addresses(past), view<T>(loss).data(), view<T>(work));
+    return work.intact() && loss.intact() ? loss.data()[0] : poison;
   }
   static std::vector<T*> targets(cotangents& c, index_t skip) {
     std::vector<T*> p;
@@ -233,8 +242,7 @@ class memory_model_checks {
   written write_of_copy(index_t t, const memories& past) const {
     const M copy(f_);
     written r{guarded<T>(d_.memory, poison), guarded<T>(d_.tape, poison), guarded<T>(workspace(t), poison)};
-    copy.write(xs_[std::size_t(t)], t, theta_, seen_by_write(past), view<T>(r.m), view<T>(r.tape),
-               view<T>(r.work));
+    copy.write(segments(t), t, theta_, seen_by_write(past), view<T>(r.m), view<T>(r.tape), view<T>(r.work));
     return r;
   }
 
@@ -256,13 +264,70 @@ class memory_model_checks {
                       [&](const vec& theta, const memories& at) { return double(read(theta, t, at)); });
   }
 
+  // A batch of the first n segments, `all` memories, against the same calls one by one.
+  void check_batch(index_t n, const memories& all) {
+    const std::string name = "a batch of " + std::to_string(n) + " gives ";
+    const memories past(all.begin(), all.begin() + n - 1);
+    const index_t room = f_.workspace(n - 1, n);
+    guarded<T> m(n * d_.memory, poison), tape(n * d_.tape, poison), work(room, poison), losses(n, poison);
+    const vec dm = random(n * d_.memory);
+    cotangents batch = noise(past.size());
+    batch.loss = 0;
+    cotangents single = batch;
+    const auto write = [&](view<T> graph) {
+      m.fill(poison);
+      f_.write(segments(0, n), 0, theta_, {}, view<T>(m), graph, view<T>(work));
+      for (index_t i = 0; i < n; ++i)
+        expect(same_bits(vec(m.data() + i * d_.memory, m.data() + (i + 1) * d_.memory), all[std::size_t(i)]),
+               "write: " + name + "other memories");
+    };
+    write({});
+    write(view<T>(tape));
+    work.fill(poison);
+    f_.write_vjp(segments(0, n), 0, theta_, {}, view<const T>(tape.data(), n * d_.tape), view<const T>(dm),
+                 {}, dparams<T>(batch.dtheta), view<T>(work));
+    for (index_t i = n - 1; i >= 0; --i) {
+      written w = this->write(theta_, i, {});
+      w.work.fill(poison);
+      f_.write_vjp(segments(i), i, theta_, {}, view<const T>(w.tape.data(), d_.tape),
+                   view<const T>(dm).part(i * d_.memory, d_.memory), {}, dparams<T>(single.dtheta),
+                   view<T>(w.work));
+    }
+    expect(same_bits(batch.dtheta, single.dtheta), "write_vjp: " + name + "another dtheta");
+
+    vec bare(std::size_t(n), T(0)), with_vjp, one_by_one;
+    work.fill(poison);
+    f_.read(segments(0, n), 0, theta_, addresses(past), view<T>(losses).data(), view<T>(work));
+    bare = losses.values();
+    work.fill(poison);
+    f_.read_vjp(segments(0, n), 0, theta_, addresses(past), targets(batch, -1), view<T>(losses).data(),
+                dparams<T>(batch.dtheta), view<T>(work));
+    with_vjp = losses.values();
+    for (index_t t = 0; t < n; ++t) {
+      const memories before(past.begin(), past.begin() + t);
+      expect(same_bits(vec{bare[std::size_t(t)]}, vec{read(theta_, t, before)}),
+             "read: " + name + "other losses");
+      cotangents part{0, single.dtheta, memories(single.dpast.begin(), single.dpast.begin() + t)};
+      part = read_vjp(t, before, std::move(part));
+      single.dtheta = part.dtheta;
+      std::copy(part.dpast.begin(), part.dpast.end(), single.dpast.begin());
+      one_by_one.push_back(part.loss);
+    }
+    expect(same_bits(with_vjp, one_by_one), "read_vjp: " + name + "other losses");
+    expect(same_bits(batch.dtheta, single.dtheta), "read_vjp: " + name + "another dtheta");
+    expect(batch.dpast == single.dpast, "read_vjp: " + name + "other adjoints");
+    expect(m.intact() && tape.intact() && work.intact() && losses.intact(),
+           name + "writes outside its memory");
+  }
+
   void check_allocations(index_t t, const memories& past) {
     if (!allocations_are_counted()) {
       if (!counting_is_replaced())
         failures_.push_back("allocations are not counted: include unroll/testing/count_allocations.hpp once");
       return;
     }
-    const X& x = xs_[std::size_t(t)];
+    const auto x = segments(t);
+    T loss;
     guarded<T> m(d_.memory), tape(d_.tape), work(workspace(t));  // a model that writes too far is told above
     const auto seen = seen_by_write(past), all = addresses(past);
     cotangents c = zero(past.size());
@@ -277,8 +342,8 @@ class memory_model_checks {
     const view<T> into(m), graph(tape), room(work);
     count("write", [&] { f_.write(x, t, theta_, seen, into, graph, room); });
     count("write_vjp", [&] { f_.write_vjp(x, t, theta_, seen, graph, into, to_seen, c.dtheta, room); });
-    count("read", [&] { f_.read(x, t, theta_, all, room); });
-    count("read_vjp", [&] { f_.read_vjp(x, t, theta_, all, to, c.dtheta, room); });
+    count("read", [&] { f_.read(x, t, theta_, all, &loss, room); });
+    count("read_vjp", [&] { f_.read_vjp(x, t, theta_, all, to, &loss, c.dtheta, room); });
   }
 
   const M& f_;
@@ -296,8 +361,9 @@ class memory_model_checks {
 /// The rules that the concept of a memory model cannot express, tried along the sequence `xs`: results do not
 /// depend on old memory or on earlier calls; nothing is written outside its memory, the workspace is enough;
 /// a write without a graph, or once more, has the same bits; vjps add, agree with central differences of
-/// write and read, and do not change where some adjoints are not wanted; nothing allocates. Returns what is
-/// wrong, nothing for a conforming model. Choose theta and xs so that the model is smooth there.
+/// write and read, and do not change where some adjoints are not wanted; a batch has the bits of one by one;
+/// nothing allocates. Numbers of all kinds have one type. Returns what is wrong, nothing for a conforming
+/// model. Choose theta and xs so that the model is smooth there.
 template <memory_model M>
 std::vector<std::string> memory_model_conformance(
     const M& model, std::type_identity_t<params<const typename M::scalar>> theta,

@@ -50,17 +50,18 @@ template <memory_model M>
 double sequence_loss(const M& f, std::type_identity_t<params<const typename M::scalar>> theta,
                      std::type_identity_t<std::span<const typename M::input>> xs,
                      std::type_identity_t<state<const typename M::scalar>> = {}) {
-  using T = typename M::scalar;
-  std::vector<std::vector<T>> memories;
-  std::vector<const T*> past;
-  std::vector<T> work(std::size_t(f.workspace(index_t(xs.size()))));
+  std::vector<std::vector<typename numbers_of<M>::memory>> memories;
+  std::vector<const typename numbers_of<M>::memory*> past;
+  std::vector<typename numbers_of<M>::activation> work(std::size_t(f.workspace(index_t(xs.size()), 1)));
   double loss = 0;
   for (std::size_t t = 0; t < xs.size(); ++t) {
-    loss += double(f.read(xs[t], index_t(t), theta, past, work));
-    std::vector<T> m(std::size_t(f.size().memory));
-    const std::span<const T* const> seen(past);
-    f.write(xs[t], index_t(t), theta, f.independent() ? seen.first(0) : seen, m, {}, work);
-    memories.push_back(std::move(m));
+    typename numbers_of<M>::accumulator one = 0;
+    f.read(xs.subspan(t, 1), index_t(t), theta, past, &one, work);
+    loss += double(one);
+    memories.emplace_back(std::size_t(f.size().memory));
+    const std::span<const typename numbers_of<M>::memory* const> seen(past);
+    f.write(xs.subspan(t, 1), index_t(t), theta, f.independent() ? seen.first(0) : seen, memories.back(), {},
+            work);
     past.push_back(memories.back().data());
   }
   return loss;
