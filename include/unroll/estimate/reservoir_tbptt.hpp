@@ -128,7 +128,7 @@ class reservoir_tbptt final {
 /// UIO-LLMs, the code of section 3.3.3; docs/math/reservoir_tbptt.md.
 template <class M, class C = philox_chooser>
 class uncompensated_reservoir final {
-  static_assert(memory_model<M> && unroll::chooser<C>);
+  static_assert(require_memory_model<M>() && unroll::chooser<C>);
 
  public:
   using system_type = M;
