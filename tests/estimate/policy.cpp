@@ -18,7 +18,10 @@ TEST_CASE("policies are read and written by their names") {
         {"reservoir:2:uncompensated", {reservoir, 2, false}},
         {"proportional:4", {proportional, 4}},
         {"proportional:4:random_order", {proportional, 4, true, sampling_design::random_order}},
-        {"proportional:4:independent", {proportional, 4, true, sampling_design::independent}}}) {
+        {"proportional:4:independent", {proportional, 4, true, sampling_design::independent}},
+        {"rematerialise/8", {.batch = 8}},
+        {"keep:3/2", {.name = keep, .size = 3, .batch = 2}},
+        {"proportional:4:independent/16", {proportional, 4, true, sampling_design::independent, 16}}}) {
     CHECK(parse_policy(text) == p);
     CHECK(to_string(p) == text);
   }
@@ -44,6 +47,14 @@ TEST_CASE("what is not the name of a policy is refused") {
                            "reservoir:2:compensated",
                            "Window:2",
                            "uio",
+                           "rematerialise/",
+                           "rematerialise/0",
+                           "rematerialise/1",
+                           "rematerialise/02",
+                           "rematerialise/2x",
+                           "keep/2:3",
+                           "window:2/2",
+                           "reservoir:2/2",
                            "proportional:4:systematic",
                            "proportional:4:uniform",
                            "proportional::independent",
@@ -131,4 +142,11 @@ TEST_CASE("an estimator calls itself unbiased where its policy does") {
         with_policy(p, make_linear(), 7, philox_chooser{}, [](auto e) { return decltype(e)::unbiased; });
     CHECK(said == is_unbiased(p));
   }
+}
+
+TEST_CASE("a window takes no batches") {
+  const task<linear> k(make_linear(), 3);
+  CHECK_THROWS_WITH(with_policy({.name = policy::kind::window, .size = 2, .batch = 2}, k.model, 3,
+                                philox_chooser(key{5}), [&](auto e) { return run(e, k.theta, k.xs); }),
+                    Catch::Matchers::ContainsSubstring("\"window:2/2\""));
 }

@@ -213,6 +213,21 @@ TEST_CASE("proportional_replay keeps every promise of an estimator") {
     }
 }
 
+TEST_CASE("proportional_replay has the same bits in batches") {
+  const task<attention> k(make_attention(), 12);
+  for (const sampling_design design : designs)
+    for (std::uint64_t seed = 0; seed < 3; ++seed) {
+      const auto by = [&](index_t batch) {
+        return run(
+            proportional_replay(k.model, {.segments = 12, .budget = 7, .design = design, .batch = batch}),
+            k.theta, k.xs, nullptr, nullptr, {seed});
+      };
+      const auto one_by_one = by(1);
+      for (const index_t batch : {2, 3, 5, 20}) CHECK(by(batch) == one_by_one);
+    }
+  CHECK_THROWS_AS(proportional_replay(k.model, {.batch = 0}), error);
+}
+
 TEST_CASE("proportional_replay replays what has an adjoint, however small or large") {
   const task<attention> k(make_attention(), 6);
   const auto exact = run(rematerialise(k.model), k.theta, k.xs);

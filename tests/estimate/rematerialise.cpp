@@ -45,6 +45,53 @@ TEST_CASE("rematerialise is exact, whatever it keeps, also where writes read ear
   }
 }
 
+TEST_CASE("rematerialise has the same bits in batches of any size, and as many calls fewer") {
+  const auto check = [](auto model) {
+    for (const index_t T : {1, 2, 6, 9}) {
+      const task k(model, T);
+      report once;
+      const auto exact = run(rematerialise(k.model, {.segments = T}), k.theta, k.xs, &once);
+      for (const index_t batch : {1, 2, 3, 4, 40})
+        for (const index_t keep : {0, 1, 4, 40})
+          for (const index_t chunk : {40, 1, 5}) {
+            CAPTURE(T, batch, keep, chunk);
+            tally calls;
+            rematerialise e(counted_memory(k.model, calls), {.segments = T, .keep = keep, .batch = batch});
+            std::vector<double> g(std::size_t(k.theta.size()));
+            report r;
+            e.reset({});
+            for (index_t t = 0; t < T; t += chunk)
+              r += e.advance(k.theta,
+                             std::span(k.xs).subspan(std::size_t(t), std::size_t(std::min(chunk, T - t))), g);
+            r += e.finish(k.theta, g);
+            CHECK(g == exact);
+            CHECK(r.loss == Approx(once.loss).epsilon(1e-14));
+            CHECK(e.counts().writes == T - 1);
+            CHECK(e.counts().write_vjps == T - 1);
+            CHECK(calls.graphs + calls.bare_writes == e.counts().writes + e.counts().rewrites);
+            CHECK(calls.live.empty());
+            const index_t room = std::min(batch, std::max<index_t>(1, T - 1));
+            const index_t kept = whole_batches(std::min(keep, T - 1), room);
+            CHECK(calls.peak <= std::max(room, kept));
+            if (chunk < 40) continue;
+            const index_t groups = (T - 1 + room - 1) / room;
+            CHECK(calls.largest == room);
+            const index_t replayed = std::max<index_t>(0, groups - kept / room);
+            CHECK(calls.calls == groups + replayed + groups + groups + 1);  // write, replay, vjp, read
+          }
+    }
+  };
+  check(make_linear());
+  check(make_attention());
+}
+
+TEST_CASE("a batch of recurrent writes is refused") {
+  CHECK_THROWS_WITH(rematerialise(make_linear(true), {.batch = 4}),
+                    Catch::Matchers::ContainsSubstring("batch: is 4") &&
+                        Catch::Matchers::ContainsSubstring("their batch is 1"));
+  CHECK_THROWS_AS(rematerialise(make_linear(), {.batch = 0}), error);
+}
+
 TEST_CASE("rematerialise in single precision agrees with double") {
   const task<attention> k(make_attention(true), 12);
   const std::vector<float> numbers(k.numbers.begin(), k.numbers.end());
@@ -119,6 +166,15 @@ TEST_CASE("rematerialise keeps every promise of an estimator") {
           strings{});
     CHECK(testing::estimator_conformance(rematerialise(unchecked(a.model), o), a.theta, a.xs, &bad) ==
           strings{});
+    const task<linear> once(make_linear(), 45);
+    const task<attention> seen(make_attention(), 45);
+    const rematerialise_options batches{.segments = 50, .keep = keep, .batch = 4};
+    CHECK(testing::estimator_conformance(rematerialise(once.model, batches), once.theta, once.xs, &bad) ==
+          strings{});
+    CHECK(testing::estimator_conformance(rematerialise(unchecked(once.model), batches), once.theta, once.xs,
+                                         &bad) == strings{});
+    CHECK(testing::estimator_conformance(rematerialise(unchecked(seen.model), batches), seen.theta, seen.xs,
+                                         &bad) == strings{});
   }
 }
 
@@ -127,14 +183,16 @@ TEST_CASE("a memory that is not finite stops rematerialise at the segment that w
   auto xs = k.xs;
   const double wrong[2] = {std::nan(""), 0};
   xs[3].x = wrong;  // the linear model reads no x: J_3 is fine, m_3 is not
-  rematerialise e(unchecked(k.model), {.segments = 6});
-  std::vector<double> g(std::size_t(k.theta.size()));
-  const report r = e.advance(k.theta, xs, g);
-  CHECK(r.code == status::non_finite);
-  CHECK(r.consumed == 4);
-  CHECK(r.at == 4);
-  CHECK(e.finish(k.theta, g).code == status::ok);
-  CHECK(g == run(rematerialise(k.model), k.theta, std::span(k.xs).first(4)));
+  for (const index_t batch : {1, 3}) {
+    rematerialise e(unchecked(k.model), {.segments = 6, .batch = batch});
+    std::vector<double> g(std::size_t(k.theta.size()));
+    const report r = e.advance(k.theta, xs, g);
+    CHECK(r.code == status::non_finite);
+    CHECK(r.consumed == 4);
+    CHECK(r.at == 4);
+    CHECK(e.finish(k.theta, g).code == status::ok);
+    CHECK(g == run(rematerialise(k.model), k.theta, std::span(k.xs).first(4)));
+  }
 }
 
 TEST_CASE("nothing leaks from one document to the next") {

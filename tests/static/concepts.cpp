@@ -5,6 +5,7 @@
 #include "unroll/system/any_system.hpp"
 #include "unroll/system/counted.hpp"
 #include "unroll/system/finite_difference.hpp"
+#include "unroll/system/memory_model.hpp"
 
 // Each concept holds for what it names, and does not hold for what comes close.
 namespace {
@@ -200,6 +201,54 @@ static_assert(!gradient_estimator<no_finish>);
 static_assert(!gradient_estimator<private_system>);
 static_assert(!gradient_estimator<no_references>);
 static_assert(!gradient_estimator<system_>);
+
+// --- memory models ---
+struct memories {
+  using scalar = double;
+  using input = int;
+  using inputs = std::span<const int>;
+  using past = std::span<const double* const>;
+  using dpast = std::span<double* const>;
+  memory_dims size() const { return {}; }
+  bool independent() const { return true; }
+  index_t workspace(index_t, index_t) const { return 0; }
+  void write(inputs, index_t, params<const double>, past, view<double>, view<double>, view<double>) const {}
+  void write_vjp(inputs, index_t, params<const double>, past, view<const double>, view<const double>, dpast,
+                 dparams<double>, view<double>) const {}
+  void read(inputs, index_t, params<const double>, past, double*, view<double>) const {}
+  void read_vjp(inputs, index_t, params<const double>, past, dpast, double*, dparams<double>,
+                view<double>) const {}
+};
+struct one_segment_a_call : memories {
+  void write(int, index_t, params<const double>, past, view<double>, view<double>, view<double>) const {}
+};
+struct workspace_of_one : memories {
+  index_t workspace(index_t) const { return 0; }
+};
+struct returned_loss : memories {
+  double read(inputs, index_t, params<const double>, past, double*, view<double>) const { return 0; }
+};
+struct other_parameters : memories {
+  using numbers = unroll::numbers<float>;
+};
+// theta and adjoints in float beside memories and activations in bfloat16
+struct two_kinds : memories {
+  using scalar = float;
+  using numbers = unroll::numbers<bf16>;
+  using past = std::span<const bf16* const>;
+  using dpast = std::span<float* const>;
+  void write(inputs, index_t, params<const float>, past, view<bf16>, view<bf16>, view<bf16>) const {}
+  void write_vjp(inputs, index_t, params<const float>, past, view<const bf16>, view<const float>, dpast,
+                 dparams<float>, view<bf16>) const {}
+  void read(inputs, index_t, params<const float>, past, float*, view<bf16>) const {}
+  void read_vjp(inputs, index_t, params<const float>, past, dpast, float*, dparams<float>, view<bf16>) const {
+  }
+};
+static_assert(memory_model<memories> && require_memory_model<memories>() && memory_model<two_kinds>);
+static_assert(!memory_model<one_segment_a_call> && !memory_model<workspace_of_one>);
+static_assert(!memory_model<returned_loss> && !memory_model<other_parameters> && !memory_model<system_>);
+static_assert(std::is_same_v<numbers_of<memories>, numbers<double>>);
+static_assert(std::is_same_v<numbers_of<two_kinds>, numbers<bf16>>);
 
 // --- spaces: only what is marked writable converts, and only within its space ---
 template <class From, class To>
