@@ -65,17 +65,17 @@ struct attention_inputs {
   Body body(const bf16* q_at, const bf16* k_at, const bf16* v_at, const bf16* const* block_addresses,
             const kernels::prefix_range* ranges, bf16* out, float* log_sum) const {
     Body b;
-    b.shape = {of.heads, of.kv_heads, of.head};
-    b.mask = {of.ordinals, of.ratio, of.first};
-    b.sequences = of.sequences;
-    b.q = {q_at, qw, columns};
-    b.k = {k_at, kvw, tokens};
-    b.v = {v_at, kvw, tokens};
-    b.before = {block_addresses,
-                0,
-                index_t(of.keys) * kvw,
-                of.ranges.empty() ? nullptr : ranges,
-                {0, of.blocks, of.keys}};
+    b.on = {{of.heads, of.kv_heads, of.head},
+            {of.ordinals, of.ratio, of.first},
+            of.sequences,
+            {q_at, qw, columns},
+            {k_at, kvw, tokens},
+            {v_at, kvw, tokens},
+            {block_addresses,
+             0,
+             index_t(of.keys) * kvw,
+             of.ranges.empty() ? nullptr : ranges,
+             {0, of.blocks, of.keys}}};
     b.out = {out, qw, columns};
     b.log_sum = log_sum;
     return b;

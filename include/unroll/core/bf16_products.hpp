@@ -40,11 +40,10 @@ inline simd::vec<float, N> load_widened(const bf16* p) {
 }
 
 /// The columns of a matrix as floats, one behind the other.
-template <class W>
-void widen(matrix<const W> from, float* to) {
+inline void widen(matrix<const bf16> from, float* to) {
   constexpr int N = simd::width<float>;
   for (index_t j = 0; j < from.cols; ++j, to += from.rows) {
-    const W* x = from.data + j * from.stride;
+    const bf16* x = from.data + j * from.stride;
     index_t i = 0;
     for (; i + N <= from.rows; i += N) simd::store(load_widened<N>(x + i), to + i);
     for (; i < from.rows; ++i) to[i] = x[i];
@@ -53,10 +52,10 @@ void widen(matrix<const W> from, float* to) {
 
 /// y (+)= W' x with W of at least simd::width<float> rows. S columns are read at a time that lie a quarter of
 /// the matrix apart, as row_dots does.
-template <int S, class W>
-void widened_dots(matrix<const W> w, index_t j, index_t apart, const float* x, bool add, float* y) {
+template <int S>
+inline void widened_dots(matrix<const bf16> w, index_t j, index_t apart, const float* x, bool add, float* y) {
   constexpr int N = simd::width<float>;
-  const W* p[std::size_t(S)];
+  const bf16* p[std::size_t(S)];
   simd::vec<float> sum[std::size_t(S)] = {};
   UNROLL_FULLY
   for (int s = 0; s < S; ++s) p[s] = w.data + (j + s * apart) * w.stride;
@@ -80,16 +79,15 @@ void widened_dots(matrix<const W> w, index_t j, index_t apart, const float* x, b
     to = add ? to + dot : dot;
   }
 }
-template <class W>
-void widened_gemv(matrix<const W> w, const float* x, bool add, float* y) {
+inline void widened_gemv(matrix<const bf16> w, const float* x, bool add, float* y) {
   const index_t apart = w.cols / 4;
   for (index_t j = 0; j < apart; ++j) widened_dots<4>(w, j, apart, x, add, y);
   for (index_t j = 4 * apart; j < w.cols; ++j) widened_dots<1>(w, j, 1, x, add, y);
 }
 
 /// Panels of 512 terms by 64 rows of C are widened, each once, and multiplied as floats.
-template <class W>
-void widened_gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool add, matrix<float> c) {
+inline void widened_gemm(op ow, matrix<const bf16> w, op ob, matrix<const float> b, bool add,
+                         matrix<float> c) {
   constexpr index_t terms = inner_block, rows = 64;
   alignas(64) float panel[std::size_t(terms * rows)];
   const index_t k = ow == op::none ? w.cols : w.rows;
@@ -97,7 +95,7 @@ void widened_gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool a
     const index_t m = std::min(rows, c.rows - i);
     for (index_t q = 0; q < k; q += terms) {
       const index_t t = std::min(terms, k - q);
-      const matrix<const W> from = ow == op::none ? part(w, i, m, q, t) : part(w, q, t, i, m);
+      const matrix<const bf16> from = ow == op::none ? part(w, i, m, q, t) : part(w, q, t, i, m);
       widen(from, panel);
       gemm<float>(ow, {panel, from.rows, from.cols}, ob,
                   ob == op::none ? rows_of(b, q, t) : columns_of(b, q, t), add || q > 0, rows_of(c, i, m));
@@ -108,8 +106,7 @@ void widened_gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool a
 }  // namespace detail
 
 /// y = op(W) x, or y += op(W) x when `add`. W' x reads the weights once, four columns at a time.
-template <std::same_as<bf16> W>
-void gemv(op ow, matrix<const W> w, const float* x, bool add, float* y) {
+inline void gemv(op ow, matrix<const bf16> w, const float* x, bool add, float* y) {
   if (ow == op::transpose && w.rows >= simd::width<float>)
     detail::widened_gemv(w, x, add, y);
   else if (ow == op::transpose)
@@ -121,9 +118,8 @@ void gemv(op ow, matrix<const W> w, const float* x, bool add, float* y) {
 /// C = op(W) op(B), or C += op(W) op(B) when `add`; C overlaps no operand. `way` is looked at for C = W' X of
 /// two columns and more: gradients always go through floats. Throws unroll::error where the processor has no
 /// dot pairs. Bits depend on the sizes, the numbers, the way and the float product that is used.
-template <std::same_as<bf16> W>
-void gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool add, matrix<float> c,
-          bf16_way way = fastest_bf16_way()) {
+inline void gemm(op ow, matrix<const bf16> w, op ob, matrix<const float> b, bool add, matrix<float> c,
+                 bf16_way way = fastest_bf16_way()) {
   const index_t k = ow == op::none ? w.cols : w.rows;
   UNROLL_ASSERT(c.rows == (ow == op::none ? w.rows : w.cols) &&
                 c.cols == (ob == op::none ? b.cols : b.rows) && k == (ob == op::none ? b.rows : b.cols));

@@ -245,7 +245,13 @@ class cublaslt {
     return *plans_.back();
   }
 
-  /// Enqueues c = alpha op_a(a) op_b(b) [+ c]. Sizes are checked here: the library accepts wrong ones.
+  /// Whether a matrix begins, and each of its columns, at a multiple of 16 bytes, as the plans promise.
+  template <class T>
+  static bool aligned(const matrix<T>& m) {
+    return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.stride * index_t(sizeof(T)) % 16 == 0;
+  }
+  /// Enqueues c = alpha op_a(a) op_b(b) [+ c]; the matrices are aligned. Sizes are checked
+  /// here: the library accepts wrong ones.
   template <class A, class B, class C>
   void gemm(op op_a, matrix<const A> a, op op_b, matrix<const B> b, double alpha, bool add, matrix<C> c,
             cudaStream_t stream) {
@@ -257,12 +263,17 @@ class cublaslt {
     check_at_least("cuda::gemm", "stride of a", a.stride, a.rows);
     check_at_least("cuda::gemm", "stride of b", b.stride, b.rows);
     check_at_least("cuda::gemm", "stride of c", c.stride, c.rows);
-    if (c.rows == 0 || c.cols == 0 || k == 0) return;
-    const matmul_plan& p = plan({op_a, op_b, detail::type_of<A>, detail::type_of<B>, detail::type_of<C>,
-                                 c.rows, c.cols, k, a.stride, b.stride, c.stride});
+    check_at_least("cuda::gemm", "k", k, 1);
+    if (c.rows == 0 || c.cols == 0) return;
+    matmul_plan::shape s;
+    s.op_a = op_a, s.op_b = op_b;
+    s.a = detail::type_of<A>, s.b = detail::type_of<B>, s.c = detail::type_of<C>;
+    s.m = c.rows, s.n = c.cols, s.k = k;
+    s.stride_a = a.stride, s.stride_b = b.stride, s.stride_c = c.stride;
+    const matmul_plan& p = plan(s);
     p.run(handle(), a.data, b.data, c.data, alpha, add, workspace_.data(), stream);
   }
-  void* workspace_data() const { return workspace_.data(); }
+  void* workspace_data() { return workspace_.data(); }
 
  private:
   std::shared_ptr<std::remove_pointer_t<cublasLtHandle_t>> handle_;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "unroll/core/view.hpp"
 #include "unroll/cuda/check.hpp"
 
 namespace unroll::cuda {
@@ -53,45 +54,62 @@ class event_handle {
   cudaEvent_t event_ = nullptr;
 };
 
-/// Owns n objects of device memory, zeroed. `what` names it where the memory does not suffice.
-template <class U>
+/// Owns `size` zeroed numbers of one space on the device; the size is fixed at construction.
+template <class T, class Space = plain_space>
 class device_block {
  public:
+  using unroll_space = Space;
+
   device_block() = default;
-  explicit device_block(index_t n, std::string_view what = "device_block") : size_(n) {
-    check_at_least("cuda::device_block", "n", n, 0);
-    if (n == 0) return;
-    const std::size_t bytes = std::size_t(n) * sizeof(U);
-    if (const cudaError_t status = cudaMalloc(reinterpret_cast<void**>(&data_), bytes);
-        status != cudaSuccess) {
-      std::size_t free = 0, all = 0;
-      cudaGetLastError();
-      cudaMemGetInfo(&free, &all);
-      fail_device("cuda::device_block", what,
-                  std::string(cudaGetErrorName(status)) + ": needs " + std::to_string(bytes) + " bytes, " +
-                      std::to_string(free) + " of " + std::to_string(all) + " are free");
-    }
-    if (const cudaError_t status = cudaMemset(data_, 0, bytes); status != cudaSuccess) {
-      cudaFree(data_);
-      check(status, "cuda::device_block", "cudaMemset");
-    }
-    check(cudaDeviceSynchronize(), "cuda::device_block",
-          "cudaDeviceSynchronize");  // streams do not wait for it
+  /// Throws device_error with what is needed and what is free; `what` names it.
+  explicit device_block(index_t size, std::string_view what = "size") {
+    check_at_least("cuda::device_block", "size", size, 0);
+    allocate(size, what);
+    if (size == 0) return;
+    check(cudaMemset(data_, 0, bytes()), "cuda::device_block", "cudaMemset");
+    check(cudaDeviceSynchronize(), "cuda::device_block", "cudaDeviceSynchronize");  // streams do not wait
+  }
+  device_block(const device_block& other) {
+    allocate(other.size_, "size");
+    if (size_ == 0) return;
+    check(cudaDeviceSynchronize(), "cuda::device_block", "cudaDeviceSynchronize");
+    check(cudaMemcpy(data_, other.data_, bytes(), cudaMemcpyDeviceToDevice), "cuda::device_block",
+          "cudaMemcpy");
   }
   device_block(device_block&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  device_block& operator=(device_block&& other) noexcept {
+  device_block& operator=(device_block other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     return *this;
   }
   ~device_block() { cudaFree(data_); }
 
-  U* data() const { return data_; }
+  T* data() { return data_; }
+  const T* data() const { return data_; }
   index_t size() const { return size_; }
+  std::size_t bytes() const { return std::size_t(size_) * sizeof(T); }
+
+  operator view<T, Space>() { return {data_, size_}; }
+  operator view<const T, Space>() const { return {data_, size_}; }
 
  private:
-  U* data_ = nullptr;
+  void allocate(index_t size, std::string_view what) {
+    if (size == 0) return;
+    void* memory = nullptr;
+    const std::size_t wanted = std::size_t(size) * sizeof(T);
+    if (const cudaError_t status = cudaMalloc(&memory, wanted); status != cudaSuccess) {
+      std::size_t free = 0, all = 0;
+      cudaGetLastError();
+      cudaMemGetInfo(&free, &all);
+      fail_device("cuda::device_block", what,
+                  std::string(cudaGetErrorName(status)) + ": needs " + std::to_string(wanted) + " bytes, " +
+                      std::to_string(free) + " of " + std::to_string(all) + " are free");
+    }
+    data_ = static_cast<T*>(memory);
+    size_ = size;
+  }
+  T* data_ = nullptr;
   index_t size_ = 0;
 };
 
@@ -102,9 +120,10 @@ class pinned_block {
   pinned_block() = default;
   explicit pinned_block(index_t n) : size_(n) {
     check_at_least("cuda::pinned_block", "n", n, 0);
-    if (n > 0)
-      check(cudaMallocHost(reinterpret_cast<void**>(&data_), std::size_t(n) * sizeof(U)),
-            "cuda::pinned_block", "cudaMallocHost");
+    if (n == 0) return;
+    void* memory = nullptr;
+    check(cudaMallocHost(&memory, std::size_t(n) * sizeof(U)), "cuda::pinned_block", "cudaMallocHost");
+    data_ = static_cast<U*>(memory);
   }
   pinned_block(pinned_block&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
@@ -115,7 +134,8 @@ class pinned_block {
   }
   ~pinned_block() { cudaFreeHost(data_); }
 
-  U* data() const { return data_; }
+  U* data() { return data_; }
+  const U* data() const { return data_; }
   index_t size() const { return size_; }
 
  private:

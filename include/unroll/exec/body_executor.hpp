@@ -24,9 +24,11 @@ namespace unroll::exec {
 /// before and sums are float; with float activations everything is float. A machine is a cheap handle:
 ///   run(body)                enqueues all blocks of a body
 ///   staged(span)             an object with data(): the span's numbers at the place, until what is enqueued
-///   while
-///                            it lives has run
+///                            while it lives has run
 ///   partial_sums()           double* at the place, for most_parts numbers; used by one operation at a time
+///   product(oa, a, ob, b, alpha, add, c)     optional: c = alpha op(a) op(b) [+ c] and true, or false where
+///   it
+///                            leaves these operands to the bodies
 /// and a class derived from this one brings blocks and copies, and may hide operations behind faster ones.
 template <class N, class Machine>
 class body_executor {
@@ -232,6 +234,8 @@ class body_executor {
   void product(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
     using U = std::remove_const_t<A>;
     using V = std::remove_const_t<B>;
+    if constexpr (requires { machine_.product(oa, a, ob, b, alpha, add, c); })
+      if (machine_.product(oa, a, ob, b, alpha, add, c)) return;
     if constexpr (std::same_as<T, bf16>)
       run(kernels::gemm_mma_body<U, V, C>{oa, a, ob, b, float(alpha), add, c});
     else

@@ -1,0 +1,218 @@
+#pragma once
+
+#include <array>
+#include <cstring>
+#include <span>
+
+#include "unroll/cuda/cublaslt.hpp"
+#include "unroll/cuda/launch.hpp"
+#include "unroll/exec/body_executor.hpp"
+#include "unroll/kernels/flash_attention_body.hpp"
+
+namespace unroll::cuda {
+
+namespace detail {
+
+/// Host numbers on their way to the device: pinned memory with a copy on the device, in four parts that are
+/// used in turn.
+class staging {
+ public:
+  static constexpr index_t part_bytes = index_t{4} << 20;
+
+  staging() : host_(parts * part_bytes), device_(parts * part_bytes, "staging") {}
+
+  /// Enqueues a copy to the device of `bytes` at `from`, free again when the call returns.
+  void* copy(const void* from, index_t bytes, cudaStream_t stream) {
+    if (bytes > part_bytes)
+      fail("cuda::stream", "span",
+           "has " + std::to_string(bytes) + " bytes, at most " + std::to_string(part_bytes) + " are staged");
+    if (used_ + bytes > part_bytes) {
+      left_[now_].record(stream);
+      now_ = (now_ + 1) % parts;
+      used_ = 0;
+      // what this part held a lap ago was used before the part behind it was left
+      left_[(now_ + 1) % parts].synchronise();
+    }
+    const index_t at = index_t(now_) * part_bytes + used_;
+    used_ += (bytes + 255) / 256 * 256;
+    std::memcpy(host_.data() + at, from, std::size_t(bytes));
+    check(cudaMemcpyAsync(device_.data() + at, host_.data() + at, std::size_t(bytes), cudaMemcpyHostToDevice,
+                          stream),
+          "cuda::stream", "cudaMemcpyAsync");
+    return device_.data() + at;
+  }
+
+ private:
+  static constexpr std::size_t parts = 4;
+  pinned_block<unsigned char> host_;
+  device_block<unsigned char> device_;
+  std::array<event_handle, parts> left_;
+  std::size_t now_ = 0;
+  index_t used_ = 0;
+};
+
+/// What the copies of one executor share.
+struct stream_state {
+  int device = 0;
+  stream_handle own;
+  staging to_device;
+  device_block<double> partial{kernels::reduce_body<kernels::reduction::sum, float>::most_parts};
+  std::unique_ptr<cublaslt> products = {};  // null: without the library
+  pinned_block<unsigned char> downloads{index_t{1} << 20};
+  index_t downloaded = 0;
+  struct pending {
+    index_t at, bytes;
+    void* to;
+  };
+  std::vector<pending> waiting = {};
+};
+
+/// Runs kernel bodies in a stream, see exec/body_executor.hpp.
+class machine {
+ public:
+  explicit machine(std::shared_ptr<stream_state> s) : state(std::move(s)) {}
+
+  template <class Body>
+  void run(const Body& body) const {
+    launch(body, state->own.get());
+  }
+  template <class U>
+  std::span<std::remove_const_t<U>> staged(std::span<U> numbers) const {
+    using V = std::remove_const_t<U>;
+    if (numbers.empty()) return {};
+    void* const at = state->to_device.copy(numbers.data(), index_t(numbers.size_bytes()), state->own.get());
+    return {static_cast<V*>(at), numbers.size()};
+  }
+  double* partial_sums() const { return state->partial.data(); }
+  /// c = alpha op(a) op(b) [+ c] by cuBLASLt; false where that is not for these operands.
+  template <class A, class B, class C>
+  bool product(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
+    using U = std::remove_const_t<A>;
+    if constexpr (std::same_as<U, std::remove_const_t<B>> && (std::same_as<C, U> || std::same_as<C, float>)) {
+      const index_t k = oa == op::none ? a.cols : a.rows;
+      if (!state->products || k == 0 || !cublaslt::aligned(a) || !cublaslt::aligned(b) ||
+          !cublaslt::aligned(c))
+        return false;
+      state->products->gemm<U, U, C>(oa, a, ob, b, alpha, add, c, state->own.get());
+      return true;
+    } else {
+      return false;
+    }
+  }
+  friend bool operator==(const machine&, const machine&) = default;
+
+  std::shared_ptr<stream_state> state;
+};
+
+}  // namespace detail
+
+struct stream_options {
+  bool library = true;  ///< products run through cuBLASLt where it is found; else as bits of the host's run
+};
+
+/// The executor of one CUDA device and a stream of its own: numbers<bf16>, numbers<float>, numbers<float,
+/// bf16>. Operations are enqueued and return at once; an error of the device is thrown by a later call.
+/// Products run through cuBLASLt where it is found, with one algorithm a shape that never splits a sum, else
+/// through kernels/gemm_mma_body.hpp; attention of bfloat16 with heads of 64 or 128 on tensor cores. A
+/// handle: copies share the stream and its memory (48 MiB). One thread at a time uses it.
+template <class N>
+class stream final : public exec::body_executor<N, detail::machine> {
+  using T = typename N::activation;
+  using P = typename N::parameter;
+  using base = exec::body_executor<N, detail::machine>;
+
+ public:
+  template <class U, class Space = plain_space>
+  using block = device_block<U, Space>;
+
+  /// Of device `index`. Throws where there is none or it is too old; see use_device.
+  explicit stream(int index = 0, stream_options how = {}) : base(detail::machine(made(index, how))) {}
+
+  cudaStream_t native() const { return state().own.get(); }
+  /// Whether cuBLASLt was found.
+  bool has_library() const { return state().products != nullptr; }
+
+  template <class U, class Space = plain_space>
+  block<U, Space> allocate(index_t n) const {
+    return block<U, Space>(n);
+  }
+  template <class U>
+  void upload(const U* from, index_t n, U* here) const {
+    if (n == 0) return;
+    const index_t bytes = n * index_t(sizeof(U));
+    if (bytes > detail::staging::part_bytes)  // from memory that is not pinned: returns when it is read
+      return copy_bytes(here, from, bytes, cudaMemcpyHostToDevice);
+    copy_bytes(here, state().to_device.copy(from, bytes, native()), bytes, cudaMemcpyDeviceToDevice);
+  }
+  template <class U>
+  void download(const U* here, index_t n, U* to) const {
+    if (n == 0) return;
+    detail::stream_state& s = state();
+    const index_t bytes = n * index_t(sizeof(U)), room = (bytes + 63) / 64 * 64;
+    if (s.downloaded + room > s.downloads.size()) return copy_bytes(to, here, bytes, cudaMemcpyDeviceToHost);
+    copy_bytes(s.downloads.data() + s.downloaded, here, bytes, cudaMemcpyDeviceToHost);
+    s.waiting.push_back({s.downloaded, bytes, to});
+    s.downloaded += room;
+  }
+  void synchronise() const {
+    detail::stream_state& s = state();
+    s.own.synchronise();
+    for (const auto& w : s.waiting) std::memcpy(w.to, s.downloads.data() + w.at, std::size_t(w.bytes));
+    s.waiting.clear();
+    s.downloaded = 0;
+  }
+
+  void attention(const exec::attention_call<N>& c, matrix<T> out, P* log_sum, view<T> work) const {
+    if constexpr (std::same_as<T, bf16>) {
+      if (on_tensor_cores(c) && cublaslt::aligned(out)) {
+        if (c.shape.head == 64) return flash<64>(c, out, log_sum);
+        if (c.shape.head == 128) return flash<128>(c, out, log_sum);
+      }
+    }
+    base::attention(c, out, log_sum, work);
+  }
+
+  friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }
+
+ private:
+  static std::shared_ptr<detail::stream_state> made(int index, stream_options how) {
+    use_device(index);
+    auto s = std::make_shared<detail::stream_state>();
+    s->device = index;
+    if (how.library && cublaslt_library::missing().empty()) s->products = std::make_unique<cublaslt>();
+    return s;
+  }
+  detail::stream_state& state() const { return *this->machine().state; }
+  void copy_bytes(void* to, const void* from, index_t bytes, cudaMemcpyKind kind) const {
+    check(cudaMemcpyAsync(to, from, std::size_t(bytes), kind, native()), "cuda::stream", "cudaMemcpyAsync");
+  }
+  static bool on_tensor_cores(const exec::attention_call<N>& c) {
+    const auto aligned = [](index_t numbers) { return numbers % 8 == 0; };
+    for (const T* const block : c.before.blocks)
+      if (reinterpret_cast<std::uintptr_t>(block) % 16 != 0) return false;
+    return cublaslt::aligned(c.q) && cublaslt::aligned(c.k) && cublaslt::aligned(c.v) &&
+           aligned(c.before.key_offset) && aligned(c.before.value_offset);
+  }
+  template <int Head>
+  void flash(const exec::attention_call<N>& c, matrix<T> out, P* log_sum) const {
+    kernels::flash_attention_body<Head> body;
+    const auto blocks = this->machine().staged(c.before.blocks);
+    const auto ranges = this->machine().staged(c.before.ranges);
+    body.on = {c.shape,
+               c.mask,
+               c.sequences,
+               c.q,
+               c.k,
+               c.v,
+               {blocks.data(),
+                c.before.key_offset,
+                c.before.value_offset,
+                c.before.ranges.empty() ? nullptr : ranges.data(),
+                {0, index_t(c.before.blocks.size()), c.before.keys}}};
+    body.out = out;
+    body.log_sum = log_sum;
+    this->machine().run(body);
+  }
+};
+
+}  // namespace unroll::cuda

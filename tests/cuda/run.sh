@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Runs what there is for a CUDA device: tests first, then benchmarks, PyTorch beside them where it is installed; a
+# table last. Changes no setting of the device and needs no network.
+# usage: run.sh [--prebuilt FOLDER] [--only PART]... [--json FILE] [--seconds N] [--list]
+#   --prebuilt FOLDER  the programs, built elsewhere by `run.sh --build FOLDER`; else they are built into build/device
+#   --build FOLDER     only build them there, for UNROLL_CUDA_ARCHITECTURES ("80 90a")
+#   --only PART        a part of the list that --list prints; several times for several
+#   --json FILE        the results; benchmarks/results/<device>.json by default, where all parts were run
+#   --seconds N        time for everything, 300 by default; what does not fit is left out and said
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+programs="arithmetic tensor_core executor attention products"
+
+# name, limit in seconds, command
+parts() {
+  cat <<'PARTS'
+rounding    20 arithmetic rounding philox
+functions   60 arithmetic functions
+mma         40 tensor_core mma
+wgmma       40 tensor_core wgmma
+bf16        60 executor bf16
+float       60 executor float bf16_weights
+borders     60 attention borders
+ceilings    40 products ceilings
+products    60 products right
+forward     60 attention forward
+bits        60 products bits
+torch       60 python3 benchmarks/peers/torch_attention.py
+memcheck    60 compute-sanitizer --tool memcheck --error-exitcode 1 attention borders
+racecheck   60 compute-sanitizer --tool racecheck --error-exitcode 1 executor bf16
+PARTS
+}
+
+build() {  # build FOLDER ARCHITECTURE...: one program a file
+  local folder=$1 program architecture targets=
+  shift
+  for architecture in "$@"; do
+    targets="$targets -gencode arch=compute_$architecture,code=sm_$architecture"
+  done
+  mkdir -p "$folder"
+  for program in $programs; do
+    # the bodies are instantiated with the host's context as well, hence the suppressed warnings
+    echo "nvcc -std=c++20 --expt-relaxed-constexpr -Werror all-warnings -diag-suppress 20011,20012,20014 -fmad=false -O3 \
+      -Xcompiler -O2,-ffp-contract=off,-static-libstdc++,-static-libgcc -Xfatbin -compress-all $targets -I$root -I$root/include \
+      $here/$program.cu -ldl -o $folder/$program"
+  done | xargs -P "$(nproc)" -I{} sh -c '{}'
+  for program in $programs; do [ -x "$folder/$program" ] || { echo "run.sh: $program was not built" >&2; return 1; }; done
+}
+
+invoked="./run device${*:+ $*}"
+folder= json= seconds=300 only=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --prebuilt) folder=$2; shift ;;
+    --build)
+      # shellcheck disable=SC2086  # several words
+      build "$2" ${UNROLL_CUDA_ARCHITECTURES:-80 90a}
+      exit ;;
+    --only) only="$only $2 "; shift ;;
+    --json) json=$2; shift ;;
+    --seconds) seconds=$2; shift ;;
+    --list) parts; exit ;;
+    *) echo "run.sh: \"$1\" is none of --prebuilt, --build, --only, --json, --seconds, --list" >&2; exit 2 ;;
+  esac
+  shift
+done
+for part in $only; do
+  parts | grep -q "^$part " || { echo "run.sh: \"$part\" is no part; --list names them" >&2; exit 2; }
+done
+
+if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
+  echo "skipped: there is no CUDA device"
+  exit 0
+fi
+ask() { nvidia-smi --id=0 --query-gpu="$1" --format=csv,noheader | head -1; }
+device=$(ask name)
+began=$(date +%s)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export UNROLL_ROWS="$work/rows"
+: >"$UNROLL_ROWS"
+
+if [ -n "$folder" ]; then  # do they run here? 2: no such check
+  "$folder/arithmetic" '?' >/dev/null 2>&1
+  [ $? -eq 2 ] || { echo "== the programs in $folder do not run here"; folder=; }
+fi
+if [ -z "$folder" ]; then
+  folder="$root/build/device"
+  capability=$(ask compute_cap | tr -d .)
+  [ "$capability" = 90 ] && capability=90a
+  echo "== building for sm_$capability into $folder"
+  build "$folder" "$capability" || exit 1
+fi
+folder=$(cd "$folder" && pwd) || exit 1
+
+# cuBLASLt, where the loader does not find it: in the packages of python3
+if [ -z "${UNROLL_CUBLASLT:-}" ] && ! ldconfig -p 2>/dev/null | grep -q 'libcublasLt\.so\.13'; then
+  for place in $(python3 -c 'import sys; print("\n".join(p for p in sys.path if p))' 2>/dev/null) /usr/local/cuda/lib64; do
+    for file in "$place"/nvidia/*/lib/libcublasLt.so.1[23] "$place"/libcublasLt.so.1[23]; do
+      [ -e "$file" ] && [ -z "${UNROLL_CUBLASLT:-}" ] && export UNROLL_CUBLASLT="$file"
+    done
+  done
+fi
+
+clocks() { ask clocks.sm,clocks.mem,temperature.gpu,power.draw; }
+clocks_before=$(clocks)
+echo "== $device, driver $(ask driver_version), clocks, temperature and power before: $clocks_before"
+echo "== cuBLASLt: ${UNROLL_CUBLASLT:-by the loader}"
+failed= left_out=
+while read -r name limit command; do
+  [ -n "$only" ] && case $only in *" $name "*) ;; *) continue ;; esac
+  remaining=$((seconds - ($(date +%s) - began)))
+  if [ "$remaining" -lt 5 ]; then
+    left_out="$left_out $name"
+    continue
+  fi
+  [ "$limit" -gt "$remaining" ] && limit=$remaining
+  tool=
+  case $command in
+    compute-sanitizer*)
+      command -v compute-sanitizer >/dev/null || { echo "== $name: skipped: there is no compute-sanitizer"; continue; }
+      tool=${command% * *}
+      command=${command#"$tool "} ;;
+  esac
+  case $command in
+    python3*) run="$command" ;;
+    *) run="$folder/$command" ;;
+  esac
+  echo "== $name"
+  start=$(date +%s)
+  if [ -n "$tool" ]; then
+    # its rows are those of other parts
+    (cd "$root" && UNROLL_ROWS="$work/ignored" timeout "$limit" $tool $run) >"$work/said" 2>&1 </dev/null
+    status=$?
+    tail -3 "$work/said"
+    pass=$([ $status -eq 0 ] && echo true || echo false)
+    echo "{\"program\": \"$name\", \"name\": \"$command\", \"note\": \"$(tail -1 "$work/said" | tr -d '"\\')\", \"pass\": $pass}" >>"$UNROLL_ROWS"
+  else
+    (cd "$root" && timeout "$limit" $run) </dev/null
+    status=$?
+  fi
+  case $status in
+    0 | 77) ;;
+    124) failed="$failed $name(time)" ;;
+    *) failed="$failed $name" ;;
+  esac
+  echo "== $name: $(($(date +%s) - start)) s"
+done < <(parts)
+clocks_after=$(clocks)
+
+if [ -z "$json" ] && [ -z "$only" ]; then
+  json="$root/benchmarks/results/$(echo "$device" | tr 'A-Z ' 'a-z-').json"
+fi
+if [ -n "$json" ]; then
+  mkdir -p "$(dirname "$json")"
+  {
+    echo '{'
+    echo "  \"device\": \"$device\", \"driver\": \"$(ask driver_version)\","
+    echo "  \"clocks, temperature, power before\": \"$clocks_before\","
+    echo "  \"clocks, temperature, power after\": \"$clocks_after\","
+    echo "  \"date\": \"$(date -u +%Y-%m-%d)\", \"command\": \"$invoked\","
+    echo '  "rows": ['
+    sed -e 's/^/    /' -e '$!s/$/,/' "$UNROLL_ROWS"
+    echo '  ]'
+    echo '}'
+  } >"$json"
+fi
+
+echo
+echo "== what differs or failed"
+grep '"pass": false' "$UNROLL_ROWS" | sed -E 's/[{}"]//g' | cut -c1-220
+echo "== speed"
+grep '"rate"' "$UNROLL_ROWS" |
+  sed -E 's/.*"program": "([^"]*)", "name": "([^"]*)".*"ms": ([0-9.e+-]+).*"rate": ([0-9.e+-]+), "unit": "([^"]*)".*/\1: \2|\3|\4|\5/' |
+  awk -F'|' '{ printf "%-72s %10.3f ms %9.1f %s\n", $1, $2, $3, $4 }'
+total=$(wc -l <"$UNROLL_ROWS")
+bad=$(grep -c '"pass": false' "$UNROLL_ROWS")
+echo "== $total rows, $bad not as they must be; parts that failed:${failed:- none}; left out:${left_out:- none}; $(($(date +%s) - began)) s; clocks after: $clocks_after"
+[ -n "$json" ] && echo "== written: $json"
+[ "$bad" -eq 0 ] && [ -z "$failed" ]
