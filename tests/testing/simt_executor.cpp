@@ -255,21 +255,23 @@ TEMPLATE_LIST_TEST_CASE("simt: attention and its vjp, a prefix, both masks", "[s
 }
 
 TEMPLATE_LIST_TEST_CASE("simt: cross entropy over the output matrix and its vjp", "[simt]", both_kinds) {
-  check<TestType>([]<class E>(const E& e) {
-    const index_t hidden = 24, vocabulary = 70, n = 5;
-    const std::int32_t targets[] = {3, 69, -1, 0, 7};
-    auto output = placed<W<E>>(e, hidden * vocabulary, 30);
-    auto normed = placed<A<E>>(e, hidden * n, 31), dnormed = normed;
-    auto losses = filled<P<E>>(e, n, 9), again = losses, doutput = filled<P<E>>(e, hidden * vocabulary, 0.25);
-    auto work = e.template allocate<A<E>>(E::cross_entropy_work(hidden, vocabulary, n));
-    exec::cross_entropy_call<typename E::numbers> call{shaped<const W<E>>(output, hidden, vocabulary),
-                                                       shaped<const A<E>>(normed, hidden, n), targets,
-                                                       losses.data()};
-    e.cross_entropy(call, view<A<E>>(work));
-    call.losses = again.data();
-    e.cross_entropy_vjp(call, {0.5, shaped<A<E>>(dnormed, hidden, n), doutput.data()}, view<A<E>>(work));
-    return fetched(e, losses, again, dnormed, doutput);
-  });
+  for (const double size : {1.0, 100.0})  // logits of a few, and of thousands
+    check<TestType>([size]<class E>(const E& e) {
+      const index_t hidden = 24, vocabulary = 70, n = 5;
+      const std::int32_t targets[] = {3, 69, -1, 0, 7};
+      auto output = placed<W<E>>(e, hidden * vocabulary, 30, size);
+      auto normed = placed<A<E>>(e, hidden * n, 31), dnormed = normed;
+      auto losses = filled<P<E>>(e, n, 9), again = losses,
+           doutput = filled<P<E>>(e, hidden * vocabulary, 0.25);
+      auto work = e.template allocate<A<E>>(E::cross_entropy_work(hidden, vocabulary, n));
+      exec::cross_entropy_call<typename E::numbers> call{shaped<const W<E>>(output, hidden, vocabulary),
+                                                         shaped<const A<E>>(normed, hidden, n), targets,
+                                                         losses.data()};
+      e.cross_entropy(call, view<A<E>>(work));
+      call.losses = again.data();
+      e.cross_entropy_vjp(call, {0.5, shaped<A<E>>(dnormed, hidden, n), doutput.data()}, view<A<E>>(work));
+      return fetched(e, losses, again, dnormed, doutput);
+    });
 }
 
 TEST_CASE("simt: tokens are chosen as the host chooses them", "[simt]") {

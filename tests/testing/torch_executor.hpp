@@ -249,11 +249,13 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       const access open(*machine().memory());
       for (index_t j = 0; j < L.cols; ++j) {
         const std::int32_t target = c.targets[std::size_t(j)];
-        double sum = 0;
-        for (index_t i = 0; i < n; ++i) sum += std::exp(at(L, i, j));
-        c.losses[j] = target < 0 ? 0 : P(std::log(sum) - at(L, target, j));
+        double most = at(L, 0, j), sum = 0;
+        for (index_t i = 0; i < n; ++i) most = std::max(most, at(L, i, j));
+        for (index_t i = 0; i < n; ++i) sum += std::exp(at(L, i, j) - most);
+        c.losses[j] = target < 0 ? 0 : P(most + std::log(sum) - at(L, target, j));
         for (index_t i = 0; d && i < n; ++i)
-          L.data[i + j * n] = T(target < 0 ? 0 : d->dloss * (std::exp(at(L, i, j)) / sum - (i == target)));
+          L.data[i + j * n] =
+              T(target < 0 ? 0 : d->dloss * (std::exp(at(L, i, j) - most) / sum - (i == target)));
       }
     }
     if (!d) return;
