@@ -5,7 +5,7 @@ set -u
 cd "${1:-$(dirname "$0")/../..}" || exit 1
 failed=0
 for page in README.md $(find docs -name '*.md' | LC_ALL=C sort); do
-  for link in $(sed 's/`[^`]*`//g' "$page" | grep -oE '\]\([^)# ]+' | sed 's/^](//' | grep -vE '^[a-z]+:' | sort -u); do
+  for link in $(sed -e '/^```/,/^```/d' -e 's/`[^`]*`//g' "$page" | grep -oE '\]\([^)# ]+' | sed 's/^](//' | grep -vE '^[a-z]+:' | sort -u); do
     if [ ! -e "$(dirname "$page")/$link" ]; then
       echo "$page: link to $link, which is not there"
       failed=1
