@@ -1,4 +1,5 @@
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/bptt.hpp"
 
 #include "tests/mutants/es_mutants.hpp"
 #include "tests/support/catch.hpp"
@@ -87,6 +88,23 @@ TEST_CASE("es tells both copies of a pair the step and reports the mean of their
   const report second = est.advance(params<const double>(theta), all.subspan(2), g);
   CHECK(first.loss == Approx((1 + 2) * .5));  // theta + sigma z and theta - sigma z: the noise cancels
   CHECK(second.loss == Approx((3 + 4 + 5 + 6) * .5));
+}
+
+TEST_CASE("es shows the state of its first copy, which runs at theta + sigma z") {
+  const auto theta = golden::theta();
+  const auto xs = golden::long_inputs(5);
+  std::vector<double> g(8), z(16), up(8);
+  es est(golden::rnn<>{}, {.sigma = .2, .pairs = 2});
+  est.reset(key{3});
+  est.advance(theta, xs, g);
+  philox_chooser(key{3}).normals(0, view<double>(z));
+  for (std::size_t p = 0; p < 8; ++p) up[p] = theta[p] + .2 * z[p];
+  bptt at_up(golden::rnn<>{});
+  at_up.advance(params<const double>(up), xs, g);
+  const auto expected = at_up.last_state(params<const double>(up));
+  const auto shown = est.last_state(theta);
+  REQUIRE(shown.size() == expected.size());
+  for (index_t i = 0; i < shown.size(); ++i) CHECK(shown[i] == Approx(expected[i]).epsilon(1e-12));
 }
 
 TEST_CASE("es keeps the promises of every estimator") {

@@ -5,6 +5,13 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/estimate/artbp.hpp"
+#include "unroll/estimate/checkpointed_bptt.hpp"
+#include "unroll/estimate/mean_of.hpp"
+#include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/uoro.hpp"
 #include "unroll/optim/adam.hpp"
 
 using namespace unroll;
@@ -162,4 +169,141 @@ TEST_CASE("reading a file can be bounded") {
   write_file(f.path / "a", "12345");
   CHECK(read_file(f.path / "a", "test", 5) == "12345");
   CHECK_THROWS_WITH(read_file(f.path / "a", "test", 4), ContainsSubstring("5 bytes, at most 4"));
+}
+
+namespace {
+
+template <class T>
+struct stream {
+  cells::elman<T> cell;
+  parameters<T> theta{cell.size().params};
+  std::vector<T> x, y;
+  std::vector<cells::example<T>> xs;
+
+  explicit stream(index_t hidden = 3, index_t lanes = 2)
+      : cell({.in = 1, .hidden = hidden, .out = 1, .lanes = lanes}), x(40), y(40) {
+    cell.init(theta, key{1});
+    draw_normals(key{2}, 0, view<T>(x));
+    draw_normals(key{3}, 0, view<T>(y));
+    for (std::size_t t = 0; t < 20; ++t)
+      xs.push_back({.x = &x[t * std::size_t(lanes)], .target = &y[t * std::size_t(lanes)]});
+  }
+  template <class E>
+  std::vector<T> run(E& e, std::size_t first, std::size_t end) const {
+    std::vector<T> g(std::size_t(theta.size()));
+    e.advance(theta, std::span(xs).subspan(first, end - first), dparams<T>(g));
+    if (end == xs.size()) e.finish(theta, dparams<T>(g));
+    return g;
+  }
+};
+
+// Saved after 11 inputs.
+template <class E>
+checkpoint cut(E e, const stream<typename E::scalar>& s) {
+  e.reset(key{5});
+  s.run(e, 0, 11);
+  checkpoint c;
+  c.save("run", e);
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("a stream and its optimiser go on from a file as if they had not been cut") {
+  const folder f;
+  const stream<float> s;
+  uoro whole(s.cell, {.block = 4}), first(whole), second(whole);
+  whole.reset(key{5});
+  s.run(whole, 0, 11);
+  const auto expected = s.run(whole, 11, 20);
+  save_checkpoint(f.path / "run", cut(first, s));
+  load_checkpoint(f.path / "run").load("run", second);
+  CHECK(held_inputs(second) == 3);
+  CHECK_THROWS_WITH(s.run(second, 11, 20),
+                    ContainsSubstring("must come after hold()") && ContainsSubstring("the last 3 inputs"));
+  CHECK_THROWS_WITH(hold_inputs(second, std::span(s.xs).first(2)),
+                    ContainsSubstring("has size 2, expected 3"));
+  hold_inputs(second, std::span(s.xs).subspan(8, 3));
+  std::vector<float> y(2);
+  last_output(second, params<const float>(s.theta), view<float>(y));
+  CHECK(s.run(second, 11, 20) == expected);
+  CHECK_THROWS_WITH(hold_inputs(second, std::span(s.xs).first(1)),
+                    ContainsSubstring("has size 1, expected 0"));
+
+  // the output behind the last input, though its window had not been full
+  tbptt by_one(s.cell, {.k1 = 1, .k2 = 4});
+  s.run(by_one, 0, 11);
+  std::vector<float> again(2);
+  last_output(by_one, params<const float>(s.theta), view<float>(again));
+  CHECK(std::abs(again[0] - y[0]) < 1e-6f);
+  CHECK(std::abs(again[1] - y[1]) < 1e-6f);
+}
+
+TEST_CASE("a stream is resumed only by the estimator, the system and the numbers that it was saved from") {
+  const stream<double> s;
+  const checkpoint c = cut(uoro(s.cell, {.block = 4}), s);
+  const auto refuse = [&](const checkpoint& saved, auto other, const std::string& had,
+                          const std::string& expected) {
+    INFO(had << " by " << expected);
+    CHECK_THROWS_WITH(saved.load("run", other),
+                      ContainsSubstring("is \"" + had) && ContainsSubstring("expected \"" + expected));
+  };
+  refuse(c, tbptt(s.cell), "uoro, block 4", "tbptt, k1 1, k2 16");
+  refuse(c, uoro(s.cell, {.block = 5}), "uoro, block 4, epsilon 1e-07", "uoro, block 5, epsilon 1e-07");
+  refuse(c, uoro(s.cell, {.block = 4, .balance = false}), "uoro, block 4, epsilon 1e-07",
+         "uoro, block 4, epsilon 1e-07, not balanced");
+  refuse(c, uoro(stream<double>(4).cell, {.block = 4}), "19 parameters, 6 of state",
+         "29 parameters, 8 of state");
+  refuse(c, uoro(stream<double>(3, 1).cell, {.block = 4}), "19 parameters, 6 of state, 2 of tape, 2 lanes",
+         "19 parameters, 3 of state, 1 of tape, 1 lanes");
+  refuse(c, uoro(stream<float>().cell, {.block = 4}), "double", "float");
+  refuse(c, mean_of(uoro(s.cell, {.block = 4}), 2), "uoro, block 4", "mean_of, copies 2");
+  refuse(cut(mean_of(uoro(s.cell), 2, true), s), mean_of(uoro(s.cell), 2), "mean_of, copies 2, antithetic",
+         "mean_of, copies 2");
+  refuse(cut(mean_of(uoro(s.cell), 2), s), mean_of(tbptt(s.cell), 2), "uoro, block 1", "tbptt, k1 1, k2 16");
+  refuse(cut(artbp(s.cell, fixed_truncation(4)), s), artbp(s.cell, polynomial_truncation(4)),
+         "artbp, slots 16, block 64, cuts 0.25, 0.25 ... 0.25",
+         "artbp, slots 16, block 64, cuts 0.3333333333333333, 0.3 ... 0.00");
+  refuse(cut(pes(s.cell, {.window = 3}), s), pes(s.cell, {.sigma = 0.2, .window = 3}), "pes, sigma 0.1",
+         "pes, sigma 0.2");
+}
+
+TEST_CASE("no counter of a checkpoint leads out of the memory of an estimator") {
+  const stream<double> s;
+  int refused = 0, harmless = 0;
+  const auto examine = [&](auto e) {
+    const checkpoint c = cut(e, s);
+    std::vector<std::string> counters;
+    e.visit([&](std::string_view name, auto shown) {
+      if constexpr (std::same_as<decltype(shown), view<std::int64_t>>)
+        counters.push_back("run." + std::string(name));
+    });
+    for (const std::string& name : counters)
+      for (const std::int64_t value : {-1, 0, 1, 2, 3, 5, 11, 12, 1 << 20}) {
+        checkpoint forged = c;
+        forged.set(name, value);
+        try {
+          forged.load("run", e);
+        } catch (const unroll::error&) {
+          ++refused;
+          continue;
+        }
+        ++harmless;
+        const auto held = std::size_t(held_inputs(e));
+        if (held > s.xs.size()) continue;  // the caller cannot give them back
+        hold_inputs(e, std::span(s.xs).first(held));
+        try {
+          s.run(e, 0, 20);
+        } catch (const unroll::error&) {  // behind finish(), or longer than announced
+        }
+      }
+  };
+  examine(tbptt(s.cell, {.k1 = 3, .k2 = 8}));
+  examine(uoro(s.cell, {.block = 4}));
+  examine(checkpointed_bptt(s.cell, {.slots = 2, .steps = 40, .block = 2}));
+  examine(checkpointed_bptt(s.cell, {.slots = 3}));
+  examine(artbp(s.cell, fixed_truncation(8), {.slots = 2, .block = 2}));
+  examine(pes(s.cell, {.window = 3}));
+  CHECK(refused > 100);
+  CHECK(harmless > 100);
 }

@@ -3,6 +3,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "unroll/cells/elman.hpp"
 #include "unroll/testing/oracle.hpp"
 
 using unroll::call_counts;
@@ -66,4 +67,9 @@ TEST_CASE("start, finite and scored are forwarded by a counted system") {
   CHECK(unroll::scored_losses(f, {1.0, {}}) == 1);
   CHECK(unroll::scored_losses(counted(support::masked{}, calls), -1) == 0);
   CHECK(unroll::scored_losses(counted(support::masked{}, calls), 1) == 3);
+  const unroll::cells::elman<double> cell({.in = 1, .hidden = 2, .out = 1});
+  std::vector<double> theta(std::size_t(cell.size().params), 0.5), y(1), same(1);
+  cell.output(theta, s, y);
+  counted(cell, calls).output(theta, s, same);
+  CHECK(y == same);
 }

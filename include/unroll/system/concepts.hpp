@@ -5,17 +5,43 @@
 
 #include "unroll/system/edge.hpp"
 
+// Every optional member of every concept, and who asks for it. What is asked for is the member itself; a
+// wrapper forwards what is inside (counted, but for lanes; with_resets; mean_of; lane_parallel; any_system
+// the hooks).
+//
+//   system             start(s)                   start_state      the state before the first step; zero
+//    (here)            finite(x)                  finite_input     whether an input can be used; yes
+//                      scored(x)                  scored_losses    lanes that have a loss; all
+//                      output(theta, s, y)        last_output      y of a state, for whoever acts on it
+//                      supports(hook)             supports         which hooks the system inside has
+//                      vjp, jvp                   has_vjp, has_jvp
+//                      window_scratch, forward, backward           has_window: a window at once
+//                      jacobian, immediate        has_jacobian     rtrl, dense
+//                      row_norms                  has_row_norms    nobacktrack
+//                      lane_vjp                   has_lane_vjp     rank-one estimators, rtrl
+//                      with_lanes, lanes_from     has_lane_slices  lane_parallel
+//   memory model       numbers, executor()        what its numbers are stored in, and where
+//    (memory_model.hpp) reads_params()            whether losses have parameters of their own; yes
+//                      finite(x), scored(x)       as of a system; one loss a segment
+//   estimator          last_state(theta)          has_last_state   the state behind the last input
+//    (estimate/        visit(v)                   checkpoint       save and resume
+//     concept.hpp)     held(), hold(xs)           held_inputs, hold_inputs: the inputs that a resume needs
+//                      mirror(on)                 mean_of          the antithetic stream of one that draws
+//                      smoothing()                smoothing_of     required where the gradient is smoothed
+//   chooser            visit(v)                   of the estimator that owns it
+//   optimiser          visit(v)                   checkpoint
 namespace unroll {
 
 /// F : (theta, s, x) -> (s', loss). Enough for evolution strategies and finite differences.
 ///   using scalar = float or double;  using input = anything copyable, passed through and never looked into
 ///   dims size() const
 ///   void step(const input& x, const edge<scalar>& e) const     writes e.next, e.tape and *e.loss
-/// Optional members:
+/// Optional members, besides the concepts below:
 ///   void start(state<scalar> s) const          the state before the first step, where it is not zero
 ///   bool finite(const input& x) const          false when x holds NaN or infinity; throws when it is invalid
 ///   index_t scored(const input& x) const       number of lanes that have a loss at this step (a bool: all or
 ///                                              none of them); without the member every lane has one
+///   void output(params<const scalar> theta, state<const scalar> s, view<scalar> y) const    WRITES y of s
 template <class F>
 concept recurrent = std::copyable<F> &&
     requires(const F& f, const typename F::input& x, const edge<typename F::scalar>& e) {

@@ -24,8 +24,8 @@ struct call_counts {
 ///     call_counts calls;
 ///     bptt estimator(counted(cell, calls));
 ///
-/// It has exactly the optional members that F has. `calls` must outlive every copy, and all copies must stay
-/// in one thread.
+/// It has exactly the optional members that F has, but those that deal out lanes. `calls` must outlive every
+/// copy, and all copies must stay in one thread.
 template <class F>
 class counted final {
  public:
@@ -87,6 +87,10 @@ class counted final {
   bool finite(const input& x) const { return finite_input(f_, x); }
   index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
   bool supports(hook h) const { return unroll::supports(f_, h); }
+  void output(params<const T> theta, state<const T> s, view<T> y) const requires requires(const F& f) {
+    f.output(theta, s, y);
+  }
+  { f_.output(theta, s, y); }
 
  private:
   F f_;

@@ -23,8 +23,8 @@ class stream_checks {
   using F = typename E::system_type;
   using vec = std::vector<T>;
 
-  stream_checks(const E& made, const vec& theta, std::span<const X> xs, key randomness)
-      : made_(made), theta_(theta), xs_(xs), randomness_(randomness) {}
+  stream_checks(const E& made, const vec& theta, std::span<const X> xs, const X* bad, key randomness)
+      : made_(made), theta_(theta), xs_(xs), bad_(bad), randomness_(randomness) {}
 
   std::vector<std::string> run() {
     if constexpr (recurrent<F> && !has_last_state<E>) failures_.push_back("last_state: is missing");
@@ -37,7 +37,7 @@ class stream_checks {
       total += finish(whole, whole_);
       const std::size_t n = xs_.size();
       bool used = false;
-      for (const std::size_t cut : {n / 3, n / 2, n - 1, n}) check_cut(cut, used = !used, total);
+      for (const std::size_t cut : {std::size_t(0), n / 2, n - 1, n}) check_cut(cut, used = !used, total);
     } else {
       failures_.push_back("visit: is missing");
     }
@@ -69,6 +69,7 @@ class stream_checks {
     vec g(theta_.size()), other(theta_.size());
     first.reset(randomness_);
     report r = advance(first, g, xs_.first(cut));
+    if (bad_) advance(first, other, {bad_, 1});  // refused: it leaves no trace here either
     checkpoint saved;
     saved.save("run", first);
     const std::string bytes = saved.to_bytes();
@@ -166,6 +167,7 @@ class stream_checks {
   const E& made_;
   const vec& theta_;
   std::span<const X> xs_;
+  const X* bad_;
   key randomness_;
   vec whole_;
   std::vector<std::string> failures_;
