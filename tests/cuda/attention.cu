@@ -95,6 +95,98 @@ void borders(report& to) {
       border<128>(to, c);
 }
 
+struct adjoints {
+  std::vector<bf16> dq, dk, dv;
+  std::vector<float> dprefix;
+};
+
+/// The vjp on the device, from outputs that lie on the host.
+template <int Head>
+adjoints vjp_on_device(const attention_inputs& in, const outputs& o) {
+  on_device<kernels::flash_attention_body<Head>> device(in);
+  auto out = to_device(o.out);
+  auto log_sum = to_device(o.log_sum);
+  auto dout = to_device(in.dout);
+  cuda::device_block<float> delta(index_t(o.log_sum.size())), dprefix(index_t(in.prefix.size()));
+  const std::vector<bf16> nan(std::size_t(in.kvw * in.tokens), bf16(NAN));
+  auto dk = to_device(nan), dv = to_device(nan);
+  std::vector<float*> at;
+  for (int b = 0; b < in.of.blocks; ++b) at.push_back(dprefix.data() + in.block_size() * std::size_t(b));
+  auto dblocks = to_device(at);
+  run_vjp<Head>(in, device.body.on, out.data(), log_sum.data(), dout.data(), delta.data(), device.q.data(),
+                dk.data(), dv.data(), dblocks.data(), [](const auto& body) { cuda::launch(body); });
+  cuda::check(cudaDeviceSynchronize(), "attention", "cudaDeviceSynchronize");
+  auto dq = to_host(device.q);
+  dq.resize(std::size_t(in.qw * in.columns));
+  return {dq, to_host(dk), to_host(dv), to_host(dprefix)};
+}
+template <int Head>
+adjoints vjp_on_host(const attention_inputs& in, const outputs& o) {
+  std::vector<const bf16*> blocks;
+  std::vector<float*> dblocks;
+  adjoints a;
+  a.dprefix.resize(in.prefix.size());
+  for (int b = 0; b < in.of.blocks; ++b) {
+    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
+    dblocks.push_back(a.dprefix.data() + in.block_size() * std::size_t(b));
+  }
+  std::vector<float> delta(o.log_sum.size());
+  a.dk.resize(std::size_t(in.kvw * in.tokens));
+  a.dv = a.dk;
+  a.dq.assign(in.q.begin(), in.q.begin() + in.qw * in.columns);
+  const auto on =
+      in.body<kernels::flash_attention_body<Head>>(a.dq.data(), in.k.data(), in.v.data(), blocks.data(),
+                                                   in.of.ranges.data(), nullptr, nullptr)
+          .on;
+  run_vjp<Head>(in, on, o.out.data(), o.log_sum.data(), in.dout.data(), delta.data(), a.dq.data(),
+                a.dk.data(), a.dv.data(), dblocks.data(), [](const auto& body) { testing::simt::run(body); });
+  return a;
+}
+long long differing(const adjoints& a, const adjoints& b) {
+  return count_differing(a.dq, b.dq) + count_differing(a.dk, b.dk) + count_differing(a.dv, b.dv) +
+         count_differing(a.dprefix, b.dprefix);
+}
+
+template <int Head>
+void vjp_border(report& to, const attention_case& c) {
+  const attention_inputs in(c, {std::uint64_t(2027)});
+  const outputs o = on_host<kernels::flash_attention_body<Head>>(in);
+  const adjoints got = vjp_on_device<Head>(in, o), again = vjp_on_device<Head>(in, o),
+                 host = vjp_on_host<Head>(in, o);
+  const auto want = in.vjp_reference(false), rounded = in.vjp_reference(true);
+  const auto near = [&](const char* what, const auto& x, const std::vector<double>& y,
+                        const std::vector<double>& z) {
+    if (y.empty()) return;
+    row r{c.name + ", " + what};
+    r.error = distance(x, y);
+    r.limit = 2 * distance(z, y);
+    r.pass = r.error <= r.limit;
+    to.add(r);
+  };
+  near("dq", got.dq, want.dq, rounded.dq);
+  near("dk", got.dk, want.dk, rounded.dk);
+  near("dv", got.dv, want.dv, rounded.dv);
+  near("adjoint of the prefix", got.dprefix, want.dprefix, rounded.dprefix);
+  row bits{c.name + ", vjp against the host's run"};
+  bits.differing = differing(got, host);
+  bits.of = (long long)(got.dq.size() + 2 * got.dk.size() + got.dprefix.size());
+  bits.pass = bits.differing == 0;
+  to.add(bits);
+  row runs{c.name + ", vjp, second run"};
+  runs.differing = differing(got, again);
+  runs.of = bits.of;
+  runs.pass = runs.differing == 0;
+  to.add(runs);
+}
+
+void vjp_borders(report& to) {
+  for (const attention_case& c : attention_borders())
+    if (c.head == 64)
+      vjp_border<64>(to, c);
+    else
+      vjp_border<128>(to, c);
+}
+
 __global__ void fill_random(bf16* x, index_t n, key k) {
   for (index_t i = index_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n;
        i += index_t(gridDim.x) * blockDim.x) {
@@ -105,38 +197,60 @@ __global__ void fill_random(bf16* x, index_t n, key k) {
   }
 }
 
-/// A large case, made on the device; its numbers are brought to the host for the reference.
+/// A large case, made on the device.
+template <class Body>
+struct large_case {
+  attention_inputs in;
+  on_device<Body> device;
+
+  explicit large_case(const attention_case& c) : in(sized(c)), device(in) {
+    fill(device.q, 0);
+    fill(device.k, 1);
+    fill(device.v, 2);
+    fill(device.prefix, 3);
+  }
+  /// Brings its numbers to the host, for the reference.
+  void to_the_host() {
+    in.q = to_host(device.q);
+    in.k = to_host(device.k);
+    in.v = to_host(device.v);
+    in.prefix = to_host(device.prefix);
+  }
+  double pairs() const {
+    const attention_case& c = in.of;
+    return (double(c.blocks) * c.keys * c.length + double(c.length) * (c.length + 1) / 2) * c.heads *
+           c.sequences;
+  }
+  static void fill(cuda::device_block<bf16>& x, std::uint64_t what) {
+    if (x.size() > 0) fill_random<<<1024, 256>>>(x.data(), x.size(), fold(key{3}, what));
+    cuda::check(cudaDeviceSynchronize(), "attention", "fill_random");
+  }
+
+ private:
+  static attention_inputs sized(const attention_case& c) {
+    attention_case empty = c;
+    empty.length = empty.blocks = 0;
+    attention_inputs in(empty, {1});
+    in.of = c;
+    in.columns = in.tokens = c.length * c.sequences;
+    in.q.resize(std::size_t(in.qw) * std::size_t(in.columns));
+    in.k.resize(std::size_t(in.kvw) * std::size_t(in.tokens));
+    in.v.resize(in.k.size());
+    in.prefix.resize(in.block_size() * std::size_t(c.blocks));
+    return in;
+  }
+};
+
 template <int Head, int RowTiles>
 void speed(report& to, const attention_case& c, const char* which) {
-  using body = kernels::flash_attention_body<Head, RowTiles>;
-  attention_case empty = c;
-  empty.length = 0;
-  empty.blocks = 0;
-  attention_inputs in(empty, {1});
-  in.of = c;
-  in.columns = in.tokens = c.length * c.sequences;
-  in.q.resize(std::size_t(in.qw) * std::size_t(in.columns));
-  in.k.resize(std::size_t(in.kvw) * std::size_t(in.tokens));
-  in.v.resize(in.k.size());
-  in.prefix.resize(in.block_size() * std::size_t(c.blocks));
-  on_device<body> device(in);
-  const auto fill = [](cuda::device_block<bf16>& x, std::vector<bf16>& host, std::uint64_t what) {
-    if (x.size() == 0) return;
-    fill_random<<<1024, 256>>>(x.data(), x.size(), fold(key{3}, what));
-    host = to_host(x);
-  };
-  fill(device.q, in.q, 0);
-  fill(device.k, in.k, 1);
-  fill(device.v, in.v, 2);
-  fill(device.prefix, in.prefix, 3);
-  const outputs o = device.run(), again = device.run();
-  const attention_error e = compare(in, o.out, o.log_sum, 3);
+  large_case<kernels::flash_attention_body<Head, RowTiles>> large(c);
+  const outputs o = large.device.run(), again = large.device.run();
+  large.to_the_host();
+  const attention_error e = compare(large.in, o.out, o.log_sum, 3);
   cuda::stream_handle stream;
-  double pairs = double(c.blocks) * c.keys * c.length;
-  for (int i = 0; i < c.length; ++i) pairs += double(std::min(c.length, i + 1));
   row r{c.name + which};
-  r.ms = median_ms(stream, [&](cudaStream_t s) { cuda::launch(device.body, s); });
-  r.rate = 4.0 * Head * pairs * c.heads * c.sequences / r.ms * 1e-9;
+  r.ms = median_ms(stream, [&](cudaStream_t s) { cuda::launch(large.device.body, s); });
+  r.rate = 4.0 * Head * large.pairs() / r.ms * 1e-9;
   r.unit = "TFLOP/s";
   r.error = e.ours;
   r.limit = 2 * e.rounded;
@@ -144,6 +258,39 @@ void speed(report& to, const attention_case& c, const char* which) {
   r.of = (long long)(o.out.size() + o.log_sum.size());
   r.pass = e.finite && e.ours <= r.limit && r.differing == 0;
   to.add(r);
+}
+
+template <int Head>
+void backward_speed(report& to, const attention_case& c) {
+  large_case<kernels::flash_attention_body<Head>> large(c);
+  cuda::launch(large.device.body);
+  const attention_inputs& in = large.in;
+  cuda::device_block<bf16> dout(large.device.q.size()), dq(large.device.q.size()), dk(large.device.k.size()),
+      dv(large.device.k.size());
+  large.fill(dout, 4);
+  cuda::device_block<float> delta(large.device.log_sum.size()), dprefix(large.device.prefix.size());
+  std::vector<float*> at;
+  for (int b = 0; b < c.blocks; ++b) at.push_back(dprefix.data() + in.block_size() * std::size_t(b));
+  auto dblocks = to_device(at);
+  cuda::stream_handle stream;
+  const auto timed = [&](const char* what, double products, int only) {
+    row r{c.name + what};
+    r.ms = median_ms(stream, [&](cudaStream_t s) {
+      int i = 0;
+      run_vjp<Head>(in, large.device.body.on, large.device.out.data(), large.device.log_sum.data(),
+                    dout.data(), delta.data(), dq.data(), dk.data(), dv.data(), dblocks.data(),
+                    [&](const auto& body) {
+                      if (only < 0 || i == only || (only == 1 && i == 2)) cuda::launch(body, s);
+                      ++i;
+                    });
+    });
+    r.rate = 2 * products * Head * large.pairs() / r.ms * 1e-9;
+    r.unit = "TFLOP/s";
+    to.add(r);
+  };
+  timed(", backward", 5, -1);
+  timed(", backward, dk and dv (4 products)", 4, 1);
+  timed(", backward, dq (3 products)", 3, 3);
 }
 
 void forward(report& to) {
@@ -174,8 +321,23 @@ void forward(report& to) {
   speed<64, 2>(to, small, ", 128 queries a block");
 }
 
+void backward(report& to) {
+  const attention_case causal{
+      .name = "32 heads of 128, 4096 causal", .heads = 32, .kv_heads = 32, .length = 4096};
+  const attention_case behind{.name = "32 heads of 128, 1024 behind 3104 memories",
+                              .heads = 32,
+                              .kv_heads = 32,
+                              .length = 1024,
+                              .blocks = 97,
+                              .keys = 32};
+  backward_speed<128>(to, causal);
+  backward_speed<128>(to, behind);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  return device_test::run("attention", argc, argv, {{"borders", borders}, {"forward", forward}});
+  return device_test::run(
+      "attention", argc, argv,
+      {{"borders", borders}, {"vjp_borders", vjp_borders}, {"forward", forward}, {"backward", backward}});
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "unroll/kernels/flash_attention_body.hpp"
+#include "unroll/kernels/flash_attention_vjp_body.hpp"
 #include "unroll/rng/draw.hpp"
 
 // Inputs of attention with its borders, and what must come out; for tests of the body on the host and on a
@@ -29,8 +30,8 @@ struct attention_case {
 struct attention_inputs {
   static constexpr int tail = 3;
   attention_case of;
-  std::vector<bf16> q, k, v, prefix;  // prefix: of every block keys, then values
-  int qw, kvw, columns, tokens;       // columns: of queries; tokens: of own keys
+  std::vector<bf16> q, k, v, dout, prefix;  // prefix: of every block keys, then values
+  int qw, kvw, columns, tokens;             // columns: of queries; tokens: of own keys
 
   attention_inputs(const attention_case& c, key k0)
       : of(c),
@@ -43,7 +44,9 @@ struct attention_inputs {
     const float shared = c.along != 0 ? 1 : 0;
     k = random(k0, 1, std::size_t(kvw) * all, kvw, shared);
     v = random(k0, 2, std::size_t(kvw) * all, kvw, 0);
+    dout = random(k0, 4, std::size_t(qw * (columns + tail)), qw, 0);
     poison(q, qw, columns, columns + tail);
+    poison(dout, qw, columns, columns + tail);
     poison(k, kvw, tokens, tokens + tail);
     poison(v, kvw, tokens, tokens + tail);
     prefix = random(k0, 3, block_size() * std::size_t(c.blocks), kvw, shared);
@@ -124,6 +127,59 @@ struct attention_inputs {
     for (double& x : rounded) x = double(float(bf16(x)));
   }
 
+  /// What the vjp must give, all in double; in `rounded`, p and ds are rounded to bfloat16 first and the
+  /// results at last, those of the prefix excepted.
+  struct adjoints {
+    std::vector<double> dq, dk, dv, dprefix;
+  };
+  adjoints vjp_reference(bool rounded) const {
+    adjoints a{std::vector<double>(std::size_t(qw * columns)), std::vector<double>(std::size_t(kvw * tokens)),
+               std::vector<double>(std::size_t(kvw * tokens)), std::vector<double>(prefix.size())};
+    const auto round = [rounded](double x) { return rounded ? double(float(bf16(x))) : x; };
+    const kernels::attention_mask mask{of.ordinals, of.ratio, of.first};
+    const double root = 1 / std::sqrt(double(of.head));
+    for (int s = 0; s < of.sequences; ++s)
+      for (int i = 0; i < of.length; ++i)
+        for (int j = 0; j < of.heads; ++j) {
+          const int g = j / (of.heads / of.kv_heads);
+          const auto at = std::size_t((s * of.length + i) * qw + j * of.head);
+          std::vector<double> out, unused;
+          double log_sum = 0, delta = 0;
+          reference(s, i, j, out, unused, log_sum);
+          const auto number = [](bf16 x) { return double(float(x)); };
+          for (std::size_t d = 0; d < out.size(); ++d) delta += round(out[d]) * number(dout[at + d]);
+          const auto take = [&](const bf16* key, const bf16* value, double* dk, double* dv) {
+            double score = 0, dp = 0;
+            for (std::size_t d = 0; d < out.size(); ++d) {
+              score += number(q[at + d]) * number(key[d]);
+              dp += number(dout[at + d]) * number(value[d]);
+            }
+            const double p = std::exp(score * root - log_sum), ds = round(p * (dp - delta) * root);
+            for (std::size_t d = 0; d < out.size(); ++d) {
+              a.dq[at + d] += ds * number(key[d]);
+              dk[d] += ds * number(q[at + d]);
+              dv[d] += round(p) * number(dout[at + d]);
+            }
+          };
+          const auto seen = range(s);
+          for (index_t b = seen.first; b < seen.first + seen.blocks; ++b)
+            for (index_t t = 0; t < seen.keys; ++t) {
+              const auto k_at = std::size_t((2 * b * of.keys + t) * kvw + g * of.head);
+              const auto v_at = std::size_t(((2 * b + 1) * of.keys + t) * kvw + g * of.head);
+              take(prefix.data() + k_at, prefix.data() + v_at, a.dprefix.data() + k_at,
+                   a.dprefix.data() + v_at);
+            }
+          for (int t = 0; t < of.first + of.length; ++t)
+            if (t < mask.visible(i) || t == of.first + i) {
+              const auto k_at = std::size_t((s * (of.first + of.length) + t) * kvw + g * of.head);
+              take(k.data() + k_at, v.data() + k_at, a.dk.data() + k_at, a.dv.data() + k_at);
+            }
+        }
+    for (auto* x : {&a.dq, &a.dk, &a.dv})
+      for (double& u : *x) u = round(u);
+    return a;
+  }
+
  private:
   static std::vector<bf16> random(key k0, std::uint64_t what, std::size_t n, int width, float along) {
     std::vector<float> x(n), direction(std::size_t(width > 0 ? width : 1));
@@ -173,6 +229,31 @@ inline attention_error compare(const attention_inputs& in, const std::vector<bf1
   e.ours /= largest;
   e.rounded /= largest;
   return e;
+}
+
+/// The largest error over the largest magnitude.
+template <class T>
+double distance(const std::vector<T>& x, const std::vector<double>& y) {
+  double most = 0, largest = 1e-30;
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const double e = std::abs(double(float(x[i])) - y[i]);
+    most = e <= most ? most : e;  // NaN counts
+    largest = std::max(largest, std::abs(y[i]));
+  }
+  return most / largest;
+}
+
+/// Runs the vjp by `run(body)` on numbers that lie where it runs.
+template <int Head, class Run>
+void run_vjp(const attention_inputs& in, const kernels::flash_operands& on, const bf16* out,
+             const float* log_sum, const bf16* dout, float* delta, bf16* dq, bf16* dk, bf16* dv,
+             float* const* dbefore, Run&& run) {
+  const matrix<const bf16> dout_at(dout, in.qw, in.columns);
+  run(kernels::flash_delta_body<Head>{{out, in.qw, in.columns}, dout_at, on.shape.heads, delta});
+  const kernels::flash_cotangents given{log_sum, delta, dout_at};
+  run(kernels::flash_dkv_body<Head, false>{on, given, {dk, in.kvw, in.tokens}, {dv, in.kvw, in.tokens}});
+  run(kernels::flash_dkv_body<Head, true>{on, given, {}, {}, dbefore, in.of.blocks, in.of.keys});
+  run(kernels::flash_dq_body<Head>{on, given, {dq, in.qw, in.columns}});
 }
 
 /// The borders at which libraries were reported wrong, small enough for the host.

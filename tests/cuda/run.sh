@@ -22,9 +22,11 @@ wgmma       40 tensor_core wgmma
 bf16        60 executor bf16
 float       60 executor float bf16_weights
 borders     60 attention borders
+vjp_borders 60 attention vjp_borders
 ceilings    40 products ceilings
 products    60 products right
 forward     60 attention forward
+backward    60 attention backward
 bits        60 products bits
 torch       60 python3 benchmarks/peers/torch_attention.py
 memcheck    60 compute-sanitizer --tool memcheck --error-exitcode 1 attention borders

@@ -49,7 +49,42 @@ void check_borders(const attention_case& c) {
   CHECK(same_bits(o.log_sum, other.log_sum));
 }
 
+template <int Head>
+void check_vjp(const attention_case& c) {
+  INFO(c.name);
+  const attention_inputs in(c, {11});
+  const outputs o = run<kernels::flash_attention_body<Head>>(in, {});
+  std::vector<const bf16*> blocks;
+  std::vector<float*> dblocks;
+  std::vector<float> dprefix(in.prefix.size(), 0.0f), delta(o.log_sum.size(), NAN);
+  for (int b = 0; b < c.blocks; ++b) {
+    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
+    dblocks.push_back(dprefix.data() + in.block_size() * std::size_t(b));
+  }
+  std::vector<bf16> dk(std::size_t(in.kvw * in.tokens), bf16(NAN)), dv = dk;
+  std::vector<bf16> dq(in.q.begin(), in.q.begin() + in.qw * in.columns);  // in its place
+  auto on = in.body<kernels::flash_attention_body<Head>>(dq.data(), in.k.data(), in.v.data(), blocks.data(),
+                                                         c.ranges.data(), nullptr, nullptr)
+                .on;
+  run_vjp<Head>(in, on, o.out.data(), o.log_sum.data(), in.dout.data(), delta.data(), dq.data(), dk.data(),
+                dv.data(), dblocks.data(), [](const auto& body) { testing::simt::run(body, {3}); });
+  const auto want = in.vjp_reference(false), rounded = in.vjp_reference(true);
+  CHECK(distance(dq, want.dq) <= 2 * distance(rounded.dq, want.dq));
+  CHECK(distance(dk, want.dk) <= 2 * distance(rounded.dk, want.dk));
+  CHECK(distance(dv, want.dv) <= 2 * distance(rounded.dv, want.dv));
+  CHECK(distance(dprefix, want.dprefix) <= 2 * distance(rounded.dprefix, want.dprefix));
+}
+
 }  // namespace
+
+TEST_CASE("the vjp of attention on tensor cores equals the double reference at its borders",
+          "[flash_attention]") {
+  for (const attention_case& c : attention_borders())
+    if (c.head == 64)
+      check_vjp<64>(c);
+    else
+      check_vjp<128>(c);
+}
 
 TEST_CASE("attention on tensor cores equals the double reference at its borders", "[flash_attention]") {
   for (const attention_case& c : attention_borders())

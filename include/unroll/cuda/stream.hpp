@@ -8,6 +8,7 @@
 #include "unroll/cuda/launch.hpp"
 #include "unroll/exec/body_executor.hpp"
 #include "unroll/kernels/flash_attention_body.hpp"
+#include "unroll/kernels/flash_attention_vjp_body.hpp"
 
 namespace unroll::cuda {
 
@@ -162,6 +163,11 @@ class stream final : public exec::body_executor<N, detail::machine> {
     s.downloaded = 0;
   }
 
+  /// One number P a head and query, for the vjp.
+  static index_t attention_work(const kernels::attention_shape& shape, index_t sequences, index_t length,
+                                index_t, index_t, bool vjp) {
+    return vjp ? arena<T>::rounded(sequences * length * shape.heads * index_t(sizeof(P) / sizeof(T))) : 0;
+  }
   void attention(const exec::attention_call<N>& c, matrix<T> out, P* log_sum, view<T> work) const {
     if constexpr (std::same_as<T, bf16>) {
       if (on_tensor_cores(c) && cublaslt::aligned(out)) {
@@ -170,6 +176,17 @@ class stream final : public exec::body_executor<N, detail::machine> {
       }
     }
     base::attention(c, out, log_sum, work);
+  }
+  void attention_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d,
+                     view<T> work) const {
+    if constexpr (std::same_as<T, bf16>) {
+      if (on_tensor_cores(c) && cublaslt::aligned(d.out) && cublaslt::aligned(d.dout) &&
+          cublaslt::aligned(d.dq) && cublaslt::aligned(d.dk) && cublaslt::aligned(d.dv)) {
+        if (c.shape.head == 64) return flash_vjp<64>(c, d, work);
+        if (c.shape.head == 128) return flash_vjp<128>(c, d, work);
+      }
+    }
+    base::attention_vjp(c, d, work);
   }
 
   friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }
@@ -193,25 +210,44 @@ class stream final : public exec::body_executor<N, detail::machine> {
     return cublaslt::aligned(c.q) && cublaslt::aligned(c.k) && cublaslt::aligned(c.v) &&
            aligned(c.before.key_offset) && aligned(c.before.value_offset);
   }
-  template <int Head>
-  void flash(const exec::attention_call<N>& c, matrix<T> out, P* log_sum) const {
-    kernels::flash_attention_body<Head> body;
+  /// f(operands), whose spans lie on the device.
+  template <class F>
+  void with_flash_operands(const exec::attention_call<N>& c, F&& f) const {
     const auto blocks = this->machine().staged(c.before.blocks);
     const auto ranges = this->machine().staged(c.before.ranges);
-    body.on = {c.shape,
-               c.mask,
-               c.sequences,
-               c.q,
-               c.k,
-               c.v,
-               {blocks.data(),
-                c.before.key_offset,
-                c.before.value_offset,
-                c.before.ranges.empty() ? nullptr : ranges.data(),
-                {0, index_t(c.before.blocks.size()), c.before.keys}}};
-    body.out = out;
-    body.log_sum = log_sum;
-    this->machine().run(body);
+    f(kernels::flash_operands{c.shape,
+                              c.mask,
+                              c.sequences,
+                              c.q,
+                              c.k,
+                              c.v,
+                              {blocks.data(),
+                               c.before.key_offset,
+                               c.before.value_offset,
+                               c.before.ranges.empty() ? nullptr : ranges.data(),
+                               {0, index_t(c.before.blocks.size()), c.before.keys}}});
+  }
+  template <int Head>
+  void flash(const exec::attention_call<N>& c, matrix<T> out, P* log_sum) const {
+    with_flash_operands(c, [&](const kernels::flash_operands& on) {
+      this->machine().run(kernels::flash_attention_body<Head>{on, out, log_sum});
+    });
+  }
+  /// dq last: it may be the memory of q or of dout.
+  template <int Head>
+  void flash_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d, view<T> work) const {
+    with_flash_operands(c, [&](const kernels::flash_operands& on) {
+      float* const delta = reinterpret_cast<float*>(work.data());
+      this->machine().run(kernels::flash_delta_body<Head>{d.out, d.dout, c.shape.heads, delta});
+      const kernels::flash_cotangents given{d.log_sum, delta, d.dout};
+      this->machine().run(kernels::flash_dkv_body<Head, false>{on, given, d.dk, d.dv});
+      if (!d.dbefore.empty()) {
+        const auto dbefore = this->machine().staged(d.dbefore);
+        this->machine().run(kernels::flash_dkv_body<Head, true>{
+            on, given, {}, {}, dbefore.data(), index_t(d.dbefore.size()), c.before.keys});
+      }
+      this->machine().run(kernels::flash_dq_body<Head>{on, given, d.dq});
+    });
   }
 };
 

@@ -32,7 +32,7 @@ class order {
   /// f(i) for all of them, beginning elsewhere each time.
   template <class F>
   void for_each(F&& f) {
-    const std::size_t n = at_.size(), first = turned_ ? round_++ % n : 0;
+    const std::size_t n = at_.size(), first = turned_ && n > 0 ? round_++ % n : 0;
     for (std::size_t i = first; i < n; ++i) f(at_[i]);
     for (std::size_t i = 0; i < first; ++i) f(at_[i]);
   }
