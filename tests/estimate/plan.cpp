@@ -127,7 +127,9 @@ TEST_CASE("the expected encoders back of a reservoir are those of many runs") {
 }
 
 TEST_CASE("Llama-2-7B with memories costs what an independent cost model says") {
-  // PFLOP and GB by a cost model that leaves out the first decoder and all work space
+  // PFLOP and GB by a cost model that leaves out the first decoder and all work space, and whose encoder
+  // computes in its last layer what nobody reads
+  const double unread = 1024 * 2 * (2 * 4096.0 * 4096.0 + 3 * 4096.0 * 11008.0);
   struct expected {
     index_t tokens, ratio;
     const char* name;
@@ -152,7 +154,8 @@ TEST_CASE("Llama-2-7B with memories costs what an independent cost model says") 
     CAPTURE(e.tokens, e.ratio, e.name);
     const memory_costs<float> costs(c, uio(e.ratio));
     const memory_plan p = plan(costs, e.tokens, parse_policy(e.name), on_a_device);
-    CHECK((p.operations() - costs.read(0, 1024)) / 1e15 == Approx(e.pflop).epsilon(0.01));
+    const double more = (p.writes + p.rewrites + p.write_vjps) * unread;
+    CHECK((p.operations() + more - costs.read(0, 1024)) / 1e15 == Approx(e.pflop).epsilon(0.01));
     CHECK((p.bytes() - p.work_bytes) / 1e9 == Approx(e.gigabytes).epsilon(0.01));
   }
   // the reservoir and the window hold one graph less than the published code, and 2 S adjoints

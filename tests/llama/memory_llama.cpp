@@ -1,4 +1,5 @@
 #include "unroll/llama/memory_llama.hpp"
+#include "unroll/llama/memory_costs.hpp"
 
 #include "tests/support/catch.hpp"
 #include "tests/support/plain_memory.hpp"
@@ -405,16 +406,17 @@ TEST_CASE("the longest text is known before anything runs") {
   CHECK(o.segments(c) == 0);
   c.context = 4096;
 
-  // a model without weights answers the same, and says what a graph and a memory take
+  // the costs need no weights, and say what a graph and a memory take
   c.mlp = 11008;
   c.vocabulary = 32000;
   o.encoder.rank = o.head.rank = 128;
-  const memory_llama<float> sizes(c, nullptr, o);
+  const memory_costs<float> sizes(c, o);
   CHECK(sizes.segments() == 57);
   CHECK(sizes.size().memory == 2 * 32 * 4096 * 128);
   CHECK(sizes.size().params == 134217728 - 2 * 2 * 4096 * 128 + 4096);  // the last layer's are not there
   CHECK(sizes.workspace(4) > 0);
-  CHECK_THROWS_WITH(sizes.weights(), Catch::Matchers::ContainsSubstring("weights: none were given"));
+  CHECK_THROWS_WITH(memory_llama<float>(c, nullptr, o),
+                    Catch::Matchers::ContainsSubstring("weights: are null"));
 
   const auto model = make<double>(shape(), small_memory::options());  // 40 positions, segments of 6, M = 2
   CHECK(model.segments() == 18);

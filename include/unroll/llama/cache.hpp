@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "unroll/core/block.hpp"
+#include "unroll/exec/of.hpp"
 #include "unroll/kernels/rotary.hpp"
 #include "unroll/llama/pass.hpp"
 
@@ -17,22 +17,26 @@ namespace unroll::llama {
 namespace detail {
 
 // One prefix block (see pass.hpp) of `capacity` columns, `size` of them filled.
-template <class T>
+template <class E>
 class cache_block {
  public:
-  cache_block(const config& c, index_t capacity, std::string_view name)
-      : capacity_(capacity), kv_width_(c.kv_width()), layers_(c.layers) {
+  using M = typename E::numbers::memory;
+  using A = typename E::numbers::activation;
+
+  cache_block(const config& c, index_t capacity, std::string_view name, E e)
+      : executor_(std::move(e)), capacity_(capacity), kv_width_(c.kv_width()), layers_(c.layers) {
     check(c, name);
     check_at_least(name, "capacity", capacity, 1);
     if (capacity > c.positions())
       fail(name, "capacity",
            "is " + std::to_string(capacity) + ", the model has " + std::to_string(c.positions()) +
                " positions");
-    data_ = buffer<T>(2 * layers_ * kv_width_ * capacity);
+    data_ = executor_.template allocate<M>(2 * layers_ * kv_width_ * capacity);
     blocks_ = {data_.data()};
   }
   cache_block(const cache_block& other)
-      : capacity_(other.capacity_),
+      : executor_(other.executor_),
+        capacity_(other.capacity_),
         kv_width_(other.kv_width_),
         layers_(other.layers_),
         size_(other.size_),
@@ -42,36 +46,47 @@ class cache_block {
   cache_block& operator=(const cache_block& other) { return *this = cache_block(other); }
   cache_block& operator=(cache_block&&) noexcept = default;
 
-  prefix<T> before() const { return {blocks_, size_, capacity_}; }
+  prefix<M> before() const { return {blocks_, size_, capacity_}; }
   /// All `capacity` columns of the keys and of the values of a layer.
-  matrix<T> keys(index_t layer) { return {data_.data() + 2 * layer * area(), kv_width_, capacity_}; }
-  matrix<T> values(index_t layer) { return {keys(layer).data + area(), kv_width_, capacity_}; }
-  void store(matrix<const T> from, matrix<T> to) const {
-    for (index_t j = 0; j < from.cols; ++j)
-      std::copy_n(from.data + j * from.stride, kv_width_, to.data + (size_ + j) * to.stride);
+  matrix<M> keys(index_t layer) { return {data_.data() + 2 * layer * area(), kv_width_, capacity_}; }
+  matrix<M> values(index_t layer) { return {keys(layer).data + area(), kv_width_, capacity_}; }
+  template <class U>
+  void store(matrix<const U> from, matrix<M> to) const {
+    executor_.copy(from, columns_of(to, size_, from.cols));
+  }
+  /// The keys and values of a layer, behind those there are.
+  template <class U>
+  void store(index_t layer, matrix<const U> k, matrix<const U> v) {
+    store(k, keys(layer));
+    store(v, values(layer));
   }
 
+  E executor_;
   index_t capacity_, kv_width_, layers_, size_ = 0;
-  buffer<T> data_;
+  typename E::template block<M> data_;
 
  private:
   index_t area() const { return kv_width_ * capacity_; }
-  std::array<const T*, 1> blocks_;
+  std::array<const M*, 1> blocks_;
 };
 
 }  // namespace detail
 
 /// The keys and values of all tokens so far, at most `capacity`. 2 layers kv_width capacity numbers.
-template <class T>
+template <class X>
 class key_value_cache final {
+  using E = exec::of<X>;
+  using M = typename E::numbers::memory;
+
  public:
   /// Throws unroll::error when `capacity` is more than the model has positions.
-  key_value_cache(const config& c, index_t capacity) : block_(c, capacity, "key_value_cache") {}
+  key_value_cache(const config& c, index_t capacity, E e = {})
+      : block_(c, capacity, "key_value_cache", std::move(e)) {}
 
   index_t size() const { return block_.size_; }
   index_t capacity() const { return block_.capacity_; }
   std::size_t bytes() const { return block_.data_.bytes(); }
-  prefix<T> before() const { return block_.before(); }
+  prefix<M> before() const { return block_.before(); }
   void clear() { block_.size_ = 0; }
 
   index_t largest_chunk() const { return capacity(); }
@@ -89,16 +104,16 @@ class key_value_cache final {
   }
 
   struct keys_hook : no_hook {
-    detail::cache_block<T>* block;
-    void keys(index_t layer, matrix<const T> k, matrix<const T> v) {
-      block->store(k, block->keys(layer));
-      block->store(v, block->values(layer));
+    detail::cache_block<E>* block;
+    template <class A>
+    void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
+      block->store(layer, k, v);
     }
   };
   keys_hook hook() { return {{}, &block_}; }
 
  private:
-  detail::cache_block<T> block_;
+  detail::cache_block<E> block_;
 };
 
 /// The first `sinks` tokens and the last ones up to `window`: StreamingLLM (Xiao et al. 2024, arXiv
@@ -107,23 +122,39 @@ class key_value_cache final {
 /// eviction. A token sees itself and at most sinks + window - 1 others when the tokens come one at a time; of
 /// n at once, the last one does and the first one sees n - 1 fewer. What evicted tokens left in the later
 /// layers' keys and values stays. 3 layers kv_width (sinks + window) numbers; an eviction moves them all.
-template <class T>
+template <class X>
 class streaming_cache final {
+  using E = exec::of<X>;
+  using M = typename E::numbers::memory;
+  using P = typename E::numbers::parameter;
+
  public:
   /// Throws unroll::error when sinks + window is more than the model has positions.
-  streaming_cache(const config& c, const kernels::rotary<T>& rotary, index_t sinks, index_t window)
-      : block_(c, checked(sinks, window), "streaming_cache"),
+  streaming_cache(const config& c, const kernels::rotary<P>& rotary, index_t sinks, index_t window)
+      : streaming_cache(c, rotary, rotary.table(), sinks, window) {
+    static_assert(E::where == place::host, "streaming_cache takes transformer::table(), at its place, too");
+  }
+  /// The same; the table, that of `rotary` at the executor's place, must outlive the cache.
+  streaming_cache(const config& c, const kernels::rotary<P>& rotary, const kernels::rotary_table<P>& table,
+                  index_t sinks, index_t window, E e = {})
+      : block_(c, checked(sinks, window), "streaming_cache", std::move(e)),
         rotary_(rotary),
+        table_(table),
         sinks_(sinks),
-        unrotated_(c.layers * c.kv_width() * (sinks + window)),
+        unrotated_(block_.executor_.template allocate<M>(c.layers * c.kv_width() * (sinks + window))),
         positions_(std::size_t(sinks + window)) {
+    if constexpr (!std::same_as<M, P>)
+      if (rotary.attention() != 1)
+        fail("streaming_cache", "rotary",
+             "has the attention factor " + number_text(rotary.attention()) +
+                 ", keys of another kind than theta are turned back where it is 1");
     for (std::size_t i = 0; i < positions_.size(); ++i) positions_[i] = index_t(i);
   }
 
   index_t size() const { return block_.size_; }
   index_t capacity() const { return block_.capacity_; }
   std::size_t bytes() const { return block_.data_.bytes() + unrotated_.bytes(); }
-  prefix<T> before() const { return block_.before(); }
+  prefix<M> before() const { return block_.before(); }
   void clear() { block_.size_ = 0; }
 
   index_t largest_chunk() const { return capacity() - sinks_; }
@@ -138,16 +169,17 @@ class streaming_cache final {
     const index_t evicted = size() + n - capacity();
     if (evicted <= 0) return;
     block_.size_ -= evicted;
-    const index_t from = sinks_, count = size() - sinks_, width = block_.kv_width_;
-    const auto move_up = [&](matrix<T> a) {
-      std::copy_n(a.data + (from + evicted) * width, count * width, a.data + from * width);
+    const index_t from = sinks_, count = size() - sinks_;
+    const E& e = block_.executor_;
+    const auto move_up = [&](matrix<M> a) {
+      e.copy(columns_of(a, from + evicted, count), columns_of(a, from, count));
     };
     for (index_t layer = 0; layer < block_.layers_; ++layer) {
       move_up(block_.values(layer));
       move_up(unrotated(layer));
-      const matrix<T> keys(block_.keys(layer).data + from * width, width, count);
-      std::copy_n(unrotated(layer).data + from * width, count * width, keys.data);
-      if (count > 0) rotary_.rotate(keys, at(from, count));
+      const matrix<M> keys = columns_of(block_.keys(layer), from, count);
+      e.copy(columns_of(unrotated(layer), from, count), keys);
+      if (count > 0) e.rotary(kernels::turn::forward, table_, at(from, count), keys);
     }
   }
   void extend(index_t n) {
@@ -157,7 +189,10 @@ class streaming_cache final {
 
   struct keys_hook : no_hook {
     streaming_cache* cache;
-    void keys(index_t layer, matrix<const T> k, matrix<const T> v) { cache->store(layer, k, v); }
+    template <class A>
+    void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
+      cache->store(layer, k, v);
+    }
   };
   keys_hook hook() { return {{}, this}; }
 
@@ -167,25 +202,31 @@ class streaming_cache final {
     check_at_least("streaming_cache", "window", window, 1);
     return sinks + window;
   }
-  matrix<T> unrotated(index_t layer) {
+  matrix<M> unrotated(index_t layer) {
     const index_t area = block_.kv_width_ * capacity();
     return {unrotated_.data() + layer * area, block_.kv_width_, capacity()};
   }
   std::span<const index_t> at(index_t first, index_t count) const {
     return std::span(positions_).subspan(std::size_t(first), std::size_t(count));
   }
-  void store(index_t layer, matrix<const T> k, matrix<const T> v) {
-    block_.store(k, block_.keys(layer));
-    block_.store(v, block_.values(layer));
-    const matrix<T> all = unrotated(layer);
+  template <class A>
+  void store(index_t layer, matrix<const A> k, matrix<const A> v) {
+    block_.store(layer, k, v);
+    const matrix<M> all = unrotated(layer);
     block_.store(k, all);
-    rotary_.undo(matrix<T>(all.data + size() * all.stride, all.rows, k.cols), at(size(), k.cols));
+    const matrix<M> fresh = columns_of(all, size(), k.cols);
+    block_.executor_.rotary(kernels::turn::back, table_, at(size(), k.cols), fresh);
+    if constexpr (std::same_as<M, P>) {
+      const double grown = rotary_.attention() * rotary_.attention();
+      if (grown != 1) block_.executor_.scale(1 / grown, fresh.data, fresh.rows * fresh.cols);
+    }
   }
 
-  detail::cache_block<T> block_;
-  kernels::rotary<T> rotary_;
+  detail::cache_block<E> block_;
+  kernels::rotary<P> rotary_;  // keeps its table alive
+  kernels::rotary_table<P> table_;
   index_t sinks_;
-  buffer<T> unrotated_;
+  typename E::template block<M> unrotated_;
   std::vector<index_t> positions_;
 };
 

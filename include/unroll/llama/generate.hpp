@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "unroll/exec/mirror.hpp"
 #include "unroll/llama/cache.hpp"
 #include "unroll/llama/head.hpp"
 #include "unroll/llama/sampling.hpp"
@@ -12,16 +13,22 @@ namespace unroll::llama {
 /// A model that takes a text token by token, or chunk by chunk, and knows the logits of the next token: the
 /// same as those of one pass over the whole text, up to rounding. The stack and its weights must outlive it.
 /// `Cache` decides what is remembered: key_value_cache everything, streaming_cache sinks and a window.
-/// Nothing allocates after the construction.
-template <class T, class Cache = key_value_cache<T>>
+/// Nothing allocates after the construction. X: see transformer.
+template <class X, class Cache = key_value_cache<X>>
 class generator final {
+  using E = exec::of<X>;
+  using W = typename E::numbers::weight;
+  using A = typename E::numbers::activation;
+  using M = typename E::numbers::memory;
+  using P = typename E::numbers::parameter;
+
  public:
   /// With room for all positions of the model.
-  generator(const transformer<T>& stack, params<const T> weights, adapters<T> a = {})
-      : generator(stack, weights, Cache(stack.shape(), stack.shape().positions()), a) {}
+  generator(const transformer<X>& stack, params<const W> weights, adapters<P> a = {})
+      : generator(stack, weights, Cache(stack.shape(), stack.shape().positions(), stack.executor()), a) {}
 
   /// `chunk`: tokens of a pass; more are cut into several.
-  generator(const transformer<T>& stack, params<const T> weights, Cache cache, adapters<T> a = {},
+  generator(const transformer<X>& stack, params<const W> weights, Cache cache, adapters<P> a = {},
             index_t chunk = 64)
       : stack_(&stack), weights_(weights), adapters_(a), cache_(std::move(cache)), chunk_(chunk) {
     check_size("generator", "weights", weights.size(), stack.map().size());
@@ -30,22 +37,26 @@ class generator final {
     positions_.resize(std::size_t(cache_.capacity()));
     for (std::size_t i = 0; i < positions_.size(); ++i) positions_[i] = index_t(i);
     const config& c = stack.shape();
-    pass<T> largest = pass_over(chunk_);
-    largest.before.keys = cache_.capacity();
-    work_ = buffer<T>(std::max(head_work(c, chunk_), stack.work_size(largest, false)));
-    x_ = buffer<T>(c.hidden * chunk_);
-    logits_ = buffer<T>(c.vocabulary);
+    pass_size largest = pass_over(chunk_);
+    largest.keys = cache_.capacity();
+    const E& e = stack.executor();
+    work_ = e.template allocate<A>(std::max(head_work<E>(c, chunk_), stack.work_size(largest, false)));
+    x_ = e.template allocate<A>(c.hidden * chunk_);
+    logits_ = exec::mirror<E, P>(e, c.vocabulary);
+    losses_ = exec::mirror<E, P>(e, chunk_ + 1);
   }
 
   template <class... Rest>  // a temporary would be gone before the first token
-  generator(const transformer<T>&&, Rest&&...) = delete;
+  generator(const transformer<X>&&, Rest&&...) = delete;
   template <class... Rest>
-  generator(const transformer<T>&, parameters<T>&&, Rest&&...) = delete;
+  generator(const transformer<X>&, typename E::template block<W, param_space>&&, Rest&&...) = delete;
 
   const config& shape() const { return stack_->shape(); }
   const Cache& cache() const { return cache_; }
   index_t consumed() const { return consumed_; }  ///< tokens since the last reset
-  std::size_t bytes() const { return cache_.bytes() + work_.bytes() + x_.bytes() + logits_.bytes(); }
+  std::size_t bytes() const {
+    return cache_.bytes() + work_.bytes() + x_.bytes() + logits_.bytes() + losses_.bytes();
+  }
 
   void reset() {
     cache_.clear();
@@ -59,39 +70,45 @@ class generator final {
   /// there is no room; nothing is taken then.
   void append(std::span<const token> ids) {
     if (ids.empty()) return;
-    run(ids, [&](matrix<const T> x, index_t first) {
+    const E& e = stack_->executor();
+    run(ids, [&](matrix<const A> x, index_t first) {
       if (first + x.cols < index_t(ids.size())) return;
-      const matrix<const T> last(x.data + (x.cols - 1) * x.stride, x.rows, 1);
-      head_logits(stack_->map(), weights_.data(), last, matrix<T>(logits_.data(), logits_.size(), 1),
-                  view<T>(work_));
+      head_logits(e, stack_->map(), weights_.data(), columns_of(x, x.cols - 1, 1),
+                  matrix<P>(logits_.data(), logits_.size(), 1), view<A>(work_));
+      logits_.fetch(e, logits_.size());
     });
   }
   void append(token id) { append(std::span(&id, 1)); }
 
   /// Logits of the token behind those taken, V numbers. Throws unroll::error before the first append.
-  view<const T> logits() const& {
+  view<const P> logits() const& {
     if (consumed_ == 0) fail("generator::logits", "tokens", "none were appended");
-    return logits_;
+    return logits_.fetched();
   }
   void logits() && = delete;
 
   /// Takes the tokens and returns the sum of -log p(targets[i] | tokens up to ids[i]), in nats; targets of -1
   /// do not count. `nll`: one number a token, or empty. logits() keeps what the last append left.
-  T append_scored(std::span<const token> ids, std::span<const token> targets, view<T> nll = {}) {
+  P append_scored(std::span<const token> ids, std::span<const token> targets, view<P> nll = {}) {
     check_size("generator::append_scored", "targets", index_t(targets.size()), index_t(ids.size()));
     if (!nll.empty()) check_size("generator::append_scored", "nll", nll.size(), index_t(ids.size()));
     check_tokens("generator", "targets", shape(), targets, true);
-    T sum = 0;
-    run(ids, [&](matrix<const T> x, index_t first) {
-      sum += head_nll(stack_->map(), weights_.data(), x, targets.data() + first,
-                      nll.empty() ? nullptr : nll.data() + first, view<T>(work_));
+    P sum = 0;
+    const E& e = stack_->executor();
+    run(ids, [&](matrix<const A> x, index_t first) {
+      head_losses(e, stack_->map(), weights_.data(), x,
+                  targets.subspan(std::size_t(first), std::size_t(x.cols)), losses_.data(),
+                  losses_.data() + x.cols, view<A>(work_));
+      const view<const P> got = losses_.fetch(e, x.cols + 1);
+      sum += got[x.cols];
+      if (!nll.empty()) std::copy_n(got.data(), x.cols, nll.data() + first);
     });
     return sum;
   }
 
  private:
-  pass<T> pass_over(index_t n) const {
-    pass<T> p;
+  pass<M> pass_over(index_t n) const {
+    pass<M> p;
     p.length = n;
     p.layers = stack_->shape().layers;
     p.before = cache_.before();
@@ -109,22 +126,24 @@ class generator final {
     for (index_t first = 0; first < index_t(ids.size()); first += chunk_) {
       const index_t n = std::min(chunk_, index_t(ids.size()) - first);
       cache_.make_room(n);
-      const matrix<T> x(x_.data(), shape().hidden, n);
-      embed(stack_->map(), weights_.data(), ids.data() + first, n, x);
-      stack_->forward(weights_.data(), adapters_, pass_over(n), x, view<T>{}, view<T>(work_), cache_.hook());
+      const matrix<A> x(x_.data(), shape().hidden, n);
+      embed(stack_->executor(), stack_->map(), weights_.data(),
+            ids.subspan(std::size_t(first), std::size_t(n)), x);
+      stack_->forward(weights_.data(), adapters_, pass_over(n), x, view<A>{}, view<A>(work_), cache_.hook());
       cache_.extend(n);
       consumed_ += n;
-      use(matrix<const T>(x), first);
+      use(matrix<const A>(x), first);
     }
   }
 
-  const transformer<T>* stack_;
-  params<const T> weights_;
-  adapters<T> adapters_;
+  const transformer<X>* stack_;
+  params<const W> weights_;
+  adapters<P> adapters_;
   Cache cache_;
   index_t chunk_, consumed_ = 0;
   std::vector<index_t> positions_;
-  buffer<T> work_, x_, logits_;
+  typename E::template block<A> work_, x_;
+  exec::mirror<E, P> logits_, losses_;
 };
 
 /// Why a generation ended: as many tokens as asked for, an end token, no room in the cache, or the visitor.

@@ -1,13 +1,16 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "unroll/core/arena.hpp"
-#include "unroll/kernels/rmsnorm.hpp"
+#include "unroll/exec/of.hpp"
 #include "unroll/llama/weights.hpp"
 
 // The ends of a Llama: embedding below, final norm, output matrix and cross entropy on top. Tokens go through
-// the head in chunks, so that logits of a few tokens only are alive.
+// the head in chunks, so that logits of a few tokens only are alive. Weights and numbers live at the place of
+// the executor `e`; tokens, targets and spans on the host. The functions without an executor are those of
+// exec::host.
 namespace unroll::llama {
 
 namespace detail {
@@ -16,83 +19,80 @@ namespace detail {
 inline index_t head_chunk(const config& c, index_t tokens) {
   return std::min(tokens, std::clamp<index_t>((index_t{1} << 23) / c.vocabulary, 16, 512));
 }
-/// Distance between two columns of logits: an odd number of cache lines, so that they spread over the cache.
-inline index_t logit_stride(const config& c) { return ((c.vocabulary + 15) / 16 | 1) * 16; }
 
-/// logits <- exp(logits - largest); returns log sum exp(logits), and `share` = 1 / the sum of the results.
-template <class T>
-T exponentials(T* logits, index_t n, T* share) {
-  const T most = simd::largest(logits, n, logits[0]);
-  simd::map([most](auto u) { return simd::exp<T>(u - most); }, n, logits, logits);
-  const T sum = T(simd::sum<T>([](auto u) { return u; }, n, logits));
-  *share = 1 / sum;
-  return most + std::log(sum);
-}
-
-template <class T>
+template <class E>
 struct head_scratch {
-  matrix<T> normed, dnormed, logits;
-  T* rstd;
+  using A = typename E::numbers::activation;
+  using P = typename E::numbers::accumulator;
+  matrix<A> normed, dnormed;
+  P *rstd, *losses, *total;
+  view<A> work;
 
-  head_scratch(arena<T>& c, const config& m, index_t tokens) {
+  head_scratch(arena<A>& c, const config& m, index_t tokens) {
     const index_t n = head_chunk(m, tokens);
     normed = c.cut(m.hidden, n);
     dnormed = c.cut(m.hidden, n);
-    rstd = c.cut(n).data;
-    logits = c.cut(logit_stride(m), n);
-    logits.rows = m.vocabulary;
+    rstd = c.template cut_as<P>(n).data;
+    losses = c.template cut_as<P>(tokens).data;
+    total = c.template cut_as<P>(1).data;
+    work = c.cut_flat(E::cross_entropy_work(m.hidden, m.vocabulary, n));
+  }
+  head_scratch of(index_t n) const {
+    head_scratch part = *this;
+    part.normed.cols = part.dnormed.cols = n;
+    return part;
   }
 };
 
-template <class T>
-void check_head_work(const char* function, const config& c, index_t tokens, index_t work) {
-  arena<T> counting;
-  head_scratch<T>(counting, c, tokens);
+template <class E>
+void check_head(const char* function, const config& c, const matrix<const typename E::numbers::activation>& x,
+                index_t work) {
+  check_size(function, "x (rows)", x.rows, c.hidden);
+  arena<typename E::numbers::activation> counting;
+  head_scratch<E>(counting, c, x.cols);
   check_at_least(function, "work", work, counting.used());
 }
 
-/// Calls f(first, tokens of the chunk, their logits, scratch) for every chunk with a scored token.
-template <class T, class F>
-void for_head_chunks(const char* function, const weight_map& map, const T* weights, matrix<const T> x,
-                     const token* targets, view<T> work, F&& f) {
+/// Calls f(call, first token, scratch, columns of x) for every chunk with a scored token, after the norm; the
+/// losses of other chunks become 0, and none(columns) is called.
+template <class E, class F, class G>
+void for_head_chunks(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                     matrix<const typename E::numbers::activation> x, std::span<const token> targets,
+                     typename E::numbers::accumulator* losses, const head_scratch<E>& all, F&& f, G&& none) {
   const config& m = map.shape();
-  check_size(function, "x (rows)", x.rows, m.hidden);
-  check_head_work<T>(function, m, x.cols, work.size());
-  arena<T> room(work);
-  const head_scratch<T> t(room, m, x.cols);
-  for (index_t n0 = 0; n0 < x.cols; n0 += t.normed.cols) {
-    const index_t n = std::min(t.normed.cols, x.cols - n0);
-    const bool any = std::any_of(targets + n0, targets + n0 + n, [](token id) { return id >= 0; });
-    head_scratch<T> part = t;
-    part.normed.cols = part.dnormed.cols = part.logits.cols = n;
-    if (any) {
-      kernels::rmsnorm<T>(columns_of(x, n0, n), weights + map.norm(), T(m.norm_epsilon), part.normed,
-                          part.rstd);
-      linalg::gemm<T>(op::transpose, {weights + map.output(), m.hidden, m.vocabulary}, op::none, part.normed,
-                      false, part.logits);
+  for (index_t n0 = 0; n0 < x.cols; n0 += all.normed.cols) {
+    const index_t n = std::min(all.normed.cols, x.cols - n0);
+    const auto wanted = targets.subspan(std::size_t(n0), std::size_t(n));
+    if (std::any_of(wanted.begin(), wanted.end(), [](token id) { return id >= 0; })) {
+      const head_scratch<E> t = all.of(n);
+      e.rmsnorm(columns_of(x, n0, n), weights + map.norm(), m.norm_epsilon, t.normed, t.rstd);
+      f(
+          exec::cross_entropy_call<typename E::numbers>{
+              {weights + map.output(), m.hidden, m.vocabulary}, t.normed, wanted, losses + n0},
+          n0, t);
+    } else {
+      e.fill(matrix<typename E::numbers::accumulator>(losses + n0, n, 1), 0);
+      none(n0, n);
     }
-    f(n0, n, any, part);
   }
 }
 
 }  // namespace detail
 
-/// x <- the embeddings of n tokens, hidden x n. Ids are not checked: see check_tokens.
-template <class T>
-void embed(const weight_map& map, const T* weights, const token* ids, index_t n,
-           std::type_identity_t<matrix<T>> x) {
-  const index_t d = map.shape().hidden;
-  UNROLL_ASSERT(x.rows == d && x.cols >= n);
-  for (index_t j = 0; j < n; ++j)
-    std::copy_n(weights + map.embedding() + index_t(ids[j]) * d, d, x.data + j * x.stride);
+/// x <- the embeddings of the tokens, hidden x tokens. Ids are not checked: see check_tokens.
+template <class E>
+void embed(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+           std::span<const token> ids, matrix<typename E::numbers::activation> x) {
+  const config& c = map.shape();
+  UNROLL_ASSERT(x.rows == c.hidden && x.cols >= index_t(ids.size()));
+  e.gather_columns(matrix(weights + map.embedding(), c.hidden, c.vocabulary), ids, x);
 }
 /// ADDS dx to the gradients of the tokens' embeddings.
-template <class T>
-void embed_vjp(const weight_map& map, const token* ids, index_t n, std::type_identity_t<matrix<const T>> dx,
-               T* dweights) {
-  const index_t d = map.shape().hidden;
-  for (index_t j = 0; j < n; ++j)
-    linalg::axpy(1, dx.data + j * dx.stride, dweights + map.embedding() + index_t(ids[j]) * d, d);
+template <class E>
+void embed_vjp(const E& e, const weight_map& map, std::span<const token> ids,
+               matrix<const typename E::numbers::activation> dx, typename E::numbers::parameter* dweights) {
+  const config& c = map.shape();
+  e.scatter_add_columns(dx, ids, matrix(dweights + map.embedding(), c.hidden, c.vocabulary));
 }
 
 /// Throws unroll::error, in the name of `function`, on an id that is outside the vocabulary and, for
@@ -107,106 +107,116 @@ inline void check_tokens(const char* function, const char* argument, const confi
 }
 
 /// Numbers of work that the functions below need for so many tokens.
+template <class E>
+index_t head_work(const config& c, index_t tokens) {
+  arena<typename E::numbers::activation> counting;
+  detail::head_scratch<E>(counting, c, tokens);
+  return counting.used();
+}
 inline index_t head_work(const config& c, index_t tokens) {
-  arena<double> doubles;
-  arena<float> floats;
-  detail::head_scratch<double>(doubles, c, tokens);
-  detail::head_scratch<float>(floats, c, tokens);
-  return std::max(doubles.used(), floats.used());
+  return std::max(head_work<exec::of<double>>(c, tokens), head_work<exec::of<float>>(c, tokens));
 }
 
-/// x are outputs of the last layer. Returns the sum of -log p(target) in nats, and each one in nll (null:
-/// not wanted; 0 where the target is -1, which is not scored). 2 hidden vocabulary flops a token; chunks in
-/// which nothing is scored cost nothing.
-template <class T>
-T head_nll(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
-           const token* targets, std::type_identity_t<T>* nll, std::type_identity_t<view<T>> work) {
-  double sum = 0;
-  detail::for_head_chunks<T>("head_nll", map, weights, x, targets, work,
-                             [&](index_t n0, index_t n, bool, const detail::head_scratch<T>& t) {
-                               for (index_t j = 0; j < n; ++j) {
-                                 const token id = targets[n0 + j];
-                                 T loss = 0, share;
-                                 if (id >= 0) {
-                                   T* logits = t.logits.data + j * t.logits.stride;
-                                   const T wanted = logits[id];
-                                   loss = detail::exponentials(logits, t.logits.rows, &share) - wanted;
-                                 }
-                                 if (nll) nll[n0 + j] = loss;
-                                 sum += double(loss);
-                               }
-                             });
-  return T(sum);
+/// x are outputs of the last layer. WRITES the sum of -log p(target) in nats to *total, and each one, 0 where
+/// the target is -1, which is not scored, to `losses` (null: not wanted). 2 hidden vocabulary flops a token;
+/// chunks in which nothing is scored cost nothing.
+template <class E>
+void head_losses(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                 matrix<const typename E::numbers::activation> x, std::span<const token> targets,
+                 typename E::numbers::accumulator* losses, typename E::numbers::accumulator* total,
+                 view<typename E::numbers::activation> work) {
+  detail::check_head<E>("head_nll", map.shape(), x, work.size());
+  arena<typename E::numbers::activation> room(work);
+  const detail::head_scratch<E> t(room, map.shape(), x.cols);
+  if (!losses) losses = t.losses;
+  detail::for_head_chunks(
+      e, map, weights, x, targets, losses, t,
+      [&](const auto& call, index_t, const auto& part) { e.cross_entropy(call, part.work); },
+      [](index_t, index_t) {});
+  e.sum(losses, x.cols, total);
 }
 
 /// The same, and the vjp: WRITES dloss d(sum)/dx to dx, and ADDS the gradients of the final norm and of the
 /// output matrix to dweights unless it is null. dx may be x. 6 hidden vocabulary flops a token, 4 without
 /// dweights.
+template <class E>
+void head_losses_vjp(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                     matrix<const typename E::numbers::activation> x, std::span<const token> targets,
+                     double dloss, matrix<typename E::numbers::activation> dx,
+                     typename E::numbers::parameter* dweights, typename E::numbers::accumulator* losses,
+                     typename E::numbers::accumulator* total, view<typename E::numbers::activation> work) {
+  using A = typename E::numbers::activation;
+  UNROLL_ASSERT(dx.rows == x.rows && dx.cols == x.cols);
+  detail::check_head<E>("head_vjp", map.shape(), x, work.size());
+  arena<A> room(work);
+  const detail::head_scratch<E> t(room, map.shape(), x.cols);
+  if (!losses) losses = t.losses;
+  const auto chunk = [&](const auto& call, index_t n0, const detail::head_scratch<E>& part) {
+    const index_t n = part.normed.cols;
+    e.cross_entropy_vjp(call, {dloss, part.dnormed, dweights ? dweights + map.output() : nullptr}, part.work);
+    e.fill(part.normed, 0);  // dx may be x, which the norm's vjp reads: its result goes through here
+    e.rmsnorm_vjp(columns_of(x, n0, n), weights + map.norm(), part.rstd, matrix<const A>(part.dnormed),
+                  part.normed, dweights ? dweights + map.norm() : nullptr);
+    e.copy(part.normed, columns_of(dx, n0, n));
+  };
+  detail::for_head_chunks(e, map, weights, x, targets, losses, t, chunk,
+                          [&](index_t n0, index_t n) { e.fill(columns_of(dx, n0, n), 0); });
+  e.sum(losses, x.cols, total);
+}
+
+/// logits (vocabulary x n) of every column of x; work as head_work(shape, n).
+template <class E>
+void head_logits(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                 matrix<const typename E::numbers::activation> x,
+                 matrix<typename E::numbers::parameter> logits, view<typename E::numbers::activation> work) {
+  const config& m = map.shape();
+  detail::check_head<E>("head_logits", m, x, work.size());
+  check_size("head_logits", "logits (rows)", logits.rows, m.vocabulary);
+  check_size("head_logits", "logits (columns)", logits.cols, x.cols);
+  arena<typename E::numbers::activation> room(work);
+  const detail::head_scratch<E> all(room, m, x.cols);
+  for (index_t n0 = 0; n0 < x.cols; n0 += all.normed.cols) {
+    const index_t n = std::min(all.normed.cols, x.cols - n0);
+    const auto t = all.of(n);
+    e.rmsnorm(columns_of(x, n0, n), weights + map.norm(), m.norm_epsilon, t.normed, nullptr);
+    e.gemm(op::transpose, matrix(weights + map.output(), m.hidden, m.vocabulary), op::none, t.normed, false,
+           columns_of(logits, n0, n));
+  }
+}
+
+// On the host.
+template <class T>
+void embed(const weight_map& map, const T* weights, const token* ids, index_t n,
+           std::type_identity_t<matrix<T>> x) {
+  embed(exec::of<T>{}, map, weights, {ids, std::size_t(n)}, x);
+}
+template <class T>
+void embed_vjp(const weight_map& map, const token* ids, index_t n, std::type_identity_t<matrix<const T>> dx,
+               T* dweights) {
+  embed_vjp(exec::of<T>{}, map, {ids, std::size_t(n)}, dx, dweights);
+}
+/// Returns the sum; each loss in nll (null: not wanted).
+template <class T>
+T head_nll(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
+           const token* targets, std::type_identity_t<T>* nll, std::type_identity_t<view<T>> work) {
+  T total;
+  head_losses(exec::of<T>{}, map, weights, x, {targets, std::size_t(x.cols)}, nll, &total, work);
+  return total;
+}
 template <class T>
 T head_vjp(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
            const token* targets, std::type_identity_t<T> dloss, matrix<T> dx,
            std::type_identity_t<T>* dweights, std::type_identity_t<T>* nll,
            std::type_identity_t<view<T>> work) {
-  const config& m = map.shape();
-  UNROLL_ASSERT(dx.rows == x.rows && dx.cols == x.cols);
-  double sum = 0;
-  const auto chunk = [&](index_t n0, index_t n, bool any, const detail::head_scratch<T>& t) {
-    const matrix<T> d = columns_of(dx, n0, n);
-    for (index_t j = 0; j < n; ++j) {
-      const token id = targets[n0 + j];
-      T loss = 0, share = 0;
-      T* logits = t.logits.data + j * t.logits.stride;
-      if (id >= 0) {
-        const T wanted = logits[id];
-        loss = detail::exponentials(logits, m.vocabulary, &share) - wanted;
-        linalg::scale(dloss * share, logits, m.vocabulary);
-        logits[id] -= dloss;
-      } else if (any) {
-        std::fill_n(logits, m.vocabulary, T(0));
-      }
-      if (nll) nll[n0 + j] = loss;
-      sum += double(loss);
-    }
-    const matrix<const T> xs = columns_of(x, n0, n);
-    if (any) {
-      const matrix<const T> w(weights + map.output(), m.hidden, m.vocabulary);
-      linalg::gemm<T>(op::none, w, op::none, t.logits, false, t.dnormed);
-      if (dweights)
-        linalg::gemm<T>(op::none, t.normed, op::transpose, t.logits, true,
-                        {dweights + map.output(), m.hidden, m.vocabulary});
-      // dx may be x, which the norm's vjp reads: its result goes through t.normed.
-      for (index_t j = 0; j < n; ++j) std::fill_n(t.normed.data + j * m.hidden, m.hidden, T(0));
-      kernels::rmsnorm_vjp(xs, weights + map.norm(), t.rstd, t.dnormed, t.normed,
-                           dweights ? dweights + map.norm() : nullptr);
-    }
-    for (index_t j = 0; j < n; ++j)
-      if (any)
-        std::copy_n(t.normed.data + j * m.hidden, m.hidden, d.data + j * d.stride);
-      else
-        std::fill_n(d.data + j * d.stride, m.hidden, T(0));
-  };
-  detail::for_head_chunks<T>("head_vjp", map, weights, x, targets, work, chunk);
-  return T(sum);
+  T total;
+  head_losses_vjp(exec::of<T>{}, map, weights, x, {targets, std::size_t(x.cols)}, double(dloss), dx, dweights,
+                  nll, &total, work);
+  return total;
 }
-
-/// logits (vocabulary x n) of every column of x; work as head_work(shape, n).
 template <class T>
 void head_logits(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
                  matrix<T> logits, std::type_identity_t<view<T>> work) {
-  const config& m = map.shape();
-  check_size("head_logits", "x (rows)", x.rows, m.hidden);
-  check_size("head_logits", "logits (rows)", logits.rows, m.vocabulary);
-  check_size("head_logits", "logits (columns)", logits.cols, x.cols);
-  detail::check_head_work<T>("head_logits", m, x.cols, work.size());
-  arena<T> room(work);
-  const detail::head_scratch<T> t(room, m, x.cols);
-  for (index_t n0 = 0; n0 < x.cols; n0 += t.normed.cols) {
-    const index_t n = std::min(t.normed.cols, x.cols - n0);
-    const matrix<T> normed = columns_of(t.normed, 0, n);
-    kernels::rmsnorm<T>(columns_of(x, n0, n), weights + map.norm(), T(m.norm_epsilon), normed, nullptr);
-    linalg::gemm<T>(op::transpose, {weights + map.output(), m.hidden, m.vocabulary}, op::none, normed, false,
-                    columns_of(logits, n0, n));
-  }
+  head_logits(exec::of<T>{}, map, weights, x, logits, work);
 }
 
 }  // namespace unroll::llama

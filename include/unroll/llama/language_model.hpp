@@ -3,8 +3,8 @@
 #include <numeric>
 #include <vector>
 
-#include "unroll/core/block.hpp"
 #include "unroll/core/worker_pool.hpp"
+#include "unroll/exec/mirror.hpp"
 #include "unroll/llama/head.hpp"
 #include "unroll/llama/transformer.hpp"
 
@@ -21,81 +21,101 @@ struct language_model_options {
 /// A Llama that predicts the next token of a batch of sequences: scores, and the gradient of all weights.
 /// Sequences start at position 0 and see nothing of each other. Owns its memory, about
 ///   threads x (a tape and the work of one share) + (shares - 1) x the weights.
-/// Nothing allocates after construction.
-template <class T>
+/// Nothing allocates after construction. X: see transformer.
+template <class X>
 class language_model final {
+  using E = exec::of<X>;
+  using W = typename E::numbers::weight;
+  using A = typename E::numbers::activation;
+  using M = typename E::numbers::memory;
+  using P = typename E::numbers::parameter;
+
  public:
   /// Throws unroll::error on options out of range, and where `length` exceeds the model's positions.
-  explicit language_model(const config& c, language_model_options o = {})
-      : stack_(c), options_(checked(c, o)), positions_(std::size_t(o.length)), pool_(o.threads) {
+  explicit language_model(const config& c, language_model_options o = {}, E e = {})
+      : stack_(c, std::move(e)),
+        options_(checked(c, o)),
+        positions_(std::size_t(o.length)),
+        pool_(o.threads) {
     std::iota(positions_.begin(), positions_.end(), index_t{0});
     const index_t largest = (o.sequences + o.shares - 1) / o.shares * o.length;
-    const pass<T> p = pass_of(largest / o.length);
+    const pass<M> p = pass_of(largest / o.length);
+    const E& on = stack_.executor();
     for (index_t i = 0; i < o.threads; ++i) {
-      x_.emplace_back(c.hidden * largest);
-      tape_.emplace_back(stack_.tape_size(p));
-      work_.emplace_back(std::max(stack_.work_size(p), head_work(c, largest)));
+      x_.push_back(on.template allocate<A>(c.hidden * largest));
+      tape_.push_back(on.template allocate<A>(stack_.tape_size(p)));
+      work_.push_back(on.template allocate<A>(std::max(stack_.work_size(p), head_work<E>(c, largest))));
     }
-    for (index_t i = 1; i < o.shares; ++i) gradients_.emplace_back(stack_.map().size());
-    sums_.resize(std::size_t(o.shares));
+    for (index_t i = 1; i < o.shares; ++i) gradients_.push_back(on.template allocate<P>(stack_.map().size()));
+    sums_ = exec::mirror<E, P>(on, o.shares);
+    losses_ = exec::mirror<E, P>(on, o.sequences * o.length);
   }
 
-  const transformer<T>& stack() const { return stack_; }
+  const transformer<X>& stack() const { return stack_; }
   const language_model_options& options() const { return options_; }
 
   /// ids and targets: one sequence after another; a target of -1 is not scored. Returns the sum of
   /// -log p(target) in nats and each of them in `out` unless that is empty. Throws unroll::error on wrong
   /// sizes and on ids outside the vocabulary.
-  T nll(params<const T> w, std::span<const token> ids, std::span<const token> targets, view<T> out = {}) {
+  P nll(params<const W> w, std::span<const token> ids, std::span<const token> targets, view<P> out = {}) {
     check_call("language_model::nll", w, ids, targets);
     if (!out.empty()) check_size("language_model::nll", "out", out.size(), index_t(ids.size()));
-    return over_shares([&](index_t share, index_t worker) {
+    const E& e = stack_.executor();
+    const P sum = over_shares([&](index_t share, index_t worker) {
       const range r = range_of(share);
-      const matrix<T> x(x_[std::size_t(worker)].data(), stack_.shape().hidden, r.tokens);
-      buffer<T>& work = work_[std::size_t(worker)];
-      embed(stack_.map(), w.data(), ids.data() + r.first, r.tokens, x);
+      const matrix<A> x(x_[std::size_t(worker)].data(), stack_.shape().hidden, r.tokens);
+      const view<A> work = work_[std::size_t(worker)];
+      embed(e, stack_.map(), w.data(), r.of(ids), x);
       stack_.forward(w.data(), {}, pass_of(r.tokens / options_.length), x, {}, work);
-      return head_nll(stack_.map(), w.data(), x, targets.data() + r.first,
-                      out.empty() ? nullptr : out.data() + r.first, work);
+      head_losses(e, stack_.map(), w.data(), matrix<const A>(x), r.of(targets), losses_.data() + r.first,
+                  sums_.data() + share, work);
     });
+    if (!out.empty()) std::copy_n(losses_.fetch(e, out.size()).data(), out.size(), out.data());
+    return sum;
   }
 
   /// The same sum, and ADDS its gradient to g.
-  T gradient(params<const T> w, std::span<const token> ids, std::span<const token> targets, dparams<T> g) {
+  P gradient(params<const W> w, std::span<const token> ids, std::span<const token> targets, dparams<P> g) {
     check_call("language_model::gradient", w, ids, targets);
     check_size("language_model::gradient", "g", g.size(), stack_.map().size());
-    const T sum = over_shares([&](index_t share, index_t worker) {
+    const E& e = stack_.executor();
+    const P sum = over_shares([&](index_t share, index_t worker) {
       const range r = range_of(share);
-      const matrix<T> x(x_[std::size_t(worker)].data(), stack_.shape().hidden, r.tokens);
-      buffer<T>&work = work_[std::size_t(worker)], &tape = tape_[std::size_t(worker)];
-      T* dw = g.data();
+      const matrix<A> x(x_[std::size_t(worker)].data(), stack_.shape().hidden, r.tokens);
+      const view<A> work = work_[std::size_t(worker)], tape = tape_[std::size_t(worker)];
+      P* dw = g.data();
       if (share > 0) {
-        gradients_[std::size_t(share - 1)].zero();
         dw = gradients_[std::size_t(share - 1)].data();
+        e.fill(matrix<P>(dw, g.size(), 1), 0);
       }
       const weight_map& map = stack_.map();
-      const pass<T> p = pass_of(r.tokens / options_.length);
-      embed(map, w.data(), ids.data() + r.first, r.tokens, x);
+      const pass<M> p = pass_of(r.tokens / options_.length);
+      embed(e, map, w.data(), r.of(ids), x);
       stack_.forward(w.data(), {}, p, x, tape, work);
-      const T loss = head_vjp(map, w.data(), x, targets.data() + r.first, 1, x, dw, nullptr, work);
+      head_losses_vjp(e, map, w.data(), matrix<const A>(x), r.of(targets), 1, x, dw, static_cast<P*>(nullptr),
+                      sums_.data() + share, work);
       stack_.vjp(w.data(), {}, p, tape, x, {}, dw, nullptr, true, work);
-      embed_vjp(map, ids.data() + r.first, r.tokens, x, dw);
-      return loss;
+      embed_vjp(e, map, r.of(ids), matrix<const A>(x), dw);
     });
-    for (const buffer<T>& part : gradients_) linalg::axpy(1, part.data(), g.data(), g.size());
+    for (const auto& part : gradients_) e.axpy(1, part.data(), g.data(), g.size());
+    e.synchronise();
     return sum;
   }
 
   std::size_t bytes() const {
-    std::size_t sum = 0;
-    for (const auto* list : {&x_, &tape_, &work_, &gradients_})
-      for (const buffer<T>& b : *list) sum += b.bytes();
+    std::size_t sum = losses_.bytes();
+    for (const auto* list : {&x_, &tape_, &work_})
+      for (const auto& b : *list) sum += b.bytes();
+    for (const auto& b : gradients_) sum += b.bytes();
     return sum;
   }
 
  private:
   struct range {
     index_t first, tokens;
+    std::span<const token> of(std::span<const token> all) const {
+      return all.subspan(std::size_t(first), std::size_t(tokens));
+    }
   };
 
   static language_model_options checked(const config& c, const language_model_options& o) {
@@ -114,7 +134,7 @@ class language_model final {
                " positions");
     return o;
   }
-  void check_call(const char* function, params<const T> w, std::span<const token> ids,
+  void check_call(const char* function, params<const W> w, std::span<const token> ids,
                   std::span<const token> targets) const {
     check_size(function, "w", w.size(), stack_.map().size());
     check_size(function, "ids", index_t(ids.size()), options_.sequences * options_.length);
@@ -122,35 +142,38 @@ class language_model final {
     check_tokens(function, "ids", stack_.shape(), ids);
     check_tokens(function, "targets", stack_.shape(), targets, true);
   }
-  pass<T> pass_of(index_t sequences) const {
+  pass<M> pass_of(index_t sequences) const {
     return {.sequences = sequences,
             .length = options_.length,
             .layers = stack_.shape().layers,
             .positions = positions_,
             .mask = {},
             .before = {},
-            .keep = options_.keep};
+            .keep = options_.keep,
+            .outputs_from = 0};
   }
   range range_of(index_t share) const {
     const index_t first = options_.sequences * share / options_.shares;
     const index_t last = options_.sequences * (share + 1) / options_.shares;
     return {first * options_.length, (last - first) * options_.length};
   }
-  /// Runs f(share, worker) for every share; returns the sum of its results in the order of the shares.
+  /// Runs f(share, worker), which leaves sums_[share], for every share; returns their sum, in order.
   template <class F>
-  T over_shares(F f) {
+  P over_shares(F f) {
     auto job = [&](index_t worker) {
-      for (index_t s = worker; s < options_.shares; s += pool_.size()) sums_[std::size_t(s)] = f(s, worker);
+      for (index_t s = worker; s < options_.shares; s += pool_.size()) f(s, worker);
     };
     pool_.run(job);
-    return T(std::accumulate(sums_.begin(), sums_.end(), 0.0));
+    const view<const P> sums = sums_.fetch(stack_.executor(), options_.shares);
+    return P(std::accumulate(sums.begin(), sums.end(), 0.0));
   }
 
-  transformer<T> stack_;
+  transformer<X> stack_;
   language_model_options options_;
   std::vector<index_t> positions_;
-  std::vector<buffer<T>> x_, tape_, work_, gradients_;
-  std::vector<T> sums_;
+  std::vector<typename E::template block<A>> x_, tape_, work_;
+  std::vector<typename E::template block<P>> gradients_;
+  exec::mirror<E, P> sums_, losses_;
   worker_pool pool_;
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
-#include "unroll/llama/memory_llama.hpp"
+#include "unroll/exec/of.hpp"
+#include "unroll/llama/memory_room.hpp"
 
 namespace unroll::llama {
 
@@ -9,40 +10,30 @@ namespace unroll::llama {
 /// Operations are floating-point multiplications and additions of the matrix products and of attention; what
 /// is done once a number (norms, rotations, activations) is left out. A vjp is counted as if every layer
 /// passed on to the one below it, and every earlier memory wanted its adjoint.
-template <class T>
+template <class X>
 class memory_costs {
  public:
   /// Throws unroll::error as memory_llama does.
-  memory_costs(const config& c, const memory_options& o) : model_(c, nullptr, o) {}
+  memory_costs(const config& c, const memory_options& o) : room_(c, o), weights_(weight_map(c).size()) {}
 
-  const config& shape() const { return model_.shape(); }
-  const memory_options& options() const { return model_.options(); }
-  index_t segments() const { return model_.segments(); }  ///< most that a text may have
-  bool can_write(index_t s) const { return model_.can_write(s); }
-  index_t weights() const { return model_.stack().map().size(); }
-  memory_dims size() const { return model_.size(); }
-  index_t workspace(index_t earlier) const { return model_.workspace(earlier); }
+  const config& shape() const { return room_.shape(); }
+  const memory_options& options() const { return room_.options(); }
+  index_t segments() const { return room_.segments(); }  ///< most that a text may have
+  bool can_write(index_t s) const { return room_.can_write(s); }
+  index_t weights() const { return weights_; }
+  memory_dims size() const { return {room_.trainable().size(), room_.memory(), room_.tape()}; }
+  index_t workspace(index_t earlier) const { return room_.workspace(earlier); }
   /// The part of the workspace that holds the decoder's activations.
-  index_t decoder_tape() const {
-    pass<T> p;
-    p.length = options().segment;
-    p.layers = shape().layers;
-    p.keep = options().decoder_tape;
-    return model_.stack().tape_size(p);
-  }
+  index_t decoder_tape() const { return room_.stack().tape_size(room_.decoder(options().segment, 0)); }
 
   double write(index_t s) const {
-    const double n = double(options().segment + options().memory_tokens());
-    return n * double(shape().layers - 1) * linear() + n * adapted(model_.trainable().encoder(), 1, 1) +
-           encoder_attention(s, 4) + transfer(1, 1);
+    return encoder_products(0) + encoder_adapters(1, 1) + encoder_attention(s, 4) + transfer(1, 1);
   }
   double write_vjp(index_t s) const {
-    const double n = double(options().segment + options().memory_tokens());
-    double sum = n * double(shape().layers - 1) * linear() + n * adapted(model_.trainable().encoder(), 3, 2) +
-                 encoder_attention(s, 10) + transfer(3, 2);
+    double sum = encoder_products(0) + encoder_adapters(3, 2) + encoder_attention(s, 10) + transfer(3, 2);
     if (options().encoder_tape == saved::inputs)  // everything once more but the last product of each layer
-      sum += n * double(shape().layers - 1) * (linear() - 2 * double(shape().hidden) * double(shape().mlp)) +
-             n * adapted(model_.trainable().encoder(), 1, 1) + encoder_attention(s, 4);
+      sum += encoder_products(2 * double(shape().hidden) * double(shape().mlp)) + encoder_adapters(1, 1) +
+             encoder_attention(s, 4);
     return sum;
   }
   /// Of segment t with `tokens` tokens.
@@ -67,6 +58,27 @@ class memory_costs {
     return 2 * (2 * d * q + 2 * d * kv + 3 * d * double(shape().mlp));
   }
   double output() const { return 2 * double(shape().hidden) * double(shape().vocabulary); }
+  /// Tokens of the encoder, and those whose outputs its last layer computes.
+  double encoder_tokens() const { return double(options().segment + options().memory_tokens()); }
+  double encoder_outputs() const { return encoder_tokens() - double(room_.outputs_from()); }
+  /// All products with frozen weights, each layer's less `without`.
+  double encoder_products(double without) const {
+    const double layer = linear() - without, keys = 4 * double(shape().hidden) * double(shape().kv_width());
+    return encoder_tokens() * (double(shape().layers - 2) * layer + keys) +
+           encoder_outputs() * (layer - keys);
+  }
+  double encoder_adapters(double down, double up) const {
+    const std::string last = "layers." + std::to_string(shape().layers - 2) + ".";
+    double all = 0, unread = 0;
+    for (const layout_block& b : room_.trainable().encoder().names().blocks()) {
+      const double one = 2 * double(b.size()) * (b.name.ends_with("lora_A.weight") ? down : up);
+      all += one;
+      const bool keys =
+          b.name.find("k_proj") != std::string::npos || b.name.find("v_proj") != std::string::npos;
+      if (!keys && b.name.find(last) != std::string::npos) unread += one;
+    }
+    return encoder_tokens() * all - double(room_.outputs_from()) * unread;
+  }
   /// All adapters of a map with one token: `down` products with A, `up` products with B.
   double adapted(const lora_map& map, double down, double up) const {
     double sum = 0;
@@ -77,17 +89,21 @@ class memory_costs {
   double transfer(double down, double up) const {
     return double(options().memory_tokens()) *
            (double(shape().layers) * 4 * double(shape().hidden) * double(shape().kv_width()) +
-            adapted(model_.trainable().head(), down, up));
+            adapted(room_.trainable().head(), down, up));
   }
   /// `each`: operations for a number of a head and a visible pair; 4 forwards, 10 backwards.
   double encoder_attention(index_t s, double each) const {
     const index_t n = options().segment + options().memory_tokens();
     kernels::attention_mask mask;
     if (options().mask == memory_mask::coverage) mask = {options().segment, options().ratio};
-    double pairs = 0;
-    for (index_t i = 0; i < n; ++i) pairs += double(mask.visible(i) + (mask.memory_token(i) ? 1 : 0));
-    if (options().recurrent) pairs += double(n) * double(s) * double(options().memory_tokens());
-    return pairs * each * double(shape().query_width()) * double(shape().layers - 1);
+    double all = 0, wanted = 0;
+    for (index_t i = 0; i < n; ++i) {
+      double pairs = double(mask.visible(i) + (mask.memory_token(i) ? 1 : 0));
+      if (options().recurrent) pairs += double(s) * double(options().memory_tokens());
+      all += pairs;
+      if (i >= room_.outputs_from()) wanted += pairs;
+    }
+    return (all * double(shape().layers - 2) + wanted) * each * double(shape().query_width());
   }
   double decoder_attention(index_t t, index_t tokens, double each) const {
     const double n = double(tokens),
@@ -95,7 +111,8 @@ class memory_costs {
     return pairs * each * double(shape().query_width()) * double(shape().layers);
   }
 
-  memory_llama<T> model_;  // without weights
+  memory_room<exec::of<X>> room_;
+  index_t weights_;
 };
 
 }  // namespace unroll::llama

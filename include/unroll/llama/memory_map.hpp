@@ -65,8 +65,8 @@ struct memory_start {
 
 /// WRITES theta. Random `<mem>` are normal with standard deviation 0.02. `embedding`: that of the frozen
 /// model, hidden x V. Throws unroll::error on wrong sizes and on a token outside the vocabulary.
-template <class T>
-void init_memory(const memory_map& map, matrix<const T> embedding, params<T> theta, key k,
+template <class W, class T>
+void init_memory(const memory_map& map, matrix<const W> embedding, params<T> theta, key k,
                  memory_start start = {}) {
   check_size("init_memory", "theta", theta.size(), map.size());
   if (start.mem >= embedding.cols)
@@ -76,10 +76,11 @@ void init_memory(const memory_map& map, matrix<const T> embedding, params<T> the
   init_lora(map.head(), map.head_part(theta), fold(k, 1), start.b_scale);
   const params<T> mem = map.memory_part(theta);
   draw_normals(fold(k, 2), 0, mem);
-  linalg::scale(T(0.02), mem.data(), mem.size());
+  for (T& x : mem) x *= T(0.02);
   if (start.mem < 0) return;
   for (index_t at = 0; at < mem.size(); at += embedding.rows)
-    std::copy_n(embedding.data + start.mem * embedding.stride, embedding.rows, mem.data() + at);
+    for (index_t i = 0; i < embedding.rows; ++i)
+      mem[at + i] = T(embedding.data[i + start.mem * embedding.stride]);
 }
 
 }  // namespace unroll::llama

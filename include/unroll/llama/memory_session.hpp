@@ -1,5 +1,6 @@
 #pragma once
 
+#include "unroll/exec/mirror.hpp"
 #include "unroll/llama/cache.hpp"
 #include "unroll/llama/memory_llama.hpp"
 #include "unroll/llama/sampling.hpp"
@@ -16,26 +17,35 @@ namespace unroll::llama {
 ///
 /// Memories and residual share one cache of positions() columns, 2 layers kv_width positions() numbers.
 /// Nothing allocates after the construction. `theta` must outlive the session and keep its values.
-template <class T>
+template <class X>
 class memory_session final {
+  using E = exec::of<X>;
+  using A = typename E::numbers::activation;
+  using M = typename E::numbers::memory;
+  using P = typename E::numbers::parameter;
+
  public:
-  memory_session(memory_llama<T> model, params<const T> theta)
-      : model_(std::move(model)), theta_(theta), cache_(shape(), shape().positions(), "memory_session") {
+  memory_session(memory_llama<X> model, params<const P> theta)
+      : model_(std::move(model)),
+        theta_(theta),
+        cache_(shape(), shape().positions(), "memory_session", executor()) {
     check_size("memory_session", "theta", theta.size(), model_.names().size());
-    memory_ = buffer<T>(model_.size().memory);
-    x_ = buffer<T>(shape().hidden * segment_length());
-    logits_ = buffer<T>(shape().vocabulary);
+    memory_ = executor().template allocate<M>(model_.sizes().memory());
+    x_ = executor().template allocate<A>(shape().hidden * segment_length());
+    logits_ = exec::mirror<E, P>(executor(), shape().vocabulary);
     residual_.resize(std::size_t(segment_length()));
     for (index_t i = 0; i < shape().positions(); ++i) positions_.push_back(i);
-    prefix<T> full = cache_.before();
+    prefix<M> full = cache_.before();
     full.keys = full.capacity;
-    work_ = buffer<T>(std::max({model_.encode_work(full), head_work(shape(), 1),
-                                model_.stack().work_size(decoding(0, segment_length(), full), false)}));
+    work_ = executor().template allocate<A>(
+        std::max({model_.encode_work(full), head_work<E>(shape(), 1),
+                  model_.stack().work_size(decoding(0, segment_length(), full), false)}));
   }
 
-  memory_session(memory_llama<T> model, parameters<T>&& theta) = delete;  // theta must outlive it
+  /// theta must outlive the session.
+  memory_session(memory_llama<X> model, typename E::template block<P, param_space>&& theta) = delete;
 
-  const memory_llama<T>& model() const { return model_; }
+  const memory_llama<X>& model() const { return model_; }
   const config& shape() const { return model_.shape(); }
   index_t memories() const { return memories_; }
   /// Tokens since the last reset.
@@ -43,9 +53,9 @@ class memory_session final {
   std::span<const token> residual() const& { return std::span(residual_).first(std::size_t(tokens_)); }
   /// Logits of the token behind the last one, V numbers. Throws unroll::error where no token stands behind
   /// the memories.
-  view<const T> logits() const& {
+  view<const P> logits() const& {
     if (tokens_ == 0) fail("memory_session::logits", "tokens", "none were appended");
-    return logits_;
+    return logits_.fetched();
   }
   void residual() && = delete;
   void logits() && = delete;
@@ -103,8 +113,10 @@ class memory_session final {
                " tokens");
   }
 
-  pass<T> decoding(index_t at, index_t n, prefix<T> before) const {
-    pass<T> p;
+  const E& executor() const { return model_.executor(); }
+
+  pass<M> decoding(index_t at, index_t n, prefix<M> before) const {
+    pass<M> p;
     p.length = n;
     p.layers = shape().layers;
     p.positions = std::span(positions_).subspan(std::size_t(at), std::size_t(n));
@@ -113,45 +125,45 @@ class memory_session final {
   }
 
   struct storing : no_hook {
-    detail::cache_block<T>* cache;
-    void keys(index_t layer, matrix<const T> k, matrix<const T> v) {
-      cache->store(k, cache->keys(layer));
-      cache->store(v, cache->values(layer));
-    }
+    detail::cache_block<E>* cache;
+    void keys(index_t layer, matrix<const A> k, matrix<const A> v) { cache->store(layer, k, v); }
   };
 
   // The n tokens of the residual behind its first tokens_: their keys and values, and the logits of the last.
   void decode(index_t n) {
-    const matrix<T> x(x_.data(), shape().hidden, n);
+    const matrix<A> x(x_.data(), shape().hidden, n);
     const auto& stack = model_.stack();
-    const T* const w = model_.weights().data();
-    embed(stack.map(), w, residual_.data() + tokens_, n, x);
-    stack.forward(w, {}, decoding(cache_.size_, n, cache_.before()), x, view<T>{}, view<T>(work_),
+    const auto* const w = model_.weights().data();
+    embed(executor(), stack.map(), w,
+          std::span<const token>(residual_).subspan(std::size_t(tokens_), std::size_t(n)), x);
+    stack.forward(w, {}, decoding(cache_.size_, n, cache_.before()), x, view<A>{}, view<A>(work_),
                   storing{{}, &cache_});
     cache_.size_ += n;
-    head_logits<T>(stack.map(), w, columns_of(x, n - 1, 1), {logits_.data(), shape().vocabulary, 1},
-                   view<T>(work_));
+    head_logits(executor(), stack.map(), w, matrix<const A>(columns_of(x, n - 1, 1)),
+                matrix<P>(logits_.data(), shape().vocabulary, 1), view<A>(work_));
+    logits_.fetch(executor(), logits_.size());
   }
 
   // The whole residual becomes a memory; what the cache holds of its tokens is dropped.
   void compress() {
     cache_.size_ = memories_ * model_.memory_tokens();
-    model_.encode(residual_, memories_, theta_, cache_.before(), view<T>(memory_), {}, view<T>(work_));
+    model_.encode(residual_, memories_, theta_, cache_.before(), view<M>(memory_), {}, view<A>(work_));
     const index_t columns = model_.memory_tokens(), area = shape().kv_width() * columns;
     for (index_t i = 0; i < shape().layers; ++i) {
-      const matrix<const T> k(memory_.data() + 2 * i * area, shape().kv_width(), columns);
-      cache_.store(k, cache_.keys(i));
-      cache_.store({k.data + area, k.rows, k.cols}, cache_.values(i));
+      const matrix<const M> k(memory_.data() + 2 * i * area, shape().kv_width(), columns);
+      cache_.store(i, k, matrix<const M>(k.data + area, k.rows, k.cols));
     }
     cache_.size_ += columns;
     ++memories_;
     tokens_ = 0;
   }
 
-  memory_llama<T> model_;
-  params<const T> theta_;
-  detail::cache_block<T> cache_;
-  buffer<T> memory_, x_, logits_, work_;
+  memory_llama<X> model_;
+  params<const P> theta_;
+  detail::cache_block<E> cache_;
+  typename E::template block<M> memory_;
+  typename E::template block<A> x_, work_;
+  exec::mirror<E, P> logits_;
   std::vector<token> residual_;
   std::vector<index_t> positions_;
   index_t memories_ = 0, tokens_ = 0;
@@ -160,8 +172,8 @@ class memory_session final {
 /// Greedy auto-encoding: the session forgets everything, takes `text`, one whole segment, into memory, is
 /// given `begin`, and WRITES what it then believes the text was. `out` is as long as the text. Only the first
 /// `pieces` tokens of the model's vocabulary are written; 0: all.
-template <class T>
-void reproduce(memory_session<T>& session, std::span<const token> text, token begin, std::span<token> out,
+template <class X>
+void reproduce(memory_session<X>& session, std::span<const token> text, token begin, std::span<token> out,
                index_t pieces = 0) {
   check_size("reproduce", "out", index_t(out.size()), index_t(text.size()));
   session.reset();
@@ -169,7 +181,7 @@ void reproduce(memory_session<T>& session, std::span<const token> text, token be
   token next = begin;
   for (token& t : out) {
     session.append(next);
-    const view<const T> logits = session.logits();
+    const auto logits = session.logits();
     t = next = most_probable(pieces > 0 ? logits.part(0, pieces) : logits);
   }
 }

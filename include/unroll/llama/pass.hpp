@@ -2,25 +2,25 @@
 
 #include <span>
 
-#include "unroll/core/linalg.hpp"
-#include "unroll/kernels/attention.hpp"
+#include "unroll/kernels/attention_shape.hpp"
 #include "unroll/llama/lora.hpp"
 
 namespace unroll::llama {
 
 /// Keys and values in front of the tokens of a pass: a cache, or the memories of earlier segments. Every
 /// block holds, layer after layer, keys and then values, each kv_width x capacity, column-major; the keys are
-/// rotated to their positions. All queries of the pass see all of them.
-template <class T>
+/// rotated to their positions. All queries of a sequence see all of what the sequence sees.
+template <class M>
 struct prefix {
-  std::span<const T* const> blocks = {};
-  index_t keys = 0;      ///< filled columns of each block
-  index_t capacity = 0;  ///< columns that each block has room for
+  std::span<const M* const> blocks = {};
+  index_t keys = 0;                                    ///< filled columns of each block
+  index_t capacity = 0;                                ///< columns that each block has room for
+  std::span<const kernels::prefix_range> ranges = {};  ///< what each sequence sees; empty: everything
 
   index_t total() const { return index_t(blocks.size()) * keys; }
-  kernels::key_block<T> at(std::size_t block, index_t layer, index_t kv_width) const {
-    const T* k = blocks[block] + 2 * layer * kv_width * capacity;
-    return {{k, kv_width, keys}, {k + kv_width * capacity, kv_width, keys}};
+  kernels::key_prefix<M> at(index_t layer, index_t kv_width) const {
+    const index_t area = kv_width * capacity;
+    return {blocks, 2 * layer * area, (2 * layer + 1) * area, keys, ranges};
   }
 };
 
@@ -28,39 +28,60 @@ struct prefix {
 /// which the vjp computes the others once more.
 enum class saved { activations, inputs };
 
+/// What the sizes of a pass's tape and workspace depend on.
+struct pass_size {
+  index_t sequences = 1;
+  index_t length = 0;  ///< tokens of a sequence
+  index_t layers = 0;
+  index_t outputs_from = 0;
+  index_t blocks = 0;  ///< of the prefix
+  index_t keys = 0;    ///< columns of each of them
+  saved keep = saved::activations;
+
+  index_t tokens() const { return sequences * length; }
+  index_t outputs() const { return sequences * (length - outputs_from); }
+};
+
 /// One run of the layers [0, layers) over `sequences` x `length` tokens: column b * length + i of every
-/// activation is token i of sequence b. The sequences share positions and mask; where there is a prefix,
-/// there is one sequence.
-template <class T>
+/// activation is token i of sequence b. Sequences see nothing of each other.
+template <class M>
 struct pass {
   index_t sequences = 1;
   index_t length = 0;
   index_t layers = 0;
-  std::span<const index_t> positions = {};  ///< rotary positions of the `length` tokens
-  kernels::attention_mask mask = {};        ///< which of its own sequence's keys a query sees
-  prefix<T> before = {};
+  std::span<const index_t> positions = {};  ///< rotary positions of the tokens: of `length`, which the
+                                            ///< sequences share, or of all
+  kernels::attention_mask mask = {};        ///< which of its own sequence's keys a query sees; first is 0
+  prefix<M> before = {};
   saved keep = saved::activations;
+  index_t outputs_from = 0;  ///< first token of a sequence whose output is wanted; the last layer computes
+                             ///< keys and values only of those in front of it
 
   index_t tokens() const { return sequences * length; }
+  index_t outputs() const { return sequences * (length - outputs_from); }
+  operator pass_size() const {
+    return {sequences, length, layers, outputs_from, index_t(before.blocks.size()), before.keys, keep};
+  }
 };
 
 /// A set of adapters that is added to the frozen weights; a null map: none.
-template <class T>
+template <class P>
 struct adapters {
   const lora_map* map = nullptr;
-  const T* theta = nullptr;
+  const P* theta = nullptr;
 };
 
-/// What may look into a pass. `normed`: the input of the attention of `layer`, hidden x tokens, after its
-/// norm; called for every layer that runs and for the one behind the last. `keys`: the rotated keys and the
-/// values of `layer`. `dnormed`, in the vjp: may add to the cotangent of what `normed` saw.
+/// What may look into a pass. `normed`: the input of the attention of `layer`, after its norm, at the tokens
+/// whose outputs are wanted: hidden x pass::outputs(); called for every layer that runs and for the one
+/// behind the last. `keys`: the rotated keys and the values of `layer`, of all tokens. `dnormed`, in the vjp:
+/// may add to the cotangent of what `normed` saw.
 struct no_hook {
-  template <class T>
-  void normed(index_t, matrix<const T>) {}
-  template <class T>
-  void keys(index_t, matrix<const T>, matrix<const T>) {}
-  template <class T>
-  void dnormed(index_t, matrix<T>) {}
+  template <class A>
+  void normed(index_t, matrix<const A>) {}
+  template <class A>
+  void keys(index_t, matrix<const A>, matrix<const A>) {}
+  template <class A>
+  void dnormed(index_t, matrix<A>) {}
 };
 
 }  // namespace unroll::llama

@@ -87,43 +87,53 @@ class text_windows {
 /// Scores a text whose first token is given: as a rule the one that begins texts. `more(tokens scored)` is
 /// asked again and again whether to go on. Throws unroll::error on fewer than two tokens, ids out of range
 /// and options that do not fit the model. Time and memory of one pass a window, without a tape.
-template <class T, class More = detail::go_on>
-text_score<T> score(const transformer<T>& stack, params<const T> weights, std::span<const token> ids,
-                    score_options o = {}, adapters<T> a = {}, More&& more = {}) {
+template <class X, class More = detail::go_on>
+text_score<typename transformer<X>::P> score(const transformer<X>& stack,
+                                             params<const typename transformer<X>::W> weights,
+                                             std::span<const token> ids, score_options o = {},
+                                             adapters<typename transformer<X>::P> a = {}, More&& more = {}) {
+  using E = typename transformer<X>::executor_type;
+  using A = typename E::numbers::activation;
+  using P = typename E::numbers::parameter;
+  const E& e = stack.executor();
   const config& c = stack.shape();
   const detail::text_windows windows(c, ids, o, "score");
   check_size("score", "weights", weights.size(), stack.map().size());
   std::vector<index_t> positions(std::size_t(windows.longest()));
   std::iota(positions.begin(), positions.end(), index_t{0});
   const auto pass_over = [&](index_t n) {
-    pass<T> p;
+    pass<typename E::numbers::memory> p;
     p.length = n;
     p.layers = c.layers;
     p.positions = std::span(positions).first(std::size_t(n));
     return p;
   };
   worker_pool pool(std::min(o.threads, windows.size()));
-  std::vector<buffer<T>> xs, works;
+  std::vector<typename E::template block<A>> xs, works;
+  std::vector<exec::mirror<E, P>> losses;
   const index_t work_size =
-      std::max(head_work(c, windows.longest()), stack.work_size(pass_over(windows.longest()), false));
+      std::max(head_work<E>(c, windows.longest()), stack.work_size(pass_over(windows.longest()), false));
   for (index_t i = 0; i < pool.size(); ++i) {
-    xs.emplace_back(c.hidden * windows.longest());
-    works.emplace_back(work_size);
+    xs.push_back(e.template allocate<A>(c.hidden * windows.longest()));
+    works.push_back(e.template allocate<A>(work_size));
+    losses.emplace_back(e, windows.longest() + 1);
   }
-  text_score<T> out;
+  text_score<P> out;
   out.nll.resize(std::size_t(windows.inputs()));
   index_t done = 0;
   for (; done < windows.size() && more(windows.scored(done)); done += pool.size()) {
     auto job = [&](index_t i) {
       if (done + i >= windows.size()) return;
       const detail::text_window w = windows[done + i];
-      const matrix<T> x(xs[std::size_t(i)].data(), c.hidden, w.count);
-      const view<T> work = works[std::size_t(i)];
-      embed(stack.map(), weights.data(), ids.data() + w.first, w.count, x);
-      stack.forward(weights.data(), a, pass_over(w.count), x, view<T>{}, work);
-      const index_t first = w.first + w.repeated;
-      head_nll(stack.map(), weights.data(), columns_of(x, w.repeated, w.count - w.repeated),
-               ids.data() + first + 1, out.nll.data() + first, work);
+      const matrix<A> x(xs[std::size_t(i)].data(), c.hidden, w.count);
+      const view<A> work = works[std::size_t(i)];
+      embed(e, stack.map(), weights.data(), ids.subspan(std::size_t(w.first), std::size_t(w.count)), x);
+      stack.forward(weights.data(), a, pass_over(w.count), x, view<A>{}, work);
+      const index_t first = w.first + w.repeated, n = w.count - w.repeated;
+      exec::mirror<E, P>& nll = losses[std::size_t(i)];
+      head_losses(e, stack.map(), weights.data(), matrix<const A>(columns_of(x, w.repeated, n)),
+                  ids.subspan(std::size_t(first) + 1, std::size_t(n)), nll.data(), nll.data() + n, work);
+      std::copy_n(nll.fetch(e, n).data(), n, out.nll.begin() + first);
     };
     pool.run(job);
   }
@@ -173,23 +183,28 @@ struct streaming_options {
 
 /// Scores a text of any length in one go, seeing what a streaming_cache keeps. Throws as `score` does, and
 /// where sinks + window is more than the model has positions.
-template <class T, class More = detail::go_on>
-text_score<T> score_streaming(const transformer<T>& stack, params<const T> weights,
-                              std::span<const token> ids, streaming_options o = {}, adapters<T> a = {},
-                              More&& more = {}) {
+template <class X, class More = detail::go_on>
+text_score<typename transformer<X>::P> score_streaming(const transformer<X>& stack,
+                                                       params<const typename transformer<X>::W> weights,
+                                                       std::span<const token> ids, streaming_options o = {},
+                                                       adapters<typename transformer<X>::P> a = {},
+                                                       More&& more = {}) {
+  using P = typename transformer<X>::P;
   check_at_least("score_streaming", "ids", index_t(ids.size()), 2);
   check_at_least("score_streaming", "chunk", o.chunk, 1);
   check_tokens("score_streaming", "ids", stack.shape(), ids);
-  generator<T, streaming_cache<T>> g(
-      stack, weights, streaming_cache<T>(stack.shape(), stack.positions(), o.sinks, o.window), a, o.chunk);
+  generator<X, streaming_cache<X>> g(stack, weights,
+                                     streaming_cache<X>(stack.shape(), stack.positions(), stack.table(),
+                                                        o.sinks, o.window, stack.executor()),
+                                     a, o.chunk);
   const index_t inputs = index_t(ids.size()) - 1, chunk = std::min(o.chunk, o.window);
-  text_score<T> out;
+  text_score<P> out;
   out.nll.resize(std::size_t(inputs));
   index_t done = 0;
   while (done < inputs && more(done)) {
     const index_t n = std::min(chunk, inputs - done);
     g.append_scored(ids.subspan(std::size_t(done), std::size_t(n)),
-                    ids.subspan(std::size_t(done) + 1, std::size_t(n)), view<T>(out.nll.data() + done, n));
+                    ids.subspan(std::size_t(done) + 1, std::size_t(n)), view<P>(out.nll.data() + done, n));
     done += n;
   }
   out.nll.resize(std::size_t(done));

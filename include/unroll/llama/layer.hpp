@@ -1,0 +1,249 @@
+#pragma once
+
+#include "unroll/llama/transformer_room.hpp"
+
+namespace unroll::llama {
+
+/// Where a vjp adds gradients; null: not wanted.
+template <class P>
+struct wanted_gradients {
+  std::span<P* const> before;  ///< of the prefix, one for each block
+  P* weights = nullptr;
+  P* adapters = nullptr;
+  bool inputs = false;  ///< whether the cotangent of the pass's inputs is wanted
+};
+
+/// Layer i of a pass, forwards and back: what transformer.hpp says, as operations of the executor. A view of
+/// all it needs, made for one call.
+template <class E>
+class layer {
+  using W = typename E::numbers::weight;
+  using A = typename E::numbers::activation;
+  using M = typename E::numbers::memory;
+  using P = typename E::numbers::parameter;
+  using activations = layer_activations<A, P>;
+  using saved_activations = layer_activations<const A, const P>;
+
+ public:
+  const E& e;
+  const transformer_room<E>& room;
+  const weight_map& map;
+  const kernels::rotary_table<P>& table;
+  const W* w;
+  adapters<P> a;
+  const pass<M>& p;
+  const pass_scratch<A, P>& t;
+  index_t i;
+
+  /// The columns of the wanted outputs among those of all tokens, side by side: m itself, a part of it, or a
+  /// copy in `to`.
+  matrix<A> outputs(matrix<A> m, matrix<A> to) const {
+    if (p.outputs_from == 0) return m;
+    const index_t n = p.length - p.outputs_from;
+    if (p.sequences == 1) return columns_of(m, p.outputs_from, n);
+    for (index_t b = 0; b < p.sequences; ++b)
+      e.copy(columns_of(m, b * p.length + p.outputs_from, n), columns_of(to, b * n, n));
+    return to;
+  }
+  /// Back into the columns of all tokens.
+  void put_outputs(matrix<A> from, matrix<A> m) const {
+    if (p.outputs_from == 0 || p.sequences == 1) return;
+    const index_t n = p.length - p.outputs_from;
+    for (index_t b = 0; b < p.sequences; ++b)
+      e.copy(columns_of(from, b * n, n), columns_of(m, b * p.length + p.outputs_from, n));
+  }
+
+  /// From the layer's inputs: queries, keys, values, and what the attention makes of them.
+  template <class Hook>
+  void attend(matrix<const A> x, const activations& s, Hook& hook) const {
+    norm(at().attention_norm, x, t.normed, s.rstd.data);
+    const bool pick = hooked<Hook> || part();
+    const matrix<A> normed = pick ? outputs(t.normed, t.picked) : t.normed;
+    hook.normed(i, matrix<const A>(normed));
+    if (part()) {
+      product(op::transpose, at().q, hidden(), q_width(), normed, false, s.q);
+      product(op::transpose, at().k, hidden(), 2 * kv_width(), t.normed, false, s.kv);
+    } else {
+      product(op::transpose, at().q, hidden(), room.qkv_width(), t.normed, false, all(s.q));
+    }
+    adapt(target_matrix::q, part() ? normed : t.normed, s.q);
+    adapt(target_matrix::k, t.normed, keys(s.kv));
+    adapt(target_matrix::v, t.normed, values(s.kv));
+    rotate(kernels::turn::forward, s.q, s.kv);
+    hook.keys(i, matrix<const A>(keys(s.kv)), matrix<const A>(values(s.kv)));
+    e.attention(call(s), s.mixed, s.log_sum.data, t.attention);
+  }
+  /// h += W_O' mixed; h: the inputs at the tokens whose outputs are computed.
+  void project(const activations& s, matrix<A> h) const {
+    product(op::transpose, at().o, q_width(), hidden(), s.mixed, true, h);
+    adapt(target_matrix::o, s.mixed, h);
+  }
+  void gate(matrix<const A> h, const activations& s) const {
+    const matrix<A> normed = columns_of(t.normed, 0, h.cols);
+    norm(at().mlp_norm, h, normed, s.rstd_mid.data);
+    product(op::transpose, at().gate, hidden(), 2 * mlp(), normed, false, s.gated);
+    adapt(target_matrix::gate, normed, rows_of(s.gated, 0, mlp()));
+    adapt(target_matrix::up, normed, rows_of(s.gated, mlp(), mlp()));
+  }
+  /// h += W_D' (up silu(gate)).
+  void feed(const activations& s, matrix<A> h) const {
+    const matrix<A> active = columns_of(t.hidden, 0, h.cols);
+    e.swiglu(matrix<const A>(s.gated), active);
+    product(op::transpose, at().down, mlp(), hidden(), active, true, h);
+    adapt(target_matrix::down, active, h);
+  }
+
+  /// dh: from the cotangent of the outputs to that of h.
+  void mlp_vjp(const saved_activations& s, matrix<A> dh, const wanted_gradients<P>& want) const {
+    P* const dw = want.weights;
+    const index_t n = dh.cols;
+    const matrix<A> active = columns_of(t.hidden, 0, n), normed = columns_of(t.normed, 0, n);
+    const matrix<A> dnormed = columns_of(t.dnormed, 0, n), dgated = columns_of(t.dgated, 0, n);
+    const matrix<A> dactive = rows_of(dgated, mlp(), mlp());
+    if (dw || adapted(target_matrix::down, want)) e.swiglu(s.gated, active);
+    if (dw) outer(active, dh, dw + at().down);
+    product(op::none, at().down, mlp(), hidden(), dh, false, dactive);
+    adapt_vjp(target_matrix::down, active, dh, dactive, want);
+    e.swiglu_vjp(s.gated, matrix<const A>(dactive), dgated);
+    if (dw || adapted(target_matrix::gate, want) || adapted(target_matrix::up, want))
+      norm(at().mlp_norm, s.mid, normed, t.rstd);
+    if (dw) outer(normed, dgated, dw + at().gate);
+    product(op::none, at().gate, hidden(), 2 * mlp(), dgated, false, dnormed);
+    adapt_vjp(target_matrix::gate, normed, rows_of(dgated, 0, mlp()), dnormed, want);
+    adapt_vjp(target_matrix::up, normed, dactive, dnormed, want);
+    e.rmsnorm_vjp(s.mid, w + at().mlp_norm, s.rstd_mid.data, matrix<const A>(dnormed), dh,
+                  dw ? dw + at().mlp_norm : nullptr);
+  }
+
+  /// dx: from the cotangent of h, where h is computed, to that of the layer's inputs, all of which are
+  /// written only if `below`, if anything wants them. dh: the columns of it at the wanted outputs.
+  template <class Hook>
+  void attention_vjp(matrix<const A> x, const saved_activations& s, matrix<A> dx, matrix<A> dh,
+                     const wanted_gradients<P>& want, bool below, Hook& hook) const {
+    P* const dw = want.weights;
+    const matrix<A> dmixed = columns_of(t.dmixed, 0, dh.cols);
+    if (dw) outer(s.mixed, dh, dw + at().o);
+    product(op::none, at().o, q_width(), hidden(), dh, false, dmixed);
+    adapt_vjp(target_matrix::o, s.mixed, dh, dmixed, want);
+
+    const matrix<A> dq = part() ? matrix<A>(t.dqkv.data, q_width(), dh.cols) : rows_of(t.dqkv, 0, q_width());
+    const matrix<A> dkv = part() ? matrix<A>(t.dqkv.data + q_width() * dh.cols, 2 * kv_width(), x.cols)
+                                 : rows_of(t.dqkv, q_width(), 2 * kv_width());
+    e.attention_vjp(call(s), {s.mixed, s.log_sum.data, dmixed, dq, keys(dkv), values(dkv), want.before},
+                    t.attention);
+    rotate(kernels::turn::back, dq, dkv);
+
+    if (dw || want.adapters) norm(at().attention_norm, x, t.normed, t.rstd);
+    const matrix<A> normed = part() && (dw || want.adapters) ? outputs(t.normed, t.picked) : t.normed;
+    if (dw && part()) {
+      outer(normed, dq, dw + at().q);
+      outer(t.normed, dkv, dw + at().k);
+    } else if (dw) {
+      outer(t.normed, t.dqkv, dw + at().q);
+    }
+    const matrix<A> dnormed = below ? t.dnormed : matrix<A>();
+    if (below && part())
+      product(op::none, at().k, hidden(), 2 * kv_width(), dkv, false, dnormed);
+    else if (below)
+      product(op::none, at().q, hidden(), room.qkv_width(), t.dqkv, false, dnormed);
+    query_vjp(normed, dq, dnormed, want);
+    adapt_vjp(target_matrix::k, t.normed, keys(dkv), dnormed, want);
+    adapt_vjp(target_matrix::v, t.normed, values(dkv), dnormed, want);
+    if (!below) return;
+    if constexpr (hooked<Hook>) {
+      const matrix<A> seen = outputs(dnormed, t.picked);
+      hook.dnormed(i, seen);
+      put_outputs(seen, dnormed);
+    }
+    if (part()) {
+      put_outputs(dh, dx);
+      for (index_t b = 0; b < p.sequences; ++b) e.fill(columns_of(dx, b * p.length, p.outputs_from), 0);
+    }
+    e.rmsnorm_vjp(x, w + at().attention_norm, s.rstd.data, matrix<const A>(dnormed), dx,
+                  dw ? dw + at().attention_norm : nullptr);
+  }
+
+  template <class Hook>
+  static constexpr bool hooked = !std::is_same_v<std::remove_cvref_t<Hook>, no_hook>;
+  void norm(index_t gain, matrix<const A> x, matrix<A> y, P* rstd) const {
+    e.rmsnorm(x, w + gain, room.shape().norm_epsilon, y, rstd);
+  }
+
+ private:
+  const weight_map::layer& at() const { return map[i]; }
+  bool part() const { return p.outputs_from > 0 && i == p.layers - 1; }
+  index_t hidden() const { return room.shape().hidden; }
+  index_t mlp() const { return room.shape().mlp; }
+  index_t q_width() const { return room.shape().query_width(); }
+  index_t kv_width() const { return room.shape().kv_width(); }
+  template <class U>
+  matrix<U> keys(matrix<U> kv) const {
+    return rows_of(kv, 0, kv_width());
+  }
+  template <class U>
+  matrix<U> values(matrix<U> kv) const {
+    return rows_of(kv, kv_width(), kv_width());
+  }
+  /// The matrix whose first rows the queries are.
+  matrix<A> all(matrix<A> q) const { return {q.data, room.qkv_width(), q.cols, q.stride}; }
+
+  void product(op o, index_t weight, index_t in, index_t out, matrix<const A> x, bool add,
+               matrix<A> y) const {
+    e.gemm(o, matrix<const W>(w + weight, in, out), op::none, x, add, y);
+  }
+  /// The gradient of a weight: d += x dy'.
+  void outer(matrix<const A> x, matrix<const A> dy, P* d) const {
+    e.gemm(op::none, x, op::transpose, dy, true, matrix<P>(d, x.rows, dy.rows));
+  }
+
+  template <class U, class V>
+  exec::attention_call<typename E::numbers> call(const layer_activations<U, V>& s) const {
+    kernels::attention_mask mask = p.mask;
+    if (part()) mask.first = p.outputs_from;
+    return {room.heads(), mask, p.sequences, s.q, keys(s.kv), values(s.kv), p.before.at(i, kv_width())};
+  }
+  void rotate(kernels::turn way, matrix<A> q, matrix<A> kv) const {
+    if (!part()) return e.rotary(way, table, p.positions, rows_of(all(q), 0, q_width() + kv_width()));
+    e.rotary(way, table, p.positions, keys(kv));
+    const bool shared = index_t(p.positions.size()) == p.length;
+    const index_t n = p.length - p.outputs_from;
+    for (index_t b = 0; b < (shared ? 1 : p.sequences); ++b)
+      e.rotary(way, table, p.positions.subspan(std::size_t(b * p.length + p.outputs_from), std::size_t(n)),
+               shared ? q : columns_of(q, b * n, n));
+  }
+  /// dnormed += W_Q dq at the tokens that have queries, and the adapter's.
+  void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want) const {
+    if (!part()) return adapt_vjp(target_matrix::q, normed, dq, dnormed, want);
+    const matrix<A> seen = dnormed.data ? outputs(dnormed, t.dpicked) : matrix<A>();
+    if (seen.data) product(op::none, at().q, hidden(), q_width(), dq, true, seen);
+    adapt_vjp(target_matrix::q, normed, dq, seen, want);
+    if (seen.data) put_outputs(seen, dnormed);
+  }
+
+  bool adapted(target_matrix m, const wanted_gradients<P>& want) const {
+    return want.adapters && a.map->at(i, m).a >= 0;
+  }
+  template <class U>
+  matrix<U> factor_a(U* theta, target_matrix m) const {
+    return {theta + a.map->at(i, m).a, lora_map::in_width(room.shape(), m), a.map->rank()};
+  }
+  template <class U>
+  matrix<U> factor_b(U* theta, target_matrix m) const {
+    return {theta + a.map->at(i, m).b, a.map->rank(), lora_map::out_width(room.shape(), m)};
+  }
+  exec::adapter<P> adapter_of(target_matrix m) const {
+    return {factor_a(a.theta, m), factor_b(a.theta, m), a.map->scale()};
+  }
+  void adapt(target_matrix m, matrix<const A> x, matrix<A> y) const {
+    if (a.map && a.map->at(i, m).a >= 0) e.adapt(adapter_of(m), x, y, t.adapter);
+  }
+  void adapt_vjp(target_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx,
+                 const wanted_gradients<P>& want) const {
+    if (!a.map || a.map->at(i, m).a < 0) return;
+    exec::adapter_gradient<P> d;
+    if (want.adapters) d = {factor_a(want.adapters, m), factor_b(want.adapters, m)};
+    e.adapt_vjp(adapter_of(m), x, dy, dx, d, p.sequences, t.adapter);
+  }
+};
+
+}  // namespace unroll::llama

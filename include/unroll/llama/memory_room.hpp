@@ -1,0 +1,100 @@
+#pragma once
+
+#include "unroll/llama/head.hpp"
+#include "unroll/llama/memory_map.hpp"
+#include "unroll/llama/transfer_head.hpp"
+#include "unroll/llama/transformer_room.hpp"
+
+namespace unroll::llama {
+
+/// The sizes of a memory_llama on executor E, in numbers, and where its tokens stand. Has no weights.
+template <class E>
+class memory_room {
+  using A = typename E::numbers::activation;
+  using P = typename E::numbers::parameter;
+
+ public:
+  /// Throws unroll::error on options that do not fit and where not even one segment has positions enough.
+  memory_room(const config& c, const memory_options& o) : options_(o), stack_(c), map_(c, o) {
+    if (encoder_end(0) > c.positions())
+      fail("memory_llama", "segment",
+           "of " + std::to_string(o.segment) + " and its memory tokens take " +
+               std::to_string(encoder_end(0)) + " positions, the model has " + std::to_string(c.positions()));
+  }
+
+  const memory_options& options() const { return options_; }
+  const config& shape() const { return stack_.shape(); }
+  const transformer_room<E>& stack() const { return stack_; }
+  const memory_map& trainable() const { return map_; }
+  index_t memory_tokens() const { return options_.memory_tokens(); }  ///< M
+  index_t segments() const { return options_.segments(shape()); }     ///< most that a text may have
+
+  /// Of one segment.
+  index_t memory() const { return 2 * shape().layers * shape().kv_width() * memory_tokens(); }
+  /// Of one encoder graph.
+  index_t tape() const { return kept() + stack_.tape_size(encoder(segments())); }
+  /// Of the workspace of one call behind `earlier` memories.
+  index_t workspace(index_t earlier) const {
+    return std::max(write_work(encoder(earlier), true), read_work(decoder(options_.segment, earlier), true));
+  }
+
+  pass_size encoder(index_t earlier) const {
+    pass_size p;
+    p.length = options_.segment + memory_tokens();
+    p.layers = shape().layers - 1;
+    p.outputs_from = outputs_from();
+    if (options_.recurrent) p.blocks = earlier, p.keys = memory_tokens();
+    p.keep = options_.encoder_tape;
+    return p;
+  }
+  pass_size decoder(index_t tokens, index_t earlier) const {
+    pass_size p;
+    p.length = tokens;
+    p.layers = shape().layers;
+    p.blocks = earlier;
+    p.keys = memory_tokens();
+    p.keep = options_.decoder_tape;
+    return p;
+  }
+  /// The encoder's outputs are wanted from here on: at the memory tokens. At two tokens at least, because a
+  /// product with one column has other bits.
+  index_t outputs_from() const { return options_.segment + std::min<index_t>(0, memory_tokens() - 2); }
+
+  /// The normed inputs at the memory tokens that a tape begins with.
+  index_t kept() const { return arena<A>::rounded(shape().layers * shape().hidden * memory_tokens()); }
+  index_t transfer_work() const { return transfer_head<E>::work_size(shape(), memory_tokens()); }
+  index_t write_work(const pass_size& p, bool vjp) const {
+    arena<A> room;
+    room.cut(shape().hidden, p.tokens());
+    room.cut_flat(transfer_work());
+    return room.used() + stack_.work_size(p, vjp);
+  }
+  index_t read_work(const pass_size& p, bool vjp) const {
+    arena<A> room;
+    room.cut(shape().hidden, p.tokens());
+    room.template cut_as<P>(1);
+    if (vjp) room.cut(shape().hidden, p.tokens()), room.cut_flat(stack_.tape_size(p));
+    return room.used() + std::max(stack_.work_size(p, vjp), head_work<E>(shape(), p.tokens()));
+  }
+
+  // Positions of the encoder: the first one of segment s, that of its token i, and one behind the last.
+  index_t encoder_start(index_t s) const { return options_.recurrent ? s * memory_tokens() : 0; }
+  index_t encoder_position(index_t i) const {
+    const index_t behind = i - options_.segment;
+    return behind < 0 || options_.positions == memory_positions::following ? i
+                                                                           : (behind + 1) * options_.ratio;
+  }
+  index_t encoder_end(index_t s) const {
+    return encoder_start(s) + encoder_position(options_.segment + memory_tokens() - 1) + 1;
+  }
+  index_t write_end(index_t s) const { return std::max((s + 1) * memory_tokens(), encoder_end(s)); }
+  /// Whether there are positions to write the memory of segment s.
+  bool can_write(index_t s) const { return write_end(s) <= shape().positions(); }
+
+ private:
+  memory_options options_;
+  transformer_room<E> stack_;
+  memory_map map_;
+};
+
+}  // namespace unroll::llama

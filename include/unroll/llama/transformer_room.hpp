@@ -1,0 +1,127 @@
+#pragma once
+
+#include "unroll/core/arena.hpp"
+#include "unroll/exec/executor.hpp"
+#include "unroll/llama/pass.hpp"
+
+// The memory of a pass: what a tape and a workspace hold, and how large they are. Sizes need no weights.
+namespace unroll::llama {
+
+/// What a layer computes and its vjp needs, beside the layer's input. Those behind the keys and values are of
+/// the tokens whose outputs are computed: of all but in the last layer of a pass with outputs_from.
+template <class A, class P>
+struct layer_activations {
+  matrix<P> rstd;     ///< of the attention's norm
+  matrix<A> q, kv;    ///< rotated queries; rotated keys over values
+  matrix<A> mixed;    ///< the attention's output
+  matrix<P> log_sum;  ///< its heads x tokens
+  matrix<A> mid;      ///< h, the input of the second norm
+  matrix<P> rstd_mid;
+  matrix<A> gated;  ///< gate over up
+
+  operator layer_activations<const A, const P>() const {
+    return {rstd, q, kv, mixed, log_sum, mid, rstd_mid, gated};
+  }
+};
+
+/// What forward and vjp work in.
+template <class A, class P>
+struct pass_scratch {
+  matrix<A> normed, hidden;
+  matrix<A> picked, tail;  ///< columns of the wanted outputs side by side; null where they are that anyway
+  view<A> adapter, attention;
+  P* rstd = nullptr;
+  matrix<A> dnormed, dqkv, dmixed, dgated, dpicked;  ///< of the vjp
+};
+
+/// Sizes of tapes and workspaces of a transformer<E>, in numbers of its activations.
+template <class E>
+class transformer_room {
+  using A = typename E::numbers::activation;
+  using P = typename E::numbers::accumulator;
+
+ public:
+  explicit transformer_room(const config& c) : shape_(c) {}
+
+  const config& shape() const { return shape_; }
+  kernels::attention_shape heads() const { return {shape_.heads, shape_.kv_heads, shape_.head}; }
+  index_t qkv_width() const { return shape_.query_width() + 2 * shape_.kv_width(); }
+
+  /// Numbers that a tape of this pass holds.
+  index_t tape_size(const pass_size& p) const {
+    const index_t layers =
+        p.layers == 0 ? 0 : (p.layers - 1) * layer_tape(p, 0) + layer_tape(p, p.layers - 1);
+    return layers + (p.layers < shape_.layers ? arena<A>::rounded(shape_.hidden * p.outputs()) : 0);
+  }
+  /// Numbers that forward needs to work in, and, if `with_vjp`, vjp.
+  index_t work_size(const pass_size& p, bool with_vjp = true) const {
+    arena<A> forward, backward;
+    cut_scratch(forward, p, false);
+    cut_activations(forward, p, 0);
+    if (!with_vjp) return forward.used();
+    cut_scratch(backward, p, true);
+    if (p.keep == saved::inputs) cut_activations(backward, p, 0);
+    return std::max(forward.used(), backward.used());
+  }
+
+  /// Where the tape of a layer, or of what is behind the last, begins.
+  index_t tape_start(const pass_size& p, index_t layer) const {
+    return layer == p.layers && layer > 0 ? (layer - 1) * layer_tape(p, 0) + layer_tape(p, layer - 1)
+                                          : layer * layer_tape(p, 0);
+  }
+  index_t layer_tape(const pass_size& p, index_t layer) const {
+    arena<A> c;
+    c.cut(shape_.hidden, p.tokens());
+    if (p.keep == saved::activations) cut_activations(c, p, layer);
+    return c.used();
+  }
+
+  /// `U` is A, or const A where a tape is read.
+  template <class U>
+  auto cut_activations(arena<U>& c, const pass_size& p, index_t layer) const {
+    using S = std::conditional_t<std::is_const_v<U>, const P, P>;
+    const bool part = p.outputs_from > 0 && layer == p.layers - 1;
+    const index_t n = p.tokens(), m = part ? p.outputs() : n, q = shape_.query_width();
+    layer_activations<U, S> s;
+    s.rstd = c.template cut_as<S>(n);
+    if (part) {
+      s.q = c.cut(q, m);
+      s.kv = c.cut(qkv_width() - q, n);
+    } else {  // one matrix, the result of one product
+      const matrix<U> qkv = c.cut(qkv_width(), n);
+      s.q = rows_of(qkv, 0, q);
+      s.kv = rows_of(qkv, q, qkv_width() - q);
+    }
+    s.mixed = c.cut(q, m);
+    s.log_sum = c.template cut_as<S>(shape_.heads, m);
+    s.mid = c.cut(shape_.hidden, m);
+    s.rstd_mid = c.template cut_as<S>(m);
+    s.gated = c.cut(2 * shape_.mlp, m);
+    return s;
+  }
+  pass_scratch<A, P> cut_scratch(arena<A>& c, const pass_size& p, bool vjp) const {
+    const index_t n = p.tokens();
+    pass_scratch<A, P> t;
+    t.normed = c.cut(shape_.hidden, n);
+    t.hidden = c.cut(shape_.mlp, n);
+    if (p.sequences > 1 && p.outputs_from > 0) {
+      t.picked = c.cut(shape_.hidden, p.outputs());
+      t.tail = c.cut(shape_.hidden, p.outputs());
+    }
+    t.adapter = c.cut_flat(E::adapter_work(n, vjp));
+    t.rstd = c.template cut_as<P>(n).data;
+    t.attention = c.cut_flat(E::attention_work(heads(), p.sequences, p.length, p.blocks, p.keys, vjp));
+    if (!vjp) return t;
+    t.dnormed = c.cut(shape_.hidden, n);
+    t.dqkv = c.cut(qkv_width(), n);
+    t.dmixed = c.cut(shape_.query_width(), n);
+    t.dgated = c.cut(2 * shape_.mlp, n);
+    if (t.picked.cols > 0) t.dpicked = c.cut(shape_.hidden, p.outputs());
+    return t;
+  }
+
+ private:
+  config shape_;
+};
+
+}  // namespace unroll::llama
