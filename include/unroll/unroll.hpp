@@ -94,6 +94,7 @@
 #include "unroll/kernels/rotary.hpp"
 #include "unroll/kernels/swiglu.hpp"
 #include "unroll/memory/bank.hpp"
+#include "unroll/memory/visit_block.hpp"
 #include "unroll/optim/adam.hpp"
 #include "unroll/optim/clip.hpp"
 #include "unroll/optim/momentum.hpp"

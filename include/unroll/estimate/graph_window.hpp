@@ -55,6 +55,13 @@ class graph_window {
   }
 
   const replay_counts& counts() const { return run_.bank().counts(); }
+  index_t size() const { return size_; }
+  template <class V>
+  void visit(V&& v) {
+    run_.visit(v);
+  }
+  index_t held() const { return run_.held(); }
+  void hold(std::span<const input> xs) { run_.hold(xs); }
 
  private:
   view<adjoint_type> collected(index_t slot) { return run_.bank().adjoint(slot); }
@@ -64,8 +71,8 @@ class graph_window {
   void collect(T factor) {
     for (index_t i = 0; i < size_; ++i) {
       if (run_.bank().owner(i) < 0) continue;
-      if (factor != T(0)) linalg::axpy(factor, fresh(i).data(), collected(i).data(), fresh(i).size());
-      std::fill(fresh(i).begin(), fresh(i).end(), T(0));
+      if (factor != T(0)) run_.bank().add_adjoint(double(factor), size_ + i, i);
+      run_.bank().clear_adjoint(size_ + i);
     }
   }
   // An adjoint for a memory whose graph is gone has nowhere to go.
@@ -76,7 +83,7 @@ class graph_window {
     for (index_t i = 0; i < size_; ++i)
       if (bank.owner(i) >= 0 && bank.owner(i) < earlier) dm[std::size_t(bank.owner(i))] = collected(i).data();
     bank.write_vjp(model, run_.segments(s), theta, slot, collected(slot), dm, g);
-    std::fill(collected(slot).begin(), collected(slot).end(), T(0));
+    bank.clear_adjoint(slot);
   }
 
   index_t size_;

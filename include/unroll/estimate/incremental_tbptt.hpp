@@ -68,6 +68,14 @@ class incremental_tbptt final {
     return r;
   }
 
+  template <class V>
+  void visit(V&& v) {
+    visit_memory_identity(v, "incremental_tbptt, window " + std::to_string(size_), model_);
+    visit_flag(v, "finished", finished_);
+    window_.visit(v);
+  }
+  index_t held() const { return window_.held(); }
+  void hold(std::span<const input> xs) { window_.hold(xs); }
   const M& system() const { return model_; }
   const replay_counts& counts() const { return window_.counts(); }
 

@@ -89,8 +89,7 @@ class proportional_replay final {
       const index_t n = bank.written();
       draw_sample(n);
       for (index_t s = 0; s < n; ++s)
-        if (const view<scalar> dm = bank.adjoint(s); taken_[s] && p_[s] < 1)
-          linalg::scale(scalar(1 / p_[s]), dm.data(), dm.size());
+        if (taken_[s] && p_[s] < 1) bank.scale_adjoint(1 / p_[s], s);
       for (index_t end = n; end > 0; --end) {
         if (!taken_[end - 1]) continue;
         index_t s = end - 1;
@@ -106,6 +105,19 @@ class proportional_replay final {
   }
 
   C& chooser() { return chooser_; }
+  template <class V>
+  void visit(V&& v) {
+    visit_memory_identity(v,
+                          "proportional_replay, budget " + std::to_string(budget_) + ", design " +
+                              std::to_string(int(sampler_.design())) + ", batch " + std::to_string(batch_),
+                          model_);
+    visit_flag(v, "finished", finished_);
+    visit_part(v, "chooser", chooser_);
+    v("inclusion", view<double>(p_));
+    run_.visit(v);
+  }
+  index_t held() const { return run_.held(); }
+  void hold(std::span<const input> xs) { run_.hold(xs); }
   const M& system() const { return model_; }
   const replay_counts& counts() const { return run_.bank().counts(); }
   /// The inclusion probabilities of the sequence that was finished last.
@@ -123,21 +135,13 @@ class proportional_replay final {
 
   // Writes p and taken of the n memories. Where a norm is not finite, all of them are taken.
   void draw_sample(index_t n) {
-    for (index_t s = 0; s < n; ++s) norm_[s] = length(run_.bank().adjoint(s));
     const view<double> norm = view<double>(norm_).part(0, n), p = view<double>(p_).part(0, n);
-    if (linalg::all_finite(norm.data(), n))
+    run_.norms(norm);
+    if (std::all_of(norm.begin(), norm.end(), [](double x) { return std::isfinite(x); }))
       inclusion_probabilities(norm, budget_, p);
     else
       std::fill(p.begin(), p.end(), 1.0);
     sampler_.draw(chooser_, 0, p, view<char>(taken_).part(0, n));
-  }
-  // A norm of 0 means that a segment is never replayed, so that one of squares that vanish is taken again.
-  static double length(view<const scalar> x) {
-    const double norm = double(linalg::norm(x.data(), x.size()));
-    if (norm > 0) return norm;
-    double largest = 0;
-    for (const scalar v : x) largest = std::max(largest, std::abs(double(v)));
-    return norm == 0 ? largest : norm;
   }
 
   M model_;

@@ -80,6 +80,15 @@ class rematerialise final {
     return run_.charge(r, before);
   }
 
+  template <class V>
+  void visit(V&& v) {
+    visit_memory_identity(
+        v, "rematerialise, keep " + std::to_string(keep_) + ", batch " + std::to_string(batch_), model_);
+    visit_flag(v, "finished", finished_);
+    run_.visit(v);
+  }
+  index_t held() const { return run_.held(); }
+  void hold(std::span<const input> xs) { run_.hold(xs); }
   const M& system() const { return model_; }
   const replay_counts& counts() const { return run_.bank().counts(); }
 

@@ -46,6 +46,15 @@ class reservoir_window {
 
   C& chooser() { return chooser_; }
   const M& model() const { return model_; }
+  template <class V>
+  void visit(V&& v, const std::string& name) {
+    visit_memory_identity(v, name + ", size " + std::to_string(window_.size()), model_);
+    visit_flag(v, "finished", finished_);
+    visit_part(v, "chooser", chooser_);
+    window_.visit(v);
+  }
+  index_t held() const { return window_.held(); }
+  void hold(std::span<const input> xs) { window_.hold(xs); }
   const replay_counts& counts() const { return window_.counts(); }
 
  private:
@@ -115,6 +124,12 @@ class reservoir_tbptt final {
     return window_.finish("reservoir_tbptt::finish", theta, g);
   }
 
+  template <class V>
+  void visit(V&& v) {
+    window_.visit(v, "reservoir_tbptt");
+  }
+  index_t held() const { return window_.held(); }
+  void hold(std::span<const input> xs) { window_.hold(xs); }
   const M& system() const { return window_.model(); }
   const replay_counts& counts() const { return window_.counts(); }
 
@@ -158,6 +173,12 @@ class uncompensated_reservoir final {
     return window_.finish("uncompensated_reservoir::finish", theta, g);
   }
 
+  template <class V>
+  void visit(V&& v) {
+    window_.visit(v, "uncompensated_reservoir");
+  }
+  index_t held() const { return window_.held(); }
+  void hold(std::span<const input> xs) { window_.hold(xs); }
   const M& system() const { return window_.model(); }
   const replay_counts& counts() const { return window_.counts(); }
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "unroll/estimate/concept.hpp"
@@ -9,6 +11,21 @@
 #include "unroll/memory/bank.hpp"
 
 namespace unroll {
+
+inline std::string size_text(const memory_dims& d) {
+  return std::to_string(d.params) + " parameters, " + std::to_string(d.memory) + " of memory, " +
+         std::to_string(d.tape) + " of tape";
+}
+/// The first lines of the visit() of an estimator over memory models: see visit_identity.
+template <class V, class M>
+void visit_memory_identity(V&& v, const std::string& estimator, const M& model) {
+  using N = numbers_of<M>;
+  const std::string kinds = std::to_string(sizeof(typename N::memory)) + " bytes a memory, " +
+                            std::to_string(sizeof(typename N::activation)) + " an activation, " +
+                            std::to_string(sizeof(typename N::weight)) + " a weight";
+  visit_identity(v, estimator, model);
+  v("kinds", std::string_view(kinds));
+}
 
 /// What the estimators over memory models share: the segments of a sequence, their bank, and the loops that
 /// write each memory when the next segment arrives and read that segment.
@@ -24,8 +41,9 @@ class segment_run {
       : most_(checked(segments)),
         segments_(segments),
         bank_(model, segments, adjoints, graphs, batch),
-        losses_(segments),
-        before_(reads_params(model) ? model.size().params : 0) {}
+        losses_(bank_.executor().template allocate<loss_type>(segments)),
+        seen_(segments),
+        before_(bank_.executor().template allocate<T>(reads_params(model) ? model.size().params : 0)) {}
 
   void reset() {
     segments_.clear();
@@ -36,6 +54,14 @@ class segment_run {
   std::span<const input> segments(index_t s, index_t n = 1) const { return segments_.part(s, n); }
   memory_bank<M>& bank() { return bank_; }
   const memory_bank<M>& bank() const { return bank_; }
+
+  template <class V>
+  void visit(V&& v) {
+    segments_.visit(v, most_);
+    bank_.visit(v, held());
+  }
+  index_t held() const { return size(); }
+  void hold(std::span<const input> xs) { segments_.hold(xs); }
 
   /// Takes the segments one by one and looks at each loss.
   ///   graph(s)        slot for the graph of the write of segment s, or none
@@ -97,10 +123,33 @@ class segment_run {
     bank_.write_vjp(model, segments(s, n), theta, slot, bank_.adjoint(s, n), dm, g);
   }
 
+  /// WRITES the norms of the first adjoints, in finish(): the losses are no more looked at. A norm is 0 of
+  /// zero only; where squares vanish it is taken of a multiple.
+  void norms(view<double> out) {
+    const auto all = [&] {
+      for (index_t i = 0; i < out.size(); ++i) bank_.norm_of_adjoint(i, losses_.data() + i);
+      look(0, out.size());
+    };
+    all();
+    const int power = std::numeric_limits<adjoint_type>::max_exponent / 4 * 3;
+    for (index_t i = 0; i < out.size(); ++i) {
+      out[i] = double(seen_[i]);
+      if (out[i] == 0) bank_.scale_adjoint(std::ldexp(1., power), i);
+    }
+    if (std::find(out.begin(), out.end(), 0.) == out.end()) return;
+    all();
+    for (index_t i = 0; i < out.size(); ++i) {
+      if (out[i] != 0) continue;
+      out[i] = std::ldexp(double(seen_[i]), -power);
+      bank_.scale_adjoint(std::ldexp(1., -power), i);
+    }
+  }
+
   /// The first report of finish(): not ok where theta is not finite.
-  report check_finish(params<const T> theta) const {
+  report check_finish(params<const T> theta) {
+    segments_.check_held();
     report r;
-    if (linalg::all_finite(theta.data(), theta.size())) return r;
+    if (bank_.finite(theta.data(), theta.size())) return r;
     r.code = status::non_finite;
     r.at = size();
     return r;
@@ -111,12 +160,13 @@ class segment_run {
     const replay_counts& now = bank_.counts();
     r.steps += now.writes + now.rewrites + now.reads - before.writes - before.rewrites - before.reads;
     r.vjps += now.write_vjps + now.read_vjps - before.write_vjps - before.read_vjps;
-    r.bytes = segments_.bytes() + bank_.bytes() + losses_.bytes() + before_.bytes();
+    r.bytes = segments_.bytes() + bank_.bytes() + losses_.bytes() + seen_.bytes() + before_.bytes();
     return r;
   }
 
  private:
-  report start(std::string_view function, params<const T> theta, std::span<const input> xs) const {
+  report start(std::string_view function, params<const T> theta, std::span<const input> xs) {
+    segments_.check_held();
     if (size() + index_t(xs.size()) > most_)
       fail(function, "xs",
            "makes " + std::to_string(size() + index_t(xs.size())) + " segments, options.segments is " +
@@ -142,7 +192,7 @@ class segment_run {
       }
       remember(g);
       read(model, {&x, 1}, t, theta, g, targets);
-      if (!std::isfinite(losses_[t])) {
+      if (!look(t, 1)) {
         restore(g);
         refused(t);
         return stop();
@@ -170,8 +220,14 @@ class segment_run {
     } catch (...) {
       return false;
     }
-    return bank_.finite(written, bank_.written() - written) &&
-           linalg::all_finite(losses_.data() + t0, size() - t0);
+    return bank_.finite(written, bank_.written() - written) && look(t0, size() - t0);
+  }
+  // Brings n losses to the host; whether they are finite.
+  bool look(index_t t, index_t n) {
+    bank_.executor().download(losses_.data() + t, n, seen_.data() + t);
+    bank_.executor().synchronise();
+    return std::all_of(seen_.data() + t, seen_.data() + t + n,
+                       [](loss_type loss) { return std::isfinite(loss); });
   }
   template <class Targets>
   void read(const M& model, std::span<const input> xs, index_t t, params<const T> theta, dparams<T> g,
@@ -186,7 +242,7 @@ class segment_run {
   // The segments from t on are in the sequence.
   void enter(report& r, const M& model, index_t t) {
     for (; t < size(); ++t) {
-      r.loss += double(losses_[t]);
+      r.loss += double(seen_[t]);
       r.losses += scored_losses(model, segments(t).front());
       ++r.consumed;
     }
@@ -200,8 +256,12 @@ class segment_run {
     return n;
   }
   // What a loss owes to theta directly is in g before the loss is known to be finite.
-  void remember(dparams<T> g) { std::copy_n(g.data(), before_.size(), before_.data()); }
-  void restore(dparams<T> g) const { std::copy(before_.begin(), before_.end(), g.data()); }
+  void remember(dparams<T> g) { copy(g.data(), before_.data()); }
+  void restore(dparams<T> g) { copy(before_.data(), g.data()); }
+  void copy(const T* from, T* to) {
+    const index_t n = before_.size();
+    bank_.executor().copy(matrix<const T>(from, n, 1), matrix<T>(to, n, 1));
+  }
 
   // The adjoints by the losses in front of segment t, added in the same order as before.
   void accumulate_again(const M& model, params<const T> theta, index_t t) {
@@ -221,8 +281,10 @@ class segment_run {
   index_t most_;
   input_list<input> segments_;
   memory_bank<M> bank_;
-  block<loss_type> losses_;
-  gradient<T> before_;  // g in front of the segments whose losses have not been looked at
+  typename memory_bank<M>::executor_type::template block<loss_type> losses_;
+  block<loss_type> seen_;  // the losses, on the host
+  typename memory_bank<M>::executor_type::template block<T>
+      before_;  // g in front of the segments whose losses have not been looked at
 };
 
 /// Throws unless there is no s0: the first segment of a memory model has nothing in front of it.

@@ -4,9 +4,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "unroll/core/block.hpp"
-#include "unroll/core/linalg.hpp"
+#include "unroll/core/visit.hpp"
+#include "unroll/exec/host.hpp"
+#include "unroll/memory/visit_block.hpp"
 #include "unroll/system/memory_model.hpp"
 
 namespace unroll {
@@ -34,15 +37,26 @@ bool reads_params(const M& model) {
     return true;
 }
 
+/// Where the numbers of a memory model lie: at the model's own executor(), or on the host.
+template <class M>
+auto executor_of(const M& model) {
+  if constexpr (requires { model.executor(); })
+    return model.executor();
+  else
+    return exec::host<numbers_of<M>>{};
+}
+
 /// The memories of a sequence of segments, some accumulators of their adjoints, and slots for the graphs
 /// (tapes) of some writes. Makes the calls of the model, of up to `batch` segments each, so that it can count
 /// them. Everything is allocated at construction: (segments - 1 + adjoints) memories, `graphs` tapes and the
-/// workspace of one call. The memory of the last segment is written by nobody.
+/// workspace of one call, at the place of the model's executor, and nothing waits for it but finite(). The
+/// memory of the last segment is written by nobody.
 template <class M>
 class memory_bank {
   static_assert(memory_model<M>);
 
  public:
+  using executor_type = decltype(executor_of(std::declval<const M&>()));
   using T = typename M::scalar;
   using input = typename M::input;
   using memory_type = typename numbers_of<M>::memory;
@@ -53,12 +67,14 @@ class memory_bank {
   static constexpr index_t none = -1;
 
   memory_bank(const M& model, index_t room, index_t adjoints, index_t graphs, index_t batch = 1)
-      : size_(model.size()),
+      : executor_(executor_of(model)),
+        size_(model.size()),
         batch_(batch),
-        memories_((room - 1) * size_.memory),
-        adjoints_(adjoints * size_.memory),
-        tapes_(graphs * size_.tape),
-        work_(model.workspace(room - 1, batch)),
+        memories_(executor_.template allocate<memory_type>((room - 1) * size_.memory)),
+        adjoints_(executor_.template allocate<adjoint_type>(adjoints * size_.memory)),
+        tapes_(executor_.template allocate<activation>(graphs * size_.tape)),
+        work_(executor_.template allocate<activation>(model.workspace(room - 1, batch))),
+        answer_(executor_.template allocate<loss_type>(1)),
         past_(room),
         dpast_(room),
         graphs_(graphs) {
@@ -73,6 +89,7 @@ class memory_bank {
     counts_ = {};
   }
 
+  const executor_type& executor() const { return executor_; }
   index_t batch() const { return batch_; }
   index_t written() const { return written_; }
   memory_type* memory(index_t s) { return memories_.data() + s * size_.memory; }
@@ -80,7 +97,17 @@ class memory_bank {
   view<adjoint_type> adjoint(index_t i, index_t n = 1) {
     return {adjoints_.data() + i * size_.memory, n * size_.memory};
   }
-  void clear_adjoints() { adjoints_.zero(); }
+  void clear_adjoints() { executor_.fill(matrix<adjoint_type>(adjoints_.data(), adjoints_.size(), 1), 0); }
+  void clear_adjoint(index_t i) {
+    executor_.fill(matrix<adjoint_type>(adjoint(i).data(), size_.memory, 1), 0);
+  }
+  void scale_adjoint(double alpha, index_t i) { executor_.scale(alpha, adjoint(i).data(), size_.memory); }
+  /// Adds alpha times adjoint i to adjoint `to`.
+  void add_adjoint(double alpha, index_t i, index_t to) {
+    executor_.axpy(alpha, adjoint(i).data(), adjoint(to).data(), size_.memory);
+  }
+  /// WRITES its norm to `out`, at the executor's place.
+  void norm_of_adjoint(index_t i, loss_type* out) { executor_.norm(adjoint(i).data(), size_.memory, out); }
   index_t slots() const { return graphs_.size(); }
   /// The segment whose graph is in a slot, or none.
   index_t owner(index_t slot) const { return graphs_[slot].segment; }
@@ -89,7 +116,18 @@ class memory_bank {
   const replay_counts& counts() const { return counts_; }
   std::size_t bytes() const {
     return memories_.bytes() + adjoints_.bytes() + tapes_.bytes() + work_.bytes() + past_.bytes() +
-           dpast_.bytes() + graphs_.bytes();
+           dpast_.bytes() + graphs_.bytes() + answer_.bytes();
+  }
+
+  /// Shows what save and resume need, see core/visit.hpp. `read`: segments whose losses are known.
+  template <class V>
+  void visit(V&& v, index_t read) {
+    visit_integer(v, "written", written_, std::max<index_t>(0, read - 1), std::min(read, past_.size() - 1));
+    visit_graphs(v);
+    visit_counts(v);
+    visit_block(v, "memories", executor_, memories_, written_ * size_.memory);
+    visit_block(v, "adjoints", executor_, adjoints_, adjoints_.size());
+    visit_block(v, "tapes", executor_, tapes_, live_ > 0 ? tapes_.size() : 0);
   }
 
   /// The addresses of the adjoints of m_0 .. m_{t-1}, all null until the caller sets them; one set at a time.
@@ -107,7 +145,13 @@ class memory_bank {
     written_ += index_t(xs.size());
   }
   /// Whether the memories of the segments s .. s + n - 1 are finite.
-  bool finite(index_t s, index_t n) { return linalg::all_finite(memory(s), n * size_.memory); }
+  bool finite(index_t s, index_t n) { return finite(memory(s), n * size_.memory); }
+  /// Of n numbers at the executor's place.
+  template <class U>
+  bool finite(const U* x, index_t n) {
+    executor_.all_finite(x, n, 1, answer_.data());
+    return exec::value(executor_, answer_.data()) != 0;
+  }
   /// Only the first n memories count as written; graphs of others are gone.
   void keep_first(index_t n) {
     for (index_t slot = 0; slot < slots(); ++slot)
@@ -129,21 +173,21 @@ class memory_bank {
            "are " + std::to_string(n) + " segments, the graph is that of " +
                std::to_string(size_of_batch(slot)));
     model.write_vjp(xs, s, theta, seen_by_write(model, s), view<const activation>(tape(slot, n)), dm, dpast,
-                    g, work_);
+                    g, work());
     counts_.write_vjps += n;
     release(slot);
   }
   void read(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses) {
     check_batch("memory_bank::read", xs);
     counts_.reads += std::int64_t(xs.size());
-    model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, work_);
+    model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, work());
   }
   void read_vjp(const M& model, segments xs, index_t t, params<const T> theta,
                 std::span<adjoint_type* const> dpast, loss_type* losses, dparams<T> g) {
     check_batch("memory_bank::read_vjp", xs);
     counts_.reads += std::int64_t(xs.size());
     counts_.read_vjps += std::int64_t(xs.size());
-    model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), dpast, losses, g, work_);
+    model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), dpast, losses, g, work());
   }
 
  private:
@@ -152,6 +196,36 @@ class memory_bank {
     std::int32_t segment = none, first = none;
   };
 
+  template <class V>
+  void visit_graphs(V&& v) {
+    live_ = 0;
+    for (index_t slot = 0; slot < slots(); ++slot) {
+      const std::string name = "slot" + std::to_string(slot);
+      graph& g = graphs_[slot];
+      visit_integer(v, name, g.segment, none, written_ - 1);
+      visit_integer(v, name + ".first", g.first, none, g.segment);
+      const index_t before = g.segment - g.first;
+      const bool empty = g.segment == none;
+      // what release() and write_vjp() rely on
+      if (empty != (g.first == none) || before >= batch_ || before > slot ||
+          (before > 0 &&
+           (graphs_[slot - 1].segment != g.segment - 1 || graphs_[slot - 1].first != g.first)) ||
+          (!empty && before == 0 && slot > 0 && graphs_[slot - 1].first == g.first))
+        fail("visit", name,
+             "holds the graph of segment " + std::to_string(g.segment) + " of a batch from " +
+                 std::to_string(g.first) + " on, which does not fit the slots in front of it");
+      live_ += empty ? 0 : 1;
+    }
+  }
+  template <class V>
+  void visit_counts(V&& v) {
+    visit_integer(v, "writes", counts_.writes);
+    visit_integer(v, "rewrites", counts_.rewrites);
+    visit_integer(v, "write_vjps", counts_.write_vjps);
+    visit_integer(v, "reads", counts_.reads);
+    visit_integer(v, "read_vjps", counts_.read_vjps);
+    visit_integer(v, "live_graphs", counts_.live_graphs);
+  }
   void check_batch(std::string_view function, segments xs) const {
     if (index_t(xs.size()) > batch_)
       fail(function, "xs",
@@ -164,7 +238,7 @@ class memory_bank {
     // first: where the model throws, nobody owns what the tapes then hold
     for (index_t i = 0; slot != none && i < n; ++i) release(slot + i);
     model.write(xs, s, theta, seen_by_write(model, s), {memory(s), n * size_.memory},
-                slot == none ? view<activation>{} : tape(slot, n), work_);
+                slot == none ? view<activation>{} : tape(slot, n), work());
     if (slot == none) return;
     for (index_t i = 0; i < n; ++i) graphs_[slot + i] = {std::int32_t(s + i), std::int32_t(s)};
     counts_.live_graphs = std::max(counts_.live_graphs, live_ += n);
@@ -183,6 +257,7 @@ class memory_bank {
     std::fill_n(graphs_.data() + first, n, graph{});
     live_ -= n;
   }
+  view<activation> work() { return {work_.data(), work_.size()}; }
   view<activation> tape(index_t slot, index_t n) {
     return {tapes_.data() + slot * size_.tape, n * size_.tape};
   }
@@ -195,11 +270,16 @@ class memory_bank {
     return past(model.independent() ? 0 : s);
   }
 
+  template <class U>
+  using place_block = typename executor_type::template block<U>;
+
+  executor_type executor_;
   memory_dims size_;
   index_t batch_;
-  block<memory_type> memories_;
-  block<adjoint_type> adjoints_;
-  block<activation> tapes_, work_;
+  place_block<memory_type> memories_;
+  place_block<adjoint_type> adjoints_;
+  place_block<activation> tapes_, work_;
+  place_block<loss_type> answer_;  // what is asked for and brought to the host
   block<const memory_type*> past_;
   block<adjoint_type*> dpast_;
   block<graph> graphs_;
