@@ -221,6 +221,118 @@ TEST_CASE("The gradients of a transformer agree with differences: no adapters, o
   check_slope(at, at.weights, dweights, 0, index_t(dweights.size()));
 }
 
+namespace {
+
+/// Wants the outputs of the tokens from `first` on of each sequence only.
+template <class T>
+void want_from(problem<T>& at, index_t first) {
+  at.p.outputs_from = first;
+  for (index_t j = 0; j < at.p.tokens(); ++j)
+    if (j % at.p.length < first) {
+      const auto column = at.c.begin() + j * at.stack.shape().hidden;
+      std::fill(column, column + at.stack.shape().hidden, T(0));
+    }
+}
+
+/// Three sequences with positions and prefixes of their own: blocks 0 and 1, 1 alone and with fewer keys,
+/// none.
+template <class T>
+struct several {
+  static constexpr index_t count = 3, length = 8;
+  problem<T> all;
+  std::vector<kernels::prefix_range> ranges = {{0, 2, 3}, {1, 1, 2}, {2, 0, 3}};
+
+  explicit several(index_t layers, index_t outputs_from = 0)
+      : all(small_llama(), all_targets(3), count, length, layers, 2) {
+    all.positions = {7, 8, 9, 10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 3, 5, 7, 9, 11, 13, 15, 17};
+    all.p.positions = all.positions;
+    all.p.before.ranges = ranges;
+    all.p.mask = {.ordinals = 6, .ratio = 3};
+    all.hooked = true;
+    want_from(all, outputs_from);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("The gradients of a transformer agree with differences: prefixes and positions of each sequence") {
+  for (const saved keep : {saved::activations, saved::inputs})
+    for (const index_t layers : {2, 1}) {
+      several<double> at(layers, 5);
+      at.all.p.keep = keep;
+      check_all_slopes(at.all);
+    }
+}
+
+TEST_CASE("Outputs that are not wanted are not computed, the others are the same") {
+  for (const index_t sequences : {1, 2})
+    for (const index_t from : {1, 5}) {
+      CAPTURE(sequences, from);
+      problem<double> all(small_llama(), all_targets(3), sequences, 8, 2),
+          some(small_llama(), all_targets(3), sequences, 8, 2);
+      want_from(all, from);
+      all.p.outputs_from = 0;
+      want_from(some, from);
+      all.gradient();
+      some.gradient();
+      const auto close = [](const std::vector<double>& x, const std::vector<double>& y, std::size_t first = 0,
+                            std::size_t end = std::size_t(-1)) {
+        double most = 0, size = 0;
+        for (std::size_t i = first; i < std::min(end, x.size()); ++i) {
+          most = std::max(most, std::abs(x[i] - y[i]));
+          size = std::max(size, std::abs(x[i]));
+        }
+        return most <= 1e-13 * size;
+      };
+      for (index_t b = 0; b < sequences; ++b)
+        CHECK(close(all.out, some.out, std::size_t((b * 8 + from) * 10), std::size_t((b + 1) * 80)));
+      CHECK(close(all.dweights, some.dweights));
+      CHECK(close(all.dtheta, some.dtheta));
+      CHECK(close(all.dx, some.dx));
+      CHECK(some.stack.tape_size(some.p) < all.stack.tape_size(all.p));
+    }
+}
+
+TEST_CASE("A pass over several sequences has the bits of one by one") {
+  for (const index_t from : {0})
+    for (const index_t layers : {2, 1}) {
+      CAPTURE(from, layers);
+      several<float> batch(layers, from);
+      batch.all.gradient({.weights = false});
+      problem<float> one(small_llama(), all_targets(3), 1, several<float>::length, layers, 2);
+      one.p.mask = batch.all.p.mask;
+      one.p.outputs_from = from;
+      one.hooked = true;
+      const std::vector<float> x = batch.all.x, c = batch.all.c;
+      const auto coefficients = batch.all.hook.coefficients;
+      const std::size_t width = std::size_t(10 * several<float>::length),
+                        seen = std::size_t(10 * (several<float>::length - from));
+      std::vector<float> out, dx;
+      for (std::size_t b = 0; b < several<float>::count; ++b) {
+        const auto slice = [&](const std::vector<float>& v, std::size_t n) {
+          return std::vector<float>(v.begin() + index_t(b * n), v.begin() + index_t((b + 1) * n));
+        };
+        one.x = slice(x, width);
+        one.c = slice(c, width);
+        for (std::size_t i = 0; i < coefficients.size(); ++i)
+          one.hook.coefficients[i] = slice(coefficients[i], seen);
+        one.positions.assign(batch.all.positions.begin() + index_t(b) * several<float>::length,
+                             batch.all.positions.begin() + index_t(b + 1) * several<float>::length);
+        one.p.positions = one.positions;
+        const std::vector<kernels::prefix_range> range = {batch.ranges[b]};
+        one.p.before.ranges = range;
+        one.gradient({.weights = false});
+        for (std::size_t j = std::size_t(from) * 10; j < width; ++j)
+          REQUIRE(one.out[j] == batch.all.out[b * width + j]);
+        dx.insert(dx.end(), one.dx.begin(), one.dx.end());
+      }
+      CHECK(same_bits(dx, batch.all.dx));
+      CHECK(same_bits(one.dtheta, batch.all.dtheta));
+      CHECK(same_bits(one.dbefore[0], batch.all.dbefore[0]));
+      CHECK(same_bits(one.dbefore[1], batch.all.dbefore[1]));
+    }
+}
+
 TEST_CASE("An adapter of a rank above the slice is the sum of its slices") {
   problem<double> at(small_llama(), all_targets(70), 1, 5, 2);
   for (double& v : at.theta) v *= 0.2;

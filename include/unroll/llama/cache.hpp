@@ -80,7 +80,7 @@ class key_value_cache final {
 
  public:
   /// Throws unroll::error when `capacity` is more than the model has positions.
-  key_value_cache(const config& c, index_t capacity, E e = {})
+  key_value_cache(const config& c, index_t capacity, E e = E{})
       : block_(c, capacity, "key_value_cache", std::move(e)) {}
 
   index_t size() const { return block_.size_; }
@@ -130,13 +130,12 @@ class streaming_cache final {
 
  public:
   /// Throws unroll::error when sinks + window is more than the model has positions.
-  streaming_cache(const config& c, const kernels::rotary<P>& rotary, index_t sinks, index_t window)
-      : streaming_cache(c, rotary, rotary.table(), sinks, window) {
-    static_assert(E::where == place::host, "streaming_cache takes transformer::table(), at its place, too");
-  }
+  streaming_cache(const config& c, const kernels::rotary<P>& rotary, index_t sinks,
+                  index_t window) requires(E::where == place::host)
+      : streaming_cache(c, rotary, rotary.table(), sinks, window) {}
   /// The same; the table, that of `rotary` at the executor's place, must outlive the cache.
   streaming_cache(const config& c, const kernels::rotary<P>& rotary, const kernels::rotary_table<P>& table,
-                  index_t sinks, index_t window, E e = {})
+                  index_t sinks, index_t window, E e = E{})
       : block_(c, checked(sinks, window), "streaming_cache", std::move(e)),
         rotary_(rotary),
         table_(table),

@@ -32,7 +32,7 @@ class language_model final {
 
  public:
   /// Throws unroll::error on options out of range, and where `length` exceeds the model's positions.
-  explicit language_model(const config& c, language_model_options o = {}, E e = {})
+  explicit language_model(const config& c, language_model_options o = {}, E e = E{})
       : stack_(c, std::move(e)),
         options_(checked(c, o)),
         positions_(std::size_t(o.length)),

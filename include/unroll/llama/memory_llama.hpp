@@ -45,7 +45,7 @@ class memory_llama final {
   /// `weights`: the one frozen copy, laid out by weight_map(c). Throws unroll::error on options that do not
   /// fit and where not even one segment has positions enough.
   memory_llama(const config& c, std::shared_ptr<const weights_type> weights, memory_options o,
-               executor_type e = {})
+               executor_type e = executor_type{})
       : stack_(c, std::move(e)), parts_(std::make_shared<const parts>(c, o)), weights_(std::move(weights)) {
     if (!weights_) fail("memory_llama", "weights", "are null");
     check_size("memory_llama", "weights", weights_->size(), stack_.map().size());

@@ -33,7 +33,7 @@ class transformer final {
   using M = typename kinds::memory;
   using P = typename kinds::parameter;
 
-  explicit transformer(const config& c, executor_type e = {})
+  explicit transformer(const config& c, executor_type e = executor_type{})
       : executor_(std::move(e)), parts_(std::make_shared<const parts>(c, executor_)) {}
 
   const executor_type& executor() const { return executor_; }
