@@ -154,43 +154,15 @@ class memory_llama final {
   /// the vocabulary and `past` holds t memories. A segment without a scored target costs nothing.
   P read(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
          view<A> work) const {
-    check_read(x, t, theta.size(), past);
-    if (x.scored() == 0) return 0;
-    const index_t n = index_t(x.tokens.size());
-    const pass<M> p = decoder_pass(t, n, memories(past));
-    check_at_least("memory_llama::read", "work", work.size(), sizes().read_work(p, false));
-    arena<A> room(work);
-    const matrix<A> h = room.cut(shape().hidden, n);
-    P* const loss = room.template cut_as<P>(1).data;
-    const view<A> left = rest(work, room.used());
-    embed(executor(), stack_.map(), weights().data(), x.tokens, h);
-    stack_.forward(weights().data(), {}, p, h, view<A>{}, left);
-    head_losses(executor(), stack_.map(), weights().data(), matrix<const A>(h), x.targets,
-                static_cast<P*>(nullptr), loss, left);
-    return exec::value(executor(), loss);
+    const P* const loss = read_to(nullptr, x, t, theta, past, work);
+    return loss ? exec::value(executor(), loss) : P(0);
   }
 
   /// Throws as read does. Leaves dtheta alone. Where no adjoint is wanted it costs what read costs.
   P read_vjp(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
              std::span<P* const> dpast, dparams<P>, view<A> work) const {
-    if (std::all_of(dpast.begin(), dpast.end(), [](const P* d) { return !d; }))
-      return read(x, t, theta, past, work);
-    check_read(x, t, theta.size(), past);
-    check_size("memory_llama::read_vjp", "dpast", index_t(dpast.size()), t);
-    if (x.scored() == 0) return 0;
-    const index_t n = index_t(x.tokens.size());
-    const pass<M> p = decoder_pass(t, n, memories(past));
-    check_at_least("memory_llama::read_vjp", "work", work.size(), sizes().read_work(p, true));
-    arena<A> room(work);
-    const matrix<A> h = room.cut(shape().hidden, n), dh = room.cut(shape().hidden, n);
-    P* const loss = room.template cut_as<P>(1).data;
-    const view<A> tape = room.cut_flat(stack_.tape_size(p)), left = rest(work, room.used());
-    embed(executor(), stack_.map(), weights().data(), x.tokens, h);
-    stack_.forward(weights().data(), {}, p, h, tape, left);
-    head_losses_vjp(executor(), stack_.map(), weights().data(), matrix<const A>(h), x.targets, 1, dh,
-                    static_cast<P*>(nullptr), static_cast<P*>(nullptr), loss, left);
-    stack_.vjp(weights().data(), {}, p, tape, dh, dpast, nullptr, nullptr, false, left);
-    return exec::value(executor(), loss);
+    const P* const loss = read_vjp_to(nullptr, x, t, theta, past, dpast, work);
+    return loss ? exec::value(executor(), loss) : P(0);
   }
 
   /// The calls of memory_model, for several segments.
@@ -212,13 +184,13 @@ class memory_llama final {
   void read(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
             P* losses, view<A> work) const {
     for (std::size_t i = 0; i < xs.size(); ++i)
-      losses[i] = read(xs[i], t + index_t(i), theta, past.first(std::size_t(t) + i), work);
+      read_to(losses + i, xs[i], t + index_t(i), theta, past.first(std::size_t(t) + i), work);
   }
   void read_vjp(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
-                std::span<P* const> dpast, P* losses, dparams<P> dtheta, view<A> work) const {
+                std::span<P* const> dpast, P* losses, dparams<P>, view<A> work) const {
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const std::size_t n = std::size_t(t) + i;
-      losses[i] = read_vjp(xs[i], index_t(n), theta, past.first(n), dpast.first(n), dtheta, work);
+      read_vjp_to(losses + i, xs[i], index_t(n), theta, past.first(n), dpast.first(n), work);
     }
   }
 
@@ -278,6 +250,53 @@ class memory_llama final {
                             dhead, work);
     }
   };
+
+  /// WRITES the loss to `loss`, null: to the workspace. Returns where it is, null: it is 0, nothing is
+  /// scored.
+  P* read_to(P* loss, const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
+             view<A> work) const {
+    check_read(x, t, theta.size(), past);
+    if (x.scored() == 0) return no_loss(loss);
+    const index_t n = index_t(x.tokens.size());
+    const pass<M> p = decoder_pass(t, n, memories(past));
+    check_at_least("memory_llama::read", "work", work.size(), sizes().read_work(p, false));
+    arena<A> room(work);
+    const matrix<A> h = room.cut(shape().hidden, n);
+    P* const own = room.template cut_as<P>(1).data;
+    if (!loss) loss = own;
+    const view<A> left = rest(work, room.used());
+    embed(executor(), stack_.map(), weights().data(), x.tokens, h);
+    stack_.forward(weights().data(), {}, p, h, view<A>{}, left);
+    head_losses(executor(), stack_.map(), weights().data(), matrix<const A>(h), x.targets,
+                static_cast<P*>(nullptr), loss, left);
+    return loss;
+  }
+  P* read_vjp_to(P* loss, const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
+                 std::span<P* const> dpast, view<A> work) const {
+    if (std::all_of(dpast.begin(), dpast.end(), [](const P* d) { return !d; }))
+      return read_to(loss, x, t, theta, past, work);
+    check_read(x, t, theta.size(), past);
+    check_size("memory_llama::read_vjp", "dpast", index_t(dpast.size()), t);
+    if (x.scored() == 0) return no_loss(loss);
+    const index_t n = index_t(x.tokens.size());
+    const pass<M> p = decoder_pass(t, n, memories(past));
+    check_at_least("memory_llama::read_vjp", "work", work.size(), sizes().read_work(p, true));
+    arena<A> room(work);
+    const matrix<A> h = room.cut(shape().hidden, n), dh = room.cut(shape().hidden, n);
+    P* const own = room.template cut_as<P>(1).data;
+    if (!loss) loss = own;
+    const view<A> tape = room.cut_flat(stack_.tape_size(p)), left = rest(work, room.used());
+    embed(executor(), stack_.map(), weights().data(), x.tokens, h);
+    stack_.forward(weights().data(), {}, p, h, tape, left);
+    head_losses_vjp(executor(), stack_.map(), weights().data(), matrix<const A>(h), x.targets, 1, dh,
+                    static_cast<P*>(nullptr), static_cast<P*>(nullptr), loss, left);
+    stack_.vjp(weights().data(), {}, p, tape, dh, dpast, nullptr, nullptr, false, left);
+    return loss;
+  }
+  P* no_loss(P* loss) const {
+    if (loss) executor().fill(matrix<P>(loss, 1, 1), 0);
+    return loss;
+  }
 
   transfer_head<executor_type> transfer() const {
     return {executor(), stack_.map(), weights().data(), trainable().head(), stack_.table()};
