@@ -13,20 +13,21 @@ using json = nlohmann::ordered_json;
 using llama::token;
 
 struct options {
-  std::string model, tokenizer, text, prompt, json_file, positions;
+  std::string model, tokenizer, text, prompt, json_file, positions, weights = "float";
   bool has_prompt = false, doubles = false, greedy = false;
   index_t threads = 1, window = 0, overlap = 0, tokens = 256;
   double temperature = 1, top_p = 1;
   std::uint64_t seed = 1;
 };
 
-template <class T>
+template <class X>
 struct job {
-  program::language<T> language;
+  using W = program::weight_of<X>;
+  program::language<W> language;
   std::vector<token> ids;
   std::string text;
 
-  job(const options& o, bool may_be_empty) : language(program::load_language<T>(o.model, o.tokenizer)) {
+  job(const options& o, bool may_be_empty) : language(program::load_language<W>(o.model, o.tokenizer)) {
     program::stretch("llama", language.model.shape, o.positions);
     if (o.has_prompt || !o.text.empty()) {
       text = o.has_prompt ? o.prompt : read_file(o.text, "text");
@@ -45,6 +46,7 @@ json document(const char* command, const options& o, const llama::config& c) {
   d["command"] = command;
   d["model"] = o.model;
   d["precision"] = o.doubles ? "double" : "float";
+  if (!o.doubles) d["weights"] = o.weights;
   d["context"] = c.positions();
   return d;
 }
@@ -56,15 +58,15 @@ auto watch(const program::progress& line, const char* what, std::size_t tokens) 
   };
 }
 
-template <class T>
+template <class X>
 int score(const options& o) {
-  const job<T> j(o, false);
+  const job<X> j(o, false);
   const auto& model = j.language.model;
-  const llama::transformer<T> stack(model.shape);
-  llama::text_score<T> s;
+  const llama::transformer<X> stack(model.shape);
+  llama::text_score<program::parameter_of<X>> s;
   {
     const program::progress line;
-    s = llama::score<T>(stack, model.weights, j.ids,
+    s = llama::score<X>(stack, model.weights, j.ids,
                         {.window = o.window, .overlap = o.overlap, .threads = o.threads}, {},
                         watch(line, "scored", j.ids.size() - 1));
   }
@@ -85,13 +87,13 @@ int score(const options& o) {
   return program::interrupted ? 130 : 0;
 }
 
-template <class T>
+template <class X>
 int generate(const options& o) {
-  const job<T> j(o, true);
+  const job<X> j(o, true);
   const auto& model = j.language.model;
   const llama::tokenizer& words = j.language.words;
-  const llama::transformer<T> stack(model.shape);
-  llama::generator<T> g(stack, model.weights);
+  const llama::transformer<X> stack(model.shape);
+  llama::generator<X> g(stack, model.weights);
   llama::sampler sampler(words.size(), {.temperature = o.greedy ? 0 : o.temperature, .top_p = o.top_p});
   if (!g.room(index_t(j.ids.size())))
     fail("llama", "text",
@@ -192,7 +194,8 @@ int main(int argc, char** argv) {
         "--positions", o.positions,
         "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
         "dynamic or longrope positions; by default what the model says");
-    sub->add_flag("--double", o.doubles, "compute in double precision");
+    CLI::Option* doubles = sub->add_flag("--double", o.doubles, "compute in double precision");
+    program::add_weights(sub, o.weights)->excludes(doubles);
     sub->add_option("--json", o.json_file, "write the results to this file")->check(program::writable);
     return sub;
   };
@@ -247,9 +250,13 @@ int main(int argc, char** argv) {
     o.has_prompt = chosen->count("--prompt") > 0;
     program::check_outputs("llama", {{"--json", o.json_file}},
                            program::inputs_of(o.model, o.tokenizer, {{"--text", o.text}}));
-    const auto call = [&](auto in_float, auto in_double) { return o.doubles ? in_double(o) : in_float(o); };
-    if (chosen == scoring) return call(score<float>, score<double>);
-    if (chosen == generation) return call(generate<float>, generate<double>);
-    return call(differentiate<float>, differentiate<double>);
+    const bool half = o.weights == "bf16";
+    using program::bf16_weights;
+    if (chosen == scoring)
+      return o.doubles ? score<double>(o) : half ? score<bf16_weights>(o) : score<float>(o);
+    if (chosen == generation)
+      return o.doubles ? generate<double>(o) : half ? generate<bf16_weights>(o) : generate<float>(o);
+    if (half) fail("llama", "weights", "are bf16, whose gradient is not computed: frozen weights only");
+    return o.doubles ? differentiate<double>(o) : differentiate<float>(o);
   });
 }

@@ -2,6 +2,7 @@
 
 // What the programs about Llamas share: a model with its vocabulary from files, a text, end tokens.
 
+#include <CLI/CLI.hpp>
 #include <cmath>
 #include <unroll/io/generation_config.hpp>
 #include <unroll/io/llama_checkpoint.hpp>
@@ -50,11 +51,33 @@ inline void stretch(const char* program, unroll::llama::config& c, const std::st
   unroll::llama::check(c, program);
 }
 
+/// What a Llama computes with: float throughout, or float activations and bfloat16 weights.
+using bf16_weights = unroll::numbers<float, unroll::bf16>;
+template <class X>
+using weight_of = typename unroll::exec::of<X>::numbers::weight;
+template <class X>
+using parameter_of = typename unroll::exec::of<X>::numbers::parameter;
+
+inline CLI::Option* add_weights(CLI::App* app, std::string& weights) {
+  return app
+      ->add_option(
+          "--weights", weights,
+          "how the weights of the Llama are held: float, or bf16, each rounded to bfloat16, in half of "
+          "the memory; all else stays float")
+      ->check(CLI::IsMember({"float", "bf16"}))
+      ->capture_default_str();
+}
+/// f(std::type_identity<X>) with the numbers that --weights names.
+template <class F>
+int with_weights(const std::string& weights, F&& f) {
+  return weights == "bf16" ? f(std::type_identity<bf16_weights>{}) : f(std::type_identity<float>{});
+}
+
 /// A model, its vocabulary, and the ids at which its texts end: those that its folder names, else the end of
 /// the vocabulary; and where another text begins.
-template <class T>
+template <class W>
 struct language {
-  unroll::llama::pretrained<T> model;
+  unroll::llama::pretrained<W> model;
   unroll::llama::tokenizer words;
   std::vector<token> ends;
 };
@@ -68,13 +91,13 @@ inline std::vector<token> end_tokens(const unroll::llama::tokenizer& words, std:
 }
 
 /// `tokenizer` empty: the one beside the model.
-template <class T>
-language<T> load_language(const std::string& model, const std::string& tokenizer) {
+template <class W>
+language<W> load_language(const std::string& model, const std::string& tokenizer) {
   namespace fs = std::filesystem;
   if (!fs::exists(model)) unroll::fail("model", "\"" + model + "\"", "does not exist");
   const fs::path path = tokenizer.empty() ? unroll::llama::find_tokenizer(model) : fs::path(tokenizer);
   auto words = unroll::llama::load_tokenizer(path);
-  language<T> out{unroll::llama::load_llama<T>(model), std::move(words), {}};
+  language<W> out{unroll::llama::load_llama<W>(model), std::move(words), {}};
   const auto& shape = out.model.shape;
   check_vocabulary(out.words, shape, "\"" + path.string() + "\"");
   if (out.words.size() < shape.vocabulary)
