@@ -29,9 +29,13 @@ inline llama::config llama_shape(const std::string& name) {
   return c;
 }
 
-/// Every call works on the same ids; weights are the caller's to fill.
-template <class T>
+/// Every call works on the same ids; weights are the caller's to fill. X: see transformer.
+template <class X>
 class llama_workload {
+  using executor = exec::of<X>;
+  using W = typename executor::numbers::weight;
+  using T = typename executor::numbers::activation;
+
  public:
   static constexpr index_t decoded = 64;  ///< tokens of decode
 
@@ -40,11 +44,11 @@ class llama_workload {
         model_(c_, {.sequences = sequences, .length = c_.context, .shares = threads, .threads = threads}),
         cache_(c_, decoded),
         weights_(model_.stack().map().size()),
-        gradient_(weights_.size()),
+        gradient_(std::same_as<W, T> ? weights_.size() : 0),  // bfloat16 weights are frozen
         logits_(c_.vocabulary * c_.context * sequences),
         x_(c_.hidden * c_.context * sequences),
         work_(std::max(model_.stack().work_size(whole(sequences), false),
-                       llama::head_work(c_, sequences * c_.context))) {
+                       llama::head_work<executor>(c_, sequences * c_.context))) {
     for (index_t i = 0; i < c_.context; ++i) positions_.push_back(i);
     for (index_t i = 0; i < sequences * c_.context; ++i) {
       ids_.push_back(llama::token(i * 7919 % c_.vocabulary));
@@ -55,7 +59,7 @@ class llama_workload {
   const llama::config& shape() const { return c_; }
   const llama::weight_map& map() const { return model_.stack().map(); }
   index_t tokens() const { return index_t(ids_.size()); }
-  parameters<T>& weights() { return weights_; }
+  parameters<W>& weights() { return weights_; }
   const gradient<T>& grad() const { return gradient_; }
   /// Of the last call of forward (all tokens), prefill or decode (the last one).
   view<const T> logits() const { return {logits_.data(), filled_}; }
@@ -79,7 +83,7 @@ class llama_workload {
                              .positions = std::span(positions_).subspan(i, 1),
                              .before = cache_.before()};
       const matrix<T> x(x_.data(), c_.hidden, 1);
-      llama::embed(map(), weights_.data(), &ids_[i], 1, x);
+      llama::embed(executor{}, map(), weights_.data(), std::span(ids_).subspan(i, 1), x);
       model_.stack().forward(weights_.data(), {}, p, x, {}, work_, cache_.hook());
       cache_.extend(1);
       head(x);
@@ -105,21 +109,22 @@ class llama_workload {
   }
   matrix<T> run(index_t sequences) {
     const matrix<T> x(x_.data(), c_.hidden, sequences * c_.context);
-    llama::embed(map(), weights_.data(), ids_.data(), x.cols, x);
+    llama::embed(executor{}, map(), weights_.data(), std::span(ids_).first(std::size_t(x.cols)), x);
     model_.stack().forward(weights_.data(), {}, whole(sequences), x, {}, work_);
     return x;
   }
   void head(matrix<const T> x) {
     filled_ = c_.vocabulary * x.cols;
-    llama::head_logits(map(), weights_.data(), x, matrix<T>(logits_.data(), c_.vocabulary, x.cols), work_);
+    llama::head_logits(executor{}, map(), weights_.data(), x,
+                       matrix<T>(logits_.data(), c_.vocabulary, x.cols), view<T>(work_));
   }
 
   llama::config c_;
   std::vector<index_t> positions_;
   std::vector<llama::token> ids_, targets_;
-  llama::language_model<T> model_;
-  llama::key_value_cache<T> cache_;
-  parameters<T> weights_;
+  llama::language_model<X> model_;
+  llama::key_value_cache<X> cache_;
+  parameters<W> weights_;
   gradient<T> gradient_;
   buffer<T> logits_, x_, work_;
   index_t filled_ = 0;

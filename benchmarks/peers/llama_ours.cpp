@@ -1,7 +1,8 @@
 // One side of compare.py for a Llama: this library. Commands as in ours.cpp.
 //   usage: llama_ours WORKLOAD SHAPE HIDDEN SEQUENCES TOKENS TYPE FOLDER
 // WORKLOAD is llama-forward, llama-prefill, llama-decode, llama-gradient, or llama-gradient-2 on two threads;
-// SHAPE is stories15M or mid, which say HIDDEN and TOKENS; TYPE is f32.
+// SHAPE is stories15M or mid, which say HIDDEN and TOKENS; TYPE is f32. Behind llama-forward, llama-prefill
+// and llama-decode may stand -bf16: the weights are bfloat16.
 //   size           -> the number of weights
 //   gradient IN OUT-> reads weights from IN, runs, writes what the workload computes to OUT: the gradient, or
 //                     logits (forward: of the last 16 tokens)
@@ -24,13 +25,18 @@ double seconds(bool wall) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// X: the numbers of the model, see transformer.
+template <class X>
 int serve(const std::string& workload, const std::string& shape, index_t sequences) {
   const bool two = workload == "llama-gradient-2", gradient = two || workload == "llama-gradient";
-  bench::llama_workload<float> at(shape, sequences, two ? 2 : 1);
+  bench::llama_workload<X> at(shape, sequences, two ? 2 : 1);
   const auto run = [&] {
-    if (gradient)
-      at.loss_gradient();
-    else if (workload == "llama-forward")
+    if constexpr (std::same_as<X, float>)
+      if (gradient) {
+        at.loss_gradient();
+        return;
+      }
+    if (workload == "llama-forward")
       at.forward();
     else if (workload == "llama-prefill")
       at.prefill();
@@ -46,9 +52,12 @@ int serve(const std::string& workload, const std::string& shape, index_t sequenc
     } else if (command == "gradient") {
       std::string in, out;
       std::cin >> in >> out;
+      std::vector<float> weights(std::size_t(at.weights().size()));
       std::ifstream file(in, std::ios::binary);
-      if (!file.read(reinterpret_cast<char*>(at.weights().data()), std::streamsize(at.weights().bytes())))
+      if (!file.read(reinterpret_cast<char*>(weights.data()), std::streamsize(4 * weights.size())))
         fail("llama_ours", "file", in + " is too short");
+      using weight = std::remove_cvref_t<decltype(at.weights()[0])>;
+      std::transform(weights.begin(), weights.end(), at.weights().begin(), [](float w) { return weight(w); });
       run();
       view<const float> result(at.grad().data(), at.grad().size());
       if (!gradient) {
@@ -74,7 +83,11 @@ int serve(const std::string& workload, const std::string& shape, index_t sequenc
 
 int main(int argc, char** argv) try {
   if (argc != 8) fail("llama_ours", "arguments", "are WORKLOAD SHAPE HIDDEN SEQUENCES TOKENS TYPE FOLDER");
-  return serve(argv[1], argv[2], std::atoi(argv[4]));
+  std::string workload = argv[1];
+  const std::string end = "-bf16";
+  if (!workload.ends_with(end)) return serve<float>(workload, argv[2], std::atoi(argv[4]));
+  workload.resize(workload.size() - end.size());
+  return serve<numbers<float, bf16>>(workload, argv[2], std::atoi(argv[4]));
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;

@@ -19,6 +19,10 @@ cp -r model kept
 score=("$program" score --model model/model.bin --prompt "ab a b")
 "${score[@]}" --json score.json | grep -q "perplexity 6.0000"
 expect score.json mean_nll complete
+"${score[@]}" --weights bf16 | grep -q "perplexity 6.0000"
+refused "bf16" "$program" gradient --model model/model.bin --prompt "ab a" --weights bf16
+refused "f16" "${score[@]}" --weights f16
+refused "excludes" "${score[@]}" --weights bf16 --double
 check_output "${score[@]}"
 check_output "$program" generate --model model/model.bin --seed 3
 check_output "$program" gradient --model model/model.bin --prompt "ab a"
@@ -54,6 +58,9 @@ head -c 6000 "$UNROLL_DATA_DIR/corpora/tinystories/tinystories_train_prefix_2MiB
 close "$(number hf.json mean_nll)" "$(number bin.json mean_nll)" 1e-5
 close "$(number f16.json mean_nll)" "$(number bin.json mean_nll)" 1e-2
 close "$(number double.json mean_nll)" "$(number bin.json mean_nll)" 1e-4
+"$program" score --model "$models/stories260K-hf" --text stories.txt --weights bf16 --json bf16.json
+close "$(number bf16.json mean_nll)" "$(number bin.json mean_nll)" 1e-2
+"$program" generate --model "$models/stories260K-hf" --greedy --tokens 20 --weights bf16 | grep -q "Once upon a time, there was a little girl named Lily."
 
 "$program" gradient --model "$models/stories260K-hf" --text stories.txt --json float_gradient.json
 "$program" gradient --model "$models/stories260K-hf" --text stories.txt --double --json double_gradient.json
