@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -116,6 +117,7 @@ constexpr op ops[] = {op::none, op::transpose};
 TEMPLATE_TEST_CASE(
     "gemm is exact on integers for every m, n and a tenth of the k up to 70, and writes nothing else",
     "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   products<TestType> p;
   const index_t most = p.most;
   std::vector<std::array<index_t, 4>> wrong;
@@ -176,6 +178,7 @@ struct against_eigen {
 
 TEMPLATE_TEST_CASE("gemm agrees with Eigen for every m, n and a tenth of the k up to 70", "[linalg]", float,
                    double) {
+  FOR_EACH_INSTRUCTION_SET();
   against_eigen<TestType> p;
   std::vector<std::array<index_t, 4>> wrong;
   for (index_t m = 0; m <= p.most; ++m)
@@ -191,6 +194,7 @@ TEMPLATE_TEST_CASE("gemm agrees with Eigen for every m, n and a tenth of the k u
 
 TEMPLATE_TEST_CASE("products and rank-one updates keep their bits wherever the operands lie", "[linalg]",
                    float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   struct shape {
     index_t m, n, k;
@@ -234,6 +238,7 @@ TEMPLATE_TEST_CASE("products and rank-one updates keep their bits wherever the o
 }
 
 TEMPLATE_TEST_CASE("gemm is right beyond its blocks, for all four forms", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   struct shape {
     index_t m, n, k;
@@ -266,6 +271,7 @@ TEMPLATE_TEST_CASE("gemm is right beyond its blocks, for all four forms", "[lina
 }
 
 TEMPLATE_TEST_CASE("the rounding error of gemm stays below k eps |A||B|", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   const index_t m = 37, n = 21, k = 700;
   const auto a = random_numbers<T>(m * k, 5), b = random_numbers<T>(k * n, 6);
@@ -285,6 +291,7 @@ TEMPLATE_TEST_CASE("the rounding error of gemm stays below k eps |A||B|", "[lina
 }
 
 TEMPLATE_TEST_CASE("gemv and ger are exact on integers", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   for (const index_t m : {0, 1, 2, 7, 16, 33, 70, 300})
     for (const index_t n : {0, 1, 3, 8, 17, 64, 129}) {
@@ -320,6 +327,7 @@ TEMPLATE_TEST_CASE("gemv and ger are exact on integers", "[linalg]", float, doub
 }
 
 TEST_CASE("the transposed gemv of a matrix beyond the caches is exact on integers", "[linalg]") {
+  FOR_EACH_INSTRUCTION_SET();
   const index_t m = 290, n = 15000;
   const auto a = random_integers<float>(m * n, 7), x = random_integers<float>(m, 8);
   std::vector<float> y(std::size_t(n), 2.f), want(y);
@@ -330,6 +338,7 @@ TEST_CASE("the transposed gemv of a matrix beyond the caches is exact on integer
 }
 
 TEMPLATE_TEST_CASE("vector operations are exact on integers", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   for (const index_t n : {0, 1, 5, 16, 31, 64, 65, 1000, 1024, 3000}) {
     CAPTURE(n);
@@ -346,6 +355,7 @@ TEMPLATE_TEST_CASE("vector operations are exact on integers", "[linalg]", float,
 }
 
 TEMPLATE_TEST_CASE("column helpers and transpose", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   for (const index_t m : {1, 3, 16, 17, 70})
     for (const index_t n : {0, 1, 5, 33}) {
@@ -377,6 +387,7 @@ TEMPLATE_TEST_CASE("column helpers and transpose", "[linalg]", float, double) {
 }
 
 TEMPLATE_TEST_CASE("one element that is not finite is found wherever it is", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   const T bad[] = {std::numeric_limits<T>::infinity(), -std::numeric_limits<T>::infinity(),
                    std::numeric_limits<T>::quiet_NaN()};
@@ -422,6 +433,7 @@ double worst_ulp(Function f, Exact exact, T least, T most) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("exp, logistic and tanh are as accurate as they say", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   const T range = sizeof(T) == 4 ? T(86.9) : T(708);
   CHECK(worst_ulp<T>(
@@ -437,6 +449,7 @@ TEMPLATE_TEST_CASE("exp, logistic and tanh are as accurate as they say", "[linal
 }
 
 TEMPLATE_TEST_CASE("exp, logistic and tanh of the ends of the number line", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   const T inf = std::numeric_limits<T>::infinity(), tiny = std::numeric_limits<T>::min();
   const T x[] = {inf, -inf, T(0), T(-0.0), tiny, -tiny, T(1e30), T(-1e30)};
@@ -457,6 +470,7 @@ TEMPLATE_TEST_CASE("exp, logistic and tanh of the ends of the number line", "[li
 }
 
 TEMPLATE_TEST_CASE("results do not depend on where in memory the operands lie", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   const index_t n = 45;
   const auto x = random_numbers<T>(n, 20);
@@ -476,6 +490,7 @@ TEMPLATE_TEST_CASE("results do not depend on where in memory the operands lie", 
 
 TEMPLATE_TEST_CASE("softmax cross entropy agrees with its definition and does not overflow", "[linalg]",
                    float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   const double eps = double(std::numeric_limits<T>::epsilon());
   for (const index_t n : {1, 2, 10, 65, 300}) {
@@ -503,6 +518,7 @@ TEMPLATE_TEST_CASE("softmax cross entropy agrees with its definition and does no
 #if defined(COUNTS_ALLOCATIONS)
 TEMPLATE_TEST_CASE("nothing allocates up to 1024 units, 128 lanes and windows of 12800", "[linalg]", float,
                    double) {
+  FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
   const auto none_in = [](auto f) {
     const long before = allocations;

@@ -3,10 +3,12 @@
 #include <vector>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 
 using namespace unroll;
 
 TEMPLATE_TEST_CASE("the largest element is found wherever it lies", "[simd]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   for (index_t n = 0; n < 70; ++n)
     for (index_t at = -1; at < n; ++at) {
       std::vector<TestType> x(std::size_t(n), TestType(-3));

@@ -4,6 +4,7 @@
 
 #include "tests/kernels/differences.hpp"
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 #include "unroll/testing/allocations.hpp"
 
 using namespace unroll;
@@ -157,6 +158,7 @@ std::string name(const problem& p) {
 }  // namespace
 
 TEST_CASE("a token sees the tokens up to itself, a memory token its share of the ordinals", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   const attention_mask causal, memory{5, 2};
   for (index_t i = 0; i < 8; ++i) CHECK(causal.visible(i) == i + 1);
   const index_t expected[] = {1, 2, 3, 4, 5, 2, 4, 5, 5};  // the last share of 5 ordinals is a short one
@@ -167,6 +169,7 @@ TEST_CASE("a token sees the tokens up to itself, a memory token its share of the
 }
 
 TEMPLATE_TEST_CASE("attention is the definition under every mask", "[attention]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<TestType> x(p);
@@ -176,6 +179,7 @@ TEMPLATE_TEST_CASE("attention is the definition under every mask", "[attention]"
 }
 
 TEST_CASE("attention_vjp agrees with finite differences", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<double> x(p);
@@ -197,6 +201,7 @@ TEST_CASE("attention_vjp agrees with finite differences", "[attention]") {
 
 TEST_CASE("attention_vjp is the transpose of the derivative in a direction of all inputs at once",
           "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<double> x(p);
@@ -222,6 +227,7 @@ TEST_CASE("attention_vjp is the transpose of the derivative in a direction of al
 }
 
 TEST_CASE("attention and its vjp in float are those in double rounded", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<float> x(p);
@@ -245,6 +251,7 @@ TEST_CASE("attention and its vjp in float are those in double rounded", "[attent
 
 TEST_CASE("attention_vjp writes dq, adds to the adjoints of keys and leaves out those that are null",
           "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<double> once(p), twice(p), none(p), half(p);
@@ -300,6 +307,7 @@ TEST_CASE("attention_vjp writes dq, adds to the adjoints of keys and leaves out 
 
 TEST_CASE("the adjoint of the queries may take the memory of the queries or of the outputs' cotangent",
           "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<double> x(p), y(p);
@@ -323,6 +331,7 @@ TEST_CASE("the adjoint of the queries may take the memory of the queries or of t
 }
 
 TEST_CASE("heads may be rows of wider matrices, and nothing beside them is touched", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   const problem p{{4, 2, 6}, {5, 2}, 8, {3, 3}};
   numbers<double> x(p);
   x.forward();
@@ -370,6 +379,7 @@ TEST_CASE("heads may be rows of wider matrices, and nothing beside them is touch
 }
 
 TEST_CASE("scores of any size neither overflow nor vanish", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   numbers<float> x({{2, 1, 4}, {6, 2}, 9, {3}});
   for (float& v : x.q) v *= 1e4f;
   for (float& v : x.k) v *= 1e4f;
@@ -381,6 +391,7 @@ TEST_CASE("scores of any size neither overflow nor vanish", "[attention]") {
 }
 
 TEST_CASE("a number that is not finite reaches the outputs that see it and no others", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   numbers<float> x({{1, 1, 4}, {}, 70});
   x.k[std::size_t(66 * 4)] = std::numeric_limits<float>::quiet_NaN();
   x.forward();
@@ -388,6 +399,7 @@ TEST_CASE("a number that is not finite reaches the outputs that see it and no ot
 }
 
 TEST_CASE("log-sum-exps are optional and work is not read before it is written", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<double> x(p), y(p);
@@ -408,6 +420,7 @@ TEST_CASE("log-sum-exps are optional and work is not read before it is written",
 }
 
 TEST_CASE("one query over a cache has the output of the last of all queries", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const index_t head : {5, 16, 48, 64, 100})
     for (const index_t keys : {1, 2, 15, 64, 333}) {
       INFO("head " << head << ", keys " << keys);
@@ -429,6 +442,7 @@ TEST_CASE("one query over a cache has the output of the last of all queries", "[
 }
 
 TEST_CASE("attention and its vjp do not allocate", "[attention]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<float> x(p);
@@ -447,6 +461,7 @@ TEST_CASE("attention and its vjp do not allocate", "[attention]") {
 }
 
 TEST_CASE("fewer queries never need more work") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const attention_shape shape : {attention_shape{4, 2, 8}, attention_shape{200, 8, 2}})
     for (const index_t before : {0, 3, 5000})
       for (index_t n = 1; n < 120; ++n)
@@ -454,6 +469,7 @@ TEST_CASE("fewer queries never need more work") {
 }
 
 TEST_CASE("the work of attention grows with the keys, not with their square") {
+  FOR_EACH_INSTRUCTION_SET();
   const attention_shape shape{32, 32, 128};
   for (const index_t n : {1024, 8192, 65536}) {
     CHECK(attention_work(shape, n, 0, 0) < 100 * n);

@@ -2,6 +2,7 @@
 
 #include "tests/kernels/differences.hpp"
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 #include "unroll/testing/allocations.hpp"
 
 using namespace unroll;
@@ -35,6 +36,7 @@ constexpr index_t sizes[] = {1, 3, 16, 37, 288};
 }  // namespace
 
 TEST_CASE("rmsnorm is its definition and leaves what lies between the columns", "[rmsnorm]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const index_t rows : sizes) {
     numbers<double> a(rows, 3, 2);
     a.forward();
@@ -53,6 +55,7 @@ TEST_CASE("rmsnorm is its definition and leaves what lies between the columns", 
 }
 
 TEST_CASE("rmsnorm_vjp agrees with finite differences and is the transpose of the derivative", "[rmsnorm]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const index_t rows : sizes) {
     INFO("rows " << rows);
     numbers<double> a(rows, 3);
@@ -70,6 +73,7 @@ TEST_CASE("rmsnorm_vjp agrees with finite differences and is the transpose of th
 }
 
 TEST_CASE("rmsnorm_vjp adds, and leaves out the gain where it is null", "[rmsnorm]") {
+  FOR_EACH_INSTRUCTION_SET();
   numbers<double> once(37, 4), twice(37, 4), none(37, 4);
   once.forward();
   once.backward();
@@ -88,6 +92,7 @@ TEST_CASE("rmsnorm_vjp adds, and leaves out the gain where it is null", "[rmsnor
 }
 
 TEST_CASE("rmsnorm in place, without the reciprocal deviations, has the same bits", "[rmsnorm]") {
+  FOR_EACH_INSTRUCTION_SET();
   numbers<float> a(37, 4), b(37, 4);
   a.forward();
   kernels::rmsnorm(b.columns(b.x), b.gain.data(), 1e-3f, b.columns(b.x), nullptr);
@@ -95,6 +100,7 @@ TEST_CASE("rmsnorm in place, without the reciprocal deviations, has the same bit
 }
 
 TEST_CASE("rmsnorm in float is that in double rounded, and nothing allocates", "[rmsnorm]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const index_t rows : sizes) {
     numbers<float> a(rows, 5);
     numbers<double> b(rows, 5);

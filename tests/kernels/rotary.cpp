@@ -2,6 +2,7 @@
 
 #include "tests/kernels/differences.hpp"
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 #include "unroll/testing/allocations.hpp"
 
 using namespace unroll;
@@ -12,6 +13,7 @@ constexpr index_t heads[] = {2, 6, 16, 48, 66};
 }
 
 TEST_CASE("rotary turns pair i of a head by position / scale * base^(-2i / head)", "[rotary]") {
+  FOR_EACH_INSTRUCTION_SET();
   const std::vector<index_t> positions{4, 0, 19};
   for (const bool neighbours : {false, true})
     for (const index_t head : heads) {
@@ -41,6 +43,7 @@ TEST_CASE("rotary turns pair i of a head by position / scale * base^(-2i / head)
 }
 
 TEST_CASE("rotate_back is the inverse and the transpose of rotate", "[rotary]") {
+  FOR_EACH_INSTRUCTION_SET();
   const std::vector<index_t> positions{1, 7, 3, 2};
   for (const bool neighbours : {false, true})
     for (const index_t head : heads) {
@@ -58,6 +61,7 @@ TEST_CASE("rotate_back is the inverse and the transpose of rotate", "[rotary]") 
 
 TEST_CASE("an attention factor multiplies what is turned, the inverse is undo and the transpose rotate_back",
           "[rotary]") {
+  FOR_EACH_INSTRUCTION_SET();
   const std::vector<index_t> positions{1, 7, 3, 2};
   const std::vector<double> inverse{0.7, 0.01, 1e-4};
   for (const bool neighbours : {false, true}) {
@@ -77,6 +81,7 @@ TEST_CASE("an attention factor multiplies what is turned, the inverse is undo an
 }
 
 TEST_CASE("products of turned queries and keys depend on the difference of their positions", "[rotary]") {
+  FOR_EACH_INSTRUCTION_SET();
   const rotary<double> turn(16, 10000, false, 100);
   const auto q = tests::random_numbers<double>(16, 1), k = tests::random_numbers<double>(16, 2);
   const auto product = [&](index_t at_q, index_t at_k) {
@@ -91,6 +96,7 @@ TEST_CASE("products of turned queries and keys depend on the difference of their
 
 TEST_CASE("rotary in float is that in double rounded, also far from 0, and turning does not allocate",
           "[rotary]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const bool neighbours : {false, true}) {
     const rotary<float> a(48, 10000, neighbours, 40000);
     const rotary<double> b(48, 10000, neighbours, 40000);
@@ -107,6 +113,7 @@ TEST_CASE("rotary in float is that in double rounded, also far from 0, and turni
 }
 
 TEST_CASE("rotary refuses odd heads and positions outside its table", "[rotary]") {
+  FOR_EACH_INSTRUCTION_SET();
   CHECK_THROWS_WITH(rotary<float>(5, 10000, false, 4), "rotary: head: is 5, must be even");
   CHECK_THROWS_WITH(rotary<float>(0, 10000, false, 4), "rotary: head: is 0, must be at least 2");
   CHECK_THROWS_AS(rotary<float>(4, 0, false, 4), error);

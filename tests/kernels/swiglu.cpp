@@ -2,6 +2,7 @@
 
 #include "tests/kernels/differences.hpp"
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 #include "unroll/testing/allocations.hpp"
 
 using namespace unroll;
@@ -31,6 +32,7 @@ constexpr index_t sizes[] = {0, 1, 7, 16, 33, 100};
 }  // namespace
 
 TEST_CASE("swiglu is its definition", "[swiglu]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const index_t n : sizes) {
     numbers<double> a(n);
     a.forward();
@@ -40,6 +42,7 @@ TEST_CASE("swiglu is its definition", "[swiglu]") {
 }
 
 TEST_CASE("swiglu_vjp agrees with finite differences and is the transpose of the derivative", "[swiglu]") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const index_t n : sizes) {
     numbers<double> a(n);
     a.backward();
@@ -55,6 +58,7 @@ TEST_CASE("swiglu_vjp agrees with finite differences and is the transpose of the
 }
 
 TEST_CASE("the outputs of swiglu and of its vjp may take the memory of any input", "[swiglu]") {
+  FOR_EACH_INSTRUCTION_SET();
   numbers<float> a(33);
   a.forward();
   a.backward();
@@ -77,6 +81,7 @@ TEST_CASE("the outputs of swiglu and of its vjp may take the memory of any input
 }
 
 TEST_CASE("swiglu in float is that in double rounded, also far from 0, and nothing allocates", "[swiglu]") {
+  FOR_EACH_INSTRUCTION_SET();
   numbers<float> a(100);
   numbers<double> b(100);
   const double far[] = {-1e4, -100, -88, 88, 100, 1e4};

@@ -343,9 +343,9 @@ class gru {
       const lane<T> g = of_lane(tape, l);
       const T* ul = u + 3 * h * l;
       const T* sl = s + h * l;
-      for_each_slice<T>(h, [&](auto v) {
-        const auto r = simd::logistic<T>(v.load(g.r) + v.load(ul));
-        const auto z = simd::logistic<T>(v.load(g.z) + v.load(ul + h));
+      for_each_slice<T>(h, [&](auto v) UNROLL_INLINE {
+        const auto r = simd::logistic(v.load(g.r) + v.load(ul));
+        const auto z = simd::logistic(v.load(g.z) + v.load(ul + h));
         v.store(r, g.r);
         v.store(z, g.z);
         if (!after()) {
@@ -353,7 +353,7 @@ class gru {
           return;
         }
         const auto a = v.load(ul + 2 * h) + v.load(w + b_hn());
-        const auto n = simd::tanh<T>(v.load(g.n) + r * a);
+        const auto n = simd::tanh(v.load(g.n) + r * a);
         v.store(a, g.a);
         v.store(n, g.n);
         v.store(n + z * (v.load(sl) - n), next + h * l);
@@ -364,8 +364,8 @@ class gru {
     linalg::gemm<T>(op::none, w_h(w, 2, 1), op::none, gates(tape, 3, 1), false, u_n);
     for (index_t l = 0; l < o_.lanes; ++l) {
       const lane<T> g = of_lane(tape, l);
-      for_each_slice<T>(h, [&](auto v) {
-        const auto n = simd::tanh<T>(v.load(g.n) + v.load(u_n.data + 3 * h * l));
+      for_each_slice<T>(h, [&](auto v) UNROLL_INLINE {
+        const auto n = simd::tanh(v.load(g.n) + v.load(u_n.data + 3 * h * l));
         v.store(n, g.n);
         v.store(n + v.load(g.z) * (v.load(s + h * l) - n), next + h * l);
       });

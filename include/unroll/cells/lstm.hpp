@@ -305,10 +305,10 @@ class lstm {
       const lane<T> q = of_lane(tape, l);
       const T* c = s + 2 * h * l + h;
       T* next_h = next + 2 * h * l;
-      for_each_slice<T>(h, [&](auto v) {
-        const auto i = simd::logistic<T>(v.load(q.i)), f = simd::logistic<T>(v.load(q.f));
-        const auto g = simd::tanh<T>(v.load(q.g)), o = simd::logistic<T>(v.load(q.o));
-        const auto next_c = f * v.load(c) + i * g, tc = simd::tanh<T>(next_c);
+      for_each_slice<T>(h, [&](auto v) UNROLL_INLINE {
+        const auto i = simd::logistic(v.load(q.i)), f = simd::logistic(v.load(q.f));
+        const auto g = simd::tanh(v.load(q.g)), o = simd::logistic(v.load(q.o));
+        const auto next_c = f * v.load(c) + i * g, tc = simd::tanh(next_c);
         v.store(i, q.i);
         v.store(f, q.f);
         v.store(g, q.g);

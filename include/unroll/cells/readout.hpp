@@ -175,17 +175,25 @@ class readout {
     return sum / 2;
   }
   // r = y - target; returns its squared norm.
+  struct residual_kernel {
+    template <class Isa>
+    UNROLL_INLINE static T run(const T* y, const T* target, T* r, index_t n) {
+      if (n >= simd::width<Isa, T>) {
+        simd::map_on<Isa>([](const auto& a, const auto& b) UNROLL_INLINE { return a - b; }, n, r, y, target);
+        return T(simd::sum_on<Isa, T>([](const auto& a) UNROLL_INLINE { return a * a; }, n, r));
+      }
+      T sum = 0;
+      for (index_t i = 0; i < n; ++i) {
+        r[i] = y[i] - target[i];
+        sum += r[i] * r[i];
+      }
+      return sum;
+    }
+  };
   static T residual(const T* y, const T* target, T* r, index_t n) {
-    if (n >= simd::width<T>) {
-      simd::map([](auto a, auto b) { return a - b; }, n, r, y, target);
-      return linalg::dot<T>(r, r, n);
-    }
-    T sum = 0;
-    for (index_t i = 0; i < n; ++i) {
-      r[i] = y[i] - target[i];
-      sum += r[i] * r[i];
-    }
-    return sum;
+    if (n > 1) return simd::dispatch<residual_kernel>(y, target, r, n);
+    r[0] = y[0] - target[0];
+    return r[0] * r[0];
   }
   T cross_entropy(const std::int32_t* label, matrix<const T> y, matrix<T> dy) const {
     T sum = 0;

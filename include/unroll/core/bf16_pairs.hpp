@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "unroll/core/bf16.hpp"
+#include "unroll/core/instruction_set.hpp"
 #include "unroll/core/matrix.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__)
@@ -32,10 +33,7 @@ namespace unroll::linalg::detail {
 
 #if defined(UNROLL_DOT_PAIRS)
 
-inline bool has_dot_pairs() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl");
-}
+inline bool has_dot_pairs() { return simd::instructions() == simd::instruction_set::avx512_bf16; }
 inline bool amd_processor() { return __builtin_cpu_is("amd"); }
 
 inline constexpr int pair_vectors = 4, pair_columns = 6;  // of a tile

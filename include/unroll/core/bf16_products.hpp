@@ -18,72 +18,84 @@ enum class bf16_way { widened, dot_pairs };
 /// multiply-adds of floats. On Intel's they do fewer than floats (docs/performance/bf16.md), which are exact
 /// too.
 inline bf16_way fastest_bf16_way() {
-  static const bf16_way way =
-      detail::has_dot_pairs() && detail::amd_processor() ? bf16_way::dot_pairs : bf16_way::widened;
-  return way;
+  return detail::has_dot_pairs() && detail::amd_processor() ? bf16_way::dot_pairs : bf16_way::widened;
 }
 
 namespace detail {
 
 /// N bfloat16s as floats.
 template <int N>
-inline simd::vec<float, N> load_widened(const bf16* p) {
+UNROLL_INLINE inline simd::vec<float, N> load_widened(const bf16* p) {
   if constexpr (N == 1) {
-    return float(*p);
+    return {float(*p)};
   } else {
 #if defined(__GNUC__) && !defined(__CUDACC__)
-    const auto bits = simd::load<N>(&p->bits);
-    return reinterpret_cast<simd::vec<float, N>>(__builtin_convertvector(bits, simd::vec<std::uint32_t, N>)
-                                                 << 16);
+    using wide = simd::vec<std::uint32_t, N>;
+    const auto narrow = simd::load<N>(&p->bits);
+    return simd::bits_as<float>(wide{__builtin_convertvector(narrow.v, typename wide::raw) << 16});
 #endif
   }
 }
 
 /// The columns of a matrix as floats, one behind the other.
-inline void widen(matrix<const bf16> from, float* to) {
-  constexpr int N = simd::width<float>;
-  for (index_t j = 0; j < from.cols; ++j, to += from.rows) {
-    const bf16* x = from.data + j * from.stride;
-    index_t i = 0;
-    for (; i + N <= from.rows; i += N) simd::store(load_widened<N>(x + i), to + i);
-    for (; i < from.rows; ++i) to[i] = x[i];
+struct widen_kernel {
+  template <class Isa, class W>
+  UNROLL_INLINE static void run(const matrix<const W>& from, float* to) {
+    constexpr int N = simd::width<Isa, float>;
+    for (index_t j = 0; j < from.cols; ++j, to += from.rows) {
+      const W* x = from.data + j * from.stride;
+      index_t i = 0;
+      for (; i + N <= from.rows; i += N) simd::store(load_widened<N>(x + i), to + i);
+      for (; i < from.rows; ++i) to[i] = x[i];
+    }
   }
+};
+template <class W>
+void widen(matrix<const W> from, float* to) {
+  simd::dispatch<widen_kernel, const matrix<const W>&>(from, to);
 }
 
-/// y (+)= W' x with W of at least simd::width<float> rows. S columns are read at a time that lie a quarter of
-/// the matrix apart, as row_dots does.
-template <int S>
-inline void widened_dots(matrix<const bf16> w, index_t j, index_t apart, const float* x, bool add, float* y) {
-  constexpr int N = simd::width<float>;
-  const bf16* p[std::size_t(S)];
-  simd::vec<float> sum[std::size_t(S)] = {};
+/// y (+)= W' x with W of at least N rows. S columns are read at a time that lie a quarter of the matrix
+/// apart, as row_dots does.
+template <int N, int S, class W>
+UNROLL_INLINE inline void widened_dots(const matrix<const W>& w, index_t j, index_t apart, const float* x,
+                                       bool add, float* y) {
+  const W* p[std::size_t(S)];
+  simd::vec<float, N> sum[std::size_t(S)] = {};
   UNROLL_FULLY
   for (int s = 0; s < S; ++s) p[s] = w.data + (j + s * apart) * w.stride;
   const index_t whole = w.rows / N * N;
   for (index_t i = 0; i < whole; i += N) {
-    const simd::vec<float> v = simd::load<N>(x + i);
+    const simd::vec<float, N> v = simd::load<N>(x + i);
     UNROLL_FULLY
     for (int s = 0; s < S; ++s) sum[s] += v * load_widened<N>(p[s] + i);
   }
   if (whole < w.rows) {  // the last vector overlaps the one before it, times zeros there
     float tail[std::size_t(N)] = {};
     for (int i = 1; i < N && i <= w.rows - whole; ++i) tail[N - i] = x[w.rows - i];
-    const simd::vec<float> v = simd::load<N>(tail);
+    const simd::vec<float, N> v = simd::load<N>(tail);
     UNROLL_FULLY
     for (int s = 0; s < S; ++s) sum[s] += v * load_widened<N>(p[s] + w.rows - N);
   }
   UNROLL_FULLY
   for (int s = 0; s < S; ++s) {
-    const float dot = simd::reduce<float, N>(sum[s]);
+    const float dot = simd::reduce(sum[s]);
     float& to = y[j + s * apart];
     to = add ? to + dot : dot;
   }
 }
-inline void widened_gemv(matrix<const bf16> w, const float* x, bool add, float* y) {
-  const index_t apart = w.cols / 4;
-  for (index_t j = 0; j < apart; ++j) widened_dots<4>(w, j, apart, x, add, y);
-  for (index_t j = 4 * apart; j < w.cols; ++j) widened_dots<1>(w, j, 1, x, add, y);
-}
+/// Returns false where W has fewer rows than a vector.
+struct widened_gemv {
+  template <class Isa, class W>
+  UNROLL_INLINE static bool run(const matrix<const W>& w, const float* x, bool add, float* y) {
+    constexpr int N = simd::width<Isa, float>;
+    if (w.rows < N) return false;
+    const index_t apart = w.cols / 4;
+    for (index_t j = 0; j < apart; ++j) widened_dots<N, 4>(w, j, apart, x, add, y);
+    for (index_t j = 4 * apart; j < w.cols; ++j) widened_dots<N, 1>(w, j, 1, x, add, y);
+    return true;
+  }
+};
 
 /// Panels of 512 terms by 64 rows of C are widened, each once, and multiplied as floats.
 inline void widened_gemm(op ow, matrix<const bf16> w, op ob, matrix<const float> b, bool add,
@@ -107,12 +119,10 @@ inline void widened_gemm(op ow, matrix<const bf16> w, op ob, matrix<const float>
 
 /// y = op(W) x, or y += op(W) x when `add`. W' x reads the weights once, four columns at a time.
 inline void gemv(op ow, matrix<const bf16> w, const float* x, bool add, float* y) {
-  if (ow == op::transpose && w.rows >= simd::width<float>)
-    detail::widened_gemv(w, x, add, y);
-  else if (ow == op::transpose)
-    detail::widened_gemm(ow, w, op::none, {x, w.rows, 1}, add, {y, w.cols, 1});
-  else
+  if (ow == op::none)
     detail::widened_gemm(ow, w, op::none, {x, w.cols, 1}, add, {y, w.rows, 1});
+  else if (!simd::dispatch<detail::widened_gemv, const matrix<const bf16>&>(w, x, add, y))
+    detail::widened_gemm(ow, w, op::none, {x, w.rows, 1}, add, {y, w.cols, 1});
 }
 
 /// C = op(W) op(B), or C += op(W) op(B) when `add`; C overlaps no operand. `way` is looked at for C = W' X of

@@ -62,59 +62,61 @@ struct exp_constants<double> {
 };
 
 /// coefficient[0] x^n + ... + coefficient[n].
-template <class T, std::size_t n>
-inline vec<T> polynomial(const vec<T>& x, const T (&coefficient)[n]) {
-  vec<T> y = vec<T>{} + coefficient[0];
+template <class T, int N, std::size_t n>
+UNROLL_INLINE inline vec<T, N> polynomial(const vec<T, N>& x, const T (&coefficient)[n]) {
+  vec<T, N> y = splat<N>(coefficient[0]);
   UNROLL_FULLY
   for (std::size_t i = 1; i < n; ++i) y = y * x + coefficient[i];
   return y;
 }
 
-template <class T>
-using vec_bits = vec<typename exp_constants<T>::bits, width<T>>;
-
-template <class T>
-inline vec<T> clamp(vec<T> x, T low, T high) {
-  x = x > high ? vec<T>{} + high : x;
-  return x < low ? vec<T>{} + low : x;
+template <class T, int N>
+UNROLL_INLINE inline vec<T, N> clamp(const vec<T, N>& x, std::type_identity_t<T> low,
+                                     std::type_identity_t<T> high) {
+  const vec<T, N> l = splat<N, T>(low), h = splat<N, T>(high);
+  const vec<T, N> y = where_greater(l, x, l, x);
+  return where_greater(y, h, h, y);
 }
 
 /// exp(x) = 2^(n-1) 2 exp(r) with n = round(x / ln 2). Adding `shifter` rounds to an integer and leaves it in
 /// the low bits, from where it is shifted into an exponent; its ends are 0 and infinity.
-template <class T>
-inline vec<T> exp(vec<T> x) {
+template <class T, int N>
+UNROLL_INLINE inline vec<T, N> exp(const vec<T, N>& argument) {
   using c = exp_constants<T>;
-  x = clamp<T>(x, c::lowest, c::highest);
-  const vec<T> shifted = x * c::log2_e + c::shifter;
-  const vec<T> n = shifted - c::shifter;
-  const vec<T> r = (x - n * c::ln2_high) - n * c::ln2_low;
-  const vec<T> twice = polynomial<T>(r, c::twice_series) * (r * r) + (r * T(2) + T(2));
-  const vec_bits<T> exponent = std::bit_cast<vec_bits<T>>(shifted) + (c::bias - 1);
-  return twice * std::bit_cast<vec<T>>(exponent << c::mantissa);
+  const vec<T, N> x = clamp(argument, c::lowest, c::highest);
+  const vec<T, N> shifted = x * c::log2_e + c::shifter;
+  const vec<T, N> n = shifted - c::shifter;
+  const vec<T, N> r = (x - n * c::ln2_high) - n * c::ln2_low;
+  const vec<T, N> twice = polynomial(r, c::twice_series) * (r * r) + (r * T(2) + T(2));
+  const auto exponent = (bits_as<typename c::bits>(shifted).v + (c::bias - 1)) << c::mantissa;
+  return twice * bits_as<T>(vec<typename c::bits, N>{exponent});
 }
 
-template <class T>
-inline vec<T> logistic(vec<T> x) {
-  return T(1) / (T(1) + exp<T>(-x));
+template <class T, int N>
+UNROLL_INLINE inline vec<T, N> logistic(const vec<T, N>& x) {
+  return T(1) / (T(1) + exp(-x));
 }
 
 /// In double, 1 - 2 / (exp(2|x|) + 1) with the sign of x, and a rational function near 0 where that would
 /// cancel; one division serves both. In float, a rational function everywhere.
-template <class T>
-inline vec<T> tanh(vec<T> x) {
+template <class T, int N>
+UNROLL_INLINE inline vec<T, N> tanh(const vec<T, N>& x) {
   using c = exp_constants<T>;
+  const vec<T, N> one = splat<N>(T(1));
   if constexpr (sizeof(T) == sizeof(float)) {
-    const vec<T> z = x * x;
-    const vec<T> y = clamp<T>(x * polynomial<T>(z, c::tanh_p) / polynomial<T>(z, c::tanh_q), T(-1), T(1));
-    return x > T(9) ? vec<T>{} + T(1) : x < T(-9) ? vec<T>{} - T(1) : y;
+    const vec<T, N> z = x * x, nine = splat<N>(T(9));
+    const vec<T, N> y = clamp(x * polynomial(z, c::tanh_p) / polynomial(z, c::tanh_q), T(-1), T(1));
+    // In this order: g++ 12 merges neighbours of equal value, and then takes the vector apart.
+    return where_greater(x, nine, one, where_greater(-nine, x, -one, y));
   } else {
-    const vec_bits<T> sign = std::bit_cast<vec_bits<T>>(x) & c::sign;
-    const vec<T> a = std::bit_cast<vec<T>>(std::bit_cast<vec_bits<T>>(x) ^ sign), z = a * a;
-    const auto small = a < T(0.625);
-    const vec<T> p = small ? z * a * polynomial<T>(z, c::tanh_p) : vec<T>{} - T(2);
-    const vec<T> q = small ? polynomial<T>(z, c::tanh_q) : exp<T>(a + a) + T(1);
-    const vec<T> y = (small ? a : vec<T>{} + T(1)) + p / q;
-    return std::bit_cast<vec<T>>(std::bit_cast<vec_bits<T>>(y) | sign);
+    using bits = vec<typename c::bits, N>;
+    const auto sign = bits_as<typename c::bits>(x).v & c::sign;
+    const vec<T, N> a = bits_as<T>(bits{bits_as<typename c::bits>(x).v ^ sign}), z = a * a;
+    const vec<T, N> near = splat<N>(T(0.625));
+    const vec<T, N> p = where_greater(near, a, z * a * polynomial(z, c::tanh_p), splat<N>(T(-2)));
+    const vec<T, N> q = where_greater(near, a, polynomial(z, c::tanh_q), exp(a + a) + T(1));
+    const vec<T, N> y = where_greater(near, a, a, one) + p / q;
+    return bits_as<T>(bits{bits_as<typename c::bits>(y).v | sign});
   }
 }
 

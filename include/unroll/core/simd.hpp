@@ -1,29 +1,27 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 #include <utility>
 
-#include "unroll/core/config.hpp"
+#include "unroll/core/instruction_set.hpp"
 
-// Short vectors by the compiler's vector extension: the arithmetic operators work element by element, and the
-// same source compiles to AVX-512, AVX, SSE or, where there is no such extension, to scalars. A loop over
-// vectors always starts at element 0 and ends in a partial vector, so that a result never depends on where
-// in memory its operands lie.
+// Short vectors by the compiler's vector extension, and kernels that are compiled for several instruction
+// sets. A loop over vectors always starts at element 0 and ends in a partial vector, so that a result never
+// depends on where in memory its operands lie.
+//
+// A kernel is a class with a static member run<Isa>(arguments...) for the tags of instruction sets below;
+// dispatch<Kernel>(arguments...) calls it for the set in use. Only the functions Isa::call are compiled with
+// the instructions of a set, so whatever handles vectors has to be inlined into them: UNROLL_INLINE, lambdas
+// too.
 namespace unroll::simd {
 
-#if defined(__CUDACC__) || !defined(__GNUC__)
-inline constexpr int vector_bytes = 1;
-#elif defined(__AVX512F__)
-inline constexpr int vector_bytes = 64;
-#elif defined(__AVX__)
-inline constexpr int vector_bytes = 32;
+#if defined(__GNUC__)
+#define UNROLL_INLINE __attribute__((always_inline))
 #else
-inline constexpr int vector_bytes = 16;
+#define UNROLL_INLINE
 #endif
 
 // Unrolls the loop that follows, whatever the optimisation level.
@@ -35,89 +33,237 @@ inline constexpr int vector_bytes = 16;
 #define UNROLL_FULLY
 #endif
 
-/// Elements in the widest vector of the target.
-template <class T>
-inline constexpr int width = vector_bytes > int(sizeof(T)) ? vector_bytes / int(sizeof(T)) : 1;
+// At the start of a function: clang may fuse its products and sums with those of the functions that it is
+// inlined into, as g++ does unless told otherwise.
+#if defined(__clang__)
+#define UNROLL_FUSES _Pragma("clang fp contract(fast)")
+#else
+#define UNROLL_FUSES
+#endif
 
+// --- instruction sets ------------------------------------------------------------------------------------
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define UNROLL_TARGET(set) __attribute__((noinline, target(set)))
+
+struct baseline {
+  static constexpr int bytes = 16, registers = 16;
+  template <class Kernel, class... Arguments>
+  __attribute__((noinline)) static auto call(Arguments... arguments) {
+    return Kernel::template run<baseline>(arguments...);
+  }
+};
+#else
+// One element at a time, for compilers without the vector extension.
+struct baseline {
+  static constexpr int bytes = 1, registers = 16;
+  template <class Kernel, class... Arguments>
+  static auto call(Arguments... arguments) {
+    return Kernel::template run<baseline>(arguments...);
+  }
+};
+#endif
+
+#if defined(UNROLL_CHOOSES_INSTRUCTIONS)
+struct avx2 {
+  static constexpr int bytes = 32, registers = 16;
+  template <class Kernel, class... Arguments>
+  UNROLL_TARGET("avx2,fma")
+  static auto call(Arguments... arguments) {
+    return Kernel::template run<avx2>(arguments...);
+  }
+};
+struct avx512 {
+  static constexpr int bytes = 64, registers = 32;
+  template <class Kernel, class... Arguments>
+  UNROLL_TARGET("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+  static auto call(Arguments... arguments) {
+    return Kernel::template run<avx512>(arguments...);
+  }
+};
+#endif
+
+/// Kernel::run<Isa>(arguments...) for the set in use.
+template <class Kernel, class... Arguments>
+inline auto dispatch(Arguments... arguments) {
+#if defined(UNROLL_CHOOSES_INSTRUCTIONS)
+  const instruction_set s = instructions();
+  if (s >= instruction_set::avx512) return avx512::call<Kernel, Arguments...>(arguments...);
+  if (s == instruction_set::avx2) return avx2::call<Kernel, Arguments...>(arguments...);
+#endif
+  return baseline::call<Kernel, Arguments...>(arguments...);
+}
+
+/// Elements in the widest vector of a set.
+template <class Isa, class T>
+inline constexpr int width = Isa::bytes > int(sizeof(T)) ? Isa::bytes / int(sizeof(T)) : 1;
+
+/// The set that works on vectors half as wide: with the same bits, so that its code serves both.
+template <class Isa>
+struct for_half_vectors {
+  using type = Isa;
+};
+#if defined(UNROLL_CHOOSES_INSTRUCTIONS)
+template <>
+struct for_half_vectors<avx512> {
+  using type = avx2;
+};
+#endif
+// --- vectors ---------------------------------------------------------------------------------------------
+namespace detail {
 template <class T, int N>
-struct vector_of {
+struct raw {
 #if defined(__GNUC__)
   typedef T type __attribute__((vector_size(N * sizeof(T))));
+  typedef T loose __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
 #endif
 };
 template <class T>
-struct vector_of<T, 1> {
+struct raw<T, 1> {
   using type = T;
+  using loose = T;
 };
-template <class T, int N = width<T>>
-using vec = typename vector_of<T, N>::type;
+}  // namespace detail
+
+/// N elements. A class, and passed by reference, because how a bare vector is passed depends on the
+/// instruction set of a function.
+template <class T, int N>
+struct vec {
+  using raw = typename detail::raw<T, N>::type;
+  raw v;
+
+  friend UNROLL_INLINE inline vec operator-(const vec& a) { return {-a.v}; }
+
+#define UNROLL_OPERATOR(sign)                                                 \
+  friend UNROLL_INLINE inline vec operator sign(const vec& a, const vec& b) { \
+    UNROLL_FUSES                                                              \
+    return {a.v sign b.v};                                                    \
+  }                                                                           \
+  friend UNROLL_INLINE inline vec operator sign(const vec& a, T b) {          \
+    UNROLL_FUSES                                                              \
+    return {a.v sign b};                                                      \
+  }                                                                           \
+  friend UNROLL_INLINE inline vec operator sign(T a, const vec& b) {          \
+    UNROLL_FUSES                                                              \
+    return {a sign b.v};                                                      \
+  }
+  UNROLL_OPERATOR(+)
+  UNROLL_OPERATOR(-)
+  UNROLL_OPERATOR(*)
+  UNROLL_OPERATOR(/)
+#undef UNROLL_OPERATOR
+  UNROLL_INLINE vec& operator+=(const vec& b) { return *this = *this + b; }
+};
+
+/// N times x.
+template <int N, class T>
+UNROLL_INLINE inline vec<T, N> splat(T x) {
+  return {typename vec<T, N>::raw{} + x};
+}
+/// The bits of v as elements of U.
+template <class U, class T, int N>
+UNROLL_INLINE inline vec<U, N> bits_as(const vec<T, N>& v) {
+  return {__builtin_bit_cast(typename vec<U, N>::raw, v.v)};
+}
+/// a > b ? yes : no, element by element.
+template <class T, int N>
+UNROLL_INLINE inline vec<T, N> where_greater(const vec<T, N>& a, const vec<T, N>& b, const vec<T, N>& yes,
+                                             const vec<T, N>& no) {
+  return {a.v > b.v ? yes.v : no.v};
+}
 
 template <int N, class T>
-inline vec<T, N> load(const T* p) {
-  vec<T, N> v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
+UNROLL_INLINE inline vec<T, N> load(const T* p) {
+  return {*reinterpret_cast<const typename detail::raw<T, N>::loose*>(p)};
 }
-template <class T, class V>
-inline void store(const V& v, T* p) {
-  std::memcpy(p, &v, sizeof v);
+template <class T, int N>
+UNROLL_INLINE inline void store(const vec<T, N>& v, std::type_identity_t<T>* p) {
+  *reinterpret_cast<typename detail::raw<T, N>::loose*>(p) = v.v;
 }
 /// The first n elements, zeros behind them.
 template <int N, class T>
-inline vec<T, N> load_first(const T* p, index_t n) {
+UNROLL_INLINE inline vec<T, N> load_first(const T* p, index_t n) {
   vec<T, N> v{};
   std::memcpy(&v, p, std::size_t(n) * sizeof(T));
   return v;
 }
-template <class T, class V>
-inline void store_first(const V& v, T* p, index_t n) {
+template <class T, int N>
+UNROLL_INLINE inline void store_first(const vec<T, N>& v, std::type_identity_t<T>* p, index_t n) {
   std::memcpy(p, &v, std::size_t(n) * sizeof(T));
-}
-
-/// y[i] = f(x[i]...) for i < n, a vector at a time; y may be one of the x.
-template <class T, class F, class... X>
-inline void map(F f, index_t n, T* y, const X*... x) {
-  constexpr int N = width<T>;
-  index_t i = 0;
-  for (; i + N <= n; i += N) store(f(load<N>(x + i)...), y + i);
-  if (i < n) store_first(f(load_first<N>(x + i, n - i)...), y + i, n - i);
 }
 
 #if defined(__GNUC__) && !defined(__CUDACC__)
 namespace detail {
-template <int S, class V, int... L>
-inline V swap_halves(const V& v, std::integer_sequence<int, L...>) {
-  return __builtin_shufflevector(v, v, (L ^ S)...);
+template <int S, class T, int N, int... L>
+UNROLL_INLINE inline vec<T, N> swap_halves(const vec<T, N>& v, std::integer_sequence<int, L...>) {
+  return {__builtin_shufflevector(v.v, v.v, (L ^ S)...)};
 }
 }  // namespace detail
 #endif
 
 /// Sum of the elements of a vector, by halves; in vectors of full width, because g++ 12 takes narrower parts
 /// of a vector through memory.
-template <class T, int N, int S = N / 2>
-inline T reduce(vec<T, N> v) {
+template <int S = 0, class T, int N>
+UNROLL_INLINE inline T reduce(const vec<T, N>& v) {
   if constexpr (N == 1) {
-    return v;
+    return v.v;
   } else {
 #if defined(__GNUC__) && !defined(__CUDACC__)
-    v += detail::swap_halves<S>(v, std::make_integer_sequence<int, N>{});
-    if constexpr (S > 1)
-      return reduce<T, N, S / 2>(v);
+    constexpr int half = S ? S : N / 2;
+    const vec<T, N> w = v + detail::swap_halves<half>(v, std::make_integer_sequence<int, N>{});
+    if constexpr (half > 1)
+      return reduce<half / 2>(w);
     else
-      return v[0];
+      return w.v[0];
 #endif
   }
 }
 
+#if defined(__GNUC__) && !defined(__CUDACC__)
+namespace detail {
+// Swaps the off-diagonal S x S blocks of every 2S x 2S block of rows `low` (bit S clear) and `high` (set).
+template <int S, class T, int N, int... L>
+UNROLL_INLINE inline void swap_blocks(vec<T, N>& low, vec<T, N>& high, std::integer_sequence<int, L...>) {
+  const auto a = low.v, b = high.v;
+  low.v = __builtin_shufflevector(a, b, ((L & S) != 0 ? N + L - S : L)...);
+  high.v = __builtin_shufflevector(a, b, ((L & S) != 0 ? N + L : L + S)...);
+}
+template <int S, class T, int N>
+UNROLL_INLINE inline void transpose_blocks(vec<T, N> (&row)[std::size_t(N)]) {
+  UNROLL_FULLY
+  for (int i = 0; i < N; ++i)
+    if ((i & S) == 0) swap_blocks<S>(row[i], row[i + S], std::make_integer_sequence<int, N>{});
+  if constexpr (S > 1) transpose_blocks<S / 2>(row);
+}
+}  // namespace detail
+#endif
+
+/// Transposes the N x N matrix whose rows are the N vectors.
+template <class T, int N>
+UNROLL_INLINE inline void transpose(vec<T, N> (&row)[std::size_t(N)]) {
+#if defined(__GNUC__) && !defined(__CUDACC__)
+  if constexpr (N > 1) detail::transpose_blocks<N / 2>(row);
+#endif
+}
+
+// --- loops, inside of a kernel ---------------------------------------------------------------------------
+/// y[i] = f(x[i]...) for i < n, a vector at a time; y may be one of the x.
+template <class Isa, class T, class F, class... X>
+UNROLL_INLINE inline void map_on(const F& f, index_t n, T* y, const X*... x) {
+  constexpr int N = width<Isa, T>;
+  index_t i = 0;
+  for (; i + N <= n; i += N) store(f(load<N>(x + i)...), y + i);
+  if (i < n) store_first(f(load_first<N>(x + i, n - i)...), y + i, n - i);
+}
+
 /// Sum of f(x[i]...) over i < n; f must be 0 at 0. Blocks of 4096 elements are summed in four vectors, the
 /// blocks in double: the rounding error is below about (1024 / width + log2(width) + 3) eps sum |f|.
-template <class T, class F, class... X>
-inline double sum(F f, index_t n, const X*... x) {
-  constexpr int N = width<T>;
+template <class Isa, class T, class F, class... X>
+UNROLL_INLINE inline double sum_on(const F& f, index_t n, const X*... x) {
+  constexpr int N = width<Isa, T>;
   double total = 0;
   for (index_t block = 0; block < n; block += 4096) {
-    const index_t end = std::min<index_t>(block + 4096, n);
-    vec<T> part[4] = {};
+    const index_t end = block + 4096 < n ? block + 4096 : n;
+    vec<T, N> part[4] = {};
     index_t i = block;
     for (; i + 4 * N <= end; i += 4 * N) {
       UNROLL_FULLY
@@ -125,55 +271,64 @@ inline double sum(F f, index_t n, const X*... x) {
     }
     for (; i + N <= end; i += N) part[0] += f(load<N>(x + i)...);
     if (i < end) part[1] += f(load_first<N>(x + i, end - i)...);
-    total += double(reduce<T, N>((part[0] + part[1]) + (part[2] + part[3])));
+    total += double(reduce((part[0] + part[1]) + (part[2] + part[3])));
   }
   return total;
 }
 
 /// The largest of m and the n elements of x.
-template <class T>
-inline T largest(const T* x, index_t n, T m) {
-  constexpr int N = width<T>;
+template <class Isa, class T>
+UNROLL_INLINE inline T largest_on(const T* x, index_t n, T m) {
+  constexpr int N = width<Isa, T>;
   index_t i = 0;
   if (n >= N) {
-    vec<T> v = load<N>(x);
+    vec<T, N> v = load<N>(x);
     for (i = N; i + N <= n; i += N) {
-      const vec<T> u = load<N>(x + i);
-      v = u > v ? u : v;
+      const vec<T, N> u = load<N>(x + i);
+      v = where_greater(u, v, u, v);
     }
     T lanes[std::size_t(N)];
     store(v, lanes);
-    m = std::max(m, *std::max_element(lanes, lanes + N));
+    for (const T lane : lanes) m = lane > m ? lane : m;
   }
-  for (; i < n; ++i) m = std::max(m, x[i]);
+  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
   return m;
 }
 
-#if defined(__GNUC__) && !defined(__CUDACC__)
+// --- the same for the set in use -------------------------------------------------------------------------
 namespace detail {
-// Swaps the off-diagonal S x S blocks of every 2S x 2S block of rows `low` (bit S clear) and `high` (set).
-template <class V, int N, int S, int... L>
-inline void swap_blocks(V& low, V& high, std::integer_sequence<int, L...>) {
-  const V a = low, b = high;
-  low = __builtin_shufflevector(a, b, ((L & S) != 0 ? N + L - S : L)...);
-  high = __builtin_shufflevector(a, b, ((L & S) != 0 ? N + L : L + S)...);
-}
-template <class V, int N, int S>
-inline void transpose_blocks(V (&row)[std::size_t(N)]) {
-  UNROLL_FULLY
-  for (int i = 0; i < N; ++i)
-    if ((i & S) == 0) swap_blocks<V, N, S>(row[i], row[i + S], std::make_integer_sequence<int, N>{});
-  if constexpr (S > 1) transpose_blocks<V, N, S / 2>(row);
-}
+struct map_kernel {
+  template <class Isa, class F, class T, class... X>
+  UNROLL_INLINE static void run(const F& f, index_t n, T* y, const X*... x) {
+    map_on<Isa>(f, n, y, x...);
+  }
+};
+template <class T>
+struct sum_kernel {
+  template <class Isa, class F, class... X>
+  UNROLL_INLINE static double run(const F& f, index_t n, const X*... x) {
+    return sum_on<Isa, T>(f, n, x...);
+  }
+};
+struct largest_kernel {
+  template <class Isa, class T>
+  UNROLL_INLINE static T run(const T* x, index_t n, T m) {
+    return largest_on<Isa>(x, n, m);
+  }
+};
 }  // namespace detail
-#endif
 
-/// Transposes the N x N matrix whose rows are the N vectors.
-template <std::size_t N, class V>
-inline void transpose(V (&row)[N]) {
-#if defined(__GNUC__) && !defined(__CUDACC__)
-  if constexpr (N > 1) detail::transpose_blocks<V, int(N), int(N) / 2>(row);
-#endif
+template <class T, class F, class... X>
+inline void map(F f, index_t n, T* y, const X*... x) {
+  dispatch<detail::map_kernel>(f, n, y, x...);
+}
+template <class T, class F, class... X>
+inline double sum(F f, index_t n, const X*... x) {
+  return dispatch<detail::sum_kernel<T>>(f, n, x...);
+}
+template <class T>
+inline T largest(const T* x, index_t n, T m) {
+  return dispatch<detail::largest_kernel>(x, n, m);
 }
 
 }  // namespace unroll::simd

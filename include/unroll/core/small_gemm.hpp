@@ -14,8 +14,10 @@ namespace unroll::linalg::detail {
 using simd::vec;
 
 // Registers: 4 x 6 + 4 + 1 of 32 with AVX-512, 3 x 4 + 3 + 1 of 16 otherwise.
-inline constexpr int tile_vectors = simd::vector_bytes == 64 ? 4 : 3;
-inline constexpr int tile_columns = simd::vector_bytes == 64 ? 6 : 4;
+template <class Isa>
+inline constexpr int tile_vectors = Isa::registers == 32 ? 4 : 3;
+template <class Isa>
+inline constexpr int tile_columns = Isa::registers == 32 ? 6 : 4;
 inline constexpr index_t inner_block = 512;  // terms summed per pass over C
 template <class T>
 inline constexpr index_t column_block = 384 / index_t(sizeof(T));  // columns per packed block of B
@@ -37,8 +39,8 @@ struct tile_arguments {
 
 /// sum += a b for one term of the inner dimension.
 template <class T, int N, int M, int R>
-inline void tile_term(const tile_arguments<T>& t, const T* a, const T* b,
-                      vec<T, N> (&sum)[std::size_t(R)][std::size_t(M)]) {
+UNROLL_INLINE inline void tile_term(const tile_arguments<T>& t, const T* a, const T* b,
+                                    vec<T, N> (&sum)[std::size_t(R)][std::size_t(M)]) {
   vec<T, N> av[std::size_t(M)];
   UNROLL_FULLY
   for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.a_last));
@@ -53,62 +55,73 @@ inline void tile_term(const tile_arguments<T>& t, const T* a, const T* b,
 /// C (+)= A B for M vectors of N rows by R columns. An addition waits for the one before it, so tiles of
 /// fewer than four vectors keep several partial sums.
 template <class T, int N, int M, int R>
-void tile(const tile_arguments<T>& t) {
-  constexpr int S = M * R < 4 ? 4 / (M * R) : 1;
-  vec<T, N> part[std::size_t(S)][std::size_t(R)][std::size_t(M)] = {};
-  const T* a = t.a;
-  const T* b = t.b;
-  index_t q = 0;
-  for (; q + S <= t.inner; q += S) {
-    UNROLL_FULLY
-    for (int s = 0; s < S; ++s, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[s]);
-  }
-  for (; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[0]);
-  auto& sum = part[0];
-  UNROLL_FULLY
-  for (int s = 1; s < S; ++s)
-    for (int j = 0; j < R; ++j)
-      for (int u = 0; u < M; ++u) sum[j][u] += part[s][j][u];
-  T* c = t.c;
-  const index_t cj = t.cj, last = t.c_last;
-  if (t.add) {
-    UNROLL_FULLY
-    for (int j = 0; j < R; ++j) {
+struct tile {
+  template <class>
+  UNROLL_INLINE static void run(const tile_arguments<T>& t) {
+    constexpr int S = M * R < 4 ? 4 / (M * R) : 1;
+    vec<T, N> part[std::size_t(S)][std::size_t(R)][std::size_t(M)] = {};
+    const T* a = t.a;
+    const T* b = t.b;
+    index_t q = 0;
+    for (; q + S <= t.inner; q += S) {
       UNROLL_FULLY
-      for (int u = 0; u < M; ++u) sum[j][u] += simd::load<N>(c + j * cj + (u + 1 < M ? u * N : last));
+      for (int s = 0; s < S; ++s, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[s]);
+    }
+    for (; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[0]);
+    auto& sum = part[0];
+    UNROLL_FULLY
+    for (int s = 1; s < S; ++s)
+      for (int j = 0; j < R; ++j)
+        for (int u = 0; u < M; ++u) sum[j][u] += part[s][j][u];
+    T* c = t.c;
+    const index_t cj = t.cj, last = t.c_last;
+    if (t.add) {
+      UNROLL_FULLY
+      for (int j = 0; j < R; ++j) {
+        UNROLL_FULLY
+        for (int u = 0; u < M; ++u) sum[j][u] += simd::load<N>(c + j * cj + (u + 1 < M ? u * N : last));
+      }
+    }
+    UNROLL_FULLY
+    for (int j = 0; j < R; ++j, c += cj) {
+      UNROLL_FULLY
+      for (int u = 0; u < M; ++u) simd::store(sum[j][u], c + (u + 1 < M ? u * N : last));
     }
   }
-  UNROLL_FULLY
-  for (int j = 0; j < R; ++j, c += cj) {
-    UNROLL_FULLY
-    for (int u = 0; u < M; ++u) simd::store(sum[j][u], c + (u + 1 < M ? u * N : last));
-  }
-}
+};
 
 template <class T>
 using tile_function = void (*)(const tile_arguments<T>&);
 
-template <class T, int N, int M, int... R>
+template <class Isa, class T, int N, int M, int... R>
 constexpr auto tile_row(std::integer_sequence<int, R...>) {
-  return std::array<tile_function<T>, sizeof...(R)>{&tile<T, N, M, R + 1>...};
+  return std::array<tile_function<T>, sizeof...(R)>{
+      &Isa::template call<tile<T, N, M, R + 1>, const tile_arguments<T>&>...};
 }
-template <class T, int N, int R, int... M>
+template <class Isa, class T, int N, int R, int... M>
 constexpr auto tile_table(std::integer_sequence<int, M...>) {
   return std::array<std::array<tile_function<T>, std::size_t(R)>, sizeof...(M)>{
-      tile_row<T, N, M + 1>(std::make_integer_sequence<int, R>{})...};
+      tile_row<Isa, T, N, M + 1>(std::make_integer_sequence<int, R>{})...};
 }
+/// The tiles of vectors of N rows: tiles[M - 1][R - 1].
+template <class Isa, class T, int N>
+struct tiles {
+  static constexpr bool widest = N == simd::width<Isa, T>;
+  static constexpr int M = N == 1 ? 1 : widest ? tile_vectors<Isa> : 2, R = widest ? tile_columns<Isa> : 4;
+  static constexpr auto of = tile_table<Isa, T, N, R>(std::make_integer_sequence<int, M>{});
+};
 
 /// `total` things in as few groups of at most `most` as possible, of nearly equal sizes: the next group.
-inline index_t balanced(index_t total, index_t most) {
+UNROLL_INLINE inline index_t balanced(index_t total, index_t most) {
   const index_t groups = (total + most - 1) / most;
   return (total + groups - 1) / groups;
 }
 
 /// to(r, q) = from(q, r) for r < rows, q < inner, by N x N blocks; rows >= N.
 template <int N, class T>
-void pack_transposed(const T* from, index_t stride, index_t rows, index_t inner, T* to) {
+UNROLL_INLINE inline void pack_transposed(const T* from, index_t stride, index_t rows, index_t inner, T* to) {
   for (index_t i = 0; i < rows; i += N) {
-    const index_t r = std::min(i, rows - N);
+    const index_t r = i < rows - N ? i : rows - N;
     index_t q = 0;
     for (; q + N <= inner; q += N) {
       vec<T, N> block[std::size_t(N)];
@@ -123,67 +136,89 @@ void pack_transposed(const T* from, index_t stride, index_t rows, index_t inner,
   }
 }
 
-/// C (+)= op(A) op(B) with C m x n and vectors of N rows; m >= N.
+/// C (+)= op(A) op(B) with C m x n.
+template <class T>
+struct gemm_arguments {
+  index_t m, n, k;
+  const T* a;
+  index_t lda;
+  bool a_transposed;
+  const T* b;
+  index_t ldb;
+  bool b_transposed, add;
+  T* c;
+  index_t ldc;
+};
+
+/// The product by vectors of N rows, or narrower ones where C has fewer rows.
 template <class T, int N>
-void small_gemm(index_t m, index_t n, index_t k, const T* a, index_t lda, bool a_transposed, const T* b,
-                index_t ldb, bool b_transposed, bool add, T* c, index_t ldc) {
-  constexpr bool widest = N == simd::width<T>;
-  constexpr int M = N == 1 ? 1 : widest ? tile_vectors : 2, R = widest ? tile_columns : 4;
-  static constexpr auto tiles = tile_table<T, N, R>(std::make_integer_sequence<int, M>{});
-  const bool pack_b = b_transposed && m > 2 * M * N;
-  const bool a_in_cache = m * std::min(k, inner_block) * index_t(sizeof(T)) <= (256 << 10);
-  const index_t columns = !a_transposed && a_in_cache ? R : (pack_b ? 1 : 6) * column_block<T>;
-  alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
-  alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
-  for (index_t q = 0; q < k; q += inner_block) {
-    tile_arguments<T> t{};
-    t.inner = std::min(inner_block, k - q);
-    t.cj = ldc;
-    t.add = add || q > 0;
-    for (index_t j0 = 0; j0 < n; j0 += columns) {
-      const index_t width = std::min(columns, n - j0);
-      const T* b0 = b + (b_transposed ? j0 + q * ldb : q + j0 * ldb);
-      t.bq = b_transposed ? ldb : 1;
-      t.bj = b_transposed ? 1 : ldb;
-      if (pack_b) {
-        for (index_t p = 0; p < t.inner; ++p) std::copy_n(b0 + p * ldb, width, b_buffer + p * width);
-        b0 = b_buffer;
-        t.bq = width;
+struct small_gemm {
+  template <class Isa>
+  UNROLL_INLINE static void run(const gemm_arguments<T>& g) {
+    if constexpr (N > 1)
+      if (g.m < N) {
+        using half = typename simd::for_half_vectors<Isa>::type;
+        return half::template call<small_gemm<T, N / 2>, const gemm_arguments<T>&>(g);
       }
-      for (index_t i = 0, vectors = (m + N - 1) / N; vectors > 0;) {
-        const index_t group = balanced(vectors, M);
-        t.c_last = group == vectors ? m - i - N : (group - 1) * N;
-        if (a_transposed) {
-          const index_t rows = t.c_last + N;
-          pack_transposed<N>(a + q + i * lda, lda, rows, t.inner, a_buffer);
-          t.a = a_buffer;
-          t.aq = rows;
-        } else {
-          t.a = a + i + q * lda;
-          t.aq = lda;
+    using tiles = detail::tiles<Isa, T, N>;
+    constexpr int M = tiles::M, R = tiles::R;
+    const bool pack_b = g.b_transposed && g.m > 2 * M * N;
+    const bool a_in_cache = g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (256 << 10);
+    const index_t columns = !g.a_transposed && a_in_cache ? R : (pack_b ? 1 : 6) * column_block<T>;
+    alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
+    alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
+    for (index_t q = 0; q < g.k; q += inner_block) {
+      tile_arguments<T> t{};
+      t.inner = inner_block < g.k - q ? inner_block : g.k - q;
+      t.cj = g.ldc;
+      t.add = g.add || q > 0;
+      for (index_t j0 = 0; j0 < g.n; j0 += columns) {
+        const index_t width = columns < g.n - j0 ? columns : g.n - j0;
+        const T* b0 = g.b + (g.b_transposed ? j0 + q * g.ldb : q + j0 * g.ldb);
+        t.bq = g.b_transposed ? g.ldb : 1;
+        t.bj = g.b_transposed ? 1 : g.ldb;
+        if (pack_b) {
+          for (index_t p = 0; p < t.inner; ++p)
+            std::memcpy(b_buffer + p * width, b0 + p * g.ldb, std::size_t(width) * sizeof(T));
+          b0 = b_buffer;
+          t.bq = width;
         }
-        t.a_last = t.c_last;
-        for (index_t j = 0; j < width;) {
-          index_t r = balanced(width - j, R);
-          if (R > 4 && r == 4 && width - j > 4) r = 5;  // 5 + 3 columns stream A faster than 4 + 4
-          t.b = b0 + j * t.bj;
-          t.c = c + i + (j0 + j) * ldc;
-          tiles[std::size_t(group - 1)][std::size_t(r - 1)](t);
-          j += r;
+        for (index_t i = 0, vectors = (g.m + N - 1) / N; vectors > 0;) {
+          const index_t group = balanced(vectors, M);
+          t.c_last = group == vectors ? g.m - i - N : (group - 1) * N;
+          if (g.a_transposed) {
+            const index_t rows = t.c_last + N;
+            pack_transposed<N>(g.a + q + i * g.lda, g.lda, rows, t.inner, a_buffer);
+            t.a = a_buffer;
+            t.aq = rows;
+          } else {
+            t.a = g.a + i + q * g.lda;
+            t.aq = g.lda;
+          }
+          t.a_last = t.c_last;
+          for (index_t j = 0; j < width;) {
+            index_t r = balanced(width - j, R);
+            if (R > 4 && r == 4 && width - j > 4) r = 5;  // 5 + 3 columns stream A faster than 4 + 4
+            t.b = b0 + j * t.bj;
+            t.c = g.c + i + (j0 + j) * g.ldc;
+            tiles::of[std::size_t(group - 1)][std::size_t(r - 1)](t);
+            j += r;
+          }
+          i += group * N;
+          vectors -= group;
         }
-        i += group * N;
-        vectors -= group;
       }
     }
   }
-}
+};
 
-/// The same for any m, by the widest vectors that C has rows for.
-template <class T, int N, class... Arguments>
-void small_gemm_of_width(index_t m, const Arguments&... arguments) {
-  if constexpr (N > 1)
-    if (m < N) return small_gemm_of_width<T, N / 2>(m, arguments...);
-  small_gemm<T, N>(m, arguments...);
-}
+/// The same by the widest vectors of a set.
+template <class T>
+struct gemm_kernel {
+  template <class Isa>
+  UNROLL_INLINE static void run(const gemm_arguments<T>& g) {
+    small_gemm<T, simd::width<Isa, T>>::template run<Isa>(g);
+  }
+};
 
 }  // namespace unroll::linalg::detail

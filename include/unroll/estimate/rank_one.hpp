@@ -124,7 +124,7 @@ class rank_one {
         lane& a = lanes_[std::size_t(l)];
         T* th = theta_.data() + l * params_ + p;
         T* b = fresh_.data() + l * params_ + p;
-        a.norm += sweep_tile(a.weight, a.keep, a.add, th, b, g.data() + p, count);
+        a.norm += simd::dispatch<sweep_kernel, const lane&>(a, th, b, g.data() + p, count);
       }
     }
     for (lane& a : lanes_) a.norm = std::sqrt(a.norm);
@@ -138,30 +138,34 @@ class rank_one {
   };
 
   // g += weight th, th <- keep th + add b, b <- 0; returns |th|^2.
-  static double sweep_tile(T weight, T keep, T add, T* th, T* b, T* g, index_t count) {
-    constexpr int N = simd::width<T>;
-    simd::vec<T> squares[2] = {};
-    index_t i = 0;
-    for (; i + 2 * N <= count; i += 2 * N)
-      for (int u = 0; u < 2; ++u) {
-        const index_t k = i + u * N;
-        const auto old = simd::load<N>(th + k);
-        const simd::vec<T> next = keep * old + add * simd::load<N>(b + k);
-        simd::store(simd::vec<T>(simd::load<N>(g + k) + weight * old), g + k);
-        simd::store(next, th + k);
-        simd::store(simd::vec<T>{}, b + k);
-        squares[u] += next * next;
+  struct sweep_kernel {
+    template <class Isa>
+    UNROLL_INLINE static double run(const lane& a, T* th, T* b, T* g, index_t count) {
+      constexpr int N = simd::width<Isa, T>;
+      using vec = simd::vec<T, N>;
+      const T weight = a.weight, keep = a.keep, add = a.add;
+      vec squares[2] = {};
+      index_t i = 0;
+      for (; i + 2 * N <= count; i += 2 * N)
+        for (int u = 0; u < 2; ++u) {
+          const index_t k = i + u * N;
+          const vec old = simd::load<N>(th + k), next = keep * old + add * simd::load<N>(b + k);
+          simd::store(simd::load<N>(g + k) + weight * old, g + k);
+          simd::store(next, th + k);
+          simd::store(vec{}, b + k);
+          squares[u] += next * next;
+        }
+      double rest = 0;
+      for (; i < count; ++i) {
+        const T old = th[i];
+        th[i] = keep * old + add * b[i];
+        g[i] += weight * old;
+        b[i] = 0;
+        rest += double(th[i]) * double(th[i]);
       }
-    double rest = 0;
-    for (; i < count; ++i) {
-      const T old = th[i];
-      th[i] = keep * old + add * b[i];
-      g[i] += weight * old;
-      b[i] = 0;
-      rest += double(th[i]) * double(th[i]);
+      return rest + double(simd::reduce(squares[0] + squares[1]));
     }
-    return rest + double(simd::reduce<T, N>(squares[0] + squares[1]));
-  }
+  };
 
   index_t n_, params_;
   block<T, state_space> s_, moved_;

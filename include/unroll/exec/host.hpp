@@ -83,7 +83,7 @@ class host final {
   void norm(const T* x, index_t n, T* out) const { *out = linalg::norm(x, n); }
   void all_finite(const T* x, index_t n, int power, T* out) const {
     *out = power == 1 ? T(linalg::all_finite(x, n))
-                      : T(simd::sum<T>([](auto u) { return u * u * T(0); }, n, x) == 0);
+                      : T(simd::sum<T>([](const auto& u) UNROLL_INLINE { return u * u * T(0); }, n, x) == 0);
   }
 
   // Products.

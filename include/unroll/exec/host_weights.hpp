@@ -51,10 +51,11 @@ void rmsnorm(matrix<const T> x, const W* gain, T epsilon, matrix<T> y, T* rstd) 
     for (index_t j = 0; j < x.cols; ++j) {
       const T* const xj = x.data + j * x.stride;
       T* const yj = y.data + j * y.stride;
-      const double squares = simd::sum<T>([](auto u) { return u * u; }, x.rows, xj);
+      const double squares = simd::sum<T>([](const auto& u) UNROLL_INLINE { return u * u; }, x.rows, xj);
       const T r = T(1 / std::sqrt(squares / double(x.rows) + double(epsilon)));
       for_gains<T>(gain, x.rows, [&](index_t i, index_t n, const T* g) {
-        simd::map([r](auto u, auto v) { return u * r * v; }, n, yj + i, xj + i, g);
+        simd::map([r](const auto& u, const auto& v) UNROLL_INLINE { return u * r * v; }, n, yj + i, xj + i,
+                  g);
       });
       if (rstd) rstd[j] = r;
     }
@@ -72,15 +73,20 @@ void rmsnorm_vjp(matrix<const T> x, const W* gain, const T* rstd, matrix<const T
       T* const dxj = dx.data + j * dx.stride;
       double hx = 0;
       for_gains<T>(gain, x.rows, [&](index_t i, index_t n, const T* g) {
-        hx += double(simd::sum<T>([](auto u, auto d, auto v) { return u * (d * v); }, n, xj + i, dyj + i, g));
+        hx += double(simd::sum<T>([](const auto& u, const auto& d, const auto& v)
+                                      UNROLL_INLINE { return u * (d * v); },
+                                  n, xj + i, dyj + i, g));
       });
       const T along = T(hx / double(x.rows)) * r * r * r;
       for_gains<T>(gain, x.rows, [&](index_t i, index_t n, const T* g) {
-        simd::map([r, along](auto dx0, auto u, auto d, auto v) { return dx0 + (d * v * r - u * along); }, n,
-                  dxj + i, dxj + i, xj + i, dyj + i, g);
+        simd::map([r, along](const auto& dx0, const auto& u, const auto& d, const auto& v)
+                      UNROLL_INLINE { return dx0 + (d * v * r - u * along); },
+                  n, dxj + i, dxj + i, xj + i, dyj + i, g);
       });
       if (dgain)
-        simd::map([r](auto sum, auto u, auto d) { return sum + d * u * r; }, x.rows, dgain, dgain, xj, dyj);
+        simd::map([r](const auto& sum, const auto& u, const auto& d)
+                      UNROLL_INLINE { return sum + d * u * r; },
+                  x.rows, dgain, dgain, xj, dyj);
     }
   }
 }

@@ -15,8 +15,8 @@ namespace detail {
 template <class T>
 T exponentials(T* logits, index_t n, T* share) {
   const T most = simd::largest(logits, n, logits[0]);
-  simd::map([most](auto u) { return simd::exp<T>(u - most); }, n, logits, logits);
-  const T sum = T(simd::sum<T>([](auto u) { return u; }, n, logits));
+  simd::map([most](const auto& u) UNROLL_INLINE { return simd::exp(u - most); }, n, logits, logits);
+  const T sum = T(simd::sum<T>([](const auto& u) UNROLL_INLINE { return u; }, n, logits));
   *share = 1 / sum;
   return most + std::log(sum);
 }

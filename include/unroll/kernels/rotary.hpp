@@ -14,22 +14,24 @@ namespace unroll::kernels {
 namespace detail {
 
 template <int sign, class T>
-void turn_neighbours(const T* cosine, const T* sine, T* x, index_t half) {
+inline void turn_neighbours(const T* cosine, const T* sine, T* x, index_t half) {
   for (index_t i = 0; i < half; ++i) {
     const T a = x[2 * i], b = x[2 * i + 1], s = T(sign) * sine[i];
     x[2 * i] = a * cosine[i] - b * s;
     x[2 * i + 1] = b * cosine[i] + a * s;
   }
 }
-template <int sign, class T>
-void turn_halves(const T* cosine, const T* sine, T* x, T* y, index_t half) {
-  constexpr int N = simd::width<T>;
+template <class Isa, int sign, class T>
+UNROLL_INLINE inline void turn_halves(const T* cosine, const T* sine, T* x, T* y, index_t half) {
+  constexpr int N = simd::width<Isa, T>;
+  using vec = simd::vec<T, N>;
   index_t i = 0;
-  const auto turned = [](auto a, auto b, auto c, auto s, auto& u, auto& v) {
-    u = a * c - b * (s * T(sign));
-    v = b * c + a * (s * T(sign));
-  };
-  simd::vec<T> u, v;
+  const auto turned = [](const vec& a, const vec& b, const vec& c, const vec& s, vec& u, vec& v)
+                          UNROLL_INLINE {
+                            u = a * c - b * (s * T(sign));
+                            v = b * c + a * (s * T(sign));
+                          };
+  vec u, v;
   for (; i + N <= half; i += N) {
     turned(simd::load<N>(x + i), simd::load<N>(y + i), simd::load<N>(cosine + i), simd::load<N>(sine + i), u,
            v);
@@ -37,12 +39,34 @@ void turn_halves(const T* cosine, const T* sine, T* x, T* y, index_t half) {
     simd::store(v, y + i);
   }
   if (i < half) {
-    const auto last = [&](const T* from) { return simd::load_first<N>(from + i, half - i); };
+    const auto last = [&](const T* from) UNROLL_INLINE { return simd::load_first<N>(from + i, half - i); };
     turned(last(x), last(y), last(cosine), last(sine), u, v);
     simd::store_first(u, x + i, half - i);
     simd::store_first(v, y + i, half - i);
   }
 }
+
+template <turn way>
+struct rotate_kernel {
+  template <class Isa, class T>
+  UNROLL_INLINE static void run(const rotary_table<T>& table, const index_t* at, index_t period,
+                                const matrix<T>& x) {
+    constexpr int sign = way == turn::forward ? 1 : -1;
+    const index_t half = table.head / 2;
+    for (index_t j = 0; j < x.cols; ++j) {
+      const index_t p = at[j % period];
+      UNROLL_ASSERT(p >= 0 && p < table.positions);
+      const T* cosine = table.data + p * table.head;
+      for (index_t h = 0; h < x.rows; h += table.head) {
+        T* head = x.data + h + j * x.stride;
+        if (table.neighbours)
+          turn_neighbours<sign>(cosine, cosine + half, head, half);
+        else
+          turn_halves<Isa, sign>(cosine, cosine + half, head, head + half, half);
+      }
+    }
+  }
+};
 
 }  // namespace detail
 
@@ -50,20 +74,8 @@ void turn_halves(const T* cosine, const T* sine, T* x, T* y, index_t half) {
 /// at[j % at.size()], which is not checked.
 template <turn way, class T>
 void rotate(const rotary_table<T>& table, std::span<const index_t> at, matrix<T> x) {
-  constexpr int sign = way == turn::forward ? 1 : -1;
-  const index_t half = table.head / 2, period = index_t(at.size());
-  for (index_t j = 0; j < x.cols; ++j) {
-    const index_t p = at[std::size_t(j % period)];
-    UNROLL_ASSERT(p >= 0 && p < table.positions);
-    const T* cosine = table.data + p * table.head;
-    for (index_t h = 0; h < x.rows; h += table.head) {
-      T* head = x.data + h + j * x.stride;
-      if (table.neighbours)
-        detail::turn_neighbours<sign>(cosine, cosine + half, head, half);
-      else
-        detail::turn_halves<sign>(cosine, cosine + half, head, head + half, half);
-    }
-  }
+  simd::dispatch<detail::rotate_kernel<way>, const rotary_table<T>&, const index_t*, index_t,
+                 const matrix<T>&>(table, at.data(), index_t(at.size()), x);
 }
 
 /// By which angle pair i of a head turns from one position to the next: base^(-2i / head) / scale, i from 0

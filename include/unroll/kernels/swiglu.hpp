@@ -1,41 +1,50 @@
 #pragma once
 
 #include "unroll/core/elementary.hpp"
-#include "unroll/core/linalg.hpp"
 
 namespace unroll::kernels {
 
 /// out = up * gate * logistic(gate), elementwise (Shazeer 2020, arXiv 2002.05202); out may be gate or up.
 template <class T>
 void swiglu(const T* gate, const T* up, T* out, index_t n) {
-  simd::map([](auto g, auto u) { return u * (g * simd::logistic<T>(g)); }, n, out, gate, up);
+  simd::map([](const auto& g, const auto& u) UNROLL_INLINE { return u * (g * simd::logistic(g)); }, n, out,
+            gate, up);
 }
+
+namespace detail {
+struct swiglu_vjp_kernel {
+  template <class Isa, class T>
+  UNROLL_INLINE static void run(const T* gate, const T* up, const T* dout, T* dgate, T* dup, index_t n) {
+    constexpr int N = simd::width<Isa, T>;
+    using vec = simd::vec<T, N>;
+    const auto at = [](const vec& g, const vec& u, const vec& d, vec& dg, vec& du) UNROLL_INLINE {
+      const vec s = simd::logistic(g);
+      dg = d * u * (s * (T(1) + g * (T(1) - s)));
+      du = d * (g * s);
+    };
+    vec dg, du;
+    index_t i = 0;
+    for (; i + N <= n; i += N) {
+      at(simd::load<N>(gate + i), simd::load<N>(up + i), simd::load<N>(dout + i), dg, du);
+      simd::store(dg, dgate + i);
+      simd::store(du, dup + i);
+    }
+    if (i < n) {
+      const auto last = [&](const T* x) UNROLL_INLINE { return simd::load_first<N>(x + i, n - i); };
+      at(last(gate), last(up), last(dout), dg, du);
+      simd::store_first(dg, dgate + i, n - i);
+      simd::store_first(du, dup + i, n - i);
+    }
+  }
+};
+}  // namespace detail
 
 /// WRITES with s = logistic(gate):
 ///   dgate = dout * up * s * (1 + gate (1 - s)),   dup = dout * gate * s.
 /// Each of the two outputs may be the memory of any one of the inputs, but not both of the same.
 template <class T>
 void swiglu_vjp(const T* gate, const T* up, const T* dout, T* dgate, T* dup, index_t n) {
-  constexpr int N = simd::width<T>;
-  using vec = simd::vec<T>;
-  const auto at = [](vec g, vec u, vec d, vec& dg, vec& du) {
-    const vec s = simd::logistic<T>(g);
-    dg = d * u * (s * (T(1) + g * (T(1) - s)));
-    du = d * (g * s);
-  };
-  vec dg, du;
-  index_t i = 0;
-  for (; i + N <= n; i += N) {
-    at(simd::load<N>(gate + i), simd::load<N>(up + i), simd::load<N>(dout + i), dg, du);
-    simd::store(dg, dgate + i);
-    simd::store(du, dup + i);
-  }
-  if (i < n) {
-    const auto last = [&](const T* x) { return simd::load_first<N>(x + i, n - i); };
-    at(last(gate), last(up), last(dout), dg, du);
-    simd::store_first(dg, dgate + i, n - i);
-    simd::store_first(du, dup + i, n - i);
-  }
+  simd::dispatch<detail::swiglu_vjp_kernel>(gate, up, dout, dgate, dup, n);
 }
 
 }  // namespace unroll::kernels

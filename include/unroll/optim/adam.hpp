@@ -32,7 +32,8 @@ class adam final {
   [[nodiscard]] status step(params<T> theta, dparams<const T> g, double scale = 1) {
     check_size("adam::step", "theta", theta.size(), m_.size());
     check_size("adam::step", "g", g.size(), m_.size());
-    if (simd::sum<T>([](auto u) { return u * u * T(0); }, g.size(), g.data()) != 0) return status::non_finite;
+    if (simd::sum<T>([](const auto& u) UNROLL_INLINE { return u * u * T(0); }, g.size(), g.data()) != 0)
+      return status::non_finite;
     ++steps_;
     const adam_options& o = options_;
     const double t = double(steps_), rate = o.rate * scale;
