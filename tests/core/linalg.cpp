@@ -237,6 +237,32 @@ TEMPLATE_TEST_CASE("products and rank-one updates keep their bits wherever the o
         }
 }
 
+TEMPLATE_TEST_CASE("the bits of a column of a product do not depend on how many there are", "[linalg]", float,
+                   double) {
+  FOR_EACH_INSTRUCTION_SET();
+  using T = TestType;
+  const index_t most = 25;
+  for (const index_t m : {3, 6, 14, 28, 70})
+    for (const index_t k : {3, 28, 600})
+      for (const op oa : ops)
+        for (const bool add : {false, true}) {
+          CAPTURE(m, k, oa == op::none, add);
+          const auto a = random_numbers<T>(m * k, 60), b = random_numbers<T>(k * most, 61);
+          const matrix<const T> A =
+              oa == op::none ? matrix<const T>(a.data(), m, k) : matrix<const T>(a.data(), k, m);
+          auto all = random_numbers<T>(m * most, 62);
+          const auto before = all;
+          linalg::gemm<T>(oa, A, op::none, {b.data(), k, most}, add, {all.data(), m, most});
+          for (const index_t n : {2, 3, 5, 11}) {
+            auto c = before;
+            for (index_t j = 0; j + n <= most; j += n)
+              linalg::gemm<T>(oa, A, op::none, {b.data() + j * k, k, n}, add, {c.data() + j * m, m, n});
+            const auto end = index_t(c.size()) - most % n * m;
+            CHECK(std::equal(c.begin(), c.begin() + end, all.begin()));
+          }
+        }
+}
+
 TEMPLATE_TEST_CASE("gemm is right beyond its blocks, for all four forms", "[linalg]", float, double) {
   FOR_EACH_INSTRUCTION_SET();
   using T = TestType;

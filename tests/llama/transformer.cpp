@@ -294,7 +294,7 @@ TEST_CASE("Outputs that are not wanted are not computed, the others are the same
 }
 
 TEST_CASE("A pass over several sequences has the bits of one by one") {
-  for (const index_t from : {0})
+  for (const index_t from : {0, 5})
     for (const index_t layers : {2, 1}) {
       CAPTURE(from, layers);
       several<float> batch(layers, from);

@@ -13,7 +13,8 @@
 // The library's linear algebra. Matrices are column-major; `stride` is the distance between columns. Nothing
 // here allocates, whatever the size; gemm uses at most 330 KiB of stack. The bits of a result depend on the
 // sizes, the numbers and the instruction set in use (core/instruction_set.hpp), never on where in memory
-// operands lie. Beside Eigen: docs/performance/linalg.md.
+// operands lie; those of a column of a product of two columns or more not on how many there are. Beside
+// Eigen: docs/performance/linalg.md.
 namespace unroll::linalg {
 
 template <class T>

@@ -52,27 +52,16 @@ UNROLL_INLINE inline void tile_term(const tile_arguments<T>& t, const T* a, cons
   }
 }
 
-/// C (+)= A B for M vectors of N rows by R columns. An addition waits for the one before it, so tiles of
-/// fewer than four vectors keep several partial sums.
+/// C (+)= A B for M vectors of N rows by R columns. Every number is one sum in the order of the terms,
+/// whatever M and R: the bits of a column do not depend on how many there are.
 template <class T, int N, int M, int R>
 struct tile {
   template <class>
   UNROLL_INLINE static void run(const tile_arguments<T>& t) {
-    constexpr int S = M * R < 4 ? 4 / (M * R) : 1;
-    vec<T, N> part[std::size_t(S)][std::size_t(R)][std::size_t(M)] = {};
+    vec<T, N> sum[std::size_t(R)][std::size_t(M)] = {};
     const T* a = t.a;
     const T* b = t.b;
-    index_t q = 0;
-    for (; q + S <= t.inner; q += S) {
-      UNROLL_FULLY
-      for (int s = 0; s < S; ++s, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[s]);
-    }
-    for (; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, part[0]);
-    auto& sum = part[0];
-    UNROLL_FULLY
-    for (int s = 1; s < S; ++s)
-      for (int j = 0; j < R; ++j)
-        for (int u = 0; u < M; ++u) sum[j][u] += part[s][j][u];
+    for (index_t q = 0; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, sum);
     T* c = t.c;
     const index_t cj = t.cj, last = t.c_last;
     if (t.add) {
