@@ -4,8 +4,16 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
+#include "unroll/cells/gru.hpp"
 #include "unroll/core/linalg.hpp"
+#include "unroll/estimate/artbp.hpp"
+#include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/feed.hpp"
+#include "unroll/estimate/nobacktrack.hpp"
+#include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/uoro.hpp"
 
 namespace testing = unroll::testing;
 using strings = std::vector<std::string>;
@@ -227,4 +235,84 @@ TEST_CASE("every broken promise is found and named") {
     for (const auto& f : failures) found = found || f.find(expected) != std::string::npos;
     CHECK(found);
   }
+}
+
+namespace {
+
+// Saves all that E shows but what has the skipped name.
+template <class E>
+class forgetful final {
+ public:
+  using system_type = typename E::system_type;
+  using scalar = typename E::scalar;
+  using input = typename E::input;
+  static constexpr unroll::target target_gradient = E::target_gradient;
+  static constexpr bool unbiased = E::unbiased;
+  static constexpr bool random = E::random;
+  static constexpr auto references = E::references;
+
+  forgetful(E e, std::string skipped) : e_(std::move(e)), skipped_(std::move(skipped)) {}
+  const system_type& system() const { return e_.system(); }
+  unroll::perturbation smoothing() const { return unroll::smoothing_of(e_); }
+  void reset(unroll::key k, unroll::state<const scalar> s0 = {}) { e_.reset(k, s0); }
+  void mirror(bool on) requires random { e_.mirror(on); }
+  report advance(unroll::params<const scalar> theta, std::span<const input> xs, unroll::dparams<scalar> g) {
+    return e_.advance(theta, xs, g);
+  }
+  report finish(unroll::params<const scalar> theta, unroll::dparams<scalar> g) { return e_.finish(theta, g); }
+  unroll::state<const scalar> last_state(unroll::params<const scalar> theta) { return e_.last_state(theta); }
+  index_t held() const { return unroll::held_inputs(e_); }
+  void hold(std::span<const input> xs) { unroll::hold_inputs(e_, xs); }
+  template <class V>
+  void visit(V&& v) {
+    e_.visit([&](std::string_view name, auto shown) {
+      if (name != skipped_) v(name, shown);
+    });
+  }
+
+ private:
+  E e_;
+  std::string skipped_;
+};
+
+}  // namespace
+
+TEST_CASE("whatever number of its own an estimator forgets to save, the check of resuming finds it") {
+  const unroll::cells::gru<double> cell({.in = 1, .hidden = 2, .out = 1, .lanes = 2});
+  std::vector<double> theta(std::size_t(cell.size().params)), x(48), y(48);
+  cell.init(unroll::params<double>(theta), unroll::key{1});
+  unroll::draw_normals(unroll::key{2}, 0, unroll::view<double>(x));
+  unroll::draw_normals(unroll::key{3}, 0, unroll::view<double>(y));
+  std::vector<unroll::cells::example<double>> xs;
+  for (std::size_t t = 0; t < 24; ++t) xs.push_back({.x = &x[2 * t], .target = &y[2 * t]});
+  auto bad = xs[0];
+  const double nan[] = {std::nan(""), 0};
+  bad.x = nan;
+  const auto unnoticed = [&](auto e) {
+    std::vector<double> g(theta.size());
+    auto running = e;
+    running.advance(unroll::params<const double>(theta), std::span(xs).first(13), unroll::dparams<double>(g));
+    strings names;
+    running.visit([&](std::string_view name, auto) { names.emplace_back(name); });
+    const auto failures = [&](const std::string& skipped) {
+      return testing::estimator_conformance(forgetful(e, skipped), theta, xs, &bad,
+                                            {.chunks = {}, .allocations = false});
+    };
+    CHECK(failures("") == strings{});
+    std::erase_if(names, [&](const std::string& name) { return !failures(name).empty(); });
+    return names;
+  };
+  // a chain begins at step 0, its front lies in slot 0, and start_gradient() is no promise of estimators; the
+  // level of the second snapshot decides nothing here
+  CHECK(unnoticed(unroll::checkpointed_bptt(cell, {.slots = 3, .block = 2})) ==
+        strings{"start", "schedule step 0", "schedule slot 0", "schedule level 1", "start_gradient"});
+  CHECK(unnoticed(unroll::checkpointed_bptt(cell, {.slots = 3, .steps = 24})) ==
+        strings{"start", "schedule step 0", "schedule slot 0", "start_gradient"});
+  CHECK(unnoticed(unroll::tbptt(cell, {.k1 = 3, .k2 = 8})) == strings{});
+  CHECK(unnoticed(unroll::rtrl(cell)) == strings{});
+  CHECK(unnoticed(unroll::uoro(cell, {.block = 5})) == strings{});
+  CHECK(unnoticed(unroll::nobacktrack(cell)) == strings{});
+  CHECK(unnoticed(unroll::artbp(cell, unroll::fixed_truncation(40), {.slots = 2, .block = 2})) ==
+        strings{"schedule step 0", "schedule slot 0", "start_gradient"});
+  CHECK(unnoticed(unroll::pes(cell, {.pairs = 2, .window = 5})) == strings{});
 }

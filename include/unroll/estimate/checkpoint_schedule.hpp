@@ -109,21 +109,24 @@ class checkpoint_schedule {
     }
   }
 
-  /// pass() has been called for the steps 0 .. passed - 1, and the chain has been walked backwards or not.
+  /// During the first sweep, pass() called for the steps 0 .. passed - 1, or behind the reversal. The free
+  /// slots are then those of reset(), or none.
   template <class V>
   void visit(V&& v, index_t passed, bool reversed) {
     visit_integer(v, "count", count_, reversed ? 0 : std::min<index_t>(passed, 1), std::min(passed, slots_));
-    visit_integer(v, "level", level_);
-    visit_integer(v, "next", next_, count_ == slots_ && steps_ > 0 ? steps_ - 1 : 0);
-    for (index_t i = 0; i < slots_; ++i) {
+    if (steps_ > 0)
+      visit_integer(v, "next", next_, count_ == slots_ ? steps_ - 1 : 0);
+    else  // the level of the front of the chain is that which nothing drops, others rise by one a pass at
+          // most
+      visit_integer(v, "level", level_, passed == 0 ? start_level : 0, passed == 0 ? start_level : passed);
+    for (index_t i = 0; i < count_; ++i) {
       const std::string name = std::to_string(i);
-      visit_integer(v, "free " + name, free_[std::size_t(i)], 0, slots_ - 1);
-      if (i >= count_) continue;
       snapshot& s = kept_[std::size_t(i)];
       visit_integer(v, "step " + name, s.step, i == 0 ? 0 : kept_[std::size_t(i - 1)].step + 1,
                     i == 0 ? 0 : passed - 1);
       visit_integer(v, "slot " + name, s.slot, 0, slots_ - 1);
-      visit_integer(v, "level " + name, s.level);
+      if (steps_ == 0)
+        visit_integer(v, "level " + name, s.level, i == 0 ? start_level : 0, i == 0 ? start_level : passed);
     }
   }
 

@@ -92,9 +92,9 @@ class checkpointed_run {
   /// The state behind the last input: pending ones are run for it, and again by forward(). Valid until the
   /// next call.
   state<const T> last_state(const F& f, params<const T> theta) {
-    check_held();
     const index_t n = pending();
     if (n == 0) return last_;
+    check_held();
     check_size("last_state", "theta", theta.size(), sizes_.params);
     window_forward(f, inputs_.part(run_, n), at(theta, open_block(), n));
     return {states_.data() + n * sizes_.state, sizes_.state};
@@ -115,7 +115,6 @@ class checkpointed_run {
     v("snapshots", view<T, state_space>(snapshots_));
     v("states", view<T, state_space>(states_));
     v("tape", view<T, tape_space>(tape_));
-    v("loss", view<T>(loss_));
     v("last", view<T, state_space>(last_));
     v("start_gradient", view<T, state_cotangent>(delta_));
   }

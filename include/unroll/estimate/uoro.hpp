@@ -100,9 +100,9 @@ class uoro final {
                    system_);
     visit_flag(v, "finished", finished_);
     visit_part(v, "chooser", chooser_);
-    memory_.visit(
-        v,
-        {.kept = options_.block - 1, .pending = options_.block - 1, .room = finished_ ? 0 : options_.block});
+    memory_.visit(v, {.kept = finished_ ? options_.block - 1 : 0,
+                      .pending = options_.block - 1,
+                      .room = finished_ ? 0 : options_.block});
     visit_part(v, "influence", influence_);
   }
   index_t held() const { return memory_.held(); }

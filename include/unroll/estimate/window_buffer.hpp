@@ -85,8 +85,8 @@ class window_buffer {
   /// The state behind the last input: pending ones are run for it, in front of where forward() will run them
   /// again. Valid until the next call.
   state<const T> last_state(const F& f, params<const T> theta) {
-    inputs_.check_held();
     if (const index_t n = pending(); n > 0) {
+      inputs_.check_held();
       check_size("last_state", "theta", theta.size(), sizes_.params);
       window_forward(f, inputs_.part(run_, n), at(theta, run_, n));
     }
@@ -95,20 +95,24 @@ class window_buffer {
 
   /// What bounds the counters between two calls of an estimator.
   struct limits {
-    index_t kept = 0;     ///< most run steps that are remembered
-    index_t pending = 0;  ///< most inputs that wait
+    index_t kept = 0;     ///< most run steps that are remembered; if none, their tapes are not needed
+    index_t pending = 0;  ///< most inputs that wait; if none and nothing is kept, the memory is empty
     index_t room = 0;     ///< steps that must fit behind the run ones
   };
   template <class V>
   void visit(V&& v, const limits& most) {
-    inputs_.visit(v, capacity_);
-    const index_t n = inputs_.size();
-    visit_integer(v, "run", run_, n - std::min(n, most.pending), std::min(n, capacity_ - most.room));
-    visit_integer(v, "forgotten", forgotten_, run_ - std::min(run_, most.kept), run_);
+    if (most.kept + most.pending > 0) {
+      inputs_.visit(v, capacity_);
+      const index_t n = inputs_.size();
+      visit_integer(v, "run", run_, n - std::min(n, most.pending), std::min(n, capacity_ - most.room));
+      if (most.kept > 0)
+        visit_integer(v, "forgotten", forgotten_, run_ - std::min(run_, most.kept), run_);
+      else
+        forgotten_ = run_;
+    }
     visit_integer(v, "origin", origin_);
     v("states", view<T, state_space>(states_));
-    v("tape", view<T, tape_space>(tape_));
-    v("loss", view<T>(loss_));
+    if (most.kept > 0) v("tape", view<T, tape_space>(tape_));
   }
   index_t held() const { return inputs_.size(); }
   void hold(std::span<const input> xs) { inputs_.hold(xs); }

@@ -30,14 +30,14 @@ class stream_checks {
     if constexpr (recurrent<F> && !has_last_state<E>) failures_.push_back("last_state: is missing");
     if constexpr (has_last_state<E>) check_last_state();
     if constexpr (requires(E e, checkpoint c) { c.save("", e); }) {
-      E whole(made_);
-      whole_.resize(theta_.size());
-      whole.reset(randomness_);
-      report total = advance(whole, whole_, xs_);
-      total += finish(whole, whole_);
       const std::size_t n = xs_.size();
+      const report total = run_whole();
       bool used = false;
       for (const std::size_t cut : {std::size_t(0), n / 2, n - 1, n}) check_cut(cut, used = !used, total);
+      if constexpr (requires(E e) { e.mirror(true); }) {
+        mirrored_ = true;
+        check_cut(n / 2, true, run_whole());
+      }
     } else {
       failures_.push_back("visit: is missing");
     }
@@ -62,20 +62,34 @@ class stream_checks {
     return false;
   }
 
+  E start() const {
+    E e(made_);
+    if constexpr (requires { e.mirror(true); }) e.mirror(mirrored_);
+    e.reset(randomness_);
+    return e;
+  }
+  report run_whole() {
+    E whole = start();
+    whole_.assign(theta_.size(), T(0));
+    report total = advance(whole, whole_, xs_);
+    total += finish(whole, whole_);
+    return total;
+  }
+
   // Saved after `cut` inputs and read into another estimator, one that has run something else or not.
   void check_cut(std::size_t cut, bool used, const report& total) {
     const std::string at = " (cut after " + std::to_string(cut) + " inputs)";
-    E first(made_), second(made_);
+    E first = start(), second(made_);
     vec g(theta_.size()), other(theta_.size());
-    first.reset(randomness_);
     report r = advance(first, g, xs_.first(cut));
-    if (bad_) advance(first, other, {bad_, 1});  // refused: it leaves no trace here either
+    if (bad_ && cut < xs_.size())
+      advance(first, other, {bad_, 1});  // refused: it leaves no trace here either
     checkpoint saved;
     saved.save("run", first);
     const std::string bytes = saved.to_bytes();
     if (used) {
       second.reset(fold(randomness_, 2));
-      advance(second, other, xs_.first(xs_.size() - cut / 2));
+      advance(second, other, xs_.subspan(cut / 2));
     }
     try {
       saved.load("run", second);
@@ -96,6 +110,15 @@ class stream_checks {
              "visit: a resumed stream counts its steps from elsewhere" + at);
       r += advance(second, g, xs_.subspan(cut));
       r += finish(second, g);
+      check_same_state(first, second, "", cut == xs_.size());
+      saved.save("run", second);
+      E third(made_);
+      saved.load("run", third);
+      check_same_state(second, third, " behind finish()");
+      hold_inputs(third, xs_.last(std::size_t(held_inputs(third))));
+      expect(throws([&] { advance(third, other, xs_.first(1)); }) ==
+                 throws([&] { advance(second, other, xs_.first(1)); }),
+             "visit: forgets that the stream is finished");
     } catch (const error& e) {
       return failures_.push_back("visit: cannot be resumed: " + std::string(e.what()) + at);
     }
@@ -103,7 +126,6 @@ class stream_checks {
     expect(r.steps == total.steps && r.vjps == total.vjps && r.jvps == total.jvps &&
                r.consumed == total.consumed && r.losses == total.losses,
            "visit: a resumed stream does other work" + at);
-    check_same_state(first, second, "", cut == xs_.size());
     for (const char* what : {"run.estimator", "run.system", "run.numbers"}) {
       checkpoint foreign = saved;
       foreign.set_text(what, "another");
@@ -169,6 +191,7 @@ class stream_checks {
   std::span<const X> xs_;
   const X* bad_;
   key randomness_;
+  bool mirrored_ = false;
   vec whole_;
   std::vector<std::string> failures_;
 };
