@@ -1,11 +1,28 @@
 // What device code may include must compile under nvcc with --expt-relaxed-constexpr (Philox works on
-// std::array): core without linalg, which needs Eigen, rng and system.
+// std::array): core, rng, system, what executors share, and all of the Llama and its memories, on any executor.
+#include <unroll/core/arena.hpp>
+#include <unroll/core/bf16.hpp>
 #include <unroll/core/block.hpp>
 #include <unroll/core/config.hpp>
 #include <unroll/core/error.hpp>
 #include <unroll/core/layout.hpp>
+#include <unroll/core/matrix.hpp>
+#include <unroll/core/numbers.hpp>
 #include <unroll/core/report.hpp>
 #include <unroll/core/view.hpp>
+#include <unroll/estimate/plan.hpp>
+#include <unroll/estimate/proportional_replay.hpp>
+#include <unroll/estimate/rematerialise.hpp>
+#include <unroll/estimate/reservoir_tbptt.hpp>
+#include <unroll/exec/executor.hpp>
+#include <unroll/exec/mirror.hpp>
+#include <unroll/exec/of.hpp>
+#include <unroll/llama/generate.hpp>
+#include <unroll/llama/language_model.hpp>
+#include <unroll/llama/memory_costs.hpp>
+#include <unroll/llama/memory_session.hpp>
+#include <unroll/llama/score.hpp>
+#include <unroll/memory/bank.hpp>
 #include <unroll/rng/chooser.hpp>
 #include <unroll/rng/draw.hpp>
 #include <unroll/rng/key.hpp>

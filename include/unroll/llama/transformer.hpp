@@ -132,7 +132,7 @@ class transformer final {
       if (p.keep == saved::activations)
         s = room().cut_activations(from, p, i);
       else
-        s = run_again(l, x, free);
+        s = constant(run_again(l, x, free));
       const matrix<A> d = i == p.layers - 1 ? dh : dx;
       l.mlp_vjp(s, d, want);
       l.attention_vjp(x, s, dx, d, want, i > lowest || want_dx || dweights, hook);

@@ -18,11 +18,12 @@ struct layer_activations {
   matrix<A> mid;      ///< h, the input of the second norm
   matrix<P> rstd_mid;
   matrix<A> gated;  ///< gate over up
-
-  operator layer_activations<const A, const P>() const {
-    return {rstd, q, kv, mixed, log_sum, mid, rstd_mid, gated};
-  }
 };
+
+template <class A, class P>
+layer_activations<const A, const P> constant(const layer_activations<A, P>& s) {
+  return {s.rstd, s.q, s.kv, s.mixed, s.log_sum, s.mid, s.rstd_mid, s.gated};
+}
 
 /// What forward and vjp work in.
 template <class A, class P>
