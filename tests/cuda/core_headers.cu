@@ -1,5 +1,6 @@
 // What device code may include must compile under nvcc with --expt-relaxed-constexpr (Philox works on
-// std::array): core, rng, system, what executors share, and all of the Llama and its memories, on any executor.
+// std::array): core, rng, system, what executors share, and all of the Llama and its memories, on any
+// executor.
 #include <unroll/core/arena.hpp>
 #include <unroll/core/bf16.hpp>
 #include <unroll/core/block.hpp>
