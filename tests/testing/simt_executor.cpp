@@ -4,79 +4,13 @@
 #include "unroll/testing/simt/executor.hpp"
 
 #include "tests/support/catch.hpp"
-#include "tests/testing/torch_executor.hpp"
-#include "unroll/exec/host.hpp"
+#include "tests/testing/simt_results.hpp"
 
 using namespace unroll;
+using namespace tests;
 namespace simt = unroll::testing::simt;
 
 namespace {
-
-using results = std::vector<std::vector<double>>;  // what an operation has written, by its outputs
-
-/// Numbers around 0 of size 1 that a bfloat16 can hold.
-template <class U>
-std::vector<U> numbers_like(index_t n, std::uint64_t seed, double size = 1) {
-  std::vector<U> x;
-  for (index_t i = 0; i < n; ++i)
-    x.push_back(U(float(bf16(size * draw_normal({seed}, 0, std::uint64_t(i))))));
-  return x;
-}
-/// The same at the place of an executor.
-template <class U, class E>
-auto placed(const E& e, index_t n, std::uint64_t seed, double size = 1) {
-  const std::vector<U> x = numbers_like<U>(n, seed, size);
-  auto at = e.template allocate<U>(n);
-  e.upload(x.data(), n, at.data());
-  return at;
-}
-template <class U, class E>
-auto filled(const E& e, index_t n, double value) {
-  auto at = e.template allocate<U>(n);
-  e.fill(matrix<U>(at.data(), n, 1), value);
-  return at;
-}
-template <class E, class... Blocks>
-results fetched(const E& e, Blocks&... blocks) {
-  const auto one = [&e](auto& b) {
-    std::vector<std::remove_cvref_t<decltype(*b.data())>> x(static_cast<std::size_t>(b.size()));
-    e.download(b.data(), b.size(), x.data());
-    e.synchronise();
-    return std::vector<double>(x.begin(), x.end());
-  };
-  return {one(blocks)...};
-}
-template <class U, class Block>
-matrix<U> shaped(Block& b, index_t rows, index_t cols, index_t spare = 0) {
-  return {b.data(), rows, cols, rows + spare};
-}
-
-double distance_of(const std::vector<double>& x, const std::vector<double>& y) {
-  REQUIRE(x.size() == y.size());
-  double most = 0, size = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double e = std::abs(x[i] - y[i]);
-    most = e <= most ? most : e;  // NaN counts
-    size = std::max(size, std::abs(y[i]));
-  }
-  return most / size;
-}
-
-/// operation(executor) on simt in three orders, against the host in double and PyTorch's rounding.
-template <class N, class Operation>
-void check(Operation&& operation) {
-  const results got = operation(simt::executor<N>()), want = operation(exec::host<numbers<double>>());
-  for (const std::uint64_t seed : {1u, 2u}) REQUIRE(operation(simt::executor<N>(key{seed})) == got);
-  REQUIRE(got.size() == want.size());
-  results torch;
-  constexpr bool rounds = std::is_same_v<typename N::activation, bf16>;
-  if constexpr (rounds) torch = operation(tests::torch_executor());
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    INFO("output " << i);
-    CHECK(distance_of(got[i], want[i]) <=
-          (rounds ? std::max(1e-5, 2 * distance_of(torch[i], want[i])) : 1e-5));
-  }
-}
 
 template <class E>
 using A = typename E::numbers::activation;
@@ -87,7 +21,6 @@ using P = typename E::numbers::parameter;
 
 }  // namespace
 
-using both_kinds = std::tuple<numbers<float>, numbers<bf16>>;
 using all_kinds = std::tuple<numbers<float>, numbers<bf16>, numbers<float, bf16>>;
 
 TEMPLATE_LIST_TEST_CASE("simt: numbers move", "[simt]", both_kinds) {

@@ -9,28 +9,39 @@ namespace tests {
 
 using namespace unroll;
 
-/// Computes a model in bfloat16 as PyTorch's own operations do: the result of each of them is rounded, also
-/// inside of what an executor has as one operation; sums in one of them are exact here. What testing::simt is
-/// measured by.
+/// testing::simt::executor, or by pytorch() one that computes a model in bfloat16 as PyTorch's own operations
+/// do: the result of each of them is rounded, also inside of what an executor has as one operation; sums in
+/// one of them are exact. What testing::simt is measured by; one type, so that models compile once for both.
 class torch_executor final : public testing::simt::executor<unroll::numbers<bf16>> {
+  using base = testing::simt::executor<unroll::numbers<bf16>>;
   using N = unroll::numbers<bf16>;
   using T = bf16;
   using P = float;
   using access = testing::simt::device_memory::access;
 
  public:
+  explicit torch_executor(key order = {}) : base(order) {}
+  static torch_executor pytorch() {
+    torch_executor e;
+    e.torch_ = true;
+    return e;
+  }
+
   template <class A, class B, class C>
   void gemm(op oa, matrix<A> a, op ob, matrix<B> b, bool add, matrix<C> c) const {
+    if (!torch_) return base::gemm(oa, a, ob, b, add, c);
     product(oa, a, ob, b, 1, add, c);
   }
-  void adapt(const exec::adapter<P>& l, matrix<const T> x, matrix<T> y, view<T>) const {
+  void adapt(const exec::adapter<P>& l, matrix<const T> x, matrix<T> y, view<T> work) const {
+    if (!torch_) return base::adapt(l, x, y, work);
     std::vector<T> z(std::size_t(l.a.cols * x.cols));
     const matrix<T> Z(z.data(), l.a.cols, x.cols);
     product(op::transpose, l.a, op::none, x, l.scale, false, Z);
     product(op::transpose, l.b, op::none, Z, 1, true, y);
   }
   void adapt_vjp(const exec::adapter<P>& l, matrix<const T> x, matrix<const T> dy, matrix<T> dx,
-                 const exec::adapter_gradient<P>& dl, index_t, view<T>) const {
+                 const exec::adapter_gradient<P>& dl, index_t sequences, view<T> work) const {
+    if (!torch_) return base::adapt_vjp(l, x, dy, dx, dl, sequences, work);
     std::vector<T> z(std::size_t(l.a.cols * x.cols)), dz = z;
     const matrix<T> Z(z.data(), l.a.cols, x.cols), dZ(dz.data(), l.a.cols, x.cols);
     product(op::transpose, l.a, op::none, x, l.scale, false, Z);
@@ -41,6 +52,7 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
   }
 
   void rmsnorm(matrix<const T> x, const T* gain, double epsilon, matrix<T> y, P* rstd) const {
+    if (!torch_) return base::rmsnorm(x, gain, epsilon, y, rstd);
     const access open(*machine().memory());
     for (index_t j = 0; j < x.cols; ++j) {
       double squares = 0;
@@ -53,6 +65,7 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
   }
   void rmsnorm_vjp(matrix<const T> x, const T* gain, const P* rstd, matrix<const T> dy, matrix<T> dx,
                    P* dgain) const {
+    if (!torch_) return base::rmsnorm_vjp(x, gain, rstd, dy, dx, dgain);
     const access open(*machine().memory());
     for (index_t j = 0; j < x.cols; ++j) {
       const double r = double(rstd[j]);
@@ -68,6 +81,7 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
   template <class U>
   void rotary(kernels::turn way, const kernels::rotary_table<P>& table, std::span<const index_t> positions,
               matrix<U> x) const {
+    if (!torch_) return base::rotary(way, table, positions, x);
     const access open(*machine().memory());
     const index_t half = table.head / 2;
     for (index_t j = 0; j < x.cols; ++j)
@@ -83,12 +97,14 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       }
   }
   void swiglu(matrix<const T> gated, matrix<T> out) const {
+    if (!torch_) return base::swiglu(gated, out);
     const access open(*machine().memory());
     for (index_t j = 0; j < out.cols; ++j)
       for (index_t i = 0; i < out.rows; ++i)
         out.data[i + j * out.stride] = T(silu(at(gated, i, j)) * at(gated, i + out.rows, j));
   }
   void swiglu_vjp(matrix<const T> gated, matrix<const T> dout, matrix<T> dgated) const {
+    if (!torch_) return base::swiglu_vjp(gated, dout, dgated);
     const access open(*machine().memory());
     const index_t m = dout.rows;
     for (index_t j = 0; j < dout.cols; ++j)
@@ -100,7 +116,8 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       }
   }
 
-  void attention(const exec::attention_call<N>& c, matrix<T> out, P* log_sum, view<T>) const {
+  void attention(const exec::attention_call<N>& c, matrix<T> out, P* log_sum, view<T> work) const {
+    if (!torch_) return base::attention(c, out, log_sum, work);
     const access open(*machine().memory());
     for_queries(c, [&](const row& r) {
       const auto [score, sum] = scores(r);
@@ -113,7 +130,9 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       if (log_sum) log_sum[r.j + r.column * c.shape.heads] = P(std::log(sum));
     });
   }
-  void attention_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d, view<T>) const {
+  void attention_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d,
+                     view<T> work) const {
+    if (!torch_) return base::attention_vjp(c, d, work);
     const access open(*machine().memory());
     std::vector<double> dq(std::size_t(d.dq.rows * d.dq.cols)), dk(std::size_t(d.dk.rows * d.dk.cols)),
         dv = dk;
@@ -164,10 +183,14 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
         }
   }
 
-  void cross_entropy(const exec::cross_entropy_call<N>& c, view<T> work) const { losses(c, nullptr, work); }
+  void cross_entropy(const exec::cross_entropy_call<N>& c, view<T> work) const {
+    if (!torch_) return base::cross_entropy(c, work);
+    losses(c, nullptr);
+  }
   void cross_entropy_vjp(const exec::cross_entropy_call<N>& c, const exec::cross_entropy_adjoint<N>& d,
                          view<T> work) const {
-    losses(c, &d, work);
+    if (!torch_) return base::cross_entropy_vjp(c, d, work);
+    losses(c, &d);
   }
 
  private:
@@ -240,7 +263,7 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
     }
     return {score, sum};
   }
-  void losses(const exec::cross_entropy_call<N>& c, const exec::cross_entropy_adjoint<N>* d, view<T>) const {
+  void losses(const exec::cross_entropy_call<N>& c, const exec::cross_entropy_adjoint<N>* d) const {
     const index_t n = c.output.cols;
     std::vector<T> logits(std::size_t(n * c.normed.cols));
     const matrix<T> L(logits.data(), n, c.normed.cols);
@@ -264,6 +287,8 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       product(op::none, c.normed, op::transpose, L, 1, true,
               matrix<P>(d->doutput, c.output.rows, c.output.cols));
   }
+
+  bool torch_ = false;
 };
 
 }  // namespace tests

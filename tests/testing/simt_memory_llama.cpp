@@ -1,0 +1,123 @@
+// The Llama with memories on testing::simt, which is to say as a device runs it: every call against float64,
+// in float to 1e-5 and in bfloat16 to twice the error of PyTorch's operations; the estimators over it; a
+// training run.
+#include "tests/support/catch.hpp"
+#include "tests/support/small_memory.hpp"
+#include "tests/testing/simt_results.hpp"
+#include "tests/testing/torch_executor.hpp"
+
+using namespace unroll;
+using namespace unroll::llama;
+using namespace tests;
+
+namespace {
+
+/// Weights, or theta, that a bfloat16 can hold.
+template <class Numbers>
+std::vector<double> short_numbers(const Numbers& x) {
+  std::vector<double> y;
+  for (const double u : x) y.push_back(double(float(bf16(u))));
+  return y;
+}
+template <class Block, class E>
+Block at_place_of(const E& e, const std::vector<double>& x) {
+  Block at = e.template allocate<std::remove_cvref_t<decltype(*std::declval<Block>().data())>,
+                                 typename Block::unroll_space>(index_t(x.size()));
+  const std::vector<std::remove_cvref_t<decltype(*at.data())>> narrow(x.begin(), x.end());
+  e.upload(narrow.data(), at.size(), at.data());
+  e.synchronise();
+  return at;
+}
+
+/// A small model on an executor, with its theta.
+template <class E>
+struct model_on {
+  using model_type = memory_llama<E>;
+  using P = typename E::numbers::parameter;
+  using theta_type = typename E::template block<P, param_space>;
+
+  E e;
+  model_type model;
+  theta_type theta;
+
+  model_on(const E& e_, const memory_options& o, const config& c = small_memory::shape())
+      : e(e_), model(make(e_, o, c)) {
+    const auto reference = small_memory::make<double>(c, o);
+    theta = at_place_of<theta_type>(e, short_numbers(small_memory::start(reference)));
+  }
+  static model_type make(const E& e, const memory_options& o, const config& c) {
+    using weights_type = typename model_type::weights_type;
+    const auto reference = small_memory::make<double>(c, o);
+    return {c,
+            std::make_shared<const weights_type>(
+                at_place_of<weights_type>(e, short_numbers(reference.weights()))),
+            o, e};
+  }
+};
+
+/// All memories, losses, adjoints of memories and the gradient of a text, in batches.
+template <class E>
+results whole_text(const E& e, const memory_options& o, index_t batch) {
+  using N = typename E::numbers;
+  const model_on<E> on(e, o);
+  const auto& model = on.model;
+  const auto ids = small_memory::text(31);
+  const auto text = segments_of(ids, o.segment);
+  const std::span<const segment> xs(text);
+  const index_t n = index_t(text.size()), memory = model.size().memory, tape = model.size().tape;
+  auto m = e.template allocate<typename N::memory>(n * memory);
+  auto dm = e.template allocate<typename N::adjoint>(n * memory);
+  auto tapes = e.template allocate<typename N::activation>(n * tape);
+  auto work = e.template allocate<typename N::activation>(model.workspace(n - 1, batch));
+  auto losses = e.template allocate<typename N::accumulator>(n), again = losses;
+  auto g = e.template allocate<typename N::parameter>(on.theta.size());
+  std::vector<const typename N::memory*> past;
+  std::vector<typename N::adjoint*> dpast;
+  for (index_t s = 0; s < n; ++s) {
+    past.push_back(m.data() + s * memory);
+    dpast.push_back(dm.data() + s * memory);
+  }
+  const params<const typename N::parameter> theta(on.theta.data(), on.theta.size());
+  const auto part = [](auto& block, index_t first, index_t count) {
+    return view(block.data() + first, count);
+  };
+  const auto each_batch = [&](index_t end, auto&& f) {
+    for (index_t s = 0; s < end; s += batch) f(s, std::min(batch, end - s));
+  };
+  const auto of = [&](index_t s, index_t count) { return xs.subspan(std::size_t(s), std::size_t(count)); };
+  const auto first = [](auto& v, index_t count) { return std::span(v).first(std::size_t(count)); };
+  const auto earlier = [&](index_t s) { return first(past, model.independent() ? 0 : s); };
+  each_batch(n - 1, [&](index_t s, index_t count) {
+    model.write(of(s, count), s, theta, earlier(s), part(m, s * memory, count * memory),
+                part(tapes, s * tape, count * tape), part(work, 0, work.size()));
+  });
+  each_batch(n, [&](index_t s, index_t count) {
+    model.read(of(s, count), s, theta, first(past, s + count - 1), again.data() + s,
+               part(work, 0, work.size()));
+    model.read_vjp(of(s, count), s, theta, first(past, s + count - 1), first(dpast, s + count - 1),
+                   losses.data() + s, {}, part(work, 0, work.size()));
+  });
+  for (index_t end = n - 1; end > 0;) {
+    const index_t s = (end - 1) / batch * batch, count = end - s;
+    model.write_vjp(of(s, count), s, theta, earlier(s),
+                    view<const typename N::activation>(part(tapes, s * tape, count * tape)),
+                    view<const typename N::adjoint>(part(dm, s * memory, count * memory)),
+                    first(dpast, model.independent() ? 0 : s),
+                    dparams<typename N::parameter>(g.data(), g.size()), part(work, 0, work.size()));
+    end = s;
+  }
+  return fetched(e, m, losses, again, dm, g);
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("simt: the memory model, one by one and in batches", "[simt]", both_kinds) {
+  memory_options recurrent = small_memory::options();
+  recurrent.recurrent = true;
+  recurrent.encoder_tape = recurrent.decoder_tape = saved::inputs;
+  for (const memory_options& o : {small_memory::options(), recurrent}) {
+    const auto run = [&](const auto& e) { return whole_text(e, o, 1); };
+    const results alone = check<TestType>(run);
+    if (!o.recurrent) CHECK(whole_text(testing::simt::executor<TestType>(key{1}), o, 3) == alone);
+  }
+}
