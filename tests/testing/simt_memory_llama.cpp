@@ -4,7 +4,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
 #include "tests/testing/simt_results.hpp"
-#include "tests/testing/torch_executor.hpp"
+#include "unroll/estimate/policy.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;
@@ -61,7 +61,7 @@ results whole_text(const E& e, const memory_options& o, index_t batch) {
   using N = typename E::numbers;
   const model_on<E> on(e, o);
   const auto& model = on.model;
-  const auto ids = small_memory::text(31);
+  const auto ids = small_memory::text(25);
   const auto text = segments_of(ids, o.segment);
   const std::span<const segment> xs(text);
   const index_t n = index_t(text.size()), memory = model.size().memory, tape = model.size().tape;
@@ -117,7 +117,85 @@ TEMPLATE_LIST_TEST_CASE("simt: the memory model, one by one and in batches", "[s
   recurrent.encoder_tape = recurrent.decoder_tape = saved::inputs;
   for (const memory_options& o : {small_memory::options(), recurrent}) {
     const auto run = [&](const auto& e) { return whole_text(e, o, 1); };
-    const results alone = check<TestType>(run);
-    if (!o.recurrent) CHECK(whole_text(testing::simt::executor<TestType>(key{1}), o, 3) == alone);
+    const results alone = check<TestType>(run, 1);
+    if (!o.recurrent) CHECK(whole_text(simt_of<TestType>(key{1}), o, 3) == alone);
   }
+}
+
+namespace {
+
+/// Whether losses are those of the host in double: a single number has no error of PyTorch's to be measured
+/// by.
+template <class N>
+bool same_losses(const std::vector<double>& got, const std::vector<double>& want) {
+  return distance_of(got, want) < (std::is_same_v<typename N::activation, bf16> ? 5e-3 : 1e-5);
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("simt: every policy over the memory model", "[simt]", both_kinds) {
+  const auto ids = small_memory::text(25);
+  const auto text = segments_of(ids, small_memory::options().segment);
+  for (const char* name : {"rematerialise", "rematerialise/2", "keep_all", "keep:2/2", "window:2",
+                           "reservoir:2", "reservoir:2:uncompensated", "proportional:2/2"}) {
+    INFO(name);
+    std::vector<std::vector<double>> losses;  // on simt, the host
+    check<TestType>(
+        [&]<class E>(const E& e) {
+          using P = typename E::numbers::parameter;
+          const model_on<E> on(e, small_memory::options());
+          const params<const P> theta(on.theta.data(), on.theta.size());
+          auto g = e.template allocate<P>(theta.size());
+          const dparams<P> to(g.data(), g.size());
+          with_policy(parse_policy(name), on.model, index_t(text.size()), philox_chooser{}, [&](auto policy) {
+            policy.reset(key{4});
+            report r = policy.advance(theta, std::span(text).first(3), to);
+            r += policy.advance(theta, std::span(text).subspan(3), to);
+            r += policy.finish(theta, to);
+            CHECK(r.code == status::ok);
+            losses.push_back({r.loss});
+          });
+          return fetched(e, g);
+        },
+        0);
+    CHECK(same_losses<TestType>(losses[0], losses[1]));
+  }
+}
+
+namespace {
+
+/// The losses of eight steps of AdamW on one text.
+template <class E>
+std::vector<double> trained(const E& e) {
+  using P = typename E::numbers::parameter;
+  const auto ids = small_memory::text(25, 5);  // five tokens are easier than seventeen
+  const auto text = segments_of(ids, small_memory::options().segment);
+  model_on<E> on(e, small_memory::options());
+  const index_t n = on.theta.size();
+  auto g = e.template allocate<P>(n), m = e.template allocate<P>(n), v = e.template allocate<P>(n);
+  auto ok = e.template allocate<P>(1), norm = e.template allocate<P>(1);
+  rematerialise<memory_llama<E>> policy(on.model, {.segments = index_t(text.size()), .batch = 2});
+  std::vector<double> curve;
+  for (std::int64_t step = 1; step <= 8; ++step) {
+    e.fill(matrix<P>(g.data(), n, 1), 0);
+    policy.reset({});
+    const params<const P> theta(on.theta.data(), n);
+    const dparams<P> to(g.data(), n);
+    report r = policy.advance(theta, std::span(text), to);
+    r += policy.finish(theta, to);
+    curve.push_back(r.loss);
+    e.clip(1, g.data(), n, norm.data());
+    e.all_finite(g.data(), n, 2, ok.data());
+    e.adamw({.rate = 0.03, .step = step}, on.theta.data(), g.data(), m.data(), v.data(), n, ok.data());
+  }
+  return curve;
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("simt: a training run follows the host's", "[simt]", both_kinds) {
+  const std::vector<double> curve = trained(simt_of<TestType>()),
+                            want = trained(exec::host<numbers<double>>());
+  CHECK(same_losses<TestType>(curve, want));
+  CHECK(curve.back() < 0.8 * curve.front());
 }

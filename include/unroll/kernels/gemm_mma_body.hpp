@@ -62,7 +62,8 @@ struct gemm_mma_body {
       fetch(step + 2);
       x.warps([&](const auto& w) {
         multiply(w, sum, rows + step % stages * room, of_rows.k_contiguous, columns + step % stages * room,
-                 of_columns.k_contiguous);
+                 of_columns.k_contiguous, int(smaller(tile, c.cols - first)),
+                 int(smaller(tile, c.rows - row)), int(smaller(depth, k - step * depth)));
       });
     }
     x.template wait<0>();
@@ -116,17 +117,19 @@ struct gemm_mma_body {
     }
   };
 
+  /// What lies behind `n_end`, `m_end` and `e_end` is left out by pieces of 16.
   template <class Warp, class Sum>
   UNROLL_HD static void multiply(const Warp& w, Sum& sum, const bf16* rows, bool rows_by_k,
-                                 const bf16* columns, bool columns_by_k) {
-    const index_t n0 = w.index() % 2 * 32, m0 = w.index() / 2 * 32;
+                                 const bf16* columns, bool columns_by_k, int n_end, int m_end, int e_end) {
+    const int n0 = w.index() % 2 * 32, m0 = w.index() / 2 * 32;
     UNROLL_UNROLLED
-    for (index_t e = 0; e < depth; e += 16) {
+    for (int e = 0; e < int(depth); e += 16) {
+      if (e >= e_end) continue;
       auto u = w.template fragment<word, 8>();  // 2 x (16 x 16)
       auto v = w.template fragment<word, 8>();  // 4 x (16 x 8)
       UNROLL_UNROLLED
       for (int half = 0; half < 2; ++half) {
-        const index_t n = n0 + 16 * half, m = m0 + 16 * half;
+        const int n = n0 + 16 * half, m = m0 + 16 * half;
         const auto to_u = u.template part<4>(4 * half);
         const auto to_v = v.template part<4>(4 * half);
         if (rows_by_k)
@@ -144,7 +147,8 @@ struct gemm_mma_body {
       }
       UNROLL_UNROLLED
       for (int i = 0; i < 8; ++i)
-        w.mma(sum.template part<4>(w, 4 * i), u.template part<4>(i / 4 * 4), v.template part<2>(i % 4 * 2));
+        if (n0 + i / 4 * 16 < n_end && m0 + i % 4 / 2 * 16 < m_end)
+          w.mma(sum.template part<4>(w, 4 * i), u.template part<4>(i / 4 * 4), v.template part<2>(i % 4 * 2));
     }
   }
 };
