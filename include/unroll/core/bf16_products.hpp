@@ -98,8 +98,8 @@ struct widened_gemv {
 };
 
 /// Panels of 512 terms by 64 rows of C are widened, each once, and multiplied as floats.
-inline void widened_gemm(op ow, matrix<const bf16> w, op ob, matrix<const float> b, bool add,
-                         matrix<float> c) {
+template <class W>
+void widened_gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool add, matrix<float> c) {
   constexpr index_t terms = inner_block, rows = 64;
   alignas(64) float panel[std::size_t(terms * rows)];
   const index_t k = ow == op::none ? w.cols : w.rows;
@@ -107,7 +107,7 @@ inline void widened_gemm(op ow, matrix<const bf16> w, op ob, matrix<const float>
     const index_t m = std::min(rows, c.rows - i);
     for (index_t q = 0; q < k; q += terms) {
       const index_t t = std::min(terms, k - q);
-      const matrix<const bf16> from = ow == op::none ? part(w, i, m, q, t) : part(w, q, t, i, m);
+      const matrix<const W> from = ow == op::none ? part(w, i, m, q, t) : part(w, q, t, i, m);
       widen(from, panel);
       gemm<float>(ow, {panel, from.rows, from.cols}, ob,
                   ob == op::none ? rows_of(b, q, t) : columns_of(b, q, t), add || q > 0, rows_of(c, i, m));
@@ -118,18 +118,20 @@ inline void widened_gemm(op ow, matrix<const bf16> w, op ob, matrix<const float>
 }  // namespace detail
 
 /// y = op(W) x, or y += op(W) x when `add`. W' x reads the weights once, four columns at a time.
-inline void gemv(op ow, matrix<const bf16> w, const float* x, bool add, float* y) {
+template <std::same_as<bf16> W>
+void gemv(op ow, matrix<const W> w, const float* x, bool add, float* y) {
   if (ow == op::none)
     detail::widened_gemm(ow, w, op::none, {x, w.cols, 1}, add, {y, w.rows, 1});
-  else if (!simd::dispatch<detail::widened_gemv, const matrix<const bf16>&>(w, x, add, y))
+  else if (!simd::dispatch<detail::widened_gemv, const matrix<const W>&>(w, x, add, y))
     detail::widened_gemm(ow, w, op::none, {x, w.rows, 1}, add, {y, w.cols, 1});
 }
 
 /// C = op(W) op(B), or C += op(W) op(B) when `add`; C overlaps no operand. `way` is looked at for C = W' X of
 /// two columns and more: gradients always go through floats. Throws unroll::error where the processor has no
 /// dot pairs. Bits depend on the sizes, the numbers, the way and the float product that is used.
-inline void gemm(op ow, matrix<const bf16> w, op ob, matrix<const float> b, bool add, matrix<float> c,
-                 bf16_way way = fastest_bf16_way()) {
+template <std::same_as<bf16> W>
+void gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool add, matrix<float> c,
+          bf16_way way = fastest_bf16_way()) {
   const index_t k = ow == op::none ? w.cols : w.rows;
   UNROLL_ASSERT(c.rows == (ow == op::none ? w.rows : w.cols) &&
                 c.cols == (ob == op::none ? b.cols : b.rows) && k == (ob == op::none ? b.rows : b.cols));
