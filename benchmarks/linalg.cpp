@@ -1,6 +1,7 @@
 // Products and elementary functions against plain Eigen. Every benchmark alternates samples of both, at least
 // 3 ms of CPU time each, and prints the medians (GF/s, for functions 10^9 elements/s), the median of the
-// ratios, and our share of the FMA peak measured beside it. docs/performance/linalg.md is made by
+// ratios, and our share of the FMA peak measured beside it; of functions also the largest error from -4 to 4
+// in units in the last place. docs/performance/linalg.md is made by
 //   taskset -c 1 linalg --benchmark_format=json | benchmarks/linalg_table.py
 #include "unroll/core/linalg.hpp"
 
@@ -9,6 +10,8 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <string>
 #include <vector>
 
 #include "fma_peak.hpp"
@@ -166,6 +169,25 @@ void elementwise(benchmark::State& state) {
       z = x.exp();
   };
   compare(state, double(n), ours, plain);
+  const auto worst_ulp = [&](const array& of) {
+    double worst = 0;
+    for (index_t i = 0; i < n; ++i) {
+      const long double u = x[i], e = std::exp(u);
+      const long double exact = which == tanh ? std::tanh(u) : which == logistic ? e / (1 + e) : e;
+      const T near = T(std::abs(exact));
+      worst = std::max(worst, double(std::abs(of[i] - exact) / (std::nextafter(near, near * 2) - near)));
+    }
+    return worst;
+  };
+  state.counters["ulp"] = worst_ulp(y);
+  state.counters["ulp_Eigen"] = worst_ulp(z);
+#ifdef EIGEN_PATCH_VERSION
+  const std::array version{EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION, EIGEN_PATCH_VERSION};
+#else
+  const std::array version{EIGEN_WORLD_VERSION, EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION};
+#endif
+  state.SetLabel("Eigen " + std::to_string(version[0]) + "." + std::to_string(version[1]) + "." +
+                 std::to_string(version[2]));
 }
 
 #define ELEMENTWISE(T, which) \
