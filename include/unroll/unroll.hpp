@@ -29,6 +29,7 @@
 #include "unroll/core/gemv.hpp"
 #include "unroll/core/instruction_set.hpp"
 #include "unroll/core/layout.hpp"
+#include "unroll/core/left_product.hpp"
 #include "unroll/core/linalg.hpp"
 #include "unroll/core/matrix.hpp"
 #include "unroll/core/numbers.hpp"

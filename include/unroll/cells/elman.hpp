@@ -6,13 +6,18 @@ namespace unroll::cells {
 
 struct hyperbolic_tangent {
   static constexpr const char* name = "elman";
-  template <class T>
-  static void apply(T* z, index_t n) {
-    linalg::tanh(z, z, n);
+  template <class Isa, class T>
+  UNROLL_INLINE static void apply_on(T* z, index_t n) {
+    simd::map_on<Isa>([](const auto& u) UNROLL_INLINE { return simd::tanh(u); }, n, z, z);
   }
   template <class T>
   static T slope(T y) {
     return 1 - y * y;
+  }
+  template <class V>
+  UNROLL_INLINE static V times_slope(const V& dy, const V& y) {
+    UNROLL_FUSES
+    return dy * (1 - y * y);
   }
 };
 

@@ -6,11 +6,15 @@ namespace unroll::cells {
 
 struct identity {
   static constexpr const char* name = "linear";
-  template <class T>
-  static void apply(T*, index_t) {}
+  template <class Isa, class T>
+  UNROLL_INLINE static void apply_on(T*, index_t) {}
   template <class T>
   static T slope(T) {
     return 1;
+  }
+  template <class V>
+  UNROLL_INLINE static V times_slope(const V& dy, const V&) {
+    return dy;
   }
 };
 

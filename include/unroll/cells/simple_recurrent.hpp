@@ -21,8 +21,9 @@ struct simple_recurrent_options {
 /// s' = phi(W_h s + W_x x + b), y = W_y s' + b_y. What `elman` and `linear` are, for two choices of phi.
 ///
 ///   Phi::name                     the name of the cell, for messages
-///   Phi::apply(z, n)              z = phi(z), n numbers
+///   Phi::apply_on<Isa>(z, n)      z = phi(z), n numbers, inside of a kernel
 ///   Phi::slope(y)                 phi'(z) as a function of y = phi(z)
+///   Phi::times_slope(dy, y)       dy phi'(z), vectors of numbers
 ///
 /// Parameters: w_h (hidden x hidden), w_x (hidden x in), b, then w_y (out x hidden) and b_y unless out = 0.
 /// Since all of w_h, w_x and b have `hidden` rows they are also one matrix W with z = W [s; x; 1]. The tape
@@ -75,8 +76,7 @@ class simple_recurrent {
     const T* w = e.theta.data();
     const matrix<T> next = columns(e.next.data());
     input_.forward(w + w_x(), {&x, 1}, next, nullptr);
-    linalg::gemm<T>(op::none, w_h(w), op::none, columns(e.s.data()), true, next);
-    Phi::apply(next.data, n());
+    recur(w, e.s.data(), next.data, 1);
     readout_.forward(w + w_y(), {&x, 1}, next, outputs(e.tape.data()), e.loss);
   }
 
@@ -123,10 +123,7 @@ class simple_recurrent {
     T* s = w.states;
     xs = xs.first(std::size_t(w.steps));
     input_.forward(theta + w_x(), xs, columns(s + n(), w.steps), w.scratch.data());
-    for (index_t i = 0; i < w.steps; ++i, s += n()) {
-      linalg::gemm<T>(op::none, w_h(theta), op::none, columns(s), true, columns(s + n()));
-      Phi::apply(s + n(), n());
-    }
+    recur(theta, s, s + n(), w.steps);
     readout_.forward(theta + w_y(), xs, columns(w.states + n(), w.steps), outputs(w.tape, w.steps), w.loss);
   }
 
@@ -147,12 +144,16 @@ class simple_recurrent {
       linalg::transpose<T>(wt, {copy, o_.hidden, o_.hidden});
       wt.data = copy;
     }
-    for (index_t i = w.steps - 1; i >= 0; --i) {  // ds: cotangent of s_{i+1}, then of s_i
-      T* dzi = dz.data + i * n();
-      through_phi(ds.data(), in.carry ? in.carry[i] : T(1), w.states + (i + 1) * n(), dzi);
-      linalg::gemm<T>(transposes(w.steps) ? op::none : op::transpose, wt, op::none, columns(dzi), false,
-                      columns(ds.data()));
-    }
+    const T* next = w.states + n();
+    if (o_.lanes == 1 && transposes(w.steps))
+      simd::dispatch<backward_kernel>(wt.data, n(), in.carry, next, dz.data, ds.data(), w.steps);
+    else
+      for (index_t i = w.steps - 1; i >= 0; --i) {  // ds: cotangent of s_{i+1}, then of s_i
+        T* dzi = dz.data + i * n();
+        through_phi(ds.data(), in.carry ? in.carry[i] : T(1), next + i * n(), dzi);
+        linalg::gemm<T>(transposes(w.steps) ? op::none : op::transpose, wt, op::none, columns(dzi), false,
+                        columns(ds.data()));
+      }
     if (!dw) return;
     linalg::gemm<T>(op::none, dz, op::transpose, columns(w.states, w.steps), true, w_h(dw));
     input_.backward(xs, dz, dw + w_x(), input_scratch);
@@ -219,17 +220,63 @@ class simple_recurrent {
   // matrix beyond the second-level cache the transposed product in place is as fast.
   bool transposes(index_t steps) const { return o_.lanes >= 4 || (o_.hidden <= 256 && steps >= 8); }
 
-  // dz = (dz + carry ds) phi'; a carry of zero drops ds even where it is not finite.
-  void through_phi(const T* ds, T carry, const T* next, T* dz) const {
-    const T* __restrict a = ds;
-    const T* __restrict y = next;
-    T* __restrict z = dz;
-    const index_t size = n();
-    if (!a || carry == T(0))
-      for (index_t i = 0; i < size; ++i) z[i] = z[i] * Phi::slope(y[i]);
-    else
-      for (index_t i = 0; i < size; ++i) z[i] = (z[i] + carry * a[i]) * Phi::slope(y[i]);
+  // Steps of one lane one after the other, without leaving the kernel: z = phi(z + W_h s).
+  struct forward_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const T* w, index_t h, const T* s, T* z, index_t steps) {
+      for (; steps > 0; --steps, s = z, z += h) {
+        linalg::detail::gemv_plain<T, simd::width<Isa, T>>::template run<Isa>(w, h, h, h, s, true, z);
+        Phi::template apply_on<Isa>(z, h);
+      }
+    }
+  };
+  struct apply_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(T* z, index_t n) {
+      Phi::template apply_on<Isa>(z, n);
+    }
+  };
+  // z holds W_x x + b of `steps` steps, of which s is the state before the first.
+  void recur(const T* w, const T* s, T* z, index_t steps) const {
+    if (o_.lanes == 1) return simd::dispatch<forward_kernel>(w, n(), s, z, steps);
+    for (; steps > 0; --steps, s = z, z += n()) {
+      linalg::gemm<T>(op::none, w_h(w), op::none, columns(s), true, columns(z));
+      simd::dispatch<apply_kernel>(z, n());
+    }
   }
+
+  // dz = (dz + carry ds) phi'; a carry of zero drops ds even where it is not finite.
+  template <class Isa>
+  UNROLL_INLINE static void through_phi_on(const T* ds, T carry, const T* next, T* dz, index_t n) {
+    if (!ds || carry == T(0))
+      simd::map_on<Isa>([](const auto& z, const auto& y) UNROLL_INLINE { return Phi::times_slope(z, y); }, n,
+                        dz, dz, next);
+    else
+      simd::map_on<Isa>([carry](const auto& z, const auto& a, const auto& y)
+                            UNROLL_INLINE { return Phi::times_slope(z + carry * a, y); },
+                        n, dz, dz, ds, next);
+  }
+  struct through_phi_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const T* ds, T carry, const T* next, T* dz, index_t n) {
+      through_phi_on<Isa>(ds, carry, next, dz, n);
+    }
+  };
+  void through_phi(const T* ds, T carry, const T* next, T* dz) const {
+    simd::dispatch<through_phi_kernel>(ds, carry, next, dz, n());
+  }
+  // The same as forward_kernel, backwards: ds is the cotangent of s_{i+1}, then of s_i = W_h' dz_i.
+  struct backward_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const T* wt, index_t h, const T* carry, const T* next, T* dz, T* ds,
+                                  index_t steps) {
+      for (index_t i = steps - 1; i >= 0; --i) {
+        through_phi_on<Isa>(ds, carry ? carry[i] : T(1), next + i * h, dz + i * h, h);
+        linalg::detail::gemv_plain<T, simd::width<Isa, T>>::template run<Isa>(wt, h, h, h, dz + i * h, false,
+                                                                              ds);
+      }
+    }
+  };
 
   simple_recurrent_options o_;
   affine_input<T> input_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "unroll/core/left_product.hpp"
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/window_buffer.hpp"
 
@@ -112,11 +113,14 @@ class rtrl final {
   void update(const const_edge<scalar>& e, index_t p0, index_t p1, dparams<scalar> g) {
     const index_t count = p1 - p0;
     for (index_t l = 0; l < sizes_.lanes; ++l) {
+      const scalar *j = jacobian_.data() + l * n_ * n_, *d = delta_.data() + l * n_;
       const matrix<scalar> m{influence_.data() + (l * sizes_.params + p0) * n_, n_, count};
-      const matrix<scalar> old{before_.data(), n_, count};
-      std::copy_n(m.data, n_ * count, old.data);
-      linalg::gemv<scalar>(op::transpose, old, delta_.data() + l * n_, true, g.data() + p0);
-      linalg::gemm<scalar>(op::none, {jacobian_.data() + l * n_ * n_, n_, n_}, op::none, old, false, m);
+      if (!linalg::left_product(j, d, m, g.data() + p0)) {
+        const matrix<scalar> old{before_.data(), n_, count};
+        std::copy_n(m.data, n_ * count, old.data);
+        linalg::gemv<scalar>(op::transpose, old, d, true, g.data() + p0);
+        linalg::gemm<scalar>(op::none, {j, n_, n_}, op::none, old, false, m);
+      }
       if (!dense_) {
         const scalar* row = rows_.data() + l * sizes_.params;
         for (index_t i = 0; i < n_; ++i, row += sizes_.lanes * sizes_.params)
