@@ -28,7 +28,7 @@ TEST_CASE("a lesser instruction set can be chosen, one that the machine lacks ca
 
 TEST_CASE("a set keeps its bits whatever ran before, sets differ by rounding only", "[instruction_set]") {
   const index_t n = 1000;
-  std::vector<float> x(std::size_t(n)), y(x);
+  std::vector<float> x(static_cast<std::size_t>(n)), y(x);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(i % 17) / 7 - 1, y[i] = float(i % 13) / 5 - 1;
   double exact = 0, size = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
