@@ -22,7 +22,8 @@ inline constexpr std::string_view name_of(instruction_set s) {
   return s == instruction_set::avx512_bf16 ? "avx512_bf16"
          : s == instruction_set::avx512    ? "avx512"
          : s == instruction_set::avx2      ? "avx2"
-                                           : "baseline";
+         : s == instruction_set::baseline  ? "baseline"
+                                           : "no set that there is";
 }
 
 // Kernels are compiled for several sets: x86-64, g++ and clang. Other compilers and nvcc take the plain path.
