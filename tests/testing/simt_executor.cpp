@@ -66,7 +66,7 @@ TEST_CASE("simt: vectors and their sums", "[simt]") {
   });
 }
 
-TEMPLATE_LIST_TEST_CASE("simt: products", "[simt]", both_kinds) {
+TEMPLATE_LIST_TEST_CASE("simt: products", "[simt]", all_kinds) {
   // whole tiles, 16 bytes at a time, and ragged ones
   struct sizes {
     index_t m, n, k, spare;
@@ -75,11 +75,13 @@ TEMPLATE_LIST_TEST_CASE("simt: products", "[simt]", both_kinds) {
     for (const op oa : {op::none, op::transpose})
       for (const op ob : {op::none, op::transpose})
         check<TestType>([&, m = m, n = n, k = k, spare = spare]<class E>(const E& e) {
-          auto a = placed<A<E>>(e, 5000, 5), b = placed<A<E>>(e, 5000, 6), c = placed<A<E>>(e, m * n, 7);
+          auto a = placed<W<E>>(e, 5000, 5);
+          auto b = placed<A<E>>(e, 5000, 6), c = placed<A<E>>(e, m * n, 7);
           auto wide = placed<P<E>>(e, m * n, 8);
           const auto with = [spare = spare](op o, auto& block, index_t rows, index_t cols) {
-            return o == op::none ? shaped<const A<E>>(block, rows, cols, spare)
-                                 : shaped<const A<E>>(block, cols, rows, spare);
+            using U = std::remove_cvref_t<decltype(*block.data())>;
+            return o == op::none ? shaped<const U>(block, rows, cols, spare)
+                                 : shaped<const U>(block, cols, rows, spare);
           };
           e.gemm(oa, with(oa, a, m, k), ob, with(ob, b, k, n), oa == ob, shaped<A<E>>(c, m, n));
           e.gemm(oa, with(oa, a, m, k), ob, with(ob, b, k, n), oa != ob, shaped<P<E>>(wide, m, n));
@@ -187,7 +189,7 @@ TEMPLATE_LIST_TEST_CASE("simt: attention and its vjp, a prefix, both masks", "[s
       });
 }
 
-TEMPLATE_LIST_TEST_CASE("simt: cross entropy over the output matrix and its vjp", "[simt]", both_kinds) {
+TEMPLATE_LIST_TEST_CASE("simt: cross entropy over the output matrix and its vjp", "[simt]", all_kinds) {
   for (const double size : {1.0, 100.0})  // logits of a few, and of thousands
     check<TestType>([size]<class E>(const E& e) {
       const index_t hidden = 24, vocabulary = 70, n = 5;
