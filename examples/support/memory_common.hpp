@@ -127,19 +127,25 @@ struct model_options {
   named_files inputs(named_files more) const { return inputs_of(path, tokenizer, std::move(more)); }
 
   /// The model and its vocabulary, from files or fresh ones.
-  template <class T>
-  language<T> load(key k) const {
+  template <class W>
+  language<W> load(key k) const {
     if (!path.empty()) {
-      auto loaded = load_language<T>(path, tokenizer);
+      auto loaded = load_language<W>(path, tokenizer);
       stretch(loaded.model.shape);
       return loaded;
     }
     auto words =
         tokenizer.empty() ? unroll::llama::byte_tokenizer() : unroll::llama::load_tokenizer(tokenizer);
-    unroll::llama::pretrained<T> model{shape(words.size()), {}};
+    unroll::llama::pretrained<W> model{shape(words.size()), {}};
     const unroll::llama::weight_map map(model.shape);
-    model.weights = parameters<T>(map.size());
-    unroll::llama::init_weights<T>(map, model.weights, k);
+    model.weights = parameters<W>(map.size());
+    if constexpr (std::is_floating_point_v<W>) {
+      unroll::llama::init_weights<W>(map, model.weights, k);
+    } else {
+      parameters<float> exact(map.size());
+      unroll::llama::init_weights<float>(map, exact, k);
+      std::transform(exact.begin(), exact.end(), model.weights.begin(), [](float w) { return W(w); });
+    }
     auto ends = end_tokens(words);
     return {std::move(model), std::move(words), std::move(ends)};
   }

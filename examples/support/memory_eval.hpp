@@ -9,7 +9,6 @@
 namespace program {
 
 struct eval_command : command {
-  using T = float;
   model_options base;
   memory_choice memory;
   std::string text = UNROLL_DEFAULT_TEXT, methods = "memory,alone,window,sinks";
@@ -29,6 +28,7 @@ struct eval_command : command {
             "perplexity.svg --json perplexity.json") {
     base.add(app, true);
     memory.add(app);
+    memory.add_weights(app);
     app->add_option("--text", text, "a text file, or a folder of .txt files, each a document of its own")
         ->check(CLI::ExistingPath)
         ->capture_default_str();
@@ -47,9 +47,15 @@ struct eval_command : command {
   }
 
   int run() {
-    using namespace unroll;
     check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
-    auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
+    return with_weights(memory.weights, [&]<class X>(std::type_identity<X>) { return run_with<X>(); });
+  }
+
+ private:
+  template <class X>
+  int run_with() {
+    using namespace unroll;
+    auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const auto& model = setup.model;
     const index_t length = model.options().segment;
     const auto wanted = split(methods);
@@ -76,6 +82,7 @@ struct eval_command : command {
     json d{{"command", "eval"},
            {"model", base.path},
            {"adapters", memory.adapters},
+           {"weights", memory.weights},
            {"text", text},
            {"shape", to_json(setup.shape())},
            {"memory", to_json(model.options())},
@@ -108,14 +115,14 @@ struct eval_command : command {
     return interrupted ? 130 : 0;
   }
 
- private:
   struct stretch {
     index_t document;
     std::span<const token> ids;
   };
   using table = std::vector<std::vector<double>>;  // the summed nll of each segment of each stretch
 
-  table losses(const std::string& method, const memory_setup<T>& setup,
+  template <class X>
+  table losses(const std::string& method, const memory_setup<X>& setup,
                const std::vector<stretch>& texts) const {
     using namespace unroll;
     table out(texts.size());
@@ -123,8 +130,8 @@ struct eval_command : command {
     const progress line;
     std::atomic<index_t> done{0};
     const auto& model = setup.model;
-    std::vector<text_reader<T>> readers;
-    if (method == "memory") readers.assign(std::size_t(pool.size()), text_reader<T>(model, segments));
+    std::vector<text_reader<X>> readers;
+    if (method == "memory") readers.assign(std::size_t(pool.size()), text_reader<X>(model, segments));
     in_parallel(pool, index_t(texts.size()), [&](index_t worker, index_t i) {
       if (interrupted) return;
       const auto ids = texts[std::size_t(i)].ids;
@@ -146,18 +153,21 @@ struct eval_command : command {
   }
 
   /// Segment t behind the t m tokens in front of it: with m = M as many keys as the memory model has.
-  std::vector<double> window_losses(const memory_llama<T>& model, std::span<const token> ids,
+  template <class X>
+  std::vector<double> window_losses(const memory_llama<X>& model, std::span<const token> ids,
                                     std::size_t m) const {
     using namespace unroll;
+    using T = parameter_of<X>;
     const auto length = std::size_t(model.options().segment);
-    const llama::transformer<T>& stack = model.stack();
+    const llama::transformer<X>& stack = model.stack();
     std::vector<index_t> positions(length + std::size_t(segments) * m);
     for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = index_t(i);
     llama::pass<T> p;
     p.length = index_t(positions.size() - m);
     p.layers = stack.shape().layers;
     buffer<T> x(stack.shape().hidden * p.length);
-    buffer<T> work(std::max(stack.work_size(p, false), llama::head_work(stack.shape(), p.length)));
+    buffer<T> work(
+        std::max(stack.work_size(p, false), llama::head_work<exec::of<X>>(stack.shape(), p.length)));
     std::vector<double> out;
     for (std::size_t t = 0; t < std::size_t(segments) && !interrupted; ++t) {
       const std::size_t before = t * m, n = before + length;
@@ -165,34 +175,37 @@ struct eval_command : command {
       p.length = index_t(n);
       p.positions = std::span<const index_t>(positions).first(n);
       const matrix<T> h(x.data(), stack.shape().hidden, p.length);
-      llama::embed(stack.map(), model.weights().data(), seen.data(), p.length, h);
+      llama::embed(stack.executor(), stack.map(), model.weights().data(), seen, h);
       stack.forward(model.weights().data(), {}, p, h, view<T>{}, view<T>(work));
-      out.push_back(double(llama::head_nll<T>(stack.map(), model.weights().data(),
-                                              columns_of(h, index_t(before), index_t(length)),
-                                              ids.data() + t * length + 1, nullptr, view<T>(work))));
+      T nll = 0;
+      llama::head_losses(stack.executor(), stack.map(), model.weights().data(),
+                         matrix<const T>(columns_of(h, index_t(before), index_t(length))),
+                         ids.subspan(t * length + 1, length), static_cast<T*>(nullptr), &nll, view<T>(work));
+      out.push_back(double(nll));
     }
     return out;
   }
 
-  std::vector<double> plain_losses(const std::string& method, const memory_llama<T>& model,
+  template <class X>
+  std::vector<double> plain_losses(const std::string& method, const memory_llama<X>& model,
                                    std::span<const token> ids) const {
     using namespace unroll;
     const index_t length = model.options().segment;
     const auto go_on = [](index_t) { return !interrupted.load(); };
-    llama::text_score<T> s;
+    llama::text_score<parameter_of<X>> s;
     if (method == "full") {
       if (segments * length > model.shape().positions())
         fail("memory_llama", "methods",
              "full reads " + std::to_string(segments * length) + " tokens at once, the model has " +
                  std::to_string(model.shape().positions()) + " positions");
-      s = llama::score<T>(model.stack(), model.weights(), ids, {}, {}, go_on);
+      s = llama::score<X>(model.stack(), model.weights(), ids, {}, {}, go_on);
     } else {
       const index_t budget = (segments - 1) * model.memory_tokens() + length;
       if (budget <= sinks + chunk)
         fail("memory_llama", "sinks",
              "and chunk take " + std::to_string(sinks + chunk) + " keys, the budget is " +
                  std::to_string(budget));
-      s = llama::score_streaming<T>(model.stack(), model.weights(), ids,
+      s = llama::score_streaming<X>(model.stack(), model.weights(), ids,
                                     {.sinks = sinks, .window = budget - sinks, .chunk = chunk}, {}, go_on);
     }
     std::vector<double> out(static_cast<std::size_t>(segments), 0.0);

@@ -9,7 +9,6 @@
 namespace program {
 
 struct generate_command : command {
-  using T = float;
   model_options base;
   memory_choice memory;
   std::string prompt, text;
@@ -26,6 +25,7 @@ struct generate_command : command {
                 "  memory_llama generate --model base --adapters adapters --text book.txt --greedy") {
     base.add(app, false);
     memory.add(app);
+    memory.add_weights(app);
     CLI::Option* file = app->add_option("--text", text, "a text file to continue")->check(CLI::ExistingFile);
     app->add_option("--prompt", prompt, "the text itself")->excludes(file);
     app->add_option("--tokens", tokens, "at most so many")
@@ -46,14 +46,20 @@ struct generate_command : command {
   }
 
   int run() {
-    using namespace unroll;
     check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
-    auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
+    return with_weights(memory.weights, [&]<class X>(std::type_identity<X>) { return run_with<X>(); });
+  }
+
+ private:
+  template <class X>
+  int run_with() {
+    using namespace unroll;
+    auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const std::string given = text.empty() ? prompt : read_file(text, "memory_llama");
     std::vector<token> ids =
         setup.words.encode(given, setup.words.bos() >= 0, text.empty() ? "--prompt" : "\"" + text + "\"");
     if (ids.empty()) fail("memory_llama", "prompt", "is empty, and the vocabulary has no begin of a text");
-    llama::memory_session<T> session(setup.model, setup.theta);
+    llama::memory_session<X> session(setup.model, setup.theta);
     llama::sampler sampler(setup.words.size(), {.temperature = greedy ? 0 : temperature, .top_p = top_p});
     session.append(ids);
     const std::size_t prompt_tokens = ids.size();
@@ -79,6 +85,7 @@ struct generate_command : command {
     json d{{"command", "generate"},
            {"model", base.path},
            {"adapters", memory.adapters},
+           {"weights", memory.weights},
            {"memory", to_json(setup.model.options())},
            {"prompt_tokens", prompt_tokens},
            {"temperature", sampler.how().temperature},
@@ -97,7 +104,6 @@ struct generate_command : command {
 };
 
 struct autoencode_command : command {
-  using T = float;
   model_options base;
   memory_choice memory;
   std::string text = UNROLL_DEFAULT_TEXT;
@@ -109,6 +115,7 @@ struct autoencode_command : command {
                 "  memory_llama autoencode --model base --adapters adapters --text books/test --texts 32") {
     base.add(app, true);
     memory.add(app);
+    memory.add_weights(app);
     app->add_option("--text", text, "a text file, or a folder of .txt files")
         ->check(CLI::ExistingPath)
         ->capture_default_str();
@@ -121,9 +128,15 @@ struct autoencode_command : command {
   }
 
   int run() {
-    using namespace unroll;
     check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
-    auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
+    return with_weights(memory.weights, [&]<class X>(std::type_identity<X>) { return run_with<X>(); });
+  }
+
+ private:
+  template <class X>
+  int run_with() {
+    using namespace unroll;
+    auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const data::documents all(text, setup.words, {.bos = false, .threads = threads});
     check_documents(all, "text", "\"" + text + "\"", setup.model.options().segment + 1,
                     "they are left out (--segment)");
@@ -132,14 +145,14 @@ struct autoencode_command : command {
     std::vector<std::vector<token>> written(wanted.size());
     worker_pool pool(std::min(threads, index_t(wanted.size())));
     const progress line;
-    std::vector<llama::memory_session<T>> sessions;
+    std::vector<llama::memory_session<X>> sessions;
     for (index_t i = 0; i < pool.size(); ++i) sessions.emplace_back(setup.model, setup.theta);
     std::atomic<index_t> done{0};
     in_parallel(pool, index_t(wanted.size()), [&](index_t worker, index_t i) {
       if (interrupted) return;
       const auto ids = wanted[std::size_t(i)].first(std::size_t(setup.model.options().segment));
       std::vector<token> out(ids.size());
-      llama::reproduce<T>(sessions[std::size_t(worker)], ids, begin, out, setup.words.size());
+      llama::reproduce<X>(sessions[std::size_t(worker)], ids, begin, out, setup.words.size());
       written[std::size_t(i)] = std::move(out);
       if (worker == 0)
         line.show("reproduced " + std::to_string(done.load()) + " / " + std::to_string(wanted.size()));
@@ -174,6 +187,8 @@ struct autoencode_command : command {
     write_json({{"command", "autoencode"},
                 {"model", base.path},
                 {"adapters", memory.adapters},
+                {"weights", memory.weights},
+                {"weights", memory.weights},
                 {"text", text},
                 {"memory", to_json(setup.model.options())},
                 {"segments", count},

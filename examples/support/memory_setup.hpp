@@ -31,7 +31,7 @@ inline void leave_out_unsupported(std::vector<unroll::policy>& policies, const m
 struct memory_choice {
   index_t segment = 128, ratio = 8, rank = 8;
   double alpha = 0, b_scale = 0;
-  std::string mask = "coverage", places = "coverage", adapters;
+  std::string mask = "coverage", places = "coverage", adapters, weights = "float";
   bool separate = false, recurrent = false, recompute = false, other_base = false;
 
   /// `own_scale`: the program has another default for b_scale; `saved`: adapters may come from a folder.
@@ -83,20 +83,23 @@ struct memory_choice {
         recompute ? unroll::llama::saved::inputs : unroll::llama::saved::activations;
     return o;
   }
+  /// For the commands that have bfloat16 weights too.
+  void add_weights(CLI::App* app) { program::add_weights(app, weights); }
   std::string identity() const {
-    return text_of("segments of %td by %td, rank %td, alpha %.9g, %s mask, %s positions%s%s%s, adapters %s",
+    return text_of("segments of %td by %td, rank %td, alpha %.9g, %s mask, %s positions%s%s%s, adapters %s%s",
                    segment, ratio, rank, alpha, mask.c_str(), places.c_str(), separate ? ", separate" : "",
-                   recurrent ? ", recurrent" : "", recompute ? ", recomputing" : "", adapters.c_str());
+                   recurrent ? ", recurrent" : "", recompute ? ", recomputing" : "", adapters.c_str(),
+                   weights == "float" ? "" : (", weights " + weights).c_str());
   }
 };
 
 /// The Llama, its vocabulary, the memory model over it and the parameters of that.
-template <class T>
+template <class X>
 struct memory_setup {
   unroll::llama::tokenizer words;
   std::vector<token> ends;  ///< each ends a text
-  memory_llama<T> model;
-  parameters<T> theta;
+  memory_llama<X> model;
+  parameters<parameter_of<X>> theta;
 
   const unroll::llama::config& shape() const { return model.shape(); }
 };
@@ -104,13 +107,15 @@ struct memory_setup {
 /// The memory model that the options describe: with the parameters of --adapters, or fresh ones. Adapters
 /// have the positions that they were trained with unless --positions says others, and no other base unless
 /// --other-base allows it.
-template <class T>
-memory_setup<T> load_memory(model_options base, const memory_choice& choice, key k) {
+template <class X>
+memory_setup<X> load_memory(model_options base, const memory_choice& choice, key k) {
+  using W = weight_of<X>;
+  using T = parameter_of<X>;
   std::optional<unroll::llama::memory_folder> saved;
   if (!choice.adapters.empty()) saved.emplace(choice.adapters);
   unroll::llama::config trained;
   if (saved) saved->set_positions(trained);
-  auto loaded = base.load<T>(fold(k, 0));
+  auto loaded = base.load<W>(fold(k, 0));
   if (saved && base.positions.empty()) saved->set_positions(loaded.model.shape);
   const auto shape = loaded.model.shape;
   memory_options o = choice.options();
@@ -121,7 +126,7 @@ memory_setup<T> load_memory(model_options base, const memory_choice& choice, key
     if (const auto then = positions_text(trained), now = positions_text(shape); then != now)
       std::fprintf(stderr, "memory_llama: the adapters were trained %s%s, now it is %s\n",
                    then.empty() ? "without --positions" : "with --positions ", then.c_str(), now.c_str());
-    if (const auto other = saved->other_base<T>(shape, loaded.model.weights); !other.empty()) {
+    if (const auto other = saved->other_base<W>(shape, loaded.model.weights); !other.empty()) {
       const std::string message =
           "of \"" + choice.adapters + "\" were trained on another base than \"" + base.path + "\": " + other;
       if (!choice.other_base)
@@ -129,23 +134,25 @@ memory_setup<T> load_memory(model_options base, const memory_choice& choice, key
       std::fprintf(stderr, "memory_llama: adapters %s\n", message.c_str());
     }
   }
-  auto weights = std::make_shared<const parameters<T>>(std::move(loaded.model.weights));
-  memory_llama<T> model(shape, std::move(weights), o);
+  auto weights = std::make_shared<const parameters<W>>(std::move(loaded.model.weights));
+  memory_llama<X> model(shape, std::move(weights), o);
   if (saved) {
     auto theta = saved->read<T>(shape);
     return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
   }
   parameters<T> theta(model.names().size());
-  unroll::llama::init_memory<T>(model, theta, fold(k, 1),
+  unroll::llama::init_memory<X>(model, theta, fold(k, 1),
                                 {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
   return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
 }
 
 /// Runs a memory model over texts without gradients; its memory is allocated once.
-template <class T>
+template <class X>
 class text_reader {
+  using T = parameter_of<X>;
+
  public:
-  text_reader(const memory_llama<T>& model, index_t segments)
+  text_reader(const memory_llama<X>& model, index_t segments)
       : model_(&model),
         memories_((segments - 1) * model.size().memory),
         work_(model.workspace(segments - 1)) {}
@@ -166,7 +173,7 @@ class text_reader {
   }
 
  private:
-  const memory_llama<T>* model_;
+  const memory_llama<X>* model_;
   unroll::buffer<T> memories_, work_;
 };
 

@@ -11,10 +11,12 @@ namespace program {
 
 /// The gradients of several documents at once. Each has a gradient of its own; they are added in the order of
 /// the documents, so that the sum does not depend on the number of threads.
-template <class T>
+template <class X>
 class document_gradients {
+  using T = parameter_of<X>;
+
  public:
-  using model_type = memory_llama<T>;
+  using model_type = memory_llama<X>;
 
   document_gradients(const model_type& model, const unroll::policy& p, index_t segments, index_t documents,
                      index_t threads)
@@ -77,7 +79,6 @@ inline index_t scored(std::span<const segment> text) {
 }
 
 struct train_command : command {
-  using T = float;
   model_options base;
   memory_choice memory;
   text_options texts;
@@ -94,6 +95,7 @@ struct train_command : command {
                 "  memory_llama train ... --checkpoint run.ckpt --resume   (the same options)") {
     base.add(app, true);
     memory.add(app);
+    memory.add_weights(app);
     app->add_option("--b-scale", memory.b_scale,
                     "standard deviation of the second factor of fresh adapters; 0: begin at the frozen model")
         ->check(not_negative)
@@ -124,8 +126,7 @@ struct train_command : command {
   }
 
   int run() {
-    using namespace unroll;
-    const unroll::policy p = parse_policy(policy);
+    const unroll::policy p = unroll::parse_policy(policy);
     named_files outputs{{"--checkpoint", training.checkpoint}, {"--out", out}};
     if (!out.empty())
       for (const char* name : {"encoder", "head", "memory_tokens.safetensors", "memory.json"})
@@ -135,8 +136,16 @@ struct train_command : command {
             {{"--text", texts.text}, {"--held-out", texts.held_out}, {"--adapters", memory.adapters}}),
         outputs);
     check_checkpoint("memory_llama", training.checkpoint, training.resume);
-    auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
-    const memory_llama<T>& model = setup.model;
+    return with_weights(memory.weights, [&]<class X>(std::type_identity<X>) { return run_with<X>(p); });
+  }
+
+ private:
+  template <class X>
+  int run_with(const unroll::policy& p) {
+    using namespace unroll;
+    using T = parameter_of<X>;
+    auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
+    const memory_llama<X>& model = setup.model;
     const memory_options& o = model.options();
     if (segments > model.segments())
       fail("memory_llama", "segments",
@@ -152,12 +161,12 @@ struct train_command : command {
                     "they are not scored (--segments times --segment)");
     prepare_folder(out);
     const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
-    document_gradients<T> gradients(model, p, segments, documents, threads);
+    document_gradients<X> gradients(model, p, segments, documents, threads);
     data::windows places(data.train, documents, segments * o.segment, fold(key{seed}, 1));
     training_run<T> run(training, std::move(setup.theta), identity(setup.shape(), data, weights));
     places.seek(run.step());
 
-    const auto planned = plan(llama::memory_costs<T>(setup.shape(), o), segments * o.segment, p);
+    const auto planned = plan(llama::memory_costs<X>(setup.shape(), o), segments * o.segment, p);
     std::printf(
         "%s\n%td trainable parameters, %s: %td x %td tokens a sample, %td samples a step\n"
         "planned for a sample: %.3g operations, %.4g MB; %td documents of %lld tokens, %lld held out\n\n",
@@ -204,13 +213,14 @@ struct train_command : command {
       }
     }
     if (interrupted) run.save();
-    if (!out.empty()) llama::save_memory<T>(out, model, run.theta(), base.path);
+    if (!out.empty()) llama::save_memory<X>(out, model, run.theta(), base.path);
     json d{{"command", "train"},
            {"model", base.path},
            {"text", texts.text},
            {"held_out", texts.held_out},
            {"shape", to_json(setup.shape())},
            {"memory", to_json(o)},
+           {"weights", memory.weights},
            {"parameters", run.theta().size()},
            {"policy", to_string(p)},
            {"segments", segments},
@@ -229,7 +239,6 @@ struct train_command : command {
     return interrupted ? 130 : 0;
   }
 
- private:
   std::string identity(const unroll::llama::config& c, const corpus& data, std::uint64_t weights) const {
     return text_of(
                "train %s of %s, weights %016llx, texts %016llx %016llx, %s, %td x %td, autoencoding %.9g, "
@@ -244,13 +253,14 @@ struct train_command : command {
   }
 
   /// Mean nll a token over stretches of `segments` segments, evenly spread over the held-out documents.
-  double held_out_loss(const memory_llama<T>& model, unroll::params<const T> theta,
+  template <class X>
+  double held_out_loss(const memory_llama<X>& model, unroll::params<const parameter_of<X>> theta,
                        const unroll::data::documents& held_out) const {
     const auto texts_to_read = stretches(held_out, segments * model.options().segment, held_out_texts);
     std::vector<double> sums(texts_to_read.size()), tokens(sums);
     unroll::worker_pool pool(std::min(threads, index_t(sums.size())));
-    std::vector<text_reader<T>> readers(static_cast<std::size_t>(pool.size()),
-                                        text_reader<T>(model, segments));
+    std::vector<text_reader<X>> readers(static_cast<std::size_t>(pool.size()),
+                                        text_reader<X>(model, segments));
     in_parallel(pool, index_t(sums.size()), [&](index_t worker, index_t i) {
       const auto text = unroll::llama::segments_of(texts_to_read[std::size_t(i)], model.options().segment);
       for (const double loss : readers[std::size_t(worker)].losses(theta, text)) sums[std::size_t(i)] += loss;

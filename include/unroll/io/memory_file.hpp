@@ -49,9 +49,10 @@ inline layout memory_tokens_layout(const config& c, const memory_options& o) {
 /// adapters, memory_tokens.safetensors, and memory.json, which says the options, what the frozen Llama was,
 /// and the hash of every file. Killed at any point, the folder is wholly the old one, wholly the new one, or
 /// refused. `base_model` is a name or a folder, for readers. Costs three passes over the weights.
-template <class T>
-void save_memory(const std::filesystem::path& folder, const memory_llama<T>& model, params<const T> theta,
-                 const std::string& base_model = {}) {
+template <class X>
+void save_memory(const std::filesystem::path& folder, const memory_llama<X>& model,
+                 params<const typename memory_llama<X>::P> theta, const std::string& base_model = {}) {
+  using T = typename memory_llama<X>::P;
   const config& c = model.shape();
   const auto& map = model.trainable();
   check_size("save_memory", "theta", theta.size(), map.size());
