@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 #include "unroll/core/error.hpp"
 #include "unroll/rng/draw.hpp"
 
@@ -84,6 +85,7 @@ constexpr double eps = 0x1p-24;
 }  // namespace
 
 TEST_CASE("products with bfloat16 weights have the error of the float product of the same weights") {
+  FOR_EACH_INSTRUCTION_SET();
   for (const auto& [m, n, k] : sizes)
     for (const op ow : {op::none, op::transpose})
       for (const op ob : {op::none, op::transpose})
