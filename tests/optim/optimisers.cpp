@@ -12,10 +12,10 @@ using namespace unroll;
 
 namespace {
 
-using numbers = std::vector<double>;
+using list = std::vector<double>;
 
 template <class O>
-numbers run(O opt, numbers theta, const std::vector<numbers>& gradients, double scale = 1) {
+list run(O opt, list theta, const std::vector<list>& gradients, double scale = 1) {
   for (const auto& g : gradients) REQUIRE(opt.step(theta, g, scale) == status::ok);
   return theta;
 }
@@ -23,7 +23,7 @@ numbers run(O opt, numbers theta, const std::vector<numbers>& gradients, double 
 }  // namespace
 
 TEST_CASE("sgd and momentum follow their recursions") {
-  const std::vector<numbers> g{{1, -2}, {3, 4}};
+  const std::vector<list> g{{1, -2}, {3, 4}};
   CHECK(run(sgd<double>(2, {.rate = 0.5}), {1, 1}, g)[0] == Approx(1 - 0.5 - 1.5));
   CHECK(run(sgd<double>(2, {.rate = 0.5}), {1, 1}, g, 0.1)[1] == Approx(1 + 0.1 - 0.2));
   // v = 1, then 0.9 + 3 = 3.9
@@ -51,10 +51,10 @@ TEST_CASE("weight decay is decoupled from the moments") {
 }
 
 TEST_CASE("four steps end where those of PyTorch and optax end") {
-  const std::vector<numbers> g{{0.5, -1, 2}, {-0.25, 3, 1e-4}, {4, 0.125, -2}, {0, -0.75, 1.5}};
+  const std::vector<list> g{{0.5, -1, 2}, {-0.25, 3, 1e-4}, {4, 0.125, -2}, {0, -0.75, 1.5}};
   const double scales[] = {0.5, 1, 1, 0.25};
-  const auto ends = [&](auto optimiser, const numbers& expected) {
-    numbers theta{1, -2, 3};
+  const auto ends = [&](auto optimiser, const list& expected) {
+    list theta{1, -2, 3};
     for (std::size_t t = 0; t < g.size(); ++t) REQUIRE(optimiser.step(theta, g[t], scales[t]) == status::ok);
     for (std::size_t i = 0; i < theta.size(); ++i) CHECK(theta[i] == Approx(expected[i]).epsilon(1e-14));
   };
@@ -102,7 +102,7 @@ TEST_CASE("clipping keeps the direction, returns the norm, and leaves short and 
   CHECK_THROWS_AS(clip_norm(g, 0), unroll::error);
 }
 
-TEMPLATE_TEST_CASE("clipping is right for numbers whose squares are not", "", float, double) {
+TEMPLATE_TEST_CASE("clipping is right for list whose squares are not", "", float, double) {
   using T = TestType;
   using limits = std::numeric_limits<T>;
   // 2^664 is about 1e200; the last three are the largest, the smallest normal and a denormal number
@@ -184,7 +184,7 @@ TEST_CASE("schedules have their documented values") {
 }
 
 TEST_CASE("optimisers refuse wrong sizes") {
-  numbers two(2), three(3);
+  list two(2), three(3);
   CHECK_THROWS_AS((void)sgd<double>(2).step(three, two), unroll::error);
   CHECK_THROWS_AS((void)momentum<double>(2).step(two, three), unroll::error);
   CHECK_THROWS_AS((void)adam<double>(2).step(two, three), unroll::error);

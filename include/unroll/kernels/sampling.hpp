@@ -53,12 +53,13 @@ index_t sampling_work(index_t n) {
 /// The token that the number u, uniform on [0, 1), draws from softmax(logits / temperature), among the fewest
 /// most probable tokens that have the probability top_p together (Holtzman et al. 2020, arXiv 1904.09751);
 /// equally probable ones are ordered by their ids. Temperature 0: the most probable one. Probabilities are
-/// computed in double. O(n), and a sort of the candidates where top_p is below 1.
-template <class T>
-std::int32_t sample(const T* logits, index_t n, double temperature, double top_p, double u, view<T> work) {
+/// computed in double. O(n), and a sort of the candidates where top_p is below 1. `work`:
+/// sampling_work<U>(n).
+template <class T, class U>
+std::int32_t sample(const T* logits, index_t n, double temperature, double top_p, double u, view<U> work) {
   const index_t top = std::max_element(logits, logits + n) - logits;
   if (temperature == 0) return std::int32_t(top);
-  arena<T> cut(work);
+  arena<U> cut(work);
   const detail::sampling_room room(cut, n);
   for (index_t i = 0; i < n; ++i)
     room.weight[std::size_t(i)] = (double(logits[i]) - double(logits[top])) / temperature;

@@ -50,6 +50,15 @@ class memory_llama final {
     if (!weights_) fail("memory_llama", "weights", "are null");
     check_size("memory_llama", "weights", weights_->size(), stack_.map().size());
   }
+  template <class Block>
+  requires(!std::convertible_to<std::shared_ptr<Block>, std::shared_ptr<const weights_type>>)
+      memory_llama(const config& c, std::shared_ptr<Block>, memory_options o,
+                   executor_type e = executor_type{})
+      : memory_llama(c, std::shared_ptr<const weights_type>(), o, e) {
+    static_assert(sizeof(Block) == 0,
+                  "the weights of a memory_llama are of the kind and at the place of its executor: a "
+                  "shared_ptr to memory_llama::weights_type");
+  }
 
   const executor_type& executor() const { return stack_.executor(); }
   const memory_options& options() const { return sizes().options(); }

@@ -10,8 +10,8 @@ namespace unroll {
 
 /// Shows the first n numbers of a block that lies at the place of `e` (core/visit.hpp): where a visitor can
 /// look at them, floats and doubles on the host, as they are; else their bytes, brought to the host and back.
-template <class V, class E, class Block>
-void visit_block(V&& v, std::string_view name, const E& e, Block& block, index_t n) {
+template <class V, class Name, class E, class Block>
+void visit_block(V&& v, const Name& name, const E& e, Block& block, index_t n) {
   using U = std::remove_cvref_t<decltype(*block.data())>;
   if (n == 0) return;
   if constexpr (requires { block[0]; } && std::is_floating_point_v<U>) {

@@ -1,11 +1,10 @@
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
-#include "unroll/core/block.hpp"
 #include "unroll/core/report.hpp"
-#include "unroll/core/simd.hpp"
+#include "unroll/exec/of.hpp"
+#include "unroll/memory/visit_block.hpp"
 
 namespace unroll {
 
@@ -24,41 +23,45 @@ struct adam_options {
 ///
 /// A gradient that is not finite, or whose square is not (float: beyond 1.8e19), gives status::non_finite and
 /// changes neither theta nor the moments: an infinite v would stop its parameter for good.
-template <class T>
+///
+/// X: an executor, or what exec::of makes one of; theta, g and the moments are its parameters, at its place.
+template <class X>
 class adam final {
+  using E = exec::of<X>;
+  using T = typename E::numbers::parameter;
+
  public:
-  explicit adam(index_t size, adam_options options = {}) : options_(options), m_(size), v_(size) {}
+  explicit adam(index_t size, adam_options options = {}, E e = E{})
+      : options_(options),
+        executor_(std::move(e)),
+        m_(executor_.template allocate<T>(size)),
+        v_(executor_.template allocate<T>(size)),
+        finite_(executor_.template allocate<T>(1)) {}
 
   [[nodiscard]] status step(params<T> theta, dparams<const T> g, double scale = 1) {
     check_size("adam::step", "theta", theta.size(), m_.size());
     check_size("adam::step", "g", g.size(), m_.size());
-    if (simd::sum<T>([](const auto& u) UNROLL_INLINE { return u * u * T(0); }, g.size(), g.data()) != 0)
-      return status::non_finite;
-    ++steps_;
+    executor_.all_finite(g.data(), g.size(), 2, finite_.data());
     const adam_options& o = options_;
-    const double t = double(steps_), rate = o.rate * scale;
-    const T b1 = T(o.beta1), b2 = T(o.beta2), a1 = T(1 - o.beta1), a2 = T(1 - o.beta2);
-    const T first = T(rate / (1 - std::pow(o.beta1, t))), second = T(1 / std::sqrt(1 - std::pow(o.beta2, t)));
-    const T epsilon = T(o.epsilon), shrink = T(rate * o.decay);
-    for (index_t j = 0; j < m_.size(); ++j) {
-      m_[j] = b1 * m_[j] + a1 * g[j];
-      v_[j] = b2 * v_[j] + a2 * g[j] * g[j];
-      theta[j] -= first * m_[j] / (std::sqrt(v_[j]) * second + epsilon) + shrink * theta[j];
-    }
+    executor_.adamw({o.rate * scale, o.beta1, o.beta2, o.epsilon, o.decay, steps_ + 1}, theta.data(),
+                    g.data(), m_.data(), v_.data(), m_.size(), finite_.data());
+    if (exec::value(executor_, finite_.data()) == 0) return status::non_finite;
+    ++steps_;
     return status::ok;
   }
 
   template <class Visitor>
   void visit(Visitor&& v) {
-    v("m", view<T>(m_));
-    v("v", view<T>(v_));
+    visit_block(v, "m", executor_, m_, m_.size());
+    visit_block(v, "v", executor_, v_, v_.size());
     v("steps", view<std::int64_t>(&steps_, 1));
   }
   const adam_options& options() const { return options_; }
 
  private:
   adam_options options_;
-  buffer<T> m_, v_;
+  E executor_;
+  typename E::template block<T> m_, v_, finite_;
   std::int64_t steps_ = 0;
 };
 

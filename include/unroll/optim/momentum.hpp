@@ -1,8 +1,8 @@
 #pragma once
 
-#include "unroll/core/block.hpp"
-#include "unroll/core/linalg.hpp"
 #include "unroll/core/report.hpp"
+#include "unroll/exec/of.hpp"
+#include "unroll/memory/visit_block.hpp"
 
 namespace unroll {
 
@@ -14,32 +14,37 @@ struct momentum_options {
 
 /// v = momentum v + g, theta -= rate v (Polyak 1964), or theta -= rate (g + momentum v) (Nesterov 1983, in
 /// the form of Sutskever et al. 2013). A gradient that is not finite: as sgd.
-template <class T>
+template <class X>
 class momentum final {
+  using E = exec::of<X>;
+  using T = typename E::numbers::parameter;
+
  public:
-  explicit momentum(index_t size, momentum_options options = {}) : options_(options), velocity_(size) {}
+  explicit momentum(index_t size, momentum_options options = {}, E e = E{})
+      : options_(options),
+        executor_(std::move(e)),
+        velocity_(executor_.template allocate<T>(size)),
+        finite_(executor_.template allocate<T>(1)) {}
 
   [[nodiscard]] status step(params<T> theta, dparams<const T> g, double scale = 1) {
     check_size("momentum::step", "theta", theta.size(), velocity_.size());
     check_size("momentum::step", "g", g.size(), velocity_.size());
-    if (!linalg::all_finite(g.data(), g.size())) return status::non_finite;
-    const T rate = T(options_.rate * scale), mu = T(options_.momentum);
-    for (index_t j = 0; j < velocity_.size(); ++j) {
-      velocity_[j] = mu * velocity_[j] + g[j];
-      theta[j] -= rate * (options_.nesterov ? g[j] + mu * velocity_[j] : velocity_[j]);
-    }
-    return status::ok;
+    executor_.all_finite(g.data(), g.size(), 1, finite_.data());
+    executor_.momentum({options_.rate * scale, options_.momentum, options_.nesterov}, theta.data(), g.data(),
+                       velocity_.data(), velocity_.size(), finite_.data());
+    return exec::value(executor_, finite_.data()) == 0 ? status::non_finite : status::ok;
   }
 
   template <class Visitor>
   void visit(Visitor&& v) {
-    v("velocity", view<T>(velocity_));
+    visit_block(v, "velocity", executor_, velocity_, velocity_.size());
   }
   const momentum_options& options() const { return options_; }
 
  private:
   momentum_options options_;
-  buffer<T> velocity_;
+  E executor_;
+  typename E::template block<T> velocity_, finite_;
 };
 
 }  // namespace unroll

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "unroll/core/linalg.hpp"
 #include "unroll/core/report.hpp"
+#include "unroll/exec/of.hpp"
 
 namespace unroll {
 
@@ -14,18 +14,24 @@ struct sgd_options {
 ///
 /// A gradient that is not finite gives status::non_finite and changes neither theta nor the optimiser, so
 /// that the run can go on from where it was: the losses of a sequence may be finite and their gradient not.
-template <class T>
+/// The status is the one number that a step waits for.
+///
+/// X: an executor, or what exec::of makes one of; theta and g are its parameters, at its place.
+template <class X>
 class sgd final {
+  using E = exec::of<X>;
+  using T = typename E::numbers::parameter;
+
  public:
-  explicit sgd(index_t size, sgd_options options = {}) : options_(options), size_(size) {}
+  explicit sgd(index_t size, sgd_options options = {}, E e = E{})
+      : options_(options), executor_(std::move(e)), size_(size), finite_(executor_.template allocate<T>(1)) {}
 
   [[nodiscard]] status step(params<T> theta, dparams<const T> g, double scale = 1) {
     check_size("sgd::step", "theta", theta.size(), size_);
     check_size("sgd::step", "g", g.size(), size_);
-    if (!linalg::all_finite(g.data(), g.size())) return status::non_finite;
-    const T rate = T(options_.rate * scale);
-    for (index_t j = 0; j < size_; ++j) theta[j] -= rate * g[j];
-    return status::ok;
+    executor_.all_finite(g.data(), g.size(), 1, finite_.data());
+    executor_.sgd(options_.rate * scale, theta.data(), g.data(), size_, finite_.data());
+    return exec::value(executor_, finite_.data()) == 0 ? status::non_finite : status::ok;
   }
 
   template <class Visitor>
@@ -34,7 +40,9 @@ class sgd final {
 
  private:
   sgd_options options_;
+  E executor_;
   index_t size_;
+  typename E::template block<T> finite_;
 };
 
 }  // namespace unroll
