@@ -68,6 +68,7 @@ struct gemm_mma_body {
     }
     x.template wait<0>();
     x.warps([&](const auto& w) {
+      if (first + w.index() % 2 * 32 >= c.cols || row + w.index() / 2 * 32 >= c.rows) return;
       w.lanes([&](int l) {
         UNROLL_UNROLLED
         for (int i = 0; i < 32; ++i) {
@@ -103,6 +104,7 @@ struct gemm_mma_body {
         const index_t outer = chunk / in_row, inner = chunk % in_row * 8;
         bf16* const to = s + outer * (k_contiguous ? k_stride : i_stride) + inner;
         const index_t i = first + (k_contiguous ? outer : inner), e = k0 + (k_contiguous ? inner : outer);
+        if (i >= end || e >= ceil_div(k, 16) * 16) continue;  // behind the ends: in no number of c
         const index_t at = k_contiguous ? e + i * m.stride : i + e * m.stride;
         if (asynchronous) {
           const bool inside = i < end && e < k;
