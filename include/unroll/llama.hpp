@@ -33,6 +33,7 @@
 #include "unroll/llama/memory_options.hpp"
 #include "unroll/llama/memory_room.hpp"
 #include "unroll/llama/memory_session.hpp"
+#include "unroll/llama/memory_tables.hpp"
 #include "unroll/llama/pass.hpp"
 #include "unroll/llama/positions.hpp"
 #include "unroll/llama/sampling.hpp"

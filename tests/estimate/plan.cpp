@@ -2,6 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
+#include "unroll/llama/memory_costs.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;
@@ -54,17 +55,23 @@ void compare(const trial& t) {
   REQUIRE(costs.size().params == model.size().params);
   REQUIRE(costs.size().memory == model.size().memory);
   CHECK(costs.size().tape == model.size().tape);
-  for (const index_t earlier : {0, 1, 7}) CHECK(costs.workspace(earlier) == model.workspace(earlier));
+  for (const index_t earlier : {0, 1, 7})
+    for (const index_t batch : {1, 3})
+      CHECK(costs.workspace(earlier, batch) == model.workspace(earlier, batch));
 
   const auto theta = small_memory::start(model);
   const auto ids = small_memory::text(t.tokens + 1);
   const auto text = segments_of(ids, t.segment);
   const double n = sizeof(T);
-  for (const std::string name : {"rematerialise", "keep_all", "keep:2", "keep:50", "window:2", "window:50",
-                                 "reservoir:2", "reservoir:50", "proportional:3", "proportional:50",
-                                 "proportional:3:random_order", "proportional:50:independent"}) {
+  for (const std::string name :
+       {"rematerialise", "keep_all", "keep:2", "keep:50", "window:2", "window:50", "reservoir:2",
+        "reservoir:50", "proportional:3", "proportional:50", "proportional:3:random_order",
+        "proportional:50:independent", "rematerialise/3", "keep_all/3", "keep:2/3", "keep:6/2",
+        "rematerialise/50"}) {
     const policy p = parse_policy(name);
-    if (t.recurrent && (p.name == policy::kind::reservoir || p.name == policy::kind::proportional)) continue;
+    if (t.recurrent &&
+        (p.name == policy::kind::reservoir || p.name == policy::kind::proportional || p.batch > 1))
+      continue;
     CAPTURE(name, t.layers, t.segment, t.recurrent);
     const memory_plan planned = plan(costs, t.tokens, p, {n, 4 * n, n, n, n, n});
     with_policy(p, model, index_t(text.size()), philox_chooser{}, [&](auto e) {
@@ -245,4 +252,53 @@ TEST_CASE("plans of one segment have no encoder") {
   CHECK(p.read_operations == costs.read(0, 1000));
   CHECK(cheapest_unbiased(costs, 1000, 1e15).has_value());
   CHECK_THROWS_AS(plan(costs, 0, policy{}), error);
+}
+
+namespace {
+
+// The costs of a model that is no Llama: one operation a call.
+struct toy_costs {
+  memory_dims size() const { return {10, 4, 3}; }
+  bool independent() const { return true; }
+  index_t workspace(index_t earlier, index_t batch) const { return batch * (2 + earlier); }
+  index_t weights() const { return 7; }
+  index_t segment_length() const { return 5; }
+  index_t longest_text() const { return 40; }
+  bool holds(index_t tokens) const { return tokens <= 40; }
+  index_t read_tape(index_t batch) const { return 2 * batch; }
+  double write(index_t) const { return 1; }
+  double write_vjp(index_t) const { return 2; }
+  double read(index_t, index_t tokens) const { return double(tokens); }
+  double read_vjp(index_t, index_t tokens) const { return 3 * double(tokens); }
+};
+struct double_costs : toy_costs {
+  using numbers = unroll::numbers<double>;
+};
+static_assert(costed_memory_model<toy_costs> && costed_memory_model<memory_costs<float>>);
+static_assert(!costed_memory_model<memory_options>);
+
+}  // namespace
+
+TEST_CASE("plan knows nothing of its model but its costs, and counts batches") {
+  const auto p = plan(toy_costs{}, 38, parse_policy("rematerialise/3"));  // 7 segments and one of 3 tokens
+  CHECK(p.segments == 8);
+  CHECK(p.writes == 7);
+  CHECK(p.rewrites == 7);
+  CHECK(p.live_graphs == 3);
+  CHECK(p.write_operations == 14);
+  CHECK(p.write_vjp_operations == 14);
+  CHECK(p.read_operations == 5 + 6 * 15 + 9);
+  CHECK(p.graph_bytes == 3 * 3 * 4);
+  CHECK(p.decoder_graph_bytes == 2 * 3 * 4);
+  CHECK(p.work_bytes == (3 * (2 + 7) - 2 * 3) * 4);
+  CHECK(p.memory_bytes == 7 * 4 * 4);
+  CHECK(p.adjoint_bytes == 7 * 4 * 4);
+  CHECK(p.weight_bytes == 7 * 4);
+  CHECK(plan(toy_costs{}, 38, parse_policy("rematerialise/50")).graph_bytes == 7 * 3 * 4);
+  CHECK(plan(toy_costs{}, 38, parse_policy("keep:4/3")).rewrites == 3);  // the batches of 3 and 1 are kept
+  CHECK(plan(double_costs{}, 38, parse_policy("rematerialise")).graph_bytes == 3 * 8);
+  CHECK(longest_text(toy_costs{}, policy{}, 1e9) == 40);
+  CHECK_THROWS_WITH(plan(toy_costs{}, 41, policy{}), Catch::Matchers::ContainsSubstring("has 40"));
+  CHECK_THROWS_WITH(plan(toy_costs{}, 38, {.name = policy::kind::window, .size = 2, .batch = 2}),
+                    Catch::Matchers::ContainsSubstring("window:2/2"));
 }

@@ -26,7 +26,7 @@ allowed() {
     system | sample) echo "$base kernels" ;;
     ad | memory) echo "$systems" ;;
     cells | llama) echo "$systems ad memory" ;;
-    estimate) echo "$systems cells ad memory llama" ;;
+    estimate) echo "$systems cells ad memory" ;;
     diagnose | optim | data) echo "$systems cells ad memory llama estimate diagnose optim data io xtensor" ;;
     io) echo "$systems cells ad memory llama estimate diagnose optim data io xtensor" ;;
     testing) echo "$systems cells ad memory llama estimate diagnose optim data io xtensor" ;;

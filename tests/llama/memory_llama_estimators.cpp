@@ -297,3 +297,55 @@ TEST_CASE("auto-encoding sends the loss back through one memory") {
               .epsilon(1e-7)
               .margin(1e-9));
 }
+
+TEST_CASE("batches of segments of a Llama have the bits of one by one") {
+  const auto check = [](const auto& model, index_t tokens) {
+    using T = typename std::remove_cvref_t<decltype(model)>::scalar;
+    const auto theta = start(model);
+    const auto ids = small_memory::text(tokens);
+    auto text = segments_of(ids, model.options().segment);
+    std::vector<token> silent(text[3].targets.size(), -1);  // a segment in the middle that scores nothing
+    text[3].targets = silent;
+    const auto by = [&](const char* name, index_t chunk = 100) {
+      std::vector<T> g(std::size_t(theta.size()));
+      with_policy(parse_policy(name), model, index_t(text.size()), philox_chooser(draws), [&](auto e) {
+        report r;
+        e.reset(draws);
+        for (index_t t = 0; t < index_t(text.size()); t += chunk)
+          r += e.advance(theta,
+                         std::span(text).subspan(std::size_t(t),
+                                                 std::min(text.size() - std::size_t(t), std::size_t(chunk))),
+                         g);
+        r += e.finish(theta, g);
+        g.push_back(T(r.loss));
+      });
+      return g;
+    };
+    const auto exact = by("rematerialise"), some = by("proportional:4");
+    for (const char* name :
+         {"rematerialise/2", "rematerialise/3", "rematerialise/100", "keep:3/2", "keep_all/4"}) {
+      CAPTURE(name);
+      CHECK(by(name) == exact);
+      CHECK(by(name, 2) == exact);
+    }
+    CHECK(by("proportional:4/3") == some);
+  };
+  config c = shape(3);
+  c.context = 400;
+  auto o = options();
+  check(make<double>(c, o), 8 * 6 - 1);
+  check(make<float>(c, o), 8 * 6 - 1);
+  o.ratio = 6;  // one memory token
+  check(make<double>(c, o), 8 * 6 - 1);
+  o.ratio = 3;
+  o.separate_tokens = true;
+  o.encoder_tape = o.decoder_tape = saved::inputs;
+  check(make<float>(c, o), 8 * 6 + 1);
+  c.hidden = 64;
+  c.mlp = 172;
+  c.head = 16;
+  o.segment = 32;
+  o.ratio = 8;
+  o.encoder.rank = o.head.rank = 8;
+  check(make<float>(c, o), 8 * 32 - 5);
+}

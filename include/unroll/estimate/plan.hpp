@@ -3,9 +3,39 @@
 #include <optional>
 
 #include "unroll/estimate/policy.hpp"
-#include "unroll/llama/memory_costs.hpp"
 
 namespace unroll {
+
+/// A memory model over text that can say what its calls take without making one: numbers held, by kind, and
+/// floating-point operations. n tokens are cut into segments of segment_length() tokens, the last of which
+/// may be shorter.
+///
+///   memory_dims size() const, bool independent() const, index_t workspace(earlier, batch) const
+///                                            as of the memory model
+///   index_t weights() const                  frozen numbers
+///   index_t segment_length() const           tokens
+///   index_t longest_text() const             tokens, in whole segments
+///   bool holds(index_t tokens) const         whether segments of so many tokens together have positions
+///   index_t read_tape(index_t batch) const   the part of the workspace that a batch of reads keeps for its
+///   vjp double write(s), write_vjp(s), read(t, tokens), read_vjp(t, tokens) const
+///                                            operations of the call on one segment
+///
+/// Optional: `using numbers`, what the numbers are stored in; floats without it.
+template <class C>
+concept costed_memory_model = requires(const C& c, index_t n) {
+  { c.size() } -> std::same_as<memory_dims>;
+  { c.independent() } -> std::same_as<bool>;
+  { c.workspace(n, n) } -> std::same_as<index_t>;
+  { c.weights() } -> std::same_as<index_t>;
+  { c.segment_length() } -> std::same_as<index_t>;
+  { c.longest_text() } -> std::same_as<index_t>;
+  { c.holds(n) } -> std::same_as<bool>;
+  { c.read_tape(n) } -> std::same_as<index_t>;
+  { c.write(n) } -> std::convertible_to<double>;
+  { c.write_vjp(n) } -> std::convertible_to<double>;
+  { c.read(n, n) } -> std::convertible_to<double>;
+  { c.read_vjp(n, n) } -> std::convertible_to<double>;
+};
 
 /// Bytes of one number of each kind. The default is this library in float.
 struct number_bytes {
@@ -16,6 +46,18 @@ struct number_bytes {
   double adjoint = 4;
   double work = 4;  ///< everything else
 };
+
+/// What the numbers of a costed model take in this library.
+template <costed_memory_model C>
+constexpr number_bytes number_bytes_of() {
+  if constexpr (requires { typename C::numbers; }) {
+    using N = typename C::numbers;
+    return {sizeof(typename N::weight), 4 * sizeof(typename N::parameter), sizeof(typename N::activation),
+            sizeof(typename N::memory), sizeof(typename N::adjoint),       sizeof(typename N::activation)};
+  } else {
+    return {};
+  }
+}
 
 /// What training on one document will take, before anything runs.
 struct memory_plan {
@@ -37,7 +79,7 @@ struct memory_plan {
   double memory_bytes = 0;
   double adjoint_bytes = 0;
   double graph_bytes = 0;          ///< live encoder graphs
-  double decoder_graph_bytes = 0;  ///< of one segment
+  double decoder_graph_bytes = 0;  ///< of one batch of segments
   double work_bytes = 0;
 
   double operations() const { return write_operations + write_vjp_operations + read_operations; }
@@ -56,33 +98,33 @@ inline bool is_exact(const policy& p) {
 }
 
 /// Bytes and operations of the gradient over segments of `tokens` tokens together: one less than the text
-/// has, whose last token is a target only. T decides what a number of the library takes where padding is
-/// concerned; `bytes` what it is taken to take. Throws unroll::error when the text has more positions than
-/// the model, naming the longest one.
-template <class T>
-memory_plan plan(const llama::memory_costs<T>& model, index_t tokens, const policy& p,
-                 const number_bytes& bytes = {}) {
-  const auto& o = model.options();
+/// has, whose last token is a target only. `bytes` is what numbers are taken to take; how many they are is
+/// what this library pads them to. Throws unroll::error when the text has more positions than the model,
+/// naming the longest one, and where the policy does not fit the model.
+template <costed_memory_model C>
+memory_plan plan(const C& model, index_t tokens, const policy& p,
+                 const number_bytes& bytes = number_bytes_of<C>()) {
   check_at_least("plan", "tokens", tokens, 1);
-  const index_t length = o.segment, segments = (tokens + length - 1) / length, n = segments - 1;
-  if (n > model.segments() || n * o.memory_tokens() + tokens - n * length > model.shape().positions() ||
-      (n > 0 && !model.can_write(n - 1)))
+  const index_t length = model.segment_length(), segments = (tokens + length - 1) / length, n = segments - 1;
+  if (!model.holds(tokens))
     fail("plan", "tokens",
-         "are " + std::to_string(tokens) + ", the longest text of whole segments that the " +
-             std::to_string(model.shape().positions()) + " positions allow has " +
-             std::to_string(o.longest_text(model.shape())));
-  if (o.recurrent && (p.name == policy::kind::reservoir || p.name == policy::kind::proportional))
+         "are " + std::to_string(tokens) +
+             ", the longest text of whole segments that the model has positions for has " +
+             std::to_string(model.longest_text()));
+  if (!model.independent() &&
+      (p.name == policy::kind::reservoir || p.name == policy::kind::proportional || p.batch != 1))
     fail("plan", "policy", "\"" + to_string(p) + "\" needs memories that do not depend on earlier ones");
+  if (p.batch < 1 || (p.batch > 1 && !takes_batches(p.name)))
+    fail("plan", "policy",
+         "\"" + to_string(p) + "\" has a batch of " + std::to_string(p.batch) + ", must be 1");
 
   memory_plan out;
   out.replay = p;
   out.segments = segments;
   out.tokens = tokens;
   const index_t most = std::max<index_t>(1, n);
-  const index_t size = std::min(p.size, most);
-  index_t adjoints = n;
-  out.live_graphs = std::min<index_t>(1, n);
-  double slots = 1;
+  const index_t size = std::min(p.size, most), batch = std::min(p.batch, most);
+  index_t adjoints = n, slots = batch;
   const double all = double(n);
   out.write_vjps = all;
   out.rewrites = 0;
@@ -91,26 +133,24 @@ memory_plan plan(const llama::memory_costs<T>& model, index_t tokens, const poli
       out.rewrites = all;
       break;
     case policy::kind::keep_all:
-      slots = double(most);
-      out.live_graphs = n;
+      slots = whole_batches(most, batch);
       break;
-    case policy::kind::keep:
-      slots = double(size);
-      out.live_graphs = std::min(size, n);
-      out.rewrites = double(n - std::min(size, n));
+    case policy::kind::keep:  // the last whole batches
+      slots = whole_batches(size, batch);
+      out.rewrites = double(std::max<index_t>(0, whole_batches(n, batch) - slots));
       break;
     case policy::kind::reservoir:
       for (index_t s = p.size; s < n; ++s) out.write_vjps += double(p.size) / double(s + 1) - 1;
       [[fallthrough]];
     case policy::kind::window:
-      slots = double(size);
+      slots = size;
       adjoints = 2 * size;
-      out.live_graphs = std::min(size, n);
       break;
     case policy::kind::proportional:  // of independent draws on average
       out.rewrites = out.write_vjps = double(std::min(p.size, n));
       break;
   }
+  out.live_graphs = std::min(slots, n);
   out.writes = all;
   out.reads = double(segments);
   out.read_vjps = all;
@@ -129,24 +169,24 @@ memory_plan plan(const llama::memory_costs<T>& model, index_t tokens, const poli
   }
 
   const memory_dims d = model.size();
-  const double decoder = double(model.decoder_tape());
+  const double read_tape = double(model.read_tape(batch));
   out.weight_bytes = double(model.weights()) * bytes.weights;
   out.parameter_bytes = double(d.params) * bytes.parameters;
   out.memory_bytes = all * double(d.memory) * bytes.memory;
   out.adjoint_bytes = double(adjoints) * double(d.memory) * bytes.adjoint;
-  out.graph_bytes = slots * double(d.tape) * bytes.graph;
-  out.decoder_graph_bytes = decoder * bytes.graph;
-  out.work_bytes = (double(model.workspace(n)) - decoder) * bytes.work;
+  out.graph_bytes = double(slots) * double(d.tape) * bytes.graph;
+  out.decoder_graph_bytes = read_tape * bytes.graph;
+  out.work_bytes = (double(model.workspace(n, batch)) - read_tape) * bytes.work;
   return out;
 }
 
 /// The longest text whose plan takes at most `budget` bytes, in tokens, in whole segments; 0 where not even
 /// one fits. Infinite budget: what the positions allow.
-template <class T>
-index_t longest_text(const llama::memory_costs<T>& model, const policy& p, double budget,
-                     const number_bytes& bytes = {}) {
-  const index_t length = model.options().segment;
-  index_t low = 0, high = model.segments();
+template <costed_memory_model C>
+index_t longest_text(const C& model, const policy& p, double budget,
+                     const number_bytes& bytes = number_bytes_of<C>()) {
+  const index_t length = model.segment_length();
+  index_t low = 0, high = model.longest_text() / length;
   while (low < high) {
     const index_t middle = low + (high - low + 1) / 2;
     if (plan(model, middle * length, p, bytes).bytes() <= budget)
@@ -161,9 +201,9 @@ index_t longest_text(const llama::memory_costs<T>& model, const policy& p, doubl
 /// graphs as there is room for; where no exact one fits, the largest compensated reservoir, which needs no
 /// adjoint for every memory. Nothing where nothing fits. proportional:B costs less than both and needs what
 /// rematerialise needs; its variance is for the user to choose.
-template <class T>
-std::optional<memory_plan> cheapest_unbiased(const llama::memory_costs<T>& model, index_t tokens,
-                                             double budget, const number_bytes& bytes = {}) {
+template <costed_memory_model C>
+std::optional<memory_plan> cheapest_unbiased(const C& model, index_t tokens, double budget,
+                                             const number_bytes& bytes = number_bytes_of<C>()) {
   const auto fits = [&](const policy& p) { return plan(model, tokens, p, bytes).bytes() <= budget; };
   const auto largest = [&](policy::kind name, index_t most) {  // the largest size that fits, or 0
     index_t low = 0, high = most;
@@ -176,11 +216,11 @@ std::optional<memory_plan> cheapest_unbiased(const llama::memory_costs<T>& model
     }
     return low;
   };
-  const index_t length = model.options().segment, n = (tokens + length - 1) / length - 1;
+  const index_t length = model.segment_length(), n = (tokens + length - 1) / length - 1;
   policy best{policy::kind::keep_all, 0, true};
   if (!fits(best)) {
     best = {policy::kind::keep, largest(policy::kind::keep, n), true};
-    if (best.size == 0 && !model.options().recurrent)
+    if (best.size == 0 && model.independent())
       best = {policy::kind::reservoir, largest(policy::kind::reservoir, n), true};
     if (best.size == 0) return std::nullopt;
   }

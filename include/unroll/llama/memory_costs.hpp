@@ -5,7 +5,8 @@
 
 namespace unroll::llama {
 
-/// What the calls of a memory_llama of this shape cost, without its weights: numbers held and operations.
+/// What the calls of a memory_llama of this shape cost, without its weights: numbers held and operations, as
+/// plan() of estimate/plan.hpp asks for them.
 ///
 /// Operations are floating-point multiplications and additions of the matrix products and of attention; what
 /// is done once a number (norms, rotations, activations) is left out. A vjp is counted as if every layer
@@ -13,6 +14,8 @@ namespace unroll::llama {
 template <class X>
 class memory_costs {
  public:
+  using numbers = typename exec::of<X>::numbers;
+
   /// Throws unroll::error as memory_llama does.
   memory_costs(const config& c, const memory_options& o) : room_(c, o), weights_(weight_map(c).size()) {}
 
@@ -22,9 +25,21 @@ class memory_costs {
   bool can_write(index_t s) const { return room_.can_write(s); }
   index_t weights() const { return weights_; }
   memory_dims size() const { return {room_.trainable().size(), room_.memory(), room_.tape()}; }
-  index_t workspace(index_t earlier) const { return room_.workspace(earlier); }
+  bool independent() const { return !options().recurrent; }
+  index_t workspace(index_t earlier, index_t batch = 1) const { return room_.workspace(earlier, batch); }
   /// The part of the workspace that holds the decoder's activations.
-  index_t decoder_tape() const { return room_.stack().tape_size(room_.decoder(options().segment, 0)); }
+  index_t read_tape(index_t batch) const {
+    return room_.stack().tape_size(room_.decoder(options().segment, 0, batch));
+  }
+  index_t segment_length() const { return options().segment; }
+  index_t longest_text() const { return options().longest_text(shape()); }  ///< in whole segments
+  /// Whether segments of so many tokens together have positions.
+  bool holds(index_t tokens) const {
+    const index_t n = (tokens - 1) / segment_length();  // whole segments in front of the last one
+    return n <= segments() &&
+           n * options().memory_tokens() + tokens - n * segment_length() <= shape().positions() &&
+           (n == 0 || can_write(n - 1));
+  }
 
   double write(index_t s) const {
     return encoder_products(0) + encoder_adapters(1, 1) + encoder_attention(s, 4) + transfer(1, 1);

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "unroll/llama/memory_room.hpp"
+#include "unroll/llama/memory_tables.hpp"
 #include "unroll/llama/transformer.hpp"
 #include "unroll/system/memory_model.hpp"
 
@@ -81,126 +81,100 @@ class memory_llama final {
   bool independent() const { return !options().recurrent; }
   bool reads_params() const { return false; }  ///< the decoder has none
   index_t scored(const input& x) const { return x.scored(); }
-  index_t workspace(index_t earlier, index_t = 1) const { return sizes().workspace(earlier); }
+  index_t workspace(index_t earlier, index_t batch = 1) const { return sizes().workspace(earlier, batch); }
 
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return sizes().can_write(s); }
 
   /// Numbers that one encode behind `past` needs; only sizes are looked at.
-  index_t encode_work(prefix<M> past) const { return sizes().write_work(encoder_pass(0, past), false); }
+  index_t encode_work(prefix<M> past) const { return sizes().write_work(encoder_pass(0, 1, past), false); }
 
-  /// Throws unroll::error unless the segment is whole, its tokens are in the vocabulary and, in a recurrent
-  /// model, `past` holds s memories and the positions reach.
-  void write(const segment& x, index_t s, params<const P> theta, std::span<const M* const> past, view<M> m,
-             view<A> tape, view<A> work) const {
-    encode(x.tokens, s, theta, options().recurrent ? memories(past) : prefix<M>{}, m, tape, work);
+  /// The calls of memory_model. A batch of several is one pass of as many sequences, segment s + n - 1 in
+  /// front, so that gradients are added in the order of one by one. Throws unroll::error unless the segments
+  /// are whole, their tokens are in the vocabulary and, in a recurrent model, there is one and `past` holds s
+  /// memories; and where positions end.
+  void write(std::span<const segment> xs, index_t s, params<const P> theta, std::span<const M* const> past,
+             view<M> m, view<A> tape, view<A> work) const {
+    encode(xs, s, theta, options().recurrent ? memories(past) : prefix<M>{}, m, tape, work);
   }
-
-  /// The same; the earlier memories may lie in blocks of any shape. s: their number.
+  /// Of one segment; the earlier memories may lie in blocks of any shape. s: their number.
   void encode(std::span<const token> tokens, index_t s, params<const P> theta, prefix<M> past, view<M> m,
               view<A> tape, view<A> work) const {
-    check_write(index_t(tokens.size()), s, theta.size(), past);
-    check_tokens("memory_llama::write", "tokens", shape(), tokens);
-    check_size("memory_llama::write", "m", m.size(), sizes().memory());
-    if (!tape.empty()) check_size("memory_llama::write", "tape", tape.size(), sizes().tape());
-    const pass<M> p = encoder_pass(s, past);
-    check_at_least("memory_llama::write", "work", work.size(), sizes().write_work(p, false));
-    const executor_type& e = executor();
-    arena<A> room(work);
-    const matrix<A> x = room.cut(shape().hidden, p.tokens());
-    const view<A> transfer = room.cut_flat(sizes().transfer_work());
-    embed(e, stack_.map(), weights().data(), tokens, columns_of(x, 0, options().segment));
-    const matrix<A> mem = at_memory_tokens(x);
-    const P* const learned = theta.data() + trainable().memory_offset();
-    if (options().separate_tokens)
-      e.copy(matrix(learned, mem.rows, mem.cols), mem);
-    else
-      e.gather_columns(matrix(learned, mem.rows, 1), parts_->first_columns, mem);
-    const view<A> kept = tape.empty() ? view<A>{} : tape.part(0, sizes().kept());
-    stack_.forward(
-        weights().data(), encoder_adapters_at(theta), p, x, rest(tape, kept.size()), rest(work, room.used()),
-        writing{{}, this, s, theta.data() + trainable().head_offset(), m.data(), kept.data(), transfer});
+    const segment x{tokens};
+    encode({&x, 1}, s, theta, past, m, tape, work);
   }
 
-  /// Throws as write does. Empty dtheta: not wanted.
-  void write_vjp(const segment& x, index_t s, params<const P> theta, std::span<const M* const> past,
-                 view<const A> tape, view<const P> dm, std::span<P* const> dpast, dparams<P> dtheta,
-                 view<A> work) const {
+  /// Empty dtheta: not wanted.
+  void write_vjp(std::span<const segment> xs, index_t s, params<const P> theta,
+                 std::span<const M* const> past, view<const A> tape, view<const P> dm,
+                 std::span<P* const> dpast, dparams<P> dtheta, view<A> work) const {
     const prefix<M> before = options().recurrent ? memories(past) : prefix<M>{};
-    check_write(index_t(x.tokens.size()), s, theta.size(), before);
-    check_size("memory_llama::write_vjp", "tape", tape.size(), sizes().tape());
-    check_size("memory_llama::write_vjp", "dm", dm.size(), sizes().memory());
+    const index_t n = index_t(xs.size());
+    check_write(xs, s, theta.size(), before);
+    check_size("memory_llama::write_vjp", "tape", tape.size(), n * sizes().tape());
+    check_size("memory_llama::write_vjp", "dm", dm.size(), n * sizes().memory());
     if (!dtheta.empty()) check_size("memory_llama::write_vjp", "dtheta", dtheta.size(), trainable().size());
-    const pass<M> p = encoder_pass(s, before);
-    check_at_least("memory_llama::write_vjp", "work", work.size(), sizes().write_work(p, true));
+    const pass<M> p = encoder_pass(s, n, before);
+    check_work("memory_llama::write_vjp", work.size(), sizes().write_work(p, true), n);
     const executor_type& e = executor();
     arena<A> room(work);
     const matrix<A> dx = room.cut(shape().hidden, p.tokens());
-    const view<A> transfer = room.cut_flat(sizes().transfer_work());
+    const view<A> transfer = room.cut_flat(sizes().transfer_work(n));
     e.fill(dx, 0);  // nothing reads the encoder's outputs themselves
     P* const g = dtheta.data();
-    stack_.vjp(weights().data(), encoder_adapters_at(theta), p, rest(tape, sizes().kept()), dx,
+    stack_.vjp(weights().data(), encoder_adapters_at(theta), p, rest(tape, sizes().kept(n)), dx,
                options().recurrent ? dpast : std::span<P* const>{}, nullptr, g, g != nullptr,
                rest(work, room.used()),
                writing_vjp{{},
                            this,
                            s,
+                           n,
                            theta.data() + trainable().head_offset(),
                            tape.data(),
                            dm.data(),
                            g ? g + trainable().head_offset() : nullptr,
                            transfer});
     if (!g) return;
-    const matrix<const A> dmem = at_memory_tokens(matrix<const A>(dx));
     P* const learned = g + trainable().memory_offset();
-    if (options().separate_tokens)
-      e.axpy(1, dmem.data, learned, dmem.rows * dmem.cols);
-    else
-      e.sum_columns(dmem, learned);
+    for (index_t b = 0; b < n; ++b) {
+      const matrix<const A> dmem = memory_columns(matrix<const A>(dx), b, n);
+      if (options().separate_tokens)
+        e.axpy(1, dmem.data, learned, dmem.rows * dmem.cols);
+      else
+        e.sum_columns(dmem, learned);
+    }
   }
 
-  /// Throws unroll::error unless the segment has 1 to l tokens and positions left, tokens and targets are in
-  /// the vocabulary and `past` holds t memories. A segment without a scored target costs nothing.
-  P read(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
-         view<A> work) const {
-    const P* const loss = read_to(nullptr, x, t, theta, past, work);
-    return loss ? exec::value(executor(), loss) : P(0);
-  }
-
-  /// Throws as read does. Leaves dtheta alone. Where no adjoint is wanted it costs what read costs.
-  P read_vjp(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
-             std::span<P* const> dpast, dparams<P>, view<A> work) const {
-    const P* const loss = read_vjp_to(nullptr, x, t, theta, past, dpast, work);
-    return loss ? exec::value(executor(), loss) : P(0);
-  }
-
-  /// The calls of memory_model, for several segments.
-  void write(std::span<const segment> xs, index_t s, params<const P> theta, std::span<const M* const> past,
-             view<M> m, view<A> tape, view<A> work) const {
-    const memory_dims d = size();
-    for (index_t i = 0; i < index_t(xs.size()); ++i)
-      write(xs[std::size_t(i)], s + i, theta, past, m.part(i * d.memory, d.memory),
-            tape.empty() ? tape : tape.part(i * d.tape, d.tape), work);
-  }
-  void write_vjp(std::span<const segment> xs, index_t s, params<const P> theta,
-                 std::span<const M* const> past, view<const A> tape, view<const P> dm,
-                 std::span<P* const> dpast, dparams<P> dtheta, view<A> work) const {
-    const memory_dims d = size();
-    for (index_t i = index_t(xs.size()) - 1; i >= 0; --i)
-      write_vjp(xs[std::size_t(i)], s + i, theta, past, tape.part(i * d.tape, d.tape),
-                dm.part(i * d.memory, d.memory), dpast, dtheta, work);
-  }
+  /// Throws unroll::error unless every segment has 1 to l tokens and positions left, tokens and targets are
+  /// in the vocabulary and `past` holds t + n - 1 memories. Segments of equal length make one pass; one
+  /// without a scored target costs nothing.
   void read(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
             P* losses, view<A> work) const {
-    for (std::size_t i = 0; i < xs.size(); ++i)
-      read_to(losses + i, xs[i], t + index_t(i), theta, past.first(std::size_t(t) + i), work);
+    read_all(xs, t, theta, past, losses, work);
   }
+  /// Leaves dtheta alone. Where no adjoint is wanted it costs what read costs.
   void read_vjp(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
                 std::span<P* const> dpast, P* losses, dparams<P>, view<A> work) const {
-    for (std::size_t i = 0; i < xs.size(); ++i) {
-      const std::size_t n = std::size_t(t) + i;
-      read_vjp_to(losses + i, xs[i], index_t(n), theta, past.first(n), dpast.first(n), work);
-    }
+    read_vjp_all(xs, t, theta, past, dpast, losses, work);
+  }
+
+  // Of one segment. read and read_vjp return the loss, so that they wait for it.
+  void write(const segment& x, index_t s, params<const P> theta, std::span<const M* const> past, view<M> m,
+             view<A> tape, view<A> work) const {
+    write(std::span(&x, 1), s, theta, past, m, tape, work);
+  }
+  void write_vjp(const segment& x, index_t s, params<const P> theta, std::span<const M* const> past,
+                 view<const A> tape, view<const P> dm, std::span<P* const> dpast, dparams<P> dtheta,
+                 view<A> work) const {
+    write_vjp(std::span(&x, 1), s, theta, past, tape, dm, dpast, dtheta, work);
+  }
+  P read(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
+         view<A> work) const {
+    return loss_at(read_all({&x, 1}, t, theta, past, nullptr, work));
+  }
+  P read_vjp(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
+             std::span<P* const> dpast, dparams<P>, view<A> work) const {
+    return loss_at(read_vjp_all({&x, 1}, t, theta, past, dpast, nullptr, work));
   }
 
   /// Throws, in the name of `function`, unless n tokens behind t memories have positions.
@@ -214,98 +188,81 @@ class memory_llama final {
   }
 
  private:
-  struct parts {
-    memory_room<executor_type> room;
-    std::vector<index_t> decoder_positions, encoder_positions;
-    std::vector<token> first_columns;  // zeros, one a memory token: all of them are the one `<mem>`
+  using parts = memory_tables<executor_type>;
 
-    parts(const config& c, const memory_options& o)
-        : room(c, o), first_columns(std::size_t(room.memory_tokens())) {
-      for (index_t i = 0; i < c.positions(); ++i) decoder_positions.push_back(i);
-      for (index_t s = 0; room.encoder_end(s) <= c.positions() && (s == 0 || o.recurrent); ++s)
-        for (index_t i = 0; i < o.segment + room.memory_tokens(); ++i)
-          encoder_positions.push_back(room.encoder_start(s) + room.encoder_position(i));
+  void encode(std::span<const segment> xs, index_t s, params<const P> theta, prefix<M> past, view<M> m,
+              view<A> tape, view<A> work) const {
+    const index_t n = index_t(xs.size());
+    check_write(xs, s, theta.size(), past);
+    for (const segment& x : xs) check_tokens("memory_llama::write", "tokens", shape(), x.tokens);
+    check_size("memory_llama::write", "m", m.size(), n * sizes().memory());
+    if (!tape.empty()) check_size("memory_llama::write", "tape", tape.size(), n * sizes().tape());
+    const pass<M> p = encoder_pass(s, n, past);
+    check_work("memory_llama::write", work.size(), sizes().write_work(p, false), n);
+    const executor_type& e = executor();
+    arena<A> room(work);
+    const matrix<A> x = room.cut(shape().hidden, p.tokens());
+    const view<A> transfer = room.cut_flat(sizes().transfer_work(n));
+    const P* const learned = theta.data() + trainable().memory_offset();
+    for (index_t b = 0; b < n; ++b) {
+      const matrix<A> mem = memory_columns(x, b, n);
+      embed(e, stack_.map(), weights().data(), xs[std::size_t(n - 1 - b)].tokens,
+            columns_of(x, b * p.length, options().segment));
+      if (options().separate_tokens)
+        e.copy(matrix(learned, mem.rows, mem.cols), mem);
+      else
+        e.gather_columns(matrix(learned, mem.rows, 1), parts_->first_columns, mem);
     }
-  };
+    const view<A> kept = tape.empty() ? view<A>{} : tape.part(0, sizes().kept(n));
+    stack_.forward(
+        weights().data(), encoder_adapters_at(theta), p, x, rest(tape, kept.size()), rest(work, room.used()),
+        writing{{}, this, s, n, theta.data() + trainable().head_offset(), m.data(), kept.data(), transfer});
+  }
 
-  // Writes each layer's keys and values as soon as its normed input is there, and keeps that input.
+  // Memories of a pass over n segments that go through the transfer head together: all, but where each is one
+  // column, since a product with one column has other bits.
+  index_t together(index_t n) const { return memory_tokens() == 1 ? 1 : n; }
+
+  // Writes each layer's keys and values as soon as its normed input is there, and keeps that input. Sequence
+  // b is segment s + n - 1 - b.
   struct writing : no_hook {
     const memory_llama* model;
-    index_t s;
+    index_t s, n;
     const P* head;
     M* m;
     A* kept;
     view<A> work;
     void normed(index_t layer, matrix<const A> all) {
-      const matrix<const A> h = model->at_memory_tokens(all);
-      if (kept) model->executor().copy(h, matrix<A>(kept + layer * h.cols * h.rows, h.rows, h.cols));
-      model->transfer().forward(layer, head, h, model->memory_positions_of(s), model->in_memory(m, layer),
-                                work);
+      const index_t size = model->sizes().memory(), some = model->together(n);
+      for (index_t b = 0; b < n; b += some) {
+        const matrix<const A> h = model->memory_columns(all, b, n, some);
+        if (kept)
+          model->executor().copy(
+              h, matrix<A>(kept + (layer * n + b) * model->memory_tokens() * h.rows, h.rows, h.cols));
+        model->transfer().forward(layer, head, h, model->parts_->memory_positions_of(s + n - b - some, some),
+                                  model->in_memory(m + (n - 1 - b) * size, layer), -size, some, work);
+      }
     }
   };
   // Sends the adjoint of each layer's keys and values to the normed input and to the head.
   struct writing_vjp : no_hook {
     const memory_llama* model;
-    index_t s;
+    index_t s, n;
     const P* head;
     const A* kept;
     const P* dm;
     P* dhead;
     view<A> work;
     void dnormed(index_t layer, matrix<A> all) {
-      const matrix<A> dh = model->at_memory_tokens(all);
-      const matrix<const A> h(kept + layer * dh.rows * dh.cols, dh.rows, dh.cols);
-      model->transfer().vjp(layer, head, h, model->memory_positions_of(s), model->in_memory(dm, layer), dh,
-                            dhead, work);
+      const index_t size = model->sizes().memory(), some = model->together(n);
+      for (index_t b = 0; b < n; b += some) {
+        const matrix<A> dh = model->memory_columns(all, b, n, some);
+        const matrix<const A> h(kept + (layer * n + b) * model->memory_tokens() * dh.rows, dh.rows, dh.cols);
+        model->transfer().vjp(layer, head, h, model->parts_->memory_positions_of(s + n - b - some, some),
+                              model->in_memory(dm + (n - 1 - b) * size, layer), -size, some, dh, dhead, work);
+      }
     }
   };
-
-  /// WRITES the loss to `loss`, null: to the workspace. Returns where it is, null: it is 0, nothing is
-  /// scored.
-  P* read_to(P* loss, const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
-             view<A> work) const {
-    check_read(x, t, theta.size(), past);
-    if (x.scored() == 0) return no_loss(loss);
-    const index_t n = index_t(x.tokens.size());
-    const pass<M> p = decoder_pass(t, n, memories(past));
-    check_at_least("memory_llama::read", "work", work.size(), sizes().read_work(p, false));
-    arena<A> room(work);
-    const matrix<A> h = room.cut(shape().hidden, n);
-    P* const own = room.template cut_as<P>(1).data;
-    if (!loss) loss = own;
-    const view<A> left = rest(work, room.used());
-    embed(executor(), stack_.map(), weights().data(), x.tokens, h);
-    stack_.forward(weights().data(), {}, p, h, view<A>{}, left);
-    head_losses(executor(), stack_.map(), weights().data(), matrix<const A>(h), x.targets,
-                static_cast<P*>(nullptr), loss, left);
-    return loss;
-  }
-  P* read_vjp_to(P* loss, const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
-                 std::span<P* const> dpast, view<A> work) const {
-    if (std::all_of(dpast.begin(), dpast.end(), [](const P* d) { return !d; }))
-      return read_to(loss, x, t, theta, past, work);
-    check_read(x, t, theta.size(), past);
-    check_size("memory_llama::read_vjp", "dpast", index_t(dpast.size()), t);
-    if (x.scored() == 0) return no_loss(loss);
-    const index_t n = index_t(x.tokens.size());
-    const pass<M> p = decoder_pass(t, n, memories(past));
-    check_at_least("memory_llama::read_vjp", "work", work.size(), sizes().read_work(p, true));
-    arena<A> room(work);
-    const matrix<A> h = room.cut(shape().hidden, n), dh = room.cut(shape().hidden, n);
-    P* const own = room.template cut_as<P>(1).data;
-    if (!loss) loss = own;
-    const view<A> tape = room.cut_flat(stack_.tape_size(p)), left = rest(work, room.used());
-    embed(executor(), stack_.map(), weights().data(), x.tokens, h);
-    stack_.forward(weights().data(), {}, p, h, tape, left);
-    head_losses_vjp(executor(), stack_.map(), weights().data(), matrix<const A>(h), x.targets, 1, dh,
-                    static_cast<P*>(nullptr), static_cast<P*>(nullptr), loss, left);
-    stack_.vjp(weights().data(), {}, p, tape, dh, dpast, nullptr, nullptr, false, left);
-    return loss;
-  }
-  P* no_loss(P* loss) const {
-    if (loss) executor().fill(matrix<P>(loss, 1, 1), 0);
-    return loss;
-  }
 
   transfer_head<executor_type> transfer() const {
     return {executor(), stack_.map(), weights().data(), trainable().head(), stack_.table()};
@@ -313,10 +270,13 @@ class memory_llama final {
   adapters<P> encoder_adapters_at(params<const P> theta) const {
     return {&trainable().encoder(), theta.data()};
   }
-  /// The last columns: of all tokens, or of the encoder's wanted outputs.
+  /// The memory tokens of the sequences b .. b + some - 1 of n, the last columns of each; x: all tokens, or
+  /// the encoder's wanted outputs. Several sequences have nothing else.
   template <class U>
-  matrix<U> at_memory_tokens(matrix<U> x) const {
-    return columns_of(x, x.cols - memory_tokens(), memory_tokens());
+  matrix<U> memory_columns(matrix<U> x, index_t b, index_t n, index_t some = 1) const {
+    const index_t length = x.cols / n, m = memory_tokens();
+    UNROLL_ASSERT(some == 1 || length == m);
+    return columns_of(x, (b + 1) * length - m, some * m);
   }
   template <class U>
   U* in_memory(U* m, index_t layer) const {
@@ -326,46 +286,148 @@ class memory_llama final {
   static view<U> rest(view<U> v, index_t used) {
     return v.empty() ? v : v.part(used, v.size() - used);
   }
-  std::span<const index_t> memory_positions_of(index_t s) const {
-    return std::span(parts_->decoder_positions)
-        .subspan(std::size_t(s * memory_tokens()), std::size_t(memory_tokens()));
-  }
-
   prefix<M> memories(std::span<const M* const> past) const {
     return {past, memory_tokens(), memory_tokens()};
   }
-  pass<M> encoder_pass(index_t s, prefix<M> past) const {
-    const index_t n = options().segment + memory_tokens();
+  pass<M> encoder_pass(index_t s, index_t n, prefix<M> past) const {
     pass<M> p;
-    p.length = n;
+    p.sequences = n;
+    p.length = options().segment + memory_tokens();
     p.layers = shape().layers - 1;
-    p.positions = std::span(parts_->encoder_positions)
-                      .subspan(std::size_t(options().recurrent ? s * n : 0), std::size_t(n));
+    p.positions = parts_->encoder_positions_of(s);
     if (options().mask == memory_mask::coverage) p.mask = {options().segment, options().ratio};
     if (options().recurrent) p.before = past;
     p.keep = options().encoder_tape;
     p.outputs_from = sizes().outputs_from();
     return p;
   }
-  pass<M> decoder_pass(index_t t, index_t n, prefix<M> past) const {
+  pass<M> decoder_pass(index_t t, std::span<const segment> xs, std::span<const M* const> past) const {
+    const index_t n = index_t(xs.size()), length = index_t(xs.front().tokens.size());
     pass<M> p;
-    p.length = n;
+    p.sequences = n;
+    p.length = length;
     p.layers = shape().layers;
-    p.positions =
-        std::span(parts_->decoder_positions).subspan(std::size_t(t * memory_tokens()), std::size_t(n));
-    p.before = past;
+    p.before = memories(past.first(std::size_t(t + n - 1)));
+    p.positions = n > 1 ? parts_->segment_positions_of(t, n) : parts_->token_positions_of(t, length);
+    if (n > 1) p.before.ranges = parts_->seen_by(t, n);
     p.keep = options().decoder_tape;
     return p;
   }
 
-  void check_write(index_t tokens, index_t s, index_t theta, prefix<M> past) const {
-    check_size("memory_llama::write", "x.tokens", tokens, options().segment);
+  // WRITES the losses; null, of one segment: to the workspace. Returns where the last one is, null: it is 0,
+  // nothing is scored.
+  const P* read_all(std::span<const segment> xs, index_t t, params<const P> theta,
+                    std::span<const M* const> past, P* losses, view<A> work) const {
+    return for_passes(xs, t, theta, past, losses, [&](auto part, index_t u, P* to) {
+      const pass<M> p = decoder_pass(u, part, past);
+      check_work("memory_llama::read", work.size(), sizes().read_work(p, false), p.sequences);
+      arena<A> room(work);
+      const matrix<A> h = room.cut(shape().hidden, p.tokens());
+      P* const of_tokens = room.template cut_as<P>(p.tokens()).data;
+      P* const total = room.template cut_as<P>(1).data;
+      const view<A> left = rest(work, room.used());
+      embed_segments(part, h);
+      stack_.forward(weights().data(), {}, p, h, view<A>{}, left);
+      for_heads(part, [&](index_t first, std::span<const token> targets) {
+        head_losses(executor(), stack_.map(), weights().data(),
+                    matrix<const A>(columns_of(h, first, index_t(targets.size()))), targets,
+                    of_tokens + first, total, left);
+      });
+      return sum_losses(of_tokens, p, to ? to : total);
+    });
+  }
+  const P* read_vjp_all(std::span<const segment> xs, index_t t, params<const P> theta,
+                        std::span<const M* const> past, std::span<P* const> dpast, P* losses,
+                        view<A> work) const {
+    if (std::all_of(dpast.begin(), dpast.end(), [](const P* d) { return !d; }))
+      return read_all(xs, t, theta, past, losses, work);
+    check_size("memory_llama::read_vjp", "dpast", index_t(dpast.size()), index_t(past.size()));
+    return for_passes(xs, t, theta, past, losses, [&](auto part, index_t u, P* to) {
+      const pass<M> p = decoder_pass(u, part, past);
+      check_work("memory_llama::read_vjp", work.size(), sizes().read_work(p, true), p.sequences);
+      arena<A> room(work);
+      const matrix<A> h = room.cut(shape().hidden, p.tokens()), dh = room.cut(shape().hidden, p.tokens());
+      P* const of_tokens = room.template cut_as<P>(p.tokens()).data;
+      P* const total = room.template cut_as<P>(1).data;
+      const view<A> tape = room.cut_flat(stack_.tape_size(p)), left = rest(work, room.used());
+      embed_segments(part, h);
+      stack_.forward(weights().data(), {}, p, h, tape, left);
+      for_heads(part, [&](index_t first, std::span<const token> targets) {
+        const auto own = [&](const auto& m) { return columns_of(m, first, index_t(targets.size())); };
+        head_losses_vjp(executor(), stack_.map(), weights().data(), matrix<const A>(own(h)), targets, 1,
+                        own(dh), static_cast<P*>(nullptr), of_tokens + first, total, left);
+      });
+      stack_.vjp(weights().data(), {}, p, tape, dh, dpast.first(std::size_t(u + p.sequences - 1)), nullptr,
+                 nullptr, false, left);
+      return sum_losses(of_tokens, p, to ? to : total);
+    });
+  }
+  const P* sum_losses(const P* of_tokens, const pass<M>& p, P* to) const {
+    for (index_t b = 0; b < p.sequences; ++b) executor().sum(of_tokens + b * p.length, p.length, to + b);
+    return to + p.sequences - 1;
+  }
+  P loss_at(const P* loss) const { return loss ? exec::value(executor(), loss) : P(0); }
+
+  /// f(segments, the first one's number, their losses) for segments that make one pass, after all have been
+  /// checked. Only whole segments go together.
+  template <class F>
+  const P* for_passes(std::span<const segment> xs, index_t t, params<const P> theta,
+                      std::span<const M* const> past, P* losses, F&& f) const {
+    check_at_least("memory_llama::read", "t", t, 0);
+    check_size("memory_llama::read", "theta", theta.size(), trainable().size());
+    check_size("memory_llama::read", "past", index_t(past.size()), t + index_t(xs.size()) - 1);
+    for (std::size_t i = 0; i < xs.size(); ++i) check_read(xs[i], t + index_t(i));
+    const auto whole = [&](const segment& x) {
+      return x.scored() > 0 && index_t(x.tokens.size()) == options().segment && x.tokens.size() > 1;
+    };
+    const P* last = nullptr;
+    for (std::size_t i = 0, n = 1; i < xs.size(); i += n) {
+      n = 1;
+      P* const to = losses ? losses + i : nullptr;
+      last = to;
+      if (xs[i].scored() == 0) {
+        if (to) executor().fill(matrix<P>(to, 1, 1), 0);
+        continue;
+      }
+      while (i + n < xs.size() && whole(xs[i]) && whole(xs[i + n])) ++n;
+      last = f(xs.subspan(i, n), t + index_t(i), to);
+    }
+    return last;
+  }
+  void embed_segments(std::span<const segment> xs, matrix<A> h) const {
+    const index_t length = h.cols / index_t(xs.size());
+    for (std::size_t b = 0; b < xs.size(); ++b)
+      embed(executor(), stack_.map(), weights().data(), xs[b].tokens,
+            columns_of(h, index_t(b) * length, length));
+  }
+  /// f(first token, targets) for as many segments as go through the head together.
+  template <class F>
+  void for_heads(std::span<const segment> xs, F&& f) const {
+    const index_t length = index_t(xs.front().tokens.size());
+    for (std::size_t b = 0; b < xs.size(); ++b) f(index_t(b) * length, xs[b].targets);
+  }
+
+  void check_work(std::string_view function, index_t got, index_t needed, index_t n) const {
+    if (n == 1) return check_at_least(function, "work", got, needed);
+    if (got < needed)
+      fail(function, "work",
+           "has " + std::to_string(got) + " numbers, a batch of " + std::to_string(n) + " segments needs " +
+               std::to_string(needed) + ": workspace() is asked with the largest batch");
+  }
+  void check_write(std::span<const segment> xs, index_t s, index_t theta, prefix<M> past) const {
+    const index_t n = index_t(xs.size()), last = s + n - 1;
+    check_at_least("memory_llama::write", "xs", n, 1);
+    if (n > 1 && options().recurrent)
+      fail("memory_llama::write", "xs",
+           "are " + std::to_string(n) + " segments, recurrent memories are written one by one");
+    for (const segment& x : xs)
+      check_size("memory_llama::write", "x.tokens", index_t(x.tokens.size()), options().segment);
     check_at_least("memory_llama::write", "s", s, 0);
     check_size("memory_llama::write", "theta", theta, trainable().size());
-    check_positions("memory_llama::write", s, sizes().write_end(s) - s * memory_tokens());
+    check_positions("memory_llama::write", last, sizes().write_end(last) - last * memory_tokens());
     if (options().recurrent) check_size("memory_llama::write", "past", past.total(), s * memory_tokens());
   }
-  void check_read(const segment& x, index_t t, index_t theta, std::span<const M* const> past) const {
+  void check_read(const segment& x, index_t t) const {
     const index_t n = index_t(x.tokens.size());
     check_at_least("memory_llama::read", "x.tokens", n, 1);
     if (n > options().segment)
@@ -374,9 +436,6 @@ class memory_llama final {
     if (!x.targets.empty()) check_size("memory_llama::read", "x.targets", index_t(x.targets.size()), n);
     check_tokens("memory_llama::read", "tokens", shape(), x.tokens);
     check_tokens("memory_llama::read", "targets", shape(), x.targets, true);
-    check_at_least("memory_llama::read", "t", t, 0);
-    check_size("memory_llama::read", "theta", theta, trainable().size());
-    check_size("memory_llama::read", "past", index_t(past.size()), t);
     check_positions("memory_llama::read", t, n);
   }
 

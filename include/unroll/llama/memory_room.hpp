@@ -33,13 +33,14 @@ class memory_room {
   index_t memory() const { return 2 * shape().layers * shape().kv_width() * memory_tokens(); }
   /// Of one encoder graph.
   index_t tape() const { return kept() + stack_.tape_size(encoder(segments())); }
-  /// Of the workspace of one call behind `earlier` memories.
-  index_t workspace(index_t earlier) const {
-    return std::max(write_work(encoder(earlier), true), read_work(decoder(options_.segment, earlier), true));
+  /// Of the workspace of one call on `batch` segments, the last one behind `earlier` memories.
+  index_t workspace(index_t earlier, index_t batch = 1) const {
+    return std::max(write_work(encoder(earlier, batch), true),
+                    read_work(decoder(options_.segment, earlier, batch), true));
   }
-
-  pass_size encoder(index_t earlier) const {
+  pass_size encoder(index_t earlier, index_t sequences = 1) const {
     pass_size p;
+    p.sequences = sequences;
     p.length = options_.segment + memory_tokens();
     p.layers = shape().layers - 1;
     p.outputs_from = outputs_from();
@@ -47,8 +48,9 @@ class memory_room {
     p.keep = options_.encoder_tape;
     return p;
   }
-  pass_size decoder(index_t tokens, index_t earlier) const {
+  pass_size decoder(index_t tokens, index_t earlier, index_t sequences = 1) const {
     pass_size p;
+    p.sequences = sequences;
     p.length = tokens;
     p.layers = shape().layers;
     p.blocks = earlier;
@@ -60,18 +62,23 @@ class memory_room {
   /// product with one column has other bits.
   index_t outputs_from() const { return options_.segment + std::min<index_t>(0, memory_tokens() - 2); }
 
-  /// The normed inputs at the memory tokens that a tape begins with.
-  index_t kept() const { return arena<A>::rounded(shape().layers * shape().hidden * memory_tokens()); }
-  index_t transfer_work() const { return transfer_head<E>::work_size(shape(), memory_tokens()); }
+  /// The normed inputs at the memory tokens that the tape of a batch begins with.
+  index_t kept(index_t batch = 1) const {
+    return arena<A>::rounded(batch * shape().layers * shape().hidden * memory_tokens());
+  }
+  index_t transfer_work(index_t batch) const {
+    return transfer_head<E>::work_size(shape(), batch * memory_tokens());
+  }
   index_t write_work(const pass_size& p, bool vjp) const {
     arena<A> room;
     room.cut(shape().hidden, p.tokens());
-    room.cut_flat(transfer_work());
+    room.cut_flat(transfer_work(p.sequences));
     return room.used() + stack_.work_size(p, vjp);
   }
   index_t read_work(const pass_size& p, bool vjp) const {
     arena<A> room;
     room.cut(shape().hidden, p.tokens());
+    room.template cut_as<P>(p.tokens());
     room.template cut_as<P>(1);
     if (vjp) room.cut(shape().hidden, p.tokens()), room.cut_flat(stack_.tape_size(p));
     return room.used() + std::max(stack_.work_size(p, vjp), head_work<E>(shape(), p.tokens()));

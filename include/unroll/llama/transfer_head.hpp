@@ -10,7 +10,9 @@ namespace unroll::llama {
 ///
 ///   K = R (W_K' h + scale B_K' A_K' h),    V = W_V' h + scale B_V' A_V' h
 ///
-/// with the frozen W of the layer and R the rotation to the positions of the memory. A view of all it needs.
+/// with the frozen W of the layer and R the rotation to the positions of the memory. The columns of h are
+/// those of `sequences` memories, as many of each; positions has one entry a column. K and V of sequence b
+/// lie from kv + b * stride on, kv_width x (h.cols / sequences) each. A view of all it needs.
 template <class E>
 struct transfer_head {
   using W = typename E::numbers::weight;
@@ -28,40 +30,50 @@ struct transfer_head {
   static index_t work_size(const config& c, index_t columns) {
     arena<A> room;
     room.template cut_as<P>(c.kv_width(), columns);
+    room.template cut_as<M>(c.kv_width(), columns);
     room.cut(c.kv_width(), 2 * columns);
     room.cut_flat(E::adapter_work(columns, true));
     return room.used();
   }
 
-  /// WRITES K and then V, kv_width x h.cols each, to kv.
+  /// WRITES K and V.
   void forward(index_t layer, const P* theta, matrix<const A> h, std::span<const index_t> positions, M* kv,
-               view<A> work) const {
+               index_t stride, index_t sequences, view<A> work) const {
+    arena<A> room(work);
+    const index_t n = h.cols / sequences;
+    const matrix<M> all = room.template cut_as<M>(map.shape().kv_width(), h.cols);
+    const view<A> left = work.part(room.used(), work.size() - room.used());
     for (const target_matrix m : {target_matrix::k, target_matrix::v}) {
-      const matrix<M> y = part(kv, m, h.cols);
+      const matrix<M> y = sequences == 1 ? part(kv, m, n) : all;
       e.gemm(op::transpose, base(layer, m), op::none, h, false, y);
-      if (lora.at(layer, m).a >= 0) e.adapt(adapter(layer, m, theta), h, y, work);
+      if (lora.at(layer, m).a >= 0) e.adapt(adapter(layer, m, theta), h, y, left);
+      if (m == target_matrix::k) e.rotary(kernels::turn::forward, table, positions, y);
+      for (index_t b = 0; sequences > 1 && b < sequences; ++b)
+        e.copy(matrix<const M>(columns_of(y, b * n, n)), part(kv + b * stride, m, n));
     }
-    e.rotary(kernels::turn::forward, table, positions, part(kv, target_matrix::k, h.cols));
   }
 
   /// From the adjoints of K and V: ADDS to dh, and to dtheta (the head's gradient) where it is not null.
+  /// dtheta gets the share of sequence 0 first.
   void vjp(index_t layer, const P* theta, matrix<const A> h, std::span<const index_t> positions, const P* dkv,
-           matrix<A> dh, P* dtheta, view<A> work) const {
-    const index_t n = h.cols;
+           index_t stride, index_t sequences, matrix<A> dh, P* dtheta, view<A> work) const {
+    const index_t n = h.cols / sequences;
     arena<A> room(work);
-    const matrix<P> dk = room.template cut_as<P>(map.shape().kv_width(), n);
-    e.copy(part(dkv, target_matrix::k, n), dk);
+    const matrix<P> dk = room.template cut_as<P>(map.shape().kv_width(), h.cols);
+    const matrix<A> dy = room.cut(dk.rows, 2 * h.cols);
+    const view<A> left = room.cut_flat(E::adapter_work(h.cols, true));
+    const auto own = [&](const auto& all, index_t b) { return columns_of(all, b * n, n); };
+    for (index_t b = 0; b < sequences; ++b) e.copy(part(dkv + b * stride, target_matrix::k, n), own(dk, b));
     e.rotary(kernels::turn::back, table, positions, dk);
-    const matrix<A> dy = room.cut(dk.rows, 2 * n);
-    const view<A> left = room.cut_flat(E::adapter_work(n, true));
     for (const target_matrix m : {target_matrix::k, target_matrix::v}) {
-      const matrix<A> d = columns_of(dy, m == target_matrix::k ? 0 : n, n);
-      e.copy(m == target_matrix::k ? matrix<const P>(dk) : part(dkv, target_matrix::v, n), d);
+      const matrix<A> d = columns_of(dy, m == target_matrix::k ? 0 : h.cols, h.cols);
+      for (index_t b = 0; b < sequences; ++b)
+        e.copy(m == target_matrix::k ? matrix<const P>(own(dk, b)) : part(dkv + b * stride, m, n), own(d, b));
       e.gemm(op::none, base(layer, m), op::none, d, true, dh);
       if (lora.at(layer, m).a < 0) continue;
       exec::adapter_gradient<P> gradient;
       if (dtheta) gradient = {factor_a(dtheta, layer, m), factor_b(dtheta, layer, m)};
-      e.adapt_vjp(adapter(layer, m, theta), h, d, dh, gradient, 1, left);
+      e.adapt_vjp(adapter(layer, m, theta), h, d, dh, gradient, sequences, left);
     }
   }
 

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "unroll/llama/memory_room.hpp"
+
+namespace unroll::llama {
+
+/// The sizes of a memory_llama on executor E, and on the host the tables of where tokens and memories stand.
+template <class E>
+class memory_tables {
+  using positions = std::span<const index_t>;
+
+ public:
+  memory_room<E> room;
+  std::vector<token> first_columns;  ///< zeros, one a memory token: all of them are the one `<mem>`
+
+  memory_tables(const config& c, const memory_options& o)
+      : room(c, o), first_columns(std::size_t(room.memory_tokens())) {
+    const index_t m = room.memory_tokens(), most = c.positions() / m;
+    for (index_t i = 0; i < c.positions(); ++i) all_.push_back(i);
+    for (index_t s = 0; room.encoder_end(s) <= c.positions() && (s == 0 || o.recurrent); ++s)
+      for (index_t i = 0; i < o.segment + m; ++i)
+        encoder_.push_back(room.encoder_start(s) + room.encoder_position(i));
+    for (index_t s = 0; s <= most; ++s) {
+      seen_.push_back({0, s, m});
+      for (index_t i = 0; i < o.segment && s * m + o.segment <= c.positions(); ++i)
+        segments_.push_back(s * m + i);
+    }
+    for (index_t s = most - 1; s >= 0; --s)
+      for (index_t i = 0; i < m; ++i) memories_.push_back(s * m + i);
+  }
+
+  /// Of the encoder's tokens when segment s is written.
+  positions encoder_positions_of(index_t s) const {
+    const index_t n = room.options().segment + room.memory_tokens();
+    return part(encoder_, room.options().recurrent ? s * n : 0, n);
+  }
+  /// Of the first n tokens of segment t when it is read.
+  positions token_positions_of(index_t t, index_t n) const { return part(all_, t * room.memory_tokens(), n); }
+  /// Of the tokens of the n whole segments from t on.
+  positions segment_positions_of(index_t t, index_t n) const {
+    const index_t length = room.options().segment;
+    return part(segments_, t * length, n * length);
+  }
+  /// Of the memories s + n - 1, ..., s.
+  positions memory_positions_of(index_t s, index_t n) const {
+    const index_t m = room.memory_tokens();
+    return part(memories_, index_t(memories_.size()) - (s + n) * m, n * m);
+  }
+  /// What each of the n segments from t on sees of the memories.
+  std::span<const kernels::prefix_range> seen_by(index_t t, index_t n) const {
+    return std::span(seen_).subspan(std::size_t(t), std::size_t(n));
+  }
+
+ private:
+  static positions part(const std::vector<index_t>& all, index_t first, index_t n) {
+    return std::span(all).subspan(std::size_t(first), std::size_t(n));
+  }
+  std::vector<index_t> all_, encoder_, segments_;
+  std::vector<index_t> memories_;  // the last one first
+  std::vector<kernels::prefix_range> seen_;
+};
+
+}  // namespace unroll::llama
