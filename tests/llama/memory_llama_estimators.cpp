@@ -317,7 +317,7 @@ TEST_CASE("batches of segments of a Llama have the bits of one by one") {
                                                  std::min(text.size() - std::size_t(t), std::size_t(chunk))),
                          g);
         r += e.finish(theta, g);
-        g.push_back(T(r.loss));
+        if (chunk >= index_t(text.size())) g.push_back(T(r.loss));
       });
       return g;
     };
@@ -326,7 +326,7 @@ TEST_CASE("batches of segments of a Llama have the bits of one by one") {
          {"rematerialise/2", "rematerialise/3", "rematerialise/100", "keep:3/2", "keep_all/4"}) {
       CAPTURE(name);
       CHECK(by(name) == exact);
-      CHECK(by(name, 2) == exact);
+      CHECK(by(name, 2) == std::vector<T>(exact.begin(), exact.end() - 1));
     }
     CHECK(by("proportional:4/3") == some);
   };
