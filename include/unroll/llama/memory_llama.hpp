@@ -177,16 +177,6 @@ class memory_llama final {
     return loss_at(read_vjp_all({&x, 1}, t, theta, past, dpast, nullptr, work));
   }
 
-  /// Throws, in the name of `function`, unless n tokens behind t memories have positions.
-  void check_positions(std::string_view function, index_t t, index_t n) const {
-    const index_t end = t * memory_tokens() + n;
-    if (end > shape().positions())
-      fail(function, "t",
-           "segment " + std::to_string(t) + " ends at position " + std::to_string(end) + ", the model has " +
-               std::to_string(shape().positions()) + ": the longest text has " +
-               std::to_string(longest_text()) + " tokens in " + std::to_string(segments()) + " segments");
-  }
-
  private:
   using parts = memory_tables<executor_type>;
 
@@ -424,7 +414,7 @@ class memory_llama final {
       check_size("memory_llama::write", "x.tokens", index_t(x.tokens.size()), options().segment);
     check_at_least("memory_llama::write", "s", s, 0);
     check_size("memory_llama::write", "theta", theta, trainable().size());
-    check_positions("memory_llama::write", last, sizes().write_end(last) - last * memory_tokens());
+    sizes().check_positions("memory_llama::write", last, sizes().write_end(last) - last * memory_tokens());
     if (options().recurrent) check_size("memory_llama::write", "past", past.total(), s * memory_tokens());
   }
   void check_read(const segment& x, index_t t) const {
@@ -436,7 +426,7 @@ class memory_llama final {
     if (!x.targets.empty()) check_size("memory_llama::read", "x.targets", index_t(x.targets.size()), n);
     check_tokens("memory_llama::read", "tokens", shape(), x.tokens);
     check_tokens("memory_llama::read", "targets", shape(), x.targets, true);
-    check_positions("memory_llama::read", t, n);
+    sizes().check_positions("memory_llama::read", t, n);
   }
 
   transformer<X> stack_;

@@ -97,6 +97,16 @@ class memory_room {
   index_t write_end(index_t s) const { return std::max((s + 1) * memory_tokens(), encoder_end(s)); }
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return write_end(s) <= shape().positions(); }
+  /// Throws, in the name of `function`, unless n tokens behind t memories have positions.
+  void check_positions(std::string_view function, index_t t, index_t n) const {
+    const index_t end = t * memory_tokens() + n;
+    if (end > shape().positions())
+      fail(function, "t",
+           "segment " + std::to_string(t) + " ends at position " + std::to_string(end) + ", the model has " +
+               std::to_string(shape().positions()) + ": the longest text has " +
+               std::to_string(options_.longest_text(shape())) + " tokens in " + std::to_string(segments()) +
+               " segments");
+  }
 
  private:
   memory_options options_;
