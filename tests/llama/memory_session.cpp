@@ -1,8 +1,11 @@
 #include "unroll/llama/memory_session.hpp"
 
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
 #include "tests/support/small_memory.hpp"
+#include "unroll/diagnose/measure.hpp"
 #include "unroll/llama/generate.hpp"
+#include "unroll/llama/score.hpp"
 #include "unroll/optim/adam.hpp"
 #include "unroll/testing/allocations.hpp"
 
@@ -222,4 +225,48 @@ TEST_CASE("a segment is reproduced from its memory after some training") {
     forced += nll(session.logits(), ids[i]);
   }
   CHECK(forced == Approx(pass_over<double>(model, theta, pair, false).loss).epsilon(1e-12));
+}
+
+TEST_CASE("with bfloat16 weights a memory model is that of the same weights in floats") {
+  using half = numbers<float, bf16>;
+  config c = shape(3, false);
+  c.hidden = 24;  // more than a vector, and not a multiple of one
+  c.mlp = 36;
+  parameters<double> w(weight_map(c).size());
+  init_weights<double>(weight_map(c), w, {11});
+  auto narrow = std::make_shared<parameters<bf16>>(w.size());
+  auto wide = std::make_shared<parameters<float>>(w.size());
+  for (index_t i = 0; i < w.size(); ++i) {
+    (*narrow)[i] = bf16(w[i] == 1 ? 1 : 15 * w[i]);
+    (*wide)[i] = (*narrow)[i];
+  }
+  const memory_llama<half> model(c, narrow, options(false));
+  const memory_llama<float> same(c, wide, options(false));
+  const auto theta = start(same);
+  const auto ids = small_memory::text(23);
+  const auto compare = [&](double tolerance) {
+    const auto close = [&](const auto& x, const auto& y) {
+      double off = 0, largest = 0;
+      for (index_t i = 0; i < index_t(x.size()); ++i) {
+        off = std::max(off, std::abs(double(x.data()[i]) - double(y.data()[i])));
+        largest = std::max(largest, std::abs(double(y.data()[i])));
+      }
+      CHECK(largest > 0.01);
+      CHECK(off <= tolerance * largest);
+    };
+    memory_session<half> session(model, theta);
+    memory_session<float> expected(same, theta);
+    session.append(ids);
+    expected.append(ids);
+    close(session.logits(), expected.logits());
+    close(score(model.stack(), model.weights(), ids).nll, score(same.stack(), same.weights(), ids).nll);
+    close(exact_gradient(model, theta, segments_of(ids, 6)),
+          exact_gradient(same, theta, segments_of(ids, 6)));
+  };
+  {
+    const support::with_instructions widened(
+        std::min(simd::best_instructions(), simd::instruction_set::avx512));
+    compare(1e-5);
+  }
+  compare(linalg::fastest_bf16_way() == linalg::bf16_way::dot_pairs ? 0.1 : 1e-5);
 }
