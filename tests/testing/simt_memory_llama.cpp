@@ -5,6 +5,8 @@
 #include "tests/support/small_memory.hpp"
 #include "tests/testing/simt_results.hpp"
 #include "unroll/estimate/policy.hpp"
+#include "unroll/llama/memory_session.hpp"
+#include "unroll/llama/score.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;
@@ -120,6 +122,47 @@ TEMPLATE_LIST_TEST_CASE("simt: the memory model, one by one and in batches", "[s
     const results alone = check<TestType>(run, 1);
     if (!o.recurrent) CHECK(whole_text(simt_of<TestType>(key{1}), o, 3) == alone);
   }
+}
+
+namespace {
+
+/// Losses of a text in windows and in a stream, logits of a text in the making with memories and without, and
+/// the gradient of all weights.
+template <class E>
+results of_a_language_model(const E& e) {
+  using P = typename E::numbers::parameter;
+  const model_on<E> on(e, small_memory::options());
+  const auto& stack = on.model.stack();
+  const auto weights = on.model.weights();
+  const auto ids =
+      small_memory::text(20, 17, 6);  // errors of one text scatter: PyTorch's of this one is usual
+  const std::span<const token> all(ids);
+  const auto numbers_of = [](const auto& x) { return std::vector<double>(x.begin(), x.end()); };
+  results out = {numbers_of(score(stack, weights, ids, {.window = 12, .overlap = 4}).nll),
+                 numbers_of(score_streaming(stack, weights, ids, {.sinks = 2, .window = 6, .chunk = 2}).nll)};
+  generator<E> g(stack, weights);
+  g.append(all.first(7));
+  g.append(ids[7]);
+  out.push_back(numbers_of(g.logits()));
+  memory_session<E> session(on.model, params<const P>(on.theta.data(), on.theta.size()));
+  session.append(all.first(15));
+  session.append(ids[15]);
+  out.push_back(numbers_of(session.logits()));
+  language_model<E> model(stack.shape(), {.sequences = 4, .length = 5, .shares = 2}, e);
+  auto gradient = e.template allocate<P>(stack.map().size());
+  auto targets = ids;
+  targets[3] = -1;
+  const auto loss = model.gradient(weights, ids, targets, dparams<P>(gradient.data(), gradient.size()));
+  out.push_back({double(loss), double(model.nll(weights, ids, targets))});
+  out.push_back(fetched(e, gradient)[0]);
+  return out;
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("simt: scores, texts in the making and the gradient of a language model", "[simt]",
+                        both_kinds) {
+  check<TestType>([](const auto& e) { return of_a_language_model(e); }, 1);
 }
 
 namespace {
