@@ -33,8 +33,8 @@ struct flash_operands {
 
 namespace detail {
 
-/// 2^x for x <= 0 with a relative error below 6e-7; 2^-126 where that is below it. Equal bits on the host and
-/// a device: additions, fmaf and bits only.
+/// 2^x for x <= 0 with a relative error below 6e-7; 2^-126 where that is below it; NaN of NaN. Equal bits on
+/// the host and a device: additions, fmaf and bits only.
 UNROLL_HD inline float exp2_of_negative(float x) {
   const float bounded = x < -126.0f ? -126.0f : x;
   const float shifted = bounded + 12582912.0f;        // 1.5 2^23: the integer part in the lowest bits
@@ -44,8 +44,8 @@ UNROLL_HD inline float exp2_of_negative(float x) {
   p = fmaf(p, f, 0x1.ebfa4ep-3f);
   p = fmaf(p, f, 0x1.62e39ep-1f);
   p = fmaf(p, f, 1.0f);
-  return __builtin_bit_cast(
-      float, __builtin_bit_cast(std::uint32_t, p) + (__builtin_bit_cast(std::uint32_t, shifted) << 23));
+  const std::uint32_t exponent = __builtin_bit_cast(std::uint32_t, shifted) << 23;
+  return p * __builtin_bit_cast(float, exponent + 0x3f800000u);  // a product, so that NaN stays NaN
 }
 
 /// pack of two floats by the instruction that rounds both, which gives any NaN the bits 0x7fff as well.
