@@ -7,8 +7,6 @@
 #include "unroll/cuda/cublaslt.hpp"
 #include "unroll/cuda/launch.hpp"
 #include "unroll/exec/body_executor.hpp"
-#include "unroll/kernels/flash_attention_body.hpp"
-#include "unroll/kernels/flash_attention_vjp_body.hpp"
 
 namespace unroll::cuda {
 
@@ -118,8 +116,6 @@ struct stream_options {
 /// handle: copies share the stream and its memory (48 MiB). One thread at a time uses it.
 template <class N>
 class stream final : public exec::body_executor<N, detail::machine> {
-  using T = typename N::activation;
-  using P = typename N::parameter;
   using base = exec::body_executor<N, detail::machine>;
 
  public:
@@ -163,32 +159,6 @@ class stream final : public exec::body_executor<N, detail::machine> {
     s.downloaded = 0;
   }
 
-  /// One number P a head and query, for the vjp.
-  static index_t attention_work(const kernels::attention_shape& shape, index_t sequences, index_t length,
-                                index_t, index_t, bool vjp) {
-    return vjp ? arena<T>::rounded(sequences * length * shape.heads * index_t(sizeof(P) / sizeof(T))) : 0;
-  }
-  void attention(const exec::attention_call<N>& c, matrix<T> out, P* log_sum, view<T> work) const {
-    if constexpr (std::same_as<T, bf16>) {
-      if (on_tensor_cores(c) && cublaslt::aligned(out)) {
-        if (c.shape.head == 64) return flash<64>(c, out, log_sum);
-        if (c.shape.head == 128) return flash<128>(c, out, log_sum);
-      }
-    }
-    base::attention(c, out, log_sum, work);
-  }
-  void attention_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d,
-                     view<T> work) const {
-    if constexpr (std::same_as<T, bf16>) {
-      if (on_tensor_cores(c) && cublaslt::aligned(d.out) && cublaslt::aligned(d.dout) &&
-          cublaslt::aligned(d.dq) && cublaslt::aligned(d.dk) && cublaslt::aligned(d.dv)) {
-        if (c.shape.head == 64) return flash_vjp<64>(c, d, work);
-        if (c.shape.head == 128) return flash_vjp<128>(c, d, work);
-      }
-    }
-    base::attention_vjp(c, d, work);
-  }
-
   friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }
 
  private:
@@ -202,52 +172,6 @@ class stream final : public exec::body_executor<N, detail::machine> {
   detail::stream_state& state() const { return *this->machine().state; }
   void copy_bytes(void* to, const void* from, index_t bytes, cudaMemcpyKind kind) const {
     check(cudaMemcpyAsync(to, from, std::size_t(bytes), kind, native()), "cuda::stream", "cudaMemcpyAsync");
-  }
-  static bool on_tensor_cores(const exec::attention_call<N>& c) {
-    const auto aligned = [](index_t numbers) { return numbers % 8 == 0; };
-    for (const T* const block : c.before.blocks)
-      if (reinterpret_cast<std::uintptr_t>(block) % 16 != 0) return false;
-    return cublaslt::aligned(c.q) && cublaslt::aligned(c.k) && cublaslt::aligned(c.v) &&
-           aligned(c.before.key_offset) && aligned(c.before.value_offset);
-  }
-  /// f(operands), whose spans lie on the device.
-  template <class F>
-  void with_flash_operands(const exec::attention_call<N>& c, F&& f) const {
-    const auto blocks = this->machine().staged(c.before.blocks);
-    const auto ranges = this->machine().staged(c.before.ranges);
-    f(kernels::flash_operands{c.shape,
-                              c.mask,
-                              c.sequences,
-                              c.q,
-                              c.k,
-                              c.v,
-                              {blocks.data(),
-                               c.before.key_offset,
-                               c.before.value_offset,
-                               c.before.ranges.empty() ? nullptr : ranges.data(),
-                               {0, index_t(c.before.blocks.size()), c.before.keys}}});
-  }
-  template <int Head>
-  void flash(const exec::attention_call<N>& c, matrix<T> out, P* log_sum) const {
-    with_flash_operands(c, [&](const kernels::flash_operands& on) {
-      this->machine().run(kernels::flash_attention_body<Head>{on, out, log_sum});
-    });
-  }
-  /// dq last: it may be the memory of q or of dout.
-  template <int Head>
-  void flash_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d, view<T> work) const {
-    with_flash_operands(c, [&](const kernels::flash_operands& on) {
-      float* const delta = reinterpret_cast<float*>(work.data());
-      this->machine().run(kernels::flash_delta_body<Head>{d.out, d.dout, c.shape.heads, delta});
-      const kernels::flash_cotangents given{d.log_sum, delta, d.dout};
-      this->machine().run(kernels::flash_dkv_body<Head, false>{on, given, d.dk, d.dv});
-      if (!d.dbefore.empty()) {
-        const auto dbefore = this->machine().staged(d.dbefore);
-        this->machine().run(kernels::flash_dkv_body<Head, true>{
-            on, given, {}, {}, dbefore.data(), index_t(d.dbefore.size()), c.before.keys});
-      }
-      this->machine().run(kernels::flash_dq_body<Head>{on, given, d.dq});
-    });
   }
 };
 

@@ -6,6 +6,8 @@
 #include "unroll/exec/executor.hpp"
 #include "unroll/kernels/attention_body.hpp"
 #include "unroll/kernels/cross_entropy_body.hpp"
+#include "unroll/kernels/flash_attention_body.hpp"
+#include "unroll/kernels/flash_attention_vjp_body.hpp"
 #include "unroll/kernels/gemm_body.hpp"
 #include "unroll/kernels/gemm_mma_body.hpp"
 #include "unroll/kernels/movement_body.hpp"
@@ -145,24 +147,45 @@ class body_executor {
     run(kernels::swiglu_vjp_body<T>{gated, dout, dgated});
   }
 
-  static index_t attention_work(const kernels::attention_shape&, index_t, index_t, index_t, index_t, bool) {
-    return 0;
+  /// One number P a head and query, for the vjp on tensor cores.
+  static index_t attention_work(const kernels::attention_shape& shape, index_t sequences, index_t length,
+                                index_t, index_t, bool vjp) {
+    const index_t numbers = sequences * length * shape.heads * index_t(sizeof(P) / sizeof(T));
+    return vjp && has_flash(shape) ? arena<T>::rounded(numbers) : 0;
   }
   void attention(const attention_call<N>& c, matrix<T> out, P* log_sum, view<T>) const {
+    if constexpr (std::same_as<T, bf16>)
+      if (on_tensor_cores(c) && aligned(out))
+        return with_flash(c, [&](const kernels::flash_operands& on, auto head) {
+          run(kernels::flash_attention_body<head.value>{on, out, log_sum});
+        });
     with_operands(c, [&](const auto& on, auto lanes) {
       run(kernels::attention_body<T, lanes.value>{on, out, log_sum});
     });
   }
   /// dq last: it may be the memory of q or of dout.
-  void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T>) const {
+  void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T> work) const {
+    const auto dbefore = machine_.staged(d.dbefore);
+    if constexpr (std::same_as<T, bf16>)
+      if (on_tensor_cores(c) && aligned(d.out) && aligned(d.dout) && aligned(d.dq) && aligned(d.dk) &&
+          aligned(d.dv))
+        return with_flash(c, [&](const kernels::flash_operands& on, auto head) {
+          constexpr int Head = head.value;
+          float* const delta = reinterpret_cast<float*>(work.data());
+          run(kernels::flash_delta_body<Head>{d.out, d.dout, c.shape.heads, delta});
+          const kernels::flash_cotangents given{d.log_sum, delta, d.dout};
+          run(kernels::flash_dkv_body<Head, false>{on, given, d.dk, d.dv});
+          if (!d.dbefore.empty())
+            run(kernels::flash_dkv_body<Head, true>{
+                on, given, {}, {}, dbefore.data(), index_t(d.dbefore.size()), c.before.keys});
+          run(kernels::flash_dq_body<Head>{on, given, d.dq});
+        });
     with_operands(c, [&](const auto& on, auto lanes) {
       const kernels::attention_cotangents<T> given{d.out, d.log_sum, d.dout};
       run(kernels::attention_dkv_body<T, lanes.value>{on, given, d.dk, d.dv});
-      if (!d.dbefore.empty()) {
-        const auto dbefore = machine_.staged(d.dbefore);
+      if (!d.dbefore.empty())
         run(kernels::attention_prefix_vjp_body<T, lanes.value, P>{on, given, dbefore.data(),
                                                                   index_t(d.dbefore.size()), c.before.keys});
-      }
       run(kernels::attention_dq_body<T, lanes.value>{on, given, d.dq});
     });
   }
@@ -244,6 +267,40 @@ class body_executor {
   template <class F>
   static void for_slices(index_t rank, F&& f) {
     for (index_t r = 0; r < rank; r += rank_slice) f(r, rank - r < rank_slice ? rank - r : rank_slice);
+  }
+  static bool has_flash(const kernels::attention_shape& shape) {
+    return std::same_as<T, bf16> && (shape.head == 64 || shape.head == 128);
+  }
+  template <class U>
+  static bool aligned(const matrix<U>& m) {
+    return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.stride % 8 == 0;
+  }
+  static bool on_tensor_cores(const attention_call<N>& c) {
+    for (const T* const block : c.before.blocks)
+      if (reinterpret_cast<std::uintptr_t>(block) % 16 != 0) return false;
+    return has_flash(c.shape) && aligned(c.q) && aligned(c.k) && aligned(c.v) &&
+           c.before.key_offset % 8 == 0 && c.before.value_offset % 8 == 0;
+  }
+  /// f(operands, the size of a head): attention on tensor cores.
+  template <class F>
+  void with_flash(const attention_call<N>& c, F&& f) const {
+    const auto blocks = machine_.staged(c.before.blocks);
+    const auto ranges = machine_.staged(c.before.ranges);
+    const kernels::flash_operands on{c.shape,
+                                     c.mask,
+                                     c.sequences,
+                                     c.q,
+                                     c.k,
+                                     c.v,
+                                     {blocks.data(),
+                                      c.before.key_offset,
+                                      c.before.value_offset,
+                                      c.before.ranges.empty() ? nullptr : ranges.data(),
+                                      {0, index_t(c.before.blocks.size()), c.before.keys}}};
+    if (c.shape.head == 64)
+      f(on, std::integral_constant<int, 64>{});
+    else
+      f(on, std::integral_constant<int, 128>{});
   }
   /// f(operands, the numbers of a head that a lane has).
   template <class F>

@@ -113,9 +113,6 @@ index_t head_work(const config& c, index_t tokens) {
   detail::head_scratch<E>(counting, c, tokens);
   return counting.used();
 }
-inline index_t head_work(const config& c, index_t tokens) {
-  return std::max(head_work<exec::of<double>>(c, tokens), head_work<exec::of<float>>(c, tokens));
-}
 
 /// x are outputs of the last layer. WRITES the sum of -log p(target) in nats to *total, and each one, 0 where
 /// the target is -1, which is not scored, to `losses` (null: not wanted). 2 hidden vocabulary flops a token;
@@ -184,7 +181,10 @@ void head_logits(const E& e, const weight_map& map, const typename E::numbers::w
   }
 }
 
-// On the host.
+#if !defined(__CUDACC__)  // on the host
+inline index_t head_work(const config& c, index_t tokens) {
+  return std::max(head_work<exec::of<double>>(c, tokens), head_work<exec::of<float>>(c, tokens));
+}
 template <class T>
 void embed(const weight_map& map, const T* weights, const token* ids, index_t n,
            std::type_identity_t<matrix<T>> x) {
@@ -218,5 +218,6 @@ void head_logits(const weight_map& map, const T* weights, std::type_identity_t<m
                  matrix<T> logits, std::type_identity_t<view<T>> work) {
   head_logits(exec::of<T>{}, map, weights, x, logits, work);
 }
+#endif
 
 }  // namespace unroll::llama
