@@ -16,7 +16,7 @@ results on_device(std::size_t i, bool library) {
 }
 
 template <class N>
-void compare(report& to, results (*by_bodies)(std::size_t), const char* kind) {
+void compare(device_test::report& to, results (*by_bodies)(std::size_t), const char* kind) {
   constexpr bool in_float = std::same_as<typename N::activation, float>;
   for (std::size_t i = 0; i < model_cases().size(); ++i) {
     const std::string of = std::string(kind) + ", " + model_cases()[i].name;
@@ -43,8 +43,8 @@ void compare(report& to, results (*by_bodies)(std::size_t), const char* kind) {
   }
 }
 
-void in_bf16(report& to) { compare<numbers<bf16>>(to, by_bodies_in_bf16, "bf16"); }
-void in_float(report& to) { compare<numbers<float>>(to, by_bodies_in_float, "float"); }
+void in_bf16(device_test::report& to) { compare<numbers<bf16>>(to, by_bodies_in_bf16, "bf16"); }
+void in_float(device_test::report& to) { compare<numbers<float>>(to, by_bodies_in_float, "float"); }
 
 }  // namespace
 

@@ -217,7 +217,7 @@ result gradient_of(const setting<E>& s, const std::string& name) {
   result out{"gradient, " + name, {}};
   with_policy(parse_policy(name), s.model, index_t(s.text.size()), philox_chooser{}, [&](auto estimator) {
     estimator.reset(key{4});
-    report r = estimator.advance(at, s.text, to);
+    unroll::report r = estimator.advance(at, s.text, to);
     r += estimator.finish(at, to);
     if (r.code != status::ok) out.name += ": not ok";
   });
@@ -242,7 +242,7 @@ result training(const setting<E>& s, index_t steps) {
   for (index_t step = 1; step <= steps; ++step) {
     e.fill(matrix<P>(g.data(), size, 1), 0);
     estimator.reset(key{4});
-    report r = estimator.advance(at, s.text, to);
+    unroll::report r = estimator.advance(at, s.text, to);
     r += estimator.finish(at, to);
     e.clip(1, g.data(), size, norm.data());
     e.adamw({3e-3, 0.9, 0.99, 1e-8, 0.01, step}, theta.data(), g.data(), m.data(), v.data(), size, nullptr);

@@ -6,6 +6,7 @@
 
 #include "unroll/cuda/cublaslt.hpp"
 #include "unroll/cuda/launch.hpp"
+#include "unroll/cuda/profile.hpp"
 #include "unroll/exec/body_executor.hpp"
 
 namespace unroll::cuda {
@@ -64,6 +65,7 @@ struct stream_state {
     void* to;
   };
   std::vector<pending> waiting = {};
+  std::unique_ptr<profile> times = {};  // null: not wanted
 };
 
 /// Runs kernel bodies in a stream, see exec/body_executor.hpp.
@@ -73,7 +75,7 @@ class machine {
 
   template <class Body>
   void run(const Body& body) const {
-    launch(body, state->own.get());
+    timed([] { return body_name<Body>(); }, [&] { launch(body, state->own.get()); });
   }
   template <class U>
   std::span<std::remove_const_t<U>> staged(std::span<U> numbers) const {
@@ -92,7 +94,12 @@ class machine {
       if (!state->products || k == 0 || !cublaslt::aligned(a) || !cublaslt::aligned(b) ||
           !cublaslt::aligned(c))
         return false;
-      state->products->gemm<U, U, C>(oa, a, ob, b, alpha, add, c, state->own.get());
+      timed(
+          [&] {
+            return "cublaslt " + std::to_string(c.rows) + " x " + std::to_string(c.cols) + " x " +
+                   std::to_string(k);
+          },
+          [&] { state->products->gemm<U, U, C>(oa, a, ob, b, alpha, add, c, state->own.get()); });
       return true;
     } else {
       return false;
@@ -101,12 +108,22 @@ class machine {
   friend bool operator==(const machine&, const machine&) = default;
 
   std::shared_ptr<stream_state> state;
+
+ private:
+  template <class Name, class F>
+  void timed(Name&& name, F&& enqueue) const {
+    if (state->times)
+      state->times->time(name(), state->own.get(), enqueue);
+    else
+      enqueue();
+  }
 };
 
 }  // namespace detail
 
 struct stream_options {
-  bool library = true;  ///< products run through cuBLASLt where it is found; else as bits of the host's run
+  bool library = true;   ///< products run through cuBLASLt where it is found; else as bits of the host's run
+  bool profile = false;  ///< times everything, see times()
 };
 
 /// The executor of one CUDA device and a stream of its own: numbers<bf16>, numbers<float>, numbers<float,
@@ -126,6 +143,10 @@ class stream final : public exec::body_executor<N, detail::machine> {
   explicit stream(int index = 0, stream_options how = {}) : base(detail::machine(made(index, how))) {}
 
   cudaStream_t native() const { return state().own.get(); }
+  /// What took how long since the last call, with stream_options::profile.
+  std::vector<profile::entry> times() const {
+    return state().times ? state().times->take() : std::vector<profile::entry>{};
+  }
   /// Whether cuBLASLt was found.
   bool has_library() const { return state().products != nullptr; }
 
@@ -167,6 +188,7 @@ class stream final : public exec::body_executor<N, detail::machine> {
     auto s = std::make_shared<detail::stream_state>();
     s->device = index;
     if (how.library && cublaslt_library::missing().empty()) s->products = std::make_unique<cublaslt>();
+    if (how.profile) s->times = std::make_unique<profile>();
     return s;
   }
   detail::stream_state& state() const { return *this->machine().state; }
