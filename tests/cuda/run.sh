@@ -10,7 +10,8 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-programs="arithmetic tensor_core executor attention products"
+programs="arithmetic tensor_core executor attention products model bench_model"
+eigen=${UNROLL_EIGEN:-/usr/include/eigen3}  # for what runs on the host beside a device
 
 # name, limit in seconds, command
 parts() {
@@ -23,6 +24,13 @@ bf16        60 executor bf16
 float       60 executor float bf16_weights
 borders     60 attention borders
 vjp_borders 60 attention vjp_borders
+model_bf16  60 model bf16
+model_float 60 model float
+trial       30 bench_model trial
+read_32     60 bench_model read_32
+train_32    90 bench_model train_32
+profile_r   40 bench_model profile_reading
+profile_t   40 bench_model profile_training
 ceilings    40 products ceilings
 products    60 products right
 forward     60 attention forward
@@ -34,18 +42,20 @@ racecheck   60 compute-sanitizer --tool racecheck --error-exitcode 1 executor bf
 PARTS
 }
 
-build() {  # build FOLDER ARCHITECTURE...: one program a file
-  local folder=$1 program architecture targets=
+build() {  # build FOLDER ARCHITECTURE...: one program a file, and PROGRAM_host.cpp where there is one
+  local folder=$1 program architecture host targets=
   shift
   for architecture in "$@"; do
     targets="$targets -gencode arch=compute_$architecture,code=sm_$architecture"
   done
   mkdir -p "$folder"
   for program in $programs; do
+    host=
+    [ -e "$here/${program}_host.cpp" ] && host="$here/${program}_host.cpp"
     # the bodies are instantiated with the host's context as well, hence the suppressed warnings
     echo "nvcc -std=c++20 --expt-relaxed-constexpr -Werror all-warnings -diag-suppress 20011,20012,20014 -fmad=false -O3 \
-      -Xcompiler -O2,-ffp-contract=off,-static-libstdc++,-static-libgcc -Xfatbin -compress-all $targets -I$root -I$root/include \
-      $here/$program.cu -ldl -o $folder/$program"
+      -Xcompiler -O2,-ffp-contract=off,-static-libstdc++,-static-libgcc -Xfatbin -compress-all $targets -I$root -I$root/include -I$eigen \
+      $here/$program.cu $host -ldl -o $folder/$program"
   done | xargs -P "$(nproc)" -I{} sh -c '{}'
   for program in $programs; do [ -x "$folder/$program" ] || { echo "run.sh: $program was not built" >&2; return 1; }; done
 }
