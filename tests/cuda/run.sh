@@ -28,9 +28,11 @@ model_bf16  60 model bf16
 model_float 60 model float
 trial       30 bench_model trial
 read_32     60 bench_model read_32
-train_32    90 bench_model train_32
 profile_r   40 bench_model profile_reading
 profile_t   40 bench_model profile_training
+train_32    70 bench_model train_32
+train_4     60 bench_model train_32_by_4
+read_8      60 bench_model read_8
 ceilings    40 products ceilings
 products    60 products right
 forward     60 attention forward
