@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the headers cost the compiler: CPU seconds and peak memory of units that only include, and of one that trains
-# an LSTM; least of three runs each. Eigen/Core is the header that the library cannot do without.
+# an LSTM; least of three runs each. Eigen/Core is a header to compare with.
 #   compile_cost.sh [COMPILER]        default g++; EIGEN names Eigen's folder; needs GNU time
 set -eu
 cd "$(dirname "$0")/.."

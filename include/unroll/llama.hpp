@@ -1,8 +1,9 @@
 #pragma once
 
-// unroll.hpp and Llamas, with memories and without; also with nothing but Eigen. What reads checkpoints,
-// adapters and tokenizers from JSON needs nlohmann-json and is included by name: io/llama_checkpoint.hpp,
-// io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp, io/tokenizer_file.hpp and io/safetensors.hpp.
+// unroll.hpp and Llamas, with memories and without; also with nothing but the standard library. What reads
+// checkpoints, adapters and tokenizers from JSON needs nlohmann-json and is included by name:
+// io/llama_checkpoint.hpp, io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp, io/tokenizer_file.hpp
+// and io/safetensors.hpp.
 
 #include "unroll/core/bf16_pairs.hpp"
 #include "unroll/core/bf16_products.hpp"

@@ -1,8 +1,8 @@
 #pragma once
 
-// Gradients through time on the CPU, with nothing but Eigen. Llamas are in llama.hpp. Left out, to be
-// included by name: ad/bridge_*.hpp, xtensor/, io/npy.hpp and diagnose/json_sink.hpp, which need other
-// libraries, and testing/.
+// Gradients through time on the CPU, with nothing but the standard library. Llamas are in llama.hpp. Left
+// out, to be included by name: ad/bridge_*.hpp, xtensor/, io/npy.hpp and diagnose/json_sink.hpp, which need
+// other libraries, and testing/.
 
 #include "unroll/ad/derive.hpp"
 #include "unroll/ad/dual.hpp"
