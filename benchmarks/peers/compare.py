@@ -185,6 +185,21 @@ def write_markdown(path, results, earlier):
             f.write(f" {r['target']:g}{'' if r['met'] else ', **missed**'} |\n")
 
 
+def machine():
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions(python):
+    """Versions of what `python` has of the peers."""
+    ask = "import importlib.metadata as m\nfor n in 'torch', 'jax':\n try: print(n, m.version(n))\n except m.PackageNotFoundError: pass"
+    answer = subprocess.run([python, "-c", ask], capture_output=True, text=True).stdout
+    return dict(line.split() for line in answer.splitlines())
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--ours", help="the built ours.cpp")
@@ -263,7 +278,7 @@ def main():
         )
     if a.json:
         with open(a.json, "w") as f:
-            json.dump(dict(machine=platform.processor() or platform.machine(), rows=results), f, indent=1)
+            json.dump(dict(machine=machine(), peers=versions(a.python), rows=results), f, indent=1)
     if a.markdown:
         write_markdown(a.markdown, results, {key(r): r for r in load(a.also)})
 
