@@ -26,8 +26,8 @@ struct tensor_core_factor {
 /// What one element of d = a b + c is on the tensor cores of an H100 (bfloat16 in, float out): k <= 16
 /// products and c, each exact, are aligned to the largest exponent among them (at least -133), cut to 25
 /// binary places below it, added without error and cut to a float, always towards zero (the model of arXiv
-/// 2512.07004, whose public vectors it reproduces). NaN is 0x7fffffff. Exponents of products are those of the
-/// factors added: a product of significands from 2 to 4 keeps them.
+/// 2512.07004; the bits of mma.sync and wgmma on an H100, see docs/cuda.md). NaN is 0x7fffffff. Exponents of
+/// products are those of the factors added: a product of significands from 2 to 4 keeps them.
 class tensor_core_sum {
  public:
   void add_product(bf16 a, bf16 b) { add_product(tensor_core_factor(a), tensor_core_factor(b)); }
