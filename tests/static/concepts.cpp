@@ -180,6 +180,16 @@ struct private_system : estimator_<> {
  private:
   using estimator_::system;
 };
+struct smoothed : estimator_<> {
+  static constexpr target target_gradient = target::jointly_smoothed;
+};
+struct smoothed_by : smoothed {
+  perturbation smoothing() const { return {.sigma = 1}; }
+};
+struct no_random : estimator_<> {
+ private:
+  using estimator_::random;
+};
 struct no_references {
   using system_type = system_;
   using scalar = double;
@@ -200,6 +210,9 @@ static_assert(!gradient_estimator<no_start>);
 static_assert(!gradient_estimator<no_finish>);
 static_assert(!gradient_estimator<private_system>);
 static_assert(!gradient_estimator<no_references>);
+static_assert(!gradient_estimator<no_random>);
+static_assert(!gradient_estimator<smoothed>);
+static_assert(gradient_estimator<smoothed_by>);
 static_assert(!gradient_estimator<system_>);
 
 // --- memory models ---

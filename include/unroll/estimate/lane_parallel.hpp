@@ -27,9 +27,9 @@ struct lane_parallel_options {
 /// where lanes draw apart (uoro, nobacktrack); where they share draws (artbp, es, pes, nres), dealing them
 /// out takes the covariances between the groups out of it, which lowers it where the lanes' errors point the
 /// same way and raises it where they cancel. A step, vjp or jvp of the report is one of all lanes (the mean
-/// over the groups, where these differ). Memory: that of the estimators and groups x P. Where the state or
-/// the loss of a group is not finite, g has no trace of that step, but the groups may have stopped at
-/// different steps: only reset() can follow.
+/// over the groups, where these differ). Memory: that of the estimators and groups x P, and a state. Where
+/// the state or the loss of a group is not finite, g has no trace of that step, but the groups may have
+/// stopped at different steps: only reset() can follow.
 template <gradient_estimator E>
 class lane_parallel final {
  public:
@@ -221,6 +221,7 @@ class lane_parallel final {
     r.vjps = mean(&report::vjps);
     r.jvps = mean(&report::jvps);
     for (const one& p : parts_) r.bytes += p.bytes;
+    r.bytes += last_.bytes();
     r.code = now_.sum.code;
     r.at = now_.sum.at;
     if (r.code == status::ok && !usable) {

@@ -46,9 +46,8 @@ class estimator_checks {
     check_non_finite_theta();
     if (bad_) check_non_finite_input();
     if (o_.allocations) check_allocations();
-    if constexpr (recurrent<typename E::system_type> || requires(E e, index_t n) { n = e.held(); })
-      for (auto& failure : stream_checks<E>(made_, theta_, xs_, bad_, o_.randomness).run())
-        failures_.push_back(std::move(failure));
+    for (auto& failure : stream_checks<E>(made_, theta_, xs_, bad_, o_.randomness).run())
+      failures_.push_back(std::move(failure));
     return failures_;
   }
 
