@@ -485,6 +485,15 @@ TEST_CASE("misuse of a memory model names what is wrong") {
                     ContainsSubstring("work: is 10, must be at least"));
   CHECK_THROWS_WITH(model.write(good, 0, theta, {}, view<double>(m).part(0, 10), {}, work),
                     ContainsSubstring("m: has size 10, expected 64"));
+  const auto two = segments_of(ids, 6);
+  std::vector<double> both(std::size_t(2 * model.size().memory)), losses(2);
+  CHECK_THROWS_WITH(model.write(two, 0, theta, {}, both, {}, view<double>(work).part(0, 100)),
+                    ContainsSubstring("work: has 100 numbers, a batch of 2 segments needs"));
+  const double* one[] = {m.data()};
+  CHECK_THROWS_WITH(model.read(two, 0, theta, one, losses.data(), view<double>(work).part(0, 100)),
+                    ContainsSubstring("work: has 100 numbers, a batch of 2 segments needs"));
+  CHECK_THROWS_WITH(model.write(two, 0, theta, {}, m, {}, work),
+                    ContainsSubstring("m: has size 64, expected 128"));
   ids[3] = 17;
   CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: holds 17, the vocabulary has 17"));
   ids[3] = -1;
@@ -493,4 +502,6 @@ TEST_CASE("misuse of a memory model names what is wrong") {
   const auto recurrent = make<double>(c, o);
   ids[3] = 0;
   CHECK_THROWS_WITH(recurrent.write(good, 1, theta, {}, m, {}, work), ContainsSubstring("past: has size 0"));
+  CHECK_THROWS_WITH(recurrent.write(two, 0, theta, {}, both, {}, work),
+                    ContainsSubstring("are 2 segments, recurrent memories are written one by one"));
 }
