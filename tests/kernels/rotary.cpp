@@ -59,8 +59,7 @@ TEST_CASE("rotate_back is the inverse and the transpose of rotate", "[rotary]") 
     }
 }
 
-TEST_CASE("an attention factor multiplies what is turned, the inverse is undo and the transpose rotate_back",
-          "[rotary]") {
+TEST_CASE("an attention factor multiplies what is turned, its square, what is turned back", "[rotary]") {
   FOR_EACH_INSTRUCTION_SET();
   const std::vector<index_t> positions{1, 7, 3, 2};
   const std::vector<double> inverse{0.7, 0.01, 1e-4};
@@ -74,7 +73,8 @@ TEST_CASE("an attention factor multiplies what is turned, the inverse is undo an
     CHECK(tests::distance(x, y) < 1e-15 * 8);
     turn.rotate_back({dy.data(), 12, 4}, positions);
     CHECK(tests::dot(x, dy0) == Approx(tests::dot(x0, dy)).margin(1e-13));
-    turn.undo({x.data(), 12, 4}, positions);
+    turn.rotate_back({x.data(), 12, 4}, positions);
+    for (double& v : x) v /= 1.25 * 1.25;
     CHECK(tests::distance(x, x0) < 1e-15 * 8);
   }
   CHECK_THROWS_WITH(rotary<double>(inverse, 0, false, 8), "rotary: attention: is 0.000000, must be positive");

@@ -149,13 +149,6 @@ class rotary final {
   void rotate_back(matrix<T> x, std::span<const index_t> at) const {
     kernels::rotate<turn::back>(table(), at, x);
   }
-  /// The inverse of rotate.
-  void undo(matrix<T> x, std::span<const index_t> at) const {
-    rotate_back(x, at);
-    if (attention_ == 1) return;
-    for (index_t j = 0; j < x.cols; ++j)
-      for (index_t i = 0; i < x.rows; ++i) x.data[i + j * x.stride] /= T(attention_ * attention_);
-  }
 
  private:
   index_t half_ = 0, positions_ = 0;
