@@ -11,6 +11,7 @@
 #include <unroll/core/numbers.hpp>
 #include <unroll/core/report.hpp>
 #include <unroll/core/view.hpp>
+#include <unroll/core/visit.hpp>
 #include <unroll/estimate/plan.hpp>
 #include <unroll/estimate/proportional_replay.hpp>
 #include <unroll/estimate/rematerialise.hpp>
@@ -32,6 +33,7 @@
 #include <unroll/system/edge.hpp>
 #include <unroll/system/explain.hpp>
 #include <unroll/system/window.hpp>
+#include <unroll/system/with_resets.hpp>
 
 using namespace unroll;
 

@@ -17,6 +17,7 @@
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/uoro.hpp"
+#include "unroll/system/any_system.hpp"
 #include "unroll/testing/conformance.hpp"
 #include "unroll/testing/enumerate.hpp"
 #include "unroll/testing/oracle.hpp"
@@ -174,6 +175,8 @@ TEST_CASE("exact gradients of episodes side by side are those of the episodes ru
   close(checkpointed_bptt(f, {.slots = 1, .block = 2}));
   close(rtrl(f));
   close(tbptt(f, {.k1 = 2, .k2 = 6}));
+  close(bptt(any_system<double, input>(f)));
+  close(bptt(with_resets(any_system<double, cells::example<double>>(b.cell))));
   close(lane_parallel(f, {.groups = 2, .threads = 1}, [](const auto& part) { return bptt(part); }));
   CHECK(testing::relative_error(testing::difference_gradient(f, b.theta, b.xs), exact) < 1e-7);
   std::vector<resettable<heavy::input>> owned;
