@@ -489,9 +489,10 @@ TEST_CASE("misuse of a memory model names what is wrong") {
   std::vector<double> both(std::size_t(2 * model.size().memory)), losses(2);
   CHECK_THROWS_WITH(model.write(two, 0, theta, {}, both, {}, view<double>(work).part(0, 100)),
                     ContainsSubstring("work: has 100 numbers, a batch of 2 segments needs"));
-  const double* one[] = {m.data()};
-  CHECK_THROWS_WITH(model.read(two, 0, theta, one, losses.data(), view<double>(work).part(0, 100)),
-                    ContainsSubstring("work: has 100 numbers, a batch of 2 segments needs"));
+  const double* memory_of_first[] = {m.data()};
+  CHECK_THROWS_WITH(
+      model.read(two, 0, theta, memory_of_first, losses.data(), view<double>(work).part(0, 100)),
+      ContainsSubstring("work: has 100 numbers, a batch of 2 segments needs"));
   CHECK_THROWS_WITH(model.write(two, 0, theta, {}, m, {}, work),
                     ContainsSubstring("m: has size 64, expected 128"));
   ids[3] = 17;
