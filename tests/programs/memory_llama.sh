@@ -54,6 +54,8 @@ expect plan.json rows
 expect gradient.json policy relative_bias relative_bias_low relative_bias_high cosine variance
 "$program" eval $trained --segments 4 --per-document 1 --chunk 4 --json eval.json
 expect eval.json method perplexity per_document
+refused "rounded to bf16" "$program" eval $trained --segments 4 --weights bf16
+"$program" eval $trained --segments 4 --per-document 1 --methods memory --weights bf16 --other-base >/dev/null
 "$program" generate --model base --adapters whole --prompt "Gradients " --tokens 40 --json generate.json >generated.txt
 grep -q "^Gradients " generated.txt
 expect generate.json ids ended_by
