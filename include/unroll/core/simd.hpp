@@ -53,14 +53,16 @@ struct baseline {
   }
 };
 #else
-// One element at a time, for compilers without the vector extension.
-struct baseline {
+// One element at a time, for nvcc and compilers without the vector extension. A type of its own, because a
+// program may have files of both.
+struct scalar {
   static constexpr int bytes = 1, registers = 16;
   template <class Kernel, class... Arguments>
   static auto call(Arguments... arguments) {
-    return Kernel::template run<baseline>(arguments...);
+    return Kernel::template run<scalar>(arguments...);
   }
 };
+using baseline = scalar;
 #endif
 
 #if defined(UNROLL_CHOOSES_INSTRUCTIONS)
