@@ -57,6 +57,7 @@ double largest_resident() {
 }  // namespace
 
 int main(int argc, char** argv) try {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // minutes pass between lines
   llama::config c{.hidden = 4096, .mlp = 11008, .layers = 32, .heads = 32, .kv_heads = 32, .head = 128};
   if (argc > 1) c.layers = std::atoi(argv[1]);
   c.vocabulary = 32000;
