@@ -100,11 +100,11 @@ template <class E>
 results adapters(const E& e) {
   using T = kind<E>;
   results r;
-  const index_t in = 24, out = 40, rank = 66, n = 12;
+  const index_t in = 24, out = 40, rank = 130, n = 12;
   auto a = numbers_at<float>(e, in * rank, 8), b = numbers_at<float>(e, rank * out, 9);
   auto x = numbers_at<T>(e, in * n, 10), y = numbers_at<T>(e, out * n, 11), dx = numbers_at<T>(e, in * n, 12);
   auto da = numbers_at<float>(e, in * rank, 13), db = numbers_at<float>(e, rank * out, 14);
-  auto work = e.template allocate<T>(e.adapter_work(n, true));
+  auto work = e.template allocate<T>(e.adapter_work(in + out, n, true));
   const exec::adapter<float> l{{a.data(), in, rank}, {b.data(), rank, out}, 0.125};
   e.adapt(l, shaped<const T>(x, in, n), shaped<T>(y, out, n), work);
   e.adapt_vjp(l, shaped<const T>(x, in, n), shaped<const T>(y, out, n), shaped<T>(dx, in, n),

@@ -179,7 +179,7 @@ TEMPLATE_LIST_TEST_CASE("exec::host: products and adapters", "", all_hosts) {
   const list want_dx = product(op::none, plain(a), op::none, dz, in, n, rank, plain(dx));
   const list want_da = product(op::none, plain(x), op::transpose, dz, in, rank, n, plain(da));
   const list want_db = product(op::none, z, op::transpose, plain(dy), rank, out, n, plain(db));
-  std::vector<U> work(std::size_t(E::adapter_work(n, true)));
+  std::vector<U> work(std::size_t(E::adapter_work(in + out, n, true)));
   const exec::adapter<U> l{shaped(a, in, rank), shaped(b, rank, out), scale};
   e.adapt(l, shaped(x, in, n), shaped(y, out, n), work);
   e.adapt_vjp(l, shaped(x, in, n), shaped(dy, out, n), shaped(dx, in, n),

@@ -5,6 +5,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/testing/simt_results.hpp"
+#include "unroll/kernels/gemv_body.hpp"
 
 using namespace unroll;
 using namespace tests;
@@ -89,14 +90,39 @@ TEMPLATE_LIST_TEST_CASE("simt: products", "[simt]", all_kinds) {
         });
 }
 
+TEST_CASE("simt: the product of one column", "[simt]") {
+  const index_t rows = 7, spare = 8;
+  for (const index_t k : {8, 264, 1032, 2304})
+    for (const bool add : {false, true}) {
+      const auto with = [&](key order) {
+        const simt::executor<numbers<bf16>> e(order);
+        auto a = placed<bf16>(e, (k + spare) * rows, 1), x = placed<bf16>(e, k, 2);
+        auto y = placed<float>(e, rows, 3);
+        const auto columns = shaped<const bf16>(a, k, rows, spare);
+        e.machine().run(kernels::gemv_body<float>{columns, x.data(), 0.5f, add, y.data()});
+        return fetched(e, y);
+      };
+      const results got = with(key{1});
+      CHECK(got == with(key{2}));
+      const auto a = numbers_like<double>((k + spare) * rows, 1), x = numbers_like<double>(k, 2);
+      std::vector<double> y = numbers_like<double>(rows, 3);
+      for (index_t i = 0; i < rows; ++i) {
+        double sum = 0;
+        for (index_t j = 0; j < k; ++j) sum += a[std::size_t(j + i * (k + spare))] * x[std::size_t(j)];
+        y[std::size_t(i)] = (add ? y[std::size_t(i)] : 0) + sum / 2;
+      }
+      CHECK(distance_of(got[0], y) < 1e-6);
+    }
+}
+
 TEMPLATE_LIST_TEST_CASE("simt: adapters", "[simt]", both_kinds) {
   check<TestType>([]<class E>(const E& e) {
-    const index_t in = 24, out = 40, rank = 66, n = 12;
+    const index_t in = 24, out = 40, rank = 130, n = 12;
     auto a = placed<P<E>>(e, in * rank, 8), b = placed<P<E>>(e, rank * out, 9);
     auto x = placed<A<E>>(e, in * n, 10), y = placed<A<E>>(e, out * n, 11), dy = y;
     auto da = filled<P<E>>(e, in * rank, 0.5), db = filled<P<E>>(e, rank * out, 0.5);
     auto dx = filled<A<E>>(e, in * n, 0.25);
-    auto work = e.template allocate<A<E>>(e.adapter_work(n, true));
+    auto work = e.template allocate<A<E>>(e.adapter_work(in + out, n, true));
     const exec::adapter<P<E>> l{shaped<const P<E>>(a, in, rank), shaped<const P<E>>(b, rank, out), 0.125};
     e.adapt(l, shaped<const A<E>>(x, in, n), shaped<A<E>>(y, out, n), view<A<E>>(work));
     e.adapt_vjp(l, shaped<const A<E>>(x, in, n), shaped<const A<E>>(dy, out, n), shaped<A<E>>(dx, in, n),

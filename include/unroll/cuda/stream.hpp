@@ -8,6 +8,7 @@
 #include "unroll/cuda/launch.hpp"
 #include "unroll/cuda/profile.hpp"
 #include "unroll/exec/body_executor.hpp"
+#include "unroll/kernels/gemv_body.hpp"
 
 namespace unroll::cuda {
 
@@ -85,7 +86,8 @@ class machine {
     return {static_cast<V*>(at), numbers.size()};
   }
   double* partial_sums() const { return state->partial.data(); }
-  /// c = alpha op(a) op(b) [+ c] by cuBLASLt; false where that is not for these operands.
+  /// c = alpha op(a) op(b) [+ c] by cuBLASLt, one column of bfloat16 by gemv_body; false where that is not
+  /// for these operands.
   template <class A, class B, class C>
   bool product(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
     using U = std::remove_const_t<A>;
@@ -94,6 +96,11 @@ class machine {
       if (!state->products || k == 0 || !cublaslt::aligned(a) || !cublaslt::aligned(b) ||
           !cublaslt::aligned(c))
         return false;
+      if constexpr (std::same_as<U, bf16>)
+        if (oa == op::transpose && ob == op::none && c.cols == 1 && k % 8 == 0) {
+          run(kernels::gemv_body<C>{a, b.data, float(alpha), add, c.data});
+          return true;
+        }
       timed(
           [&] {
             return "cublaslt " + std::to_string(c.rows) + " x " + std::to_string(c.cols) + " x " +

@@ -98,26 +98,28 @@ class body_executor {
   void gemm(op oa, matrix<A> a, op ob, matrix<B> b, bool add, matrix<C> c) const {
     product(oa, a, ob, b, 1, add, c);
   }
-  static index_t adapter_work(index_t tokens, bool vjp) {
-    return (vjp ? 2 : 1) * arena<T>::rounded(rank_slice * tokens);
+  /// The factors are cast to T, so that products have operands of one kind.
+  static index_t adapter_work(index_t width, index_t tokens, bool vjp) {
+    return (vjp ? 2 : 1) * arena<T>::rounded(rank_slice * tokens) +
+           (std::same_as<T, P> ? 0 : arena<T>::rounded(rank_slice * width));
   }
   /// By slices of the rank.
   void adapt(const adapter<P>& l, matrix<const T> x, matrix<T> y, view<T> work) const {
-    for_slices(l.a.cols, [&](index_t r, index_t rank) {
-      const matrix<T> z(work.data(), rank, x.cols);
-      product(op::transpose, columns_of(l.a, r, rank), op::none, x, l.scale, false, z);
-      product(op::transpose, rows_of(l.b, r, rank), op::none, z, 1, true, y);
+    for_slices(l, work, [&](index_t, matrix<const T> a, matrix<const T> b, arena<T>& room) {
+      const matrix<T> z = room.cut(a.cols, x.cols);
+      product(op::transpose, a, op::none, x, l.scale, false, z);
+      product(op::transpose, b, op::none, z, 1, true, y);
     });
   }
   void adapt_vjp(const adapter<P>& l, matrix<const T> x, matrix<const T> dy, matrix<T> dx,
                  const adapter_gradient<P>& dl, index_t sequences, view<T> work) const {
-    for_slices(l.a.cols, [&](index_t r, index_t rank) {
-      arena<T> room(work);
+    for_slices(l, work, [&](index_t r, matrix<const T> a, matrix<const T> b, arena<T>& room) {
+      const index_t rank = a.cols;
       const matrix<T> z = room.cut(rank, dy.cols), dz = room.cut(rank, dy.cols);
-      product(op::none, rows_of(l.b, r, rank), op::none, dy, l.scale, false, dz);
-      if (dx.data) product(op::none, columns_of(l.a, r, rank), op::none, dz, 1, true, dx);
+      product(op::none, b, op::none, dy, l.scale, false, dz);
+      if (dx.data) product(op::none, a, op::none, dz, 1, true, dx);
       if (!dl.a.data && !dl.b.data) return;
-      product(op::transpose, columns_of(l.a, r, rank), op::none, x, l.scale, false, z);
+      product(op::transpose, a, op::none, x, l.scale, false, z);
       const index_t length = dy.cols / sequences;
       for (index_t s = 0; s < sequences; ++s) {
         const auto own = [&](const auto& m) { return columns_of(m, s * length, length); };
@@ -240,7 +242,7 @@ class body_executor {
   }
 
  private:
-  static constexpr index_t rank_slice = 64;  // columns of an adapter's A taken at a time
+  static constexpr index_t rank_slice = 128;  // columns of an adapter's A taken at a time
 
   template <class Body>
   void run(const Body& body) const {
@@ -264,9 +266,25 @@ class body_executor {
     else
       run(kernels::gemm_body<U, V, C>{oa, a, ob, b, float(alpha), add, c});
   }
+  /// f(the slice's first column of A, A and B of the slice as T, what is left of work).
   template <class F>
-  static void for_slices(index_t rank, F&& f) {
-    for (index_t r = 0; r < rank; r += rank_slice) f(r, rank - r < rank_slice ? rank - r : rank_slice);
+  void for_slices(const adapter<P>& l, view<T> work, F&& f) const {
+    for (index_t r = 0; r < l.a.cols; r += rank_slice) {
+      arena<T> room(work);
+      const index_t rank = l.a.cols - r < rank_slice ? l.a.cols - r : rank_slice;
+      const auto as_activations = [&](matrix<const P> m) -> matrix<const T> {
+        if constexpr (std::same_as<T, P>) {
+          return m;
+        } else {
+          const matrix<T> cast = room.cut(m.rows, m.cols);
+          copy(m, cast);
+          return cast;
+        }
+      };
+      const matrix<const T> a = as_activations(columns_of(l.a, r, rank));
+      const matrix<const T> b = as_activations(rows_of(l.b, r, rank));
+      f(r, a, b, room);
+    }
   }
   static bool has_flash(const kernels::attention_shape& shape) {
     return std::same_as<T, bf16> && (shape.head == 64 || shape.head == 128);

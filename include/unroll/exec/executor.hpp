@@ -63,7 +63,7 @@ namespace exec {
 ///                                    dx += scale a (b dy) unless dx.data is null; with z = scale a' x and
 ///                                    dz = scale b dy, dl.b += z dy' and dl.a += x dz', the columns taken as
 ///                                    `sequences` equal parts, whose terms are added one after another
-///   adapter_work(tokens, vjp)        numbers A of work, whatever the rank
+///   adapter_work(width, tokens, vjp) numbers A of work, whatever the rank; width: rows of x and y together
 ///
 /// model (A unless it says otherwise; n tokens are the columns)
 ///   rmsnorm(x, gain, epsilon, y, rstd)       y = gain x rstd, rstd = 1 / sqrt(mean(x^2) + epsilon), one P a
@@ -141,7 +141,7 @@ concept executor = std::copyable<E> &&
     e.gemm(op::transpose, w, op::none, x, true, a);
     e.adapt(l, x, a, work);
     e.adapt_vjp(l, x, x, a, dl, n, work);
-    { E::adapter_work(n, true) } -> std::same_as<index_t>;
+    { E::adapter_work(n, n, true) } -> std::same_as<index_t>;
     e.rmsnorm(x, gain, 1e-5, a, p);
     e.rmsnorm_vjp(x, gain, p, x, a, p);
     e.rotary(kernels::turn::back, table, positions, a);

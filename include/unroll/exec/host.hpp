@@ -92,7 +92,7 @@ class host final {
     detail::product<T>(oa, matrix<const A>(a), ob, matrix<const B>(b), add, c);
   }
   /// By slices of the rank.
-  static index_t adapter_work(index_t tokens, bool vjp) {
+  static index_t adapter_work(index_t, index_t tokens, bool vjp) {
     return (vjp ? 2 : 1) * arena<T>::rounded(rank_slice * tokens);
   }
   void adapt(const adapter<T>& l, matrix<const T> x, matrix<T> y, view<T> work) const {

@@ -32,7 +32,7 @@ struct transfer_head {
     room.template cut_as<P>(c.kv_width(), columns);
     room.template cut_as<M>(c.kv_width(), columns);
     room.cut(c.kv_width(), 2 * columns);
-    room.cut_flat(E::adapter_work(columns, true));
+    room.cut_flat(E::adapter_work(c.hidden + c.kv_width(), columns, true));
     return room.used();
   }
 
@@ -61,7 +61,7 @@ struct transfer_head {
     arena<A> room(work);
     const matrix<P> dk = room.template cut_as<P>(map.shape().kv_width(), h.cols);
     const matrix<A> dy = room.cut(dk.rows, 2 * h.cols);
-    const view<A> left = room.cut_flat(E::adapter_work(h.cols, true));
+    const view<A> left = room.cut_flat(E::adapter_work(h.rows + dk.rows, h.cols, true));
     const auto own = [&](const auto& all, index_t b) { return columns_of(all, b * n, n); };
     for (index_t b = 0; b < sequences; ++b) e.copy(part(dkv + b * stride, target_matrix::k, n), own(dk, b));
     e.rotary(kernels::turn::back, table, positions, dk);

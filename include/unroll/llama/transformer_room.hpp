@@ -109,7 +109,7 @@ class transformer_room {
       t.picked = c.cut(shape_.hidden, p.outputs());
       t.tail = c.cut(shape_.hidden, p.outputs());
     }
-    t.adapter = c.cut_flat(E::adapter_work(n, vjp));
+    t.adapter = c.cut_flat(E::adapter_work(adapted_width(), n, vjp));
     t.rstd = c.template cut_as<P>(n).data;
     t.attention = c.cut_flat(E::attention_work(heads(), p.sequences, p.length, p.blocks, p.keys, vjp));
     if (!vjp) return t;
@@ -122,6 +122,11 @@ class transformer_room {
   }
 
  private:
+  /// Inputs and outputs of the widest matrix that an adapter can sit on.
+  index_t adapted_width() const {
+    return shape_.hidden + std::max({shape_.mlp, shape_.query_width(), shape_.kv_width()});
+  }
+
   config shape_;
 };
 
