@@ -1,6 +1,7 @@
-// An estimator over memories, over a model that cannot send adjoints back: the message is the signature to
-// write. expect: a memory model needs: void write_vjp\(std::span<const input> xs, index_t s, expect:
-// std::span<adjoint\* const> dpast, unroll::dparams<scalar> dtheta, expect: it ADDS to dpast and dtheta
+// An estimator over memories, whose model cannot send adjoints back: the message is the signature to write.
+// expect: a memory model needs: void write_vjp\(std::span<const input> xs, index_t s,
+// expect: std::span<adjoint\* const> dpast, unroll::dparams<scalar> dtheta,
+// expect: it ADDS to dpast and dtheta
 #include "unroll/estimate/rematerialise.hpp"
 
 struct model {
