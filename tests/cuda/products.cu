@@ -4,6 +4,8 @@
 
 #include "tests/cuda/check.hpp"
 #include "unroll/cuda/cublaslt.hpp"
+#include "unroll/cuda/launch.hpp"
+#include "unroll/kernels/gemv_body.hpp"
 #include "unroll/rng/draw.hpp"
 
 namespace {
@@ -170,6 +172,41 @@ void bits(report& to) {
   }
 }
 
+/// One column by gemv_body, against cuBLASLt's sums in float.
+void column(report& to) {
+  if (missing(to, "column")) return;
+  cuda::cublaslt lt;
+  cuda::stream_handle stream;
+  for (const linear& l : linears) {
+    const auto w = random<bf16>(l.in * l.out, 1);
+    const auto x = random<bf16>(l.in, 2);
+    cuda::device_block<float> y(l.out), other(l.out);
+    const double bytes = 2 * double(l.in) * double(l.out);
+    row library{std::string(l.name) + ", one column, cuBLASLt"},
+        own{std::string(l.name) + ", one column, gemv"};
+    library.ms = median_ms(stream, [&](cudaStream_t s) {
+      lt.gemm<bf16, bf16, float>(op::transpose, {w.data(), l.in, l.out}, op::none, {x.data(), l.in, 1}, 1,
+                                 false, {other.data(), l.out, 1}, s);
+    });
+    own.ms = median_ms(stream, [&](cudaStream_t s) {
+      cuda::launch(kernels::gemv_body<float>{{w.data(), l.in, l.out}, x.data(), 1, false, y.data()}, s);
+    });
+    library.rate = bytes / library.ms * 1e-6;
+    own.rate = bytes / own.ms * 1e-6;
+    library.unit = own.unit = "GB/s";
+    const auto got = to_host(y), want = to_host(other);
+    double error = 0, largest = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      error = std::max(error, double(std::abs(got[i] - want[i])));
+      largest = std::max(largest, double(std::abs(want[i])));
+    }
+    own.error = error / largest;
+    own.limit = 1e-5;
+    own.pass = own.error <= own.limit;
+    to.add(library), to.add(own);
+  }
+}
+
 void ceilings(report& to) {
   cuda::stream_handle stream;
   {
@@ -203,5 +240,6 @@ void ceilings(report& to) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return device_test::run("products", argc, argv, {{"ceilings", ceilings}, {"right", right}, {"bits", bits}});
+  return device_test::run("products", argc, argv,
+                          {{"ceilings", ceilings}, {"right", right}, {"bits", bits}, {"column", column}});
 }

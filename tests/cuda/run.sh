@@ -38,6 +38,7 @@ products    60 products right
 forward     60 attention forward
 backward    60 attention backward
 bits        60 products bits
+column      20 products column
 torch       60 python3 benchmarks/peers/torch_attention.py
 memcheck    60 compute-sanitizer --tool memcheck --error-exitcode 1 attention borders
 racecheck   60 compute-sanitizer --tool racecheck --error-exitcode 1 executor bf16
