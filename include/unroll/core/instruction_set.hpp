@@ -27,7 +27,8 @@ inline constexpr std::string_view name_of(instruction_set s) {
 }
 
 // Kernels are compiled for several sets: x86-64, g++ and clang. Other compilers and nvcc take the plain path.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__)
+// A program all of whose files define UNROLL_ONE_INSTRUCTION_SET has `baseline` alone, which compiles faster.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__) && !defined(UNROLL_ONE_INSTRUCTION_SET)
 #define UNROLL_CHOOSES_INSTRUCTIONS 1
 #endif
 
