@@ -1,5 +1,6 @@
-// Activations of a kind that the host's executor lacks, and weights at another place than the model's
-// executor. mistake: -DKINDS expect: exec::host has numbers<float>, numbers<double> and numbers<float, bf16>
+// Activations of a kind that the host's executor lacks, and weights of another kind than the executor's.
+// mistake: -DKINDS
+// expect: exec::host has numbers<float>, numbers<double> and numbers<float, bf16>
 // mistake: -DPLACES
 // expect: the weights of a memory_llama are of the kind and at the place of its executor
 #include "unroll/llama/memory_llama.hpp"

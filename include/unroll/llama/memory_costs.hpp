@@ -2,6 +2,7 @@
 
 #include "unroll/exec/of.hpp"
 #include "unroll/llama/memory_room.hpp"
+#include "unroll/system/memory_model.hpp"
 
 namespace unroll::llama {
 
