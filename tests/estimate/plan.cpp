@@ -300,6 +300,8 @@ TEST_CASE("plan knows nothing of its model but its costs, and counts batches") {
   CHECK(plan(toy_costs{}, 38, parse_policy("keep:4/3")).rewrites == 3);  // the batches of 3 and 1 are kept
   CHECK(plan(double_costs{}, 38, parse_policy("rematerialise")).graph_bytes == 3 * 8);
   CHECK(longest_text(toy_costs{}, policy{}, 1e9) == 40);
+  CHECK_THROWS_WITH(plan(toy_costs{}, std::numeric_limits<index_t>::max(), policy{}),
+                    Catch::Matchers::ContainsSubstring("are 9223372036854775807"));
   CHECK_THROWS_WITH(plan(toy_costs{}, 41, policy{}), Catch::Matchers::ContainsSubstring("has 40"));
   CHECK_THROWS_WITH(plan(toy_costs{}, 38, {.name = policy::kind::window, .size = 2, .batch = 2}),
                     Catch::Matchers::ContainsSubstring("window:2/2"));

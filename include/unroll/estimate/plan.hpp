@@ -105,7 +105,7 @@ template <costed_memory_model C>
 memory_plan plan(const C& model, index_t tokens, const policy& p,
                  const number_bytes& bytes = number_bytes_of<C>()) {
   check_at_least("plan", "tokens", tokens, 1);
-  const index_t length = model.segment_length(), segments = (tokens + length - 1) / length, n = segments - 1;
+  const index_t length = model.segment_length(), segments = (tokens - 1) / length + 1, n = segments - 1;
   if (!model.holds(tokens))
     fail("plan", "tokens",
          "are " + std::to_string(tokens) +
@@ -216,7 +216,7 @@ std::optional<memory_plan> cheapest_unbiased(const C& model, index_t tokens, dou
     }
     return low;
   };
-  const index_t length = model.segment_length(), n = (tokens + length - 1) / length - 1;
+  const index_t length = model.segment_length(), n = (tokens - 1) / length;
   policy best{policy::kind::keep_all, 0, true};
   if (!fits(best)) {
     best = {policy::kind::keep, largest(policy::kind::keep, n), true};

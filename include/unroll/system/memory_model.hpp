@@ -120,7 +120,7 @@ concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t 
 ///   void read_vjp(xs, t, theta, past, std::span<adjoint* const> dpast, accumulator* losses,
 ///                 dparams<scalar> dtheta, view<activation> work) const
 ///       the same, and ADDS dJ_{t+i}/dm_s to dpast[s] where it is not null, dJ_{t+i}/dtheta to dtheta, that
-///       of the first segment first
+///       of the first segment first; an empty dtheta: not wanted
 ///
 /// past[s] points to m_s: all that the last segment of the batch sees, of which segment t + i sees the first
 /// t + i, so that a batch of n reads takes t + n - 1. An independent model's write takes an empty `past` and
