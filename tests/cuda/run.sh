@@ -134,7 +134,7 @@ while read -r name limit command; do
   tool=
   case $command in
     compute-sanitizer*)
-      command -v compute-sanitizer >/dev/null || { echo "== $name: skipped: there is no compute-sanitizer"; continue; }
+      command -v compute-sanitizer >/dev/null || { echo "== $name: skipped: there is no compute-sanitizer"; left_out="$left_out $name(no-compute-sanitizer)"; continue; }
       tool=${command% * *}
       command=${command#"$tool "} ;;
   esac
@@ -174,6 +174,7 @@ if [ -n "$json" ]; then
     echo "  \"device\": \"$device\", \"driver\": \"$(ask driver_version)\","
     echo "  \"clocks, temperature, power before\": \"$clocks_before\","
     echo "  \"clocks, temperature, power after\": \"$clocks_after\","
+    echo "  \"parts that failed or timed out\": \"${failed# }\", \"parts left out\": \"${left_out# }\","
     echo "  \"date\": \"$(date -u +%Y-%m-%d)\", \"command\": \"$invoked\","
     echo '  "rows": ['
     sed -e 's/^/    /' -e '$!s/$/,/' "$UNROLL_ROWS"

@@ -19,8 +19,9 @@ if "$work/products" >"$work/said" 2>&1; then
 fi
 grep -q 'unroll: compiler flags: sums are reordered' "$work/said"
 
-# Kernels are chosen when the program runs, whatever -march a file is compiled with: two files of one program
-# compiled for different processors compute the same bits, in either order of linking.
+# Kernels are chosen when the program runs, whatever -march a file is compiled with: on the best set of this
+# machine two files of one program compiled for different processors compute the same bits, in either order of
+# linking. Not on a lesser set: there the flags of the file count.
 if [ "$(uname -m)" = x86_64 ]; then
   compile() {  # compile NAME OBJECT FLAG...
     "${CXX:-g++}" -std=c++20 -O2 -DNDEBUG "-DFILE_NAME=$1" "${@:3}" -I "$here/../../include" \
@@ -39,7 +40,8 @@ if [ "$(uname -m)" = x86_64 ]; then
     [ "$got" = "$want" ] || { echo "$program: $got, files without -march: $want"; exit 1; }
   done
 
-  # In a file without -march the instructions of a set stand in the functions of that set alone.
+  # In a file without -march the instructions of a set stand in the functions of that set, or of a better one,
+  # alone.
   objdump -dC --no-show-raw-insn "$work/same.o" | awk '
     /^[0-9a-f]+ <.*>:$/ { name = $0 }
     /%zmm|%k[1-7]/ && name !~ /avx512::call|UNROLL_DOT_PAIRS|pair_tile|pack_pairs|round_pairs|pair_gemm/ { print "AVX-512 in " name; exit 1 }
@@ -47,7 +49,8 @@ if [ "$(uname -m)" = x86_64 ]; then
     /%zmm/ { wide = 1 }
     END { if (!wide) { print "no AVX-512 anywhere"; exit 1 } }'
 
-  # Every lesser set runs, and differs; one that is not there is refused by name.
+  # Every lesser set of the machine runs in files without -march, and not all give the same bits; one that is
+  # not there is refused by name.
   hashes=$want
   for set in baseline avx2; do
     if got=$(UNROLL_INSTRUCTIONS=$set "$work/both_plain" 2>&1); then

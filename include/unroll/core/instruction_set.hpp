@@ -10,8 +10,12 @@
 // Which vector instructions the kernels use. They are compiled for each set that the architecture knows,
 // whatever the flags of the file, and one set is chosen when the program runs: the best that the processor
 // and its operating system have, or a lesser one by choose() or by the environment variable
-// UNROLL_INSTRUCTIONS, read before the first use. On a given set a result has the same bits on every machine;
-// between sets the order of summation and fused multiply-adds differ, and so do the last bits.
+// UNROLL_INSTRUCTIONS, read before the first use. One program has the same bits on every machine on a given
+// set, but products of bfloat16 weights on avx512_bf16: AMD's processors take dot pairs, others widen
+// (bf16_products.hpp); all widen on avx512. Between sets the order of summation and fused multiply-adds
+// differ, and so do the last bits. A lesser set than a file is compiled for has no bits of its own: the
+// compiler may use the better instructions there. The code of baseline is that of the flags of a file, where
+// several files have it, of the one that the linker takes.
 namespace unroll::simd {
 
 /// Each has all that stands before it. `baseline` is what every processor of the architecture has: SSE2 on

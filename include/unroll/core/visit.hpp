@@ -45,7 +45,7 @@ void visit_part(V&& v, const std::string& name, Part& part) {
 /// The name of a number kind, for texts.
 template <class T>
 constexpr std::string_view number_kind() {
-  return sizeof(T) == sizeof(float) ? "float" : "double";
+  return sizeof(T) == 2 ? "bfloat16" : sizeof(T) == sizeof(float) ? "float" : "double";
 }
 
 }  // namespace unroll
