@@ -3,6 +3,7 @@
 #include <Eigen/Core>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <vector>
 
@@ -20,6 +21,7 @@
 // Counts every allocation of the process, whoever asks for it.
 #if defined(__GLIBC__) && !defined(SANITIZED)
 #define COUNTS_ALLOCATIONS 1
+#include <pthread.h>
 namespace {
 long allocations = 0;
 }
@@ -295,6 +297,50 @@ TEMPLATE_TEST_CASE("gemm is right beyond its blocks, for all four forms", "[lina
           CHECK(c == want);
         }
 }
+
+#if defined(COUNTS_ALLOCATIONS)
+namespace {
+
+// Bytes of stack that f uses, on a thread whose stack is painted first: all above the lowest that changed.
+template <class F>
+index_t stack_of(F f) {
+  static constexpr unsigned char paint = 0xa5;
+  static constexpr std::size_t bytes = std::size_t{2} << 20;
+  static unsigned char* const stack = static_cast<unsigned char*>(std::aligned_alloc(4096, bytes));
+  std::fill_n(stack, bytes, paint);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstack(&attributes, stack, bytes);
+  pthread_t thread;
+  const auto run = [](void* what) -> void* {
+    (*static_cast<F*>(what))();
+    return nullptr;
+  };
+  REQUIRE(pthread_create(&thread, &attributes, run, &f) == 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+  return index_t(bytes) - (std::find_if(stack, stack + bytes, [](auto b) { return b != paint; }) - stack);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("gemm uses no more stack than it says, whatever the rows", "[linalg]", float, double) {
+  FOR_EACH_INSTRUCTION_SET();
+  using T = TestType;
+  const index_t k = 40, n = 20;
+  const auto a = random_integers<T>(k * k, 1), b = random_integers<T>(k * n, 2);
+  std::vector<T> c(std::size_t((k + 1) * n));
+  const index_t idle = stack_of([] {});
+  for (const index_t m : {1, 2, 3, 5, 9, 17, 40}) {
+    const index_t used = stack_of([&] {
+      linalg::gemm<T>(op::transpose, {a.data(), k, m}, op::transpose, {b.data(), n, k}, false,
+                      {c.data(), m, n, m + 1});
+    });
+    CAPTURE(m);
+    CHECK(used - idle <= 330 * 1024);
+  }
+}
+#endif
 
 TEMPLATE_TEST_CASE("the rounding error of gemm stays below k eps |A||B|", "[linalg]", float, double) {
   FOR_EACH_INSTRUCTION_SET();

@@ -139,16 +139,11 @@ struct gemm_arguments {
   index_t ldc;
 };
 
-/// The product by vectors of N rows, or narrower ones where C has fewer rows.
+/// The product by vectors of N rows; C has as many.
 template <class T, int N>
 struct small_gemm {
   template <class Isa>
   UNROLL_INLINE static void run(const gemm_arguments<T>& g) {
-    if constexpr (N > 1)
-      if (g.m < N) {
-        using half = typename simd::for_half_vectors<Isa>::type;
-        return half::template call<small_gemm<T, N / 2>, const gemm_arguments<T>&>(g);
-      }
     using tiles = detail::tiles<Isa, T, N>;
     constexpr int M = tiles::M, R = tiles::R;
     const bool pack_b = g.b_transposed && g.m > 2 * M * N;
@@ -201,12 +196,26 @@ struct small_gemm {
   }
 };
 
+/// The same by vectors of at most N rows, and of no more than C has. The width is chosen in functions of
+/// their own, because a frame of small_gemm holds its buffers.
+template <class T, int N>
+struct gemm_of_width {
+  template <class Isa>
+  UNROLL_INLINE static void run(const gemm_arguments<T>& g) {
+    if constexpr (N > 1)
+      if (g.m < N) {
+        using half = typename simd::for_half_vectors<Isa>::type;
+        return half::template call<gemm_of_width<T, N / 2>, const gemm_arguments<T>&>(g);
+      }
+    Isa::template call<small_gemm<T, N>, const gemm_arguments<T>&>(g);
+  }
+};
 /// The same by the widest vectors of a set.
 template <class T>
 struct gemm_kernel {
   template <class Isa>
   UNROLL_INLINE static void run(const gemm_arguments<T>& g) {
-    small_gemm<T, simd::width<Isa, T>>::template run<Isa>(g);
+    gemm_of_width<T, simd::width<Isa, T>>::template run<Isa>(g);
   }
 };
 
