@@ -4,7 +4,8 @@
 #include "unroll/core/simd.hpp"
 
 // exp, tanh and the logistic function of a vector, within 4 units in the last place of the true value (tanh
-// in float: 6) (results below the smallest normal number may be 0); NaN stays NaN.
+// in float: 6); NaN stays NaN. exp is 0 where its value is below sqrt(2) times the smallest normal number:
+// for x < -86.99 in float, x < -708.05 in double.
 namespace unroll::simd {
 
 /// Whether (x + c) - c rounds x, on which exp rests. A compiler that may reorder sums folds it to x, and not
@@ -79,7 +80,7 @@ UNROLL_INLINE inline vec<T, N> clamp(const vec<T, N>& x, std::type_identity_t<T>
 }
 
 /// exp(x) = 2^(n-1) 2 exp(r) with n = round(x / ln 2). Adding `shifter` rounds to an integer and leaves it in
-/// the low bits, from where it is shifted into an exponent; its ends are 0 and infinity.
+/// the low bits, from where it is shifted into an exponent; its ends are 0, for n = 1 - bias, and infinity.
 template <class T, int N>
 UNROLL_INLINE inline vec<T, N> exp(const vec<T, N>& argument) {
   using c = exp_constants<T>;
