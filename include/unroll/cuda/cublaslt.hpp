@@ -15,14 +15,19 @@
 
 namespace unroll::cuda {
 
-/// The functions of cuBLASLt, found when the program runs: UNROLL_CUBLASLT names the file, else it is
-/// searched as libcublasLt.so.13 (or the major version of the toolkit) in the loader's usual places.
+/// The functions of cuBLASLt, found when the program runs: UNROLL_CUBLASLT names the file; where it is unset
+/// or empty, libcublasLt.so.13 (or the major version of the toolkit) in the loader's usual places.
 class cublaslt_library {
  public:
   /// The library, loaded once a process. Throws with the places tried.
   static const cublaslt_library& get() {
     static const cublaslt_library library;
     return library;
+  }
+  /// The file that UNROLL_CUBLASLT names, or empty.
+  static std::string named() {
+    const char* const file = std::getenv("UNROLL_CUBLASLT");
+    return file ? file : "";
   }
   /// What is missing, or empty.
   static std::string missing() {
@@ -54,10 +59,12 @@ class cublaslt_library {
 
  private:
   cublaslt_library() {
-    const char* named = std::getenv("UNROLL_CUBLASLT");
-    const std::string file = named ? named : "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000);
+    const std::string file =
+        named().empty() ? "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000) : named();
     void* const handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!handle) fail_device("cuda::cublaslt", "dlopen(" + file + ")", dlerror());
+    if (!handle)
+      fail_device("cuda::cublaslt", (named().empty() ? "dlopen " : "UNROLL_CUBLASLT names ") + file,
+                  dlerror());
     const auto find = [&]<class F>(F& f, const char* name) {
       f = reinterpret_cast<F>(dlsym(handle, name));
       if (!f) fail_device("cuda::cublaslt", "dlsym in " + file, std::string("has no ") + name);

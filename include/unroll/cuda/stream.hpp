@@ -69,6 +69,11 @@ struct stream_state {
   std::unique_ptr<profile> times = {};  // null: not wanted
 };
 
+/// Makes the executor's device the calling thread's.
+inline void make_current(const stream_state& s) {
+  check(cudaSetDevice(s.device), "cuda::stream", "cudaSetDevice");
+}
+
 /// Runs kernel bodies in a stream, see exec/body_executor.hpp.
 class machine {
  public:
@@ -117,8 +122,10 @@ class machine {
   std::shared_ptr<stream_state> state;
 
  private:
+  /// The thread may have used another device since.
   template <class Name, class F>
   void timed(Name&& name, F&& enqueue) const {
+    make_current(*state);
     if (state->times)
       state->times->time(name(), state->own.get(), enqueue);
     else
@@ -129,7 +136,9 @@ class machine {
 }  // namespace detail
 
 struct stream_options {
-  bool library = true;   ///< products run through cuBLASLt where it is found; else as bits of the host's run
+  /// Products run through cuBLASLt where it is found; else as bits of the host's run. A file that
+  /// UNROLL_CUBLASLT names has to be there.
+  bool library = true;
   bool profile = false;  ///< times everything, see times()
 };
 
@@ -137,7 +146,8 @@ struct stream_options {
 /// bf16>. Operations are enqueued and return at once; an error of the device is thrown by a later call.
 /// Products run through cuBLASLt where it is found, with one algorithm a shape that never splits a sum, else
 /// through kernels/gemm_mma_body.hpp; attention of bfloat16 with heads of 64 or 128 on tensor cores. A
-/// handle: copies share the stream and its memory (48 MiB). One thread at a time uses it.
+/// handle: copies share the stream and its memory (48 MiB). One thread at a time uses it; what it calls makes
+/// the executor's device that thread's.
 template <class N>
 class stream final : public exec::body_executor<N, detail::machine> {
   using base = exec::body_executor<N, detail::machine>;
@@ -159,14 +169,18 @@ class stream final : public exec::body_executor<N, detail::machine> {
 
   template <class U, class Space = plain_space>
   block<U, Space> allocate(index_t n) const {
+    detail::make_current(state());
     return block<U, Space>(n);
   }
+  /// `from` is free again when the call returns: more than 4 MiB are waited for.
   template <class U>
   void upload(const U* from, index_t n, U* here) const {
     if (n == 0) return;
     const index_t bytes = n * index_t(sizeof(U));
-    if (bytes > detail::staging::part_bytes)  // from memory that is not pinned: returns when it is read
-      return copy_bytes(here, from, bytes, cudaMemcpyHostToDevice);
+    if (bytes > detail::staging::part_bytes) {
+      copy_bytes(here, from, bytes, cudaMemcpyHostToDevice);
+      return state().own.synchronise();
+    }
     copy_bytes(here, state().to_device.copy(from, bytes, native()), bytes, cudaMemcpyDeviceToDevice);
   }
   template <class U>
@@ -179,12 +193,18 @@ class stream final : public exec::body_executor<N, detail::machine> {
     s.waiting.push_back({s.downloaded, bytes, to});
     s.downloaded += room;
   }
+  /// Waits for all that was enqueued. Where that failed it throws, and what was to be downloaded is dropped.
   void synchronise() const {
     detail::stream_state& s = state();
+    const struct none_waiting {
+      detail::stream_state& of;
+      ~none_waiting() {
+        of.waiting.clear();
+        of.downloaded = 0;
+      }
+    } done{s};
     s.own.synchronise();
     for (const auto& w : s.waiting) std::memcpy(w.to, s.downloads.data() + w.at, std::size_t(w.bytes));
-    s.waiting.clear();
-    s.downloaded = 0;
   }
 
   friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }
@@ -194,7 +214,8 @@ class stream final : public exec::body_executor<N, detail::machine> {
     use_device(index);
     auto s = std::make_shared<detail::stream_state>();
     s->device = index;
-    if (how.library && cublaslt_library::missing().empty()) s->products = std::make_unique<cublaslt>();
+    if (how.library && (!cublaslt_library::named().empty() || cublaslt_library::missing().empty()))
+      s->products = std::make_unique<cublaslt>();
     if (how.profile) s->times = std::make_unique<profile>();
     return s;
   }
