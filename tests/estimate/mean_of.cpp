@@ -16,6 +16,31 @@ using namespace unroll;
 static_assert(gradient_estimator<mean_of<uoro<golden::rnn<double>>>>);
 static_assert(mean_of<es<golden::rnn<>>>::target_gradient == target::jointly_smoothed);
 
+// A mean of means can be antithetic where what is inside can be mirrored.
+template <class E>
+concept mirrored = requires(E e) {
+  e.mirror(true);
+};
+struct without_mirror {
+  using inside = uoro<golden::rnn<double>>;
+  using system_type = inside::system_type;
+  using scalar = inside::scalar;
+  using input = inside::input;
+  static constexpr target target_gradient = inside::target_gradient;
+  static constexpr bool unbiased = inside::unbiased, random = inside::random;
+  static constexpr auto references = inside::references;
+  inside e;
+
+  void reset(key k, state<const scalar> s0 = {}) { e.reset(k, s0); }
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    return e.advance(theta, xs, g);
+  }
+  report finish(params<const scalar> theta, dparams<scalar> g) { return e.finish(theta, g); }
+  const system_type& system() const { return e.system(); }
+};
+static_assert(gradient_estimator<without_mirror> && without_mirror::random);
+static_assert(mirrored<mean_of<uoro<golden::rnn<double>>>> && !mirrored<mean_of<without_mirror>>);
+
 testing::enumeration exact(index_t copies, bool antithetic, std::size_t steps) {
   auto xs = golden::inputs();
   xs.resize(steps);

@@ -48,7 +48,8 @@ class mean_of final {
     failed_ = {};
   }
 
-  void mirror(bool on) requires E::random { mirrored_ = on; }
+  void mirror(bool on) requires requires(E e) { e.mirror(on); }
+  { mirrored_ = on; }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_size("mean_of::advance", "theta", theta.size(), sum_.size());
