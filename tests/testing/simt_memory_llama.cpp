@@ -165,6 +165,19 @@ TEMPLATE_LIST_TEST_CASE("simt: scores, texts in the making and the gradient of a
   check<TestType>([](const auto& e) { return of_a_language_model(e); }, 1);
 }
 
+TEST_CASE("simt: several threads are refused where they would share a handle", "[simt]") {
+  using E = testing::simt::executor<numbers<float>>;
+  const E e;
+  const model_on<E> on(e, small_memory::options());
+  const auto refusal = Catch::Matchers::ContainsSubstring("threads: are 2, must be 1 on an executor");
+  CHECK_THROWS_WITH(
+      language_model<E>(on.model.shape(), {.sequences = 2, .length = 5, .shares = 2, .threads = 2}, e),
+      refusal);
+  CHECK_THROWS_WITH(
+      score(on.model.stack(), on.model.weights(), small_memory::text(20), {.window = 5, .threads = 2}),
+      refusal);
+}
+
 namespace {
 
 /// Whether losses are those of the host in double: a single number has no error of PyTorch's to be measured

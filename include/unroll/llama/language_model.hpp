@@ -14,9 +14,22 @@ struct language_model_options {
   index_t sequences = 1;  ///< in a call
   index_t length = 256;   ///< tokens of each
   index_t shares = 1;     ///< the sequences are cut into so many runs, each with a gradient of its own
-  index_t threads = 1;    ///< work on the shares; results do not depend on their number
+  index_t threads = 1;    ///< work on the shares; results do not depend on their number; 1 but on the host
   saved keep = saved::activations;
 };
+
+namespace detail {
+
+/// Throws unroll::error on no thread, and on several where they would share the one handle of another place.
+template <class E>
+void check_threads(std::string_view function, index_t threads) {
+  check_at_least(function, "threads", threads, 1);
+  if (E::where != place::host && threads > 1)
+    fail(function, "threads",
+         "are " + std::to_string(threads) + ", must be 1 on an executor whose place is not the host");
+}
+
+}  // namespace detail
 
 /// A Llama that predicts the next token of a batch of sequences: scores, and the gradient of all weights.
 /// Sequences start at position 0 and see nothing of each other. Owns its memory, about
@@ -123,7 +136,7 @@ class language_model final {
     check_at_least("language_model", "sequences", o.sequences, 1);
     check_at_least("language_model", "length", o.length, 1);
     check_at_least("language_model", "shares", o.shares, 1);
-    check_at_least("language_model", "threads", o.threads, 1);
+    detail::check_threads<E>("language_model", o.threads);
     if (o.shares > o.sequences)
       fail("language_model", "shares",
            "are " + std::to_string(o.shares) + ", more than the " + std::to_string(o.sequences) +

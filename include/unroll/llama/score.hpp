@@ -14,7 +14,7 @@ namespace unroll::llama {
 struct score_options {
   index_t window = 0;  ///< 0: all positions of the model
   index_t overlap = 0;
-  index_t threads = 1;  ///< over windows; no result depends on them
+  index_t threads = 1;  ///< over windows; no result depends on them; 1 but on the host
 };
 
 /// nll[i] = -log p(ids[i + 1] | the earlier tokens of its window), in nats.
@@ -98,6 +98,7 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
   const E& e = stack.executor();
   const config& c = stack.shape();
   const detail::text_windows windows(c, ids, o, "score");
+  detail::check_threads<E>("score", o.threads);
   check_size("score", "weights", weights.size(), stack.map().size());
   std::vector<index_t> positions(std::size_t(windows.longest()));
   std::iota(positions.begin(), positions.end(), index_t{0});
