@@ -5,11 +5,13 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
+#include "tests/support/small_memory.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/rematerialise.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/uoro.hpp"
 #include "unroll/optim/adam.hpp"
@@ -266,6 +268,39 @@ TEST_CASE("a stream is resumed only by the estimator, the system and the numbers
          "artbp, slots 16, block 64, cuts 0.3333333333333333, 0.3 ... 0.00");
   refuse(cut(pes(s.cell, {.window = 3}), s), pes(s.cell, {.sigma = 0.2, .window = 3}), "pes, sigma 0.1",
          "pes, sigma 0.2");
+}
+
+TEST_CASE("a stream over memories is resumed only by a model of the same options and numbers") {
+  using namespace unroll::llama;
+  const auto over = []<class X>(std::type_identity<X>, const memory_options& o) {
+    using weights = typename memory_llama<X>::weights_type;
+    const config c = small_memory::shape();
+    return rematerialise(memory_llama<X>(c, std::make_shared<const weights>(weight_map(c).size()), o));
+  };
+  const std::type_identity<float> floats;
+  const memory_options o = small_memory::options();
+  auto same = over(floats, o);
+  checkpoint c;
+  c.save("run", same);
+  CHECK_NOTHROW(c.load("run", same));
+  const auto refuse = [&](auto other, const std::string& had, const std::string& expected) {
+    INFO(had << " by " << expected);
+    CHECK_THROWS_WITH(c.load("run", other), ContainsSubstring(had) && ContainsSubstring(expected));
+  };
+  const auto with = [&](auto change) {
+    memory_options changed = o;
+    change(changed);
+    return over(floats, changed);
+  };
+  // of equal sizes, all of them
+  refuse(with([](auto& x) { x.recurrent = true; }), "\"independent, segment", "\"recurrent, segment");
+  refuse(with([](auto& x) { x.mask = memory_mask::causal; }), "mask coverage", "mask causal");
+  refuse(with([](auto& x) { x.positions = memory_positions::following; }), "positions coverage",
+         "positions following");
+  refuse(with([](auto& x) { x.encoder.alpha = 5; }), "encoder rank 2 alpha 3", "encoder rank 2 alpha 5");
+  refuse(with([](auto& x) { std::swap(x.encoder.targets[1], x.encoder.targets[2]); }), "targets 1010000",
+         "targets 1100000");
+  refuse(over(std::type_identity<numbers<float, bf16>>{}, o), "4 a weight", "2 a weight");
 }
 
 TEST_CASE("no counter of a checkpoint leads out of the memory of an estimator") {

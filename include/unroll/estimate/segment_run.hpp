@@ -16,7 +16,8 @@ inline std::string size_text(const memory_dims& d) {
   return std::to_string(d.params) + " parameters, " + std::to_string(d.memory) + " of memory, " +
          std::to_string(d.tape) + " of tape";
 }
-/// The first lines of the visit() of an estimator over memory models: see visit_identity.
+/// The first lines of the visit() of an estimator over memory models: see visit_identity. Of the model: its
+/// sizes, its kinds of numbers, whether its writes are independent, and what its identity() says.
 template <class V, class M>
 void visit_memory_identity(V&& v, const std::string& estimator, const M& model) {
   using N = numbers_of<M>;
@@ -25,6 +26,9 @@ void visit_memory_identity(V&& v, const std::string& estimator, const M& model) 
                             std::to_string(sizeof(typename N::weight)) + " a weight";
   visit_identity(v, estimator, model);
   v("kinds", std::string_view(kinds));
+  std::string text = model.independent() ? "independent" : "recurrent";
+  if constexpr (requires { model.identity(); }) text += ", " + std::string(model.identity());
+  v("model", std::string_view(text));
 }
 
 /// What the estimators over memory models share: the segments of a sequence, their bank, and the loops that

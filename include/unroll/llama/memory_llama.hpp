@@ -79,6 +79,7 @@ class memory_llama final {
   const memory_room<executor_type>& sizes() const { return parts_->room; }
   memory_dims size() const { return {trainable().size(), sizes().memory(), sizes().tape()}; }
   bool independent() const { return !options().recurrent; }
+  std::string identity() const { return identity_of(options()); }
   bool reads_params() const { return false; }  ///< the decoder has none
   index_t scored(const input& x) const { return x.scored(); }
   index_t workspace(index_t earlier, index_t batch = 1) const { return sizes().workspace(earlier, batch); }

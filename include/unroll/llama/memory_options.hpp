@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "unroll/llama/pass.hpp"
@@ -55,6 +56,20 @@ inline void check(const memory_options& o, const config& c, std::string_view fun
   for (std::size_t m = 0; m < target_names.size(); ++m)
     if (o.head.targets[m] && target_matrix(m) != target_matrix::k && target_matrix(m) != target_matrix::v)
       fail(function, "head.targets", std::string(target_names[m]) + " is neither k_proj nor v_proj");
+}
+
+/// What of the options a memory depends on, as text.
+inline std::string identity_of(const memory_options& o) {
+  const auto adapters = [](const lora_options& a) {
+    std::string text = "rank " + std::to_string(a.rank) + " alpha " + number_text(a.alpha) + " targets ";
+    for (const bool b : a.targets) text += b ? '1' : '0';
+    return text + " layers " + std::to_string(a.first_layer) + "+" + std::to_string(a.layers);
+  };
+  return "segment " + std::to_string(o.segment) + ", ratio " + std::to_string(o.ratio) + ", mask " +
+         (o.mask == memory_mask::coverage ? "coverage" : "causal") + ", positions " +
+         (o.positions == memory_positions::coverage ? "coverage" : "following") +
+         (o.separate_tokens ? ", separate tokens" : "") + ", encoder " + adapters(o.encoder) + ", head " +
+         adapters(o.head);
 }
 
 /// A piece of text, the input of the memory model. A view: the tokens must live until the estimator has

@@ -131,6 +131,9 @@ concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t 
 ///   using numbers = unroll::numbers<...>  what memories, adjoints, activations and losses (accumulators) are
 ///                                         stored in; numbers<scalar> without the member
 ///   executor() const                      where the numbers lie; the host without the member
+///   std::string identity() const          the options that sizes do not show: whoever resumes a saved stream
+///                                         must have the same. Without the member, a model of the same sizes
+///                                         and kinds, as independent as the other, is taken for the same
 ///   bool reads_params() const        false: read leaves theta alone; read_vjp is then given an empty dtheta
 ///   bool finite(const input& x) const     false when x holds NaN or infinity; throws when it is invalid
 ///   index_t scored(const input& x) const  number of losses (tokens) in the sum that read returns for x,
