@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include "unroll/kernels/body.hpp"
 #include "unroll/kernels/rotary_table.hpp"
 
