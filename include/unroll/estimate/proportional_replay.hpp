@@ -24,8 +24,8 @@ struct proportional_replay_options {
 ///
 /// Assumes that writes do not read earlier memories (refused otherwise: ||A_s|| would not be known before the
 /// later segments are replayed), that theta is the same until finish() and that writing again gives the same
-/// bits. A loss that is not finite leaves no trace, at the price of reading the segments in front of it
-/// again.
+/// bits. A loss that is not finite leaves no trace, at the price of reading what is in front of the call of
+/// advance() once more, and of writing and reading that call's segments once more, one by one.
 ///
 /// Unbiased (Horvitz and Thompson). With G_s = A_s dm_s/dtheta the variance of independent draws is sum_s
 /// (1 / p_s - 1) |G_s|^2, which p proportional to |G_s| would minimise; ||A_s|| stands for it. A sample of

@@ -25,8 +25,9 @@ struct rematerialise_options {
 /// bits; `keep` counts whole batches, of segments 0 .. batch - 1 and so on.
 ///
 /// Assumes that theta is the same until finish() and that writing again gives the same bits. The memory of
-/// the last segment is never written. A loss that is not finite leaves no trace, at the price of reading the
-/// segments in front of it once more.
+/// the last segment is never written. A loss that is not finite leaves no trace, at the price of reading what
+/// is in front of the call of advance() once more, and of writing and reading that call's segments once more,
+/// one by one.
 ///
 /// Exact, variance 0. Memory: 2 (segments - 1) memories and max(batch, keep) graphs. Over T segments: T - 1
 /// writes, T - 1 - min(keep, T - 1) rewrites, T - 1 write vjps, T reads and read vjps (T - 1 where losses

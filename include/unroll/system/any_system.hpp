@@ -10,7 +10,8 @@ namespace unroll {
 /// A system of a kind chosen at run time: one type, one instantiation of every estimator, any cell inside.
 /// A copy clones the cell. The cost is one virtual call per step or per window.
 ///
-/// It offers every optional member; `supports(hook)` says which of them the cell inside has. Windows are
+/// It offers every optional member but output(), with_lanes() and lanes_from(), so that nobody reads outputs
+/// of it or deals out its lanes; `supports(hook)` says which of the hooks the cell inside has. Windows are
 /// walked step by step where the cell has no window passes; any other missing member throws unroll::error.
 template <class T, class Input>
 class any_system final {
