@@ -42,9 +42,9 @@ struct plan_command : command {
         ->capture_default_str();
     app->add_option(
            "--numbers", numbers,
-           "float, double, or bf16: weights, activations and memories of 2 bytes, adjoints of 4, 18 a "
-           "trained parameter (float, its copy, gradient, moments)")
-        ->check(CLI::IsMember({"float", "double", "bf16"}))
+           "float, double, bf16-weights: what --weights bf16 holds, or bf16: weights, activations and "
+           "memories of 2 bytes, adjoints of 4, 18 a trained parameter (float, its copy, gradient, moments)")
+        ->check(CLI::IsMember({"float", "double", "bf16-weights", "bf16"}))
         ->capture_default_str();
     app->add_option("--budget", budget, "GB: the longest text and the cheapest policy without bias that fit")
         ->check(not_negative);
@@ -59,9 +59,7 @@ struct plan_command : command {
     if (app->count("--policy") == 0) leave_out_unsupported(wanted, memory.options());
     const llama::config c = shape();
     const llama::memory_costs<float> costs(c, memory.options());
-    const number_bytes bytes = numbers == "bf16"     ? number_bytes{2, 18, 2, 2, 4, 2}
-                               : numbers == "double" ? number_bytes{8, 32, 8, 8, 8, 8}
-                                                     : number_bytes{};
+    const number_bytes bytes = bytes_of(numbers);
     if (tokens.empty()) tokens.push_back(costs.segments() * memory.segment);
     std::printf(
         "%s\n%td weights, %td trainable parameters; a segment of %td tokens leaves %td memory tokens, %.4g "
@@ -135,6 +133,12 @@ struct plan_command : command {
     return c;
   }
 
+  static unroll::number_bytes bytes_of(const std::string& numbers) {
+    using namespace unroll;
+    if (numbers == "bf16") return {2, 18, 2, 2, 4, 2};
+    if (numbers == "bf16-weights") return number_bytes_of<llama::memory_costs<bf16_weights>>();
+    return numbers == "double" ? number_bytes{8, 32, 8, 8, 8, 8} : number_bytes{};
+  }
   static unroll::row summary(const unroll::memory_plan& p, double unit) {
     unroll::row r;
     r.add("tokens", p.tokens)

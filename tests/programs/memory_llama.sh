@@ -49,6 +49,8 @@ done
 trained="--model base --adapters whole --text $text"
 "$program" plan --model base $memory --tokens 64,96 --json plan.json
 expect plan.json rows
+"$program" plan --model base $memory --tokens 64 --numbers bf16-weights --json plan.json
+expect plan.json bf16-weights
 "$program" gradient $trained --segments 4 --replicas 20 --json gradient.json \
   --policy rematerialise,keep_all,window:1,reservoir:1,proportional:2,proportional:2:random_order,proportional:2:independent
 expect gradient.json policy relative_bias relative_bias_low relative_bias_high cosine variance
