@@ -98,7 +98,7 @@ TEST_CASE("es shows the state of its first copy, which runs at theta + sigma z")
   est.reset(key{3});
   est.advance(theta, xs, g);
   philox_chooser(key{3}).normals(0, view<double>(z));
-  for (std::size_t p = 0; p < 8; ++p) up[p] = theta[p] + .2 * z[p];
+  for (index_t p = 0; p < 8; ++p) up[std::size_t(p)] = theta[p] + .2 * z[std::size_t(p)];
   bptt at_up(golden::rnn<>{});
   at_up.advance(params<const double>(up), xs, g);
   const auto expected = at_up.last_state(params<const double>(up));
