@@ -210,15 +210,17 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
   gradient_sample all(params, options.keep_batches);
   std::atomic<index_t> next{0};
   index_t merged = 0, cut = blocks;  // blocks from `cut` on are not wanted; both guarded by the mutex
+  index_t thrown_by = blocks;  // the first block whose draw threw, and what; kept whoever stops before it
   std::exception_ptr thrown;
   std::mutex mutex;
   std::condition_variable turn;
 
   const auto give_up = [&](index_t b, const std::exception_ptr& why) {
     const std::lock_guard lock(mutex);
-    if (b < cut) {
-      cut = b;
-      if (why) thrown = why;
+    cut = std::min(cut, b);
+    if (why && b < thrown_by) {
+      thrown_by = b;
+      thrown = why;
     }
     turn.notify_all();
   };
