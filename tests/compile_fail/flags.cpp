@@ -13,6 +13,4 @@
 // expect: compile without .*-fassociative-math
 // mistake: -ffinite-math-only
 // expect: compile without -ffinite-math-only
-// mistake: -DEIGEN_DEFAULT_DENSE_INDEX_TYPE=int
-// expect: compile without -DEIGEN_DEFAULT_DENSE_INDEX_TYPE
 #include "unroll/core/linalg.hpp"
