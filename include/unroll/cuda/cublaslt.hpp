@@ -39,23 +39,28 @@ class cublaslt_library {
     return {};
   }
 
-#define UNROLL_CUBLASLT_FUNCTION(name) decltype(&::cublasLt##name) name = nullptr;
-  UNROLL_CUBLASLT_FUNCTION(Create)
-  UNROLL_CUBLASLT_FUNCTION(Destroy)
-  UNROLL_CUBLASLT_FUNCTION(GetVersion)
-  UNROLL_CUBLASLT_FUNCTION(Matmul)
-  UNROLL_CUBLASLT_FUNCTION(MatmulDescCreate)
-  UNROLL_CUBLASLT_FUNCTION(MatmulDescDestroy)
-  UNROLL_CUBLASLT_FUNCTION(MatmulDescSetAttribute)
-  UNROLL_CUBLASLT_FUNCTION(MatrixLayoutCreate)
-  UNROLL_CUBLASLT_FUNCTION(MatrixLayoutDestroy)
-  UNROLL_CUBLASLT_FUNCTION(MatmulPreferenceCreate)
-  UNROLL_CUBLASLT_FUNCTION(MatmulPreferenceDestroy)
-  UNROLL_CUBLASLT_FUNCTION(MatmulPreferenceSetAttribute)
-  UNROLL_CUBLASLT_FUNCTION(MatmulAlgoGetHeuristic)
-  UNROLL_CUBLASLT_FUNCTION(MatmulAlgoCheck)
-  UNROLL_CUBLASLT_FUNCTION(MatmulAlgoConfigGetAttribute)
-#undef UNROLL_CUBLASLT_FUNCTION
+// The functions that are called, by their names without cublasLt.
+// clang-format off
+#define UNROLL_CUBLASLT_FUNCTIONS(each) \
+  each(Create) \
+  each(Destroy) \
+  each(GetVersion) \
+  each(Matmul) \
+  each(MatmulDescCreate) \
+  each(MatmulDescDestroy) \
+  each(MatmulDescSetAttribute) \
+  each(MatrixLayoutCreate) \
+  each(MatrixLayoutDestroy) \
+  each(MatmulPreferenceCreate) \
+  each(MatmulPreferenceDestroy) \
+  each(MatmulPreferenceSetAttribute) \
+  each(MatmulAlgoGetHeuristic) \
+  each(MatmulAlgoCheck) \
+  each(MatmulAlgoConfigGetAttribute)
+// clang-format on
+#define UNROLL_CUBLASLT_MEMBER(name) decltype(&::cublasLt##name) name = nullptr;
+  UNROLL_CUBLASLT_FUNCTIONS(UNROLL_CUBLASLT_MEMBER)
+#undef UNROLL_CUBLASLT_MEMBER
 
  private:
   cublaslt_library() {
@@ -69,23 +74,10 @@ class cublaslt_library {
       f = reinterpret_cast<F>(dlsym(handle, name));
       if (!f) fail_device("cuda::cublaslt", "dlsym in " + file, std::string("has no ") + name);
     };
-#define UNROLL_CUBLASLT_FUNCTION(name) find(name, "cublasLt" #name);
-    UNROLL_CUBLASLT_FUNCTION(Create)
-    UNROLL_CUBLASLT_FUNCTION(Destroy)
-    UNROLL_CUBLASLT_FUNCTION(GetVersion)
-    UNROLL_CUBLASLT_FUNCTION(Matmul)
-    UNROLL_CUBLASLT_FUNCTION(MatmulDescCreate)
-    UNROLL_CUBLASLT_FUNCTION(MatmulDescDestroy)
-    UNROLL_CUBLASLT_FUNCTION(MatmulDescSetAttribute)
-    UNROLL_CUBLASLT_FUNCTION(MatrixLayoutCreate)
-    UNROLL_CUBLASLT_FUNCTION(MatrixLayoutDestroy)
-    UNROLL_CUBLASLT_FUNCTION(MatmulPreferenceCreate)
-    UNROLL_CUBLASLT_FUNCTION(MatmulPreferenceDestroy)
-    UNROLL_CUBLASLT_FUNCTION(MatmulPreferenceSetAttribute)
-    UNROLL_CUBLASLT_FUNCTION(MatmulAlgoGetHeuristic)
-    UNROLL_CUBLASLT_FUNCTION(MatmulAlgoCheck)
-    UNROLL_CUBLASLT_FUNCTION(MatmulAlgoConfigGetAttribute)
-#undef UNROLL_CUBLASLT_FUNCTION
+#define UNROLL_CUBLASLT_FIND(name) find(name, "cublasLt" #name);
+    UNROLL_CUBLASLT_FUNCTIONS(UNROLL_CUBLASLT_FIND)
+#undef UNROLL_CUBLASLT_FIND
+#undef UNROLL_CUBLASLT_FUNCTIONS
   }
 };
 
