@@ -85,7 +85,8 @@ UNROLL_INLINE inline void column_sums(const T* a, index_t stride, index_t rows, 
     index_t i = 0, vectors = (rows + N - 1) / N;
     const auto next = [&]<int M>(std::integral_constant<int, M>) UNROLL_INLINE {
       const index_t last = vectors == M ? rows - i - N : (M - 1) * N;
-      weighted_rows<N, M>(a + i + j * stride, stride, count, x + j, last, add || j > 0, y + i);
+      const T* const from = count ? a + i + j * stride : a;  // a may be null where there are no columns
+      weighted_rows<N, M>(from, stride, count, x + j, last, add || j > 0, y + i);
       i += M * N;
       vectors -= M;
     };
