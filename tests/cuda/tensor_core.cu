@@ -5,6 +5,7 @@
 
 #include "tests/cuda/check.hpp"
 #include "unroll/cuda/launch.hpp"
+#include "unroll/cuda/wgmma.hpp"
 #include "unroll/rng/draw.hpp"
 #include "unroll/testing/simt/tensor_core.hpp"
 
@@ -69,6 +70,47 @@ __global__ void __launch_bounds__(128)
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
   for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + t + i % 2] = s[i];
+#endif
+}
+
+// From matrices in panels with exchanged pieces: s = q k' of 64 x 128 and 64 x 128, then o = q' v of the
+// first 64 columns of q as fragments with v of 64 x 128.
+__global__ void __launch_bounds__(128)
+    products_of_panels(const bf16* q, const bf16* k, const bf16* v, float* s, float* o) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  alignas(1024) __shared__ bf16 panels[3 * 64 * 128];
+  const int thread = int(threadIdx.x), lane = thread % 32, row = thread / 32 * 16 + lane / 4,
+            t = 2 * (lane % 4);
+  for (int i = thread; i < 64 * 128; i += 128) {
+    const int r = i / 128, c = i % 128, to = c / 64 * 4096 + r * 64 + (c % 64 / 8 ^ r % 8) * 8 + c % 8;
+    panels[to] = q[i];
+    panels[8192 + to] = k[i];
+    panels[16384 + to] = v[i];
+  }
+  cuda::wgmma::publish();
+  __syncthreads();
+  float scores[32], sum[64];
+  for (float& x : sum) x = 0;
+  word a[16];
+  for (int i = 0; i < 16; ++i) {
+    const bf16* const at = q + (row + i % 2 * 8) * 128 + i / 4 * 16 + t + i % 4 / 2 * 8;
+    a[i] = kernels::pack(at[0], at[1]);
+  }
+  cuda::wgmma::fence();
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const int at = i / 4 * 4096 + i % 4 * 16;
+    cuda::wgmma::rows(scores, cuda::wgmma::describe(panels + at, 0),
+                      cuda::wgmma::describe(panels + 8192 + at, 0), i > 0, std::integral_constant<int, 64>());
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    cuda::wgmma::fragments(sum, a + 4 * i, cuda::wgmma::describe(panels + 16384 + i * 1024, 8192),
+                           std::integral_constant<int, 128>());
+  cuda::wgmma::commit();
+  cuda::wgmma::wait<0>();
+  for (int i = 0; i < 32; ++i) s[(row + i % 4 / 2 * 8) * 64 + i / 4 * 8 + t + i % 2] = scores[i];
+  for (int i = 0; i < 64; ++i) o[(row + i % 4 / 2 * 8) * 128 + i / 4 * 8 + t + i % 2] = sum[i];
 #endif
 }
 
@@ -238,6 +280,40 @@ void compare(report& to, const std::string& instruction, int count, Launch&& lau
   }
 }
 
+void panels(report& to) {
+  std::vector<bf16> x[3];
+  cuda::device_block<bf16> at[3];
+  for (int i = 0; i < 3; ++i) {
+    x[i].resize(64 * 128);
+    for (std::size_t j = 0; j < x[i].size(); ++j)
+      x[i][j] = bf16(float(draw_bits(key{5}, draw_kind::index, std::uint64_t(i), j)[0] % 4001) / 1000 - 2);
+    at[i] = to_device(x[i]);
+  }
+  cuda::device_block<float> s(64 * 64), o(64 * 128);
+  products_of_panels<<<1, 128>>>(at[0].data(), at[1].data(), at[2].data(), s.data(), o.data());
+  cuda::check(cudaDeviceSynchronize(), "tensor_core", "cudaDeviceSynchronize");
+  const auto against = [&](const char* name, const std::vector<float>& got, std::size_t cols,
+                           std::size_t inner, auto&& b) {
+    std::vector<float> want(got.size());
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      for (std::size_t k = 0; k < inner; k += 16) {
+        bf16 column[16];
+        for (std::size_t j = 0; j < 16; ++j) column[j] = b(k + j, i % cols);
+        want[i] = expected(x[0].data() + i / cols * 128 + k, column, want[i]);
+      }
+    }
+    row r{name};
+    r.differing = count_differing(got, want);
+    r.of = (long long)got.size();
+    r.pass = r.differing == 0;
+    to.add(r);
+  };
+  against("wgmma, rows of two matrices in panels", to_host(s), 64, 128,
+          [&](std::size_t k, std::size_t col) { return x[1][col * 128 + k]; });
+  against("wgmma, fragments times columns in panels", to_host(o), 128, 64,
+          [&](std::size_t k, std::size_t col) { return x[2][k * 128 + col]; });
+}
+
 void mma(report& to) {
   compare(to, "mma.sync", 1024, [](const bf16* a, const bf16* b, const float* c, float* d) {
     products_mma<<<1024, 32>>>(a, b, c, d);
@@ -256,6 +332,7 @@ void wgmma(report& to) {
   compare(to, "wgmma", 1024, [](const bf16* a, const bf16* b, const float* c, float* d) {
     products_wgmma<<<256, 128>>>(a, b, c, d);
   });
+  panels(to);
 }
 
 }  // namespace

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+#include "unroll/kernels/body.hpp"
+
+// Products of four warps by wgmma, sm_90a only: 64 rows of a, held by rows in shared memory or as fragments,
+// times N columns of b in shared memory, summed in float. In shared memory a matrix lies in panels of 64
+// columns: rows of 128 bytes, one behind the other, whose pieces of 16 bytes stand at p ^ (row % 8), aligned
+// to 1024 bytes ("128-byte swizzle" of the PTX manual, matrix descriptor).
+namespace unroll::cuda {
+
+#define UNROLL_WGMMA_8(x, i) x(i), x(i + 1), x(i + 2), x(i + 3), x(i + 4), x(i + 5), x(i + 6), x(i + 7)
+#define UNROLL_WGMMA_32(x, i) \
+  UNROLL_WGMMA_8(x, i), UNROLL_WGMMA_8(x, i + 8), UNROLL_WGMMA_8(x, i + 16), UNROLL_WGMMA_8(x, i + 24)
+#define UNROLL_WGMMA_SUM(i) "+f"(d[i])
+#define UNROLL_WGMMA_D64                                                                             \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, " \
+  "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
+#define UNROLL_WGMMA_D128                                                                                \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "     \
+  "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, " \
+  "%41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, " \
+  "%61, %62, %63}"
+
+struct wgmma {
+  /// The matrix at p (1024-byte aligned, or a step of 16 along the summed index from there), whose next panel
+  /// is `panel` bytes on. With rows along the sum, steps are of 32 bytes; with columns along it, of 2048.
+  __device__ static std::uint64_t describe(const bf16* p, int panel) {
+    const std::uint64_t address = __cvta_generic_to_shared(p);
+    return (address & 0x3ffff) >> 4 | std::uint64_t(panel >> 4) << 16 | std::uint64_t(1024 >> 4) << 32 |
+           std::uint64_t(1) << 62;
+  }
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  __device__ static void fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+  __device__ static void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+  template <int Left>
+  __device__ static void wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Left) : "memory");
+  }
+  /// Makes what this thread wrote to shared memory, copies that arrived included, visible to wgmma.
+  __device__ static void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+  /// d = a b' + (add ? d : 0) over 16 numbers of the rows of a and of b.
+  __device__ static void rows(float* d, std::uint64_t a, std::uint64_t b, int add,
+                              std::integral_constant<int, 64>) {
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " UNROLL_WGMMA_D64
+        ", %32, %33, add, 1, 1, 0, 0;\n}"
+        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0)
+        : "l"(a), "l"(b), "r"(add));
+  }
+  /// d += a b over 16 rows of b: a of fragments.
+  __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b,
+                                   std::integral_constant<int, 64>) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " UNROLL_WGMMA_D64
+                 ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
+                 : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  }
+  __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b,
+                                   std::integral_constant<int, 128>) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " UNROLL_WGMMA_D128
+                 ", {%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
+                 : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0), UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  }
+#endif
+};
+
+}  // namespace unroll::cuda
