@@ -1,7 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/window_buffer.hpp"
+#include "unroll/estimate/parts/window_buffer.hpp"
 
 namespace unroll {
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "unroll/estimate/checkpointed_run.hpp"
 #include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/parts/checkpointed_run.hpp"
 
 namespace unroll {
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/particles.hpp"
+#include "unroll/estimate/parts/particles.hpp"
 
 namespace unroll {
 

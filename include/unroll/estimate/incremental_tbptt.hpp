@@ -1,6 +1,6 @@
 #pragma once
 
-#include "unroll/estimate/graph_window.hpp"
+#include "unroll/estimate/parts/graph_window.hpp"
 
 namespace unroll {
 

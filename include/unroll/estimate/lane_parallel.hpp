@@ -7,7 +7,7 @@
 
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/feed.hpp"
+#include "unroll/estimate/parts/feed.hpp"
 
 namespace unroll {
 

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/rank_one.hpp"
-#include "unroll/estimate/window_buffer.hpp"
+#include "unroll/estimate/parts/rank_one.hpp"
+#include "unroll/estimate/parts/window_buffer.hpp"
 
 namespace unroll {
 

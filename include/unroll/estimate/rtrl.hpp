@@ -2,7 +2,7 @@
 
 #include "unroll/core/left_product.hpp"
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/window_buffer.hpp"
+#include "unroll/estimate/parts/window_buffer.hpp"
 
 namespace unroll {
 

@@ -1,4 +1,4 @@
-#include "unroll/estimate/checkpoint_schedule.hpp"
+#include "unroll/estimate/parts/checkpoint_schedule.hpp"
 
 #include "tests/support/catch.hpp"
 

@@ -1,9 +1,9 @@
 #pragma once
 
 #include "unroll/core/block.hpp"
-#include "unroll/estimate/checkpoint_schedule.hpp"
-#include "unroll/estimate/feed.hpp"
-#include "unroll/estimate/input_list.hpp"
+#include "unroll/estimate/parts/checkpoint_schedule.hpp"
+#include "unroll/estimate/parts/feed.hpp"
+#include "unroll/estimate/parts/input_list.hpp"
 
 namespace unroll {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "unroll/estimate/segment_run.hpp"
+#include "unroll/estimate/parts/segment_run.hpp"
 
 namespace unroll {
 
