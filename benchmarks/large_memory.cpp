@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <unroll/llama/memory_session.hpp>
+#include <unroll/memory/memory_llama/session.hpp>
 
 using namespace unroll;
 

@@ -3,7 +3,7 @@
 // expect: exec::host has numbers<float>, numbers<double> and numbers<float, bf16>
 // mistake: -DPLACES
 // expect: the weights of a memory_llama are of the kind and at the place of its executor
-#include "unroll/llama/memory_llama.hpp"
+#include "unroll/memory/memory_llama/model.hpp"
 
 using namespace unroll;
 

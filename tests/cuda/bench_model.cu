@@ -6,8 +6,8 @@
 #include "tests/cuda/check.hpp"
 #include "unroll/cuda/stream.hpp"
 #include "unroll/estimate/plan.hpp"
-#include "unroll/llama/memory_costs.hpp"
-#include "unroll/llama/memory_session.hpp"
+#include "unroll/memory/memory_llama/costs.hpp"
+#include "unroll/memory/memory_llama/session.hpp"
 
 namespace {
 

@@ -21,10 +21,10 @@
 #include <unroll/exec/of.hpp>
 #include <unroll/llama/generate.hpp>
 #include <unroll/llama/language_model.hpp>
-#include <unroll/llama/memory_costs.hpp>
-#include <unroll/llama/memory_session.hpp>
 #include <unroll/llama/score.hpp>
 #include <unroll/memory/bank.hpp>
+#include <unroll/memory/memory_llama/costs.hpp>
+#include <unroll/memory/memory_llama/session.hpp>
 #include <unroll/rng/chooser.hpp>
 #include <unroll/rng/draw.hpp>
 #include <unroll/rng/key.hpp>

@@ -2,7 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
-#include "unroll/llama/memory_costs.hpp"
+#include "unroll/memory/memory_llama/costs.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;

@@ -9,8 +9,8 @@
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/io/llama_checkpoint.hpp"
 #include "unroll/io/tokenizer_file.hpp"
-#include "unroll/llama/memory_session.hpp"
 #include "unroll/llama/score.hpp"
+#include "unroll/memory/memory_llama/session.hpp"
 #include "unroll/optim/adam.hpp"
 
 using namespace unroll;

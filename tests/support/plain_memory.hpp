@@ -4,7 +4,7 @@
 // with nothing shared between its segments.
 
 #include "tests/support/plain_llama.hpp"
-#include "unroll/llama/memory_llama.hpp"
+#include "unroll/memory/memory_llama/model.hpp"
 
 namespace plain_llama {
 
@@ -97,7 +97,7 @@ struct memory_result {
   std::vector<numbers> nll;       // by segment: -log p of each scored target
 };
 
-// Writes and reads a text as include/unroll/llama/memory_llama.hpp says.
+// Writes and reads a text as include/unroll/memory/memory_llama/model.hpp says.
 inline memory_result with_memories(const unroll::llama::memory_llama<double>& model_,
                                    unroll::params<const double> theta,
                                    const std::vector<unroll::llama::segment>& text) {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "unroll/llama/memory_llama.hpp"
+#include "unroll/memory/memory_llama/model.hpp"
 
 namespace small_memory {
 

@@ -5,8 +5,8 @@
 #include "tests/support/small_memory.hpp"
 #include "tests/testing/simt_results.hpp"
 #include "unroll/estimate/policy.hpp"
-#include "unroll/llama/memory_session.hpp"
 #include "unroll/llama/score.hpp"
+#include "unroll/memory/memory_llama/session.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;

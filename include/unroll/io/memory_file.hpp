@@ -4,7 +4,7 @@
 #include "unroll/io/rope_scaling.hpp"
 #include "unroll/io/sealed_folder.hpp"
 #include "unroll/io/weight_hash.hpp"
-#include "unroll/llama/memory_llama.hpp"
+#include "unroll/memory/memory_llama/model.hpp"
 
 namespace unroll::llama {
 

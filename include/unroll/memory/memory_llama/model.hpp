@@ -2,8 +2,8 @@
 
 #include <memory>
 
-#include "unroll/llama/memory_tables.hpp"
 #include "unroll/llama/transformer.hpp"
+#include "unroll/memory/memory_llama/tables.hpp"
 #include "unroll/system/memory_model.hpp"
 
 namespace unroll::llama {

@@ -1,9 +1,9 @@
 #pragma once
 
 #include "unroll/llama/head.hpp"
-#include "unroll/llama/memory_map.hpp"
-#include "unroll/llama/transfer_head.hpp"
 #include "unroll/llama/transformer_room.hpp"
+#include "unroll/memory/memory_llama/parameters.hpp"
+#include "unroll/memory/memory_llama/transfer_head.hpp"
 
 namespace unroll::llama {
 

@@ -2,8 +2,8 @@
 
 #include "unroll/exec/mirror.hpp"
 #include "unroll/llama/cache.hpp"
-#include "unroll/llama/memory_llama.hpp"
 #include "unroll/llama/sampling.hpp"
+#include "unroll/memory/memory_llama/model.hpp"
 
 namespace unroll::llama {
 

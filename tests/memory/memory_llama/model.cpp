@@ -1,5 +1,5 @@
-#include "unroll/llama/memory_llama.hpp"
-#include "unroll/llama/memory_costs.hpp"
+#include "unroll/memory/memory_llama/model.hpp"
+#include "unroll/memory/memory_llama/costs.hpp"
 
 #include "tests/support/catch.hpp"
 #include "tests/support/plain_memory.hpp"

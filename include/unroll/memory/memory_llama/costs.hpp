@@ -1,7 +1,7 @@
 #pragma once
 
 #include "unroll/exec/of.hpp"
-#include "unroll/llama/memory_room.hpp"
+#include "unroll/memory/memory_llama/room.hpp"
 #include "unroll/system/memory_model.hpp"
 
 namespace unroll::llama {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "unroll/llama/memory_options.hpp"
+#include "unroll/memory/memory_llama/options.hpp"
 
 namespace unroll::llama {
 

@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "unroll/llama/memory_room.hpp"
+#include "unroll/memory/memory_llama/room.hpp"
 
 namespace unroll::llama {
 

@@ -1,4 +1,4 @@
-#include "unroll/llama/memory_session.hpp"
+#include "unroll/memory/memory_llama/session.hpp"
 
 #include "tests/support/catch.hpp"
 #include "tests/support/instruction_sets.hpp"
