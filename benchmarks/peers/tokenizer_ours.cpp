@@ -4,7 +4,7 @@
 // is a single text where the vocabulary is refused.
 #include <iostream>
 
-#include "unroll/io/tokenizer_file.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 using namespace unroll;
 

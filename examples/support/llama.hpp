@@ -6,8 +6,8 @@
 #include <cmath>
 #include <unroll/io/generation_config.hpp>
 #include <unroll/io/llama_checkpoint.hpp>
-#include <unroll/io/tokenizer_file.hpp>
 #include <unroll/llama.hpp>
+#include <unroll/text/tokenizer_file.hpp>
 
 #include "program.hpp"
 

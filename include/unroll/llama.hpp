@@ -2,12 +2,11 @@
 
 // unroll.hpp and Llamas, with memories and without; also with nothing but the standard library. What reads
 // checkpoints, adapters and tokenizers from JSON needs nlohmann-json and is included by name:
-// io/llama_checkpoint.hpp, io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp, io/tokenizer_file.hpp
-// and io/safetensors.hpp.
+// io/llama_checkpoint.hpp, io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp,
+// text/tokenizer_file.hpp and io/safetensors.hpp.
 
 #include "unroll/core/bf16_pairs.hpp"
 #include "unroll/core/bf16_products.hpp"
-#include "unroll/data/documents.hpp"
 #include "unroll/estimate/plan.hpp"
 #include "unroll/exec/executor.hpp"
 #include "unroll/exec/host.hpp"
@@ -15,12 +14,10 @@
 #include "unroll/exec/mirror.hpp"
 #include "unroll/exec/of.hpp"
 #include "unroll/exec/operations.hpp"
-#include "unroll/io/tokenizer_bin.hpp"
 #include "unroll/kernels/attention_shape.hpp"
 #include "unroll/kernels/cross_entropy.hpp"
 #include "unroll/kernels/rotary_table.hpp"
 #include "unroll/kernels/sampling.hpp"
-#include "unroll/llama/added_texts.hpp"
 #include "unroll/llama/cache.hpp"
 #include "unroll/llama/config.hpp"
 #include "unroll/llama/generate.hpp"
@@ -32,10 +29,8 @@
 #include "unroll/llama/positions.hpp"
 #include "unroll/llama/sampling.hpp"
 #include "unroll/llama/score.hpp"
-#include "unroll/llama/tokenizer.hpp"
 #include "unroll/llama/transformer.hpp"
 #include "unroll/llama/transformer_room.hpp"
-#include "unroll/llama/vocabulary.hpp"
 #include "unroll/llama/weights.hpp"
 #include "unroll/memory/memory_llama/costs.hpp"
 #include "unroll/memory/memory_llama/model.hpp"
@@ -45,4 +40,9 @@
 #include "unroll/memory/memory_llama/session.hpp"
 #include "unroll/memory/memory_llama/tables.hpp"
 #include "unroll/memory/memory_llama/transfer_head.hpp"
+#include "unroll/text/added_texts.hpp"
+#include "unroll/text/documents.hpp"
+#include "unroll/text/tokenizer.hpp"
+#include "unroll/text/tokenizer_bin.hpp"
+#include "unroll/text/vocabulary.hpp"
 #include "unroll/unroll.hpp"

@@ -1,7 +1,7 @@
 // A walk through the inputs of a task that is gone before the first step.
 // expect: deleted
 #include "unroll/data/delay.hpp"
-#include "unroll/data/segments.hpp"
+#include "unroll/text/segments.hpp"
 
 double sum() {
   using namespace unroll;

@@ -1,5 +1,5 @@
 // A vocabulary .bin; what is read encodes and decodes.
-#include "unroll/io/tokenizer_bin.hpp"
+#include "unroll/text/tokenizer_bin.hpp"
 #include "tests/fuzz/target.hpp"
 #include "tests/support/tokenizer_files.hpp"
 

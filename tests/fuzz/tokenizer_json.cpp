@@ -2,7 +2,7 @@
 #include "tests/fuzz/target.hpp"
 #include "tests/support/tokenizer_files.hpp"
 #include "unroll/io/generation_config.hpp"
-#include "unroll/io/tokenizer_file.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 std::vector<std::string> seeds() {
   using namespace tokenizer_files;

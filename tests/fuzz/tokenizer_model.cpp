@@ -2,7 +2,7 @@
 // refused once it was read.
 #include "tests/fuzz/target.hpp"
 #include "tests/support/tokenizer_files.hpp"
-#include "unroll/io/tokenizer_file.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 std::vector<std::string> seeds() {
 #if UNROLL_HAS_SENTENCEPIECE

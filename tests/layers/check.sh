@@ -19,19 +19,22 @@ headers=$(find include/unroll -name '*.hpp' -o -name '*.cuh' -o -name '*.cu' | L
 # What each folder of include/unroll may include, besides itself. The columns: folder, allowed folders.
 allowed() {
   local base="core rng" systems="core rng kernels exec system sample"
+  local files="$systems memory llama memory_llama xtensor"
   case $1 in
     core | rng) echo "core rng" ;;
     kernels) echo "$base" ;;
-    exec) echo "$base kernels" ;;
+    exec | optim) echo "$base kernels exec" ;;
     system | sample) echo "$base kernels" ;;
     ad | memory | llama) echo "$systems" ;;
     cells) echo "$systems ad" ;;
+    data) echo "$systems ad cells" ;;
+    estimate) echo "$systems ad cells memory optim" ;;
     memory_llama) echo "$systems memory llama" ;;
-    estimate) echo "$systems cells ad memory" ;;
-    diagnose | optim | data) echo "$systems cells ad memory llama memory_llama estimate diagnose optim data io xtensor" ;;
-    io) echo "$systems cells ad memory llama memory_llama estimate diagnose optim data io xtensor" ;;
-    testing) echo "$systems cells ad memory llama memory_llama estimate diagnose optim data io xtensor" ;;
     xtensor) echo "core rng" ;;
+    io) echo "$files" ;;
+    text) echo "$files io ad cells data" ;;
+    diagnose) echo "$files io ad cells data optim estimate" ;;
+    testing) echo "$files io ad cells data optim estimate text diagnose" ;;
     cuda) echo "core rng kernels exec system" ;;
     *) echo "" ;;
   esac
@@ -85,7 +88,7 @@ report() {
       */unroll.hpp | */unroll/llama.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
       */io/safetensors.hpp | */io/llama_checkpoint.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
       */io/memory_file.hpp | */io/sealed_folder.hpp | */io/weight_hash.hpp) continue ;;
-      */io/tokenizer_file.hpp | */io/tokenizer_json.hpp | */io/tokenizer_config.hpp | */io/tokenizer_model.hpp) continue ;;
+      */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_model.hpp) continue ;;
       */io/generation_config.hpp | */io/rope_scaling.hpp) continue ;;
       */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */exec/body_executor.hpp) continue ;;  # run by cuda/ and testing/simt/
     esac

@@ -8,9 +8,9 @@
 #include "tests/support/llama_files.hpp"
 #include "tests/support/real_models.hpp"
 #include "unroll/io/lora_file.hpp"
-#include "unroll/io/tokenizer_file.hpp"
 #include "unroll/io/weight_hash.hpp"
 #include "unroll/llama/score.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;

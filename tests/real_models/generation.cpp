@@ -7,8 +7,8 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/real_models.hpp"
 #include "unroll/io/llama_checkpoint.hpp"
-#include "unroll/io/tokenizer_file.hpp"
 #include "unroll/llama/score.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;

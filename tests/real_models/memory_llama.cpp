@@ -8,10 +8,10 @@
 #include "tests/support/small_memory.hpp"
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/io/llama_checkpoint.hpp"
-#include "unroll/io/tokenizer_file.hpp"
 #include "unroll/llama/score.hpp"
 #include "unroll/memory/memory_llama/session.hpp"
 #include "unroll/optim/adam.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "tests/support/slow_encoding.hpp"
-#include "unroll/io/tokenizer_file.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 using namespace unroll;
 using llama::load_tokenizer;

@@ -6,7 +6,6 @@
 
 #include "tests/support/catch.hpp"
 #include "unroll/cells/elman.hpp"
-#include "unroll/data/text.hpp"
 #include "unroll/diagnose/measure.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"
@@ -15,6 +14,7 @@
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/uoro.hpp"
+#include "unroll/text/characters.hpp"
 
 using namespace unroll;
 

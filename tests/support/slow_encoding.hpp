@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "unroll/llama/tokenizer.hpp"
+#include "unroll/text/tokenizer.hpp"
 
 /// Byte-pair encoding as its definition says it, with strings and in quadratic time.
 struct slow_encoding {

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "unroll/llama/tokenizer.hpp"
+#include "unroll/text/tokenizer.hpp"
 
 /// Small vocabulary files, written from the description of their formats.
 namespace tokenizer_files {

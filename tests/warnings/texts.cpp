@@ -5,7 +5,7 @@
 #include "unroll/diagnose/json_sink.hpp"
 #include "unroll/io/llama_checkpoint.hpp"
 #include "unroll/io/lora_file.hpp"
-#include "unroll/io/tokenizer_file.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 #endif
 
 std::string texts(const std::filesystem::path& path, const std::vector<unroll::row>& rows,

@@ -9,7 +9,7 @@
 #include "unroll/core/block.hpp"
 #include "unroll/core/visit.hpp"
 #include "unroll/exec/of.hpp"
-#include "unroll/memory/visit_block.hpp"
+#include "unroll/exec/visit_block.hpp"
 #include "unroll/system/memory_model.hpp"
 
 namespace unroll {

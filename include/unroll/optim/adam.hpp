@@ -4,7 +4,7 @@
 
 #include "unroll/core/report.hpp"
 #include "unroll/exec/of.hpp"
-#include "unroll/memory/visit_block.hpp"
+#include "unroll/exec/visit_block.hpp"
 
 namespace unroll {
 

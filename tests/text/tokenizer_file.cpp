@@ -4,7 +4,7 @@
 
 #include "tests/support/folder.hpp"
 #include "tests/support/tokenizer_files.hpp"
-#include "unroll/io/tokenizer_file.hpp"
+#include "unroll/text/tokenizer_file.hpp"
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "unroll/io/tokenizer_config.hpp"
-#include "unroll/llama/tokenizer.hpp"
+#include "unroll/text/tokenizer.hpp"
+#include "unroll/text/tokenizer_config.hpp"
 
 namespace unroll::llama {
 

@@ -1,4 +1,4 @@
-#include "unroll/llama/tokenizer.hpp"
+#include "unroll/text/tokenizer.hpp"
 
 #include "tests/support/catch.hpp"
 #include "tests/support/slow_encoding.hpp"

@@ -1,4 +1,4 @@
-#include "unroll/data/segments.hpp"
+#include "unroll/text/segments.hpp"
 
 #include <vector>
 

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "unroll/io/file.hpp"
-#include "unroll/llama/tokenizer.hpp"
+#include "unroll/text/tokenizer.hpp"
 
 namespace unroll::llama {
 

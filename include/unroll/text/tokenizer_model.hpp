@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "unroll/core/error.hpp"
-#include "unroll/llama/tokenizer.hpp"
+#include "unroll/text/tokenizer.hpp"
 
 #if defined(UNROLL_WITH_SENTENCEPIECE) && __has_include(<sentencepiece_processor.h>)
 #include <sentencepiece_processor.h>

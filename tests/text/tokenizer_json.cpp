@@ -3,8 +3,8 @@
 #if __has_include(<nlohmann/json.hpp>)
 
 #include "tests/support/tokenizer_files.hpp"
-#include "unroll/io/tokenizer_bin.hpp"
-#include "unroll/io/tokenizer_json.hpp"
+#include "unroll/text/tokenizer_bin.hpp"
+#include "unroll/text/tokenizer_json.hpp"
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;

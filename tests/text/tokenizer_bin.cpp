@@ -1,4 +1,4 @@
-#include "unroll/io/tokenizer_bin.hpp"
+#include "unroll/text/tokenizer_bin.hpp"
 
 #include <limits>
 

@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "unroll/llama/vocabulary.hpp"
+#include "unroll/text/vocabulary.hpp"
 
 namespace unroll::llama {
 

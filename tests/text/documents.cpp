@@ -1,4 +1,4 @@
-#include "unroll/data/documents.hpp"
+#include "unroll/text/documents.hpp"
 
 #include <algorithm>
 #include <set>

@@ -10,8 +10,8 @@
 
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/io/file.hpp"
-#include "unroll/llama/tokenizer.hpp"
 #include "unroll/rng/draw.hpp"
+#include "unroll/text/tokenizer.hpp"
 
 namespace unroll::data {
 

@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "unroll/llama/added_texts.hpp"
 #include "unroll/llama/config.hpp"
+#include "unroll/text/added_texts.hpp"
 
 namespace unroll::llama {
 

@@ -1,4 +1,4 @@
-#include "unroll/data/text.hpp"
+#include "unroll/text/characters.hpp"
 
 #include <filesystem>
 

@@ -1,8 +1,8 @@
 #pragma once
 
-#include "unroll/io/tokenizer_bin.hpp"
-#include "unroll/io/tokenizer_json.hpp"
-#include "unroll/io/tokenizer_model.hpp"
+#include "unroll/text/tokenizer_bin.hpp"
+#include "unroll/text/tokenizer_json.hpp"
+#include "unroll/text/tokenizer_model.hpp"
 
 namespace unroll::llama {
 
