@@ -120,8 +120,9 @@ int main() {
 
   // The proof: the expectation over every outcome is the gradient, and the covariance is what the theory
   // says.
-  enumerator all;
-  const auto e = testing::enumerate(all, forward_gradient(cell, enumerating_chooser(all)), theta, xs);
+  testing::enumerator all;
+  const auto e =
+      testing::enumerate(all, forward_gradient(cell, testing::enumerating_chooser(all)), theta, xs);
   double bias = 0, norm = 0;
   for (index_t i = 0; i < exact.size(); ++i) {
     bias += (e.mean[std::size_t(i)] - exact[i]) * (e.mean[std::size_t(i)] - exact[i]);

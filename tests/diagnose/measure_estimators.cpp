@@ -67,8 +67,8 @@ TEST_CASE("measure finds no bias where clipping behind the estimate makes one") 
   const golden::delayed_rnn delayed;
   const auto ys = golden::delayed_inputs();
   CHECK(measure(uoro(delayed), theta, ys, {.replicas = 2000}).relative_bias_low == 0);
-  enumerator all;
-  uoro estimator(delayed, {}, enumerating_chooser(all));
+  testing::enumerator all;
+  uoro estimator(delayed, {}, testing::enumerating_chooser(all));
   gradient<double> g(8);
   const auto clipped = testing::enumerate_outcomes(all, 8, [&](view<double> out) {
     g.zero();

@@ -12,11 +12,11 @@
 namespace {
 
 using unroll::artbp;
-using unroll::enumerating_chooser;
-using unroll::enumerator;
 using unroll::fixed_truncation;
 using unroll::index_t;
 using unroll::polynomial_truncation;
+using unroll::testing::enumerating_chooser;
+using unroll::testing::enumerator;
 using cell = golden::rnn<double>;
 
 static_assert(unroll::gradient_estimator<artbp<cell, fixed_truncation>>);

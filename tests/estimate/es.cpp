@@ -42,10 +42,10 @@ struct timed_loss {
 }  // namespace
 
 TEST_CASE("es is unbiased for the jointly smoothed loss, which is not the gradient itself") {
-  enumerator all;
+  testing::enumerator all;
   const std::vector<double> theta{polynomial::theta};
   const std::vector<int> xs(3);
-  const es est(polynomial{}, {.sigma = polynomial::sigma}, enumerating_chooser(all));
+  const es est(polynomial{}, {.sigma = polynomial::sigma}, testing::enumerating_chooser(all));
   const auto r = testing::enumerate(all, est, params<const double>(theta), xs);
   CHECK(std::abs(r.mean[0] - polynomial::jointly_smoothed) < 1e-6);
   CHECK(std::abs(r.mean[0] - polynomial::true_gradient) > 60);
@@ -56,8 +56,8 @@ TEST_CASE("es of a linear loss has covariance trace (params + 1) |gradient|^2 / 
   const std::vector<linear_loss::input> xs{{1, 2}, {-3, .5}, {.25, .5}};
   const double gradient[] = {-1.75, 3};
   for (const index_t pairs : {1, 2}) {
-    enumerator all(3);
-    const es est(linear_loss{}, {.sigma = .2, .pairs = pairs}, enumerating_chooser(all));
+    testing::enumerator all(3);
+    const es est(linear_loss{}, {.sigma = .2, .pairs = pairs}, testing::enumerating_chooser(all));
     const auto r = testing::enumerate(all, est, params<const double>(theta), xs);
     for (std::size_t p = 0; p < 2; ++p) CHECK(std::abs(r.mean[p] - gradient[p]) < 1e-11);
     const double squared = gradient[0] * gradient[0] + gradient[1] * gradient[1];

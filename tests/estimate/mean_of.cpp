@@ -44,8 +44,8 @@ static_assert(mirrored<mean_of<uoro<golden::rnn<double>>>> && !mirrored<mean_of<
 testing::enumeration exact(index_t copies, bool antithetic, std::size_t steps) {
   auto xs = golden::inputs();
   xs.resize(steps);
-  enumerator all;
-  const uoro one(golden::rnn<>{}, {}, enumerating_chooser(all));
+  testing::enumerator all;
+  const uoro one(golden::rnn<>{}, {}, testing::enumerating_chooser(all));
   return testing::enumerate(all, mean_of(one, copies, antithetic), golden::theta(), xs);
 }
 
@@ -70,8 +70,8 @@ TEST_CASE("an antithetic pair of uoro in blocks cancels noise, though less of it
     const auto xs = golden::long_inputs(3 * block + 1);
     const auto exact = testing::backward_gradient(golden::rnn<>{}, golden::theta(), xs);
     const auto of = [&](index_t copies, bool antithetic) {
-      enumerator all;
-      const uoro one(golden::rnn<>{}, {.block = block}, enumerating_chooser(all));
+      testing::enumerator all;
+      const uoro one(golden::rnn<>{}, {.block = block}, testing::enumerating_chooser(all));
       return testing::enumerate(all, mean_of(one, copies, antithetic), golden::theta(), xs);
     };
     const auto one = of(1, false), pair = of(2, true);

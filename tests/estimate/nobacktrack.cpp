@@ -15,8 +15,8 @@ static_assert(gradient_estimator<nobacktrack<golden::rnn<float>>>);
 
 template <class F>
 testing::enumeration exact(const F& f, std::span<const typename F::input> xs, double epsilon) {
-  enumerator all;
-  return testing::enumerate(all, nobacktrack(f, {.epsilon = epsilon}, enumerating_chooser(all)),
+  testing::enumerator all;
+  return testing::enumerate(all, nobacktrack(f, {.epsilon = epsilon}, testing::enumerating_chooser(all)),
                             golden::theta(), xs);
 }
 

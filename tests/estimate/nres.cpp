@@ -29,10 +29,11 @@ gradient<double> whole(E est) {
 
 TEST_CASE("nres is unbiased for the jointly smoothed loss whatever its window") {
   for (const index_t window : {1, 2, 3}) {
-    enumerator all;
+    testing::enumerator all;
     const std::vector<double> theta{polynomial::theta};
     const std::vector<int> xs(3);
-    const nres est(polynomial{}, {.sigma = polynomial::sigma, .window = window}, enumerating_chooser(all));
+    const nres est(polynomial{}, {.sigma = polynomial::sigma, .window = window},
+                   testing::enumerating_chooser(all));
     const auto r = testing::enumerate(all, est, params<const double>(theta), xs);
     CHECK(std::abs(r.mean[0] - polynomial::jointly_smoothed) < 1e-6);
   }

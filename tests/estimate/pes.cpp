@@ -33,8 +33,9 @@ TEST_CASE("pes is unbiased for the independently smoothed loss, and es for one w
   const std::vector<double> theta{polynomial::theta};
   const std::vector<int> xs(3);
   const auto mean = [&](index_t window) {
-    enumerator all;
-    const pes est(polynomial{}, {.sigma = polynomial::sigma, .window = window}, enumerating_chooser(all));
+    testing::enumerator all;
+    const pes est(polynomial{}, {.sigma = polynomial::sigma, .window = window},
+                  testing::enumerating_chooser(all));
     return testing::enumerate(all, est, params<const double>(theta), xs).mean[0];
   };
   CHECK(std::abs(mean(1) - polynomial::independently_smoothed) < 1e-6);
@@ -44,11 +45,11 @@ TEST_CASE("pes is unbiased for the independently smoothed loss, and es for one w
 TEST_CASE("pes is unbiased where the last window is not full") {
   const std::vector<double> theta{polynomial::theta};
   const std::vector<int> xs(3);
-  enumerator all;
-  const pes est(polynomial{}, {.sigma = polynomial::sigma, .window = 2}, enumerating_chooser(all));
+  testing::enumerator all;
+  const pes est(polynomial{}, {.sigma = polynomial::sigma, .window = 2}, testing::enumerating_chooser(all));
   const double mean = testing::enumerate(all, est, params<const double>(theta), xs).mean[0];
   // d/dtheta E L(theta + sigma z^1, theta + sigma z^1, theta + sigma z^2), exact quadrature for this degree
-  const auto rule = make_hermite_rule(9);
+  const auto rule = testing::make_hermite_rule(9);
   const auto smoothed = [&](double h) {
     double sum = 0;
     for (std::size_t i = 0; i < 9; ++i)
@@ -96,8 +97,8 @@ TEST_CASE("pes of a linear loss has the covariance of its formula") {
       for (std::size_t p = 0; p < 2; ++p)
         expected +=
             r == s ? 3 * b(s, s, p) * b(s, s, p) : 2 * b(r, s, p) * b(r, s, p) + b(s, r, p) * b(r, s, p);
-  enumerator all(3);
-  const pes est(linear_sum{}, {}, enumerating_chooser(all));
+  testing::enumerator all(3);
+  const pes est(linear_sum{}, {}, testing::enumerating_chooser(all));
   const auto r = testing::enumerate(all, est, params<const double>(theta), xs);
   CHECK(std::abs(r.mean[0] - (b(0, 0, 0) + b(1, 1, 0) + b(2, 2, 0))) < 1e-11);
   CHECK(std::abs(r.covariance_trace - expected) < 1e-10);

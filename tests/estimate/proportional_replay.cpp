@@ -17,15 +17,15 @@ using namespace memory_task;
 using strings = std::vector<std::string>;
 
 static_assert(gradient_estimator<proportional_replay<linear>>);
-static_assert(gradient_estimator<proportional_replay<attention, enumerating_chooser>>);
+static_assert(gradient_estimator<proportional_replay<attention, testing::enumerating_chooser>>);
 
 template <class M>
 testing::enumeration enumerate_replay(const M& model, index_t budget, params<const double> theta,
                                       std::span<const typename M::input> xs, bool covariance = false,
                                       sampling_design design = sampling_design::systematic) {
-  enumerator all;
+  testing::enumerator all;
   const proportional_replay e(model, {.segments = index_t(xs.size()), .budget = budget, .design = design},
-                              enumerating_chooser(all));
+                              testing::enumerating_chooser(all));
   return testing::enumerate(all, e, theta, xs, {}, covariance);
 }
 
@@ -79,8 +79,9 @@ TEST_CASE("proportional_replay includes a segment by the norm of its adjoint and
       std::vector<double> norm(5), p(5);
       for (std::size_t s = 0; s < 5; ++s) norm[s] = std::sqrt(5. - double(s));
       inclusion_probabilities(norm, budget, p);
-      enumerator all;
-      proportional_replay e(f, {.segments = T, .budget = budget, .design = design}, enumerating_chooser(all));
+      testing::enumerator all;
+      proportional_replay e(f, {.segments = T, .budget = budget, .design = design},
+                            testing::enumerating_chooser(all));
       std::vector<double> seen(5);
       do {
         std::vector<double> g(std::size_t(theta.size()));
@@ -251,8 +252,8 @@ TEST_CASE("proportional_replay replays what has an adjoint, however small or lar
     }
   };
   for (std::size_t t = 0; t < 6; ++t) xs.push_back({.x = &numbers[4 * t], .target = &numbers[4 * t + 2]});
-  enumerator all;
-  proportional_replay e(scaled(f), {.segments = 6, .budget = 2}, enumerating_chooser(all));
+  testing::enumerator all;
+  proportional_replay e(scaled(f), {.segments = 6, .budget = 2}, testing::enumerating_chooser(all));
   std::vector<double> mean(theta.size());
   do {
     std::vector<float> g(theta.size());

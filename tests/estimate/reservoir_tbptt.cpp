@@ -16,21 +16,21 @@ using namespace memory_task;
 using strings = std::vector<std::string>;
 
 static_assert(gradient_estimator<reservoir_tbptt<linear>>);
-static_assert(gradient_estimator<reservoir_tbptt<attention, enumerating_chooser>>);
-static_assert(gradient_estimator<uncompensated_reservoir<attention, enumerating_chooser>>);
+static_assert(gradient_estimator<reservoir_tbptt<attention, testing::enumerating_chooser>>);
+static_assert(gradient_estimator<uncompensated_reservoir<attention, testing::enumerating_chooser>>);
 static_assert(reservoir_tbptt<linear>::unbiased && !uncompensated_reservoir<linear>::unbiased);
 
 template <class M>
 testing::enumeration enumerate_reservoir(const M& model, index_t size, params<const double> theta,
                                          std::span<const typename M::input> xs, bool compensated = true,
                                          bool covariance = false) {
-  enumerator all;
+  testing::enumerator all;
   const reservoir_tbptt_options how{.segments = index_t(xs.size()), .size = size};
   if (!compensated)
-    return testing::enumerate(all, uncompensated_reservoir(model, how, enumerating_chooser(all)), theta, xs,
-                              {}, covariance);
-  return testing::enumerate(all, reservoir_tbptt(model, how, enumerating_chooser(all)), theta, xs, {},
-                            covariance);
+    return testing::enumerate(all, uncompensated_reservoir(model, how, testing::enumerating_chooser(all)),
+                              theta, xs, {}, covariance);
+  return testing::enumerate(all, reservoir_tbptt(model, how, testing::enumerating_chooser(all)), theta, xs,
+                            {}, covariance);
 }
 
 template <class M>
@@ -100,12 +100,12 @@ TEST_CASE("rejected segments are written without a graph and never sent back, wh
   for (const index_t T : {1, 2, 6})
     for (const index_t size : {1, 2, 4, 8}) {
       const task<attention> k(make_attention(), T);
-      enumerator all;
+      testing::enumerator all;
       double mean_vjps = 0, expected = 0;
       for (index_t s = 0; s < T - 1; ++s) expected += s < size ? 1 : double(size) / double(s + 1);
       do {
         // the draws as the documentation names them
-        const enumerating_chooser draw(all);
+        const testing::enumerating_chooser draw(all);
         index_t accepted = 0;
         for (index_t s = 0; s < T - 1; ++s) accepted += s < size || draw.uniform(s, s + 1) < size;
         tally calls;
@@ -183,8 +183,8 @@ TEST_CASE("every mistake in a replay shows in the exact expectation") {
   const task<linear> l(make_linear(), 6);
   const auto check = [](const auto& d, replay_mistake mistake) {
     const auto exact = run(rematerialise(d.model, {.segments = 6}), d.theta, d.xs);
-    enumerator all;
-    const mutants::reservoir_replay mutant(d.model, 2, mistake, enumerating_chooser(all));
+    testing::enumerator all;
+    const mutants::reservoir_replay mutant(d.model, 2, mistake, testing::enumerating_chooser(all));
     const auto r = testing::enumerate(all, mutant, d.theta, d.xs);
     const auto real = enumerate_reservoir(d.model, 2, d.theta, d.xs);
     const double bias = relative_error(r.mean, exact);

@@ -16,8 +16,8 @@ static_assert(gradient_estimator<uoro<golden::rnn<float>>>);
 
 template <class F>
 testing::enumeration exact(const F& f, std::span<const typename F::input> xs, uoro_options o = {}) {
-  enumerator all;
-  return testing::enumerate(all, uoro(f, o, enumerating_chooser(all)), golden::theta(), xs);
+  testing::enumerator all;
+  return testing::enumerate(all, uoro(f, o, testing::enumerating_chooser(all)), golden::theta(), xs);
 }
 
 template <class C>
@@ -135,8 +135,8 @@ TEST_CASE("uoro drops a product of which one side is zero, instead of keeping th
     }
     // step 1 forgets step 0; with one entry of state, one draw alone is exact
     const std::vector<double> theta{.7}, xs{1, 0, 1};
-    enumerator all;
-    const uoro est(forgetful{}, {.epsilon = epsilon}, enumerating_chooser(all));
+    testing::enumerator all;
+    const uoro est(forgetful{}, {.epsilon = epsilon}, testing::enumerating_chooser(all));
     const auto r = testing::enumerate(all, est, params<const double>(theta), std::span(xs));
     CHECK(r.mean[0] == Approx(.7 + .7 + 2 * 1.4));
     CHECK(r.covariance_trace < 1e-20);

@@ -37,8 +37,8 @@ enum class es_mutation {
 /// Exact mean of the mutant on the polynomial, by quadrature.
 inline double enumerate_es(es_mutation m) {
   using namespace unroll;
-  enumerator all;
-  const enumerating_chooser draw(all);
+  testing::enumerator all;
+  const testing::enumerating_chooser draw(all);
   const auto r = testing::enumerate_outcomes(all, 1, [&](view<double> g) {
     g[0] = 0;
     double z = 0, up = .5, down = .5;
@@ -70,8 +70,8 @@ std::vector<double> enumerate_pes(pes_mutation m, double sigma) {
   using namespace unroll;
   using enum pes_mutation;
   constexpr std::size_t n = P::parameters;
-  enumerator all(P::nodes[0]);
-  const enumerating_chooser draw(all);
+  testing::enumerator all(P::nodes[0]);
+  const testing::enumerating_chooser draw(all);
   const auto r = testing::enumerate_outcomes(all, index_t(n), [&](view<double> g) {
     std::array<double, n> z{}, xi{}, up{}, down{}, before{};
     std::array<double, P::states> above = P::start, below = P::start, next{};

@@ -37,8 +37,8 @@ inline unroll::testing::enumeration enumerate_uoro(uoro_mutation m) {
   const auto theta = golden::theta();
   const auto xs = golden::inputs();
 
-  enumerator all;
-  const enumerating_chooser draw(all);
+  testing::enumerator all;
+  const testing::enumerating_chooser draw(all);
   return testing::enumerate_outcomes(all, 8, [&](view<double> g) {
     for (double& v : g) v = 0;
     vec h{.3, .3}, s{}, tape{}, scratch{};

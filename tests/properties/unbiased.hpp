@@ -12,9 +12,9 @@ namespace support {
 template <class Make>
 double examine_bias(const any_task<double>& task, Make&& make) {
   namespace testing = unroll::testing;
-  unroll::enumerator all;
-  const auto r =
-      testing::enumerate(all, make(task.cell, unroll::enumerating_chooser(all)), task.theta, task.xs);
+  unroll::testing::enumerator all;
+  const auto r = testing::enumerate(all, make(task.cell, unroll::testing::enumerating_chooser(all)),
+                                    task.theta, task.xs);
   const auto exact = testing::backward_gradient(task.cell, task.theta, task.xs);
   double norm = 0, bias = 0;
   for (std::size_t i = 0; i < exact.size(); ++i) {

@@ -16,9 +16,9 @@ constexpr double sigma = 0.4, rounding = 1e-10;
 
 template <class P, class Make>
 std::vector<double> mean_of_all(int nodes, Make&& make) {
-  enumerator all(nodes);
+  testing::enumerator all(nodes);
   const auto r =
-      testing::enumerate(all, make(polynomials::system<P>{}, enumerating_chooser(all)),
+      testing::enumerate(all, make(polynomials::system<P>{}, testing::enumerating_chooser(all)),
                          params<const double>(P::values.data(), index_t(P::parameters)), polynomials::inputs);
   CHECK(std::abs(r.probability - 1) < 1e-12);
   return r.mean;
@@ -88,9 +88,9 @@ TEST_CASE("a harmonic loss and its smoothing have the same gradient, though it i
   };
   const std::vector<double> theta{.7, -.4}, xs{0};
   for (const double width : {.1, .5, 3.}) {
-    enumerator all(3);
-    const auto r =
-        testing::enumerate(all, es(harmonic{}, {.sigma = width}, enumerating_chooser(all)), theta, xs);
+    testing::enumerator all(3);
+    const auto r = testing::enumerate(
+        all, es(harmonic{}, {.sigma = width}, testing::enumerating_chooser(all)), theta, xs);
     CHECK(r.mean[0] == Approx(3 * (.7 * .7 - .4 * .4)).epsilon(1e-11));
     CHECK(r.mean[1] == Approx(6 * .7 * .4).epsilon(1e-11));
   }
@@ -110,9 +110,11 @@ TEST_CASE("pes may be farther from the gradient than es, where both windows pull
   const std::vector<double> theta{.3};
   const bool xs[] = {false, true};
   const double width = .5;
-  enumerator one(3), fresh(3);
-  CHECK(std::abs(testing::enumerate(one, es(gap{}, {.sigma = width}, enumerating_chooser(one)), theta, xs)
-                     .mean[0]) < 1e-14);
-  CHECK(testing::enumerate(fresh, pes(gap{}, {.sigma = width}, enumerating_chooser(fresh)), theta, xs)
-            .mean[0] == Approx(2 * width * width).epsilon(1e-12));
+  testing::enumerator one(3), fresh(3);
+  CHECK(std::abs(
+            testing::enumerate(one, es(gap{}, {.sigma = width}, testing::enumerating_chooser(one)), theta, xs)
+                .mean[0]) < 1e-14);
+  CHECK(
+      testing::enumerate(fresh, pes(gap{}, {.sigma = width}, testing::enumerating_chooser(fresh)), theta, xs)
+          .mean[0] == Approx(2 * width * width).epsilon(1e-12));
 }

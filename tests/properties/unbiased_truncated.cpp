@@ -47,10 +47,10 @@ struct dishonest {
 }  // namespace
 
 TEST_CASE("a truncation that pays for another probability than it cuts with is biased") {
-  unroll::enumerator all;
+  unroll::testing::enumerator all;
   const auto task = support::any_tasks<double>(4, 2, 1, 1, 5)[0];
   const auto exact = unroll::testing::backward_gradient(task.cell, task.theta, task.xs);
-  unroll::artbp wrong(task.cell, dishonest{}, {}, unroll::enumerating_chooser(all));
+  unroll::artbp wrong(task.cell, dishonest{}, {}, unroll::testing::enumerating_chooser(all));
   const auto r = unroll::testing::enumerate(all, wrong, task.theta, task.xs);
   CHECK(unroll::testing::relative_error(r.mean, exact) > 1e-4);
 }

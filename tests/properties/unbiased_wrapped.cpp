@@ -47,11 +47,11 @@ constexpr double opposite[] = {1, -1}, equal[] = {1, 1};
 const std::vector<double> rate{.8};
 
 testing::enumeration of_artbp(const double* y, index_t lanes, std::size_t steps) {
-  enumerator all;
+  testing::enumerator all;
   const std::vector<const double*> xs(steps, y);
   return testing::enumerate(
-      all, artbp(weighted_lanes{lanes}, fixed_truncation(4), {.block = 2}, enumerating_chooser(all)), rate,
-      xs);
+      all, artbp(weighted_lanes{lanes}, fixed_truncation(4), {.block = 2}, testing::enumerating_chooser(all)),
+      rate, xs);
 }
 
 /// `lanes` lanes of elman, each in a group of its own.
@@ -74,8 +74,8 @@ struct dealt_task {
   /// Dealt out: the mean is the gradient, and the variances of the groups, which each draw alone, add up.
   template <class Make>
   double examine(Make&& make) const {
-    enumerator all;
-    const enumerating_chooser choose(all);
+    testing::enumerator all;
+    const testing::enumerating_chooser choose(all);
     const lane_parallel dealt(cell, {.groups = lanes, .threads = 1},
                               [&](const auto& part) { return make(part, choose); });
     const auto r = testing::enumerate(all, dealt, theta, xs);
@@ -87,8 +87,9 @@ struct dealt_task {
     for (index_t l = 0; l < lanes; ++l) {
       std::vector<cells::example<double>> part;
       for (const auto& x_t : xs) part.push_back(cell.lanes_from(x_t, l));
-      enumerator alone;
-      sum += testing::enumerate(alone, make(one, enumerating_chooser(alone)), theta, part).covariance_trace;
+      testing::enumerator alone;
+      sum += testing::enumerate(alone, make(one, testing::enumerating_chooser(alone)), theta, part)
+                 .covariance_trace;
     }
     CHECK(sum > 1e-6);
     CHECK(std::abs(r.covariance_trace - sum) < 1e-11 * sum);
@@ -109,9 +110,9 @@ TEST_CASE("lanes that are dealt out are unbiased together, and their variances a
   for (const dealt_task* t : {&two, &three}) {
     const double dealt = t->examine(make_uoro);
     t->examine(make_nobacktrack);
-    enumerator all;  // uoro draws for each lane apart in any case
+    testing::enumerator all;  // uoro draws for each lane apart in any case
     const auto together =
-        testing::enumerate(all, make_uoro(t->cell, enumerating_chooser(all)), t->theta, t->xs);
+        testing::enumerate(all, make_uoro(t->cell, testing::enumerating_chooser(all)), t->theta, t->xs);
     CHECK(std::abs(together.covariance_trace - dealt) < 1e-10 * dealt);
   }
   cut.examine(make_artbp);
@@ -121,8 +122,8 @@ TEST_CASE("antithetic pairs of estimators whose lanes are dealt out are unbiased
   const dealt_task task(2, 2, 3);
   const auto exact = testing::backward_gradient(task.cell, task.theta, task.xs);
   const auto spread = [&](index_t copies, bool antithetic) {
-    enumerator all;
-    const enumerating_chooser choose(all);
+    testing::enumerator all;
+    const testing::enumerating_chooser choose(all);
     const lane_parallel dealt(task.cell, {.groups = 2, .threads = 1},
                               [&](const auto& part) { return uoro(part, {}, choose); });
     const auto r = testing::enumerate(all, mean_of(dealt, copies, antithetic), task.theta, task.xs);
@@ -145,8 +146,8 @@ TEST_CASE("sharing cuts takes all noise from lanes that cancel and doubles that 
     }
     for (const double* y : {opposite, equal}) {
       const std::vector<const double*> xs(steps, y);
-      enumerator all;
-      const enumerating_chooser choose(all);
+      testing::enumerator all;
+      const testing::enumerating_chooser choose(all);
       const lane_parallel dealt(weighted_lanes{}, {.groups = 2, .threads = 1}, [&](const auto& part) {
         return artbp(part, fixed_truncation(4), {.block = 2}, choose);
       });
@@ -172,10 +173,11 @@ TEST_CASE("the variance of artbp exists for every length and explodes where the 
     }
   };
   const auto variance = [](double rho, std::size_t steps) {
-    enumerator all;
+    testing::enumerator all;
     const std::vector<char> xs(steps);
     return testing::enumerate(
-               all, artbp(leak{rho}, fixed_truncation(4), {.block = 2}, enumerating_chooser(all)), rate, xs)
+               all, artbp(leak{rho}, fixed_truncation(4), {.block = 2}, testing::enumerating_chooser(all)),
+               rate, xs)
         .covariance_trace;
   };
   CHECK(variance(.95, 4) == Approx(10.0425).epsilon(1e-4));  // rho^2 = .9025 > 1 - c = .75
@@ -215,9 +217,9 @@ TEST_CASE("antithetic pairs of artbp are unbiased") {
 TEST_CASE("means of sampled replays are unbiased, and independent copies halve the variance") {
   const auto examine = [](const auto& k, const auto& exact, const auto& make) {
     const auto moments = [&](index_t copies, bool antithetic) {
-      enumerator all;
+      testing::enumerator all;
       const auto r = testing::enumerate(
-          all, mean_of(make(k.model, enumerating_chooser(all)), copies, antithetic), k.theta, k.xs);
+          all, mean_of(make(k.model, testing::enumerating_chooser(all)), copies, antithetic), k.theta, k.xs);
       CHECK(memory_task::relative_error(r.mean, exact) < 1e-11);
       CHECK(std::abs(r.probability - 1) < 1e-12);
       return r;

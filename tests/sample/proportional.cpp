@@ -7,6 +7,7 @@
 #include "tests/mutants/sampling_mutants.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
+#include "unroll/testing/enumerator.hpp"
 
 using namespace unroll;
 
@@ -28,10 +29,10 @@ double sum(const std::vector<double>& v) {
 template <class Draw>
 std::vector<std::vector<double>> pairs(std::size_t n, Draw&& draw) {
   std::vector<std::vector<double>> joint(n, std::vector<double>(n));
-  enumerator all;
+  testing::enumerator all;
   double total = 0;
   do {
-    enumerating_chooser choose(all);
+    testing::enumerating_chooser choose(all);
     const std::vector<char> taken = draw(choose);
     for (std::size_t i = 0; i < n; ++i)
       for (std::size_t j = 0; j < n; ++j) joint[i][j] += all.probability() * (taken[i] && taken[j]);
@@ -42,7 +43,7 @@ std::vector<std::vector<double>> pairs(std::size_t n, Draw&& draw) {
 }
 std::vector<std::vector<double>> pairs(sampling_design design, const std::vector<double>& p) {
   proportional_sampler sampler(index_t(p.size()), design);
-  return pairs(p.size(), [&](enumerating_chooser& choose) {
+  return pairs(p.size(), [&](testing::enumerating_chooser& choose) {
     std::vector<char> taken(p.size());
     const index_t count = sampler.draw(choose, 0, p, taken);
     const bool fixed = std::abs(double(count) - sum(p)) < 1 + 1e-12;
@@ -118,11 +119,11 @@ TEST_CASE("a systematic sample includes every item with its probability and has 
                         {},
                         std::vector<double>(7, 3. / 7)}) {
     systematic_sampler sampler(index_t(p.size()));
-    enumerator all;
+    testing::enumerator all;
     std::vector<double> seen(p.size());
     double total = 0;
     do {
-      enumerating_chooser choose(all);
+      testing::enumerating_chooser choose(all);
       std::vector<char> taken(p.size());
       const index_t count = sampler.draw(choose, 0, p, taken);
       index_t marks = 0;

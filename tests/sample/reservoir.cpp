@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tests/support/catch.hpp"
+#include "unroll/testing/enumerator.hpp"
 
 using namespace unroll;
 
@@ -32,11 +33,11 @@ TEST_CASE("a reservoir holds every item, and every two, with the probabilities i
   const index_t n = 6;
   for (index_t size = 1; size <= 3; ++size) {
     const reservoir r(size);
-    enumerator all;
+    testing::enumerator all;
     std::vector<std::vector<double>> one(7, std::vector<double>(6));
     std::vector<double> two(7);  // of items 0 and 1
     do {
-      enumerating_chooser choose(all);
+      testing::enumerating_chooser choose(all);
       const auto held = history(r, choose, n);
       for (std::size_t m = 0; m <= 6; ++m) {
         for (std::size_t i = 0; i < 6; ++i) one[m][i] += all.probability() * double(held[m][i]);
@@ -60,10 +61,10 @@ TEST_CASE("the covariance of the weighted indicators does not depend on the late
       for (index_t b = a; b <= n; ++b)
         for (index_t s = 0; s < a; ++s)
           for (index_t u = 0; u < b; ++u) {
-            enumerator all;
+            testing::enumerator all;
             double mean = 0;
             do {
-              enumerating_chooser choose(all);
+              testing::enumerating_chooser choose(all);
               const auto held = history(r, choose, n);
               if (held[std::size_t(a)][std::size_t(s)] && held[std::size_t(b)][std::size_t(u)])
                 mean += all.probability() * r.weight(a) * r.weight(b);

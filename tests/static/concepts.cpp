@@ -6,6 +6,7 @@
 #include "unroll/system/counted.hpp"
 #include "unroll/system/finite_difference.hpp"
 #include "unroll/system/memory_model.hpp"
+#include "unroll/testing/enumerator.hpp"
 
 // Each concept holds for what it names, and does not hold for what comes close.
 namespace {
@@ -150,7 +151,7 @@ struct full_chooser : no_mirror {
   void mirror(bool) {}
 };
 
-static_assert(chooser<philox_chooser> && chooser<enumerating_chooser> && chooser<full_chooser>);
+static_assert(chooser<philox_chooser> && chooser<testing::enumerating_chooser> && chooser<full_chooser>);
 static_assert(!chooser<no_mirror>);
 static_assert(!chooser<coin_is_an_int>);
 

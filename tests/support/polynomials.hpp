@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "unroll/ad/dual.hpp"
-#include "unroll/rng/chooser.hpp"
 #include "unroll/system/concepts.hpp"
+#include "unroll/testing/gauss_hermite.hpp"
 
 // Systems of several parameters whose losses are polynomials of them, so that Gauss-Hermite products
 // integrate the smoothed losses, their gradients and the evolution strategies exactly.
@@ -73,7 +73,7 @@ struct system {
 template <class P>
 std::array<double, P::parameters> smoothed_gradient(double sigma, std::size_t window) {
   const std::size_t T = inputs.size(), windows = (T + window - 1) / window, n = windows * P::parameters;
-  const auto rule = unroll::make_hermite_rule(P::nodes[window - 1]);
+  const auto rule = unroll::testing::make_hermite_rule(P::nodes[window - 1]);
   using number = unroll::ad::dual<double>;
   std::array<double, P::parameters> mean{};
   std::vector<std::size_t> at(n);

@@ -108,13 +108,13 @@ struct batch {
 
 template <class Make>
 testing::enumeration outcomes(const Make& make, const batch& b, int nodes = 9) {
-  enumerator all(nodes);
-  return testing::enumerate(all, make(b.together(), enumerating_chooser(all)), b.theta, b.xs);
+  testing::enumerator all(nodes);
+  return testing::enumerate(all, make(b.together(), testing::enumerating_chooser(all)), b.theta, b.xs);
 }
 template <class Make>
 testing::enumeration apart(const Make& make, const batch& b, const batch::episode& e, int nodes = 9) {
-  enumerator all(nodes);
-  return testing::enumerate(all, make(b.apart(), enumerating_chooser(all)), b.theta, b.alone(e));
+  testing::enumerator all(nodes);
+  return testing::enumerate(all, make(b.apart(), testing::enumerating_chooser(all)), b.theta, b.alone(e));
 }
 
 const auto make_uoro = [](const auto& f, const auto& c) { return uoro(f, {}, c); };

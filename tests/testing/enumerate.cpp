@@ -3,11 +3,11 @@
 #include "tests/support/catch.hpp"
 
 namespace testing = unroll::testing;
-using unroll::enumerating_chooser;
-using unroll::enumerator;
 using unroll::index_t;
 using unroll::key;
 using unroll::view;
+using unroll::testing::enumerating_chooser;
+using unroll::testing::enumerator;
 
 TEST_CASE("two signs give four outcomes with the moments of a rademacher vector") {
   enumerator all;

@@ -25,7 +25,7 @@ struct toy {
 
   F f;
   index_t lag;
-  std::optional<unroll::enumerating_chooser> choose = {};
+  std::optional<unroll::testing::enumerating_chooser> choose = {};
 
   const F& system() const { return f; }
   void reset(unroll::key, unroll::state<const double> = {}) {}
@@ -61,7 +61,7 @@ TEST_CASE("the table shows truncation") {
 }
 
 TEST_CASE("the expected table of a random estimator is taken over all outcomes") {
-  unroll::enumerator all;
+  unroll::testing::enumerator all;
   const auto make = [](auto f, auto choose) { return toy{f, 4, choose}; };
   const auto w = testing::expected_lag_weights(all, make, 4);
   for (index_t t = 0; t < 4; ++t)

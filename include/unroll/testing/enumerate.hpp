@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "unroll/estimate/concept.hpp"
+#include "unroll/testing/enumerator.hpp"
 
 namespace unroll::testing {
 

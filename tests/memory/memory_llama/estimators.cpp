@@ -177,8 +177,8 @@ TEST_CASE("the expectation over all reservoirs and over all replayed sets is the
                          claim{"proportional:2:independent",
                                memory_task::variance_by_formula(parts, p, sampling_design::independent)}}) {
     CAPTURE(c.name);
-    enumerator all;
-    with_policy(parse_policy(c.name), k.model, 5, enumerating_chooser(all), [&](auto e) {
+    testing::enumerator all;
+    with_policy(parse_policy(c.name), k.model, 5, testing::enumerating_chooser(all), [&](auto e) {
       const auto r = testing::enumerate(all, e, k.theta, k.xs);
       CHECK(r.outcomes > 1);
       CHECK(r.probability == Approx(1).epsilon(1e-12));
@@ -187,8 +187,9 @@ TEST_CASE("the expectation over all reservoirs and over all replayed sets is the
       CHECK(r.covariance_trace == Approx(c.variance).epsilon(1e-11));
     });
   }
-  enumerator all;
-  const auto biased = uncompensated_reservoir(k.model, {.segments = 5, .size = 1}, enumerating_chooser(all));
+  testing::enumerator all;
+  const auto biased =
+      uncompensated_reservoir(k.model, {.segments = 5, .size = 1}, testing::enumerating_chooser(all));
   CHECK(relative_error(testing::enumerate(all, biased, k.theta, k.xs).mean, exact.g) > 1e-2);
 }
 
@@ -202,8 +203,8 @@ TEST_CASE("every mistake in a replay shows in the exact expectation on a Llama")
        {replay_mistake::none, replay_mistake::no_compensation, replay_mistake::compensates_accumulated,
         replay_mistake::drops_last_window, replay_mistake::stale_memory}) {
     CAPTURE(int(mistake));
-    enumerator all;
-    const mutants::reservoir_replay mutant(k.model, 2, mistake, enumerating_chooser(all));
+    testing::enumerator all;
+    const mutants::reservoir_replay mutant(k.model, 2, mistake, testing::enumerating_chooser(all));
     const double bias = relative_error(testing::enumerate(all, mutant, k.theta, k.xs).mean, exact.g);
     if (mistake == replay_mistake::none)
       CHECK(bias < 1e-11);
