@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives check.sh and links.sh pages with mistakes and pages without.
+# Gives check.sh, links.sh and version.sh pages with mistakes and pages without.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -82,6 +82,19 @@ links 1 'does not list math/d.md' 'a page that the index lacks'
 rm docs/math/d.md
 echo '[e](e.md)' >>docs/math/c.md
 links 1 'link to e.md' 'a dead link'
+
+version() {  # version STATUS PATTERN WHAT CHANGES PACKAGE: the header says 1.2.3
+  mkdir -p include/unroll/core tests/packaging
+  printf '#define UNROLL_VERSION_%s\n' 'MAJOR 1' 'MINOR 2' 'PATCH 3' >include/unroll/core/config.hpp
+  printf '# Changes\n\n%s\n\n## 1.2.2 (2020-01-01)\n' "$4" >CHANGELOG.md
+  echo "find_package(unroll $5 REQUIRED)" >docs/use.md
+  judge "$1" "$2" "$3" "$here/version.sh" "$UNROLL_WORK/tree"
+}
+version 0 'is 1.2.3 everywhere' 'one version' '## 1.2.3 (unreleased)' 1.2
+version 0 'is 1.2.3 everywhere' 'a version that is out' '## 1.2.3 (2020-02-29)' 1.2
+version 1 'CHANGELOG.md: begins' 'no changes of this version' '## 1.2.4 (unreleased)' 1.2
+version 1 'CHANGELOG.md: begins' 'changes without a date' '## 1.2.3' 1.2
+version 1 'docs/use.md:1: ' 'a page that asks for another version' '## 1.2.3 (unreleased)' 1.1
 
 table() {  # table STATUS PATTERN WHAT SED: the demo prints the table of the README, changed by SED
   sed "$4" README.md >printed

@@ -22,7 +22,7 @@ cmake --build "$work/consumer"
 "$work/consumer/consumer"
 
 if [ "$way" = find_package ]; then  # a version that does not match is refused
-  sed 's/find_package(unroll 0.1 /find_package(unroll 7.0 /' "$here/CMakeLists.txt" >"$work/CMakeLists.txt"
+  sed 's/find_package(unroll 0.2 /find_package(unroll 7.0 /' "$here/CMakeLists.txt" >"$work/CMakeLists.txt"
   cp "$here/main.cpp" "$work/"
   if cmake -S "$work" -B "$work/refused" -DWAY="$way" "${prefix[@]}" >"$work/refused.log" 2>&1; then exit 1; fi
   grep -q 'requested version "7.0"' "$work/refused.log"

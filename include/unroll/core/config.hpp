@@ -31,11 +31,13 @@
 /// Index checks of inner loops; off under NDEBUG. Sizes at an interface are checked by exceptions instead.
 #define UNROLL_ASSERT(condition) assert(condition)
 
-namespace unroll {
+/// The version of the library; CMake reads it here. Before 1.0 public names may change where the minor
+/// version does.
+#define UNROLL_VERSION_MAJOR 0
+#define UNROLL_VERSION_MINOR 2
+#define UNROLL_VERSION_PATCH 0
 
-inline constexpr int version_major = 0;
-inline constexpr int version_minor = 1;
-inline constexpr int version_patch = 0;
+namespace unroll {
 
 /// Signed size and index type of the whole library.
 using index_t = std::ptrdiff_t;
