@@ -6,6 +6,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/testing/simt_results.hpp"
 #include "unroll/kernels/gemv_body.hpp"
+#include "unroll/kernels/split_product_body.hpp"
 
 using namespace unroll;
 using namespace tests;
@@ -112,6 +113,45 @@ TEST_CASE("simt: the product of one column", "[simt]") {
         y[std::size_t(i)] = (add ? y[std::size_t(i)] : 0) + sum / 2;
       }
       CHECK(distance_of(got[0], y) < 1e-6);
+    }
+}
+
+TEST_CASE("simt: a product whose terms are summed in parts", "[simt]") {
+  const index_t m = 70, n = 33, k = 1096, spare = 8;  // the last part has 72 terms
+  const index_t terms = kernels::product_split::terms(k), parts = kernels::product_split::parts(k);
+  CHECK(terms == 128);
+  CHECK(parts == 9);
+  CHECK(kernels::product_split::pays(m, n, k));
+  CHECK_FALSE(kernels::product_split::pays(128, 1056, 4096));
+  CHECK_FALSE(kernels::product_split::pays(128, 32, 1000));
+  for (const op oa : {op::none, op::transpose})
+    for (const bool add : {false, true}) {
+      const index_t rows = oa == op::none ? m : k, cols = oa == op::none ? k : m;
+      const auto with = [&](key order) {
+        const simt::executor<numbers<bf16>> e(order);
+        auto a = placed<bf16>(e, (rows + spare) * cols, 1), b = placed<bf16>(e, k * n, 2);
+        auto products = filled<float>(e, m * n * parts, NAN), c = placed<float>(e, (m + spare) * n, 3);
+        e.machine().run(kernels::gemm_mma_body<bf16, bf16, float>{oa, shaped<const bf16>(a, rows, cols, spare),
+                                                                  op::none, shaped<const bf16>(b, k, n), 1,
+                                                                  false, {products.data(), m, n}, terms});
+        e.machine().run(kernels::join_products_body<float>{products.data(), parts, 0.5f, add,
+                                                           shaped<float>(c, m, n, spare)});
+        return fetched(e, c);
+      };
+      const results got = with(key{1});
+      CHECK(got == with(key{2}));
+      const auto a = numbers_like<double>((rows + spare) * cols, 1), b = numbers_like<double>(k * n, 2);
+      std::vector<double> c = numbers_like<double>((m + spare) * n, 3);
+      for (index_t i = 0; i < m; ++i)
+        for (index_t j = 0; j < n; ++j) {
+          double sum = 0;
+          for (index_t t = 0; t < k; ++t)
+            sum += a[std::size_t(oa == op::none ? i + t * (rows + spare) : t + i * (rows + spare))] *
+                   b[std::size_t(t + j * k)];
+          double& to = c[std::size_t(i + j * (m + spare))];
+          to = (add ? to : 0) + sum / 2;
+        }
+      CHECK(distance_of(got[0], c) < 1e-5);
     }
 }
 

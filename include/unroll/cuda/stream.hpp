@@ -9,6 +9,7 @@
 #include "unroll/cuda/profile.hpp"
 #include "unroll/exec/body_executor.hpp"
 #include "unroll/kernels/gemv_body.hpp"
+#include "unroll/kernels/split_product_body.hpp"
 
 namespace unroll::cuda {
 
@@ -22,12 +23,17 @@ class staging {
 
   staging() : host_(parts * part_bytes), device_(parts * part_bytes, "staging") {}
 
-  /// Enqueues a copy to the device of `bytes` at `from`, free again when the call returns.
-  void* copy(const void* from, index_t bytes, cudaStream_t stream) {
+  /// Enqueues a copy to the device of `bytes` at `from`, free again when the call returns. What one of the
+  /// last copies has brought, as every layer's positions and addresses, is there.
+  const void* copy(const void* from, index_t bytes, cudaStream_t stream) {
     if (bytes > part_bytes)
       fail("cuda::stream", "span",
            "has " + std::to_string(bytes) + " bytes, at most " + std::to_string(part_bytes) + " are staged");
+    for (const span& s : last_)
+      if (s.bytes == bytes && std::memcmp(host_.data() + s.at, from, std::size_t(bytes)) == 0)
+        return device_.data() + s.at;
     if (used_ + bytes > part_bytes) {
+      last_ = {};
       left_[now_].record(stream);
       now_ = (now_ + 1) % parts;
       used_ = 0;
@@ -40,6 +46,7 @@ class staging {
     check(cudaMemcpyAsync(device_.data() + at, host_.data() + at, std::size_t(bytes), cudaMemcpyHostToDevice,
                           stream),
           "cuda::stream", "cudaMemcpyAsync");
+    last_[oldest_++ % last_.size()] = {at, bytes};
     return device_.data() + at;
   }
 
@@ -50,6 +57,11 @@ class staging {
   std::array<event_handle, parts> left_;
   std::size_t now_ = 0;
   index_t used_ = 0;
+  struct span {
+    index_t at = 0, bytes = -1;
+  };
+  std::array<span, 8> last_ = {};  // of the part in use
+  std::size_t oldest_ = 0;
 };
 
 /// What the copies of one executor share.
@@ -84,15 +96,15 @@ class machine {
     timed([] { return body_name<Body>(); }, [&] { launch(body, state->own.get()); });
   }
   template <class U>
-  std::span<std::remove_const_t<U>> staged(std::span<U> numbers) const {
-    using V = std::remove_const_t<U>;
+  std::span<const U> staged(std::span<U> numbers) const {
     if (numbers.empty()) return {};
-    void* const at = state->to_device.copy(numbers.data(), index_t(numbers.size_bytes()), state->own.get());
-    return {static_cast<V*>(at), numbers.size()};
+    return {static_cast<const U*>(
+                state->to_device.copy(numbers.data(), index_t(numbers.size_bytes()), state->own.get())),
+            numbers.size()};
   }
   double* partial_sums() const { return state->partial.data(); }
-  /// c = alpha op(a) op(b) [+ c] by cuBLASLt, one column of bfloat16 by gemv_body; false where that is not
-  /// for these operands.
+  /// c = alpha op(a) op(b) [+ c] by cuBLASLt, of bfloat16 one column by gemv_body and few numbers of many
+  /// terms in parts; false where that is not for these operands.
   template <class A, class B, class C>
   bool product(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
     using U = std::remove_const_t<A>;
@@ -104,6 +116,13 @@ class machine {
       if constexpr (std::same_as<U, bf16>)
         if (oa == op::transpose && ob == op::none && c.cols == 1 && k % 8 == 0) {
           run(kernels::gemv_body<C>{a, b.data, float(alpha), add, c.data});
+          return true;
+        } else if (splits(c, k)) {
+          float* const products = static_cast<float*>(state->products->workspace_data());
+          const index_t parts = kernels::product_split::parts(k);
+          run(kernels::gemm_mma_body<bf16, bf16, float>{
+              oa, a, ob, b, 1, false, {products, c.rows, c.cols}, kernels::product_split::terms(k)});
+          run(kernels::join_products_body<C>{products, parts, float(alpha), add, c});
           return true;
         }
       timed(
@@ -122,6 +141,11 @@ class machine {
   std::shared_ptr<stream_state> state;
 
  private:
+  template <class C>
+  bool splits(const matrix<C>& c, index_t k) const {
+    const std::size_t bytes = std::size_t(c.rows * c.cols * kernels::product_split::parts(k)) * sizeof(float);
+    return kernels::product_split::pays(c.rows, c.cols, k) && bytes <= state->products->workspace();
+  }
   /// The thread may have used another device since.
   template <class Name, class F>
   void timed(Name&& name, F&& enqueue) const {

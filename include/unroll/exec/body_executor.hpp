@@ -6,6 +6,7 @@
 #include "unroll/exec/executor.hpp"
 #include "unroll/kernels/attention_body.hpp"
 #include "unroll/kernels/cross_entropy_body.hpp"
+#include "unroll/kernels/decode_attention_body.hpp"
 #include "unroll/kernels/flash_attention_body.hpp"
 #include "unroll/kernels/flash_attention_vjp_body.hpp"
 #include "unroll/kernels/gemm_body.hpp"
@@ -149,17 +150,31 @@ class body_executor {
     run(kernels::swiglu_vjp_body<T>{gated, dout, dgated});
   }
 
-  /// One number P a head and query, for the vjp on tensor cores.
+  /// The shares of a pass over one token a sequence, whatever the length, so that a shorter pass needs no
+  /// more; for the vjp on tensor cores also one number P a head and query.
   static index_t attention_work(const kernels::attention_shape& shape, index_t sequences, index_t length,
-                                index_t, index_t, bool vjp) {
-    const index_t numbers = sequences * length * shape.heads * index_t(sizeof(P) / sizeof(T));
-    return vjp && has_flash(shape) ? arena<T>::rounded(numbers) : 0;
+                                index_t blocks, index_t keys, bool vjp) {
+    if (!has_flash(shape)) return 0;
+    const index_t n = blocks * keys + 1;
+    const index_t shares =
+        shape.head == 64 ? kernels::attention_shares<64>::numbers(sequences, shape.heads, n)
+                         : kernels::attention_shares<128>::numbers(sequences, shape.heads, n);
+    const index_t delta = vjp ? sequences * length * shape.heads : 0;
+    return arena<T>::rounded((shares < delta ? delta : shares) * index_t(sizeof(P) / sizeof(T)));
   }
-  void attention(const attention_call<N>& c, matrix<T> out, P* log_sum, view<T>) const {
+  void attention(const attention_call<N>& c, matrix<T> out, P* log_sum, view<T> work) const {
     if constexpr (std::same_as<T, bf16>)
       if (on_tensor_cores(c) && aligned(out))
         return with_flash(c, [&](const kernels::flash_operands& on, auto head) {
-          run(kernels::flash_attention_body<head.value>{on, out, log_sum});
+          constexpr int Head = head.value;
+          if (c.k.cols != c.sequences || c.mask.ordinals >= 0)
+            return run(kernels::flash_attention_body<Head>{on, out, log_sum});
+          const kernels::attention_shares<Head> shares{reinterpret_cast<float*>(work.data()),
+                                                       kernels::key_parts::bound(on.before.all.blocks *
+                                                                                     on.before.all.keys +
+                                                                                 1)};
+          run(kernels::decode_attention_body<Head>{on, shares});
+          run(kernels::decode_attention_join_body<Head>{on, shares, out, log_sum});
         });
     with_operands(c, [&](const auto& on, auto lanes) {
       run(kernels::attention_body<T, lanes.value>{on, out, log_sum});
@@ -192,18 +207,30 @@ class body_executor {
     });
   }
 
-  /// Logits are float.
+  /// Logits are float; their cotangents are cast to T, so that products have operands of one kind.
   static index_t cross_entropy_work(index_t, index_t vocabulary, index_t tokens) {
-    return arena<T>::rounded(vocabulary * tokens * index_t(sizeof(P) / sizeof(T)) + index_t(alignof(P)));
+    const index_t numbers = arena<T>::rounded(vocabulary * tokens);
+    return arena<T>::rounded(numbers * index_t(sizeof(P) / sizeof(T)) + index_t(alignof(P))) +
+           (std::same_as<T, P> ? 0 : numbers);
   }
   void cross_entropy(const cross_entropy_call<N>& c, view<T> work) const { losses(c, false, 0, work); }
   void cross_entropy_vjp(const cross_entropy_call<N>& c, const cross_entropy_adjoint<N>& d,
                          view<T> work) const {
+    const auto with = [&](const auto& dlogits) {
+      product(op::none, c.output, op::none, dlogits, 1, false, d.dnormed);
+      if (d.doutput)
+        product(op::none, c.normed, op::transpose, dlogits, 1, true,
+                matrix<P>(d.doutput, c.output.rows, c.output.cols));
+    };
     const matrix<const P> dlogits = losses(c, true, d.dloss, work);
-    product(op::none, c.output, op::none, dlogits, 1, false, d.dnormed);
-    if (d.doutput)
-      product(op::none, c.normed, op::transpose, dlogits, 1, true,
-              matrix<P>(d.doutput, c.output.rows, c.output.cols));
+    if constexpr (std::same_as<T, P>) {
+      with(dlogits);
+    } else {
+      const matrix<T> cast(work.data() + work.size() - arena<T>::rounded(dlogits.rows * dlogits.cols),
+                           dlogits.rows, dlogits.cols);
+      copy(dlogits, cast);
+      with(matrix<const T>(cast));
+    }
   }
   void argmax(const P* logits, index_t n, std::int32_t* out) const {
     run(kernels::argmax_body<P>{logits, n, out});

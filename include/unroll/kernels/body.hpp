@@ -70,9 +70,105 @@ UNROLL_HD constexpr index_t shared_size(index_t n) {
 /// Two bfloat16 as an operand of mma holds them.
 using word = std::uint32_t;
 UNROLL_HD constexpr word pack(bf16 low, bf16 high) { return word(low.bits) | word(high.bits) << 16; }
-UNROLL_HD constexpr word pack(float low, float high) { return pack(bf16(low), bf16(high)); }
+/// On a device by the instruction that rounds both, which gives any NaN the bits 0x7fff as well.
+UNROLL_HD inline word pack(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  word w;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(high), "f"(low));
+  return w;
+#else
+  return pack(bf16(low), bf16(high));
+#endif
+}
 UNROLL_HD constexpr float low_of(word w) { return __builtin_bit_cast(float, w << 16); }
 UNROLL_HD constexpr float high_of(word w) { return __builtin_bit_cast(float, w & 0xffff0000u); }
+
+/// 16 bytes that move at once.
+struct alignas(16) sixteen_bytes {
+  word words[4];
+};
+template <class T>
+UNROLL_HD bool on_sixteen_bytes(const T* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
+}
+template <class T>
+UNROLL_HD sixteen_bytes load_sixteen_bytes(const T* p) {
+#if defined(__CUDA_ARCH__)
+  return *reinterpret_cast<const sixteen_bytes*>(p);
+#else
+  sixteen_bytes x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+#endif
+}
+template <class T>
+UNROLL_HD void store_sixteen_bytes(const sixteen_bytes& x, T* p) {
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<sixteen_bytes*>(p) = x;
+#else
+  __builtin_memcpy(p, &x, sizeof x);
+#endif
+}
+
+/// The first n <= 8 of x from memory, the others 0; a whole eight by 16 bytes where they are aligned to these.
+template <class T>
+UNROLL_HD void load_eight(const T* p, int n, float (&x)[8]) {
+  if (n == 8 && on_sixteen_bytes(p)) {
+    if constexpr (sizeof(T) == 2) {
+      const sixteen_bytes from = load_sixteen_bytes(p);
+      UNROLL_UNROLLED
+      for (int i = 0; i < 4; ++i) x[2 * i] = low_of(from.words[i]), x[2 * i + 1] = high_of(from.words[i]);
+    } else {
+      const sixteen_bytes from[2] = {load_sixteen_bytes(p), load_sixteen_bytes(p + 4)};
+      UNROLL_UNROLLED
+      for (int i = 0; i < 8; ++i) x[i] = __builtin_bit_cast(float, from[i / 4].words[i % 4]);
+    }
+    return;
+  }
+  UNROLL_UNROLLED
+  for (int i = 0; i < 8; ++i) x[i] = i < n ? float(p[i]) : 0.f;
+}
+/// And back, rounded to T.
+template <class T>
+UNROLL_HD void store_eight(const float (&x)[8], int n, T* p) {
+  if (n == 8 && on_sixteen_bytes(p)) {
+    if constexpr (sizeof(T) == 2) {
+      sixteen_bytes to;
+      UNROLL_UNROLLED
+      for (int i = 0; i < 4; ++i) to.words[i] = pack(x[2 * i], x[2 * i + 1]);
+      store_sixteen_bytes(to, p);
+    } else {
+      UNROLL_UNROLLED
+      for (int half = 0; half < 2; ++half) {
+        sixteen_bytes to;
+        UNROLL_UNROLLED
+        for (int i = 0; i < 4; ++i) to.words[i] = __builtin_bit_cast(word, x[4 * half + i]);
+        store_sixteen_bytes(to, p + 4 * half);
+      }
+    }
+    return;
+  }
+  UNROLL_UNROLLED
+  for (int i = 0; i < 8; ++i)
+    if (i < n) p[i] = T(x[i]);
+}
+
+/// The blocks of a body that works on eight neighbours of a column at a time: a block has up to `chunk` rows
+/// of one column.
+struct by_eights {
+  static constexpr int threads = 256;
+  static constexpr index_t chunk = 8 * threads;
+  index_t rows, cols;
+
+  UNROLL_HD index_t blocks() const { return cols * ceil_div(rows, chunk); }
+  /// f(first row, how many of 8, column) for the numbers of a thread.
+  template <class F>
+  UNROLL_HD void for_each(index_t block, int thread, F&& f) const {
+    const index_t chunks = ceil_div(rows, chunk), col = block / chunks;
+    const index_t first = block % chunks * chunk + 8 * thread;
+    if (first < rows) f(first, int(smaller(8, rows - first)), col);
+  }
+};
 
 /// The blocks of a body that works on the numbers of a matrix one by one: a block has up to `chunk` rows of
 /// one column.

@@ -11,7 +11,8 @@ namespace unroll::kernels {
 /// bfloat16 is rounded to it; sums are float, 16 terms at a time in the order of k, so that a column of c
 /// does not depend on how many there are. A block has 64 columns and 64 rows of c, as 64 x 64 of its
 /// transpose, so that neighbouring lanes hold neighbours in memory; each of its warps 32 x 32. Depths of 32
-/// arrive in three stages, by asynchronous copies where 16 bytes are aligned and whole.
+/// arrive in three stages, by asynchronous copies where 16 bytes are aligned and whole. With k_part, a
+/// multiple of 32, so many terms make a product of their own, which stands behind the last one: m x n parts.
 template <class A, class B, class C>
 struct gemm_mma_body {
   op oa;
@@ -21,6 +22,7 @@ struct gemm_mma_body {
   float alpha;
   bool add;
   matrix<C> c;
+  index_t k_part = 0;  ///< 0: all of them
 
   static constexpr int threads = 128;
   static constexpr index_t tile = 64, depth = 32, stages = 3;
@@ -29,17 +31,19 @@ struct gemm_mma_body {
   static constexpr index_t k_stride = depth + 8, i_stride = tile + 8;
   static constexpr index_t room = tile * k_stride > depth* i_stride ? tile* k_stride : depth* i_stride;
 
-  UNROLL_HD index_t blocks() const { return ceil_div(c.rows, tile) * ceil_div(c.cols, tile); }
+  UNROLL_HD index_t k() const { return oa == op::none ? a.cols : a.rows; }
+  UNROLL_HD index_t parts() const { return k_part > 0 ? ceil_div(k(), k_part) : 1; }
+  UNROLL_HD index_t blocks() const { return ceil_div(c.rows, tile) * ceil_div(c.cols, tile) * parts(); }
   UNROLL_HD index_t shared_bytes() const { return 2 * stages * shared_size<bf16>(room); }
   template <class Context>
   UNROLL_HD void operator()(Context& x) const {
     bf16* const rows = x.template shared<bf16>(stages * room);     // of op(b)', columns of c
     bf16* const columns = x.template shared<bf16>(stages * room);  // of op(a)', rows of c
-    const index_t tiles = ceil_div(c.cols, tile);
-    const index_t first = x.block() % tiles * tile, row = x.block() / tiles * tile;
-    const index_t k = oa == op::none ? a.cols : a.rows;
-    const operand<B> of_rows{b, ob == op::none, first, c.cols, k};
-    const operand<A> of_columns{a, oa == op::transpose, row, c.rows, k};
+    const index_t tiles = ceil_div(c.cols, tile), part = x.block() % parts(), at = x.block() / parts();
+    const index_t first = at % tiles * tile, row = at / tiles * tile;
+    const index_t k0 = part * k_part, k_end = k_part > 0 ? smaller(k(), k0 + k_part) : k();
+    const operand<B> of_rows{b, ob == op::none, first, c.cols, k_end};
+    const operand<A> of_columns{a, oa == op::transpose, row, c.rows, k_end};
     auto sum = x.template fragments<float, 32>();  // 2 x 4 tiles of mma
     x.warps([&](const auto& w) {
       w.lanes([&](int l) {
@@ -48,22 +52,22 @@ struct gemm_mma_body {
       });
     });
     const auto fetch = [&](index_t step) {
-      if (step * depth < k)
+      if (k0 + step * depth < k_end)
         x.phase([&](int t) {
-          of_rows.fetch(x, t, step * depth, rows + step % stages * room);
-          of_columns.fetch(x, t, step * depth, columns + step % stages * room);
+          of_rows.fetch(x, t, k0 + step * depth, rows + step % stages * room);
+          of_columns.fetch(x, t, k0 + step * depth, columns + step % stages * room);
         });
       x.commit();
     };
     fetch(0);
     fetch(1);
-    for (index_t step = 0; step * depth < k; ++step) {
+    for (index_t step = 0; k0 + step * depth < k_end; ++step) {
       x.template wait<1>();
       fetch(step + 2);
       x.warps([&](const auto& w) {
         multiply(w, sum, rows + step % stages * room, of_rows.k_contiguous, columns + step % stages * room,
                  of_columns.k_contiguous, int(smaller(tile, c.cols - first)),
-                 int(smaller(tile, c.rows - row)), int(smaller(depth, k - step * depth)));
+                 int(smaller(tile, c.rows - row)), int(smaller(depth, k_end - k0 - step * depth)));
       });
     }
     x.template wait<0>();
@@ -75,7 +79,7 @@ struct gemm_mma_body {
           const index_t n = first + w.index() % 2 * 32 + i / 16 * 16 + i % 4 / 2 * 8 + l / 4;
           const index_t m = row + w.index() / 2 * 32 + i % 16 / 4 * 8 + l % 4 * 2 + i % 2;
           if (m >= c.rows || n >= c.cols) continue;
-          C& to = c.data[m + n * c.stride];
+          C& to = c.data[m + (part * c.cols + n) * c.stride];
           to = C(add ? fmaf(alpha, sum(w, l, i), float(to)) : alpha * sum(w, l, i));
         }
       });
@@ -83,8 +87,8 @@ struct gemm_mma_body {
   }
 
  private:
-  /// The numbers (first + i, k0 + e) of one operand, i < tile, e < depth: column-major k x end if
-  /// k_contiguous, else end x k. In shared memory the same one lies side by side.
+  /// The numbers (first + i, k0 + e) of one operand, i < tile, e < depth, those from k on as 0: column-major
+  /// with k in its columns if k_contiguous, else in its rows. In shared memory the same one lies side by side.
   template <class U>
   struct operand {
     matrix<const U> m;

@@ -29,15 +29,18 @@ struct gemv_body {
       auto sum = w.template fragment<float, 1>();
       w.lanes([&](int l) {
         float s = 0;
-        index_t at = 8 * l;
-        for (; at + (ahead - 1) * step < a.rows; at += ahead * step) {
-          eight u[ahead], v[ahead];
+        for (index_t at = 8 * l; at < a.rows; at += ahead * step) {
+          sixteen_bytes u[ahead], v[ahead];
           UNROLL_UNROLLED
-          for (int i = 0; i < ahead; ++i) u[i] = load(from + at + i * step), v[i] = load(x + at + i * step);
+          for (int i = 0; i < ahead; ++i) {
+            u[i] = v[i] = sixteen_bytes{};
+            if (at + i * step >= a.rows) continue;
+            u[i] = load_sixteen_bytes(from + at + i * step);
+            v[i] = load_sixteen_bytes(x + at + i * step);
+          }
           UNROLL_UNROLLED
           for (int i = 0; i < ahead; ++i) s = dot(u[i], v[i], s);
         }
-        for (; at < a.rows; at += step) s = dot(load(from + at), load(x + at), s);
         sum(l, 0) = s;
       });
       w.sum(sum);
@@ -49,17 +52,13 @@ struct gemv_body {
 
  private:
   static constexpr index_t warps = threads / 32, step = 256;
-  static constexpr int ahead = 4;  // loads that are under way before the first is used
+  static constexpr int ahead = 8;  // loads that are under way before the first is used
 
-  struct alignas(16) eight {
-    word pairs[4];
-  };
-  UNROLL_HD static eight load(const bf16* p) { return *reinterpret_cast<const eight*>(p); }
-  UNROLL_HD static float dot(const eight& u, const eight& v, float s) {
+  UNROLL_HD static float dot(const sixteen_bytes& u, const sixteen_bytes& v, float s) {
     UNROLL_UNROLLED
     for (int i = 0; i < 4; ++i) {
-      s = fmaf(low_of(u.pairs[i]), low_of(v.pairs[i]), s);
-      s = fmaf(high_of(u.pairs[i]), high_of(v.pairs[i]), s);
+      s = fmaf(low_of(u.words[i]), low_of(v.words[i]), s);
+      s = fmaf(high_of(u.words[i]), high_of(v.words[i]), s);
     }
     return s;
   }

@@ -11,14 +11,19 @@ struct fill_body {
   matrix<U> x;
   float value;
 
-  static constexpr int threads = by_numbers::threads;
-  UNROLL_HD by_numbers grid() const { return {x.rows, x.cols}; }
+  static constexpr int threads = by_eights::threads;
+  UNROLL_HD by_eights grid() const { return {x.rows, x.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
   UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, index_t j) { x.data[i + j * x.stride] = U(value); });
+      float values[8];
+      UNROLL_UNROLLED
+      for (int i = 0; i < 8; ++i) values[i] = value;
+      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
+        store_eight(values, n, x.data + i + j * x.stride);
+      });
     });
   }
 };
@@ -31,16 +36,19 @@ struct copy_body {
   matrix<V> to;
   bool in_order = false;
 
-  static constexpr int threads = by_numbers::threads;
-  UNROLL_HD by_numbers grid() const { return {from.rows, in_order && from.cols > 0 ? 1 : from.cols}; }
+  static constexpr int threads = by_eights::threads;
+  UNROLL_HD by_eights grid() const { return {from.rows, in_order && from.cols > 0 ? 1 : from.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
   UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, index_t j) {
-        for (const index_t end = in_order ? from.cols : j + 1; j < end; ++j)
-          to.data[i + j * to.stride] = V(float(from.data[i + j * from.stride]));
+      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
+        float x[8];
+        for (const index_t end = in_order ? from.cols : j + 1; j < end; ++j) {
+          load_eight(from.data + i + j * from.stride, n, x);
+          store_eight(x, n, to.data + i + j * to.stride);
+        }
       });
     });
   }
@@ -53,15 +61,17 @@ struct gather_columns_body {
   const std::int32_t* ids;
   matrix<V> to;
 
-  static constexpr int threads = by_numbers::threads;
-  UNROLL_HD by_numbers grid() const { return {to.rows, to.cols}; }
+  static constexpr int threads = by_eights::threads;
+  UNROLL_HD by_eights grid() const { return {to.rows, to.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
   UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, index_t j) {
-        to.data[i + j * to.stride] = V(float(from.data[i + index_t(ids[j]) * from.stride]));
+      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
+        float x[8];
+        load_eight(from.data + i + index_t(ids[j]) * from.stride, n, x);
+        store_eight(x, n, to.data + i + j * to.stride);
       });
     });
   }
