@@ -50,6 +50,7 @@ void all(report& to, const std::string& what) {
   one("rotary positions", [](const auto& e) { return rotations(e); });
   one("swiglu and its vjp", [](const auto& e) { return activations(e); });
   one("attention and its vjp, without tensor cores", [](const auto& e) { return attention(e); });
+  one("attention of one token", [](const auto& e) { return decoding(e); });
   one("cross entropy and its vjp", [](const auto& e) { return losses(e); });
   one("choice of tokens", [](const auto& e) { return choices(e); });
   one("random numbers", [](const auto& e) { return random_numbers(e); });

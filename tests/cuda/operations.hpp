@@ -197,6 +197,32 @@ results attention(const E& e) {
   return r;
 }
 
+/// Of one token a sequence, with heads that bfloat16 takes through decode_attention_body.hpp.
+template <class E>
+results decoding(const E& e) {
+  using T = kind<E>;
+  results r;
+  const index_t keys = 150, block = 2 * keys * 128;
+  const kernels::attention_shape shape{4, 2, 64};
+  auto q = numbers_at<T>(e, 2 * 256, 30), k = numbers_at<T>(e, 2 * 128, 31),
+       v = numbers_at<T>(e, 2 * 128, 32);
+  auto memory = numbers_at<T>(e, 2 * block, 33), out = e.template allocate<T>(2 * 256);
+  auto log_sum = e.template allocate<float>(8);
+  const T* const blocks[] = {memory.data(), memory.data() + block};
+  const kernels::prefix_range ranges[] = {{0, 2, 150}, {1, 1, 3}};
+  auto work = e.template allocate<T>(e.attention_work(shape, 2, 1, 2, keys, false));
+  exec::attention_call<typename E::numbers> call{shape,
+                                                 {},
+                                                 2,
+                                                 shaped<const T>(q, 256, 2),
+                                                 shaped<const T>(k, 128, 2),
+                                                 shaped<const T>(v, 128, 2),
+                                                 {blocks, 0, keys * 128, keys, ranges}};
+  e.attention(call, shaped<T>(out, 256, 2), log_sum.data(), work);
+  append(e, out, r), append(e, log_sum, r);
+  return r;
+}
+
 template <class E>
 results losses(const E& e) {
   using T = kind<E>;

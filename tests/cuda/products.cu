@@ -1,11 +1,18 @@
 // Matrix products through cuBLASLt: right with matrices of any stride and kind, the same bits in two runs,
-// and what the bits of a column depend on when the algorithm is kept.
+// and what the bits of a column depend on when the algorithm is kept. Products that have bodies of their own
+// beside it, and the bandwidth of the bodies that only move numbers.
 #include <cmath>
 
 #include "tests/cuda/check.hpp"
 #include "unroll/cuda/cublaslt.hpp"
 #include "unroll/cuda/launch.hpp"
+#include "unroll/kernels/decode_attention_body.hpp"
 #include "unroll/kernels/gemv_body.hpp"
+#include "unroll/kernels/movement_body.hpp"
+#include "unroll/kernels/rmsnorm_body.hpp"
+#include "unroll/kernels/rotary_body.hpp"
+#include "unroll/kernels/split_product_body.hpp"
+#include "unroll/kernels/swiglu_body.hpp"
 #include "unroll/rng/draw.hpp"
 
 namespace {
@@ -172,7 +179,22 @@ void bits(report& to) {
   }
 }
 
-/// One column by gemv_body, against cuBLASLt's sums in float.
+/// Largest error over largest magnitude of y = w' x, x: k x n, for sampled rows of w, in double.
+double error_of(const std::vector<bf16>& w, const std::vector<bf16>& x, index_t k,
+                const std::vector<float>& y, index_t m) {
+  double error = 0, largest = 0;
+  for (index_t j = 0; j < index_t(y.size()) / m; ++j)
+    for (index_t i = j % 7; i < m; i += m / 64 + 1) {
+      double sum = 0;
+      for (index_t t = 0; t < k; ++t)
+        sum += double(float(w[std::size_t(t + i * k)])) * double(float(x[std::size_t(t + j * k)]));
+      error = std::max(error, std::abs(double(y[std::size_t(i + j * m)]) - sum));
+      largest = std::max(largest, std::abs(sum));
+    }
+  return error / largest;
+}
+
+/// One column by gemv_body and by cuBLASLt.
 void column(report& to) {
   if (missing(to, "column")) return;
   cuda::cublaslt lt;
@@ -180,31 +202,166 @@ void column(report& to) {
   for (const linear& l : linears) {
     const auto w = random<bf16>(l.in * l.out, 1);
     const auto x = random<bf16>(l.in, 2);
-    cuda::device_block<float> y(l.out), other(l.out);
-    const double bytes = 2 * double(l.in) * double(l.out);
-    row library{std::string(l.name) + ", one column, cuBLASLt"},
-        own{std::string(l.name) + ", one column, gemv"};
-    library.ms = median_ms(stream, [&](cudaStream_t s) {
+    const auto on_host = to_host(w), column = to_host(x);
+    cuda::device_block<float> y(l.out);
+    std::vector<float> first;
+    const auto one = [&](const std::string& how, double limit, auto&& enqueue) {
+      row r{std::string(l.name) + ", one column, " + how};
+      r.ms = median_ms(stream, enqueue);
+      r.rate = 2 * double(l.in) * double(l.out) / r.ms * 1e-6;
+      r.unit = "GB/s";
+      const auto got = to_host(y);
+      r.error = error_of(on_host, column, l.in, got, l.out);
+      if (limit > 0) {
+        r.limit = limit;
+        if (first.empty()) first = got;
+        r.differing = count_differing(got, first);
+        r.of = (long long)got.size();
+        r.pass = r.error <= limit && r.differing == 0;
+      }
+      to.add(r);
+    };
+    const auto gemv = [&]<int ahead>(std::integral_constant<int, ahead>) {
+      one("gemv, " + std::to_string(ahead) + " loads ahead", 1e-5, [&](cudaStream_t s) {
+        cuda::launch(kernels::gemv_body<float, ahead>{{w.data(), l.in, l.out}, x.data(), 1, false, y.data()},
+                     s);
+      });
+    };
+    one("cuBLASLt", 0, [&](cudaStream_t s) {
       lt.gemm<bf16, bf16, float>(op::transpose, {w.data(), l.in, l.out}, op::none, {x.data(), l.in, 1}, 1,
-                                 false, {other.data(), l.out, 1}, s);
+                                 false, {y.data(), l.out, 1}, s);
     });
-    own.ms = median_ms(stream, [&](cudaStream_t s) {
-      cuda::launch(kernels::gemv_body<float>{{w.data(), l.in, l.out}, x.data(), 1, false, y.data()}, s);
-    });
-    library.rate = bytes / library.ms * 1e-6;
-    own.rate = bytes / own.ms * 1e-6;
-    library.unit = own.unit = "GB/s";
-    const auto got = to_host(y), want = to_host(other);
-    double error = 0, largest = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) {
-      error = std::max(error, double(std::abs(got[i] - want[i])));
-      largest = std::max(largest, double(std::abs(want[i])));
-    }
-    own.error = error / largest;
-    own.limit = 1e-5;
-    own.pass = own.error <= own.limit;
-    to.add(library), to.add(own);
+    gemv(std::integral_constant<int, 2>{});
+    gemv(std::integral_constant<int, 4>{});
+    gemv(std::integral_constant<int, 8>{});
   }
+}
+
+/// An adapter's A' x of few tokens: in parts and by cuBLASLt.
+void parts(report& to) {
+  if (missing(to, "parts")) return;
+  using split = kernels::product_split;
+  cuda::cublaslt lt;
+  cuda::stream_handle stream;
+  for (const index_t n : {32, 128, 512})
+    for (const index_t k : {4096, 11008}) {
+      const index_t m = 128;
+      const auto a = random<bf16>(k * m, 1), b = random<bf16>(k * n, 2);
+      const auto on_host = to_host(a), columns = to_host(b);
+      cuda::device_block<float> c(m * n), products(m * n * split::parts(k));
+      const auto one = [&](const char* how, double limit, auto&& enqueue) {
+        row r{"128 x " + std::to_string(n) + " x " + std::to_string(k) + ", " + how};
+        r.ms = median_ms(stream, enqueue);
+        r.rate = 2.0 * double(m) * double(n) * double(k) / r.ms * 1e-9;
+        r.unit = "TFLOP/s";
+        r.error = error_of(on_host, columns, k, to_host(c), m);
+        if (limit > 0) r.limit = limit, r.pass = r.error <= limit;
+        to.add(r);
+      };
+      one("cuBLASLt", 0, [&](cudaStream_t s) {
+        lt.gemm<bf16, bf16, float>(op::transpose, {a.data(), k, m}, op::none, {b.data(), k, n}, 1, false,
+                                   {c.data(), m, n}, s);
+      });
+      one("in parts", 1e-5, [&](cudaStream_t s) {
+        cuda::launch(kernels::gemm_mma_body<bf16, bf16, float>{op::transpose,
+                                                               {a.data(), k, m},
+                                                               op::none,
+                                                               {b.data(), k, n},
+                                                               1,
+                                                               false,
+                                                               {products.data(), m, n},
+                                                               split::terms(k)},
+                     s);
+        cuda::launch(
+            kernels::join_products_body<float>{products.data(), split::parts(k), 1, false, {c.data(), m, n}},
+            s);
+      });
+    }
+}
+
+/// Bytes a second of the bodies that are as fast as memory, for four segments of Llama-2-7B; and of attention
+/// of one token behind 3136 keys.
+void bandwidth(report& to) {
+  cuda::stream_handle stream;
+  const index_t n = 4224, hidden = 4096, mlp = 11008, head = 128, keys = 3136;
+  const auto x = random<bf16>(2 * mlp * n, 1);
+  cuda::device_block<bf16> y(2 * mlp * n);
+  const auto gain = random<bf16>(hidden, 2);
+  const auto factor = random<float>(hidden * n, 3), table = random<float>(n * head, 4);
+  cuda::device_block<float> rstd(n);
+  std::vector<index_t> at;
+  for (index_t i = 0; i < n; ++i) at.push_back(i);
+  const auto positions = to_device(at);
+  const auto one = [&](const char* name, double numbers, auto&& enqueue) {
+    row r{name};
+    r.ms = median_ms(stream, enqueue);
+    r.rate = 2 * numbers / r.ms * 1e-6;
+    r.unit = "GB/s";
+    to.add(r);
+  };
+  const double size = double(hidden) * double(n), wide = double(mlp) * double(n);
+  const matrix<const bf16> columns(x.data(), hidden, n), other(x.data() + hidden * n, hidden, n);
+  one("copy", 2 * size, [&](cudaStream_t s) {
+    cuda::launch(kernels::copy_body<bf16, bf16>{columns, {y.data(), hidden, n}}, s);
+  });
+  one("cast to bfloat16", 3 * size, [&](cudaStream_t s) {
+    cuda::launch(kernels::copy_body<float, bf16>{{factor.data(), hidden, n}, {y.data(), hidden, n}}, s);
+  });
+  one("cast of a factor of 4096 x 128", 3 * 4096 * 128, [&](cudaStream_t s) {
+    cuda::launch(kernels::copy_body<float, bf16>{{factor.data(), 4096, 128}, {y.data(), 4096, 128}}, s);
+  });
+  one("rmsnorm", 2 * size, [&](cudaStream_t s) {
+    cuda::launch(
+        kernels::rmsnorm_body<bf16, bf16, float>{
+            columns, gain.data(), 1e-5f, {y.data(), hidden, n}, rstd.data()},
+        s);
+  });
+  one("rmsnorm of one column", 2 * double(hidden), [&](cudaStream_t s) {
+    cuda::launch(
+        kernels::rmsnorm_body<bf16, bf16, float>{
+            columns_of(columns, 0, 1), gain.data(), 1e-5f, {y.data(), hidden, 1}, rstd.data()},
+        s);
+  });
+  one("vjp of rmsnorm", 4 * size, [&](cudaStream_t s) {
+    cuda::launch(
+        kernels::rmsnorm_vjp_body<bf16, bf16, float>{
+            columns, gain.data(), rstd.data(), other, {y.data(), hidden, n}},
+        s);
+  });
+  one("rotary positions", 4 * size, [&](cudaStream_t s) {
+    cuda::launch(kernels::rotary_body<bf16, float>{kernels::turn::forward,
+                                                   {table.data(), head, n, false},
+                                                   positions.data(),
+                                                   n,
+                                                   {y.data(), 2 * hidden, n}},
+                 s);
+  });
+  one("swiglu", 3 * wide, [&](cudaStream_t s) {
+    cuda::launch(kernels::swiglu_body<bf16>{{x.data(), 2 * mlp, n}, {y.data(), mlp, n}}, s);
+  });
+  one("vjp of swiglu", 5 * wide, [&](cudaStream_t s) {
+    const matrix<bf16> d(y.data(), 2 * mlp, n);
+    cuda::launch(
+        kernels::swiglu_vjp_body<bf16>{{x.data(), 2 * mlp, n}, matrix<const bf16>(rows_of(d, mlp, mlp)), d},
+        s);
+  });
+  const std::vector<const bf16*> blocks = {x.data()};
+  const auto prefix = to_device(blocks);
+  const index_t heads = hidden / head;
+  cuda::device_block<float> work(kernels::attention_shares<128>::numbers(1, heads, keys + 1));
+  const kernels::flash_operands on{{heads, heads, head},
+                                   {},
+                                   1,
+                                   {x.data(), hidden, 1},
+                                   {x.data(), hidden, 1},
+                                   {x.data(), hidden, 1},
+                                   {prefix.data(), 0, hidden * keys, nullptr, {0, 1, keys}}};
+  const kernels::attention_shares<128> shares{work.data(), kernels::key_parts::bound(keys + 1)};
+  one("attention of one token, 32 heads of 128, 3137 keys", 2 * double(hidden) * double(keys),
+      [&](cudaStream_t s) {
+        cuda::launch(kernels::decode_attention_body<128>{on, shares}, s);
+        cuda::launch(kernels::decode_attention_join_body<128>{on, shares, {y.data(), hidden, 1}, nullptr}, s);
+      });
 }
 
 void ceilings(report& to) {
@@ -241,5 +398,10 @@ void ceilings(report& to) {
 
 int main(int argc, char** argv) {
   return device_test::run("products", argc, argv,
-                          {{"ceilings", ceilings}, {"right", right}, {"bits", bits}, {"column", column}});
+                          {{"ceilings", ceilings},
+                           {"right", right},
+                           {"bits", bits},
+                           {"column", column},
+                           {"parts", parts},
+                           {"bandwidth", bandwidth}});
 }

@@ -39,6 +39,8 @@ forward     60 attention forward
 backward    60 attention backward
 bits        60 products bits
 column      20 products column
+parts       20 products parts
+bandwidth   20 products bandwidth
 torch       60 python3 benchmarks/peers/torch_attention.py
 memcheck    60 compute-sanitizer --tool memcheck --error-exitcode 1 attention borders
 racecheck   60 compute-sanitizer --tool racecheck --error-exitcode 1 executor bf16

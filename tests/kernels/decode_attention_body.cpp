@@ -21,16 +21,16 @@ outputs run(const attention_inputs& in, key order) {
     blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
   outputs o{std::vector<bf16>(std::size_t(in.qw * in.columns), bf16(NAN)),
             std::vector<float>(std::size_t(in.of.heads * in.columns), NAN)};
-  const auto flash = in.body<kernels::flash_attention_body<Head>>(
-      in.q.data(), in.k.data(), in.v.data(), blocks.data(), in.of.ranges.data(), o.out.data(),
-      o.log_sum.data());
+  const auto flash =
+      in.body<kernels::flash_attention_body<Head>>(in.q.data(), in.k.data(), in.v.data(), blocks.data(),
+                                                   in.of.ranges.data(), o.out.data(), o.log_sum.data());
   const index_t keys = index_t(in.of.blocks) * in.of.keys + in.of.first + 1;
   std::vector<float> work(
       std::size_t(kernels::attention_shares<Head>::numbers(in.of.sequences, in.of.heads, keys)), NAN);
   const kernels::attention_shares<Head> shares{work.data(), kernels::key_parts::bound(keys)};
   testing::simt::run(kernels::decode_attention_body<Head>{flash.on, shares}, order);
-  testing::simt::run(
-      kernels::decode_attention_join_body<Head>{flash.on, shares, flash.out, flash.log_sum}, order);
+  testing::simt::run(kernels::decode_attention_join_body<Head>{flash.on, shares, flash.out, flash.log_sum},
+                     order);
   return o;
 }
 template <class F>

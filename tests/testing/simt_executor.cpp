@@ -131,9 +131,14 @@ TEST_CASE("simt: a product whose terms are summed in parts", "[simt]") {
         const simt::executor<numbers<bf16>> e(order);
         auto a = placed<bf16>(e, (rows + spare) * cols, 1), b = placed<bf16>(e, k * n, 2);
         auto products = filled<float>(e, m * n * parts, NAN), c = placed<float>(e, (m + spare) * n, 3);
-        e.machine().run(kernels::gemm_mma_body<bf16, bf16, float>{oa, shaped<const bf16>(a, rows, cols, spare),
-                                                                  op::none, shaped<const bf16>(b, k, n), 1,
-                                                                  false, {products.data(), m, n}, terms});
+        e.machine().run(kernels::gemm_mma_body<bf16, bf16, float>{oa,
+                                                                  shaped<const bf16>(a, rows, cols, spare),
+                                                                  op::none,
+                                                                  shaped<const bf16>(b, k, n),
+                                                                  1,
+                                                                  false,
+                                                                  {products.data(), m, n},
+                                                                  terms});
         e.machine().run(kernels::join_products_body<float>{products.data(), parts, 0.5f, add,
                                                            shaped<float>(c, m, n, spare)});
         return fetched(e, c);
@@ -253,6 +258,30 @@ TEMPLATE_LIST_TEST_CASE("simt: attention and its vjp, a prefix, both masks", "[s
         all.insert(all.end(), forward.begin(), forward.end());
         return all;
       });
+}
+
+TEMPLATE_LIST_TEST_CASE("simt: attention of one token a sequence", "[simt]", both_kinds) {
+  const std::array<kernels::prefix_range, 2> ranges{{{0, 2, 150}, {1, 1, 3}}};
+  for (const bool in_ranges : {true, false})
+    check<TestType>([&]<class E>(const E& e) {
+      const index_t keys = 150, block = 2 * keys * 128;
+      auto q = placed<A<E>>(e, 2 * 256, 60), k = placed<A<E>>(e, 2 * 128, 61),
+           v = placed<A<E>>(e, 2 * 128, 62);
+      auto memory = placed<A<E>>(e, 2 * block, 63), out = q;
+      auto log_sum = e.template allocate<P<E>>(8);
+      const A<E>* const blocks[] = {memory.data(), memory.data() + block};
+      exec::attention_call<typename E::numbers> call{{4, 2, 64},
+                                                     {},
+                                                     2,
+                                                     shaped<const A<E>>(q, 256, 2),
+                                                     shaped<const A<E>>(k, 128, 2),
+                                                     shaped<const A<E>>(v, 128, 2),
+                                                     {blocks, 0, keys * 128, keys}};
+      if (in_ranges) call.before.ranges = ranges;
+      auto work = e.template allocate<A<E>>(E::attention_work(call.shape, 2, 1, 2, keys, false));
+      e.attention(call, shaped<A<E>>(out, 256, 2), log_sum.data(), view<A<E>>(work));
+      return fetched(e, out, log_sum);
+    });
 }
 
 TEMPLATE_LIST_TEST_CASE("simt: cross entropy over the output matrix and its vjp", "[simt]", all_kinds) {

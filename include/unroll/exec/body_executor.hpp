@@ -156,9 +156,9 @@ class body_executor {
                                 index_t blocks, index_t keys, bool vjp) {
     if (!has_flash(shape)) return 0;
     const index_t n = blocks * keys + 1;
-    const index_t shares =
-        shape.head == 64 ? kernels::attention_shares<64>::numbers(sequences, shape.heads, n)
-                         : kernels::attention_shares<128>::numbers(sequences, shape.heads, n);
+    const index_t shares = shape.head == 64
+                               ? kernels::attention_shares<64>::numbers(sequences, shape.heads, n)
+                               : kernels::attention_shares<128>::numbers(sequences, shape.heads, n);
     const index_t delta = vjp ? sequences * length * shape.heads : 0;
     return arena<T>::rounded((shares < delta ? delta : shares) * index_t(sizeof(P) / sizeof(T)));
   }
@@ -169,10 +169,9 @@ class body_executor {
           constexpr int Head = head.value;
           if (c.k.cols != c.sequences || c.mask.ordinals >= 0)
             return run(kernels::flash_attention_body<Head>{on, out, log_sum});
-          const kernels::attention_shares<Head> shares{reinterpret_cast<float*>(work.data()),
-                                                       kernels::key_parts::bound(on.before.all.blocks *
-                                                                                     on.before.all.keys +
-                                                                                 1)};
+          const kernels::attention_shares<Head> shares{
+              reinterpret_cast<float*>(work.data()),
+              kernels::key_parts::bound(on.before.all.blocks * on.before.all.keys + 1)};
           run(kernels::decode_attention_body<Head>{on, shares});
           run(kernels::decode_attention_join_body<Head>{on, shares, out, log_sum});
         });

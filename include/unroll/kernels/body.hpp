@@ -83,7 +83,7 @@ UNROLL_HD inline word pack(float low, float high) {
 UNROLL_HD constexpr float low_of(word w) { return __builtin_bit_cast(float, w << 16); }
 UNROLL_HD constexpr float high_of(word w) { return __builtin_bit_cast(float, w & 0xffff0000u); }
 
-/// 16 bytes that move at once.
+/// 16 bytes of global memory that move at once.
 struct alignas(16) sixteen_bytes {
   word words[4];
 };
@@ -101,16 +101,32 @@ UNROLL_HD sixteen_bytes load_sixteen_bytes(const T* p) {
   return x;
 #endif
 }
+/// The same of what is read once and does not change meanwhile: many such loads are under way at a time.
+template <class T>
+UNROLL_HD sixteen_bytes load_once(const T* p) {
+#if defined(__CUDA_ARCH__)
+  sixteen_bytes x;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.words[0]), "=r"(x.words[1]), "=r"(x.words[2]), "=r"(x.words[3])
+               : "l"(p));
+  return x;
+#else
+  return load_sixteen_bytes(p);
+#endif
+}
 template <class T>
 UNROLL_HD void store_sixteen_bytes(const sixteen_bytes& x, T* p) {
 #if defined(__CUDA_ARCH__)
-  *reinterpret_cast<sixteen_bytes*>(p) = x;
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(x.words[0]), "r"(x.words[1]),
+               "r"(x.words[2]), "r"(x.words[3])
+               : "memory");
 #else
   __builtin_memcpy(p, &x, sizeof x);
 #endif
 }
 
-/// The first n <= 8 of x from memory, the others 0; a whole eight by 16 bytes where they are aligned to these.
+/// The first n <= 8 of x from memory, the others 0; a whole eight by 16 bytes where they are aligned to
+/// these.
 template <class T>
 UNROLL_HD void load_eight(const T* p, int n, float (&x)[8]) {
   if (n == 8 && on_sixteen_bytes(p)) {

@@ -86,8 +86,8 @@ struct decode_attention_body {
               k[i] = v[i] = sixteen_bytes{};
               if (key_of(l, i) >= end) continue;
               const auto place = keys(key_of(l, i));
-              k[i] = load_sixteen_bytes(place.k + 8 * (l % group));
-              v[i] = load_sixteen_bytes(place.v + 8 * (l % group));
+              k[i] = load_once(place.k + 8 * (l % group));
+              v[i] = load_once(place.v + 8 * (l % group));
             }
             UNROLL_UNROLLED
             for (int i = 0; i < ahead; ++i) {

@@ -88,7 +88,8 @@ struct gemm_mma_body {
 
  private:
   /// The numbers (first + i, k0 + e) of one operand, i < tile, e < depth, those from k on as 0: column-major
-  /// with k in its columns if k_contiguous, else in its rows. In shared memory the same one lies side by side.
+  /// with k in its columns if k_contiguous, else in its rows. In shared memory the same one lies side by
+  /// side.
   template <class U>
   struct operand {
     matrix<const U> m;

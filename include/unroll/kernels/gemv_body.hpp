@@ -8,8 +8,9 @@ namespace unroll::kernels {
 
 /// y = alpha a' x, or y += where `add`: the product of one column, as fast as a is read. A warp owns a number
 /// of y; lane l sums eight neighbours of 256 at a time from 8 l on, in order, then the lanes add by halves.
-/// a: k x m, k and its stride multiples of 8, a and x aligned to 16 bytes.
-template <class C>
+/// a: k x m, k and its stride multiples of 8, a and x aligned to 16 bytes. `ahead` loads of a lane are under
+/// way before the first is used; it changes no bit.
+template <class C, int ahead = 4>
 struct gemv_body {
   matrix<const bf16> a;
   const bf16* x;
@@ -27,22 +28,31 @@ struct gemv_body {
       if (row >= a.cols) return;
       const bf16* const from = a.data + row * a.stride;
       auto sum = w.template fragment<float, 1>();
-      w.lanes([&](int l) {
-        float s = 0;
-        for (index_t at = 8 * l; at < a.rows; at += ahead * step) {
-          sixteen_bytes u[ahead], v[ahead];
+      auto u = w.template fragment<word, 4 * ahead>();
+      auto v = w.template fragment<word, 4 * ahead>();
+      w.lanes([&](int l) { sum(l, 0) = 0; });
+      for (index_t first = 0; first < a.rows; first += ahead * step) {
+        w.lanes([&](int l) {
           UNROLL_UNROLLED
           for (int i = 0; i < ahead; ++i) {
-            u[i] = v[i] = sixteen_bytes{};
-            if (at + i * step >= a.rows) continue;
-            u[i] = load_sixteen_bytes(from + at + i * step);
-            v[i] = load_sixteen_bytes(x + at + i * step);
+            const index_t at = first + 8 * l + i * step;
+            const bool inside = at < a.rows;
+            const sixteen_bytes p = inside ? load_once(from + at) : sixteen_bytes{};
+            const sixteen_bytes q = inside ? load_sixteen_bytes(x + at) : sixteen_bytes{};
+            UNROLL_UNROLLED
+            for (int e = 0; e < 4; ++e) u(l, 4 * i + e) = p.words[e], v(l, 4 * i + e) = q.words[e];
           }
+        });
+        w.lanes([&](int l) {
+          float s = sum(l, 0);
           UNROLL_UNROLLED
-          for (int i = 0; i < ahead; ++i) s = dot(u[i], v[i], s);
-        }
-        sum(l, 0) = s;
-      });
+          for (int i = 0; i < 4 * ahead; ++i) {
+            s = fmaf(low_of(u(l, i)), low_of(v(l, i)), s);
+            s = fmaf(high_of(u(l, i)), high_of(v(l, i)), s);
+          }
+          sum(l, 0) = s;
+        });
+      }
       w.sum(sum);
       w.lanes([&](int l) {
         if (l == 0) y[row] = C(add ? fmaf(alpha, sum(l, 0), float(y[row])) : alpha * sum(l, 0));
@@ -52,16 +62,6 @@ struct gemv_body {
 
  private:
   static constexpr index_t warps = threads / 32, step = 256;
-  static constexpr int ahead = 8;  // loads that are under way before the first is used
-
-  UNROLL_HD static float dot(const sixteen_bytes& u, const sixteen_bytes& v, float s) {
-    UNROLL_UNROLLED
-    for (int i = 0; i < 4; ++i) {
-      s = fmaf(low_of(u.words[i]), low_of(v.words[i]), s);
-      s = fmaf(high_of(u.words[i]), high_of(v.words[i]), s);
-    }
-    return s;
-  }
 };
 
 }  // namespace unroll::kernels
