@@ -235,20 +235,6 @@ inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer&
   return c;
 }
 
-/// Up to `most` stretches of `length` ids and the one behind, evenly spread over the documents; none reaches
-/// over an end.
-template <class Documents>
-std::vector<std::span<const token>> stretches(const Documents& all, index_t length, index_t most) {
-  const auto n = std::size_t(length);
-  std::vector<std::span<const token>> whole, chosen;
-  for (const auto& d : all)
-    for (std::size_t at = 0; at + n + 1 <= d.ids.size(); at += n)
-      whole.push_back(std::span(d.ids).subspan(at, n + 1));
-  const auto wanted = std::min(whole.size(), std::size_t(most));
-  for (std::size_t i = 0; i < wanted; ++i) chosen.push_back(whole[i * whole.size() / wanted]);
-  return chosen;
-}
-
 /// Says how many documents have fewer than `least` tokens, and what follows for them; refuses texts of which
 /// all have fewer. `option` and `name`: what names the texts, and what it names.
 inline void check_documents(const unroll::data::documents& all, const char* option, const std::string& name,

@@ -70,7 +70,7 @@ struct eval_command : command {
     const data::documents all(text, setup.words, {.bos = setup.words.bos() >= 0, .threads = threads});
     std::vector<stretch> texts;
     for (index_t d = 0; d < all.size(); ++d)
-      for (const auto& ids : stretches(std::span(&all[d], 1), segments * length, per_document))
+      for (const auto& ids : unroll::data::stretches(std::span(&all[d], 1), segments * length, per_document))
         texts.push_back({d, ids});
     check_documents(all, "text", "\"" + text + "\"", segments * length + 1,
                     "they are left out (--segments times --segment)");

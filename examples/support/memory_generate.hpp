@@ -140,7 +140,7 @@ struct autoencode_command : command {
     const data::documents all(text, setup.words, {.bos = false, .threads = threads});
     check_documents(all, "text", "\"" + text + "\"", setup.model.options().segment + 1,
                     "they are left out (--segment)");
-    const auto wanted = stretches(all, setup.model.options().segment, texts);
+    const auto wanted = unroll::data::stretches(all, setup.model.options().segment, texts);
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
     std::vector<std::vector<token>> written(wanted.size());
     worker_pool pool(std::min(threads, index_t(wanted.size())));

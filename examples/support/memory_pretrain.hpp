@@ -161,7 +161,7 @@ struct pretrain_command : command {
   /// Mean nll a token over windows that are spread evenly over the held-out documents.
   double held_out_loss(unroll::llama::language_model<T>& network, unroll::params<const T> weights,
                        const unroll::data::documents& held_out) const {
-    const auto windows = stretches(held_out, length, held_out_windows);
+    const auto windows = unroll::data::stretches(held_out, length, held_out_windows);
     const auto wanted = windows.size();
     const auto together = std::size_t(network.options().sequences), n = std::size_t(length);
     std::vector<token> ids(together * n), targets(together * n);

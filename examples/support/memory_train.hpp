@@ -62,22 +62,6 @@ class document_gradients {
       run_;
 };
 
-/// A window of a text, ids with the one behind each, as segments.
-inline std::vector<segment> segments_of_window(std::span<const token> ids, std::span<const token> targets,
-                                               index_t length) {
-  std::vector<segment> out;
-  const auto n = std::size_t(length);
-  for (std::size_t at = 0; at < ids.size(); at += n)
-    out.push_back({ids.subspan(at, n), targets.subspan(at, n)});
-  return out;
-}
-
-inline index_t scored(std::span<const segment> text) {
-  index_t n = 0;
-  for (const segment& x : text) n += x.scored();
-  return n;
-}
-
 struct train_command : command {
   model_options base;
   memory_choice memory;
@@ -201,7 +185,7 @@ struct train_command : command {
             samples[i] =
                 llama::autoencoding_of(lane.first(n), begin, std::span(shifted).subspan(i * length, n));
           else
-            samples[i] = segments_of_window(lane, behind, o.segment);
+            samples[i] = llama::segments_of(lane, behind, o.segment);
         }
         auto& g = run.zeroed_gradient();
         const report r =
@@ -256,7 +240,8 @@ struct train_command : command {
   template <class X>
   double held_out_loss(const memory_llama<X>& model, unroll::params<const parameter_of<X>> theta,
                        const unroll::data::documents& held_out) const {
-    const auto texts_to_read = stretches(held_out, segments * model.options().segment, held_out_texts);
+    const auto texts_to_read =
+        unroll::data::stretches(held_out, segments * model.options().segment, held_out_texts);
     std::vector<double> sums(texts_to_read.size()), tokens(sums);
     unroll::worker_pool pool(std::min(threads, index_t(sums.size())));
     std::vector<text_reader<X>> readers(static_cast<std::size_t>(pool.size()),
@@ -264,7 +249,7 @@ struct train_command : command {
     in_parallel(pool, index_t(sums.size()), [&](index_t worker, index_t i) {
       const auto text = unroll::llama::segments_of(texts_to_read[std::size_t(i)], model.options().segment);
       for (const double loss : readers[std::size_t(worker)].losses(theta, text)) sums[std::size_t(i)] += loss;
-      tokens[std::size_t(i)] = double(scored(text));
+      tokens[std::size_t(i)] = double(unroll::llama::scored(text));
     });
     double sum = 0, n = 0;
     for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];

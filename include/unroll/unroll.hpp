@@ -45,6 +45,7 @@
 #include "unroll/data/delay.hpp"
 #include "unroll/data/marschall_add.hpp"
 #include "unroll/data/sequences.hpp"
+#include "unroll/data/streams.hpp"
 #include "unroll/diagnose/along_mean.hpp"
 #include "unroll/diagnose/batch_sums.hpp"
 #include "unroll/diagnose/bias_interval.hpp"
@@ -118,3 +119,4 @@
 #include "unroll/system/with_resets.hpp"
 #include "unroll/text/characters.hpp"
 #include "unroll/text/segments.hpp"
+#include "unroll/text/token.hpp"

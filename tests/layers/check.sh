@@ -16,34 +16,37 @@ root=${1:-$here/../..}
 cd "$root" || exit 1
 headers=$(find include/unroll -name '*.hpp' -o -name '*.cuh' -o -name '*.cu' | LC_ALL=C sort)
 
-# What each folder of include/unroll may include, besides itself. The columns: folder, allowed folders.
+# What each row may include, besides itself. A row is a folder of include/unroll, or a part of one (row_of).
 allowed() {
   local base="core rng" systems="core rng kernels exec system sample"
-  local files="$systems memory llama memory_llama xtensor"
+  local llamas="$systems xtensor io text llama memory memory_llama"
   case $1 in
     core | rng) echo "core rng" ;;
-    kernels) echo "$base" ;;
+    kernels | xtensor) echo "$base" ;;
     exec | optim) echo "$base kernels exec" ;;
     system | sample) echo "$base kernels" ;;
-    ad | memory | llama) echo "$systems" ;;
+    ad | memory) echo "$systems" ;;
     cells) echo "$systems ad" ;;
     data) echo "$systems ad cells" ;;
     estimate) echo "$systems ad cells memory optim" ;;
-    memory_llama) echo "$systems memory llama" ;;
-    xtensor) echo "core rng" ;;
-    io) echo "$files" ;;
-    text) echo "$files io ad cells data" ;;
-    diagnose) echo "$files io ad cells data optim estimate" ;;
-    testing) echo "$files io ad cells data optim estimate text diagnose" ;;
+    io) echo "$base xtensor" ;;
+    text) echo "$base xtensor io" ;;
+    llama) echo "$systems xtensor io text" ;;
+    memory_llama) echo "$systems xtensor io text llama memory" ;;
+    io_llama) echo "$llamas" ;;
+    diagnose) echo "$systems ad cells data xtensor io memory optim estimate" ;;
+    testing) echo "$llamas io_llama ad cells data optim estimate diagnose" ;;
     cuda) echo "core rng kernels exec system" ;;
     *) echo "" ;;
   esac
 }
 
-# The row of a path below include/unroll: its first folder; memory/memory_llama/ has a row of its own.
+# The row of a path below include/unroll: its first folder; but the memory Llama stands above the bank, and Llamas' files
+# above Llamas.
 row_of() {
   case $1 in
     memory/memory_llama/*) echo memory_llama ;;
+    io/llama_* | io/lora_* | io/memory_* | io/rope_* | io/generation_* | io/weight_*) echo io_llama ;;
     *) echo "${1%%/*}" ;;
   esac
 }
@@ -63,7 +66,7 @@ report() {
     folder=${file#include/unroll/}
     case $folder in unroll.hpp | llama.hpp) continue ;; esac
     folder=$(row_of "$folder")
-    for included in $(sed -nE 's|^ *# *include +["<]unroll/([a-z_0-9/]+/).*|\1|p' "$file" | sort -u); do
+    for included in $(sed -nE 's|^ *# *include +["<]unroll/([a-z_0-9/.]+)[">].*|\1|p' "$file" | sort -u); do
       included=$(row_of "$included")
       case " $folder $(allowed "$folder") " in
         *" $included "*) ;;

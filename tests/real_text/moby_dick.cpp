@@ -6,6 +6,7 @@
 
 #include "tests/support/catch.hpp"
 #include "unroll/cells/elman.hpp"
+#include "unroll/data/streams.hpp"
 #include "unroll/diagnose/measure.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"

@@ -171,3 +171,20 @@ TEST_CASE("a stream continues at any position") {
   CHECK_THROWS_WITH(data::document_stream(none, 2, key{}), ContainsSubstring("no ids"));
   CHECK_THROWS_AS(s.seek(-1), unroll::error);
 }
+
+TEST_CASE("stretches are whole, spread evenly and have the id behind their end") {
+  data::documents d;
+  d.add("a", {1, 2, 3, 4, 5, 6, 7});  // stretches of 3 begin at 1 and 4
+  d.add("b", {8, 9, 10});             // none has an id behind its end
+  d.add("c", {});
+  d.add("d", {11, 12, 13, 14});
+  using texts = std::vector<std::vector<llama::token>>;
+  const auto of = [&](index_t length, index_t most) {
+    texts out;
+    for (const auto& s : data::stretches(d, length, most)) out.emplace_back(s.begin(), s.end());
+    return out;
+  };
+  CHECK(of(3, 9) == texts{{1, 2, 3, 4}, {4, 5, 6, 7}, {11, 12, 13, 14}});
+  CHECK(of(3, 2) == texts{{1, 2, 3, 4}, {4, 5, 6, 7}});
+  CHECK(of(7, 2).empty());
+}

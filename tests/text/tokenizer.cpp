@@ -2,6 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/slow_encoding.hpp"
+#include "unroll/llama/check_vocabulary.hpp"
 #include "unroll/rng/draw.hpp"
 
 using namespace unroll;

@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "unroll/core/error.hpp"
+#include "unroll/text/token.hpp"
 
 namespace unroll::llama {
-
-using token = std::int32_t;
 
 /// Which elements of a head turn together: i and i + head / 2 (HuggingFace's files), or 2i and 2i + 1 (the
 /// original checkpoints). The same model after the rows of W_Q and W_K are permuted.

@@ -6,6 +6,7 @@
 
 #include "unroll/llama/generate.hpp"
 #include "unroll/llama/language_model.hpp"
+#include "unroll/text/segments.hpp"
 
 namespace unroll::llama {
 
@@ -39,48 +40,24 @@ struct go_on {
   bool operator()(index_t) const { return true; }
 };
 
-// Inputs [first, first + count) of a text; the first `repeated` of them were scored before.
-struct text_window {
-  index_t first, count, repeated;
-};
-
-class text_windows {
- public:
-  text_windows(const config& c, std::span<const token> ids, const score_options& o, const char* function)
-      : inputs_(index_t(ids.size()) - 1),
-        length_(o.window == 0 ? c.positions() : o.window),
-        overlap_(o.overlap) {
-    check(c, function);
-    check_at_least(function, "ids", index_t(ids.size()), 2);
-    check_tokens(function, "ids", c, ids);
-    check_at_least(function, "window", length_, 1);
-    check_at_least(function, "overlap", overlap_, 0);
-    check_at_least(function, "threads", o.threads, 1);
-    if (length_ > c.positions())
-      fail(function, "window",
-           "is " + std::to_string(length_) + ", the model has " + std::to_string(c.positions()) +
-               " positions");
-    if (overlap_ >= length_)
-      fail(function, "overlap",
-           "is " + std::to_string(overlap_) + ", must be less than the window of " + std::to_string(length_));
-    length_ = std::min(length_, inputs_);
-    overlap_ = std::min(overlap_, length_ - 1);
-  }
-
-  index_t inputs() const { return inputs_; }
-  index_t longest() const { return length_; }
-  index_t size() const { return 1 + (inputs_ - length_ + stride() - 1) / stride(); }
-  text_window operator[](index_t w) const {
-    const index_t first = w * stride();
-    return {first, std::min(length_, inputs_ - first), w == 0 ? 0 : overlap_};
-  }
-  /// Tokens scored by the first w windows.
-  index_t scored(index_t w) const { return w == 0 ? 0 : std::min(inputs_, (w - 1) * stride() + length_); }
-
- private:
-  index_t stride() const { return length_ - overlap_; }
-  index_t inputs_, length_, overlap_;
-};
+/// The windows of a text that is scored; its inputs are all tokens but the last.
+inline segmenter windows_of(const config& c, std::span<const token> ids, const score_options& o,
+                            const char* function) {
+  check(c, function);
+  check_at_least(function, "ids", index_t(ids.size()), 2);
+  check_tokens(function, "ids", c, ids);
+  const index_t length = o.window == 0 ? c.positions() : o.window;
+  check_at_least(function, "window", length, 1);
+  check_at_least(function, "overlap", o.overlap, 0);
+  check_at_least(function, "threads", o.threads, 1);
+  if (length > c.positions())
+    fail(function, "window",
+         "is " + std::to_string(length) + ", the model has " + std::to_string(c.positions()) + " positions");
+  if (o.overlap >= length)
+    fail(function, "overlap",
+         "is " + std::to_string(o.overlap) + ", must be less than the window of " + std::to_string(length));
+  return {index_t(ids.size()) - 1, length, o.overlap, function};
+}
 
 }  // namespace detail
 
@@ -97,10 +74,10 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
   using P = typename E::numbers::parameter;
   const E& e = stack.executor();
   const config& c = stack.shape();
-  const detail::text_windows windows(c, ids, o, "score");
+  const segmenter windows = detail::windows_of(c, ids, o, "score");
   detail::check_threads<E>("score", o.threads);
   check_size("score", "weights", weights.size(), stack.map().size());
-  std::vector<index_t> positions(std::size_t(windows.longest()));
+  std::vector<index_t> positions(std::size_t(windows.length()));
   std::iota(positions.begin(), positions.end(), index_t{0});
   const auto pass_over = [&](index_t n) {
     pass<typename E::numbers::memory> p;
@@ -113,19 +90,19 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
   std::vector<typename E::template block<A>> xs, works;
   std::vector<exec::mirror<E, P>> losses;
   const index_t work_size =
-      std::max(head_work<E>(c, windows.longest()), stack.work_size(pass_over(windows.longest()), false));
+      std::max(head_work<E>(c, windows.length()), stack.work_size(pass_over(windows.length()), false));
   for (index_t i = 0; i < pool.size(); ++i) {
-    xs.push_back(e.template allocate<A>(c.hidden * windows.longest()));
+    xs.push_back(e.template allocate<A>(c.hidden * windows.length()));
     works.push_back(e.template allocate<A>(work_size));
-    losses.emplace_back(e, windows.longest() + 1);
+    losses.emplace_back(e, windows.length() + 1);
   }
   text_score<P> out;
-  out.nll.resize(std::size_t(windows.inputs()));
+  out.nll.resize(std::size_t(windows.items()));
   index_t done = 0;
-  for (; done < windows.size() && more(windows.scored(done)); done += pool.size()) {
+  for (; done < windows.size() && more(windows.covered(done)); done += pool.size()) {
     auto job = [&](index_t i) {
       if (done + i >= windows.size()) return;
-      const detail::text_window w = windows[done + i];
+      const piece w = windows[done + i];
       const matrix<A> x(xs[std::size_t(i)].data(), c.hidden, w.count);
       const view<A> work = works[std::size_t(i)];
       embed(e, stack.map(), weights.data(), ids.subspan(std::size_t(w.first), std::size_t(w.count)), x);
@@ -138,7 +115,7 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
     };
     pool.run(job);
   }
-  out.nll.resize(std::size_t(windows.scored(std::min(done, windows.size()))));
+  out.nll.resize(std::size_t(windows.covered(std::min(done, windows.size()))));
   return out;
 }
 
@@ -148,9 +125,9 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
 template <class T, class More = detail::go_on>
 text_mean score_gradient(const config& c, params<const T> weights, std::span<const token> ids, dparams<T> g,
                          score_options o = {}, More&& more = {}) {
-  const detail::text_windows windows(c, ids, o, "score_gradient");
+  const segmenter windows = detail::windows_of(c, ids, o, "score_gradient");
   const index_t rounds = (windows.size() + 3) / 4, group = (windows.size() + rounds - 1) / rounds;
-  const index_t length = windows.longest();
+  const index_t length = windows.length();
   language_model<T> model(
       c, {.sequences = group, .length = length, .shares = group, .threads = std::min(o.threads, group)});
   check_size("score_gradient", "g", g.size(), model.stack().map().size());
@@ -158,18 +135,18 @@ text_mean score_gradient(const config& c, params<const T> weights, std::span<con
   std::vector<token> in(std::size_t(group * length)), targets(in.size());
   double sum = 0;
   index_t done = 0;
-  for (; done < windows.size() && more(windows.scored(done)); done += group) {
+  for (; done < windows.size() && more(windows.covered(done)); done += group) {
     std::fill(in.begin(), in.end(), 0);  // behind the end of a window stands what no causal model sees
     std::fill(targets.begin(), targets.end(), -1);
     for (index_t s = 0; s < group && done + s < windows.size(); ++s) {
-      const detail::text_window w = windows[done + s];
+      const piece w = windows[done + s];
       std::copy_n(ids.begin() + w.first, w.count, in.begin() + s * length);
       std::copy_n(ids.begin() + w.first + w.repeated + 1, w.count - w.repeated,
                   targets.begin() + s * length + w.repeated);
     }
     sum += double(model.gradient(weights, in, targets, g));
   }
-  const index_t tokens = windows.scored(std::min(done, windows.size()));
+  const index_t tokens = windows.covered(std::min(done, windows.size()));
   if (tokens == 0) return {};
   linalg::scale(T(1) / T(tokens), g.data(), g.size());
   return {sum / double(tokens), tokens};

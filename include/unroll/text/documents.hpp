@@ -11,6 +11,7 @@
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/io/file.hpp"
 #include "unroll/rng/draw.hpp"
+#include "unroll/text/segments.hpp"
 #include "unroll/text/tokenizer.hpp"
 
 namespace unroll::data {
@@ -93,6 +94,22 @@ class documents {
   std::vector<document> all_;
 };
 
+/// Up to `most` stretches of `length` ids and the one behind, evenly spread over the documents; none reaches
+/// over an end.
+template <class Documents>
+std::vector<std::span<const llama::token>> stretches(const Documents& all, index_t length, index_t most) {
+  std::vector<std::span<const llama::token>> whole, chosen;
+  for (const auto& d : all) {
+    const segmenter cut(index_t(d.ids.size()) - 1, length, 0, "stretches");
+    for (index_t i = 0; i < cut.size(); ++i)
+      if (cut[i].count == length)
+        whole.push_back(std::span(d.ids).subspan(std::size_t(cut[i].first), std::size_t(length) + 1));
+  }
+  const auto wanted = std::min(whole.size(), std::size_t(most));
+  for (std::size_t i = 0; i < wanted; ++i) chosen.push_back(whole[i * whole.size() / wanted]);
+  return chosen;
+}
+
 /// Batches of windows for models without memory: every lane of every batch begins at a random place, each
 /// place of each document equally likely. Batch n is a function of the key and n, so position() is all that a
 /// resumed run needs.
@@ -107,7 +124,7 @@ class windows {
     std::int64_t places = 0;
     for (const auto& d : all) {
       const auto targets = std::int64_t(d.ids.size()) - 1;
-      if (targets >= 1) places += std::max(targets - length + 1, std::int64_t{1});
+      places += segmenter(targets, length, length - 1).size();
       end_.push_back(places);
     }
     if (places == 0)
@@ -128,7 +145,7 @@ class windows {
       const std::int64_t place = draw_index(key_, position_, end_.back(), std::uint32_t(l));
       const auto at = std::size_t(std::upper_bound(end_.begin(), end_.end(), place) - end_.begin());
       const auto& from = (*all_)[index_t(at)].ids;
-      const auto start = std::size_t(place - (at == 0 ? 0 : end_[at - 1]));
+      const auto start = std::size_t(place - (at == 0 ? 0 : end_[at - 1]));  // a piece at every place
       for (std::size_t i = 0; i < std::size_t(length_); ++i) {
         const std::size_t j = std::size_t(l * length_) + i;
         const bool inside = start + i + 1 < from.size();
@@ -176,10 +193,10 @@ class document_stream {
 
   document_segment next() {
     const auto d = order_[document_];
-    const auto& ids = (*all_)[d].ids;
-    const auto begin = std::size_t(segment_ * length_);
-    document_segment s{epoch_, d, index_t(begin), std::span(ids).subspan(begin), segment_ == 0, false};
-    s.ids = s.ids.first(std::min(s.ids.size(), std::size_t(length_)));
+    const std::span ids((*all_)[d].ids);
+    const piece p = cut(d)[segment_];
+    document_segment s{epoch_, d, p.first, ids.subspan(std::size_t(p.first), std::size_t(p.count)),
+                       segment_ == 0};
     s.last = ++segment_ == segments(d);
     ++position_;
     settle();
@@ -187,7 +204,7 @@ class document_stream {
   }
 
   /// Segments of document d.
-  index_t segments(index_t d) const { return (index_t((*all_)[d].ids.size()) + length_ - 1) / length_; }
+  index_t segments(index_t d) const { return cut(d).size(); }
   index_t segments_per_epoch() const { return per_epoch_; }
   /// Segments taken so far.
   std::int64_t position() const { return position_; }
@@ -203,6 +220,7 @@ class document_stream {
   }
 
  private:
+  segmenter cut(index_t d) const { return {index_t((*all_)[d].ids.size()), length_}; }
   /// Moves on to the document that has segment_, the number counted from the begin of document_.
   void settle() {
     while (segment_ >= segments(order_[document_])) {

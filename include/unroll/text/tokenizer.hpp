@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -12,7 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include "unroll/llama/config.hpp"
 #include "unroll/text/added_texts.hpp"
 
 namespace unroll::llama {
@@ -365,15 +365,6 @@ inline tokenizer byte_tokenizer() {
   pieces.push_back({"<s>", 0, piece_kind::control});
   pieces.push_back({"</s>", 0, piece_kind::control});
   return {std::move(pieces), {.unk = -1, .bos = 256, .eos = 257, .prefix = false}, "byte_tokenizer"};
-}
-
-/// Throws unroll::error unless the model has an embedding for each piece, and fewer than twice as many: rows
-/// that only fill the matrix up to a round number are fewer than the pieces; more tell of another vocabulary.
-inline void check_vocabulary(const tokenizer& t, const config& c, const std::string& name = "tokenizer") {
-  if (t.size() > c.vocabulary || c.vocabulary >= 2 * t.size())
-    fail("check_vocabulary", name,
-         "has " + std::to_string(t.size()) + " pieces, the model has a vocabulary of " +
-             std::to_string(c.vocabulary));
 }
 
 }  // namespace unroll::llama

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "unroll/io/json.hpp"
-#include "unroll/llama/config.hpp"
+#include "unroll/text/token.hpp"
 
 namespace unroll::llama {
 

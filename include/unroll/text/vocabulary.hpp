@@ -5,7 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "unroll/llama/config.hpp"
+#include "unroll/core/error.hpp"
+#include "unroll/text/token.hpp"
 
 namespace unroll::llama {
 

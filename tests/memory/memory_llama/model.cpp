@@ -308,25 +308,6 @@ TEST_CASE("the coverage mask lets a memory token see its span only") {
   }
 }
 
-TEST_CASE("texts are cut so that every token but the first is scored once") {
-  const auto ids = small_memory::text(20);
-  const auto cut = segments_of(ids, 6);
-  REQUIRE(cut.size() == 4);
-  index_t scored = 0;
-  for (std::size_t s = 0; s < cut.size(); ++s) {
-    scored += cut[s].scored();
-    for (std::size_t i = 0; i < cut[s].tokens.size(); ++i) {
-      CHECK(cut[s].tokens[i] == ids[6 * s + i]);
-      CHECK(cut[s].targets[i] == ids[6 * s + i + 1]);
-    }
-  }
-  CHECK(scored == 19);
-  CHECK(cut.back().tokens.size() == 1);
-  CHECK(segments_of(std::span(ids).first(1), 6).empty());
-  CHECK(segments_of({}, 6).empty());
-  CHECK(segments_of(std::span(ids).first(7), 6).size() == 1);
-}
-
 TEST_CASE("without memories the loss is the plain Llama's, and there is nothing to send back") {
   const auto model = make<double>(shape(), small_memory::options());
   const auto theta = start(model);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "unroll/llama/pass.hpp"
+#include "unroll/text/segments.hpp"
 
 namespace unroll::llama {
 
@@ -70,45 +71,6 @@ inline std::string identity_of(const memory_options& o) {
          (o.positions == memory_positions::coverage ? "coverage" : "following") +
          (o.separate_tokens ? ", separate tokens" : "") + ", encoder " + adapters(o.encoder) + ", head " +
          adapters(o.head);
-}
-
-/// A piece of text, the input of the memory model. A view: the tokens must live until the estimator has
-/// finished. targets[i], the token behind tokens[i], is scored unless it is -1; no targets: nothing is
-/// scored. The last target of a segment is the first token of the next one, so no token of a text goes
-/// unscored.
-struct segment {
-  std::span<const token> tokens;
-  std::span<const token> targets = {};
-
-  /// Number of tokens whose loss is counted.
-  index_t scored() const {
-    return index_t(std::count_if(targets.begin(), targets.end(), [](token t) { return t >= 0; }));
-  }
-};
-
-/// Cuts a text of N tokens into segments of `length`, each with its targets: together they read the first
-/// N - 1 tokens and score the last N - 1. What is left over is a shorter last one, which can be read but not
-/// written. A text of fewer than two tokens has no segment.
-inline std::vector<segment> segments_of(std::span<const token> text, index_t length) {
-  check_at_least("segments_of", "length", length, 1);
-  std::vector<segment> cut;
-  for (std::size_t at = 0; at + 1 < text.size(); at += std::size_t(length)) {
-    const std::size_t n = std::min(std::size_t(length), text.size() - 1 - at);
-    cut.push_back({text.subspan(at, n), text.subspan(at + 1, n)});
-  }
-  return cut;
-}
-
-/// Auto-encoding as two segments: the first is written and not scored; the second, `begin` and then all of
-/// `text` but its last token, has the text itself as its targets, which only the memory of the first can
-/// tell. `shifted` is the memory of the second, as long as the text.
-inline std::vector<segment> autoencoding_of(std::span<const token> text, token begin,
-                                            std::span<token> shifted) {
-  check_size("autoencoding_of", "shifted", index_t(shifted.size()), index_t(text.size()));
-  check_at_least("autoencoding_of", "text", index_t(text.size()), 1);
-  shifted[0] = begin;
-  std::copy(text.begin(), text.end() - 1, shifted.begin() + 1);
-  return {{text}, {shifted, text}};
 }
 
 }  // namespace unroll::llama
