@@ -6,9 +6,7 @@
 #include <ctime>
 #include <vector>
 
-#include "unroll/estimate/plan.hpp"
-#include "unroll/llama.hpp"
-#include "unroll/unroll.hpp"
+#include "benchmarks/memory_workload.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;
@@ -17,37 +15,25 @@ int main(int argc, char** argv) {
   const auto number = [&](int i, index_t otherwise) {
     return argc > i ? index_t(std::atol(argv[i])) : otherwise;
   };
-  const index_t hidden = number(1, 64), layers = number(2, 3), segments = number(3, 64),
-                length = number(4, 32);
-  const index_t ratio = number(5, 8), vocabulary = number(6, 256);
-  config c;
-  c.hidden = hidden;
-  c.mlp = hidden * 8 / 3 / 4 * 4;
-  c.layers = layers;
-  c.heads = c.kv_heads = hidden < 128 ? 4 : 8;
-  c.head = hidden / c.heads;
-  c.vocabulary = vocabulary;
-  c.context = segments * length;
-  memory_options o;
-  o.segment = length;
-  o.ratio = ratio;
-  o.encoder.rank = o.head.rank = 8;
-  o.encoder.alpha = o.head.alpha = 16;
+  const bench::memory_shape shape{number(1, 64), number(2, 3), number(3, 64),
+                                  number(4, 32), number(5, 8), number(6, 256)};
+  const config c = shape.config();
   parameters<float> w(weight_map(c).size());
   init_weights<float>(weight_map(c), w, {1});
-  const memory_llama<float> model(c, std::make_shared<const parameters<float>>(std::move(w)), o);
+  const memory_llama<float> model(c, std::make_shared<const parameters<float>>(std::move(w)),
+                                  shape.options());
   parameters<float> theta(model.names().size());
   init_memory<float>(model, theta, {2}, {-1, 0.1});
   std::vector<token> ids;
-  for (index_t i = 0; i < segments * length + 1; ++i) ids.push_back(token(draw_index({3}, i, vocabulary)));
-  const auto text = segments_of(ids, length);
+  for (index_t i = 0; i < shape.segments * shape.length + 1; ++i)
+    ids.push_back(token(draw_index({3}, i, shape.vocabulary)));
+  const auto text = segments_of(ids, shape.length);
 
   const std::vector<index_t> batches{1, 2, 4, 8, 16};
-  const memory_costs<float> costs(c, o);
   std::vector<double> seconds(batches.size(), 1e9), operations, bytes;
   std::vector<gradient<float>> g;
   for (const index_t batch : batches) {
-    const memory_plan p = plan(costs, segments * length, {.batch = batch});
+    const memory_plan p = shape.planned(batch);
     operations.push_back(p.operations());
     bytes.push_back(p.estimator_bytes());
     g.emplace_back(theta.size());
@@ -55,7 +41,7 @@ int main(int argc, char** argv) {
   bool same = true;
   for (int turn = 0; turn < 5; ++turn)
     for (std::size_t b = 0; b < batches.size(); ++b) {
-      rematerialise e(model, {.segments = segments, .batch = batches[b]});
+      rematerialise e(model, {.segments = shape.segments, .batch = batches[b]});
       std::fill(g[b].begin(), g[b].end(), 0.f);
       e.reset({});
       const std::clock_t start = std::clock();
@@ -68,7 +54,7 @@ int main(int argc, char** argv) {
   std::printf(
       "{\"hidden\": %td, \"layers\": %td, \"segments\": %td, \"tokens\": %td, \"vocabulary\": %td, "
       "\"same_bits\": %s, \"batches\": [",
-      hidden, layers, segments, length, vocabulary, same ? "true" : "false");
+      shape.hidden, shape.layers, shape.segments, shape.length, shape.vocabulary, same ? "true" : "false");
   for (std::size_t b = 0; b < batches.size(); ++b)
     std::printf(
         "%s\n  {\"batch\": %td, \"seconds\": %.4g, \"gflops\": %.4g, \"megabytes\": %.4g, \"speed\": %.3g}",

@@ -2,13 +2,15 @@
 """This library against PyTorch and, in rows X, compiled JAX, in alternating pairs on one core.
 
     ./run bench peers [the arguments that follow BINARY]
-    python3 compare.py --ours BINARY --llama BINARY [--pairs 9] [--only R1,T3] [--type f32] [--json FILE] [--markdown FILE]
+    python3 compare.py --ours BINARY --llama BINARY --memory BINARY [--pairs 9] [--only R1,T3] [--type f32] [--json FILE] [--markdown FILE]
 
 Both sides get the same data and the same parameters; their gradients are compared first. Then samples alternate
 (ours, theirs, ours, theirs, ...), each at least --sample seconds of CPU time; a row reports the median of the pair
 ratios, theirs / ours, with their minimum and maximum. The PyTorch process runs with one thread and with malloc told
 to keep large blocks, which is worth a factor of up to 2 to it. Rows R are recurrent nets (ours.cpp, theirs.py), X the
 same against jax_theirs.py, left out where --python has no jax, rows T and M Llamas (llama_ours.cpp, llama_theirs.py); M runs two threads, not pinned, by the wall clock: on an idle machine only.
+Rows G are the exact gradient of a Llama with memories (memory_ours.cpp, memory_theirs.py), left out where torch has no
+scaled_dot_product_attention.
 Rows L, which run where --only names them, are Llamas with bfloat16 weights against llama.cpp (llama_cpp_theirs.py) with
 weights of 16 bits, for a --python that has llama-cpp-python and gguf: their logits differ by what llama.cpp rounds, keys,
 values and activations among it.
@@ -73,6 +75,13 @@ def llama_rows():
             yield name, workload_, workload_, shape, hidden, lanes, 64 if name == "T5" else tokens, target
 
 
+def memory_rows():
+    """The same of Llamas with memories; lanes are segments. G2 is ours by batches of 8 segments, G3 a plainer peer."""
+    for name, ours, theirs in (("G1", "", ""), ("G2", "-8", ""), ("G3", "", "-plain")):
+        for shape, hidden, segments, tokens, target in (("3-layers", 64, 16, 512, 11), ("6-layers", 256, 32, 2048, 3.4)):
+            yield name, f"memory-gradient{ours}", f"memory-gradient{theirs}", shape, hidden, segments, tokens, target
+
+
 def llama_cpp_rows():
     """The same against llama.cpp: ours has bfloat16 weights, theirs what the end of its workload says."""
     for name, workload, kinds, target in (("L1", "prefill", ("bf16",), 1.25), ("L2", "decode", ("bf16", "f16"), 1.3)):
@@ -130,15 +139,17 @@ def exchange(ours, theirs, folder, dtype):
     return float(np.linalg.norm(mine - other) / np.linalg.norm(other))
 
 
-def exchange_llama(ours, theirs, folder):
-    """The same for a Llama: weights and results are flat files; theirs must be as long as ours."""
+def exchange_llama(ours, theirs, folder, loss=0):
+    """The same for a Llama: weights and results are flat files; theirs must be as long as ours. The first `loss` numbers
+    of the results are compared on their own."""
     theirs.ask(f"parameters {folder}/theta.bin")
     if os.path.getsize(f"{folder}/theta.bin") != 4 * int(ours.ask("size")):
         raise RuntimeError("the two models have different numbers of weights")
     ours.ask(f"gradient {folder}/theta.bin {folder}/ours.bin")
     theirs.ask(f"gradient {folder}/theirs.bin")
     mine, other = (np.fromfile(f"{folder}/{side}.bin", np.float32).astype(np.float64) for side in ("ours", "theirs"))
-    return float(np.linalg.norm(mine - other) / np.linalg.norm(other))
+    difference = lambda part: float(np.linalg.norm((mine - other)[part]) / np.linalg.norm(other[part]))
+    return max(difference(slice(0, loss)), difference(slice(loss, None))) if loss else difference(slice(None))
 
 
 def key(r):
@@ -158,7 +169,7 @@ def write_summary(f, results):
     groups = {}
     for r in results:
         groups.setdefault((r["row"], r["hidden"], r["lanes"]), []).append(r)
-    for (row, hidden, lanes), g in sorted(groups.items(), key=lambda x: ("RXTML".index(x[0][0][0]), int(x[0][0][1:]), x[0][1])):
+    for (row, hidden, lanes), g in sorted(groups.items(), key=lambda x: ("RXTMGL".index(x[0][0][0]), int(x[0][0][1:]), x[0][1])):
         ratios, targets = [r["ratio"] for r in g], sorted({r["target"] for r in g})
         f.write(
             f"| {row} | {', '.join(sorted({r['workload'] for r in g}))} against {', '.join(sorted({r['peer'] for r in g}))}, "
@@ -204,6 +215,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--ours", help="the built ours.cpp")
     ap.add_argument("--llama", help="the built llama_ours.cpp; without it rows T and M are left out")
+    ap.add_argument("--memory", help="the built memory_ours.cpp; without it rows G are left out")
     ap.add_argument("--from", dest="runs", nargs="+", default=[], help="run nothing, show these --json files")
     ap.add_argument("--python", default=sys.executable, help="an interpreter that has numpy and torch or jax")
     ap.add_argument("--pairs", type=int, default=9)
@@ -227,8 +239,8 @@ def main():
     dtype = np.float64 if a.type == "f64" else np.float32
     tolerance = 1e-10 if a.type == "f64" else 1e-4
     results = load(a.runs)
-    if not a.runs and not a.ours and not a.llama:
-        ap.error("needs --ours BINARY, --llama BINARY or --from FILE")
+    if not a.runs and not a.ours and not a.llama and not a.memory:
+        ap.error("needs --ours BINARY, --llama BINARY, --memory BINARY or --from FILE")
     todo = list(rows(a.type)) if a.ours and not a.runs else []
     if todo and subprocess.run([a.python, "-c", "import jax"], stderr=subprocess.DEVNULL).returncode != 0:
         print("rows X are left out: no jax", file=sys.stderr)
@@ -236,9 +248,18 @@ def main():
     if a.llama and not a.runs and a.type == "f32":
         todo += llama_rows()
         todo += [row for row in llama_cpp_rows() if row[0] in a.only.split(",")]
+    if a.memory and not a.runs and a.type == "f32":
+        ask = "import torch.nn.functional as F; F.scaled_dot_product_attention; F.rms_norm"
+        if subprocess.run([a.python, "-c", ask], stderr=subprocess.DEVNULL).returncode == 0:
+            todo += memory_rows()
+        else:
+            print("rows G are left out: no torch that has scaled_dot_product_attention and rms_norm", file=sys.stderr)
     for name, workload, their_workload, cell, hidden, lanes, steps, target in todo:
-        llama = workload.startswith("llama")
-        if (a.only and name not in a.only.split(",")) or cell not in (a.cells.split(",") if not llama else a.shapes.split(",")):
+        memory = workload.startswith("memory")
+        llama = workload.startswith("llama") or memory
+        if (a.only and name not in a.only.split(",")) or (
+            cell not in (a.shapes if llama else a.cells).split(",") and not memory
+        ):
             continue
         target *= scale
         with tempfile.TemporaryDirectory() as folder:
@@ -248,17 +269,18 @@ def main():
             sizes = [cell, str(hidden), str(lanes), str(steps), a.type, folder]
             two = dict(environment, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", OMP_WAIT_POLICY="passive")
             setting = (two, None) if workload == "llama-gradient-2" else (environment, a.core)
-            ours = Side([a.llama if llama else a.ours, workload] + sizes, *setting)
+            ours = Side([a.memory if memory else a.llama if llama else a.ours, workload] + sizes, *setting)
             other = name[0] == "L"
-            side = "llama_cpp_" if other else "llama_" if llama else "jax_" if their_workload.startswith("jax") else ""
+            side = "llama_cpp_" if other else "memory_" if memory else "llama_" if llama else "jax_" if their_workload.startswith("jax") else ""
             script = f"{HERE}/{side}theirs.py"
             theirs = Side([a.python, script, their_workload] + sizes, *setting)
-            difference = exchange_llama(ours, theirs, folder) if llama else exchange(ours, theirs, folder, dtype)
+            difference = exchange_llama(ours, theirs, folder, int(memory)) if llama else exchange(ours, theirs, folder, dtype)
             random = workload == "uoro"  # two streams of signs: only the cost can be compared
             if not random and difference > (0.05 if other else tolerance):
                 sys.exit(f"{name} {workload} {cell} H={hidden} B={lanes}: gradients differ by {difference:.2e}")
             n_ours, n_theirs = ours.repetitions(a.sample), theirs.repetitions(a.sample)
             pairs = [(ours.sample(n_ours), theirs.sample(n_theirs)) for _ in range(a.pairs)]
+            planned, held = map(int, ours.ask("bytes").split()) if memory else (None, None)
             ours.close()
             theirs.close()
         ratios = sorted(t / o for o, t in pairs)
@@ -267,12 +289,15 @@ def main():
             type=a.type, ours_us=statistics.median(o for o, _ in pairs) / steps * 1e6,
             theirs_us=statistics.median(t for _, t in pairs) / steps * 1e6, ratio=statistics.median(ratios),
             ratio_min=ratios[0], ratio_max=ratios[-1], target=target, met=statistics.median(ratios) >= target,
+            ratio_of_minima=min(t for _, t in pairs) / min(o for o, _ in pairs),
             difference=None if random else difference, flags=a.label,
         )
+        if memory:
+            row |= dict(bytes_planned=planned, bytes=held)
         results.append(row)
         print(
             f"{name:4} {workload:12} {cell:5} H={hidden:<5} B={lanes:<3} ours {row['ours_us']:10.3f} us  theirs "
-            f"{row['theirs_us']:10.1f} us  ratio {row['ratio']:7.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]  target {target:g}"
+            f"{row['theirs_us']:10.1f} us  ratio {row['ratio']:7.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}], of minima {row['ratio_of_minima']:.2f}  target {target:g}"
             f"{'' if row['met'] else '  MISSED'}",
             flush=True,
         )
