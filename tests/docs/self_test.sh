@@ -82,6 +82,13 @@ links 1 'does not list math/d.md' 'a page that the index lacks'
 rm docs/math/d.md
 echo '[e](e.md)' >>docs/math/c.md
 links 1 'link to e.md' 'a dead link'
+rm docs/math/c.md && echo >docs/math/c.md
+mkdir -p tests && echo 'TEST_CASE("one "
+          "name") {' >tests/t.cpp
+printf '[t](../tests/t.cpp)\n"one name"' >>docs/index.md
+links 0 'lead somewhere' 'a test that is there'
+printf '\n[t](../tests/t.cpp) "another name"' >>docs/index.md
+links 1 'no test case "another name"' 'a test that is not there'
 
 version() {  # version STATUS PATTERN WHAT CHANGES PACKAGE: the header says 1.2.3
   mkdir -p include/unroll/core tests/packaging

@@ -3,6 +3,7 @@
 
 using namespace unroll;
 
+// NOLINTBEGIN(bugprone-macro-parentheses): types take none
 #define UNROLL_ESTIMATORS(F)                         \
   template class unroll::bptt<F>;                    \
   template class unroll::tbptt<F>;                   \
@@ -54,5 +55,6 @@ using namespace unroll;
   UNROLL_ESTIMATORS(cells::gru<T>);                                             \
   UNROLL_MEMORY_ESTIMATORS(llama::memory_llama<T>)
 
+// NOLINTEND(bugprone-macro-parentheses)
 UNROLL_IN(float);
 UNROLL_IN(double);

@@ -90,7 +90,7 @@ UNROLL_INLINE inline void column_sums(const T* a, index_t stride, index_t rows, 
       i += M * N;
       vectors -= M;
     };
-    while (vectors > 0) {
+    while (vectors > 0) {  // NOLINT(bugprone-infinite-loop): next() lowers it
       // No single vector is left over beside others: it would overlap rows that are done.
       if constexpr (widest) {
         if (vectors > 9 || vectors == 8) {

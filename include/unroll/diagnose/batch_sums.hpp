@@ -79,8 +79,8 @@ class batch_sums {
 
  private:
   double centred(index_t k, index_t j, view<const double> mean) const {
-    const auto held = double(draws_ / most + (k < draws_ % most ? 1 : 0));
-    return (sums_[k * size_ + j] - held * mean[j]) / std::sqrt(double(draws_));
+    const index_t held = draws_ / most + (k < draws_ % most ? 1 : 0);
+    return (sums_[k * size_ + j] - double(held) * mean[j]) / std::sqrt(double(draws_));
   }
 
   index_t size_, draws_ = 0;

@@ -36,7 +36,7 @@ inline std::optional<std::vector<token>> parse_generation_config(std::string_vie
                                                                  const std::string& function) {
   const nlohmann::json file = parse_json(bytes, function, name);
   const json_members m(file, function, name);
-  const auto ends = detail::read_end_tokens(m, vocabulary);
+  auto ends = detail::read_end_tokens(m, vocabulary);
   for (const char* key :
        {"repetition_penalty", "encoder_repetition_penalty", "num_beams", "num_beam_groups", "guidance_scale"})
     if (m.number(key, 1) != 1) m.refuse(key, "1");

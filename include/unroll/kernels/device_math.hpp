@@ -100,7 +100,7 @@ UNROLL_HD inline double log(double x) {
 /// The cosine (sine unless `cosine`) of 2 pi v, 0 <= v < 1 with at most 51 bits, within 1e-15 (the method of
 /// FreeBSD's k_cos.c and k_sin.c).
 UNROLL_HD inline double turn_of(double v, bool cosine) {
-  const int quarter = int(4 * v + 0.5);
+  const int quarter = int(4 * v + 0.5);  // NOLINT(bugprone-incorrect-roundings): v is not negative
   const double x = (v - 0.25 * double(quarter)) * 6.283185307179586476925286766559, z = x * x;
   const int turned = (quarter + (cosine ? 1 : 0)) & 3;
   double y;

@@ -76,7 +76,7 @@ class systematic_sampler {
     double before = std::ceil(-u);
     for (index_t i = 0; i < n; ++i) {
       const double after = std::ceil(ends_[i] - u);
-      taken[i] = p[i] >= 1 || after > before;
+      taken[i] = char(p[i] >= 1 || after > before);
       count += taken[i];
       before = after;
     }
@@ -121,7 +121,7 @@ class proportional_sampler {
     check_at_least("proportional_sampler::draw", "most", order_.size(), p.size());
     index_t open = 0;  // items that may be taken or not
     for (index_t i = 0; i < p.size(); ++i) {
-      count += taken[i] = p[i] >= 1;
+      count += taken[i] = char(p[i] >= 1);
       if (p[i] > 0 && p[i] < 1) order_[open++] = i;
     }
     for (index_t i = open - 1; i > 0; --i) std::swap(order_[i], order_[choose.uniform(first + i, i + 1)]);
