@@ -83,8 +83,8 @@ struct bench {
   E::block<float, param_space> theta;
   std::vector<llama::token> ids;
 
-  bench(index_t layers, index_t ratio, index_t segments, bool profiled)
-      : e(0, {.profile = profiled}),
+  bench(index_t layers, index_t ratio, index_t segments, bool profiled, bool early = false)
+      : e(0, {.early = early, .profile = profiled}),
         c(shape_of(layers, ratio)),
         o(options_of(ratio)),
         costs(c, o),
@@ -112,15 +112,18 @@ struct bench {
   }
 };
 
-/// Prefill of whole segments and decoding behind it.
-void read_and_decode(device_test::report& to, index_t layers, index_t ratio, index_t segments,
-                     bool profiled) {
-  bench b(layers, ratio, segments, profiled);
-  const std::string of =
-      b.shape + ", " + std::to_string(segments * b.o.segment) + " tokens" + (profiled ? ", profiled" : "");
-  llama::memory_session<E> session(b.model, b.theta);
+/// Prefill of whole segments, `batch` of them together, and decoding behind it.
+void read_and_decode(device_test::report& to, index_t layers, index_t ratio, index_t segments, index_t batch,
+                     bool profiled, bool early = true) {
+  bench b(layers, ratio, segments, profiled, early);
+  const std::string of = b.shape + ", " + std::to_string(segments * b.o.segment) + " tokens" +
+                         (batch > 1 ? " by " + std::to_string(batch) + " segments" : "") +
+                         (profiled ? ", profiled" : "") + (early ? "" : ", no early launches");
+  llama::memory_session<E> session(b.model, b.theta, batch);
   const auto text = std::span<const llama::token>(b.ids);
-  session.append(text.first(std::size_t(2 * b.o.segment)));  // algorithms are chosen, clocks rise
+  // algorithms are chosen, clocks rise
+  session.append(text.first(std::size_t(std::min(segments, batch + 1) * b.o.segment)));
+  session.append(b.ids[0]);
   session.reset();
   b.e.times();
   double t = now();
@@ -166,7 +169,7 @@ void read_and_decode(device_test::report& to, index_t layers, index_t ratio, ind
 
 void train(device_test::report& to, index_t layers, index_t ratio, index_t segments, const std::string& name,
            bool profiled) {
-  bench b(layers, ratio, segments, profiled);
+  bench b(layers, ratio, segments, profiled, true);
   const std::string of = b.shape + ", " + std::to_string(segments * b.o.segment) + " tokens, " + name +
                          (profiled ? ", profiled" : "");
   const index_t tokens = segments * b.o.segment;
@@ -185,7 +188,7 @@ void train(device_test::report& to, index_t layers, index_t ratio, index_t segme
     b.e.synchronise();
     return r;
   };
-  step(std::span<const llama::segment>(text).first(2));
+  step(std::span<const llama::segment>(text).first(std::size_t(std::min(segments, how.batch + 1))));
   b.e.times();
   const double t = now();
   const auto done = step(text);
@@ -206,15 +209,16 @@ void train(device_test::report& to, index_t layers, index_t ratio, index_t segme
 constexpr index_t all = 97;  // segments of 1024 tokens: 99,328
 
 void trial(device_test::report& to) {
-  read_and_decode(to, 2, 32, 4, false);
+  read_and_decode(to, 2, 32, 4, 1, false);
   train(to, 2, 32, 4, "rematerialise", false);
 }
-void read_32(device_test::report& to) { read_and_decode(to, 32, 32, all, false); }
-void read_8(device_test::report& to) { read_and_decode(to, 32, 8, all, false); }
-void profile_reading(device_test::report& to) { read_and_decode(to, 32, 32, 9, true); }
+void read_32(device_test::report& to) { read_and_decode(to, 32, 32, all, 1, false, false); }
+void read_32_by_4(device_test::report& to) { read_and_decode(to, 32, 32, all, 4, false); }
+void read_8(device_test::report& to) { read_and_decode(to, 32, 8, all, 4, false); }
+void profile_reading(device_test::report& to) { read_and_decode(to, 32, 32, 13, 4, true); }
 void train_32(device_test::report& to) { train(to, 32, 32, all, "rematerialise", false); }
 void train_32_by_4(device_test::report& to) { train(to, 32, 32, all, "rematerialise/4", false); }
-void profile_training(device_test::report& to) { train(to, 32, 32, 9, "rematerialise", true); }
+void profile_training(device_test::report& to) { train(to, 32, 32, 9, "rematerialise/4", true); }
 
 }  // namespace
 
@@ -222,6 +226,7 @@ int main(int argc, char** argv) {
   return device_test::run("bench_model", argc, argv,
                           {{"trial", trial},
                            {"read_32", read_32},
+                           {"read_32_by_4", read_32_by_4},
                            {"train_32", train_32},
                            {"profile_reading", profile_reading},
                            {"profile_training", profile_training},

@@ -19,7 +19,7 @@ static_assert(exec::executor<cuda::stream<numbers<float, bf16>>>);
 
 template <class N>
 void all(report& to, const std::string& what) {
-  const cuda::stream<N> device(0, {.library = false});
+  const cuda::stream<N> device(0, {.library = false, .early = true});
   const testing::simt::executor<N> host;
   const auto one = [&](const char* name, auto&& f) {
     const results got = f(device), again = f(device), want = f(host);

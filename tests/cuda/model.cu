@@ -12,7 +12,7 @@ using namespace model_test;
 
 template <class N>
 results on_device(std::size_t i, bool library) {
-  return run(cuda::stream<N>(0, {.library = library}), model_cases()[i]);
+  return run(cuda::stream<N>(0, {.library = library, .early = true}), model_cases()[i]);
 }
 
 template <class N>

@@ -27,6 +27,7 @@ vjp_borders 60 attention vjp_borders
 model_bf16  60 model bf16
 model_float 60 model float
 trial       30 bench_model trial
+read_4      60 bench_model read_32_by_4
 read_32     60 bench_model read_32
 profile_r   40 bench_model profile_reading
 profile_t   40 bench_model profile_training

@@ -67,6 +67,7 @@ class staging {
 /// What the copies of one executor share.
 struct stream_state {
   int device = 0;
+  bool early = false;
   stream_handle own;
   staging to_device;
   device_block<double> partial{kernels::reduce_body<kernels::reduction::sum, float>::most_parts};
@@ -93,7 +94,7 @@ class machine {
 
   template <class Body>
   void run(const Body& body) const {
-    timed([] { return body_name<Body>(); }, [&] { launch(body, state->own.get()); });
+    timed([] { return body_name<Body>(); }, [&] { launch(body, state->own.get(), state->early); });
   }
   template <class U>
   std::span<const U> staged(std::span<U> numbers) const {
@@ -163,6 +164,9 @@ struct stream_options {
   /// Products run through cuBLASLt where it is found; else as bits of the host's run. A file that
   /// UNROLL_CUBLASLT names has to be there.
   bool library = true;
+  /// Kernels are launched while the one in front ends, and wait for it on the device: short ones follow each
+  /// other faster. From compute capability 9.0 on, else nothing changes.
+  bool early = false;
   bool profile = false;  ///< times everything, see times()
 };
 
@@ -238,6 +242,10 @@ class stream final : public exec::body_executor<N, detail::machine> {
     use_device(index);
     auto s = std::make_shared<detail::stream_state>();
     s->device = index;
+    int major = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cuda::stream",
+          "cudaDeviceGetAttribute");
+    s->early = how.early && major >= 9;
     if (how.library && (!cublaslt_library::named().empty() || cublaslt_library::missing().empty()))
       s->products = std::make_unique<cublaslt>();
     if (how.profile) s->times = std::make_unique<profile>();

@@ -71,6 +71,28 @@ TEST_CASE("a prompt may come in any pieces") {
   }
 }
 
+TEST_CASE("a session that encodes segments together has the bits of one by one") {
+  const auto model = make<double>(shape(4, false), options(false));
+  const auto theta = start(model);
+  const auto ids = small_memory::text(45);
+  for (const std::size_t piece : {45u, 42u, 20u, 13u}) {
+    CAPTURE(piece);
+    memory_session<double> one(model, theta), together(model, theta, 3);
+    for (std::size_t at = 0; at < ids.size(); at += piece)
+      for (auto* session : {&one, &together})
+        session->append(std::span(ids).subspan(at, std::min(piece, ids.size() - at)));
+    CHECK(together.memories() == 7);
+    CHECK(together.residual().size() == 3);
+    CHECK(std::equal(one.residual().begin(), one.residual().end(), together.residual().begin()));
+    for (index_t i = 0; i < 17; ++i) CHECK(together.logits()[i] == one.logits()[i]);
+  }
+  const auto recurrent = make<double>(shape(), options(true));
+  const auto its_theta = start(recurrent);
+  CHECK_THROWS_WITH(
+      (memory_session<double>(recurrent, its_theta, 2)),
+      Catch::Matchers::ContainsSubstring("batch") && Catch::Matchers::ContainsSubstring("is 2"));
+}
+
 TEST_CASE("a full residual becomes a memory when another token comes") {
   const auto model = make<double>(shape(), options(false));
   const auto theta = start(model);

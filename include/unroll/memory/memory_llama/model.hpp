@@ -87,8 +87,10 @@ class memory_llama final {
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return sizes().can_write(s); }
 
-  /// Numbers that one encode behind `past` needs; only sizes are looked at.
-  index_t encode_work(prefix<M> past) const { return sizes().write_work(encoder_pass(0, 1, past), false); }
+  /// Numbers that one encode behind `past`, or a write of `batch` segments, needs; only sizes are looked at.
+  index_t encode_work(prefix<M> past, index_t batch = 1) const {
+    return sizes().write_work(encoder_pass(0, batch, past), false);
+  }
 
   /// The calls of memory_model. A batch of several is one pass of as many sequences, segment s + n - 1 in
   /// front, so that gradients are added in the order of one by one. Throws unroll::error unless the segments

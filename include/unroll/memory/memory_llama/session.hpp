@@ -13,7 +13,8 @@ namespace unroll::llama {
 /// Tokens join the residual, which the decoder reads behind the memories. A full residual of l tokens is
 /// encoded into one more memory, and its own keys and values are dropped, as soon as another token comes: so
 /// the logits behind any token are those of memory_llama::read on the same text, up to rounding. Of many
-/// tokens at once only those that stay in the residual are decoded.
+/// tokens at once only those that stay in the residual are decoded, and up to `batch` segments are encoded
+/// together: larger products for the workspace of so many. The memories have the same bits.
 ///
 /// Memories and residual share one cache of positions() columns, 2 layers kv_width positions() numbers.
 /// Nothing allocates after the construction. `theta` must outlive the session and keep its values.
@@ -25,12 +26,18 @@ class memory_session final {
   using P = typename E::numbers::parameter;
 
  public:
-  memory_session(memory_llama<X> model, params<const P> theta)
+  /// Throws unroll::error where a recurrent model is to encode several segments together.
+  memory_session(memory_llama<X> model, params<const P> theta, index_t batch = 1)
       : model_(std::move(model)),
         theta_(theta),
         cache_(shape(), shape().positions(), "memory_session", executor()) {
     check_size("memory_session", "theta", theta.size(), model_.names().size());
-    memory_ = executor().template allocate<M>(model_.sizes().memory());
+    check_at_least("memory_session", "batch", batch, 1);
+    if (batch > 1 && !model_.independent())
+      fail("memory_session", "batch",
+           "is " + std::to_string(batch) + ", recurrent memories are written one by one");
+    together_.resize(std::size_t(batch));
+    memory_ = executor().template allocate<M>(batch * model_.sizes().memory());
     x_ = executor().template allocate<A>(shape().hidden * segment_length());
     logits_ = exec::mirror<E, P>(executor(), shape().vocabulary);
     residual_.resize(std::size_t(segment_length()));
@@ -38,12 +45,13 @@ class memory_session final {
     prefix<M> full = cache_.before();
     full.keys = full.capacity;
     work_ = executor().template allocate<A>(
-        std::max({model_.encode_work(full), head_work<E>(shape(), 1),
+        std::max({model_.encode_work(full, batch), head_work<E>(shape(), 1),
                   model_.stack().work_size(decoding(0, segment_length(), full), false)}));
   }
 
   /// theta must outlive the session.
-  memory_session(memory_llama<X> model, typename E::template block<P, param_space>&& theta) = delete;
+  memory_session(memory_llama<X> model, typename E::template block<P, param_space>&& theta,
+                 index_t batch = 1) = delete;
 
   const memory_llama<X>& model() const { return model_; }
   const config& shape() const { return model_.shape(); }
@@ -80,7 +88,12 @@ class memory_session final {
     check_tokens("memory_session", "ids", shape(), ids);
     check_room(room(index_t(ids.size())), index_t(ids.size()));
     while (!ids.empty()) {
-      if (tokens_ == segment_length()) compress();
+      if (tokens_ == segment_length()) {
+        const index_t more =
+            std::min(index_t(together_.size()), 1 + (index_t(ids.size()) - 1) / segment_length()) - 1;
+        compress(ids.first(std::size_t(more * segment_length())));
+        ids = ids.subspan(std::size_t(more * segment_length()));
+      }
       const index_t n = std::min(segment_length() - tokens_, index_t(ids.size()));
       std::copy_n(ids.begin(), n, residual_.begin() + tokens_);
       ids = ids.subspan(std::size_t(n));
@@ -144,17 +157,32 @@ class memory_session final {
     logits_.fetch(executor(), logits_.size());
   }
 
-  // The whole residual becomes a memory; what the cache holds of its tokens is dropped.
-  void compress() {
-    cache_.size_ = memories_ * model_.memory_tokens();
-    model_.encode(residual_, memories_, theta_, cache_.before(), view<M>(memory_), {}, view<A>(work_));
+  // The whole residual, and every whole segment behind it, becomes a memory; what the cache holds of the
+  // residual's tokens is dropped.
+  void compress(std::span<const token> behind = {}) {
     const index_t columns = model_.memory_tokens(), area = shape().kv_width() * columns;
-    for (index_t i = 0; i < shape().layers; ++i) {
-      const matrix<const M> k(memory_.data() + 2 * i * area, shape().kv_width(), columns);
-      cache_.store(i, k, matrix<const M>(k.data + area, k.rows, k.cols));
+    const index_t n = 1 + index_t(behind.size()) / segment_length();
+    cache_.size_ = memories_ * columns;
+    const view<M> m(memory_.data(), n * model_.sizes().memory());
+    if (n == 1) {
+      model_.encode(residual_, memories_, theta_, cache_.before(), m, {}, view<A>(work_));
+    } else {
+      for (index_t b = 0; b < n; ++b)
+        together_[std::size_t(b)].tokens =
+            b == 0 ? std::span<const token>(residual_)
+                   : behind.subspan(std::size_t((b - 1) * segment_length()), std::size_t(segment_length()));
+      model_.write(std::span<const segment>(together_).first(std::size_t(n)), memories_, theta_, {}, m, {},
+                   view<A>(work_));
     }
-    cache_.size_ += columns;
-    ++memories_;
+    for (index_t b = 0; b < n; ++b) {
+      for (index_t i = 0; i < shape().layers; ++i) {
+        const matrix<const M> k(memory_.data() + b * model_.sizes().memory() + 2 * i * area,
+                                shape().kv_width(), columns);
+        cache_.store(i, k, matrix<const M>(k.data + area, k.rows, k.cols));
+      }
+      cache_.size_ += columns;
+    }
+    memories_ += n;
     tokens_ = 0;
   }
 
@@ -165,6 +193,7 @@ class memory_session final {
   typename E::template block<A> x_, work_;
   exec::mirror<E, P> logits_;
   std::vector<token> residual_;
+  std::vector<segment> together_;  // what one call encodes
   std::vector<index_t> positions_;
   index_t memories_ = 0, tokens_ = 0;
 };
