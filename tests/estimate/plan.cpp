@@ -165,7 +165,10 @@ TEST_CASE("Llama-2-7B with memories costs what an independent cost model says") 
     const double more = (p.writes + p.rewrites + p.write_vjps) * unread;
     CHECK((p.operations() + more - costs.read(0, 1024)) / 1e15 == Approx(e.pflop).epsilon(0.01));
     const double kept = double(p.live_graphs) * unread_bytes;
-    CHECK((p.bytes() + kept - p.work_bytes) / 1e9 == Approx(e.gigabytes).epsilon(0.01));
+    // the published code has both graphs at a time
+    const double in_turn = double(costs.read_tape(1)) * on_a_device.graph - p.decoder_graph_bytes;
+    CHECK((in_turn > 0) == (parse_policy(e.name).name == policy::kind::rematerialise));
+    CHECK((p.bytes() + kept + in_turn - p.work_bytes) / 1e9 == Approx(e.gigabytes).epsilon(0.01));
   }
   // the reservoir and the window hold one graph less than the published code, and 2 S adjoints
   const memory_costs<float> costs(c, uio(8));
@@ -186,7 +189,7 @@ TEST_CASE("the longest text ends with the positions or with the bytes") {
   CHECK_NOTHROW(plan(x8, 25600 + 896, exact));  // a last segment that is shorter leaves room for a memory
   CHECK_THROWS_WITH(plan(x8, 25600 + 897, exact), Catch::Matchers::ContainsSubstring("25600"));
 
-  const double budget = 26e9;
+  const double budget = 22e9;
   const index_t longest = longest_text(x32, exact, budget, on_a_device);
   CHECK(longest > 0);
   CHECK(longest < 99328);

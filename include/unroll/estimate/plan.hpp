@@ -20,7 +20,8 @@ namespace unroll {
 ///   vjp double write(s), write_vjp(s), read(t, tokens), read_vjp(t, tokens) const
 ///                                            operations of the call on one segment
 ///
-/// Optional: `using numbers`, what the numbers are stored in; floats without it.
+/// Optional: `using numbers`, what the numbers are stored in; floats without it. write_workspace(earlier,
+/// batch), as of the memory model.
 template <class C>
 concept costed_memory_model = requires(const C& c, index_t n) {
   { c.size() } -> std::same_as<memory_dims>;
@@ -79,7 +80,7 @@ struct memory_plan {
   double memory_bytes = 0;
   double adjoint_bytes = 0;
   double graph_bytes = 0;          ///< live encoder graphs
-  double decoder_graph_bytes = 0;  ///< of one batch of segments
+  double decoder_graph_bytes = 0;  ///< of one batch of segments, less where encoder graphs lie in turn
   double work_bytes = 0;
 
   double operations() const { return write_operations + write_vjp_operations + read_operations; }
@@ -169,14 +170,20 @@ memory_plan plan(const C& model, index_t tokens, const policy& p,
   }
 
   const memory_dims d = model.size();
-  const double read_tape = double(model.read_tape(batch));
+  double read_tape = double(model.read_tape(batch)), work = double(model.workspace(n, batch));
+  if constexpr (requires { model.write_workspace(n, batch); })
+    if (p.name == policy::kind::rematerialise) {  // graphs lie where reads work, behind what writes need
+      const double graphs = double(slots) * double(d.tape), others = work - read_tape;
+      work = std::max(work, double(model.write_workspace(n, batch)) + graphs) - graphs;
+      read_tape = std::max(0., work - others);
+    }
   out.weight_bytes = double(model.weights()) * bytes.weights;
   out.parameter_bytes = double(d.params) * bytes.parameters;
   out.memory_bytes = all * double(d.memory) * bytes.memory;
   out.adjoint_bytes = double(adjoints) * double(d.memory) * bytes.adjoint;
   out.graph_bytes = double(slots) * double(d.tape) * bytes.graph;
   out.decoder_graph_bytes = read_tape * bytes.graph;
-  out.work_bytes = (double(model.workspace(n, batch)) - read_tape) * bytes.work;
+  out.work_bytes = (work - read_tape) * bytes.work;
   return out;
 }
 

@@ -29,7 +29,8 @@ struct rematerialise_options {
 /// is in front of the call of advance() once more, and of writing and reading that call's segments once more,
 /// one by one.
 ///
-/// Exact, variance 0. Memory: 2 (segments - 1) memories and max(batch, keep) graphs. Over T segments: T - 1
+/// Exact, variance 0. Memory: 2 (segments - 1) memories and max(batch, keep) graphs; without `keep` these lie
+/// where reads work, if the model tells what writes need. Over T segments: T - 1
 /// writes, T - 1 - min(keep, T - 1) rewrites, T - 1 write vjps, T reads and read vjps (T - 1 where losses
 /// have no parameters of their own).
 ///
@@ -51,7 +52,7 @@ class rematerialise final {
       : model_(std::move(model)),
         batch_(batch_of("rematerialise", model_, checked(options).segments, options.batch)),
         keep_(whole_batches(std::min(options.keep, options.segments - 1), batch_)),
-        run_(model_, options.segments, options.segments - 1, std::max(batch_, keep_), batch_) {}
+        run_(model_, options.segments, options.segments - 1, std::max(batch_, keep_), batch_, keep_ == 0) {}
 
   void reset(key, state<const scalar> s0 = {}) {
     check_no_start<scalar>("rematerialise::reset", s0);

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "unroll/core/arena.hpp"
 #include "unroll/core/block.hpp"
 #include "unroll/core/visit.hpp"
 #include "unroll/exec/of.hpp"
@@ -51,6 +52,9 @@ auto executor_of(const M& model) {
 /// them. Everything is allocated at construction: (segments - 1 + adjoints) memories, `graphs` tapes and the
 /// workspace of one call, at the place of the model's executor, and nothing waits for it but finite(). The
 /// memory of the last segment is written by nobody.
+///
+/// With graphs_end_with_reads, tapes lie where reads work, behind the workspace of writes: whoever asks for
+/// it reads no segment while it needs a graph, and a read ends all of them.
 template <class M>
 class memory_bank {
   static_assert(memory_model<M>);
@@ -66,14 +70,17 @@ class memory_bank {
   using segments = std::span<const input>;
   static constexpr index_t none = -1;
 
-  memory_bank(const M& model, index_t room, index_t adjoints, index_t graphs, index_t batch = 1)
+  memory_bank(const M& model, index_t room, index_t adjoints, index_t graphs, index_t batch = 1,
+              bool graphs_end_with_reads = false)
       : executor_(executor_of(model)),
         size_(model.size()),
         batch_(batch),
+        write_work_(graphs_end_with_reads ? write_workspace(model, room - 1, batch) : none),
         memories_(executor_.template allocate<memory_type>((room - 1) * size_.memory)),
         adjoints_(executor_.template allocate<adjoint_type>(adjoints * size_.memory)),
-        tapes_(executor_.template allocate<activation>(graphs * size_.tape)),
-        work_(executor_.template allocate<activation>(model.workspace(room - 1, batch))),
+        tapes_(executor_.template allocate<activation>(shared() ? 0 : graphs * size_.tape)),
+        work_(executor_.template allocate<activation>(
+            std::max(model.workspace(room - 1, batch), shared() ? write_work_ + graphs * size_.tape : 0))),
         answer_(executor_.template allocate<loss_type>(1)),
         past_(room),
         dpast_(room),
@@ -173,7 +180,7 @@ class memory_bank {
            "are " + std::to_string(n) + " segments, the graph is that of " +
                std::to_string(size_of_batch(slot)));
     model.write_vjp(xs, s, theta, seen_by_write(model, s), view<const activation>(tape(slot, n)), dm, dpast,
-                    g, work());
+                    g, work_of_write());
     counts_.write_vjps += n;
     release(slot);
   }
@@ -206,6 +213,7 @@ class memory_bank {
       visit_integer(v, name + ".first", g.first, none, g.segment);
       const index_t before = g.segment - g.first;
       const bool empty = g.segment == none;
+      if (shared() && !empty) fail("visit", name, "holds a graph, which this estimator keeps in no stream");
       // what release() and write_vjp() rely on
       if (empty != (g.first == none) || before >= batch_ || before > slot ||
           (before > 0 &&
@@ -238,7 +246,7 @@ class memory_bank {
     // first: where the model throws, nobody owns what the tapes then hold
     for (index_t i = 0; slot != none && i < n; ++i) release(slot + i);
     model.write(xs, s, theta, seen_by_write(model, s), {memory(s), n * size_.memory},
-                slot == none ? view<activation>{} : tape(slot, n), work());
+                slot == none ? view<activation>{} : tape(slot, n), work_of_write());
     if (slot == none) return;
     for (index_t i = 0; i < n; ++i) graphs_[slot + i] = {std::int32_t(s + i), std::int32_t(s)};
     counts_.live_graphs = std::max(counts_.live_graphs, live_ += n);
@@ -257,9 +265,21 @@ class memory_bank {
     std::fill_n(graphs_.data() + first, n, graph{});
     live_ -= n;
   }
-  view<activation> work() { return {work_.data(), work_.size()}; }
+  // The part of the workspace that writes need, where the model tells it.
+  static index_t write_workspace(const M& model, index_t earlier, index_t batch) {
+    if constexpr (requires { model.write_workspace(earlier, batch); })
+      return arena<activation>::rounded(model.write_workspace(earlier, batch));
+    else
+      return none;
+  }
+  bool shared() const { return write_work_ != none; }
+  view<activation> work() {
+    for (index_t slot = 0; shared() && slot < slots(); ++slot) release(slot);
+    return {work_.data(), work_.size()};
+  }
+  view<activation> work_of_write() { return {work_.data(), shared() ? write_work_ : work_.size()}; }
   view<activation> tape(index_t slot, index_t n) {
-    return {tapes_.data() + slot * size_.tape, n * size_.tape};
+    return {(shared() ? work_.data() + write_work_ : tapes_.data()) + slot * size_.tape, n * size_.tape};
   }
   // Made for each call: a bank that was copied points to its own memories.
   std::span<const memory_type* const> past(index_t t) {
@@ -275,7 +295,7 @@ class memory_bank {
 
   executor_type executor_;
   memory_dims size_;
-  index_t batch_;
+  index_t batch_, write_work_;
   place_block<memory_type> memories_;
   place_block<adjoint_type> adjoints_;
   place_block<activation> tapes_, work_;

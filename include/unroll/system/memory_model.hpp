@@ -136,6 +136,9 @@ concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t 
 ///                                         and kinds, as independent as the other, is taken for the same
 ///   bool reads_params() const        false: read leaves theta alone; read_vjp is then given an empty dtheta
 ///   bool finite(const input& x) const     false when x holds NaN or infinity; throws when it is invalid
+///   index_t write_workspace(index_t earlier, index_t batch) const
+///                                         the part of workspace() that write and write_vjp need:
+///                                         rematerialise then holds its graphs in the rest
 ///   index_t scored(const input& x) const  number of losses (tokens) in the sum that read returns for x,
 ///                                         one without the member
 template <class M>

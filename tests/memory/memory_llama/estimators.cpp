@@ -350,3 +350,24 @@ TEST_CASE("batches of segments of a Llama have the bits of one by one") {
   o.encoder.rank = o.head.rank = 8;
   check(make<float>(c, o), 8 * 32 - 5);
 }
+
+TEST_CASE("graphs that lie where reads work end with a read and have the same bits") {
+  const problem p(4);
+  const auto one = [&](std::size_t s) { return std::span<const segment>(p.xs).subspan(s, 1); };
+  using bank_type = memory_bank<memory_llama<double>>;
+  bank_type apart(p.model, 4, 3, 2), in_turn(p.model, 4, 3, 2, 1, true);
+  CHECK(in_turn.bytes() + std::size_t(p.model.size().tape) * sizeof(double) < apart.bytes());
+  std::vector<std::vector<double>> g;
+  for (bank_type* bank : {&apart, &in_turn}) {
+    double loss = 0;
+    bank->write(p.model, one(0), p.theta, 0);
+    bank->read(p.model, one(1), 1, p.theta, &loss);
+    CHECK(bank->owner(0) == (bank == &apart ? 0 : bank_type::none));
+    for (const index_t slot : {0, 1}) bank->rewrite(p.model, one(std::size_t(slot)), slot, p.theta, slot);
+    bank->executor().fill(matrix<double>(bank->adjoint(0, 2).data(), bank->adjoint(0, 2).size(), 1), 0.5);
+    g.emplace_back(std::size_t(p.theta.size()));
+    for (const index_t slot : {1, 0})
+      bank->write_vjp(p.model, one(std::size_t(slot)), p.theta, slot, bank->adjoint(slot), {}, g.back());
+  }
+  CHECK(g[0] == g[1]);
+}

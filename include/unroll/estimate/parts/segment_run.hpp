@@ -41,10 +41,12 @@ class segment_run {
   using adjoint_type = typename memory_bank<M>::adjoint_type;
   using loss_type = typename memory_bank<M>::loss_type;
 
-  segment_run(const M& model, index_t segments, index_t adjoints, index_t graphs, index_t batch = 1)
+  /// The arguments of memory_bank.
+  segment_run(const M& model, index_t segments, index_t adjoints, index_t graphs, index_t batch = 1,
+              bool graphs_end_with_reads = false)
       : most_(checked(segments)),
         segments_(segments),
-        bank_(model, segments, adjoints, graphs, batch),
+        bank_(model, segments, adjoints, graphs, batch, graphs_end_with_reads),
         losses_(bank_.executor().template allocate<loss_type>(segments)),
         seen_(segments),
         before_(bank_.executor().template allocate<T>(reads_params(model) ? model.size().params : 0)) {}

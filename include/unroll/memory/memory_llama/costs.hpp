@@ -28,6 +28,9 @@ class memory_costs {
   memory_dims size() const { return {room_.trainable().size(), room_.memory(), room_.tape()}; }
   bool independent() const { return !options().recurrent; }
   index_t workspace(index_t earlier, index_t batch = 1) const { return room_.workspace(earlier, batch); }
+  index_t write_workspace(index_t earlier, index_t batch = 1) const {
+    return room_.write_workspace(earlier, batch);
+  }
   /// The part of the workspace that holds the decoder's activations.
   index_t read_tape(index_t batch) const {
     return room_.stack().tape_size(room_.decoder(options().segment, 0, batch));

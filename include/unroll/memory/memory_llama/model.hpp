@@ -84,6 +84,10 @@ class memory_llama final {
   index_t scored(const input& x) const { return x.scored(); }
   index_t workspace(index_t earlier, index_t batch = 1) const { return sizes().workspace(earlier, batch); }
 
+  index_t write_workspace(index_t earlier, index_t batch = 1) const {
+    return sizes().write_workspace(earlier, batch);
+  }
+
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return sizes().can_write(s); }
 

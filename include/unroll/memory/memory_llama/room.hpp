@@ -35,8 +35,12 @@ class memory_room {
   index_t tape() const { return kept() + stack_.tape_size(encoder(segments())); }
   /// Of the workspace of one call on `batch` segments, the last one behind `earlier` memories.
   index_t workspace(index_t earlier, index_t batch = 1) const {
-    return std::max(write_work(encoder(earlier, batch), true),
+    return std::max(write_workspace(earlier, batch),
                     read_work(decoder(options_.segment, earlier, batch), true));
+  }
+  /// The part of it that writes need.
+  index_t write_workspace(index_t earlier, index_t batch = 1) const {
+    return write_work(encoder(earlier, batch), true);
   }
   pass_size encoder(index_t earlier, index_t sequences = 1) const {
     pass_size p;
