@@ -108,14 +108,14 @@ struct decode_attention_body {
             for (int i = 0; i < ahead; ++i)
               if (key_of(l, i) < end) m = m < score(l, i) ? score(l, i) : m;
             const float shift = m * scale;
-            const float down = detail::exp2_of_negative((state(l, 0) - m) * scale);
+            const float down = math::exp2((state(l, 0) - m) * scale);
             state(l, 0) = m;
             float all = state(l, 1) * down;
             UNROLL_UNROLLED
             for (int e = 0; e < 8; ++e) sum(l, e) = sum(l, e) * down;
             UNROLL_UNROLLED
             for (int i = 0; i < ahead; ++i) {
-              const float p = detail::exp2_of_negative(fmaf(score(l, i), scale, -shift));
+              const float p = math::exp2(fmaf(score(l, i), scale, -shift));
               if (key_of(l, i) >= end) continue;
               all = all + p;
               UNROLL_UNROLLED
@@ -145,7 +145,7 @@ struct decode_attention_body {
       float sum = 0, all = 0;
       UNROLL_UNROLLED
       for (int r = 0; r < warps * groups; ++r) {
-        const float p = detail::exp2_of_negative((most[r] - m) * scale);
+        const float p = math::exp2((most[r] - m) * scale);
         sum = fmaf(p, sums[r * Head + t], sum);
         all = fmaf(p, mass[r], all);
       }
@@ -205,7 +205,7 @@ struct decode_attention_join_body {
         UNROLL_UNROLLED
         for (int i = 0; i < ahead; ++i) {
           const int part = first + i * groups;
-          if (part < parts) sum = fmaf(detail::exp2_of_negative((most[part] - m) * scale), x[i], sum);
+          if (part < parts) sum = fmaf(math::exp2((most[part] - m) * scale), x[i], sum);
         }
       }
       sums[t] = sum;
@@ -215,8 +215,7 @@ struct decode_attention_join_body {
       const float m = largest();
       float sum = sums[t], all = 0;
       for (int g = 1; g < groups; ++g) sum = sum + sums[g * Head + t];
-      for (int i = 0; i < parts; ++i)
-        all = fmaf(detail::exp2_of_negative((most[i] - m) * scale), mass[i], all);
+      for (int i = 0; i < parts; ++i) all = fmaf(math::exp2((most[i] - m) * scale), mass[i], all);
       out.data[head * Head + t + sequence * out.stride] = bf16(sum / all);
       if (t == 0 && log_sum) log_sum[c.block()] = fmaf(m, 1.0f / sqrtf(float(Head)), math::log(all));
     });
