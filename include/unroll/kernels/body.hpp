@@ -16,6 +16,9 @@
 //     template <class Context> UNROLL_HD void operator()(Context& c) const;
 //   };
 //
+// A body may have `UNROLL_HD void prefetch(index_t block, int thread) const` as well: hints that a device
+// takes before the kernels in front have written what they write.
+//
 // A translation unit runs bodies on one of the two only: nvcc refuses the host's context inside of a body.
 //
 // Members of a context. What stands outside of the functions given to them runs once a block on the host and
@@ -112,6 +115,15 @@ UNROLL_HD sixteen_bytes load_once(const T* p) {
   return x;
 #else
   return load_sixteen_bytes(p);
+#endif
+}
+/// A hint that what lies there will be read; changes nothing else.
+template <class T>
+UNROLL_HD void prefetch_line(const T* p) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+  (void)p;
 #endif
 }
 template <class T>

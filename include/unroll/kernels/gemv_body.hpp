@@ -21,6 +21,13 @@ struct gemv_body {
   static constexpr int threads = 128;
   UNROLL_HD index_t blocks() const { return ceil_div(a.cols, warps); }
   UNROLL_HD index_t shared_bytes() const { return 0; }
+  /// The beginning of the columns of a block, which it may fetch while the kernel that makes x still runs.
+  UNROLL_HD void prefetch(index_t block, int thread) const {
+    const index_t row = block * warps + thread / 32;
+    if (row >= a.cols) return;
+    for (index_t at = thread % 32 * line; at < smaller(a.rows, 64 * line); at += 32 * line)
+      prefetch_line(a.data + row * a.stride + at);
+  }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.warps([&](const auto& w) {
@@ -61,7 +68,7 @@ struct gemv_body {
   }
 
  private:
-  static constexpr index_t warps = threads / 32, step = 256;
+  static constexpr index_t warps = threads / 32, step = 256, line = 64;  // numbers of 128 bytes
 };
 
 }  // namespace unroll::kernels
