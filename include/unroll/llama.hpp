@@ -14,6 +14,7 @@
 #include "unroll/exec/mirror.hpp"
 #include "unroll/exec/of.hpp"
 #include "unroll/exec/operations.hpp"
+#include "unroll/kernels/attention_scores.hpp"
 #include "unroll/kernels/attention_shape.hpp"
 #include "unroll/kernels/cross_entropy.hpp"
 #include "unroll/kernels/rotary_table.hpp"

@@ -197,6 +197,21 @@ UNROLL_INLINE inline void store_first(const vec<T, N>& v, std::type_identity_t<T
   std::memcpy(p, &v, std::size_t(n) * sizeof(T));
 }
 
+namespace detail {
+template <class T, int N, int... L>
+UNROLL_INLINE inline vec<T, N> ordinals(std::integer_sequence<int, L...>) {
+  const typename vec<T, N>::raw v = {T(L)...};
+  return {v};
+}
+}  // namespace detail
+
+/// The first n elements of v, `other` behind them.
+template <class T, int N>
+UNROLL_INLINE inline vec<T, N> keep_first(const vec<T, N>& v, index_t n, std::type_identity_t<T> other) {
+  return where_greater(splat<N>(T(n)), detail::ordinals<T, N>(std::make_integer_sequence<int, N>{}), v,
+                       splat<N>(other));
+}
+
 #if defined(__GNUC__) && !defined(__CUDACC__)
 namespace detail {
 template <int S, class T, int N, int... L>
@@ -252,13 +267,19 @@ UNROLL_INLINE inline void transpose(vec<T, N> (&row)[std::size_t(N)]) {
 }
 
 // --- loops, inside of a kernel ---------------------------------------------------------------------------
-/// y[i] = f(x[i]...) for i < n, a vector at a time; y may be one of the x.
+/// y[i] = f(x[i]...) for i < n, a vector at a time; y may be one of the x. The last vector overlaps the one
+/// before it and is computed first, from inputs that are not overwritten yet.
 template <class Isa, class T, class F, class... X>
 UNROLL_INLINE inline void map_on(const F& f, index_t n, T* y, const X*... x) {
   constexpr int N = width<Isa, T>;
-  index_t i = 0;
-  for (; i + N <= n; i += N) store(f(load<N>(x + i)...), y + i);
-  if (i < n) store_first(f(load_first<N>(x + i, n - i)...), y + i, n - i);
+  if (n < N) {
+    if (n > 0) store_first(f(load_first<N>(x, n)...), y, n);
+    return;
+  }
+  const index_t last = n - N;
+  const auto end = f(load<N>(x + last)...);
+  for (index_t i = 0; i < last; i += N) store(f(load<N>(x + i)...), y + i);
+  store(end, y + last);
 }
 
 /// Sum of f(x[i]...) over i < n; f must be 0 at 0. Blocks of 4096 elements are summed in four vectors, the

@@ -6,9 +6,10 @@
 #include "unroll/core/simd.hpp"
 
 // Matrix products of the sizes that recurrent cells have. A tile of C is kept in registers while the inner
-// dimension runs over columns of A and broadcast elements of B; neither operand is packed unless its layout
-// asks for it, because at 8 to 128 columns packing costs more than it saves. Nothing is allocated: the two
-// packing buffers (128 and 192 KiB with AVX-512) are on the stack.
+// dimension runs over columns of A and broadcast elements of B. An operand is packed where its layout asks
+// for it, and A where there are columns enough to pay for that: out of a matrix, columns of A may split cache
+// lines and fall into few sets of the cache. Nothing is allocated: the two packing buffers (128 and 192 KiB
+// with AVX-512) are on the stack.
 namespace unroll::linalg::detail {
 
 using simd::vec;
@@ -18,6 +19,11 @@ template <class Isa>
 inline constexpr int tile_vectors = Isa::registers == 32 ? 4 : 3;
 template <class Isa>
 inline constexpr int tile_columns = Isa::registers == 32 ? 6 : 4;
+// For one or two vectors of rows, whose sums would be too few to hide the latency of an addition: 2 x 12 + 2
+// + 1 registers.
+inline constexpr int long_tile_columns = 12;
+template <class Isa>
+inline constexpr int long_tile_vectors = Isa::registers == 32 ? 2 : 1;
 inline constexpr index_t inner_block = 512;  // terms summed per pass over C
 template <class T>
 inline constexpr index_t column_block = 384 / index_t(sizeof(T));  // columns per packed block of B
@@ -92,12 +98,19 @@ constexpr auto tile_table(std::integer_sequence<int, M...>) {
   return std::array<std::array<tile_function<T>, std::size_t(R)>, sizeof...(M)>{
       tile_row<Isa, T, N, M + 1>(std::make_integer_sequence<int, R>{})...};
 }
+template <class Isa, class T, int N, int... M>
+constexpr auto long_row(std::integer_sequence<int, M...>) {
+  return std::array<tile_function<T>, sizeof...(M)>{
+      &Isa::template call<tile<T, N, M + 1, long_tile_columns>, const tile_arguments<T>&>...};
+}
 /// The tiles of vectors of N rows: tiles[M - 1][R - 1].
 template <class Isa, class T, int N>
 struct tiles {
   static constexpr bool widest = N == simd::width<Isa, T>;
   static constexpr int M = N == 1 ? 1 : widest ? tile_vectors<Isa> : 2, R = widest ? tile_columns<Isa> : 4;
   static constexpr auto of = tile_table<Isa, T, N, R>(std::make_integer_sequence<int, M>{});
+  static constexpr int long_M = widest ? long_tile_vectors<Isa> : 0;
+  static constexpr auto of_long = long_row<Isa, T, N>(std::make_integer_sequence<int, long_M>{});
 };
 
 /// `total` things in as few groups of at most `most` as possible, of nearly equal sizes: the next group.
@@ -106,6 +119,14 @@ UNROLL_INLINE inline index_t balanced(index_t total, index_t most) {
   return (total + groups - 1) / groups;
 }
 
+/// to(r, q) = from(r, q) for r < rows, q < inner; rows >= N.
+template <int N, class T>
+UNROLL_INLINE inline void pack(const T* from, index_t stride, index_t rows, index_t inner, T* to) {
+  for (index_t q = 0; q < inner; ++q, from += stride, to += rows) {
+    for (index_t i = 0; i < rows - N; i += N) simd::store(simd::load<N>(from + i), to + i);
+    simd::store(simd::load<N>(from + rows - N), to + rows - N);
+  }
+}
 /// to(r, q) = from(q, r) for r < rows, q < inner, by N x N blocks; rows >= N.
 template <int N, class T>
 UNROLL_INLINE inline void pack_transposed(const T* from, index_t stride, index_t rows, index_t inner, T* to) {
@@ -148,7 +169,9 @@ struct small_gemm {
     constexpr int M = tiles::M, R = tiles::R;
     const bool pack_b = g.b_transposed && g.m > 2 * M * N;
     const bool a_in_cache = g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (256 << 10);
-    const index_t columns = !g.a_transposed && a_in_cache ? R : (pack_b ? 1 : 6) * column_block<T>;
+    const bool pack_a = g.a_transposed || (g.n >= 96 && g.k >= 64);
+    const index_t narrow = g.m <= tiles::long_M * N ? long_tile_columns : R;
+    const index_t columns = !pack_a && a_in_cache ? narrow : (pack_b ? 1 : 6) * column_block<T>;
     alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
     alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
     for (index_t q = 0; q < g.k; q += inner_block) {
@@ -175,17 +198,27 @@ struct small_gemm {
             pack_transposed<N>(g.a + q + i * g.lda, g.lda, rows, t.inner, a_buffer);
             t.a = a_buffer;
             t.aq = rows;
+          } else if (pack_a) {
+            const index_t rows = t.c_last + N;
+            pack<N>(g.a + i + q * g.lda, g.lda, rows, t.inner, a_buffer);
+            t.a = a_buffer;
+            t.aq = rows;
           } else {
             t.a = g.a + i + q * g.lda;
             t.aq = g.lda;
           }
           t.a_last = t.c_last;
           for (index_t j = 0; j < width;) {
-            index_t r = balanced(width - j, R);
-            if (R > 4 && r == 4 && width - j > 4) r = 5;  // 5 + 3 columns stream A faster than 4 + 4
+            index_t r = long_tile_columns;
+            auto multiply = group <= tiles::long_M ? tiles::of_long[std::size_t(group - 1)] : nullptr;
+            if (!multiply || width - j < r) {
+              r = balanced(width - j, R);
+              if (R > 4 && r == 4 && width - j > 4) r = 5;  // 5 + 3 columns stream A faster than 4 + 4
+              multiply = tiles::of[std::size_t(group - 1)][std::size_t(r - 1)];
+            }
             t.b = b0 + j * t.bj;
             t.c = g.c + i + (j0 + j) * g.ldc;
-            tiles::of[std::size_t(group - 1)][std::size_t(r - 1)](t);
+            multiply(t);
             j += r;
           }
           i += group * N;

@@ -7,7 +7,7 @@
 
 #include "unroll/core/arena.hpp"
 #include "unroll/core/linalg.hpp"
-#include "unroll/kernels/attention_shape.hpp"
+#include "unroll/kernels/attention_scores.hpp"
 
 namespace unroll::kernels {
 
@@ -15,9 +15,6 @@ namespace detail {
 
 inline constexpr index_t query_block = 48;  // queries of a head that are worked on together
 inline constexpr index_t packed_from = 8;  // queries from which copying neighbouring blocks side by side pays
-
-/// Distance between two columns of scores: an odd number of cache lines, so that they spread over the cache.
-inline index_t score_stride(index_t keys) { return ((keys + 15) / 16 | 1) * 16; }
 
 /// What the queries of one key-value head look at: the rows of that head of every block of keys.
 template <class T>
@@ -66,7 +63,6 @@ struct packed_prefix {
   std::span<const key_block<T>> blocks;
   index_t keys = 0, head = 0;
   bool packed = false;
-  T *k = nullptr, *v = nullptr, *dk = nullptr, *dv = nullptr;  // head x keys each
   key_block<T> copy = {};
   key_block_adjoint<T> dcopy = {};
 
@@ -82,25 +78,12 @@ struct packed_prefix {
   /// Numbers of `work` that one copy needs.
   index_t size() const { return packed ? 2 * head * keys : 0; }
 
-  static void copy_rows(const matrix<const T>& from, index_t row, index_t head, T* to) {
-    for (index_t j = 0; j < from.cols; ++j)
-      std::copy_n(from.data + row + j * from.stride, head, to + j * head);
-  }
-  static void add_rows(const T* from, index_t row, index_t head, index_t cols, const matrix<T>& to) {
-    if (!to.data) return;
-    for (index_t j = 0; j < cols; ++j) linalg::axpy(1, from + j * head, to.data + row + j * to.stride, head);
-  }
   /// Makes `seen` look at head g of the blocks.
   void load(index_t g, T* work, visible_keys<T>& seen) {
     seen.before_row = g * head;
     seen.before = blocks;
     if (!packed) return;
-    index_t at = 0;
-    for (const key_block<T>& b : blocks) {
-      copy_rows(b.k, g * head, head, work + at * head);
-      copy_rows(b.v, g * head, head, work + (keys + at) * head);
-      at += b.k.cols;
-    }
+    simd::dispatch<copy_kernel, const packed_prefix&>(*this, g * head, work);
     copy = {{work, head, keys}, {work + keys * head, head, keys}};
     seen.before = {&copy, 1};
     seen.before_row = 0;
@@ -115,14 +98,41 @@ struct packed_prefix {
   }
   void add(index_t g, std::span<const key_block_adjoint<T>> to) const {
     if (!packed || to.empty()) return;
-    index_t at = 0;
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-      const index_t count = blocks[i].k.cols;
-      add_rows(dcopy.dk.data + at * head, g * head, head, count, to[i].dk);
-      add_rows(dcopy.dv.data + at * head, g * head, head, count, to[i].dv);
-      at += count;
-    }
+    simd::dispatch<add_kernel, const packed_prefix&>(*this, g * head, to);
   }
+
+ private:
+  struct copy_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const packed_prefix& p, index_t row, T* to) {
+      const auto copy = [&](const matrix<const T>& m) UNROLL_INLINE {
+        for (index_t t = 0; t < m.cols; ++t, to += p.head)
+          simd::map_on<Isa>([](const auto& u) UNROLL_INLINE { return u; }, p.head, to,
+                            m.data + row + t * m.stride);
+      };
+      for (const key_block<T>& b : p.blocks) copy(b.k);
+      for (const key_block<T>& b : p.blocks) copy(b.v);
+    }
+  };
+  struct add_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const packed_prefix& p, index_t row,
+                                  std::span<const key_block_adjoint<T>> to) {
+      const T *dk = p.dcopy.dk.data, *dv = p.dcopy.dv.data;
+      for (std::size_t i = 0; i < p.blocks.size(); ++i) {
+        const index_t count = p.blocks[i].k.cols;
+        const auto add = [&](const T* from, const matrix<T>& m) UNROLL_INLINE {
+          if (!m.data) return;
+          for (index_t t = 0; t < count; ++t)
+            linalg::detail::axpy_on<Isa>(T(1), from + t * p.head, m.data + row + t * m.stride, p.head);
+        };
+        add(dk, to[i].dk);
+        add(dv, to[i].dv);
+        dk += count * p.head;
+        dv += count * p.head;
+      }
+    }
+  };
 };
 
 /// The next queries [first, first + count), all tokens or all memory tokens.
@@ -132,15 +142,6 @@ struct query_range {
     index_t end = std::min(first + query_block, queries);
     if (mask.ordinals > mask.first + first) end = std::min(end, mask.ordinals - mask.first);
     return {first, end - first};
-  }
-};
-
-/// s <- exp((s - most) root); returns the sum.
-template <class T>
-struct exponentials_kernel {
-  template <class Isa>
-  UNROLL_INLINE static T run(T* s, index_t n, T most, T root) {
-    return linalg::detail::shifted_exp_on<Isa>(s, n, most, root, s);
   }
 };
 
@@ -247,40 +248,27 @@ void attention(const attention_shape& shape, const attention_mask& mask,
     seen.own_row = g * head;
     for (index_t j = g * group; j < (g + 1) * group; ++j)
       for (index_t i = 0; i < n;) {
-        const auto range = detail::query_range::from(i, n, mask);
-        const bool memory = mask.memory_token(i);
-        const index_t count = range.count;
+        const index_t count = detail::query_range::from(i, n, mask).count;
         seen.own_count = mask.visible(i + count - 1);
         const index_t keys = prefix.keys + seen.own_count;
         const matrix<T> S(scores, keys, count, stride);
         const matrix<const T> Q(q.data + j * head + i * q.stride, head, count, q.stride);
         const matrix<T> O(out.data + j * head + i * out.stride, head, count, out.stride);
+        const auto own_columns = [&](const auto& m) {
+          return part(m, g * head, head, mask.first + i, count);
+        };
+        const detail::query_block_of_head<T> of_head{mask, i, prefix.keys,        keys,
+                                                     root, Q, own_columns(own.k), own_columns(own.v)};
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
           linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(S, at, k.cols));
         });
-        for (index_t c = 0; c < count; ++c) {
-          T* const s = S.data + c * stride;
-          const index_t visible = prefix.keys + mask.visible(i + c);
-          T most = std::numeric_limits<T>::lowest();
-          if (memory)
-            most = self[c] = linalg::dot(Q.data + c * Q.stride,
-                                         own.k.data + g * head + (mask.first + i + c) * own.k.stride, head);
-          most = simd::largest(s, visible, most);
-          T sum = simd::dispatch<detail::exponentials_kernel<T>>(s, visible, most, root);
-          std::fill(s + visible, s + keys, T(0));
-          if (memory) sum += self[c] = std::exp((self[c] - most) * root);
-          share[c] = 1 / sum;
-          if (lse) lse[j + (i + c) * shape.heads] = most * root + std::log(sum);
-        }
+        simd::dispatch<detail::softmax_kernel<T>, const detail::query_block_of_head<T>&, const matrix<T>&>(
+            of_head, S, self, share, lse ? lse + j + i * shape.heads : nullptr, shape.heads);
         seen.for_each([&](index_t at, matrix<const T>, matrix<const T> v) {
           linalg::gemm<T>(op::none, v, op::none, rows_of(S, at, v.cols), at > 0, O);
         });
-        for (index_t c = 0; c < count; ++c) {
-          T* const o = O.data + c * O.stride;
-          if (memory)
-            linalg::axpy(self[c], own.v.data + g * head + (mask.first + i + c) * own.v.stride, o, head);
-          linalg::scale(share[c], o, head);
-        }
+        simd::dispatch<detail::share_kernel<T>, const detail::query_block_of_head<T>&, const T*, const T*,
+                       const matrix<T>&>(of_head, self, share, O);
         i += count;
       }
   }
@@ -321,9 +309,7 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
     seen.own_row = g * head;
     for (index_t j = g * group; j < (g + 1) * group; ++j)
       for (index_t i = 0; i < n;) {
-        const auto range = detail::query_range::from(i, n, mask);
-        const bool memory = mask.memory_token(i);
-        const index_t count = range.count;
+        const index_t count = detail::query_range::from(i, n, mask).count;
         seen.own_count = mask.visible(i + count - 1);
         const index_t keys = prefix.keys + seen.own_count;
         const matrix<T> P(scores, keys, count, stride), dS(dscores, keys, count, stride);
@@ -331,47 +317,30 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
         const matrix<const T> O(out.data + j * head + i * out.stride, head, count, out.stride);
         const matrix<const T> dO(dout.data + j * head + i * dout.stride, head, count, dout.stride);
         const matrix<T> dQ(dq.data + j * head + i * dq.stride, head, count, dq.stride);
-        const auto column = [&](const auto& m, index_t c) { return m.data + c * m.stride; };
-        const auto own_column = [&](const auto& m, index_t c) {
-          return m.data + g * head + (mask.first + i + c) * m.stride;
+        const auto own_columns = [&](const auto& m) {
+          return part(m, g * head, head, mask.first + i, count);
         };
+        const detail::query_block_of_head<T> of_head{mask, i, prefix.keys,        keys,
+                                                     root, Q, own_columns(own.k), own_columns(own.v)};
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T> v) {
           linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(P, at, k.cols));
           linalg::gemm<T>(op::transpose, v, op::none, dO, false, rows_of(dS, at, k.cols));
         });
-        for (index_t c = 0; c < count; ++c) {
-          T* const p = column(P, c);
-          T* const ds = column(dS, c);
-          const index_t visible = prefix.keys + mask.visible(i + c);
-          const T l = lse[j + (i + c) * shape.heads];
-          const T along = linalg::dot(column(O, c), column(dO, c), head);
-          simd::map([l, root](const auto& s) UNROLL_INLINE { return simd::exp(s * root - l); }, visible, p,
-                    p);
-          simd::map([along, root](const auto& u, const auto& dp)
-                        UNROLL_INLINE { return u * (dp - along) * root; },
-                    visible, ds, p, ds);
-          std::fill(p + visible, p + keys, T(0));
-          std::fill(ds + visible, ds + keys, T(0));
-          if (memory) {
-            self[c] = std::exp(linalg::dot(column(Q, c), own_column(own.k, c), head) * root - l);
-            dself[c] = self[c] * (linalg::dot(column(dO, c), own_column(own.v, c), head) - along) * root;
-          }
-        }
+        simd::dispatch<detail::softmax_vjp_kernel<T>, const detail::query_block_of_head<T>&,
+                       const matrix<const T>&, const matrix<const T>&, const T*, index_t, const matrix<T>&,
+                       const matrix<T>&>(of_head, O, dO, lse + j + i * shape.heads, shape.heads, P, dS, self,
+                                         dself);
         seen.for_each_adjoint([&](index_t at, matrix<T> dk, matrix<T> dv) {
           if (dv.data) linalg::gemm<T>(op::none, dO, op::transpose, rows_of(P, at, dv.cols), true, dv);
           if (dk.data) linalg::gemm<T>(op::none, Q, op::transpose, rows_of(dS, at, dk.cols), true, dk);
         });
-        if (memory)
-          for (index_t c = 0; c < count; ++c) {
-            if (down.dv.data) linalg::axpy(self[c], column(dO, c), own_column(down.dv, c), head);
-            if (down.dk.data) linalg::axpy(dself[c], column(Q, c), own_column(down.dk, c), head);
-          }
+        const bool memory = of_head.memory();
+        if (memory && down.dv.data) detail::add_scaled_columns<T>(self, dO, own_columns(down.dv));
+        if (memory && down.dk.data) detail::add_scaled_columns<T>(dself, Q, own_columns(down.dk));
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
           linalg::gemm<T>(op::none, k, op::none, rows_of(dS, at, k.cols), at > 0, dQ);
         });
-        if (memory)
-          for (index_t c = 0; c < count; ++c)
-            linalg::axpy(dself[c], own_column(own.k, c), column(dQ, c), head);
+        if (memory) detail::add_scaled_columns<T>(dself, of_head.own_k, dQ);
         i += count;
       }
     prefix.add(g, dbefore);

@@ -21,29 +21,19 @@ inline void turn_neighbours(const T* cosine, const T* sine, T* x, index_t half) 
     x[2 * i + 1] = b * cosine[i] + a * s;
   }
 }
-template <class Isa, int sign, class T>
+/// By vectors of N elements, what is left by narrower ones: half a head is often less than the widest vector.
+template <int N, int sign, class T>
 UNROLL_INLINE inline void turn_halves(const T* cosine, const T* sine, T* x, T* y, index_t half) {
-  constexpr int N = simd::width<Isa, T>;
   using vec = simd::vec<T, N>;
   index_t i = 0;
-  const auto turned = [](const vec& a, const vec& b, const vec& c, const vec& s, vec& u, vec& v)
-                          UNROLL_INLINE {
-                            u = a * c - b * (s * T(sign));
-                            v = b * c + a * (s * T(sign));
-                          };
-  vec u, v;
   for (; i + N <= half; i += N) {
-    turned(simd::load<N>(x + i), simd::load<N>(y + i), simd::load<N>(cosine + i), simd::load<N>(sine + i), u,
-           v);
-    simd::store(u, x + i);
-    simd::store(v, y + i);
+    const vec a = simd::load<N>(x + i), b = simd::load<N>(y + i);
+    const vec c = simd::load<N>(cosine + i), s = simd::load<N>(sine + i) * T(sign);
+    simd::store(a * c - b * s, x + i);
+    simd::store(b * c + a * s, y + i);
   }
-  if (i < half) {
-    const auto last = [&](const T* from) UNROLL_INLINE { return simd::load_first<N>(from + i, half - i); };
-    turned(last(x), last(y), last(cosine), last(sine), u, v);
-    simd::store_first(u, x + i, half - i);
-    simd::store_first(v, y + i, half - i);
-  }
+  if constexpr (N > 1)
+    if (i < half) turn_halves<N / 2, sign>(cosine + i, sine + i, x + i, y + i, half - i);
 }
 
 template <turn way>
@@ -62,7 +52,7 @@ struct rotate_kernel {
         if (table.neighbours)
           turn_neighbours<sign>(cosine, cosine + half, head, half);
         else
-          turn_halves<Isa, sign>(cosine, cosine + half, head, head + half, half);
+          turn_halves<simd::width<Isa, T>, sign>(cosine, cosine + half, head, head + half, half);
       }
     }
   }

@@ -22,19 +22,25 @@ struct swiglu_vjp_kernel {
       dg = d * u * (s * (T(1) + g * (T(1) - s)));
       du = d * (g * s);
     };
-    vec dg, du;
-    index_t i = 0;
-    for (; i + N <= n; i += N) {
-      at(simd::load<N>(gate + i), simd::load<N>(up + i), simd::load<N>(dout + i), dg, du);
+    vec dg, du, last_dg, last_du;
+    if (n < N) {
+      const auto first = [&](const T* x) UNROLL_INLINE { return simd::load_first<N>(x, n); };
+      at(first(gate), first(up), first(dout), dg, du);
+      simd::store_first(dg, dgate, n);
+      simd::store_first(du, dup, n);
+      return;
+    }
+    const auto from = [&](index_t i, vec& to_dg, vec& to_du) UNROLL_INLINE {
+      at(simd::load<N>(gate + i), simd::load<N>(up + i), simd::load<N>(dout + i), to_dg, to_du);
+    };
+    from(n - N, last_dg, last_du);  // before any input of it is overwritten, see simd::map_on
+    for (index_t i = 0; i < n - N; i += N) {
+      from(i, dg, du);
       simd::store(dg, dgate + i);
       simd::store(du, dup + i);
     }
-    if (i < n) {
-      const auto last = [&](const T* x) UNROLL_INLINE { return simd::load_first<N>(x + i, n - i); };
-      at(last(gate), last(up), last(dout), dg, du);
-      simd::store_first(dg, dgate + i, n - i);
-      simd::store_first(du, dup + i, n - i);
-    }
+    simd::store(last_dg, dgate + n - N);
+    simd::store(last_du, dup + n - N);
   }
 };
 }  // namespace detail
