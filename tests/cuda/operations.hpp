@@ -133,14 +133,27 @@ template <class E>
 results rotations(const E& e) {
   using T = kind<E>;
   results r;
-  auto table = numbers_at<float>(e, 5 * 8, 17);
   const index_t positions[] = {4, 0, 2};
-  for (const bool neighbours : {false, true}) {
-    auto x = numbers_at<T>(e, 24 * 6, 18);
-    const kernels::rotary_table<float> t{table.data(), 8, 5, neighbours};
-    e.rotary(kernels::turn::forward, t, positions, shaped<T>(x, 24, 6));
-    append(e, x, r);
-    e.rotary(kernels::turn::back, t, positions, shaped<T>(x, 24, 6));
+  for (const index_t head : {8, 32}) {  // pairs one by one, and eight at a time
+    auto table = numbers_at<float>(e, 5 * head, 17);
+    auto x = numbers_at<T>(e, 18 * head, 18);
+    for (const bool neighbours : {false, true}) {
+      const kernels::rotary_table<float> t{table.data(), head, 5, neighbours};
+      e.rotary(kernels::turn::forward, t, positions, shaped<T>(x, 3 * head, 6));
+      append(e, x, r);
+      e.rotary(kernels::turn::back, t, positions, shaped<T>(x, 3 * head, 6));
+      append(e, x, r);
+    }
+    // spans that fill all of the memory they go through, several times, each used twice
+    std::vector<index_t> many(500000);
+    const kernels::rotary_table<float> t{table.data(), head, 5, false};
+    for (index_t round = 0; round < 10; ++round) {
+      for (index_t i = 0; i < 6; ++i) many[std::size_t(i)] = (round + i * i) % 5;
+      for (const auto way : {kernels::turn::forward, kernels::turn::back})
+        e.rotary(way, t, std::span<const index_t>(many), shaped<T>(x, 3 * head, 6));
+      e.rotary(kernels::turn::forward, t, std::span<const index_t>(many), shaped<T>(x, 3 * head, 6));
+      e.scale(0.9, table.data(), table.size());
+    }
     append(e, x, r);
   }
   return r;
