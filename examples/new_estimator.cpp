@@ -1,4 +1,4 @@
-// Write an estimator, then have it proven: the forward gradient of Silver et al. 2021 and Baydin et al. 2022.
+// Write an estimator, then have it proven: the forward gradient of Silver et al. 2022 and Baydin et al. 2022.
 // One random direction v in parameter space, one jvp a step, g^ = (dL . v) v.
 #include <cstdio>
 #include <unroll/testing/conformance.hpp>
@@ -21,7 +21,7 @@ class forward_gradient final {
   static constexpr target target_gradient = target::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
-  static constexpr std::array references{"silver2021dodge", "baydin2022forward"};
+  static constexpr std::array references{"silver2022dodge", "baydin2022forward"};
 
   explicit forward_gradient(F f, C choose = C{})
       : f_(std::move(f)),
