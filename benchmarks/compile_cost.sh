@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the headers cost the compiler: CPU seconds and peak memory of units that only include, and of one that trains
-# an LSTM; least of three runs each. Eigen/Core is a header to compare with.
+# an LSTM, by itself and with the kernels in a file of their own; least of three runs each. Eigen/Core is a header to
+# compare with.
 #   compile_cost.sh [COMPILER]        default g++; EIGEN names Eigen's folder; needs GNU time
 set -eu
 cd "$(dirname "$0")/.."
@@ -34,10 +35,12 @@ int main() {
   }
 }
 CPP
+{ echo '#define UNROLL_KERNELS_ELSEWHERE' && cat "$folder/lstm.cpp"; } >"$folder/elsewhere.cpp"
+printf '#define UNROLL_KERNELS_HERE\n#include <unroll/unroll.hpp>\n' >"$folder/kernels.cpp"
 
 echo "$("$compiler" --version | head -1), -std=c++20 -O2"
 printf '%-10s %8s %8s\n' unit seconds MiB
-for unit in eigen umbrella llama one_cell lstm; do
+for unit in eigen umbrella llama one_cell lstm elsewhere kernels; do
   for _ in 1 2 3; do
     command time -f '%U %S %M' "$compiler" -std=c++20 -O2 -Iinclude -I"${EIGEN:-/usr/include/eigen3}" \
       -c "$folder/$unit.cpp" -o "$folder/out.o" 2>&1

@@ -34,8 +34,16 @@ if [ "$(uname -m)" = x86_64 ]; then
   link both_plain "$work/main.o" "$work/same.o"
   link mixed "$work/main.o" "$work/native.o"
   link mixed_reversed "$work/native.o" "$work/main.o"
+  # The kernels in one file have the bits of kernels in every file; the other file has none.
+  compile plain_file here -DMAIN -DUNROLL_KERNELS_ELSEWHERE -DUNROLL_KERNELS_HERE
+  compile other_file elsewhere -DUNROLL_KERNELS_ELSEWHERE
+  link mixed_kernels "$work/elsewhere.o" "$work/here.o"
+  if nm -C "$work/elsewhere.o" | grep -E ' [TtWw] .*::call<unroll::(linalg|kernels)::'; then
+    echo "kernels in a file that leaves them to another"
+    exit 1
+  fi
   want=$("$work/both_plain")
-  for program in mixed mixed_reversed; do
+  for program in mixed mixed_reversed mixed_kernels; do
     got=$("$work/$program")
     [ "$got" = "$want" ] || { echo "$program: $got, files without -march: $want"; exit 1; }
   done

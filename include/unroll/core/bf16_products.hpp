@@ -155,4 +155,10 @@ void gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool add, matr
   }
 }
 
+#if defined(UNROLL_INSTANCE)
+UNROLL_INSTANCE void gemv<bf16>(op, matrix<const bf16>, const float*, bool, float*);
+UNROLL_INSTANCE void gemm<bf16>(op, matrix<const bf16>, op, matrix<const float>, bool, matrix<float>,
+                                bf16_way);
+#endif
+
 }  // namespace unroll::linalg

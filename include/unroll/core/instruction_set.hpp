@@ -36,6 +36,15 @@ inline constexpr std::string_view name_of(instruction_set s) {
 #define UNROLL_CHOOSES_INSTRUCTIONS 1
 #endif
 
+// Kernels of float and double in one file of a program, for programs of many files that compile slowly: all
+// files define UNROLL_KERNELS_ELSEWHERE, and one UNROLL_KERNELS_HERE besides. Both change neither bits nor
+// speed.
+#if defined(UNROLL_KERNELS_HERE)
+#define UNROLL_INSTANCE template
+#elif defined(UNROLL_KERNELS_ELSEWHERE)
+#define UNROLL_INSTANCE extern template
+#endif
+
 /// The best set of this machine. avx2 means AVX2 and FMA; avx512 its parts F, BW, DQ and VL besides.
 inline instruction_set best_instructions() {
 #if defined(UNROLL_CHOOSES_INSTRUCTIONS)

@@ -122,4 +122,9 @@ bool left_product(const T* a, const T* x, matrix<T> m, T* y) {
   return simd::dispatch<detail::left_product_kernel<T>>(a, m.rows, x, m.data, m.cols, y);
 }
 
+#if defined(UNROLL_INSTANCE)
+UNROLL_INSTANCE bool left_product<float>(const float*, const float*, matrix<float>, float*);
+UNROLL_INSTANCE bool left_product<double>(const double*, const double*, matrix<double>, double*);
+#endif
+
 }  // namespace unroll::linalg

@@ -224,4 +224,26 @@ void set_columns(const std::type_identity_t<T>* b, matrix<T> a) {
     for (index_t j = 0; j < a.cols; ++j) std::copy_n(b, a.rows, a.data + j * a.stride);
 }
 
+#if defined(UNROLL_INSTANCE)
+#define UNROLL_LINALG_OF(T)                                                                \
+  UNROLL_INSTANCE T dot<T>(const T*, const T*, index_t);                                   \
+  UNROLL_INSTANCE void gemv<T>(op, matrix<const T>, const T*, bool, T*);                   \
+  UNROLL_INSTANCE void axpy<T>(T, const T*, T*, index_t);                                  \
+  UNROLL_INSTANCE void ger<T>(T, const T*, const T*, matrix<T>);                           \
+  UNROLL_INSTANCE void gemm<T>(op, matrix<const T>, op, matrix<const T>, bool, matrix<T>); \
+  UNROLL_INSTANCE void scale<T>(T, T*, index_t);                                           \
+  UNROLL_INSTANCE T norm<T>(const T*, index_t);                                            \
+  UNROLL_INSTANCE bool all_finite<T>(const T*, index_t);                                   \
+  UNROLL_INSTANCE void tanh<T>(const T*, T*, index_t);                                     \
+  UNROLL_INSTANCE void logistic<T>(const T*, T*, index_t);                                 \
+  UNROLL_INSTANCE void exp<T>(const T*, T*, index_t);                                      \
+  UNROLL_INSTANCE T softmax_cross_entropy<T>(const T*, index_t, index_t, T*);              \
+  UNROLL_INSTANCE void transpose<T>(matrix<const T>, matrix<T>);                           \
+  UNROLL_INSTANCE void sum_columns<T>(matrix<const T>, T*);                                \
+  UNROLL_INSTANCE void add_columns<T>(const T*, matrix<T>);
+UNROLL_LINALG_OF(float)
+UNROLL_LINALG_OF(double)
+#undef UNROLL_LINALG_OF
+#endif
+
 }  // namespace unroll::linalg

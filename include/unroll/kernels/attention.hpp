@@ -347,4 +347,18 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
   }
 }
 
+#if defined(UNROLL_INSTANCE)
+#define UNROLL_ATTENTION_OF(T)                                                                         \
+  UNROLL_INSTANCE void attention<T>(const attention_shape&, const attention_mask&, matrix<const T>,    \
+                                    std::span<const key_block<T>>, const key_block<T>&, matrix<T>, T*, \
+                                    view<T>);                                                          \
+  UNROLL_INSTANCE void attention_vjp<T>(                                                               \
+      const attention_shape&, const attention_mask&, matrix<const T>, std::span<const key_block<T>>,   \
+      const key_block<T>&, matrix<const T>, const T*, matrix<const T>, matrix<T>,                      \
+      std::span<const key_block_adjoint<T>>, const key_block_adjoint<T>&, view<T>);
+UNROLL_ATTENTION_OF(float)
+UNROLL_ATTENTION_OF(double)
+#undef UNROLL_ATTENTION_OF
+#endif
+
 }  // namespace unroll::kernels

@@ -47,4 +47,13 @@ T cross_entropy_vjp(T* logits, index_t n, index_t target, std::type_identity_t<T
   return loss;
 }
 
+#if defined(UNROLL_INSTANCE)
+#define UNROLL_CROSS_ENTROPY_OF(T)                          \
+  UNROLL_INSTANCE T cross_entropy<T>(T*, index_t, index_t); \
+  UNROLL_INSTANCE T cross_entropy_vjp<T>(T*, index_t, index_t, T);
+UNROLL_CROSS_ENTROPY_OF(float)
+UNROLL_CROSS_ENTROPY_OF(double)
+#undef UNROLL_CROSS_ENTROPY_OF
+#endif
+
 }  // namespace unroll::kernels

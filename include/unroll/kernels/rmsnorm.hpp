@@ -73,4 +73,13 @@ void rmsnorm_vjp(std::type_identity_t<matrix<const T>> x, const std::type_identi
                  const matrix<const T>&, const matrix<T>&>(x, gain, rstd, dy, dx, dgain);
 }
 
+#if defined(UNROLL_INSTANCE)
+#define UNROLL_RMSNORM_OF(T)                                                    \
+  UNROLL_INSTANCE void rmsnorm<T>(matrix<const T>, const T*, T, matrix<T>, T*); \
+  UNROLL_INSTANCE void rmsnorm_vjp<T>(matrix<const T>, const T*, const T*, matrix<const T>, matrix<T>, T*);
+UNROLL_RMSNORM_OF(float)
+UNROLL_RMSNORM_OF(double)
+#undef UNROLL_RMSNORM_OF
+#endif
+
 }  // namespace unroll::kernels

@@ -147,4 +147,14 @@ class rotary final {
   std::shared_ptr<const std::vector<T>> table_;
 };
 
+#if defined(UNROLL_INSTANCE)
+#define UNROLL_ROTATE_OF(T)                                                                       \
+  UNROLL_INSTANCE void rotate<turn::forward, T>(const rotary_table<T>&, std::span<const index_t>, \
+                                                matrix<T>);                                       \
+  UNROLL_INSTANCE void rotate<turn::back, T>(const rotary_table<T>&, std::span<const index_t>, matrix<T>);
+UNROLL_ROTATE_OF(float)
+UNROLL_ROTATE_OF(double)
+#undef UNROLL_ROTATE_OF
+#endif
+
 }  // namespace unroll::kernels

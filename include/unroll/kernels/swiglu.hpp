@@ -53,4 +53,13 @@ void swiglu_vjp(const T* gate, const T* up, const T* dout, T* dgate, T* dup, ind
   simd::dispatch<detail::swiglu_vjp_kernel>(gate, up, dout, dgate, dup, n);
 }
 
+#if defined(UNROLL_INSTANCE)
+#define UNROLL_SWIGLU_OF(T)                                        \
+  UNROLL_INSTANCE void swiglu<T>(const T*, const T*, T*, index_t); \
+  UNROLL_INSTANCE void swiglu_vjp<T>(const T*, const T*, const T*, T*, T*, index_t);
+UNROLL_SWIGLU_OF(float)
+UNROLL_SWIGLU_OF(double)
+#undef UNROLL_SWIGLU_OF
+#endif
+
 }  // namespace unroll::kernels
