@@ -96,19 +96,16 @@ __global__ void __launch_bounds__(128)
     const bf16* const at = q + (row + i % 2 * 8) * 128 + i / 4 * 16 + t + i % 4 / 2 * 8;
     a[i] = kernels::pack(at[0], at[1]);
   }
-  cuda::wgmma::fence();
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int at = i / 4 * 4096 + i % 4 * 16;
-    cuda::wgmma::rows(scores, cuda::wgmma::describe(panels + at, 0),
-                      cuda::wgmma::describe(panels + 8192 + at, 0), i > 0, std::integral_constant<int, 64>());
-  }
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-    cuda::wgmma::fragments(sum, a + 4 * i, cuda::wgmma::describe(panels + 16384 + i * 1024, 8192),
-                           std::integral_constant<int, 128>());
-  cuda::wgmma::commit();
-  cuda::wgmma::wait<0>();
+  using cuda::wgmma;
+  wgmma::begin<32>(scores);
+  wgmma::multiply_rows<8, 64>(scores, wgmma::describe(panels, 16), 8192, wgmma::describe(panels + 8192, 16),
+                              8192);
+  wgmma::commit();
+  wgmma::end<0, 32>(scores);
+  wgmma::begin<64>(sum);
+  wgmma::multiply_fragments<4, 128>(sum, a, wgmma::describe(panels + 16384, 8192));
+  wgmma::commit();
+  wgmma::end<0, 64>(sum);
   for (int i = 0; i < 32; ++i) s[(row + i % 4 / 2 * 8) * 64 + i / 4 * 8 + t + i % 2] = scores[i];
   for (int i = 0; i < 64; ++i) o[(row + i % 4 / 2 * 8) * 128 + i / 4 * 8 + t + i % 2] = sum[i];
 #endif

@@ -41,10 +41,10 @@ void check_borders(const attention_case& c) {
   CHECK(e.finite);
   CHECK(e.ours <= 2 * e.rounded);
   CHECK(e.ours < 4e-3);
-  CHECK(e.log_sum < 1e-6);
+  CHECK(e.log_sum < 6e-6);
   if (c.along != 0) CHECK(o.log_sum.back() < -88.7f);
   // the order of threads, and how many queries a block has, change no bit
-  const outputs other = run<kernels::flash_attention_body<Head, 2>>(in, {5});
+  const outputs other = run<kernels::flash_attention_body<Head, 3>>(in, {5});
   CHECK(same_bits(o.out, other.out));
   CHECK(same_bits(o.log_sum, other.log_sum));
 }

@@ -4,6 +4,7 @@
 
 #include <concepts>
 
+#include "unroll/cuda/wgmma.hpp"
 #include "unroll/kernels/body.hpp"
 
 // The context of kernel bodies on a CUDA device, sm_80 and newer; kernels/body.hpp says what its members do.
@@ -30,18 +31,28 @@ struct fragment {
   __device__ lanes_view<T, M> part(int first) {
     return lanes_view<T, M>(at + first);
   }
+  __device__ lanes_view<T, N> view() { return lanes_view<T, N>(at); }
   __device__ operator lanes_view<T, N>() { return lanes_view<T, N>(at); }
   __device__ operator lanes_view<const T, N>() const { return lanes_view<const T, N>(at); }
 };
 
 class warp {
  public:
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  static constexpr bool in_groups = true;
+#else
+  static constexpr bool in_groups = false;
+#endif
   __device__ int index() const { return int(threadIdx.x) / 32; }
 
   template <class F>
   __device__ void lanes(F&& f) const {
     f(int(threadIdx.x) % 32);
     __syncwarp();
+  }
+  template <class F>
+  __device__ bool any(F&& f) const {
+    return __any_sync(0xffffffffu, f(lane()));
   }
   template <class T, int N>
   __device__ cuda::fragment<T, N> fragment() const {
@@ -118,7 +129,30 @@ class warp {
         : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b.at[0]), "r"(b.at[1]));
   }
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  template <int Steps, int N, class A, class B>
+  __device__ void multiply_rows(lanes_view<float, N / 2> s, const A& a, const B& b) const {
+    wgmma::begin<N / 2>(s.at);
+    wgmma::multiply_rows<Steps, N>(s.at, wgmma::describe(a.piece(64 * group(), 0), 16), a.panel_bytes,
+                                   wgmma::describe(b.at, 16), b.panel_bytes);
+    wgmma::commit();
+  }
+  template <int Steps, int N, class B>
+  __device__ void multiply_columns(lanes_view<float, N / 2> s, lanes_view<const kernels::word, Steps * 4> p,
+                                   const B& b) const {
+    wgmma::begin<N / 2>(s.at);
+    wgmma::multiply_fragments<Steps, N>(s.at, p.at, wgmma::describe(b.at, b.panel_bytes));
+    wgmma::commit();
+  }
+  template <int Left, int N>
+  __device__ void finish(lanes_view<float, N> s) const {
+    wgmma::end<Left, N>(s.at);
+  }
+#endif
+
  private:
+  /// Which four warps these are: in all of their threads, and the compiler knows it.
+  __device__ static int group() { return __shfl_sync(0xffffffffu, int(threadIdx.x) / 128, 0); }
   __device__ static int lane() { return int(threadIdx.x) % 32; }
   __device__ static unsigned shared_address(const bf16* p) { return unsigned(__cvta_generic_to_shared(p)); }
 };
@@ -164,6 +198,14 @@ class context {
     f(warp());
     __syncthreads();
   }
+  template <class F>
+  __device__ void phase(F&& f, kernels::no_barrier) const {
+    f(int(threadIdx.x));
+  }
+  template <class F>
+  __device__ void warps(F&& f, kernels::no_barrier) const {
+    f(warp());
+  }
   template <class T, int N>
   __device__ registers_of<T, N> registers() const {
     return {};
@@ -191,6 +233,7 @@ class context {
   template <int Left>
   __device__ void wait() const {
     asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
+    wgmma::publish();
     __syncthreads();
   }
 

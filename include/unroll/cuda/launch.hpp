@@ -24,7 +24,7 @@ __device__ inline void begin_in_order() {
 /// Every block of a body.
 template <class Body>
 __global__ void __launch_bounds__(Body::threads) run_body(const __grid_constant__ Body body) {
-  alignas(128) extern __shared__ unsigned char unroll_shared_memory[];
+  alignas(1024) extern __shared__ unsigned char unroll_shared_memory[];
   if constexpr (requires { body.prefetch(index_t(0), 0); })
     body.prefetch(index_t(blockIdx.x), int(threadIdx.x));
   detail::begin_in_order();

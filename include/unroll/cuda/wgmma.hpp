@@ -26,23 +26,55 @@ namespace unroll::cuda {
   "%61, %62, %63}"
 
 struct wgmma {
-  /// The matrix at p (1024-byte aligned, or a step of 16 along the summed index from there), whose next panel
-  /// is `panel` bytes on. With rows along the sum, steps are of 32 bytes; with columns along it, of 2048.
-  __device__ static std::uint64_t describe(const bf16* p, int panel) {
-    const std::uint64_t address = __cvta_generic_to_shared(p);
-    return (address & 0x3ffff) >> 4 | std::uint64_t(panel >> 4) << 16 | std::uint64_t(1024 >> 4) << 32 |
-           std::uint64_t(1) << 62;
+  /// Makes what this thread wrote to shared memory, copies that arrived included, visible to wgmma.
+  __device__ static void publish() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
   }
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  __device__ static void fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-  __device__ static void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-  template <int Left>
-  __device__ static void wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Left) : "memory");
+  /// The matrix at p, whose next panel is `panel` bytes on. A step of 16 along the sum is 32 bytes on inside
+  /// of a panel where rows lie along it, 2048 where columns do.
+  __device__ static std::uint64_t describe(const bf16* p, int panel) {
+    const std::uint32_t address = std::uint32_t(__cvta_generic_to_shared(p));
+    return std::uint64_t(1024 >> 4 | 1u << 30) << 32 |
+           std::uint64_t((address & 0x3ffff) >> 4 | std::uint32_t(panel >> 4) << 16);
   }
-  /// Makes what this thread wrote to shared memory, copies that arrived included, visible to wgmma.
-  __device__ static void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+  /// Between other uses of the registers of a sum and wgmma's, and back.
+  template <int N>
+  __device__ static void begin(float* d) {
+    hold<N>(d);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  }
+  __device__ static void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+  /// All but the newest Left groups are done.
+  template <int Left, int N>
+  __device__ static void end(float* d) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Left) : "memory");
+    hold<N>(d);
+  }
+  /// d = a b' over the numbers of Steps * 16 columns: N rows of b.
+  template <int Steps, int N>
+  __device__ static void multiply_rows(float* d, std::uint64_t a, int a_panel, std::uint64_t b, int b_panel) {
+#pragma unroll
+    for (int i = 0; i < Steps; ++i)
+      rows(d, a + std::uint64_t((i / 4 * a_panel + i % 4 * 32) >> 4),
+           b + std::uint64_t((i / 4 * b_panel + i % 4 * 32) >> 4), i > 0, std::integral_constant<int, N>());
+  }
+  /// d += a b over Steps * 16 rows of b, which has N columns.
+  template <int Steps, int N>
+  __device__ static void multiply_fragments(float* d, const kernels::word* a, std::uint64_t b) {
+#pragma unroll
+    for (int i = 0; i < Steps; ++i)
+      fragments(d, a + 4 * i, b + std::uint64_t(i * 2048 >> 4), std::integral_constant<int, N>());
+  }
 
+ private:
+  template <int N>
+  __device__ static void hold(float* d) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  }
   /// d = a b' + (add ? d : 0) over 16 numbers of the rows of a and of b.
   __device__ static void rows(float* d, std::uint64_t a, std::uint64_t b, int add,
                               std::integral_constant<int, 64>) {
@@ -56,17 +88,21 @@ struct wgmma {
   /// d += a b over 16 rows of b: a of fragments.
   __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b,
                                    std::integral_constant<int, 64>) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " UNROLL_WGMMA_D64
-                 ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;\n"
-                 : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " UNROLL_WGMMA_D64
+        ", {%32, %33, %34, %35}, %36, add, 1, 1, 1;\n}"
+        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
   __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b,
                                    std::integral_constant<int, 128>) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " UNROLL_WGMMA_D128
-                 ", {%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
-                 : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0), UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " UNROLL_WGMMA_D128
+        ", {%64, %65, %66, %67}, %68, add, 1, 1, 1;\n}"
+        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0), UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
 #endif
 };

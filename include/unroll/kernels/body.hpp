@@ -35,6 +35,7 @@
 //                                  global to shared memory, zeros unless valid (a bool)
 //   c.commit()                     outside: closes a group of copies, maybe an empty one
 //   c.template wait<Left>()        outside: all groups but the newest Left have arrived, then a barrier
+//   c.phase(f, no_barrier{}), c.warps(f, no_barrier{})   without the barrier: for copies and registers
 // Members of a warp:
 //   w.index()
 //   w.lanes(f)                     f(lane) in every lane, then a barrier of the warp
@@ -46,12 +47,16 @@
 //                                  8 x 8 matrices of bf16 from shared memory into 4 or 2 words; address(lane)
 //                                  is row lane % 8 of matrix lane / 8, 16-byte aligned
 //   w.mma(d, a, b)                 d += a b: 16 x 8 += 16 x 16 times 16 x 8, 4 float, 4 words, 2 words a lane
+//   w.any(f)                       whether f(lane) is true in some lane
+//   warp::in_groups                whether four warps multiply together, see kernels/panels.hpp
 //
 // Lane l of mma holds, with g = l / 4 and t = 2 (l % 4): of d (g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1);
 // of a the words (g, t), (g + 8, t), (g, t + 8), (g + 8, t + 8); of b the words (t, g), (t + 8, g). A word is
 // two neighbours along the summed index, the first in the lower half. ldmatrix of row-major a gives a's
 // words, of column-major b gives b's.
 namespace unroll::kernels {
+
+struct no_barrier {};
 
 /// In front of a loop whose indices a device has to know when it is compiled: else arrays leave registers.
 #if defined(__CUDA_ARCH__)

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include "unroll/kernels/flash_attention_parts.hpp"
 
 // Attention on tensor cores without a matrix of scores (Dao et al. 2022, Milakov & Gimelshein 2018): bfloat16
@@ -8,17 +10,18 @@ namespace unroll::kernels {
 
 /// One block a tile of queries, head and sequence: for the queries i of a sequence
 ///   out_i = sum_t p_ti v_t,  p_ti = exp(s_ti - log_sum_i),  s_ti = k_t . q_i / sqrt(Head)
-/// over all keys of the sequence's prefix and those of its own that the mask shows. Four warps own 16
-/// RowTiles queries each and walk over tiles of 64 keys from the first on, so a row's bits depend on nothing
-/// but its own sequence. Rows of scores are kept in base 2: p = 2^(s c - m c) with c = log2(e) / sqrt(Head)
-/// and m the largest score so far; p is rounded to bfloat16 for the product with v, its sum is formed in
-/// float before. Heads lie in the rows of the matrices; strides and offsets are multiples of 8 and data of 16
-/// bytes. 4 Head operations a visible pair; keys and values are read once for every tile of queries.
-template <int Head, int RowTiles = 1>
+/// over all keys of the sequence's prefix and those of its own that the mask shows. Groups of four warps own
+/// 64 queries each, 16 a warp, and walk over tiles of 64 keys from the first on, so a row's bits depend on
+/// nothing but its own sequence. p = 2^(c (s - m)) with c = log2(e) / sqrt(Head) and m the largest score so
+/// far, 2^-64 where that is below it; p is rounded to bfloat16 for the product with v, its sum is formed in
+/// float before. A row with a score that is NaN or infinite becomes NaN. Heads lie in the rows of the
+/// matrices; strides and offsets are multiples of 8 and data of 16 bytes. 4 Head operations a visible pair;
+/// keys and values are read once for every tile of queries.
+template <int Head, int Groups = 2, bool Wgmma = true>
 struct flash_attention_body {
-  static_assert(Head % 16 == 0 && Head >= 64);
-  static constexpr int threads = 128;
-  static constexpr int query_tile = 64 * RowTiles, key_tile = 64, stages = 2;
+  static_assert(Head % 64 == 0);
+  static constexpr int threads = 128 * Groups;
+  static constexpr int query_tile = 64 * Groups, key_tile = 64, stages = 2;
 
   flash_operands on;
   matrix<bf16> out;          ///< as q
@@ -44,148 +47,165 @@ struct flash_attention_body {
     const sequence_keys<Head> keys(on, sequence, int(head / (heads / on.shape.kv_heads)));
     const int prefix = keys.prefix;
     const key_tiles walk(mask, prefix, first, last, key_tile);
+    const bool causal = !mask.memory_token(last);
 
-    const swizzled<Head> Q{c.template shared<bf16>(query_tile * Head)};
-    bf16* const staged = c.template shared<bf16>(2 * stages * key_tile * Head);
-    const auto keys_of = [=](int step) { return swizzled<Head>{staged + step % 2 * (2 * key_tile * Head)}; };
-    const auto values_of = [=](int step) { return swizzled<Head>{keys_of(step).at + key_tile * Head}; };
-    const auto load_keys = [&](int step) {
-      c.phase([&](int thread) {
-        fetch_keys<Head, key_tile, threads>(c, thread, keys_of(step), values_of(step), keys,
-                                            walk.tile(step) * key_tile);
-      });
+    using key_panels = panels<key_tile, Head>;
+    const panels<query_tile, Head> Q{c.template shared<bf16>(query_tile * Head)};
+    bf16* const staged = c.template shared<bf16>(2 * stages * key_panels::size);
+    const auto keys_of = [=](int step) {
+      return key_panels{staged + step % stages * (2 * key_panels::size)};
     };
-    c.phase([&](int thread) {
-      fetch_rows<Head, query_tile, threads>(c, thread, Q, on.q.data, [&](int r) {
-        return first + r < n ? on.q.data + head * Head + (column + first + r) * on.q.stride : nullptr;
-      });
-    });
+    const auto values_of = [=](int step) { return key_panels{keys_of(step).at + key_panels::size}; };
+    const auto load_keys = [&](int step) {
+      c.phase(
+          [&](int thread) {
+            fetch_keys<threads>(c, thread, keys_of(step), values_of(step), keys, walk.tile(step) * key_tile);
+          },
+          no_barrier{});
+      c.commit();
+    };
+    c.phase(
+        [&](int thread) {
+          fetch_rows<threads>(c, thread, Q, on.q.data, [&](int r) {
+            return first + r < n ? on.q.data + head * Head + (column + first + r) * on.q.stride : nullptr;
+          });
+        },
+        no_barrier{});
     load_keys(0);
-    c.commit();
 
-    auto acc = c.template fragments<float, RowTiles * head_tiles8 * 4>();
-    auto most_so_far = c.template fragments<float, RowTiles * 2>();
-    auto sums = c.template fragments<float, RowTiles * 2>();  // of this lane's columns
-    c.warps([&](auto&& w) {
-      w.lanes([&](int lane) {
-        UNROLL_UNROLLED
-        for (int i = 0; i < RowTiles * head_tiles8 * 4; ++i) acc(w, lane, i) = 0;
-        UNROLL_UNROLLED
-        for (int i = 0; i < RowTiles * 2; ++i) {
-          most_so_far(w, lane, i) = lowest;
-          sums(w, lane, i) = 0;
-        }
-      });
-    });
-    const float scale = 1.44269504f / sqrtf(float(Head));
+    auto acc = c.template fragments<float, head_tiles8 * 4>();
+    auto most_so_far = c.template fragments<float, 2>();
+    auto sums = c.template fragments<float, 2>();  // of this lane's columns
+    c.warps(
+        [&](const auto& w) {
+          w.lanes([&](int lane) {
+            UNROLL_UNROLLED
+            for (int i = 0; i < head_tiles8 * 4; ++i) acc(w, lane, i) = 0;
+            UNROLL_UNROLLED
+            for (int h = 0; h < 2; ++h) {
+              most_so_far(w, lane, h) = lowest;
+              sums(w, lane, h) = 0;
+            }
+          });
+        },
+        no_barrier{});
+    // p of a score: 2^(64 (y - 1)), y = s scale + shift
+    const float scale = 1.44269504f / 64 / sqrtf(float(Head));
+    const auto shift_of = [=](float most) { return fmaf(-most, scale, 1.0f); };
 
     for (int step = 0; step < walk.steps; ++step) {
-      c.template wait<0>();
-      if (step + 1 < walk.steps) {
-        load_keys(step + 1);
-        c.commit();
-      }
-      const swizzled<Head> K = keys_of(step), V = values_of(step);
+      c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
+      if (step + 1 < walk.steps) load_keys(step + 1);
+      const key_panels K = keys_of(step), V = values_of(step);
       const int from = walk.tile(step) * key_tile;
-      const bool all_visible = from + key_tile <= prefix + mask.first + first + 1 && !mask.memory_token(last);
-      c.warps([&](auto&& w) {
-        const int row0 = w.index() * 16 * RowTiles;
-        auto s = w.template fragment<float, RowTiles * key_tiles8 * 4>();
-        w.lanes([&](int lane) {
-          UNROLL_UNROLLED
-          for (int i = 0; i < RowTiles * key_tiles8 * 4; ++i) s(lane, i) = 0;
-        });
-        multiply_rows<Head, RowTiles, key_tile>(w, s, Q, row0, K);
-        // p = 2^(s c - m c) in place of s; acc and sums to the new largest score m
-        auto most_now = w.template fragment<float, RowTiles * 2>();
-        w.lanes([&](int lane) {
-          if (!all_visible) {
-            UNROLL_UNROLLED
-            for (int h = 0; h < RowTiles * 2; ++h) {
-              const int query = first + row0 + h / 2 * 16 + lane / 4 + h % 2 * 8;
-              // of this tile's keys, those below `seen` and `self`
-              const int seen = int(prefix + mask.visible(query)) - from;
-              const int self = int(prefix + mask.first + query) - from;
-              UNROLL_UNROLLED
-              for (int t = 0; t < key_tiles8 * 2; ++t) {
-                const int key = t / 2 * 8 + 2 * (lane % 4) + t % 2;
-                if (key >= seen && key != self)
-                  s(lane, (h / 2 * key_tiles8 + t / 2) * 4 + h % 2 * 2 + t % 2) = lowest;
-              }
-            }
-          }
-          UNROLL_UNROLLED
-          for (int h = 0; h < RowTiles * 2; ++h) {
-            float m = most_so_far(w, lane, h);
-            UNROLL_UNROLLED
-            for (int t = 0; t < key_tiles8; ++t) {
-              const int i = (h / 2 * key_tiles8 + t) * 4 + h % 2 * 2;
-              m = m < s(lane, i) ? s(lane, i) : m;
-              m = m < s(lane, i + 1) ? s(lane, i + 1) : m;
-            }
-            most_now(lane, h) = m;
-          }
-        });
-        w.largest(most_now, 4);
-        auto p = w.template fragment<word, RowTiles * key_tiles8 * 2>();
-        w.lanes([&](int lane) {
-          UNROLL_UNROLLED
-          for (int h = 0; h < RowTiles * 2; ++h) {
-            const float m = most_now(lane, h), shift = m * scale;
-            const float down = exp2_of_negative((most_so_far(w, lane, h) - m) * scale);
-            most_so_far(w, lane, h) = m;
-            float sum = 0;
-            UNROLL_UNROLLED
-            for (int t = 0; t < key_tiles8; ++t) {
-              const int i = (h / 2 * key_tiles8 + t) * 4 + h % 2 * 2;
-              float p0 = exp2_of_negative(fmaf(s(lane, i), scale, -shift));
-              float p1 = exp2_of_negative(fmaf(s(lane, i + 1), scale, -shift));
+      c.warps(
+          [&](const auto& w) {
+            const int of_group = first + w.index() / 4 * 64;
+            if (of_group >= n || (causal && from > prefix + mask.first + of_group + 63)) return;
+            const bool all_visible = causal && from + key_tile <= prefix + mask.first + of_group + 1;
+            const auto hidden = [&](int lane, int i) {
+              const int query = first + 16 * w.index() + lane / 4 + i / 2 % 2 * 8;
+              const int key = from + i / 4 * 8 + 2 * (lane % 4) + i % 2;
+              return key >= int(prefix + mask.visible(query)) && key != int(prefix + mask.first + query);
+            };
+            auto s = w.template fragment<float, key_tiles8 * 4>();
+            multiply_rows<Wgmma>(w, s, Q, K);
+            finish<0, Wgmma>(w, s.view());
+            auto most = w.template fragment<float, 2>();
+            w.lanes([&](int lane) {
               if (!all_visible) {
-                p0 = s(lane, i) == lowest ? 0 : p0;
-                p1 = s(lane, i + 1) == lowest ? 0 : p1;
+                UNROLL_UNROLLED
+                for (int i = 0; i < key_tiles8 * 4; ++i)
+                  if (hidden(lane, i)) s(lane, i) = -INFINITY;
               }
-              sum = sum + (p0 + p1);
-              p(lane, h / 2 * (key_tile / 4) + operand_word(t, h % 2)) = pack_rounded(p0, p1);
-            }
-            sums(w, lane, h) = fmaf(sums(w, lane, h), down, sum);
-            UNROLL_UNROLLED
-            for (int t = 0; t < head_tiles8; ++t) {
-              const int i = (h / 2 * head_tiles8 + t) * 4 + h % 2 * 2;
-              acc(w, lane, i) = acc(w, lane, i) * down;
-              acc(w, lane, i + 1) = acc(w, lane, i + 1) * down;
-            }
-          }
-        });
-        multiply_probabilities<Head, RowTiles, key_tile>(w, acc, p, V);
-      });
+              UNROLL_UNROLLED
+              for (int h = 0; h < 2; ++h) {
+                float m[2] = {most_so_far(w, lane, h), s(lane, 2 * h + 1)};
+                UNROLL_UNROLLED
+                for (int t = 0; t < key_tiles8; ++t) {
+                  m[0] = larger_or_nan(m[0], s(lane, 4 * t + 2 * h));
+                  if (t > 0) m[1] = larger_or_nan(m[1], s(lane, 4 * t + 2 * h + 1));
+                }
+                most(lane, h) = larger_or_nan(m[0], m[1]);
+              }
+            });
+            w.largest(most, 4);
+            if (w.any([&](int lane) {
+                  return most(lane, 0) != most_so_far(w, lane, 0) || most(lane, 1) != most_so_far(w, lane, 1);
+                }))
+              w.lanes([&](int lane) {
+                UNROLL_UNROLLED
+                for (int h = 0; h < 2; ++h) {
+                  const float down =
+                      exp2_of_negative(64 * (shift_of(most(lane, h)) - shift_of(most_so_far(w, lane, h))));
+                  most_so_far(w, lane, h) = most(lane, h);
+                  sums(w, lane, h) = sums(w, lane, h) * down;
+                  UNROLL_UNROLLED
+                  for (int t = 0; t < head_tiles8; ++t) {
+                    acc(w, lane, 4 * t + 2 * h) = acc(w, lane, 4 * t + 2 * h) * down;
+                    acc(w, lane, 4 * t + 2 * h + 1) = acc(w, lane, 4 * t + 2 * h + 1) * down;
+                  }
+                }
+              });
+            auto p = w.template fragment<word, key_tiles8 * 2>();
+            w.lanes([&](int lane) {
+              UNROLL_UNROLLED
+              for (int i = 0; i < key_tiles8 * 4; ++i)
+                s(lane, i) = exp2_of_share(
+                    saturated_fma(s(lane, i), scale, shift_of(most_so_far(w, lane, i / 2 % 2))));
+              if (!all_visible) {
+                UNROLL_UNROLLED
+                for (int i = 0; i < key_tiles8 * 4; ++i)
+                  if (hidden(lane, i)) s(lane, i) = 0;
+              }
+              UNROLL_UNROLLED
+              for (int h = 0; h < 2; ++h) {
+                float sum[2] = {sums(w, lane, h), 0};
+                UNROLL_UNROLLED
+                for (int t = 0; t < key_tiles8; ++t) {
+                  const float p0 = s(lane, 4 * t + 2 * h), p1 = s(lane, 4 * t + 2 * h + 1);
+                  sum[0] = sum[0] + p0;
+                  sum[1] = sum[1] + p1;
+                  p(lane, operand_word(t, h)) = pack_rounded(p0, p1);
+                }
+                sums(w, lane, h) = sum[0] + sum[1];
+              }
+            });
+            multiply_columns<Wgmma>(w, acc, p, V);
+            finish<0, Wgmma>(w, acc.of(w));
+          },
+          no_barrier{});
     }
 
-    c.warps([&](auto&& w) {
-      auto total = w.template fragment<float, RowTiles * 2>();
-      w.lanes([&](int lane) {
-        UNROLL_UNROLLED
-        for (int h = 0; h < RowTiles * 2; ++h) total(lane, h) = sums(w, lane, h);
-      });
-      w.sum(total, 4);
-      w.lanes([&](int lane) {
-        UNROLL_UNROLLED
-        for (int h = 0; h < RowTiles * 2; ++h) {
-          const int i = first + w.index() * 16 * RowTiles + h / 2 * 16 + lane / 4 + h % 2 * 8;
-          if (i >= n) continue;
-          const float share = 1.0f / total(lane, h);
-          bf16* const o = out.data + head * Head + (column + i) * out.stride;
-          UNROLL_UNROLLED
-          for (int t = 0; t < head_tiles8; ++t) {
-            const int at = (h / 2 * head_tiles8 + t) * 4 + h % 2 * 2;
-            *reinterpret_cast<word*>(o + 8 * t + 2 * (lane % 4)) =
-                pack_rounded(acc(w, lane, at) * share, acc(w, lane, at + 1) * share);
-          }
-          if (log_sum && lane % 4 == 0)
-            log_sum[head + (column + i) * heads] =
-                fmaf(most_so_far(w, lane, h), 1.0f / sqrtf(float(Head)), math::log(total(lane, h)));
-        }
-      });
-    });
+    c.warps(
+        [&](const auto& w) {
+          auto total = w.template fragment<float, 2>();
+          w.lanes([&](int lane) {
+            UNROLL_UNROLLED
+            for (int h = 0; h < 2; ++h) total(lane, h) = sums(w, lane, h);
+          });
+          w.sum(total, 4);
+          w.lanes([&](int lane) {
+            UNROLL_UNROLLED
+            for (int h = 0; h < 2; ++h) {
+              const int i = first + w.index() * 16 + lane / 4 + h * 8;
+              if (i >= n) continue;
+              const float m = most_so_far(w, lane, h), shift = shift_of(m);
+              const bool finite = m > lowest && m < INFINITY && total(lane, h) > 0;
+              const float share = finite ? 1.0f / total(lane, h) : not_a_number();
+              bf16* const o = out.data + head * Head + (column + i) * out.stride;
+              UNROLL_UNROLLED
+              for (int t = 0; t < head_tiles8; ++t)
+                *reinterpret_cast<word*>(o + 8 * t + 2 * (lane % 4)) = pack_rounded(
+                    acc(w, lane, 4 * t + 2 * h) * share, acc(w, lane, 4 * t + 2 * h + 1) * share);
+              if (log_sum && lane % 4 == 0)
+                log_sum[head + (column + i) * heads] =
+                    finite ? fmaf(1.0f - shift, 64 * 0.693147181f, math::log(total(lane, h)))
+                           : not_a_number();
+            }
+          });
+        },
+        no_barrier{});
   }
 
  private:

@@ -3,6 +3,7 @@
 #include "unroll/kernels/attention_shape.hpp"
 #include "unroll/kernels/body.hpp"
 #include "unroll/kernels/device_math.hpp"
+#include "unroll/kernels/panels.hpp"
 
 // What attention on tensor cores and its vjp have in common: tiles in shared memory, and their products by
 // warps.
@@ -33,19 +34,53 @@ struct flash_operands {
 
 namespace detail {
 
-/// 2^x for x <= 0 with a relative error below 6e-7; 2^-126 where that is below it; NaN of NaN. Equal bits on
-/// the host and a device: additions, fmaf and bits only.
+/// The larger of two numbers; NaN where one is.
+UNROLL_HD inline float larger_or_nan(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+#else
+  return a > b || a != a ? a : b;
+#endif
+}
+/// a b + c between 0 and 1; 0 where that is NaN.
+UNROLL_HD inline float saturated_fma(float a, float b, float c) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(y) : "f"(a), "f"(b), "f"(c));
+  return y;
+#else
+  const float y = fmaf(a, b, c);
+  return y > 0 ? (y < 1 ? y : 1.0f) : 0.0f;
+#endif
+}
+
+UNROLL_HD inline float not_a_number() { return __builtin_bit_cast(float, 0x7fffffffu); }
+
+constexpr float exp2_shift = 12582912.0f;  // 1.5 2^23: near it a float's integer part is in its lowest bits
+
+/// 2^f for f in [-1/2, 1/2] with a relative error below 4e-6, 1 of 0.
+UNROLL_HD inline float exp2_of_fraction(float f) {
+  float p = fmaf(0x1.409104p-7f, f, 0x1.ca9008p-5f);
+  p = fmaf(p, f, 0x1.ebf1b4p-3f);
+  p = fmaf(p, f, 0x1.62dfcap-1f);
+  return fmaf(p, f, 1.0f);
+}
+/// 2^x for x <= 0 with that error; 2^-126 where that is below it; NaN of NaN. Equal bits on the host and a
+/// device: additions, fmaf and bits only.
 UNROLL_HD inline float exp2_of_negative(float x) {
-  const float bounded = x < -126.0f ? -126.0f : x;
-  const float shifted = bounded + 12582912.0f;        // 1.5 2^23: the integer part in the lowest bits
-  const float f = bounded - (shifted - 12582912.0f);  // in [-1/2, 1/2]
-  float p = fmaf(0x1.23a608p-10f, f, 0x1.3cbea8p-7f);
-  p = fmaf(p, f, 0x1.c74322p-5f);
-  p = fmaf(p, f, 0x1.ebfa4ep-3f);
-  p = fmaf(p, f, 0x1.62e39ep-1f);
-  p = fmaf(p, f, 1.0f);
-  const std::uint32_t exponent = __builtin_bit_cast(std::uint32_t, shifted) << 23;
-  return p * __builtin_bit_cast(float, exponent + 0x3f800000u);  // a product, so that NaN stays NaN
+  const float bounded = larger_or_nan(x, -126.0f), shifted = bounded + exp2_shift;
+  const std::uint32_t exponent = (__builtin_bit_cast(std::uint32_t, shifted) << 23) + 0x3f800000u;
+  // a product, so that NaN stays NaN
+  return exp2_of_fraction(bounded - (shifted - exp2_shift)) * __builtin_bit_cast(float, exponent);
+}
+/// 2^(64 (y - 1)) for y in [0, 1] with that error.
+UNROLL_HD inline float exp2_of_share(float y) {
+  const float shifted = fmaf(y, 64.0f, exp2_shift - 64);
+  const float q = exp2_of_fraction(fmaf(y, 64.0f, (exp2_shift - 64) - shifted));
+  return __builtin_bit_cast(
+      float, __builtin_bit_cast(std::uint32_t, q) + (__builtin_bit_cast(std::uint32_t, shifted) << 23));
 }
 
 /// pack of two floats by the instruction that rounds both, which gives any NaN the bits 0x7fff as well.
@@ -59,27 +94,26 @@ UNROLL_HD inline word pack_rounded(float low, float high) {
 #endif
 }
 
-/// Rows of `Head` bfloat16 in shared memory whose pieces of 16 bytes are exchanged within the row, so that
-/// the eight rows of one matrix of ldmatrix lie in different banks.
-template <int Head>
-struct swizzled {
-  static constexpr int pieces = Head / 8;
-  bf16* at;
-  UNROLL_HD bf16* piece(int row, int p) const { return at + row * Head + ((p ^ (row & 7)) * 8); }
-};
+/// f(row, piece) for a thread's pieces of 16 bytes of Rows rows of a head: always the same piece.
+template <int Head, int Rows, int Threads, class F>
+UNROLL_HD void for_pieces(int thread, F&& f) {
+  constexpr int pieces = Head / 8, at_once = Threads / pieces;
+  static_assert(Threads % pieces == 0 && at_once % 8 == 0);
+  UNROLL_UNROLLED
+  for (int i = 0; i < (Rows + at_once - 1) / at_once; ++i) {
+    const int r = thread / pieces + i * at_once;
+    if (Rows % at_once == 0 || r < Rows) f(r, thread % pieces);
+  }
+}
 
 /// A thread's part of the copies of Rows rows of a head: row(r) is where row r lies, null for zeros, and
 /// `any` an address to name for those.
-template <int Head, int Rows, int Threads, class Context, class Row>
-UNROLL_HD void fetch_rows(Context& c, int thread, const swizzled<Head>& to, const bf16* any, Row&& row) {
-  constexpr int pieces = Head / 8;
-  const int p = thread % pieces;
-  UNROLL_UNROLLED
-  for (int i = 0; i < Rows * pieces / Threads; ++i) {
-    const int r = thread / pieces + i * (Threads / pieces);
+template <int Threads, class Context, int Rows, int Head, class Row>
+UNROLL_HD void fetch_rows(Context& c, int thread, const panels<Rows, Head>& to, const bf16* any, Row&& row) {
+  for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
     const bf16* const at = row(r);
     c.copy_async(to.piece(r, p), at ? at + 8 * p : any, 16, at != nullptr);
-  }
+  });
 }
 
 /// The keys that one sequence sees, of key-value head g: the prefix, then its own tokens.
@@ -115,17 +149,26 @@ struct sequence_keys {
 };
 
 /// A thread's part of the copies of the keys [from, from + Rows) and their values.
-template <int Head, int Rows, int Threads, class Context>
-UNROLL_HD void fetch_keys(Context& c, int thread, const swizzled<Head>& k, const swizzled<Head>& v,
+template <int Threads, class Context, int Rows, int Head>
+UNROLL_HD void fetch_keys(Context& c, int thread, const panels<Rows, Head>& k, const panels<Rows, Head>& v,
                           const sequence_keys<Head>& keys, int from) {
-  constexpr int pieces = Head / 8;
-  const int p = thread % pieces;
-  UNROLL_UNROLLED
-  for (int i = 0; i < Rows * pieces / Threads; ++i) {
-    const int r = thread / pieces + i * (Threads / pieces);
-    const auto at = keys(from + r);
-    c.copy_async(k.piece(r, p), at.k ? at.k + 8 * p : keys.on->k.data, 16, at.k != nullptr);
-    c.copy_async(v.piece(r, p), at.v ? at.v + 8 * p : keys.on->v.data, 16, at.v != nullptr);
+  if (from >= keys.prefix) {
+    const matrix<const bf16>& k_at = keys.on->k;
+    const matrix<const bf16>& v_at = keys.on->v;
+    const int left = keys.prefix + keys.tokens - from;
+    const index_t column = keys.column + (from - keys.prefix);
+    for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
+      const bool valid = r < left;
+      const index_t col = valid ? column + r : 0;
+      c.copy_async(k.piece(r, p), k_at.data + keys.row + 8 * p + col * k_at.stride, 16, valid);
+      c.copy_async(v.piece(r, p), v_at.data + keys.row + 8 * p + col * v_at.stride, 16, valid);
+    });
+  } else {
+    for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
+      const auto at = keys(from + r);
+      c.copy_async(k.piece(r, p), at.k ? at.k + 8 * p : keys.on->k.data, 16, at.k != nullptr);
+      c.copy_async(v.piece(r, p), at.v ? at.v + 8 * p : keys.on->v.data, 16, at.v != nullptr);
+    });
   }
 }
 
@@ -143,53 +186,6 @@ struct key_tiles {
   }
   UNROLL_HD int tile(int step) const { return step < end ? step : own_first + (step - end); }
 };
-
-/// s += a b' over the numbers of a head: a the 16 RowTiles rows from row0 on, b Columns rows. s: RowTiles x
-/// Columns / 8 tiles of mma.
-template <int Head, int RowTiles, int Columns, class Warp, class Sum>
-UNROLL_HD void multiply_rows(const Warp& w, Sum& s, const swizzled<Head>& a, int row0,
-                             const swizzled<Head>& b) {
-  UNROLL_UNROLLED
-  for (int kk = 0; kk < Head / 16; ++kk) {
-    auto x = w.template fragment<word, RowTiles * 4>();
-    UNROLL_UNROLLED
-    for (int r = 0; r < RowTiles; ++r)
-      w.ldmatrix_x4(x.template part<4>(4 * r),
-                    [&](int lane) { return a.piece(row0 + 16 * r + lane % 16, 2 * kk + lane / 16); });
-    UNROLL_UNROLLED
-    for (int t = 0; t < Columns / 16; ++t) {
-      auto y = w.template fragment<word, 4>();
-      w.ldmatrix_x4(
-          y, [&](int lane) { return b.piece(16 * t + lane % 8 + lane / 16 * 8, 2 * kk + lane / 8 % 2); });
-      UNROLL_UNROLLED
-      for (int i = 0; i < 2 * RowTiles; ++i)
-        w.mma(s.template part<4>((i / 2 * (Columns / 8) + 2 * t + i % 2) * 4), x.template part<4>(i / 2 * 4),
-              y.template part<2>(i % 2 * 2));
-    }
-  }
-}
-
-/// acc += p b over Rows rows of b: p RowTiles x Rows / 16 operands of mma, acc RowTiles x Head / 8 tiles of
-/// it.
-template <int Head, int RowTiles, int Rows, class Warp, class Operand, class Sum>
-UNROLL_HD void multiply_probabilities(const Warp& w, Sum& acc, Operand& p, const swizzled<Head>& b) {
-  UNROLL_UNROLLED
-  for (int kk = 0; kk < Rows / 16; ++kk) {
-    UNROLL_UNROLLED
-    for (int t = 0; t < Head / 16; ++t) {
-      auto y = w.template fragment<word, 4>();
-      w.ldmatrix_x4_transposed(y, [&](int lane) { return b.piece(16 * kk + lane % 16, 2 * t + lane / 16); });
-      UNROLL_UNROLLED
-      for (int i = 0; i < 2 * RowTiles; ++i)
-        w.mma(acc.template part<4>(w, (i / 2 * (Head / 8) + 2 * t + i % 2) * 4),
-              p.template part<4>((i / 2 * (Rows / 16) + kk) * 4), y.template part<2>(i % 2 * 2));
-    }
-  }
-}
-
-/// The word of an operand into which the pair of numbers of `tile` of a sum goes, in rows g or (half) g + 8,
-/// when the sum's columns are the next product's summed index: tiles 2 u and 2 u + 1 become operand u.
-UNROLL_HD constexpr int operand_word(int tile, int half) { return tile / 2 * 4 + tile % 2 * 2 + half; }
 
 }  // namespace detail
 }  // namespace unroll::kernels

@@ -50,28 +50,14 @@ struct flash_cotangents {
   matrix<const bf16> dout;         ///< as q
 };
 
-namespace detail {
-
-/// p of a score, ds from it and v . dout; both 0 where the query does not see the key.
-struct probability_pair {
-  float p, ds;
-};
-UNROLL_HD inline probability_pair probability_of(bool seen, float s, float dp, float scale, float root,
-                                                 float log_sum, float delta) {
-  if (!seen) return {0.0f, 0.0f};
-  const float p = exp2_of_negative(fmaf(s, scale, -log_sum));
-  return {p, p * (dp - delta) * root};
-}
-
-}  // namespace detail
-
-/// The sums over queries for a tile of 64 keys of one key-value head, 16 a warp. With Prefix the keys are
+/// The sums over queries for a tile of keys of one key-value head, 16 a warp. With Prefix the keys are
 /// those of the prefix's blocks, counted through all of them, and each sequence's sums are ADDED, one
 /// sequence after another, to dbefore (one address a block, laid out as the blocks; null: not wanted); else
 /// they are the sequences' own, and WRITTEN to dk and dv, kv_width x sequences * tokens.
-template <int Head, bool Prefix>
+template <int Head, bool Prefix, int Groups = 2, bool Wgmma = true>
 struct flash_dkv_body {
-  static constexpr int threads = 128, key_tile = 64, query_tile = 32, stages = 2;
+  static constexpr int threads = 128 * Groups, key_tile = 64 * Groups, query_tile = Wgmma ? 64 : 32,
+                       stages = 2;
 
   flash_operands on;
   flash_cotangents given;
@@ -94,37 +80,42 @@ struct flash_dkv_body {
   UNROLL_HD void operator()(Context& c) const {
     using namespace detail;
     constexpr int head_tiles8 = Head / 8, query_tiles8 = query_tile / 8;
-    const int kv_heads = int(on.shape.kv_heads), tiles = int(ceil_div(keys(), key_tile));
+    const attention_mask& mask = on.mask;
+    const int kv_heads = int(on.shape.kv_heads), tiles = int(ceil_div(keys(), key_tile)), end = int(keys());
     const int g = int(c.block() % kv_heads), from = int(c.block() / kv_heads % tiles) * key_tile;
     const int heads = int(on.shape.heads), group = heads / kv_heads, n = int(on.queries());
     const index_t row = index_t(g) * Head;
 
-    bf16* const fixed = c.template shared<bf16>(2 * key_tile * Head);
-    const swizzled<Head> K{fixed}, V{fixed + key_tile * Head};
-    bf16* const staged = c.template shared<bf16>(2 * stages * query_tile * Head);
+    using key_panels = panels<key_tile, Head>;
+    using query_panels = panels<query_tile, Head>;
+    bf16* const fixed = c.template shared<bf16>(2 * key_panels::size);
+    const key_panels K{fixed}, V{fixed + key_panels::size};
+    bf16* const staged = c.template shared<bf16>(2 * stages * query_panels::size);
     float* const numbers = c.template shared<float>(2 * stages * query_tile);
     const auto queries_of = [=](int step) {
-      return swizzled<Head>{staged + step % 2 * (2 * query_tile * Head)};
+      return query_panels{staged + step % stages * (2 * query_panels::size)};
     };
     const auto cotangents_of = [=](int step) {
-      return swizzled<Head>{queries_of(step).at + query_tile * Head};
+      return query_panels{queries_of(step).at + query_panels::size};
     };
 
     const index_t own = c.block() / (kv_heads * tiles);  // the sequence, unless Prefix
-    c.phase([&](int thread) {
-      const auto at = [&](int r, index_t offset, const matrix<const bf16>& m) -> const bf16* {
-        if (from + r >= int(keys())) return nullptr;
-        if constexpr (Prefix)
-          return on.before.blocks[(from + r) / block_keys] + offset + row +
-                 (from + r) % block_keys * on.shape.kv_width();
-        else
-          return m.data + row + (own * tokens() + from + r) * m.stride;
-      };
-      fetch_rows<Head, key_tile, threads>(c, thread, K, on.k.data,
-                                          [&](int r) { return at(r, on.before.key_offset, on.k); });
-      fetch_rows<Head, key_tile, threads>(c, thread, V, on.v.data,
-                                          [&](int r) { return at(r, on.before.value_offset, on.v); });
-    });
+    c.phase(
+        [&](int thread) {
+          const auto at = [&](int r, index_t offset, const matrix<const bf16>& m) -> const bf16* {
+            if (from + r >= end) return nullptr;
+            if constexpr (Prefix)
+              return on.before.blocks[(from + r) / block_keys] + offset + row +
+                     (from + r) % block_keys * on.shape.kv_width();
+            else
+              return m.data + row + (own * tokens() + from + r) * m.stride;
+          };
+          fetch_rows<threads>(c, thread, K, on.k.data,
+                              [&](int r) { return at(r, on.before.key_offset, on.k); });
+          fetch_rows<threads>(c, thread, V, on.v.data,
+                              [&](int r) { return at(r, on.before.value_offset, on.v); });
+        },
+        no_barrier{});
     c.commit();
 
     auto sum_k = c.template fragments<float, head_tiles8 * 4>();
@@ -147,89 +138,120 @@ struct flash_dkv_body {
         if (from >= (range.first + range.blocks) * block_keys || from + key_tile <= range.first * block_keys)
           continue;
       } else {
-        first = int(larger(0, from - on.mask.first)) / query_tile * query_tile;
+        first = int(larger(0, from - mask.first)) / query_tile * query_tile;
       }
       const int query_tiles = int(ceil_div(n - first, query_tile)), steps = query_tiles * group;
       const index_t column = sequence * n;
-      const auto head_of = [=](int step) { return g * group + step / query_tiles; };
-      const auto query_of = [=](int step) { return first + step % query_tiles * query_tile; };
-      const auto load_queries = [&](int step) {
-        c.phase([&](int thread) {
-          const int head = head_of(step), query = query_of(step);
-          const auto rows_of_head = [&](const matrix<const bf16>& m) {
-            return [=](int r) {
-              return query + r < n ? m.data + head * Head + (column + query + r) * m.stride : nullptr;
-            };
-          };
-          fetch_rows<Head, query_tile, threads>(c, thread, queries_of(step), on.q.data, rows_of_head(on.q));
-          fetch_rows<Head, query_tile, threads>(c, thread, cotangents_of(step), on.q.data,
-                                                rows_of_head(given.dout));
-          if (thread < query_tile && query + thread < n) {
-            const index_t at = head + (column + query + thread) * heads;
-            float* const to = numbers + step % 2 * (2 * query_tile) + thread;
-            to[0] = given.log_sum[at] * 1.44269504f;
-            to[query_tile] = given.delta[at];
-          }
-        });
+      const auto load_queries = [&](int step, int head, int query) {
+        c.phase(
+            [&](int thread) {
+              const auto rows_of_head = [&](const matrix<const bf16>& m) {
+                return [=](int r) {
+                  return query + r < n ? m.data + head * Head + (column + query + r) * m.stride : nullptr;
+                };
+              };
+              fetch_rows<threads>(c, thread, queries_of(step), on.q.data, rows_of_head(on.q));
+              fetch_rows<threads>(c, thread, cotangents_of(step), on.q.data, rows_of_head(given.dout));
+              if (thread < query_tile) {
+                const bool valid = query + thread < n;
+                const index_t at = valid ? head + (column + query + thread) * heads : 0;
+                float* const to = numbers + step % stages * (2 * query_tile) + thread;
+                c.copy_async(to, given.log_sum + at, 4, valid);
+                c.copy_async(to + query_tile, given.delta + at, 4, valid);
+              }
+            },
+            no_barrier{});
         c.commit();
       };
-      c.warps([&](const auto& w) {
-        w.lanes([&](int lane) {
-          UNROLL_UNROLLED
-          for (int i = 0; i < head_tiles8 * 4; ++i) sum_k(w, lane, i) = sum_v(w, lane, i) = 0;
-        });
-      });
-      load_queries(0);
-      for (int step = 0; step < steps; ++step) {
-        c.template wait<0>();
-        if (step + 1 < steps) load_queries(step + 1);
-        const swizzled<Head> Q = queries_of(step), D = cotangents_of(step);
-        const float* const log_sums = numbers + step % 2 * (2 * query_tile);
-        const int query = query_of(step);
-        c.warps([&](const auto& w) {
-          const int row0 = 16 * w.index();
-          auto s = w.template fragment<float, query_tiles8 * 4>();
-          auto dp = w.template fragment<float, query_tiles8 * 4>();
-          auto p = w.template fragment<word, query_tiles8 * 2>();
-          auto ds = w.template fragment<word, query_tiles8 * 2>();
-          w.lanes([&](int lane) {
-            UNROLL_UNROLLED
-            for (int i = 0; i < query_tiles8 * 4; ++i) s(lane, i) = dp(lane, i) = 0;
-          });
-          multiply_rows<Head, 1, query_tile>(w, s, K, row0, Q);
-          multiply_rows<Head, 1, query_tile>(w, dp, V, row0, D);
-          w.lanes([&](int lane) {
-            UNROLL_UNROLLED
-            for (int h = 0; h < 2; ++h) {
-              const int key = from + row0 + lane / 4 + 8 * h;
-              const bool of_sequence = key < int(keys()) && shown(key);
+      c.warps(
+          [&](const auto& w) {
+            w.lanes([&](int lane) {
               UNROLL_UNROLLED
-              for (int t = 0; t < query_tiles8; ++t) {
-                probability_pair x[2];
+              for (int i = 0; i < head_tiles8 * 4; ++i) sum_k(w, lane, i) = sum_v(w, lane, i) = 0;
+            });
+          },
+          no_barrier{});
+      int head = g * group, query = first;  // of the step that is being loaded
+      load_queries(0, head, query);
+      for (int step = 0; step < steps; ++step) {
+        const int here = query;
+        c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
+        query += query_tile;
+        if (query >= n) {
+          query = first;
+          ++head;
+        }
+        if (step + 1 < steps) load_queries(step + 1, head, query);
+        const query_panels Q = queries_of(step), D = cotangents_of(step);
+        const float* const log_sums = numbers + step % stages * (2 * query_tile);
+        c.warps(
+            [&](const auto& w) {
+              const int of_group = from + w.index() / 4 * 64;
+              const int last = int(smaller(here + query_tile, n)) - 1;
+              if (of_group >= end || (!Prefix && !mask.memory_token(last) && of_group > mask.first + last))
+                return;
+              bool all_seen = of_group + 64 <= end && here + query_tile <= n;
+              if constexpr (Prefix)
+                all_seen = all_seen && range.keys == block_keys && of_group >= range.first * block_keys &&
+                           of_group + 64 <= (range.first + range.blocks) * block_keys;
+              else
+                all_seen = all_seen && !mask.memory_token(last) && of_group + 63 <= mask.first + here;
+              auto s = w.template fragment<float, query_tiles8 * 4>();
+              auto dp = w.template fragment<float, query_tiles8 * 4>();
+              auto p = w.template fragment<word, query_tiles8 * 2>();
+              auto ds = w.template fragment<word, query_tiles8 * 2>();
+              multiply_rows<Wgmma>(w, s, K, Q);
+              multiply_rows<Wgmma>(w, dp, V, D);
+              const auto hide = [&](int lane, auto& x) {
+                if (all_seen) return;
                 UNROLL_UNROLLED
-                for (int i = 0; i < 2; ++i) {
-                  const int r = 8 * t + 2 * (lane % 4) + i, at = 4 * t + 2 * h + i;
-                  bool seen = of_sequence && query + r < n;
-                  if (!Prefix)
-                    seen = seen && (key < on.mask.visible(query + r) || key == on.mask.first + query + r);
-                  x[i] = probability_of(seen, s(lane, at), dp(lane, at), scale, root, log_sums[r],
-                                        log_sums[query_tile + r]);
+                for (int h = 0; h < 2; ++h) {
+                  const int key = of_group + w.index() % 4 * 16 + lane / 4 + 8 * h;
+                  const bool of_sequence = key < end && shown(key);
+                  UNROLL_UNROLLED
+                  for (int t = 0; t < query_tiles8 * 2; ++t) {
+                    const int i = here + t / 2 * 8 + 2 * (lane % 4) + t % 2;
+                    bool seen = of_sequence && i < n;
+                    if (!Prefix) seen = seen && (key < mask.visible(i) || key == mask.first + i);
+                    if (!seen) x(lane, t / 2 * 4 + 2 * h + t % 2) = 0;
+                  }
                 }
-                p(lane, operand_word(t, h)) = pack_rounded(x[0].p, x[1].p);
-                ds(lane, operand_word(t, h)) = pack_rounded(x[0].ds, x[1].ds);
-              }
-            }
-          });
-          multiply_probabilities<Head, 1, query_tile>(w, sum_v, p, D);
-          multiply_probabilities<Head, 1, query_tile>(w, sum_k, ds, Q);
-        });
+              };
+              const auto query_at = [](int lane, int i) { return i / 4 * 8 + 2 * (lane % 4) + i % 2; };
+              finish<1, Wgmma>(w, s.view());
+              w.lanes([&](int lane) {
+                UNROLL_UNROLLED
+                for (int i = 0; i < query_tiles8 * 4; ++i)
+                  s(lane, i) =
+                      exp2_of_negative(fmaf(s(lane, i), scale, log_sums[query_at(lane, i)] * -1.44269504f));
+                hide(lane, s);
+                UNROLL_UNROLLED
+                for (int i = 0; i < query_tiles8 * 2; ++i)
+                  p(lane, operand_word(i / 2, i % 2)) = pack_rounded(s(lane, 2 * i), s(lane, 2 * i + 1));
+              });
+              multiply_columns<Wgmma>(w, sum_v, p, D);
+              finish<1, Wgmma>(w, dp.view());
+              w.lanes([&](int lane) {
+                UNROLL_UNROLLED
+                for (int i = 0; i < query_tiles8 * 4; ++i)
+                  dp(lane, i) = s(lane, i) * (dp(lane, i) - log_sums[query_tile + query_at(lane, i)]);
+                hide(lane, dp);
+                UNROLL_UNROLLED
+                for (int i = 0; i < query_tiles8 * 2; ++i)
+                  ds(lane, operand_word(i / 2, i % 2)) = pack_rounded(dp(lane, 2 * i), dp(lane, 2 * i + 1));
+              });
+              multiply_columns<Wgmma>(w, sum_k, ds, Q);
+              finish<0, Wgmma>(w, sum_v.of(w));
+              finish<0, Wgmma>(w, sum_k.of(w));
+            },
+            no_barrier{});
       }
       c.warps([&](const auto& w) {
         w.lanes([&](int lane) {
           UNROLL_UNROLLED
           for (int h = 0; h < 2; ++h) {
             const int key = from + 16 * w.index() + lane / 4 + 8 * h;
-            if (key >= int(keys()) || !shown(key)) continue;
+            if (key >= end || !shown(key)) continue;
             const int d = 2 * (lane % 4);
             if constexpr (Prefix) {
               float* const to = dbefore[key / block_keys];
@@ -237,8 +259,9 @@ struct flash_dkv_body {
               float* const at = to + row + key % block_keys * on.shape.kv_width() + d;
               UNROLL_UNROLLED
               for (int i = 0; i < head_tiles8 * 2; ++i) {
-                at[on.before.key_offset + i / 2 * 8 + i % 2] += sum_k(w, lane, i / 2 * 4 + 2 * h + i % 2);
-                at[on.before.value_offset + i / 2 * 8 + i % 2] += sum_v(w, lane, i / 2 * 4 + 2 * h + i % 2);
+                const int column_of = i / 2 * 8 + i % 2, of = i / 2 * 4 + 2 * h + i % 2;
+                at[on.before.key_offset + column_of] += sum_k(w, lane, of) * root;
+                at[on.before.value_offset + column_of] += sum_v(w, lane, of);
               }
             } else {
               const index_t col = own * tokens() + key;
@@ -246,7 +269,7 @@ struct flash_dkv_body {
               for (int t = 0; t < head_tiles8; ++t) {
                 const int i = 4 * t + 2 * h;
                 *reinterpret_cast<word*>(dk.data + row + 8 * t + d + col * dk.stride) =
-                    pack_rounded(sum_k(w, lane, i), sum_k(w, lane, i + 1));
+                    pack_rounded(sum_k(w, lane, i) * root, sum_k(w, lane, i + 1) * root);
                 *reinterpret_cast<word*>(dv.data + row + 8 * t + d + col * dv.stride) =
                     pack_rounded(sum_v(w, lane, i), sum_v(w, lane, i + 1));
               }
@@ -259,11 +282,11 @@ struct flash_dkv_body {
   }
 };
 
-/// dq for a tile of 64 queries of one head, 16 a warp: query_width x queries; may be the memory of q or of
+/// dq for a tile of queries of one head, 16 a warp: query_width x queries; may be the memory of q or of
 /// dout where nothing else needs these any more.
-template <int Head>
+template <int Head, int Groups = 2, bool Wgmma = true>
 struct flash_dq_body {
-  static constexpr int threads = 128, query_tile = 64, key_tile = 64, stages = 2;
+  static constexpr int threads = 128 * Groups, query_tile = 64 * Groups, key_tile = 64, stages = 2;
 
   flash_operands on;
   flash_cotangents given;
@@ -288,103 +311,124 @@ struct flash_dq_body {
     const sequence_keys<Head> keys(on, sequence, int(head / (heads / on.shape.kv_heads)));
     const int prefix = keys.prefix;
     const key_tiles walk(mask, prefix, first, last, key_tile);
+    const bool causal = !mask.memory_token(last);
 
-    bf16* const fixed = c.template shared<bf16>(2 * query_tile * Head);
-    const swizzled<Head> Q{fixed}, D{fixed + query_tile * Head};
-    bf16* const staged = c.template shared<bf16>(2 * stages * key_tile * Head);
-    const auto keys_of = [=](int step) { return swizzled<Head>{staged + step % 2 * (2 * key_tile * Head)}; };
-    const auto values_of = [=](int step) { return swizzled<Head>{keys_of(step).at + key_tile * Head}; };
+    using query_panels = panels<query_tile, Head>;
+    using key_panels = panels<key_tile, Head>;
+    bf16* const fixed = c.template shared<bf16>(2 * query_panels::size);
+    const query_panels Q{fixed}, D{fixed + query_panels::size};
+    bf16* const staged = c.template shared<bf16>(2 * stages * key_panels::size);
+    const auto keys_of = [=](int step) {
+      return key_panels{staged + step % stages * (2 * key_panels::size)};
+    };
+    const auto values_of = [=](int step) { return key_panels{keys_of(step).at + key_panels::size}; };
     const auto load_keys = [&](int step) {
-      c.phase([&](int thread) {
-        fetch_keys<Head, key_tile, threads>(c, thread, keys_of(step), values_of(step), keys,
-                                            walk.tile(step) * key_tile);
-      });
+      c.phase(
+          [&](int thread) {
+            fetch_keys<threads>(c, thread, keys_of(step), values_of(step), keys, walk.tile(step) * key_tile);
+          },
+          no_barrier{});
       c.commit();
     };
-    c.phase([&](int thread) {
-      const auto rows_of_head = [&](const matrix<const bf16>& m) {
-        return [=](int r) {
-          return first + r < n ? m.data + head * Head + (column + first + r) * m.stride : nullptr;
-        };
-      };
-      fetch_rows<Head, query_tile, threads>(c, thread, Q, on.q.data, rows_of_head(on.q));
-      fetch_rows<Head, query_tile, threads>(c, thread, D, on.q.data, rows_of_head(given.dout));
-    });
+    c.phase(
+        [&](int thread) {
+          const auto rows_of_head = [&](const matrix<const bf16>& m) {
+            return [=](int r) {
+              return first + r < n ? m.data + head * Head + (column + first + r) * m.stride : nullptr;
+            };
+          };
+          fetch_rows<threads>(c, thread, Q, on.q.data, rows_of_head(on.q));
+          fetch_rows<threads>(c, thread, D, on.q.data, rows_of_head(given.dout));
+        },
+        no_barrier{});
     load_keys(0);
 
     auto sum = c.template fragments<float, head_tiles8 * 4>();
     auto log_sum = c.template fragments<float, 2>();
     auto delta = c.template fragments<float, 2>();
-    c.warps([&](const auto& w) {
-      w.lanes([&](int lane) {
-        UNROLL_UNROLLED
-        for (int i = 0; i < head_tiles8 * 4; ++i) sum(w, lane, i) = 0;
-        UNROLL_UNROLLED
-        for (int h = 0; h < 2; ++h) {
-          const int i = first + 16 * w.index() + lane / 4 + 8 * h;
-          const index_t at = head + (column + (i < n ? i : n - 1)) * heads;
-          log_sum(w, lane, h) = given.log_sum[at] * 1.44269504f;
-          delta(w, lane, h) = given.delta[at];
-        }
-      });
-    });
+    c.warps(
+        [&](const auto& w) {
+          w.lanes([&](int lane) {
+            UNROLL_UNROLLED
+            for (int i = 0; i < head_tiles8 * 4; ++i) sum(w, lane, i) = 0;
+            UNROLL_UNROLLED
+            for (int h = 0; h < 2; ++h) {
+              const int i = first + 16 * w.index() + lane / 4 + 8 * h;
+              const index_t at = head + (column + (i < n ? i : n - 1)) * heads;
+              log_sum(w, lane, h) = given.log_sum[at] * 1.44269504f;
+              delta(w, lane, h) = given.delta[at];
+            }
+          });
+        },
+        no_barrier{});
     const float root = 1.0f / sqrtf(float(Head)), scale = 1.44269504f * root;
 
     for (int step = 0; step < walk.steps; ++step) {
-      c.template wait<0>();
+      c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
       if (step + 1 < walk.steps) load_keys(step + 1);
-      const swizzled<Head> K = keys_of(step), V = values_of(step);
+      const key_panels K = keys_of(step), V = values_of(step);
       const int from = walk.tile(step) * key_tile;
-      c.warps([&](const auto& w) {
-        const int row0 = 16 * w.index();
-        auto s = w.template fragment<float, key_tiles8 * 4>();
-        auto dp = w.template fragment<float, key_tiles8 * 4>();
-        auto ds = w.template fragment<word, key_tiles8 * 2>();
-        w.lanes([&](int lane) {
-          UNROLL_UNROLLED
-          for (int i = 0; i < key_tiles8 * 4; ++i) s(lane, i) = dp(lane, i) = 0;
-        });
-        multiply_rows<Head, 1, key_tile>(w, s, Q, row0, K);
-        multiply_rows<Head, 1, key_tile>(w, dp, D, row0, V);
-        w.lanes([&](int lane) {
-          UNROLL_UNROLLED
-          for (int h = 0; h < 2; ++h) {
-            const int query = first + row0 + lane / 4 + 8 * h;
-            // of this tile's keys, those below `visible` and `self`
-            const int visible = int(prefix + mask.visible(query)) - from;
-            const int self = int(prefix + mask.first + query) - from;
-            UNROLL_UNROLLED
-            for (int t = 0; t < key_tiles8; ++t) {
-              float x[2];
+      c.warps(
+          [&](const auto& w) {
+            const int of_group = first + w.index() / 4 * 64;
+            if (of_group >= n || (causal && from > prefix + mask.first + of_group + 63)) return;
+            const bool all_visible = causal && from + key_tile <= prefix + mask.first + of_group + 1;
+            auto s = w.template fragment<float, key_tiles8 * 4>();
+            auto dp = w.template fragment<float, key_tiles8 * 4>();
+            auto ds = w.template fragment<word, key_tiles8 * 2>();
+            multiply_rows<Wgmma>(w, s, Q, K);
+            multiply_rows<Wgmma>(w, dp, D, V);
+            finish<1, Wgmma>(w, s.view());
+            w.lanes([&](int lane) {
               UNROLL_UNROLLED
-              for (int i = 0; i < 2; ++i) {
-                const int key = 8 * t + 2 * (lane % 4) + i, at = 4 * t + 2 * h + i;
-                x[i] = probability_of(query < n && (key < visible || key == self), s(lane, at), dp(lane, at),
-                                      scale, root, log_sum(w, lane, h), delta(w, lane, h))
-                           .ds;
+              for (int i = 0; i < key_tiles8 * 4; ++i)
+                s(lane, i) = exp2_of_negative(fmaf(s(lane, i), scale, -log_sum(w, lane, i / 2 % 2)));
+            });
+            finish<0, Wgmma>(w, dp.view());
+            w.lanes([&](int lane) {
+              UNROLL_UNROLLED
+              for (int i = 0; i < key_tiles8 * 4; ++i)
+                dp(lane, i) = s(lane, i) * (dp(lane, i) - delta(w, lane, i / 2 % 2));
+              if (!all_visible) {
+                UNROLL_UNROLLED
+                for (int h = 0; h < 2; ++h) {
+                  const int query = first + 16 * w.index() + lane / 4 + 8 * h;
+                  // of this tile's keys, those below `visible` and `self`
+                  const int visible = int(prefix + mask.visible(query)) - from;
+                  const int self = int(prefix + mask.first + query) - from;
+                  UNROLL_UNROLLED
+                  for (int t = 0; t < key_tiles8 * 2; ++t) {
+                    const int key = t / 2 * 8 + 2 * (lane % 4) + t % 2;
+                    if (key >= visible && key != self) dp(lane, t / 2 * 4 + 2 * h + t % 2) = 0;
+                  }
+                }
               }
-              ds(lane, operand_word(t, h)) = pack_rounded(x[0], x[1]);
-            }
-          }
-        });
-        multiply_probabilities<Head, 1, key_tile>(w, sum, ds, K);
-      });
+              UNROLL_UNROLLED
+              for (int i = 0; i < key_tiles8 * 2; ++i)
+                ds(lane, operand_word(i / 2, i % 2)) = pack_rounded(dp(lane, 2 * i), dp(lane, 2 * i + 1));
+            });
+            multiply_columns<Wgmma>(w, sum, ds, K);
+            finish<0, Wgmma>(w, sum.of(w));
+          },
+          no_barrier{});
     }
 
-    c.warps([&](const auto& w) {
-      w.lanes([&](int lane) {
-        UNROLL_UNROLLED
-        for (int h = 0; h < 2; ++h) {
-          const int i = first + 16 * w.index() + lane / 4 + 8 * h;
-          if (i >= n) continue;
-          bf16* const to = dq.data + head * Head + 2 * (lane % 4) + (column + i) * dq.stride;
-          UNROLL_UNROLLED
-          for (int t = 0; t < head_tiles8; ++t)
-            *reinterpret_cast<word*>(to + 8 * t) =
-                pack_rounded(sum(w, lane, 4 * t + 2 * h), sum(w, lane, 4 * t + 2 * h + 1));
-        }
-      });
-    });
+    c.warps(
+        [&](const auto& w) {
+          w.lanes([&](int lane) {
+            UNROLL_UNROLLED
+            for (int h = 0; h < 2; ++h) {
+              const int i = first + 16 * w.index() + lane / 4 + 8 * h;
+              if (i >= n) continue;
+              bf16* const to = dq.data + head * Head + 2 * (lane % 4) + (column + i) * dq.stride;
+              UNROLL_UNROLLED
+              for (int t = 0; t < head_tiles8; ++t)
+                *reinterpret_cast<word*>(to + 8 * t) =
+                    pack_rounded(sum(w, lane, 4 * t + 2 * h) * root, sum(w, lane, 4 * t + 2 * h + 1) * root);
+            }
+          });
+        },
+        no_barrier{});
   }
 };
 

@@ -63,6 +63,7 @@ class fragment {
   lanes_view<T, M> part(int first) {
     return {at_.data() + first, N};
   }
+  lanes_view<T, N> view() { return {at_.data(), N}; }
   operator lanes_view<T, N>() { return {at_.data(), N}; }
   operator lanes_view<const T, N>() const { return {at_.data(), N}; }
 
@@ -72,12 +73,19 @@ class fragment {
 
 class warp {
  public:
+  static constexpr bool in_groups = false;
   warp(int index, order& lanes) : index_(index), lanes_(&lanes) {}
   int index() const { return index_; }
 
   template <class F>
   void lanes(F&& f) const {
     lanes_->for_each(f);
+  }
+  template <class F>
+  bool any(F&& f) const {
+    bool some = false;
+    lanes_->for_each([&](int lane) { some = f(lane) || some; });
+    return some;
   }
   template <class T, int N>
   simt::fragment<T, N> fragment() const {
@@ -243,6 +251,14 @@ class context {
   template <class F>
   void phase(F&& f) {
     of_threads_.for_each(f);
+  }
+  template <class F>
+  void phase(F&& f, kernels::no_barrier) {
+    phase(f);
+  }
+  template <class F>
+  void warps(F&& f, kernels::no_barrier) {
+    warps(f);
   }
   template <class F>
   void warps(F&& f) {
