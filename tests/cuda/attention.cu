@@ -3,6 +3,7 @@
 #include "tests/cuda/attention_case.hpp"
 #include "tests/cuda/check.hpp"
 #include "unroll/cuda/launch.hpp"
+#include "unroll/kernels/flash_attention_ahead_body.hpp"
 #include "unroll/testing/simt/context.hpp"
 
 namespace {
@@ -67,7 +68,10 @@ void border(report& to, const attention_case& c) {
   on_device<body> device(in);
   const outputs o = device.run(), again = device.run(), host = on_host<body>(in);
   const outputs wide = on_device<kernels::flash_attention_body<Head, 3>>(in).run(),
-                mma = on_device<kernels::flash_attention_body<Head, 2, false>>(in).run();
+                mma = on_device<kernels::flash_attention_body<Head, 2, false>>(in).run(),
+                ahead = on_device<kernels::flash_attention_ahead_body<Head, 2>>(in).run(),
+                large = on_device<kernels::flash_attention_ahead_body<Head, 2, true, 128>>(in).run(),
+                large_host = on_host<kernels::flash_attention_body<Head, 2, true, 128>>(in);
   const attention_error e = compare(in, o.out, o.log_sum, 1000);
   row r{c.name};
   r.error = e.ours;
@@ -85,6 +89,13 @@ void border(report& to, const attention_case& c) {
                    count_differing(o.out, wide.out) + count_differing(o.log_sum, wide.log_sum) +
                    count_differing(o.out, mma.out) + count_differing(o.log_sum, mma.log_sum);
   runs.of = 3 * bits.of;
+  row others{c.name + ", products ahead of the softmax, and tiles of 128 keys"};
+  others.differing = count_differing(o.out, ahead.out) + count_differing(o.log_sum, ahead.log_sum) +
+                     count_differing(large.out, large_host.out) +
+                     count_differing(large.log_sum, large_host.log_sum);
+  others.of = 2 * bits.of;
+  others.pass = others.differing == 0;
+  to.add(others);
   runs.pass = runs.differing == 0;
   to.add(runs);
 }
@@ -266,14 +277,20 @@ void speed_of(report& to, const attention_case& c, const char* which) {
 template <int Head>
 void speed(report& to, const attention_case& c) {
   using namespace kernels;
-  speed_of<flash_attention_body<Head, 3>, Head>(to, c, ", wgmma, 192 queries a block");
-  speed_of<flash_attention_body<Head, 2>, Head>(to, c, ", wgmma, 128 queries a block");
-  speed_of<flash_attention_body<Head, 1>, Head>(to, c, ", wgmma, 64 queries a block");
-  speed_of<flash_attention_body<Head, 1, false>, Head>(to, c, ", mma.sync, 64 queries a block");
-  speed_of<flash_attention_body<Head, 2, false>, Head>(to, c, ", mma.sync, 128 queries a block");
+  speed_of<flash_attention_body<Head, 1>, Head>(to, c, ", wgmma, 64 queries x 64 keys");
+  speed_of<flash_attention_body<Head, 2>, Head>(to, c, ", wgmma, 128 x 64");
+  speed_of<flash_attention_body<Head, 3>, Head>(to, c, ", wgmma, 192 x 64");
+  speed_of<flash_attention_body<Head, 2, true, 128>, Head>(to, c, ", wgmma, 128 x 128");
+  speed_of<flash_attention_body<Head, 3, true, 128>, Head>(to, c, ", wgmma, 192 x 128");
+  speed_of<flash_attention_ahead_body<Head, 1>, Head>(to, c, ", wgmma ahead, 64 x 64");
+  speed_of<flash_attention_ahead_body<Head, 2>, Head>(to, c, ", wgmma ahead, 128 x 64");
+  speed_of<flash_attention_ahead_body<Head, 3>, Head>(to, c, ", wgmma ahead, 192 x 64");
+  speed_of<flash_attention_ahead_body<Head, 2, true, 128>, Head>(to, c, ", wgmma ahead, 128 x 128");
+  speed_of<flash_attention_body<Head, 1, false>, Head>(to, c, ", mma.sync, 64 x 64");
+  speed_of<flash_attention_body<Head, 2, false>, Head>(to, c, ", mma.sync, 128 x 64");
 }
 
-template <int Head, int DkvGroups, int DqGroups, bool Wgmma>
+template <int Head, int DkvGroups, int DqGroups, bool Wgmma, int KeyTile>
 void backward_speed(report& to, const attention_case& c, const std::string& which) {
   large_case<kernels::flash_attention_body<Head>> large(c);
   cuda::launch(large.device.body);
@@ -340,11 +357,12 @@ void backward(report& to) {
                               .blocks = 97,
                               .keys = 32};
   for (const attention_case& c : {causal, behind}) {
-    backward_speed<128, 2, 2, true>(to, c, ", wgmma, tiles of 128");
-    backward_speed<128, 1, 1, true>(to, c, ", wgmma, tiles of 64");
-    backward_speed<128, 2, 3, true>(to, c, ", wgmma, tiles of 128 and 192");
-    backward_speed<128, 1, 1, false>(to, c, ", mma.sync, tiles of 64");
-    backward_speed<128, 2, 2, false>(to, c, ", mma.sync, tiles of 128");
+    backward_speed<128, 2, 2, true, 64>(to, c, ", wgmma, 128 keys and 128 x 64");
+    backward_speed<128, 1, 3, true, 64>(to, c, ", wgmma, 64 keys and 192 x 64");
+    backward_speed<128, 2, 2, true, 128>(to, c, ", wgmma, 128 keys and 128 x 128");
+    backward_speed<128, 1, 1, true, 64>(to, c, ", wgmma, 64 keys and 64 x 64");
+    backward_speed<128, 1, 1, false, 64>(to, c, ", mma.sync, 64 keys and 64 x 64");
+    backward_speed<128, 2, 2, false, 64>(to, c, ", mma.sync, 128 keys and 128 x 64");
   }
 }
 

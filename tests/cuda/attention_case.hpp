@@ -244,7 +244,7 @@ double distance(const std::vector<T>& x, const std::vector<double>& y) {
 }
 
 /// Runs the vjp by `run(body)` on numbers that lie where it runs.
-template <int Head, int DkvGroups = 2, int DqGroups = 2, bool Wgmma = true, class Run>
+template <int Head, int DkvGroups = 2, int DqGroups = 2, bool Wgmma = true, int KeyTile = 64, class Run>
 void run_vjp(const attention_inputs& in, const kernels::flash_operands& on, const bf16* out,
              const float* log_sum, const bf16* dout, float* delta, bf16* dq, bf16* dk, bf16* dv,
              float* const* dbefore, Run&& run) {
@@ -255,7 +255,7 @@ void run_vjp(const attention_inputs& in, const kernels::flash_operands& on, cons
       on, given, {dk, in.kvw, in.tokens}, {dv, in.kvw, in.tokens}});
   run(kernels::flash_dkv_body<Head, true, DkvGroups, Wgmma>{
       on, given, {}, {}, dbefore, in.of.blocks, in.of.keys});
-  run(kernels::flash_dq_body<Head, DqGroups, Wgmma>{on, given, {dq, in.qw, in.columns}});
+  run(kernels::flash_dq_body<Head, DqGroups, Wgmma, KeyTile>{on, given, {dq, in.qw, in.columns}});
 }
 
 /// The borders at which libraries were reported wrong, small enough for the host.

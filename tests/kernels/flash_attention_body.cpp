@@ -1,4 +1,5 @@
 #include "unroll/kernels/flash_attention_body.hpp"
+#include "unroll/kernels/flash_attention_ahead_body.hpp"
 
 #include "tests/cuda/attention_case.hpp"
 #include "tests/support/catch.hpp"
@@ -47,6 +48,14 @@ void check_borders(const attention_case& c) {
   const outputs other = run<kernels::flash_attention_body<Head, 3>>(in, {5});
   CHECK(same_bits(o.out, other.out));
   CHECK(same_bits(o.log_sum, other.log_sum));
+  const outputs ahead = run<kernels::flash_attention_ahead_body<Head, 1>>(in, {6});
+  CHECK(same_bits(o.out, ahead.out));
+  CHECK(same_bits(o.log_sum, ahead.log_sum));
+  const outputs large = run<kernels::flash_attention_body<Head, 2, true, 128>>(in, {7});
+  const outputs large_ahead = run<kernels::flash_attention_ahead_body<Head, 2, true, 128>>(in, {8});
+  CHECK(compare(in, large.out, large.log_sum, 1000).ours <= 2 * e.rounded);
+  CHECK(same_bits(large.out, large_ahead.out));
+  CHECK(same_bits(large.log_sum, large_ahead.log_sum));
 }
 
 template <int Head>
@@ -109,6 +118,23 @@ TEST_CASE("the first query of attention on tensor cores sees the prefix and itse
   }
   CHECK(double(o.log_sum[0]) == Approx(std::log(3.0)));
   CHECK(double(o.log_sum[2]) == Approx(std::log(5.0)));
+}
+
+TEST_CASE("a query whose scores are not finite becomes NaN, the others keep their bits",
+          "[flash_attention]") {
+  const attention_inputs in({.name = "by hand", .head = 64, .heads = 1, .kv_heads = 1, .length = 150}, {3});
+  const outputs want = run<kernels::flash_attention_body<64>>(in, {});
+  for (const float bad : {NAN, INFINITY})
+    for (const std::size_t row : {std::size_t(70), std::size_t(149)}) {
+      attention_inputs broken = in;
+      broken.q[row * 64 + 5] = bf16(bad);
+      const outputs got = run<kernels::flash_attention_body<64>>(broken, {});
+      for (std::size_t i = 0; i < 150; ++i) {
+        CHECK(std::isnan(got.log_sum[i]) == (i == row));
+        CHECK(std::isnan(float(got.out[i * 64])) == (i == row));
+        if (i != row) CHECK(got.log_sum[i] == want.log_sum[i]);
+      }
+    }
 }
 
 TEST_CASE("a sequence of attention on tensor cores has the bits of itself alone", "[flash_attention]") {

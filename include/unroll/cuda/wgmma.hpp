@@ -85,6 +85,15 @@ struct wgmma {
         : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0)
         : "l"(a), "l"(b), "r"(add));
   }
+  __device__ static void rows(float* d, std::uint64_t a, std::uint64_t b, int add,
+                              std::integral_constant<int, 128>) {
+    asm volatile(
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " UNROLL_WGMMA_D128
+        ", %64, %65, add, 1, 1, 0, 0;\n}"
+        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0), UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32)
+        : "l"(a), "l"(b), "r"(add));
+  }
   /// d += a b over 16 rows of b: a of fragments.
   __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b,
                                    std::integral_constant<int, 64>) {

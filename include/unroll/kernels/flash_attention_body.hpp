@@ -17,11 +17,11 @@ namespace unroll::kernels {
 /// float before. A row with a score that is NaN or infinite becomes NaN. Heads lie in the rows of the
 /// matrices; strides and offsets are multiples of 8 and data of 16 bytes. 4 Head operations a visible pair;
 /// keys and values are read once for every tile of queries.
-template <int Head, int Groups = 2, bool Wgmma = true>
+template <int Head, int Groups = 2, bool Wgmma = true, int KeyTile = 64>
 struct flash_attention_body {
   static_assert(Head % 64 == 0);
   static constexpr int threads = 128 * Groups;
-  static constexpr int query_tile = 64 * Groups, key_tile = 64, stages = 2;
+  static constexpr int query_tile = 64 * Groups, key_tile = KeyTile, stages = 2;
 
   flash_operands on;
   matrix<bf16> out;          ///< as q

@@ -123,6 +123,7 @@ struct sequence_keys {
   prefix_range range;
   int prefix, tokens;  // keys of each
   index_t column, row;
+  std::uint32_t block_share;  // 2^32 / keys of a block
 
   UNROLL_HD sequence_keys(const flash_operands& operands, index_t sequence, int g)
       : on(&operands),
@@ -130,16 +131,22 @@ struct sequence_keys {
         prefix(int(range.blocks * range.keys)),
         tokens(int(operands.mask.first + operands.queries())),
         column(sequence * tokens),
-        row(index_t(g) * Head) {}
+        row(index_t(g) * Head),
+        block_share(range.keys > 0 ? 0xffffffffu / std::uint32_t(range.keys) : 0) {}
   /// Where the key and its value lie; null behind the last one.
   struct place {
     const bf16 *k, *v;
   };
   UNROLL_HD place operator()(int key) const {
     if (key < prefix) {
-      const int in_block = int(range.keys);
-      const bf16* const at = on->before.blocks[range.first + key / in_block] + row +
-                             index_t(key % in_block) * on->shape.kv_width();
+      int block = int(std::uint64_t(key) * block_share >> 32);  // or one less
+      int in_block = key - block * int(range.keys);
+      if (in_block >= range.keys) {
+        ++block;
+        in_block -= int(range.keys);
+      }
+      const bf16* const at =
+          on->before.blocks[range.first + block] + row + index_t(in_block) * on->shape.kv_width();
       return {at + on->before.key_offset, at + on->before.value_offset};
     }
     if (key >= prefix + tokens) return {nullptr, nullptr};

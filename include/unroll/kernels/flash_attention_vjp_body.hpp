@@ -284,9 +284,9 @@ struct flash_dkv_body {
 
 /// dq for a tile of queries of one head, 16 a warp: query_width x queries; may be the memory of q or of
 /// dout where nothing else needs these any more.
-template <int Head, int Groups = 2, bool Wgmma = true>
+template <int Head, int Groups = 2, bool Wgmma = true, int KeyTile = 64>
 struct flash_dq_body {
-  static constexpr int threads = 128 * Groups, query_tile = 64 * Groups, key_tile = 64, stages = 2;
+  static constexpr int threads = 128 * Groups, query_tile = 64 * Groups, key_tile = KeyTile, stages = 2;
 
   flash_operands on;
   flash_cotangents given;
