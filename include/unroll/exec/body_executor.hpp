@@ -317,7 +317,7 @@ class body_executor {
   }
   template <class U>
   static bool aligned(const matrix<U>& m) {
-    return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.stride % 8 == 0;
+    return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.stride % 8 == 0 && m.stride < 1 << 23;
   }
   static bool on_tensor_cores(const attention_call<N>& c) {
     for (const T* const block : c.before.blocks)

@@ -66,9 +66,7 @@ struct flash_attention_body {
     };
     c.phase(
         [&](int thread) {
-          fetch_rows<threads>(c, thread, Q, on.q.data, [&](int r) {
-            return first + r < n ? on.q.data + head * Head + (column + first + r) * on.q.stride : nullptr;
-          });
+          fetch_columns<threads>(c, thread, Q, on.q, head * Head, column + first, n - first);
         },
         no_barrier{});
     load_keys(0);

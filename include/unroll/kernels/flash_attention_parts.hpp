@@ -20,7 +20,7 @@ struct device_prefix {
 };
 
 /// The arguments that attention on tensor cores and its vjp have in common. Heads lie in the rows of the
-/// matrices; strides and offsets are multiples of 8 and data of 16 bytes.
+/// matrices; strides, below 2^23, and offsets are multiples of 8 and data of 16 bytes.
 struct flash_operands {
   attention_shape shape;
   attention_mask mask;
@@ -116,6 +116,17 @@ UNROLL_HD void fetch_rows(Context& c, int thread, const panels<Rows, Head>& to, 
   });
 }
 
+/// The same of the columns from `col` on, of which there are `count`, and zeros behind them.
+template <int Threads, class Context, int Rows, int Head>
+UNROLL_HD void fetch_columns(Context& c, int thread, const panels<Rows, Head>& to,
+                             const matrix<const bf16>& m, index_t row, index_t col, int count) {
+  const bf16* const first = m.data + row + col * m.stride + 8 * (thread % (Head / 8));
+  const int stride = int(m.stride);
+  for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
+    c.copy_async(to.piece(r, p), first + (r < count ? r : 0) * stride, 16, r < count);
+  });
+}
+
 /// The keys that one sequence sees, of key-value head g: the prefix, then its own tokens.
 template <int Head>
 struct sequence_keys {
@@ -160,16 +171,10 @@ template <int Threads, class Context, int Rows, int Head>
 UNROLL_HD void fetch_keys(Context& c, int thread, const panels<Rows, Head>& k, const panels<Rows, Head>& v,
                           const sequence_keys<Head>& keys, int from) {
   if (from >= keys.prefix) {
-    const matrix<const bf16>& k_at = keys.on->k;
-    const matrix<const bf16>& v_at = keys.on->v;
-    const int left = keys.prefix + keys.tokens - from;
     const index_t column = keys.column + (from - keys.prefix);
-    for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
-      const bool valid = r < left;
-      const index_t col = valid ? column + r : 0;
-      c.copy_async(k.piece(r, p), k_at.data + keys.row + 8 * p + col * k_at.stride, 16, valid);
-      c.copy_async(v.piece(r, p), v_at.data + keys.row + 8 * p + col * v_at.stride, 16, valid);
-    });
+    const int left = keys.prefix + keys.tokens - from;
+    fetch_columns<Threads>(c, thread, k, keys.on->k, keys.row, column, left);
+    fetch_columns<Threads>(c, thread, v, keys.on->v, keys.row, column, left);
   } else {
     for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
       const auto at = keys(from + r);

@@ -102,18 +102,19 @@ struct flash_dkv_body {
     const index_t own = c.block() / (kv_heads * tiles);  // the sequence, unless Prefix
     c.phase(
         [&](int thread) {
-          const auto at = [&](int r, index_t offset, const matrix<const bf16>& m) -> const bf16* {
-            if (from + r >= end) return nullptr;
-            if constexpr (Prefix)
+          if constexpr (Prefix) {
+            const auto at = [&](int r, index_t offset) -> const bf16* {
+              if (from + r >= end) return nullptr;
               return on.before.blocks[(from + r) / block_keys] + offset + row +
                      (from + r) % block_keys * on.shape.kv_width();
-            else
-              return m.data + row + (own * tokens() + from + r) * m.stride;
-          };
-          fetch_rows<threads>(c, thread, K, on.k.data,
-                              [&](int r) { return at(r, on.before.key_offset, on.k); });
-          fetch_rows<threads>(c, thread, V, on.v.data,
-                              [&](int r) { return at(r, on.before.value_offset, on.v); });
+            };
+            fetch_rows<threads>(c, thread, K, on.k.data, [&](int r) { return at(r, on.before.key_offset); });
+            fetch_rows<threads>(c, thread, V, on.v.data,
+                                [&](int r) { return at(r, on.before.value_offset); });
+          } else {
+            fetch_columns<threads>(c, thread, K, on.k, row, own * tokens() + from, end - from);
+            fetch_columns<threads>(c, thread, V, on.v, row, own * tokens() + from, end - from);
+          }
         },
         no_barrier{});
     c.commit();
@@ -145,13 +146,10 @@ struct flash_dkv_body {
       const auto load_queries = [&](int step, int head, int query) {
         c.phase(
             [&](int thread) {
-              const auto rows_of_head = [&](const matrix<const bf16>& m) {
-                return [=](int r) {
-                  return query + r < n ? m.data + head * Head + (column + query + r) * m.stride : nullptr;
-                };
-              };
-              fetch_rows<threads>(c, thread, queries_of(step), on.q.data, rows_of_head(on.q));
-              fetch_rows<threads>(c, thread, cotangents_of(step), on.q.data, rows_of_head(given.dout));
+              fetch_columns<threads>(c, thread, queries_of(step), on.q, head * Head, column + query,
+                                     n - query);
+              fetch_columns<threads>(c, thread, cotangents_of(step), given.dout, head * Head, column + query,
+                                     n - query);
               if (thread < query_tile) {
                 const bool valid = query + thread < n;
                 const index_t at = valid ? head + (column + query + thread) * heads : 0;
@@ -332,13 +330,8 @@ struct flash_dq_body {
     };
     c.phase(
         [&](int thread) {
-          const auto rows_of_head = [&](const matrix<const bf16>& m) {
-            return [=](int r) {
-              return first + r < n ? m.data + head * Head + (column + first + r) * m.stride : nullptr;
-            };
-          };
-          fetch_rows<threads>(c, thread, Q, on.q.data, rows_of_head(on.q));
-          fetch_rows<threads>(c, thread, D, on.q.data, rows_of_head(given.dout));
+          fetch_columns<threads>(c, thread, Q, on.q, head * Head, column + first, n - first);
+          fetch_columns<threads>(c, thread, D, given.dout, head * Head, column + first, n - first);
         },
         no_barrier{});
     load_keys(0);
