@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives check.sh, links.sh and version.sh pages with mistakes and pages without.
+# Gives check.sh, links.sh, version.sh and, where there is Doxygen, reference.sh pages with mistakes and pages without.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -102,6 +102,33 @@ version 0 'is 1.2.3 everywhere' 'a version that is out' '## 1.2.3 (2020-02-29)' 
 version 1 'CHANGELOG.md: begins' 'no changes of this version' '## 1.2.4 (unreleased)' 1.2
 version 1 'CHANGELOG.md: begins' 'changes without a date' '## 1.2.3' 1.2
 version 1 'docs/use.md:1: ' 'a page that asks for another version' '## 1.2.3 (unreleased)' 1.1
+
+reference() {  # reference STATUS PATTERN WHAT, a header on standard input
+  { echo '/// \file'; cat; } >include/unroll/core/h.hpp
+  judge "$1" "$2" "$3" "$here/reference.sh" "$UNROLL_WORK/reference" "$UNROLL_WORK/tree"
+}
+if command -v doxygen >/dev/null; then
+  mkdir -p docs/reference include/unroll/core
+  cp "$root/docs/reference/Doxyfile" docs/reference/
+  printf '%s\n' '/// \mainpage' '/// <!-- begin concepts -->' '/// core/h.hpp' '/// <!-- end concepts -->' \
+    '/// <!-- begin members -->' '/// `bytes`: the memory' '/// <!-- end members -->' '/// \namespace unroll' '/// All.' >docs/reference/main.dox
+  documented='namespace unroll { /// One.
+    struct s_options { int a, b; ///< both
+    };
+    /// Another.
+    struct s { s(int); int bytes() const; ///< no word
+      bool operator==(const s&) const; };
+    namespace detail { int f(); } }'
+  reference 0 'index.html' 'names that are documented' <<<"${documented/ \/\/\/< no word/}"
+  reference 1 'Member f' 'a function without a comment' <<<"$documented namespace unroll { int f(); }"
+  reference 1 'Compound .*t is' 'a struct without a comment' <<<"$documented namespace unroll { struct t { int x; }; }"
+  reference 1 'concept c is' 'a concept without a comment' <<<"$documented
+namespace unroll {
+template <class T>
+concept c = true;
+}"
+  reference 1 'Member a' 'a field without a comment' <<<"${documented/ \/\/\/< both/}"
+fi
 
 table() {  # table STATUS PATTERN WHAT SED: the demo prints the table of the README, changed by SED
   sed "$4" README.md >printed

@@ -14,10 +14,12 @@
 namespace unroll::ad {
 
 /// One step as a function over any number type N, of which derive() makes a system:
-///   using scalar = float or double;  using input = anything copyable
-///   dims size() const                          params, state and lanes; tape and scratch are ignored
-///   template <class N> N operator()(std::span<const N> theta, std::span<const N> s, const input& x,
-///                                   std::span<N> next) const
+///
+///     using scalar = float or double;  using input = anything copyable
+///     dims size() const                          params, state and lanes; tape and scratch are ignored
+///     template <class N> N operator()(std::span<const N> theta, std::span<const N> s, const input& x,
+///                                     std::span<N> next) const
+///
 /// It writes every element of `next` and returns the loss, summed over the lanes. N is scalar, dual<scalar>
 /// or var<scalar>. Optional, as for any system: start(s), finite(x), scored(x).
 template <class F>

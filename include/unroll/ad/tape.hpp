@@ -21,11 +21,13 @@ class var : public differentiable<var<T>, T> {
   requires std::is_arithmetic_v<A> var(A value) : value_(static_cast<T>(value)) {}
 
   T value() const { return value_; }
-  bool constant() const { return tape_ == nullptr; }
+  bool constant() const { return tape_ == nullptr; }  ///< it depends on nothing that was recorded
 
+  /// Records f(x) of value `value` and derivative `dx`.
   static var chain(T value, const var& x, T dx) {
     return x.tape_ ? x.tape_->record(value, x.node_, dx, x.node_, T(0)) : var(value);
   }
+  /// Records f(x, y) of value `value` and partial derivatives dx, dy.
   static var chain(T value, const var& x, T dx, const var& y, T dy) {
     if (!y.tape_) return chain(value, x, dx);
     if (!x.tape_) return chain(value, y, dy);

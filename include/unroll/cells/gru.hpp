@@ -15,9 +15,9 @@ namespace unroll::cells {
 enum class reset_kind { after, before };
 
 struct gru_options {
-  index_t in = 1;  ///< size of x, or number of tokens; 0: no input
-  index_t hidden = 16;
-  index_t out = 1;  ///< size of y; 0: y = s' without readout matrix
+  index_t in = 1;       ///< size of x, or number of tokens; 0: no input
+  index_t hidden = 16;  ///< units
+  index_t out = 1;      ///< size of y; 0: y = s' without readout matrix
   loss_kind loss = loss_kind::squared_error;
   index_t lanes = 1;  ///< independent sequences side by side
   reset_kind reset = reset_kind::after;

@@ -12,9 +12,9 @@
 namespace unroll::cells {
 
 struct lstm_options {
-  index_t in = 1;  ///< size of x, or number of tokens; 0: no input
-  index_t hidden = 16;
-  index_t out = 1;  ///< size of y; 0: y = h' without readout matrix
+  index_t in = 1;       ///< size of x, or number of tokens; 0: no input
+  index_t hidden = 16;  ///< units; the state has twice as many numbers
+  index_t out = 1;      ///< size of y; 0: y = h' without readout matrix
   loss_kind loss = loss_kind::squared_error;
   index_t lanes = 1;       ///< independent sequences side by side
   double forget_bias = 0;  ///< what init() adds to the bias of f; 1 or more keeps memory early in training

@@ -49,7 +49,7 @@ class block {
     UNROLL_ASSERT(i >= 0 && i < size_);
     return data_[i];
   }
-  void zero() { std::fill(begin(), end(), T{}); }
+  void zero() { std::fill(begin(), end(), T{}); }  ///< every element 0
   std::size_t bytes() const { return std::size_t(size_) * sizeof(T); }
 
   operator view<T, Space>() { return {data_, size_}; }
@@ -66,10 +66,13 @@ class block {
   index_t size_ = 0;
 };
 
+/// theta, owned
 template <class T>
 using parameters = block<T, param_space>;
+/// dL/dtheta, owned
 template <class T>
 using gradient = block<T, param_cotangent>;
+/// working memory without a space
 template <class T>
 using buffer = block<T, plain_space>;
 

@@ -71,6 +71,7 @@ UNROLL_INLINE inline vec<T, N> polynomial(const vec<T, N>& x, const T (&coeffici
   return y;
 }
 
+/// x where low <= x <= high, otherwise the nearer bound; NaN stays
 template <class T, int N>
 UNROLL_INLINE inline vec<T, N> clamp(const vec<T, N>& x, std::type_identity_t<T> low,
                                      std::type_identity_t<T> high) {
@@ -93,6 +94,7 @@ UNROLL_INLINE inline vec<T, N> exp(const vec<T, N>& argument) {
   return twice * bits_as<T>(vec<typename c::bits, N>{exponent});
 }
 
+/// 1 / (1 + e^-x)
 template <class T, int N>
 UNROLL_INLINE inline vec<T, N> logistic(const vec<T, N>& x) {
   return T(1) / (T(1) + exp(-x));

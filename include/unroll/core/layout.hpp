@@ -11,10 +11,10 @@ namespace unroll {
 
 /// One named matrix inside a flat vector: `rows` x `cols`, column-major, starting at `offset`.
 struct layout_block {
-  std::string name;
-  index_t offset = 0;
-  index_t rows = 0;
-  index_t cols = 1;
+  std::string name;    ///< the name of the matrix
+  index_t offset = 0;  ///< of its first number in the flat vector
+  index_t rows = 0;    ///< of the matrix, which lies column-major
+  index_t cols = 1;    ///< 1: a vector
   index_t size() const { return rows * cols; }
 };
 

@@ -17,6 +17,7 @@
 // Eigen: docs/performance/linalg.md.
 namespace unroll::linalg {
 
+/// x . y, of n numbers.
 template <class T>
 T dot(const T* x, const T* y, index_t n) {
   return T(simd::sum<T>([](const auto& u, const auto& v) UNROLL_INLINE { return u * v; }, n, x, y));

@@ -10,9 +10,9 @@ namespace unroll {
 template <class T>
 struct matrix {
   T* data = nullptr;
-  index_t rows = 0;
-  index_t cols = 0;
-  index_t stride = 0;
+  index_t rows = 0;    ///< in a column
+  index_t cols = 0;    ///< number of columns
+  index_t stride = 0;  ///< from a column to the next, at least rows
 
   matrix() = default;
   UNROLL_HD matrix(T* data_, index_t rows_, index_t cols_) : matrix(data_, rows_, cols_, rows_) {}
@@ -23,6 +23,7 @@ struct matrix {
       : matrix(m.data, m.rows, m.cols, m.stride) {}
 };
 
+/// How a product takes a matrix.
 enum class op { none, transpose };
 
 /// Rows [row, row + rows) of the columns [col, col + cols) of m; null stays null.
@@ -30,10 +31,12 @@ template <class T>
 UNROLL_HD matrix<T> part(const matrix<T>& m, index_t row, index_t rows, index_t col, index_t cols) {
   return {m.data ? m.data + row + col * m.stride : nullptr, rows, cols, m.stride};
 }
+/// Rows [row, row + rows) of m, all columns.
 template <class T>
 UNROLL_HD matrix<T> rows_of(const matrix<T>& m, index_t row, index_t rows) {
   return part(m, row, rows, 0, m.cols);
 }
+/// Columns [col, col + cols) of m, all rows.
 template <class T>
 UNROLL_HD matrix<T> columns_of(const matrix<T>& m, index_t col, index_t cols) {
   return part(m, 0, m.rows, col, cols);

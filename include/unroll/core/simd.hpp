@@ -59,14 +59,16 @@ struct baseline {
 #else
 // One element at a time, for nvcc and compilers without the vector extension. A type of its own, because a
 // program may have files of both.
+/// One element at a time, for nvcc and compilers without the vector extension.
 struct scalar {
   static constexpr int bytes = 1, registers = 16;
+  /// runs the kernel
   template <class Kernel, class... Arguments>
   static auto call(Arguments... arguments) {
     return Kernel::template run<scalar>(arguments...);
   }
 };
-using baseline = scalar;
+using baseline = scalar;  ///< the set of the file's own flags
 #endif
 
 #if defined(UNROLL_CHOOSES_INSTRUCTIONS)
@@ -134,7 +136,7 @@ struct raw<T, 1> {
 /// instruction set of a function.
 template <class T, int N>
 struct vec {
-  using raw = typename detail::raw<T, N>::type;
+  using raw = typename detail::raw<T, N>::type;  ///< what the compiler computes with
   raw v;
 
   friend UNROLL_INLINE inline vec operator-(const vec& a) { return {-a.v}; }
@@ -177,10 +179,12 @@ UNROLL_INLINE inline vec<T, N> where_greater(const vec<T, N>& a, const vec<T, N>
   return {a.v > b.v ? yes.v : no.v};
 }
 
+/// N elements from p on, of any alignment.
 template <int N, class T>
 UNROLL_INLINE inline vec<T, N> load(const T* p) {
   return {*reinterpret_cast<const typename detail::raw<T, N>::loose*>(p)};
 }
+/// N elements to p on, of any alignment.
 template <class T, int N>
 UNROLL_INLINE inline void store(const vec<T, N>& v, std::type_identity_t<T>* p) {
   *reinterpret_cast<typename detail::raw<T, N>::loose*>(p) = v.v;
@@ -192,6 +196,7 @@ UNROLL_INLINE inline vec<T, N> load_first(const T* p, index_t n) {
   std::memcpy(&v, p, std::size_t(n) * sizeof(T));
   return v;
 }
+/// The first n < N elements.
 template <class T, int N>
 UNROLL_INLINE inline void store_first(const vec<T, N>& v, std::type_identity_t<T>* p, index_t n) {
   std::memcpy(p, &v, std::size_t(n) * sizeof(T));
@@ -345,14 +350,17 @@ struct largest_kernel {
 };
 }  // namespace detail
 
+/// y_i = f(x_i, ...), i < n, whole vectors first.
 template <class T, class F, class... X>
 inline void map(F f, index_t n, T* y, const X*... x) {
   dispatch<detail::map_kernel>(f, n, y, x...);
 }
+/// The sum of f(x_i, ...), i < n, in double.
 template <class T, class F, class... X>
 inline double sum(F f, index_t n, const X*... x) {
   return dispatch<detail::sum_kernel<T>>(f, n, x...);
 }
+/// The largest of m and x_i, i < n.
 template <class T>
 inline T largest(const T* x, index_t n, T m) {
   return dispatch<detail::largest_kernel>(x, n, m);

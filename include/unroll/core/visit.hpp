@@ -30,6 +30,7 @@ void visit_integer(V&& v, std::string_view name, I& value, std::int64_t least = 
              std::to_string(most) + "]");
   value = static_cast<I>(shown);
 }
+/// A bool, as an integer 0 or 1.
 template <class V>
 void visit_flag(V&& v, std::string_view name, bool& value) {
   visit_integer(v, name, value, 0, 1);

@@ -16,6 +16,7 @@ class device_error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Throws device_error "function: call: message".
 [[noreturn]] inline void fail_device(std::string_view function, std::string_view call,
                                      std::string_view message) {
   std::string text(function);

@@ -15,16 +15,17 @@ namespace unroll::cuda {
 /// N numbers of this lane inside a fragment.
 template <class T, int N>
 struct lanes_view {
-  T* at;
+  T* at;  ///< of this lane
   __device__ explicit lanes_view(T* at_) : at(at_) {}
   template <class U>
   requires std::same_as<const U, T> __device__ lanes_view(const lanes_view<U, N>& v) : at(v.at) {}
   __device__ T& operator()(int, int i) const { return at[i]; }
 };
 
+/// N numbers of each lane of a warp, in registers.
 template <class T, int N>
 struct fragment {
-  T at[N];
+  T at[N];  ///< of this lane
   __device__ T& operator()(int, int i) { return at[i]; }
   __device__ const T& operator()(int, int i) const { return at[i]; }
   template <int M>
@@ -36,6 +37,7 @@ struct fragment {
   __device__ operator lanes_view<const T, N>() const { return lanes_view<const T, N>(at); }
 };
 
+/// The 32 threads of a warp on a device; see kernels/body.hpp.
 class warp {
  public:
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -157,15 +159,17 @@ class warp {
   __device__ static unsigned shared_address(const bf16* p) { return unsigned(__cvta_generic_to_shared(p)); }
 };
 
+/// N numbers of every thread, in registers.
 template <class T, int N>
 struct registers_of {
-  T at[N];
+  T at[N];  ///< of this thread
   __device__ T& operator()(int, int i) { return at[i]; }
 };
 
+/// N numbers of each lane of every warp, in registers.
 template <class T, int N>
 struct fragments_of {
-  T at[N];
+  T at[N];  ///< of this lane
   __device__ T& operator()(const warp&, int, int i) { return at[i]; }
   __device__ lanes_view<T, N> of(const warp&) { return lanes_view<T, N>(at); }
   template <int M>
@@ -174,6 +178,7 @@ struct fragments_of {
   }
 };
 
+/// A block of threads on a device; see kernels/body.hpp.
 class context {
  public:
   __device__ context(index_t block, unsigned char* shared, int threads)

@@ -109,9 +109,11 @@ std::shared_ptr<std::remove_pointer_t<T>> owned(Create create, Destroy destroy) 
 /// run.
 class matmul_plan {
  public:
+  /// What an algorithm is chosen for.
   struct shape {
-    op op_a = op::none, op_b = op::none;
-    cudaDataType_t a = CUDA_R_32F, b = CUDA_R_32F, c = CUDA_R_32F;
+    op op_a = op::none, op_b = op::none;                            ///< how a and b are taken
+    cudaDataType_t a = CUDA_R_32F, b = CUDA_R_32F, c = CUDA_R_32F;  ///< kinds of the three matrices
+    /// c is m x n, the sum has k terms; strides of the three
     index_t m = 0, n = 0, k = 0, stride_a = 0, stride_b = 0, stride_c = 0;
     bool operator==(const shape&) const = default;
   };
@@ -203,7 +205,7 @@ class matmul_plan {
                      "cublasLtMatmul");
   }
   const shape& of() const { return shape_; }
-  const cublasLtMatmulAlgo_t& algorithm() const { return algorithm_; }
+  const cublasLtMatmulAlgo_t& algorithm() const { return algorithm_; }  ///< that is used
   std::size_t workspace() const { return workspace_; }
   /// One number of the algorithm's configuration, such as its id, its tile or its parts of k.
   int setting(cublasLtMatmulAlgoConfigAttributes_t which) const {
@@ -233,7 +235,7 @@ class cublaslt {
         cublaslt_library::get().Destroy);
   }
 
-  cublasLtHandle_t handle() const { return handle_.get(); }
+  cublasLtHandle_t handle() const { return handle_.get(); }  ///< of the library
   std::size_t workspace() const { return std::size_t(workspace_.size()); }
 
   /// The plan of a shape: made at its first use, then kept.
@@ -272,7 +274,7 @@ class cublaslt {
     const matmul_plan& p = plan(s);
     p.run(handle(), a.data, b.data, c.data, alpha, add, workspace_.data(), stream);
   }
-  void* workspace_data() { return workspace_.data(); }
+  void* workspace_data() { return workspace_.data(); }  ///< memory that its products work in
 
  private:
   std::shared_ptr<std::remove_pointer_t<cublasLtHandle_t>> handle_;

@@ -18,7 +18,7 @@ class stream_handle {
   stream_handle& operator=(const stream_handle&) = delete;
   ~stream_handle() { cudaStreamDestroy(stream_); }
 
-  cudaStream_t get() const { return stream_; }
+  cudaStream_t get() const { return stream_; }  ///< CUDA's own
   /// Waits for all that was enqueued, and throws what failed in it.
   void synchronise() const {
     check(cudaStreamSynchronize(stream_), "cuda::stream_handle", "cudaStreamSynchronize");
@@ -36,7 +36,8 @@ class event_handle {
   event_handle& operator=(const event_handle&) = delete;
   ~event_handle() { cudaEventDestroy(event_); }
 
-  cudaEvent_t get() const { return event_; }
+  cudaEvent_t get() const { return event_; }  ///< CUDA's own
+  /// Marks the place that the stream has reached.
   void record(cudaStream_t stream) {
     check(cudaEventRecord(event_, stream), "cuda::event_handle", "cudaEventRecord");
   }

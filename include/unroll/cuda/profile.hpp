@@ -16,10 +16,11 @@ namespace unroll::cuda {
 /// small kernels down; waits for the device every few thousand of them.
 class profile {
  public:
+  /// What one operation took.
   struct entry {
-    std::string name;
-    long long calls = 0;
-    double ms = 0;
+    std::string name;     ///< of the operation
+    long long calls = 0;  ///< of the operation
+    double ms = 0;        ///< milliseconds of all calls
   };
 
   /// Runs enqueue() in the stream, between two events.

@@ -187,7 +187,7 @@ class stream final : public exec::body_executor<N, detail::machine> {
   /// Of device `index`. Throws where there is none or it is too old; see use_device.
   explicit stream(int index = 0, stream_options how = {}) : base(detail::machine(made(index, how))) {}
 
-  cudaStream_t native() const { return state().own.get(); }
+  cudaStream_t native() const { return state().own.get(); }  ///< CUDA's own
   /// What took how long since the last call, with stream_options::profile.
   std::vector<profile::entry> times() const {
     return state().times ? state().times->take() : std::vector<profile::entry>{};

@@ -25,6 +25,7 @@ namespace unroll::cuda {
   "%41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, " \
   "%61, %62, %63}"
 
+/// Products of a warp group whose operands lie in shared memory.
 struct wgmma {
   /// Makes what this thread wrote to shared memory, copies that arrived included, visible to wgmma.
   __device__ static void publish() {

@@ -7,7 +7,7 @@ namespace unroll::data {
 
 struct delay_options {
   index_t steps = 1000;
-  index_t lag = 2;
+  index_t lag = 2;  ///< steps from an input to its target
   index_t lanes = 1;
 };
 

@@ -12,11 +12,11 @@ namespace unroll::data {
 /// What a task presents at each step: numbers or a token, and a target or a label; 0 and false: nothing.
 struct sequence_shape {
   index_t steps = 0;
-  index_t lanes = 1;  ///< independent sequences side by side
-  index_t in = 0;
-  index_t out = 0;
-  bool token = false;
-  bool label = false;
+  index_t lanes = 1;   ///< independent sequences side by side
+  index_t in = 0;      ///< numbers of x in a lane
+  index_t out = 0;     ///< numbers of the target in a lane
+  bool token = false;  ///< the input is a token
+  bool label = false;  ///< the target is a label
 };
 
 /// Owns the arrays of `lanes` sequences and the examples that look into them. Every task of this folder
@@ -55,11 +55,15 @@ class sequences {
   index_t lanes() const { return shape_.lanes; }
   const sequence_shape& shape() const { return shape_; }
 
+  /// number i of the input
   T& x(index_t t, index_t lane, index_t i = 0) { return x_[(t * shape_.lanes + lane) * shape_.in + i]; }
+  /// Number i of the target.
   T& target(index_t t, index_t lane, index_t i = 0) {
     return target_[(t * shape_.lanes + lane) * shape_.out + i];
   }
+  /// the input, where it is a token
   std::int32_t& token(index_t t, index_t lane) { return token_[std::size_t(t * shape_.lanes + lane)]; }
+  /// the target, where it is a label
   std::int32_t& label(index_t t, index_t lane) { return label_[std::size_t(t * shape_.lanes + lane)]; }
   /// Step t has no loss: its example loses target and label.
   void without_loss(index_t t) {

@@ -18,6 +18,7 @@ class along_mean {
  public:
   explicit along_mean(index_t size) : sum_(size) {}
 
+  /// One draw.
   void add(view<const double> x) {
     check_size("along_mean::add", "x", x.size(), sum_.size());
     if (norm_ > 0) {
@@ -37,7 +38,7 @@ class along_mean {
 
   double count() const { return projected_; }  ///< of the u_i
   double mean() const { return mean_; }
-  double variance() const { return projected_ < 2 ? 0 : squares_ / (projected_ - 1); }
+  double variance() const { return projected_ < 2 ? 0 : squares_ / (projected_ - 1); }  ///< of the u_i
 
   /// Of one draw along the mean: the moments of v_i = u_i - ||S_{i-1}|| / (i - 1), the same for every bias.
   struct shape_type {

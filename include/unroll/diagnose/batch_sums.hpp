@@ -14,11 +14,12 @@ namespace unroll {
 /// draws hold it. Order matters. Memory: 32 P doubles; cost: one addition a draw.
 class batch_sums {
  public:
-  static constexpr index_t most = 32;
+  static constexpr index_t most = 32;  ///< batches that are kept
 
   /// With `keep` false nothing is held and count() is 0.
   batch_sums(index_t size, bool keep) : size_(size), sums_(keep ? most * size : 0) {}
 
+  /// One draw.
   void add(view<const double> x) {
     check_size("batch_sums::add", "x", x.size(), size_);
     if (sums_.size() > 0) linalg::axpy(1.0, x.data(), sums_.data() + (draws_ % most) * size_, size_);

@@ -13,16 +13,17 @@ namespace unroll {
 
 /// What the losses tell the parameters used `lag` steps before them.
 struct lag_entry {
-  index_t lag = 0;
+  index_t lag = 0;        ///< steps between a use of theta and the loss that it moves
   double norm = 0;        ///< ||c_l||
   double projection = 0;  ///< c_l . g / ||g||^2, signed; sums to 1 over all lags
   double cumulative = 0;  ///< sum of the projections of the lags 0 .. l: what truncation after l keeps of g
   double phi = 0;         ///< mean ||dloss_t / ds_{t-l-1}||: the cotangent that truncation after l drops
 };
 
+/// How much of the gradient comes from each lag.
 struct lag_profile {
-  double gradient_norm = 0;  ///< ||g||
-  std::vector<lag_entry> lags;
+  double gradient_norm = 0;     ///< ||g||
+  std::vector<lag_entry> lags;  ///< from 0 on
 };
 
 /// Splits the gradient of a sequence by lag,

@@ -10,8 +10,8 @@ namespace unroll {
 
 /// A confidence interval.
 struct interval {
-  double low = 0;
-  double high = 0;
+  double low = 0;   ///< lower end
+  double high = 0;  ///< upper end
 };
 
 /// P(Z <= x) for a standard normal Z.

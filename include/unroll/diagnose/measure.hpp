@@ -18,8 +18,8 @@ struct measure_options {
   double precision = 0;
   index_t max_replicas = 1'000'000;  ///< bound of the second sample, where the pilot is not larger
   key seed{1};
-  index_t threads = 0;  ///< 0: one a core; never changes a bit but `seconds`
-  double confidence = 0.95;
+  index_t threads = 0;       ///< 0: one a core; never changes a bit but `seconds`
+  double confidence = 0.95;  ///< of every interval
   /// Keep 32 sums of draws (32 P doubles), by which the interval sees noise in directions that few draws
   /// hold.
   bool keep_batches = true;
@@ -40,20 +40,20 @@ struct measurement {
   double exact_norm = 0;       ///< ||g||
   double reference_error = 0;  ///< sqrt(tr Cov) of the mean that stands for g, 0 where g is exact
 
-  double bias_square = 0;        ///< unbiased, may be negative: ||m - g||^2 - tr V / N
-  double relative_bias = 0;      ///< sqrt(max(0, bias_square)) / ||g||
-  double relative_bias_low = 0;  ///< confidence interval of ||E g^ - g|| / ||g||
-  double relative_bias_high = 0;
-  double variance = 0;         ///< tr V
-  double mse = 0;              ///< bias_square + variance
-  double snr = 0;              ///< ||g||^2 / tr V
+  double bias_square = 0;         ///< unbiased, may be negative: ||m - g||^2 - tr V / N
+  double relative_bias = 0;       ///< sqrt(max(0, bias_square)) / ||g||
+  double relative_bias_low = 0;   ///< confidence interval of ||E g^ - g|| / ||g||
+  double relative_bias_high = 0;  ///< upper end; with the low one, at the confidence asked for
+  double variance = 0;            ///< tr V
+  double mse = 0;                 ///< bias_square + variance
+  double snr = 0;                 ///< ||g||^2 / tr V
   double cosine = 0;           ///< between E g^ and g, the noise taken out of the length of m; nan: all noise
   double mean_norm_ratio = 0;  ///< E ||g^|| / ||g||: not a measure of bias
   double descent = 0;          ///< <E g^, g> / ||g||^2
-  double descent_low = 0;
-  double descent_high = 0;
-  double worst_z = 0;        ///< largest |m_j - g_j| / its standard error, over what varies
-  double worst_z_limit = 0;  ///< Student and Bonferroni; from 12 replicas on P(exceeded) <= 1 - confidence
+  double descent_low = 0;      ///< confidence interval of descent
+  double descent_high = 0;     ///< upper end
+  double worst_z = 0;          ///< largest |m_j - g_j| / its standard error, over what varies
+  double worst_z_limit = 0;    ///< Student and Bonferroni; from 12 replicas on P(exceeded) <= 1 - confidence
   /// Effective number of batches that carry the noise of the coordinate of worst_z, about 12 for normal noise
   /// from 32 replicas on; below 7 few replicas hold an event there, or there are too few to tell, and the
   /// limit means nothing. 0: no batches.
@@ -65,9 +65,9 @@ struct measurement {
   bool heavy_tails = false;
   index_t batches = 0;  ///< sums of draws behind the interval of the bias; 0: left out
 
-  double steps = 0;  ///< per input: evaluations of F
-  double vjps = 0;
-  double jvps = 0;
+  double steps = 0;              ///< per input: evaluations of F
+  double vjps = 0;               ///< per input
+  double jvps = 0;               ///< per input
   double seconds = 0;            ///< per input, one thread
   std::size_t bytes = 0;         ///< the estimator holds at most
   std::size_t sample_bytes = 0;  ///< the sample held

@@ -16,6 +16,7 @@ class moments {
     count_ = 0;
   }
 
+  /// One vector.
   template <class T, class Space>
   void add(view<T, Space> x) {
     check_size("moments::add", "x", x.size(), mean_.size());
@@ -41,7 +42,7 @@ class moments {
     count_ += other.count_;
   }
 
-  index_t count() const { return count_; }
+  index_t count() const { return count_; }  ///< vectors added
   index_t size() const { return mean_.size(); }
   view<const double> mean() const& { return mean_; }
   void mean() && = delete;  // it would be gone with them

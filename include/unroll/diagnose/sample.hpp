@@ -60,7 +60,7 @@ struct sample_sums {
 /// Up to 16 draws in a row of a sample, x_i = draw_i - centre. Memory: 18 P doubles.
 class draw_block {
  public:
-  static constexpr index_t most = 16;
+  static constexpr index_t most = 16;  ///< draws that a block takes
 
   explicit draw_block(index_t size) : size_(size), sums_(size), draws_(most * size) {}
 
@@ -92,9 +92,10 @@ class draw_block {
   }
 
   index_t count() const { return sums_.x.count(); }  ///< finite draws
+  /// draw i less the centre
   view<const double> x(index_t i) const& { return view<const double>(draws_).part(i * size_, size_); }
   view<const double> x(index_t i) && = delete;
-  const detail::sample_sums& sums() const& { return sums_; }
+  const detail::sample_sums& sums() const& { return sums_; }  ///< of the draws so far
   const detail::sample_sums& sums() && = delete;
 
  private:
@@ -150,22 +151,22 @@ class gradient_sample {
     }
   }
 
-  index_t count() const { return sums_.x.count(); }    ///< finite draws
-  index_t diverged() const { return sums_.diverged; }  ///< draws that were not finite; in no other number
-  index_t draws() const { return count() + diverged(); }
-  const moments& x() const& { return sums_.x; }
+  index_t count() const { return sums_.x.count(); }       ///< finite draws
+  index_t diverged() const { return sums_.diverged; }     ///< draws that were not finite; in no other number
+  index_t draws() const { return count() + diverged(); }  ///< finite or not
+  const moments& x() const& { return sums_.x; }           ///< moments of draw - centre
   const moments& x() && = delete;
-  double total_variance() const { return x().total_variance(); }
-  double mean_norm() const { return sums_.norm / double(count()); }      ///< mean ||draw||
-  double mean_projection() const { return sums_.projection.mean()[0]; }  ///< mean <x, centre>
-  double projection_variance() const { return sums_.projection.variance(0); }
+  double total_variance() const { return x().total_variance(); }               ///< tr V of one draw
+  double mean_norm() const { return sums_.norm / double(count()); }            ///< mean ||draw||
+  double mean_projection() const { return sums_.projection.mean()[0]; }        ///< mean <x, centre>
+  double projection_variance() const { return sums_.projection.variance(0); }  ///< variance of <x, centre>
   /// Largest over summed squared distance of a draw from the mean of its group of four.
   double max_over_sum() const { return sums_.spread > 0 ? sums_.widest / sums_.spread : 0; }
-  double seconds() const { return sums_.seconds; }
-  report work() const { return sums_.work; }
-  const along_mean& along() const& { return along_; }
+  double seconds() const { return sums_.seconds; }     ///< that the draws took, one thread
+  report work() const { return sums_.work; }           ///< steps and products of all draws
+  const along_mean& along() const& { return along_; }  ///< what varies along the mean
   const along_mean& along() && = delete;
-  const batch_sums& batches() const& { return batches_; }
+  const batch_sums& batches() const& { return batches_; }  ///< sums of neighbouring draws
   const batch_sums& batches() && = delete;
   std::size_t bytes() const { return 3 * std::size_t(x().size()) * sizeof(double) + batches_.bytes(); }
 

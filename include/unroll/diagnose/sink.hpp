@@ -14,7 +14,7 @@
 
 namespace unroll {
 
-using field = std::variant<double, std::int64_t, std::string>;
+using field = std::variant<double, std::int64_t, std::string>;  ///< a number, a count or a text of a row
 
 /// One line of a table: named values in order.
 class row {
@@ -29,14 +29,18 @@ class row {
     fields_.emplace_back(std::move(name), std::move(value));
     return *this;
   }
+  /// a field of text
   row& add(std::string name, const char* value) { return add(std::move(name), field(std::string(value))); }
+  /// A count.
   template <std::integral I>
   row& add(std::string name, I value) {
     return add(std::move(name), field(static_cast<std::int64_t>(value)));
   }
 
+  /// names and values, in the order they were added
   const std::vector<std::pair<std::string, field>>& fields() const& { return fields_; }
   void fields() && = delete;
+  /// The field of that name, or null.
   const field* find(const std::string& name) const {
     for (const auto& f : fields_)
       if (f.first == name) return &f.second;
@@ -47,6 +51,7 @@ class row {
   std::vector<std::pair<std::string, field>> fields_;
 };
 
+/// As a table names it.
 inline const char* name_of(target t) {
   switch (t) {
     case target::frozen_theta:
@@ -101,6 +106,7 @@ inline row to_short_row(const std::string& name, const measurement& m) {
   return r;
 }
 
+/// One lag as a row of a table.
 inline row to_row(const lag_entry& e) {
   row r;
   r.add("lag", e.lag).add("norm", e.norm).add("projection", e.projection);

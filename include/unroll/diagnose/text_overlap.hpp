@@ -24,6 +24,7 @@ namespace unroll {
 /// divided. No smoothing: the value is 0 when no 4-gram matches. O(length log length) a pair.
 class bleu4 {
  public:
+  /// One pair of texts, in words.
   template <class Word>
   void add(std::span<const Word> reference, std::span<const Word> candidate) {
     reference_ += std::int64_t(reference.size());
@@ -37,6 +38,7 @@ class bleu4 {
       }
     }
   }
+  /// One pair of texts, in words.
   template <class Word>
   void add(const std::vector<Word>& reference, const std::vector<Word>& candidate) {
     add(std::span<const Word>(reference), std::span<const Word>(candidate));
@@ -94,6 +96,7 @@ double rouge_l(std::span<const Word> reference, std::span<const Word> candidate)
   if (reference.empty() && candidate.empty()) return 1;
   return 2 * double(common_subsequence(reference, candidate)) / double(reference.size() + candidate.size());
 }
+/// ROUGE-L of two texts in words; see above.
 template <class Word>
 double rouge_l(const std::vector<Word>& reference, const std::vector<Word>& candidate) {
   return rouge_l(std::span<const Word>(reference), std::span<const Word>(candidate));

@@ -85,6 +85,7 @@ index_t held_inputs(const E& e) {
   else
     return 0;
 }
+/// Gives the last held_inputs(e) inputs back; throws unroll::error where it is another number.
 template <class E>
 void hold_inputs(E& e, std::span<const typename E::input> xs) {
   if constexpr (requires { e.hold(xs); })

@@ -247,6 +247,7 @@ class lane_parallel final {
   std::unique_ptr<worker_pool> workers_;
 };
 
+/// From a function that makes the estimators.
 template <class F, class Make>
 lane_parallel(F, lane_parallel_options, const Make&)
     -> lane_parallel<std::invoke_result_t<const Make&, const F&>>;

@@ -62,27 +62,28 @@ constexpr number_bytes number_bytes_of() {
 
 /// What training on one document will take, before anything runs.
 struct memory_plan {
-  policy replay;
-  index_t segments = 0;         ///< T
-  index_t tokens = 0;           ///< of them together; the last one may be shorter
-  double writes = 0;            ///< encoders without graph, and those with graph the first time
-  double rewrites = 0;          ///< encoders run once more to have their graph
-  double write_vjps = 0;        ///< encoders back; of policies that draw, on average
-  double reads = 0;             ///< decoders
-  double read_vjps = 0;         ///< decoders back
-  index_t live_graphs = 0;      ///< encoder graphs that are alive together
-  double write_operations = 0;  ///< of encoders forwards
-  double write_vjp_operations = 0;
-  double read_operations = 0;  ///< of decoders, forwards and back
+  policy replay;                    ///< the policy
+  index_t segments = 0;             ///< T
+  index_t tokens = 0;               ///< of them together; the last one may be shorter
+  double writes = 0;                ///< encoders without graph, and those with graph the first time
+  double rewrites = 0;              ///< encoders run once more to have their graph
+  double write_vjps = 0;            ///< encoders back; of policies that draw, on average
+  double reads = 0;                 ///< decoders
+  double read_vjps = 0;             ///< decoders back
+  index_t live_graphs = 0;          ///< encoder graphs that are alive together
+  double write_operations = 0;      ///< of encoders forwards
+  double write_vjp_operations = 0;  ///< of encoders back
+  double read_operations = 0;       ///< of decoders, forwards and back
 
-  double weight_bytes = 0;
-  double parameter_bytes = 0;  ///< adapters, their gradient, the optimiser
-  double memory_bytes = 0;
-  double adjoint_bytes = 0;
+  double weight_bytes = 0;         ///< the frozen weights
+  double parameter_bytes = 0;      ///< adapters, their gradient, the optimiser
+  double memory_bytes = 0;         ///< all memories
+  double adjoint_bytes = 0;        ///< all adjoints
   double graph_bytes = 0;          ///< live encoder graphs
   double decoder_graph_bytes = 0;  ///< of one batch of segments, less where encoder graphs lie in turn
-  double work_bytes = 0;
+  double work_bytes = 0;           ///< the workspace
 
+  /// of everything, multiplications and additions
   double operations() const { return write_operations + write_vjp_operations + read_operations; }
   /// What the estimator holds.
   double estimator_bytes() const {
@@ -93,6 +94,7 @@ struct memory_plan {
 
 /// Whether the policy's gradient has no bias, and whether it has neither bias nor variance.
 inline bool is_unbiased(const policy& p) { return p.name != policy::kind::window && p.compensated; }
+/// Whether the policy's gradient is exact.
 inline bool is_exact(const policy& p) {
   return p.name == policy::kind::rematerialise || p.name == policy::kind::keep_all ||
          p.name == policy::kind::keep;

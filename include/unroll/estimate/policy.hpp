@@ -14,6 +14,7 @@ namespace unroll {
 
 /// How the gradient of a memory model is computed, by name. The default is exact.
 struct policy {
+  /// which estimator
   enum class kind {
     rematerialise,  ///< exact, one live graph
     keep_all,       ///< exact, every graph kept: plain BPTT
@@ -22,7 +23,7 @@ struct policy {
     reservoir,      ///< unbiased incremental TBPTT with `size` graphs; biased when not compensated
     proportional    ///< unbiased, `size` segments replayed, drawn by `design`
   };
-  kind name = kind::rematerialise;
+  kind name = kind::rematerialise;                       ///< of the estimator
   index_t size = 0;                                      ///< 0 where the name has no number
   bool compensated = true;                               ///< only a reservoir may be without the factor
   sampling_design design = sampling_design::systematic;  ///< only proportional may have another

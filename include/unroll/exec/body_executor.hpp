@@ -46,7 +46,7 @@ class body_executor {
   static constexpr place where = place::device;
 
   explicit body_executor(Machine machine) : machine_(std::move(machine)) {}
-  const Machine& machine() const { return machine_; }
+  const Machine& machine() const { return machine_; }  ///< what runs the bodies
 
   // Movement.
   template <class U>

@@ -33,10 +33,9 @@ namespace exec {
 /// overlap no inputs unless it says so.
 ///
 /// blocks and copies
-///   block<U> allocate<U>(n)          n zeros
+///   allocate<U>(n)                   a block of n zeros U
 ///   upload(host, n, here)            n numbers U of the host to this place, in order with the operations;
-///   the
-///                                    host's may change when the call returns
+///                                    those of the host may change when the call returns
 ///   download(here, n, host)          the other way; there after synchronise()
 ///   synchronise()                    returns when everything called before has happened
 ///

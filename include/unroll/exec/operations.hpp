@@ -29,8 +29,8 @@ struct adapter_gradient {
 template <class N>
 struct attention_call {
   kernels::attention_shape shape;
-  kernels::attention_mask mask;
-  index_t sequences = 1;
+  kernels::attention_mask mask;                         ///< which keys of its own sequence a query sees
+  index_t sequences = 1;                                ///< that the columns are made of
   matrix<const typename N::activation> q;               ///< query_width x queries
   matrix<const typename N::activation> k, v;            ///< kv_width x tokens
   kernels::key_prefix<typename N::memory> before = {};  ///< keys and values in front of the sequences
@@ -39,9 +39,9 @@ struct attention_call {
 /// What attention_vjp is given beside the call, and where it writes.
 template <class N>
 struct attention_adjoint {
-  matrix<const typename N::activation> out;          ///< of the forward call
-  const typename N::accumulator* log_sum = nullptr;  ///< of the forward call
-  matrix<const typename N::activation> dout;
+  matrix<const typename N::activation> out;            ///< of the forward call
+  const typename N::accumulator* log_sum = nullptr;    ///< of the forward call
+  matrix<const typename N::activation> dout;           ///< query_width x queries: the cotangent of out
   matrix<typename N::activation> dq;                   ///< written; may be the memory of q or of dout
   matrix<typename N::activation> dk, dv;               ///< written
   std::span<typename N::adjoint* const> dbefore = {};  ///< added to: one for a block of the prefix, laid out
@@ -56,28 +56,31 @@ struct cross_entropy_call {
   std::span<const std::int32_t> targets;        ///< one a token; -1: not scored
   typename N::accumulator* losses = nullptr;    ///< written: -log p(target) in nats, 0 where not scored
 };
+/// What cross_entropy_vjp is given beside the call, and where it writes.
 template <class N>
 struct cross_entropy_adjoint {
-  double dloss = 1;
+  double dloss = 1;                          ///< cotangent of the summed loss
   matrix<typename N::activation> dnormed;    ///< written
   typename N::parameter* doutput = nullptr;  ///< added to; null: not wanted
 };
 
 /// One step of AdamW (Loshchilov & Hutter 2019), number `step` from 1.
 struct adamw_step {
+  /// learning rate, the decay of both moments, what is added to the root, decoupled decay of theta
   double rate = 1e-3, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, decay = 0;
   std::int64_t step = 1;
 };
+/// One step of momentum; see optim/momentum.hpp.
 struct momentum_step {
-  double rate = 1e-2, momentum = 0.9;
-  bool nesterov = false;
+  double rate = 1e-2, momentum = 0.9;  ///< learning rate, and the share of the old direction that is kept
+  bool nesterov = false;               ///< the gradient is taken ahead of the step
 };
 
 /// How a token is drawn from logits: the temperature divides them, 0 takes the most probable token; only the
 /// fewest most probable tokens that have top_p of the probability together are drawn from.
 struct sampling {
-  double temperature = 1;
-  double top_p = 1;
+  double temperature = 1;  ///< divides the logits; 0: the most probable token
+  double top_p = 1;        ///< probability of the tokens that are drawn from; 1: all
 };
 
 }  // namespace unroll::exec

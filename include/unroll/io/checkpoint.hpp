@@ -26,19 +26,23 @@ namespace unroll {
 /// compares length and hash before anything is interpreted, and never allocates more than the file holds.
 class checkpoint {
  public:
-  static constexpr std::uint32_t version = 1;
+  static constexpr std::uint32_t version = 1;  ///< of the file's layout
 
+  /// Stores numbers under a name, in place of what it had.
   template <class T, class Space>
   void set(const std::string& name, view<T, Space> values) {
     entry& e = entries_[name];
     e.kind = kind_of<std::remove_const_t<T>>();
     e.bytes.assign(reinterpret_cast<const char*>(values.data()), std::size_t(values.size()) * sizeof(T));
   }
+  /// Stores numbers under a name, in place of what it had.
   template <class T, class Space>
   void set(const std::string& name, const block<T, Space>& values) {
     set(name, view<const T, Space>(values));
   }
+  /// one integer
   void set(const std::string& name, std::int64_t value) { set(name, view<const std::int64_t>(&value, 1)); }
+  /// Stores a text under a name, in place of what it had.
   void set_text(const std::string& name, std::string value) { entries_[name] = {'t', std::move(value)}; }
 
   /// Fills `values`; throws unroll::error when the block is missing or differs in type or size.
@@ -51,16 +55,20 @@ class checkpoint {
                std::to_string(values.size()));
     if (!e.bytes.empty()) std::memcpy(values.data(), e.bytes.data(), e.bytes.size());
   }
+  /// The same into a block.
   template <class T, class Space>
   void get(const std::string& name, block<T, Space>& values) const {
     get(name, view<T, Space>(values));
   }
+  /// Throws unroll::error when it is missing or no integer.
   std::int64_t get_integer(const std::string& name) const {
     std::int64_t value = 0;
     get(name, view<std::int64_t>(&value, 1));
     return value;
   }
+  /// Throws unroll::error when it is missing or no text.
   const std::string& text(const std::string& name) const { return find(name, 't').bytes; }
+  /// whether there is an entry of that name
   bool has(const std::string& name) const { return entries_.contains(name); }
 
   /// Everything `object` shows through visit() (core/visit.hpp), under "prefix.name".
@@ -92,6 +100,7 @@ class checkpoint {
     });
   }
 
+  /// The file's content.
   std::string to_bytes() const {
     std::string out = "UNROLLCP";
     put(out, version);

@@ -15,6 +15,7 @@ inline std::uint64_t fnv1a(const void* bytes, std::size_t count, std::uint64_t h
   for (std::size_t i = 0; i < count; ++i) h = (h ^ b[i]) * 0x100000001b3u;
   return h;
 }
+/// Of a text.
 inline std::uint64_t fnv1a(std::string_view bytes) { return fnv1a(bytes.data(), bytes.size()); }
 
 /// Sixteen hexadecimal digits.

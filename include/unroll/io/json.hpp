@@ -79,8 +79,8 @@ inline nlohmann::json parse_json(std::string_view text, const std::string& funct
 
 /// A key that may stand in a file without changing what is computed from it, and why.
 struct harmless_key {
-  const char* key;
-  const char* why;
+  const char* key;  ///< its name
+  const char* why;  ///< it changes nothing
 };
 
 /// The members of an object of JSON from outside, by key and type. A member that is null is absent. Every key
@@ -94,6 +94,7 @@ class json_members {
   }
   json_members(nlohmann::json&&, std::string, std::string) = delete;
 
+  /// The value, or null where the member is absent or null; marks it as read.
   const nlohmann::json* find(const char* key) const {
     read_.insert(key);
     const auto at = object_.find(key);
@@ -104,6 +105,7 @@ class json_members {
     const auto at = object_.find(key);
     return at != object_.end() && at->is_null();
   }
+  /// From 1 to 2^31; throws unroll::error where it is absent or another value.
   index_t integer(const char* key) const {
     const auto* v = find(key);
     if (!v) fail(function_, name_, "lacks " + detail::in_quotes(key));
@@ -112,19 +114,23 @@ class json_members {
       refuse(key, "a whole number from 1 to 2^31");
     return index_t(v->get<std::uint64_t>());
   }
+  /// or `otherwise` where it is absent
   index_t integer(const char* key, index_t otherwise) const { return find(key) ? integer(key) : otherwise; }
+  /// A number, or `otherwise` where it is absent.
   double number(const char* key, double otherwise) const {
     const auto* v = find(key);
     if (!v) return otherwise;
     if (!v->is_number()) refuse(key, "a number");
     return v->get<double>();
   }
+  /// A truth value, or `otherwise` where it is absent.
   bool truth(const char* key, bool otherwise) const {
     const auto* v = find(key);
     if (!v) return otherwise;
     if (!v->is_boolean()) refuse(key, "true or false");
     return v->get<bool>();
   }
+  /// A text, or `otherwise` where it is absent.
   std::string text(const char* key, const char* otherwise) const {
     const auto* v = find(key);
     if (!v) return otherwise;
@@ -152,7 +158,7 @@ class json_members {
     fail(function_, name_, detail::in_quotes(key) + " is " + value + ", expected " + what);
   }
   const std::string& function() const { return function_; }
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return name_; }  ///< the file, as messages show it
 
  private:
   const nlohmann::json& object_;

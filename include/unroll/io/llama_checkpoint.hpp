@@ -150,8 +150,8 @@ inline config parse_config(std::string_view text, const std::string& name,
 /// What a config.json says to programs that write texts: the id that begins one (-1: none) and those of which
 /// each ends one.
 struct text_ids {
-  token bos = -1;
-  std::vector<token> eos = {};
+  token bos = -1;               ///< begins a text; -1: nothing does
+  std::vector<token> eos = {};  ///< each ends a text
 };
 
 /// The text of a config.json for transformers. Throws for position_policy::ntk, which that has no word for,

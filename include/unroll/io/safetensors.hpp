@@ -63,8 +63,9 @@ void read_numbers(const byte_source& bytes, std::uint64_t at, view<T> out, Conve
 /// file. Tensors are read one by one; nothing is allocated that the file's size does not allow.
 class safetensors {
  public:
+  /// One tensor of the header.
   struct tensor {
-    std::string dtype;
+    std::string dtype;  ///< as the file writes it: "F32", "BF16", ...
     std::vector<index_t> shape;
     index_t size = 0;         ///< numbers
     std::uint64_t first = 0;  ///< byte in the file
@@ -94,10 +95,12 @@ class safetensors {
   }
 
   const std::string& name() const { return bytes_.name(); }  ///< the file, as messages show it
-  const std::map<std::string, tensor>& tensors() const { return tensors_; }
+  const std::map<std::string, tensor>& tensors() const { return tensors_; }  ///< by name
+  /// the texts of __metadata__
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  const byte_source& source() const { return bytes_; }
+  const byte_source& source() const { return bytes_; }  ///< the bytes of the file
 
+  /// Throws unroll::error, with the file and the name, where there is none.
   const tensor& at(const std::string& name) const {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) bytes_.refuse("lacks tensor " + detail::in_quotes(name));
@@ -299,6 +302,7 @@ class tensor_files {
     return out;
   }
 
+  /// whether one of the files has it
   bool has(const std::string& name) const { return holder_.contains(name); }
   const std::map<std::string, std::size_t>& names() const { return holder_; }
   /// The file that holds a tensor; throws unroll::error where none does.
@@ -309,7 +313,7 @@ class tensor_files {
                                      detail::in_quotes(name));
     return files_[at->second];
   }
-  const safetensors& front() const { return files_.front(); }
+  const safetensors& front() const { return files_.front(); }  ///< the first file
 
  private:
   std::vector<safetensors> files_;  // at least one

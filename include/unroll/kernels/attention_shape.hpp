@@ -7,13 +7,14 @@
 // The arguments of attention, without its arithmetic: what executors, models and kernels have in common.
 namespace unroll::kernels {
 
+/// Heads of attention.
 struct attention_shape {
   index_t heads = 0;     ///< query heads
   index_t kv_heads = 0;  ///< query head j reads key-value head j / (heads / kv_heads)
   index_t head = 0;      ///< numbers in a head
 
-  UNROLL_HD index_t query_width() const { return heads * head; }
-  UNROLL_HD index_t kv_width() const { return kv_heads * head; }
+  UNROLL_HD index_t query_width() const { return heads * head; }  ///< numbers of all queries of a token
+  UNROLL_HD index_t kv_width() const { return kv_heads * head; }  ///< numbers of all keys of a token
 };
 
 /// Which of the keys of its own sequence query i, the token first + i, sees: the first visible(i), and its
@@ -21,10 +22,12 @@ struct attention_shape {
 /// (j + 1) ratio ordinals and itself, no other memory token.
 struct attention_mask {
   index_t ordinals = -1;  ///< -1: all tokens are ordinals, the mask is causal
-  index_t ratio = 0;
-  index_t first = 0;  ///< tokens of the sequence in front of its first query; they have keys only
+  index_t ratio = 0;      ///< ordinals that a memory token covers
+  index_t first = 0;      ///< tokens of the sequence in front of its first query; they have keys only
 
+  /// whether query i is a memory token
   UNROLL_HD bool memory_token(index_t i) const { return ordinals >= 0 && first + i >= ordinals; }
+  /// keys of its sequence, from the first on, that query i sees beside its own
   UNROLL_HD index_t visible(index_t i) const {
     if (!memory_token(i)) return first + i + 1;
     const index_t covered = (first + i - ordinals + 1) * ratio;
@@ -35,19 +38,19 @@ struct attention_mask {
 /// Keys and values, kv_heads * head x n each.
 template <class T>
 struct key_block {
-  matrix<const T> k, v;
+  matrix<const T> k, v;  ///< keys, values
 };
 /// Their adjoints, which are added to; null data: not wanted.
 template <class T>
 struct key_block_adjoint {
-  matrix<T> dk, dv;
+  matrix<T> dk, dv;  ///< of the keys, of the values
 };
 
 /// What one sequence sees of a prefix: the first `keys` columns of the blocks [first, first + blocks).
 struct prefix_range {
   index_t first = 0;
   index_t blocks = 0;
-  index_t keys = 0;
+  index_t keys = 0;  ///< columns of each
 };
 
 /// The keys and values of one layer in front of the sequences of a pass. Block b holds keys from
@@ -57,11 +60,12 @@ struct prefix_range {
 template <class T>
 struct key_prefix {
   std::span<const T* const> blocks = {};
-  index_t key_offset = 0;
-  index_t value_offset = 0;
+  index_t key_offset = 0;                     ///< of the keys in a block
+  index_t value_offset = 0;                   ///< of the values in a block
   index_t keys = 0;                           ///< columns of each block
   std::span<const prefix_range> ranges = {};  ///< one a sequence; empty: every sequence sees everything
 
+  /// what a sequence sees
   UNROLL_HD prefix_range range(index_t sequence) const {
     return ranges.empty() ? prefix_range{0, index_t(blocks.size()), keys} : ranges[std::size_t(sequence)];
   }

@@ -65,9 +65,10 @@ struct no_barrier {};
 #define UNROLL_UNROLLED
 #endif
 
+/// n / d, rounded up
 UNROLL_HD constexpr index_t ceil_div(index_t n, index_t d) { return (n + d - 1) / d; }
-UNROLL_HD constexpr index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
-UNROLL_HD constexpr index_t larger(index_t a, index_t b) { return a < b ? b : a; }
+UNROLL_HD constexpr index_t smaller(index_t a, index_t b) { return a < b ? a : b; }  ///< of two numbers
+UNROLL_HD constexpr index_t larger(index_t a, index_t b) { return a < b ? b : a; }   ///< of two numbers
 
 /// Bytes that shared<T>(n) takes.
 template <class T>
@@ -77,6 +78,7 @@ UNROLL_HD constexpr index_t shared_size(index_t n) {
 
 /// Two bfloat16 as an operand of mma holds them.
 using word = std::uint32_t;
+/// two numbers in a word
 UNROLL_HD constexpr word pack(bf16 low, bf16 high) { return word(low.bits) | word(high.bits) << 16; }
 /// On a device by the instruction that rounds both, which gives any NaN the bits 0x7fff as well.
 UNROLL_HD inline word pack(float low, float high) {
@@ -88,17 +90,21 @@ UNROLL_HD inline word pack(float low, float high) {
   return pack(bf16(low), bf16(high));
 #endif
 }
+/// the first number of a word
 UNROLL_HD constexpr float low_of(word w) { return __builtin_bit_cast(float, w << 16); }
+/// the second number of a word
 UNROLL_HD constexpr float high_of(word w) { return __builtin_bit_cast(float, w & 0xffff0000u); }
 
 /// 16 bytes of global memory that move at once.
 struct alignas(16) sixteen_bytes {
   word words[4];
 };
+/// Whether p is aligned to 16 bytes.
 template <class T>
 UNROLL_HD bool on_sixteen_bytes(const T* p) {
   return reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
 }
+/// 16 bytes from p, which is aligned to them.
 template <class T>
 UNROLL_HD sixteen_bytes load_sixteen_bytes(const T* p) {
 #if defined(__CUDA_ARCH__)
@@ -131,6 +137,7 @@ UNROLL_HD void prefetch_line(const T* p) {
   (void)p;
 #endif
 }
+/// 16 bytes to p, which is aligned to them.
 template <class T>
 UNROLL_HD void store_sixteen_bytes(const sixteen_bytes& x, T* p) {
 #if defined(__CUDA_ARCH__)
@@ -190,8 +197,8 @@ UNROLL_HD void store_eight(const float (&x)[8], int n, T* p) {
 /// of one column.
 struct by_eights {
   static constexpr int threads = 256;
-  static constexpr index_t chunk = 8 * threads;
-  index_t rows, cols;
+  static constexpr index_t chunk = 8 * threads;  ///< rows that a block takes
+  index_t rows, cols;                            ///< of the matrix
 
   UNROLL_HD index_t blocks() const { return cols * ceil_div(rows, chunk); }
   /// f(first row, how many of 8, column) for the numbers of a thread.
@@ -207,8 +214,8 @@ struct by_eights {
 /// one column.
 struct by_numbers {
   static constexpr int threads = 256;
-  static constexpr index_t chunk = 4 * threads;
-  index_t rows, cols;
+  static constexpr index_t chunk = 4 * threads;  ///< rows that a block takes
+  index_t rows, cols;                            ///< of the matrix
 
   UNROLL_HD index_t blocks() const { return cols * ceil_div(rows, chunk); }
   /// f(row, column) for the numbers of a thread.
@@ -228,6 +235,7 @@ UNROLL_HD void join_by_halves(Context& c, T* s, Join&& join) {
       if (t < half) s[t] = join(s[t], s[t + half]);
     });
 }
+/// s[0] = the sum of the block's `threads` numbers in shared memory, by halves: always in one order.
 template <class Context, class T>
 UNROLL_HD void sum_by_halves(Context& c, T* s) {
   join_by_halves(c, s, [](T a, T b) { return a + b; });

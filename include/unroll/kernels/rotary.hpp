@@ -115,7 +115,8 @@ class rotary final {
   rotary(index_t head, double base, bool neighbours, index_t positions, double scale = 1)
       : rotary(inverse_frequencies(head, base, scale), 1, neighbours, positions) {}
 
-  index_t head() const { return 2 * half_; }
+  index_t head() const { return 2 * half_; }  ///< numbers in a head
+  /// a view of the cosines and sines
   rotary_table<T> table() const {
     return {table_ ? table_->data() : nullptr, head(), positions_, neighbours_};
   }

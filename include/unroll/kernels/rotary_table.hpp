@@ -10,8 +10,8 @@ namespace unroll::kernels {
 template <class T>
 struct rotary_table {
   const T* data = nullptr;
-  index_t head = 0;
-  index_t positions = 0;
+  index_t head = 0;         ///< numbers in a head
+  index_t positions = 0;    ///< that the table has
   bool neighbours = false;  ///< pair i are the elements 2i and 2i + 1, else i and i + head / 2
 };
 

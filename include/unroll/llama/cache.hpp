@@ -88,12 +88,12 @@ class key_value_cache final {
       : block_(c, capacity, "key_value_cache", std::move(e)) {}
 
   index_t size() const { return block_.size_; }
-  index_t capacity() const { return block_.capacity_; }
+  index_t capacity() const { return block_.capacity_; }  ///< tokens that it has room for
   std::size_t bytes() const { return block_.data_.bytes(); }
-  prefix<M> before() const { return block_.before(); }
+  prefix<M> before() const { return block_.before(); }  ///< the tokens so far, as a prefix
   void clear() { block_.size_ = 0; }
 
-  index_t largest_chunk() const { return capacity(); }
+  index_t largest_chunk() const { return capacity(); }              ///< tokens of one pass
   bool takes(index_t n) const { return n <= capacity() - size(); }  ///< whether so many more tokens fit
   /// Throws unroll::error when fewer than n columns are left.
   void make_room(index_t n) const {
@@ -102,19 +102,22 @@ class key_value_cache final {
            "is " + std::to_string(capacity()) + ", too little for " + std::to_string(size()) +
                " tokens and " + std::to_string(n) + " more");
   }
+  /// n tokens more, whose keys the hook stores.
   void extend(index_t n) {
     make_room(n);
     block_.size_ += n;
   }
 
+  /// Stores the keys of a pass.
   struct keys_hook : no_hook {
     detail::cache_block<E>* block;
+    /// Those of one layer.
     template <class A>
     void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
       block->store(layer, k, v);
     }
   };
-  keys_hook hook() { return {{}, &block_}; }
+  keys_hook hook() { return {{}, &block_}; }  ///< for the pass over these tokens
 
  private:
   detail::cache_block<E> block_;
@@ -155,13 +158,13 @@ class streaming_cache final {
   }
 
   index_t size() const { return block_.size_; }
-  index_t capacity() const { return block_.capacity_; }
+  index_t capacity() const { return block_.capacity_; }  ///< tokens that it has room for
   std::size_t bytes() const { return block_.data_.bytes() + unrotated_.bytes(); }
-  prefix<M> before() const { return block_.before(); }
+  prefix<M> before() const { return block_.before(); }  ///< the tokens held, as a prefix
   void clear() { block_.size_ = 0; }
 
-  index_t largest_chunk() const { return capacity() - sinks_; }
-  bool takes(index_t) const { return true; }
+  index_t largest_chunk() const { return capacity() - sinks_; }  ///< tokens of one pass
+  bool takes(index_t) const { return true; }                     ///< a text never ends
   /// Evicts the oldest tokens behind the sinks until there is room for n. Throws unroll::error when n is more
   /// than the window.
   void make_room(index_t n) {
@@ -185,19 +188,22 @@ class streaming_cache final {
       if (count > 0) e.rotary(kernels::turn::forward, table_, at(from, count), keys);
     }
   }
+  /// n tokens more, whose keys the hook stores.
   void extend(index_t n) {
     make_room(n);
     block_.size_ += n;
   }
 
+  /// Stores the keys of a pass.
   struct keys_hook : no_hook {
-    streaming_cache* cache;
+    streaming_cache* cache;  ///< where they are stored
+    /// Those of one layer.
     template <class A>
     void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
       cache->store(layer, k, v);
     }
   };
-  keys_hook hook() { return {{}, this}; }
+  keys_hook hook() { return {{}, this}; }  ///< for the pass over these tokens
 
  private:
   static index_t checked(index_t sinks, index_t window) {

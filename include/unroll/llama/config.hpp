@@ -46,24 +46,24 @@ struct position_scaling {
 
 /// The shape of a Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
 struct config {
-  index_t hidden = 0;      ///< d
-  index_t mlp = 0;         ///< width of gate and up
-  index_t layers = 0;      ///< L
-  index_t heads = 0;       ///< query heads
-  index_t kv_heads = 0;    ///< key-value heads; query head j reads key-value head j / (heads / kv_heads)
-  index_t head = 0;        ///< numbers in a head, even
-  index_t vocabulary = 0;  ///< V
-  index_t context = 0;     ///< positions trained for
-  double norm_epsilon = 1e-5;
-  double rope_base = 10000;
-  rope_pairs pairs = rope_pairs::halves;
-  bool tied = true;  ///< the output matrix is the embedding
-  position_policy beyond = position_policy::refuse;
-  double position_factor = 1;  ///< of `beyond`, at least 1
-  position_scaling scaling = {};
+  index_t hidden = 0;          ///< d
+  index_t mlp = 0;             ///< width of gate and up
+  index_t layers = 0;          ///< L
+  index_t heads = 0;           ///< query heads
+  index_t kv_heads = 0;        ///< key-value heads; query head j reads key-value head j / (heads / kv_heads)
+  index_t head = 0;            ///< numbers in a head, even
+  index_t vocabulary = 0;      ///< V
+  index_t context = 0;         ///< positions trained for
+  double norm_epsilon = 1e-5;  ///< added to the mean square
+  double rope_base = 10000;    ///< theta of the rotary frequencies
+  rope_pairs pairs = rope_pairs::halves;             ///< which numbers of a head turn together
+  bool tied = true;                                  ///< the output matrix is the embedding
+  position_policy beyond = position_policy::refuse;  ///< what happens behind `context` positions
+  double position_factor = 1;                        ///< of `beyond`, at least 1
+  position_scaling scaling = {};                     ///< how positions are stretched
 
-  index_t query_width() const { return heads * head; }
-  index_t kv_width() const { return kv_heads * head; }
+  index_t query_width() const { return heads * head; }  ///< numbers of all queries of a token
+  index_t kv_width() const { return kv_heads * head; }  ///< numbers of all keys of a token
   /// The context before yarn, llama3 or longrope stretched it.
   index_t original_context() const {
     return scaling.original_context > 0 ? scaling.original_context : context;

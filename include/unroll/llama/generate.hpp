@@ -52,7 +52,7 @@ class generator final {
   generator(const transformer<X>&, typename E::template block<W, param_space>&&, Rest&&...) = delete;
 
   const config& shape() const { return stack_->shape(); }
-  const Cache& cache() const { return cache_; }
+  const Cache& cache() const { return cache_; }   ///< what was read and written so far
   index_t consumed() const { return consumed_; }  ///< tokens since the last reset
   std::size_t bytes() const {
     return cache_.bytes() + work_.bytes() + x_.bytes() + logits_.bytes() + losses_.bytes();
@@ -149,9 +149,10 @@ class generator final {
 /// Why a generation ended: as many tokens as asked for, an end token, no room in the cache, or the visitor.
 enum class stop_reason { tokens, end, room, asked };
 
+/// What a generator wrote.
 struct generation {
-  index_t tokens = 0;  ///< given to the visitor
-  stop_reason why = stop_reason::tokens;
+  index_t tokens = 0;                     ///< given to the visitor
+  stop_reason why = stop_reason::tokens;  ///< it ended
 };
 
 /// Draws up to `tokens` tokens behind those that `g`, a generator or a memory_session, has taken and gives

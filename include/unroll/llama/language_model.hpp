@@ -15,7 +15,7 @@ struct language_model_options {
   index_t length = 256;   ///< tokens of each
   index_t shares = 1;     ///< the sequences are cut into so many runs, each with a gradient of its own
   index_t threads = 1;    ///< work on the shares; results do not depend on their number; 1 but on the host
-  saved keep = saved::activations;
+  saved keep = saved::activations;  ///< what a tape holds
 };
 
 namespace detail {

@@ -8,9 +8,9 @@ namespace unroll::llama {
 template <class P>
 struct wanted_gradients {
   std::span<P* const> before;  ///< of the prefix, one for each block
-  P* weights = nullptr;
-  P* adapters = nullptr;
-  bool inputs = false;  ///< whether the cotangent of the pass's inputs is wanted
+  P* weights = nullptr;        ///< of the frozen model
+  P* adapters = nullptr;       ///< of the adapters
+  bool inputs = false;         ///< whether the cotangent of the pass's inputs is wanted
 };
 
 /// Layer i of a pass, forwards and back: what transformer.hpp says, as operations of the executor. A view of
@@ -25,15 +25,15 @@ class layer {
   using saved_activations = layer_activations<const A, const P>;
 
  public:
-  const E& e;
-  const transformer_room<E>& room;
+  const E& e;                       ///< whose operations it takes
+  const transformer_room<E>& room;  ///< sizes
   const weight_map& map;
-  const kernels::rotary_table<P>& table;
-  const W* w;
+  const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
+  const W* w;                             ///< weights
   adapters<P> a;
-  const pass<M>& p;
+  const pass<M>& p;  ///< the pass
   const pass_scratch<A, P>& t;
-  index_t i;
+  index_t i;  ///< number of the layer
 
   /// The columns of the wanted outputs among those of all tokens, side by side: m itself, a part of it, or a
   /// copy in `to`.
@@ -78,6 +78,7 @@ class layer {
     product(op::transpose, at().o, q_width(), hidden(), s.mixed, true, h);
     adapt(target_matrix::o, s.mixed, h);
   }
+  /// gate over up, from the second norm on.
   void gate(matrix<const A> h, const activations& s) const {
     const matrix<A> normed = columns_of(t.normed, 0, h.cols);
     norm(at().mlp_norm, h, normed, s.rstd_mid.data);
@@ -163,6 +164,7 @@ class layer {
                   dw ? dw + at().attention_norm : nullptr);
   }
 
+  /// whether anything looks in
   template <class Hook>
   static constexpr bool hooked = !std::is_same_v<std::remove_cvref_t<Hook>, no_hook>;
   void norm(index_t gain, matrix<const A> x, matrix<A> y, P* rstd) const {

@@ -8,15 +8,16 @@ namespace unroll::llama {
 
 /// The matrices of a layer that an adapter can sit on.
 enum class target_matrix { q, k, v, o, gate, up, down };
+/// of the matrices, as HuggingFace names them in a layer
 inline constexpr std::array<const char*, 7> target_names{
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
 
 struct lora_options {
-  index_t rank = 8;
+  index_t rank = 8;   ///< of the product B A
   double alpha = 16;  ///< the product B A is scaled by alpha / rank
   std::array<bool, 7> targets{true, false, true, false, false, false, false};  ///< by target_matrix
-  index_t first_layer = 0;
+  index_t first_layer = 0;                                                     ///< that has adapters
   index_t layers = 0;  ///< adapted layers from first_layer on; 0: all that follow
 };
 
@@ -24,6 +25,7 @@ struct lora_options {
 /// names. A is stored column-major in x rank and B rank x out, as W is: z = A' x, y += scale B' z.
 class lora_map {
  public:
+  /// Where the two factors of one matrix lie.
   struct factors {
     index_t a = -1;  ///< offset of A, -1: no adapter
     index_t b = -1;
@@ -51,9 +53,11 @@ class lora_map {
       }
   }
 
+  /// Numbers that the matrix takes.
   static index_t in_width(const config& c, target_matrix m) {
     return m == target_matrix::o ? c.query_width() : m == target_matrix::down ? c.mlp : c.hidden;
   }
+  /// Numbers that the matrix gives.
   static index_t out_width(const config& c, target_matrix m) {
     switch (m) {
       case target_matrix::q:
@@ -73,7 +77,7 @@ class lora_map {
   const layout& names() const& { return names_; }
   void names() && = delete;
   const lora_options& options() const { return options_; }
-  index_t rank() const { return options_.rank; }
+  index_t rank() const { return options_.rank; }  ///< of every adapter
   double scale() const { return options_.alpha / double(options_.rank); }
   /// The adapter of that matrix of layer i; offsets -1 where there is none.
   factors at(index_t i, target_matrix m) const {

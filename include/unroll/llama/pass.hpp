@@ -17,7 +17,8 @@ struct prefix {
   index_t capacity = 0;                                ///< columns that each block has room for
   std::span<const kernels::prefix_range> ranges = {};  ///< what each sequence sees; empty: everything
 
-  index_t total() const { return index_t(blocks.size()) * keys; }
+  index_t total() const { return index_t(blocks.size()) * keys; }  ///< columns of all blocks
+  /// The keys and values of one layer.
   kernels::key_prefix<M> at(index_t layer, index_t kv_width) const {
     const index_t area = kv_width * capacity;
     return {blocks, 2 * layer * area, (2 * layer + 1) * area, keys, ranges};
@@ -30,35 +31,35 @@ enum class saved { activations, inputs };
 
 /// What the sizes of a pass's tape and workspace depend on.
 struct pass_size {
-  index_t sequences = 1;
-  index_t length = 0;  ///< tokens of a sequence
-  index_t layers = 0;
-  index_t outputs_from = 0;
-  index_t blocks = 0;  ///< of the prefix
-  index_t keys = 0;    ///< columns of each of them
-  saved keep = saved::activations;
+  index_t sequences = 1;            ///< that see nothing of each other
+  index_t length = 0;               ///< tokens of a sequence
+  index_t layers = 0;               ///< that run, from the first on
+  index_t outputs_from = 0;         ///< first token of a sequence whose output is wanted
+  index_t blocks = 0;               ///< of the prefix
+  index_t keys = 0;                 ///< columns of each of them
+  saved keep = saved::activations;  ///< what the tape holds
 
-  index_t tokens() const { return sequences * length; }
-  index_t outputs() const { return sequences * (length - outputs_from); }
+  index_t tokens() const { return sequences * length; }                    ///< of all sequences
+  index_t outputs() const { return sequences * (length - outputs_from); }  ///< of all sequences
 };
 
 /// One run of the layers [0, layers) over `sequences` x `length` tokens: column b * length + i of every
 /// activation is token i of sequence b. Sequences see nothing of each other.
 template <class M>
 struct pass {
-  index_t sequences = 1;
-  index_t length = 0;
-  index_t layers = 0;
+  index_t sequences = 1;                    ///< that see nothing of each other
+  index_t length = 0;                       ///< tokens of a sequence
+  index_t layers = 0;                       ///< that run, from the first on
   std::span<const index_t> positions = {};  ///< rotary positions of the tokens: of `length`, which the
                                             ///< sequences share, or of all
   kernels::attention_mask mask = {};        ///< which of its own sequence's keys a query sees; first is 0
-  prefix<M> before = {};
-  saved keep = saved::activations;
+  prefix<M> before = {};                    ///< what stands in front of the tokens
+  saved keep = saved::activations;          ///< what the tape holds
   index_t outputs_from = 0;  ///< first token of a sequence whose output is wanted; the last layer computes
                              ///< keys and values only of those in front of it
 
-  index_t tokens() const { return sequences * length; }
-  index_t outputs() const { return sequences * (length - outputs_from); }
+  index_t tokens() const { return sequences * length; }                    ///< of all sequences
+  index_t outputs() const { return sequences * (length - outputs_from); }  ///< of all sequences
   operator pass_size() const {
     return {sequences, length, layers, outputs_from, index_t(before.blocks.size()), before.keys, keep};
   }
@@ -76,10 +77,13 @@ struct adapters {
 /// behind the last. `keys`: the rotated keys and the values of `layer`, of all tokens. `dnormed`, in the vjp:
 /// may add to the cotangent of what `normed` saw.
 struct no_hook {
+  /// does nothing
   template <class A>
   void normed(index_t, matrix<const A>) {}
+  /// does nothing
   template <class A>
   void keys(index_t, matrix<const A>, matrix<const A>) {}
+  /// does nothing
   template <class A>
   void dnormed(index_t, matrix<A>) {}
 };

@@ -36,8 +36,8 @@ class sampler {
     work_ = buffer<double>(kernels::sampling_work<double>(vocabulary));
   }
 
-  const sampling& how() const { return how_; }
-  index_t vocabulary() const { return vocabulary_; }
+  const sampling& how() const { return how_; }        ///< temperature and top_p
+  index_t vocabulary() const { return vocabulary_; }  ///< ids that it draws from
 
   /// Draw number `n` of the stream `k`. O(V), and a sort of the candidates where top_p is below 1. Throws
   /// unroll::error on logits that are not finite or not V.

@@ -13,8 +13,8 @@ namespace unroll::llama {
 /// How a text that is longer than the model's context is cut: into windows of `window` inputs, each a fresh
 /// context that repeats the last `overlap` inputs of the one before without scoring them again.
 struct score_options {
-  index_t window = 0;  ///< 0: all positions of the model
-  index_t overlap = 0;
+  index_t window = 0;   ///< 0: all positions of the model
+  index_t overlap = 0;  ///< tokens that a window repeats without scoring them
   index_t threads = 1;  ///< over windows; no result depends on them; 1 but on the host
 };
 
@@ -30,8 +30,8 @@ struct text_score {
 
 /// The mean of a text's nll and how many tokens it is over.
 struct text_mean {
-  double nll = 0;
-  index_t tokens = 0;
+  double nll = 0;      ///< mean negative log probability of a scored token, in nats
+  index_t tokens = 0;  ///< scored
 };
 
 namespace detail {
@@ -154,7 +154,7 @@ text_mean score_gradient(const config& c, params<const T> weights, std::span<con
 
 /// Attention sinks and a sliding window, see streaming_cache; 0 sinks: the window alone.
 struct streaming_options {
-  index_t sinks = 4;
+  index_t sinks = 4;  ///< tokens that are never evicted
   index_t window = 252;
   index_t chunk = 1;  ///< tokens at once, up to the window; 1 is the published method
 };

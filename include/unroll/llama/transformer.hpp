@@ -27,7 +27,7 @@ template <class X>
 class transformer final {
  public:
   using executor_type = exec::of<X>;
-  using kinds = typename executor_type::numbers;
+  using kinds = typename executor_type::numbers;  ///< of the numbers
   using W = typename kinds::weight;
   using A = typename kinds::activation;
   using M = typename kinds::memory;
@@ -39,13 +39,15 @@ class transformer final {
   const executor_type& executor() const { return executor_; }
   const config& shape() const { return parts_->map.shape(); }
   const weight_map& map() const { return parts_->map; }
-  const kernels::rotary<P>& positions() const { return parts_->rotary; }
+  const kernels::rotary<P>& positions() const { return parts_->rotary; }  ///< cosines and sines
   /// The same at the executor's place.
   const kernels::rotary_table<P>& table() const { return parts_->table; }
 
   /// Sizes alone; no weights, no tables.
   const transformer_room<executor_type>& room() const { return parts_->room; }
+  /// activations that a tape of this pass holds
   index_t tape_size(const pass_size& p) const { return room().tape_size(p); }
+  /// Activations that a pass works in.
   index_t work_size(const pass_size& p, bool with_vjp = true) const { return room().work_size(p, with_vjp); }
 
   /// x: the inputs of layer 0, then the outputs of layer p.layers - 1, at the tokens where they are wanted.

@@ -11,15 +11,16 @@ namespace unroll::llama {
 /// the tokens whose outputs are computed: of all but in the last layer of a pass with outputs_from.
 template <class A, class P>
 struct layer_activations {
-  matrix<P> rstd;     ///< of the attention's norm
-  matrix<A> q, kv;    ///< rotated queries; rotated keys over values
-  matrix<A> mixed;    ///< the attention's output
-  matrix<P> log_sum;  ///< its heads x tokens
-  matrix<A> mid;      ///< h, the input of the second norm
-  matrix<P> rstd_mid;
-  matrix<A> gated;  ///< gate over up
+  matrix<P> rstd;      ///< of the attention's norm
+  matrix<A> q, kv;     ///< rotated queries; rotated keys over values
+  matrix<A> mixed;     ///< the attention's output
+  matrix<P> log_sum;   ///< its heads x tokens
+  matrix<A> mid;       ///< h, the input of the second norm
+  matrix<P> rstd_mid;  ///< of the second norm
+  matrix<A> gated;     ///< gate over up
 };
 
+/// The same, to be read only.
 template <class A, class P>
 layer_activations<const A, const P> constant(const layer_activations<A, P>& s) {
   return {s.rstd, s.q, s.kv, s.mixed, s.log_sum, s.mid, s.rstd_mid, s.gated};
@@ -28,10 +29,10 @@ layer_activations<const A, const P> constant(const layer_activations<A, P>& s) {
 /// What forward and vjp work in.
 template <class A, class P>
 struct pass_scratch {
-  matrix<A> normed, hidden;
-  matrix<A> picked, tail;  ///< columns of the wanted outputs side by side; null where they are that anyway
+  matrix<A> normed, hidden;  ///< hidden x tokens, mlp x tokens
+  matrix<A> picked, tail;    ///< columns of the wanted outputs side by side; null where they are that anyway
   view<A> adapter, attention;
-  P* rstd = nullptr;
+  P* rstd = nullptr;                                 ///< one a token
   matrix<A> dnormed, dqkv, dmixed, dgated, dpicked;  ///< of the vjp
 };
 
@@ -45,7 +46,9 @@ class transformer_room {
   explicit transformer_room(const config& c) : shape_(c) {}
 
   const config& shape() const { return shape_; }
+  /// of attention
   kernels::attention_shape heads() const { return {shape_.heads, shape_.kv_heads, shape_.head}; }
+  /// numbers of queries, keys and values of a token
   index_t qkv_width() const { return shape_.query_width() + 2 * shape_.kv_width(); }
 
   /// Numbers that a tape of this pass holds.
@@ -70,6 +73,7 @@ class transformer_room {
     return layer == p.layers && layer > 0 ? (layer - 1) * layer_tape(p, 0) + layer_tape(p, layer - 1)
                                           : layer * layer_tape(p, 0);
   }
+  /// Numbers of a layer's tape.
   index_t layer_tape(const pass_size& p, index_t layer) const {
     arena<A> c;
     c.cut(shape_.hidden, p.tokens());
@@ -100,6 +104,7 @@ class transformer_room {
     s.gated = c.cut(2 * shape_.mlp, m);
     return s;
   }
+  /// What forward, and if `vjp` vjp, work in.
   pass_scratch<A, P> cut_scratch(arena<A>& c, const pass_size& p, bool vjp) const {
     const index_t n = p.tokens();
     pass_scratch<A, P> t;

@@ -13,8 +13,9 @@ namespace unroll::llama {
 /// q, k, v and gate, up are neighbours, so that each group is one matrix and one product.
 class weight_map {
  public:
+  /// Offsets of the weights of one layer.
   struct layer {
-    index_t attention_norm, q, k, v, o, mlp_norm, gate, up, down;
+    index_t attention_norm, q, k, v, o, mlp_norm, gate, up, down;  ///< in the order of the files
   };
 
   weight_map() = default;
@@ -43,7 +44,7 @@ class weight_map {
   index_t size() const { return names_.size(); }
   const layout& names() const& { return names_; }
   void names() && = delete;
-  index_t embedding() const { return embedding_; }
+  index_t embedding() const { return embedding_; }  ///< offset of the embedding, hidden x vocabulary
   const layer& operator[](index_t i) const { return layers_[std::size_t(i)]; }
   index_t norm() const { return norm_; }
   index_t output() const { return output_; }  ///< the embedding where they are tied

@@ -67,7 +67,7 @@ class memory_bank {
   using adjoint_type = typename numbers_of<M>::adjoint;
   using activation = typename numbers_of<M>::activation;
   using loss_type = typename numbers_of<M>::accumulator;
-  using segments = std::span<const input>;
+  using segments = std::span<const input>;  ///< consecutive inputs
   static constexpr index_t none = -1;
 
   memory_bank(const M& model, index_t room, index_t adjoints, index_t graphs, index_t batch = 1,
@@ -97,17 +97,20 @@ class memory_bank {
   }
 
   const executor_type& executor() const { return executor_; }
-  index_t batch() const { return batch_; }
-  index_t written() const { return written_; }
+  index_t batch() const { return batch_; }      ///< most segments of a call
+  index_t written() const { return written_; }  ///< memories so far
   memory_type* memory(index_t s) { return memories_.data() + s * size_.memory; }
   /// n adjoints, one after another.
   view<adjoint_type> adjoint(index_t i, index_t n = 1) {
     return {adjoints_.data() + i * size_.memory, n * size_.memory};
   }
+  /// all of them 0
   void clear_adjoints() { executor_.fill(matrix<adjoint_type>(adjoints_.data(), adjoints_.size(), 1), 0); }
+  /// Adjoint i = 0.
   void clear_adjoint(index_t i) {
     executor_.fill(matrix<adjoint_type>(adjoint(i).data(), size_.memory, 1), 0);
   }
+  /// Adjoint i *= alpha.
   void scale_adjoint(double alpha, index_t i) { executor_.scale(alpha, adjoint(i).data(), size_.memory); }
   /// Adds alpha times adjoint i to adjoint `to`.
   void add_adjoint(double alpha, index_t i, index_t to) {
@@ -115,7 +118,7 @@ class memory_bank {
   }
   /// WRITES its norm to `out`, at the executor's place.
   void norm_of_adjoint(index_t i, loss_type* out) { executor_.norm(adjoint(i).data(), size_.memory, out); }
-  index_t slots() const { return graphs_.size(); }
+  index_t slots() const { return graphs_.size(); }  ///< graphs that it has room for
   /// The segment whose graph is in a slot, or none.
   index_t owner(index_t slot) const { return graphs_[slot].segment; }
   /// The first segment of the batch that was written with the graph in this slot.

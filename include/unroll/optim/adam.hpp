@@ -9,11 +9,11 @@
 namespace unroll {
 
 struct adam_options {
-  double rate = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-  double decay = 0;  ///< decoupled weight decay: theta -= rate decay theta, apart from the moments
+  double rate = 1e-3;     ///< learning rate
+  double beta1 = 0.9;     ///< decay of the mean
+  double beta2 = 0.999;   ///< decay of the mean square
+  double epsilon = 1e-8;  ///< added to the root of the mean square
+  double decay = 0;       ///< decoupled weight decay: theta -= rate decay theta, apart from the moments
 };
 
 /// Adam (Kingma & Ba 2015, algorithm 1), with decay > 0 AdamW (Loshchilov & Hutter 2019, algorithm 2).

@@ -40,6 +40,7 @@ double clip_norm(dparams<T> g, double most) {
     }
   return std::ldexp(norm, -power);
 }
+/// The same of a block.
 template <class T>
 double clip_norm(gradient<T>& g, double most) {
   return clip_norm(dparams<T>(g), most);

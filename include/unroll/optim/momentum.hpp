@@ -7,9 +7,9 @@
 namespace unroll {
 
 struct momentum_options {
-  double rate = 1e-2;
+  double rate = 1e-2;  ///< learning rate
   double momentum = 0.9;
-  bool nesterov = false;
+  bool nesterov = false;  ///< the gradient is taken ahead of the step
 };
 
 /// v = momentum v + g, theta -= rate v (Polyak 1964), or theta -= rate (g + momentum v) (Nesterov 1983, in

@@ -6,7 +6,7 @@
 namespace unroll {
 
 struct sgd_options {
-  double rate = 1e-2;
+  double rate = 1e-2;  ///< learning rate
 };
 
 /// theta -= rate g. All optimisers of this folder share step(theta, g, scale), where `scale` multiplies the

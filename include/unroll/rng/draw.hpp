@@ -9,6 +9,7 @@ namespace unroll {
 
 // Draws are pure functions of (key, step, index): nothing is stored, so a replay, another chunk size or
 // another number of threads sees the same numbers. `kind` keeps the kinds of draw of one step apart.
+/// what a draw is named by, beside key, step and index
 enum class draw_kind : std::uint32_t { sign = 1, uniform = 2, index = 3, normal = 4 };
 
 /// 128 bits for (key, kind, step, block), block < 2^56.
@@ -55,6 +56,7 @@ inline double draw_normal(key k, std::int64_t step, std::uint64_t index = 0) {
   return radius * (index % 2 == 0 ? std::cos(two_pi * v) : std::sin(two_pi * v));
 }
 
+/// Normals of (key, step), one for each index of `out`.
 template <class T, class Space>
 void draw_normals(key k, std::int64_t step, view<T, Space> out) {
   for (index_t i = 0; i < out.size(); ++i) out[i] = T(draw_normal(k, step, std::uint64_t(i)));

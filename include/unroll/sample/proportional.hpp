@@ -105,7 +105,7 @@ class proportional_sampler {
         p_(order_.size()),
         taken_(order_.size()) {}
 
-  sampling_design design() const { return design_; }
+  sampling_design design() const { return design_; }  ///< how it draws
   std::size_t bytes() const { return systematic_.bytes() + order_.bytes() + p_.bytes() + taken_.bytes(); }
 
   /// WRITES taken[i] = 1 with probability p[i], else 0; returns how many. Draws are named from `first` on.

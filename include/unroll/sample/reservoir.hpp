@@ -26,6 +26,7 @@ class reservoir {
 
   /// Probability that an item is held after n have come, and that two of them both are.
   double inclusion(index_t n) const { return n <= size_ ? 1 : double(size_) / double(n); }
+  /// Probability that two given items of the first n are both held.
   double inclusion_of_two(index_t n) const {
     return n <= size_ ? 1 : double(size_) * double(size_ - 1) / (double(n) * double(n - 1));
   }

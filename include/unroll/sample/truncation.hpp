@@ -35,7 +35,7 @@ class fixed_truncation {
   explicit fixed_truncation(double mean) : cut_(1 / mean) {
     if (!(mean > 1)) fail("fixed_truncation", "mean", "is " + std::to_string(mean) + ", must be above 1");
   }
-  double cut(index_t) const { return cut_; }
+  double cut(index_t) const { return cut_; }  ///< the same for every k
 
  private:
   double cut_;
@@ -57,6 +57,7 @@ class polynomial_truncation {
     // cut(k) <= cut(1) < 1 is (alpha - 1) < (alpha - 2) mean + 1, the same as mean > 1 up to rounding
     if (!(cut(1) < 1)) fail("polynomial_truncation", "mean", "is too close to 1: the first step always cuts");
   }
+  /// probability after k steps without a cut
   double cut(index_t k) const { return numerator_ / (offset_ + double(k)); }
 
  private:

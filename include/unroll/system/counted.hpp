@@ -9,8 +9,8 @@ namespace unroll {
 /// Calls a counted system has received. A window pass of k steps counts k.
 struct call_counts {
   std::int64_t steps = 0;
-  std::int64_t vjps = 0;  ///< lane_vjp included
-  std::int64_t jvps = 0;
+  std::int64_t vjps = 0;        ///< lane_vjp included
+  std::int64_t jvps = 0;        ///< Jacobian-vector products
   std::int64_t jacobians = 0;   ///< dense Jacobians ds'/ds
   std::int64_t immediates = 0;  ///< calls of immediate(), one per range of columns
   std::int64_t row_norms = 0;

@@ -6,6 +6,7 @@ namespace unroll {
 
 // The first line of every estimator: a wrong system stops here, with the signature to write as the message.
 
+/// Fails to compile, with the signature to write, unless F has size and step.
 template <class F>
 constexpr bool require_recurrent() {
   static_assert(
@@ -23,6 +24,7 @@ constexpr bool require_recurrent() {
   return recurrent<F>;
 }
 
+/// The same, with vjp.
 template <class F>
 constexpr bool require_vjp() {
   constexpr bool base = require_recurrent<F>();
@@ -33,6 +35,7 @@ constexpr bool require_vjp() {
   return base && has_vjp<F>;
 }
 
+/// The same, with jvp.
 template <class F>
 constexpr bool require_jvp() {
   constexpr bool base = require_recurrent<F>();

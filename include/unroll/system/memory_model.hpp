@@ -190,6 +190,7 @@ struct memory_bytes {
   std::size_t adjoint = 0;  ///< the adjoint of one memory
   std::size_t tape = 0;     ///< one live encoder graph
 };
+/// Those of a model, from its sizes and the kinds of its numbers.
 template <memory_model M>
 memory_bytes bytes_of(const M& model) {
   using N = numbers_of<M>;

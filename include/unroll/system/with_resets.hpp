@@ -13,7 +13,7 @@ namespace unroll {
 /// An input of with_resets.
 template <class X>
 struct resettable {
-  X x;
+  X x;  ///< the cell's input
   /// One a lane, not 0 where the lane begins anew in front of this step; null: none does. A view, as x may
   /// be.
   const std::uint8_t* reset = nullptr;
@@ -41,6 +41,7 @@ class with_resets final {
   using scalar = typename F::scalar;
   using input = resettable<typename F::input>;
   using T = scalar;
+  /// whether windows of F are run between resets
   static constexpr bool keeps_windows = has_window<F> && std::is_trivially_copyable_v<typename F::input>;
 
   explicit with_resets(F system) : f_(std::move(system)) {}
@@ -200,6 +201,7 @@ class with_resets final {
   F f_;
 };
 
+/// F with a flag a lane.
 template <class F>
 with_resets(F) -> with_resets<F>;
 

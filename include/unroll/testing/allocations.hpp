@@ -17,7 +17,7 @@ inline std::atomic<std::int64_t> total_allocations{0};
 class allocation_counter {
  public:
   allocation_counter() : before_(total_allocations) {}
-  std::int64_t count() const { return total_allocations - before_; }
+  std::int64_t count() const { return total_allocations - before_; }  ///< allocations since it was made
 
  private:
   std::int64_t before_;

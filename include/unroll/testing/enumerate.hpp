@@ -10,10 +10,10 @@ namespace unroll::testing {
 /// What visiting every outcome of a random computation gives: exact moments, up to rounding.
 struct enumeration {
   std::vector<double> mean;
-  double covariance_trace = 0;
+  double covariance_trace = 0;     ///< tr Cov
   std::vector<double> covariance;  ///< n x n, column-major; empty unless asked for
-  std::int64_t outcomes = 0;
-  double probability = 0;  ///< of all outcomes together: 1 up to rounding
+  std::int64_t outcomes = 0;       ///< visited
+  double probability = 0;          ///< of all outcomes together: 1 up to rounding
 };
 
 /// Mean and covariance of `run`, a callable that writes n numbers: `void run(view<double> out)`. It is called

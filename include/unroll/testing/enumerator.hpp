@@ -74,7 +74,7 @@ class enumerator {
     return answer;
   }
 
-  int nodes() const { return nodes_; }
+  int nodes() const { return nodes_; }  ///< of the rule that stands for a normal
 
  private:
   struct interval {

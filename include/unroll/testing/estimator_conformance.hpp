@@ -14,7 +14,7 @@
 namespace unroll::testing {
 
 struct estimator_conformance_options {
-  key randomness{7};
+  key randomness{7};                      ///< key of the runs
   std::vector<index_t> chunks{1, 7, 40};  ///< besides all inputs at once
   bool allocations = true;                ///< needs unroll/testing/count_allocations.hpp in the program
 };

@@ -10,7 +10,7 @@ namespace unroll::testing {
 
 /// Probabilists' Gauss-Hermite rule: E f(z) = sum weight_i f(node_i) for z ~ N(0, 1).
 struct hermite_rule {
-  std::vector<double> node, weight;
+  std::vector<double> node, weight;  ///< nodes and their probabilities
 };
 /// Nodes by Newton's method on the Hermite polynomial He_n, weights n! / (n He_{n-1}(x))^2.
 inline hermite_rule make_hermite_rule(int nodes) {

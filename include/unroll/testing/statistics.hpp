@@ -24,9 +24,9 @@ struct mean_test {
   double worst_z = 0;       ///< largest |z| over the coordinates
   double bound_z = 0;       ///< what it may be
   double least_spread = 0;  ///< smallest and largest mean square of the batches' z over the coordinates
-  double most_spread = 0;
-  double least_bound = 0, most_bound = 0;
-  std::vector<std::string> failures;
+  double most_spread = 0;   ///< the largest of them
+  double least_bound = 0, most_bound = 0;  ///< between which the spreads may be
+  std::vector<std::string> failures;       ///< what is wrong, in sentences
 };
 
 /// A sample of independent random vectors, kept as moments: of all draws, and of batches of neighbouring
@@ -43,6 +43,7 @@ class sample {
     batch_.resize(std::size_t(n_ * batches));
   }
 
+  /// One draw.
   template <class Vector>
   void add(const Vector& draw) {
     check_size("sample::add", "draw", index_t(draw.size()), n_);
@@ -60,8 +61,9 @@ class sample {
   }
 
   index_t size() const { return n_; }
-  index_t count() const { return count_; }
+  index_t count() const { return count_; }  ///< draws added
   double mean(index_t i) const { return mean_[std::size_t(i)]; }
+  /// of coordinate i, of one draw
   double variance(index_t i) const { return squares_[std::size_t(i)] / double(count_ - 1); }
 
   /// Is the mean `expected`? Two questions, each with half of the false-alarm rate, shared by the coordinates

@@ -45,14 +45,16 @@ class text {
     held_out_ = encode(std::string_view(characters).substr(split));
   }
 
+  /// ids: those of the training part and the one of all others
   index_t vocabulary() const { return index_t(bytes_.size()) + 1; }
   /// The number of a byte that the training part does not have.
   std::int32_t unknown() const { return std::int32_t(bytes_.size()); }
-  std::span<const std::int32_t> train() const& { return train_; }
-  std::span<const std::int32_t> held_out() const& { return held_out_; }
-  void train() && = delete;  // they would be gone with it
+  std::span<const std::int32_t> train() const& { return train_; }        ///< ids of the training part
+  std::span<const std::int32_t> held_out() const& { return held_out_; }  ///< ids of the other part
+  void train() && = delete;                                              // they would be gone with it
   void held_out() && = delete;
 
+  /// Ids of characters, those that training lacks as the last id.
   std::vector<std::int32_t> encode(std::string_view characters) const {
     std::vector<std::int32_t> numbers(characters.size());
     for (std::size_t i = 0; i < characters.size(); ++i)

@@ -16,9 +16,10 @@
 
 namespace unroll::data {
 
+/// One text, as ids.
 struct document {
-  std::string name;
-  std::vector<llama::token> ids;
+  std::string name;               ///< of its file
+  std::vector<llama::token> ids;  ///< of the whole text
 };
 
 struct documents_options {
@@ -59,6 +60,7 @@ class documents {
     pool.run(work);
   }
 
+  /// Throws unroll::error where an id is none of the vocabulary.
   void add(std::string name, std::vector<llama::token> ids) {
     all_.push_back({std::move(name), std::move(ids)});
   }
@@ -158,7 +160,7 @@ class windows {
 
   /// Batches taken so far.
   std::int64_t position() const { return position_; }
-  void seek(std::int64_t position) { position_ = position; }
+  void seek(std::int64_t position) { position_ = position; }  ///< goes on at that draw
 
  private:
   const documents* all_;
@@ -170,11 +172,11 @@ class windows {
 
 /// A piece of a document, for models that read documents from begin to end.
 struct document_segment {
-  std::int64_t epoch = 0;
-  index_t document = 0;
-  index_t at = 0;  ///< of the segment's first id in the document
-  std::span<const llama::token> ids;
-  bool first = false, last = false;  ///< of the document
+  std::int64_t epoch = 0;             ///< how often all documents were read before
+  index_t document = 0;               ///< its number
+  index_t at = 0;                     ///< of the segment's first id in the document
+  std::span<const llama::token> ids;  ///< of the segment
+  bool first = false, last = false;   ///< of the document
 };
 
 /// Whole documents, segment after segment, the documents in an order that is new in every epoch; without end.
@@ -205,7 +207,7 @@ class document_stream {
 
   /// Segments of document d.
   index_t segments(index_t d) const { return cut(d).size(); }
-  index_t segments_per_epoch() const { return per_epoch_; }
+  index_t segments_per_epoch() const { return per_epoch_; }  ///< of all documents together
   /// Segments taken so far.
   std::int64_t position() const { return position_; }
   /// Continues where a stream with the same documents, length and key has taken `position` segments.

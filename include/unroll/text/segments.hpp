@@ -12,7 +12,7 @@ namespace unroll {
 
 /// Items [first, first + count) of a sequence; the first `repeated` of them are also in the piece before.
 struct piece {
-  index_t first = 0, count = 0, repeated = 0;
+  index_t first = 0, count = 0, repeated = 0;  ///< in the sequence
 };
 
 /// How n items are cut: into pieces of `length`, each beginning with the last `overlap` items of the one
@@ -32,7 +32,7 @@ class segmenter {
     overlap_ = std::min(overlap, length_ - 1);
   }
 
-  index_t items() const { return items_; }
+  index_t items() const { return items_; }  ///< that are cut
   /// Items of the longest piece; 1 where there are no items.
   index_t length() const { return length_; }
   /// Pieces.
@@ -61,6 +61,7 @@ class segments {
       segments(R&& all, index_t length)
   = delete;
 
+  /// Walks through the segments.
   class iterator {
    public:
     iterator(const segments* owner, index_t at) : owner_(owner), at_(at) {}
@@ -95,7 +96,8 @@ namespace llama {
 /// scored. The last target of a segment is the first token of the next one, so no token of a text goes
 /// unscored.
 struct segment {
-  std::span<const token> tokens;
+  std::span<const token> tokens;  ///< what is read
+  /// those behind them; -1: not scored; empty: none is
   std::span<const token> targets = {};
 
   /// Number of tokens whose loss is counted.

@@ -65,13 +65,14 @@ class tokenizer final {
   }
 
   index_t size() const { return index_t(pieces_.size()); }
-  token bos() const { return options_.bos; }
-  token eos() const { return options_.eos; }
-  token unk() const { return options_.unk; }
+  token bos() const { return options_.bos; }  ///< begins a text; -1: nothing does
+  token eos() const { return options_.eos; }  ///< ends a text; -1: nothing does
+  token unk() const { return options_.unk; }  ///< stands for what is unknown; -1: that is an error
 
   /// The bytes an id stands for, with real blanks; of a special piece its name.
   std::string_view piece(token id) const { return shown_[checked("tokenizer::piece", id)]; }
-  piece_kind kind(token id) const { return kinds_[checked("tokenizer::kind", id)]; }
+  piece_kind kind(token id) const { return kinds_[checked("tokenizer::kind", id)]; }  ///< what the piece is
+  /// of the piece, by which joins are ordered
   float score(token id) const { return pieces_[checked("tokenizer::score", id)].score; }
   /// Whether encode() begins a stretch behind this id, with a blank in front where the vocabulary wants one:
   /// what decode() of the ids behind it has to be told by `start`.

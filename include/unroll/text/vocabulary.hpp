@@ -16,20 +16,20 @@ enum class piece_kind { normal, unknown, control, byte, user };
 
 /// One id of a vocabulary.
 struct vocabulary_entry {
-  std::string text;
-  float score = 0;  ///< of two possible joins, the one whose result scores higher comes first
-  piece_kind kind = piece_kind::normal;
+  std::string text;  ///< the piece
+  float score = 0;   ///< of two possible joins, the one whose result scores higher comes first
+  piece_kind kind = piece_kind::normal;  ///< what the piece is
 };
 
 /// `left` and `right` side by side become `result`.
 struct merge {
-  token left = 0, right = 0, result = 0;
+  token left = 0, right = 0, result = 0;  ///< two neighbours, and what they become
 };
 
 /// A text that becomes its id before anything is cut into characters.
 struct added_text {
-  std::string text;
-  token id = 0;
+  std::string text;         ///< as it stands in texts
+  token id = 0;             ///< what it becomes
   bool normalised = false;  ///< looked for after blanks were put in front and replaced, itself so treated
   bool special = false;     ///< a mark: nothing where ids become text
   bool eats_left = false, eats_right = false;  ///< with all white space beside it

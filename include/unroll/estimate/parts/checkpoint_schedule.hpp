@@ -69,10 +69,11 @@ class checkpoint_schedule {
     reset();
   }
 
+  /// A state that is kept.
   struct snapshot {
     index_t step = 0;
-    index_t slot = 0;
-    index_t level = 0;
+    index_t slot = 0;   ///< where its state is
+    index_t level = 0;  ///< of the schedule of a chain of unknown length
   };
 
   void reset() {
@@ -85,9 +86,9 @@ class checkpoint_schedule {
   /// The slot for the state in front of step i, or -1: called for 0, 1, ... in turn.
   index_t pass(index_t i) { return steps_ > 0 ? pass_known(i) : pass_unknown(i); }
 
-  index_t slots() const { return slots_; }
-  index_t kept() const { return count_; }
-  const snapshot& resume() const { return kept_[std::size_t(count_ - 1)]; }
+  index_t slots() const { return slots_; }  ///< states that there is room for
+  index_t kept() const { return count_; }   ///< snapshots that are held
+  const snapshot& resume() const { return kept_[std::size_t(count_ - 1)]; }  ///< the last one held
 
   /// The step, on the way from the last snapshot to step i, in front of which the next snapshot belongs; i
   /// itself when none does.

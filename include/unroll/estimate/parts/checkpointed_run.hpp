@@ -47,16 +47,16 @@ class checkpointed_run {
   }
 
   index_t size() const { return inputs_.size(); }
-  index_t pending() const { return inputs_.size() - run_; }
-  bool full() const { return pending() == block_; }
+  index_t pending() const { return inputs_.size() - run_; }  ///< inputs that wait for their block
+  bool full() const { return pending() == block_; }          ///< the block can be run
   std::int64_t end() const { return start_ + inputs_.size(); }
   std::size_t bytes() const {
     return inputs_.bytes() + snapshots_.bytes() + states_.bytes() + tape_.bytes() + loss_.bytes() +
            scratch_.bytes() + carry_.bytes() + last_.bytes() + delta_.bytes();
   }
 
-  void push(const input& x) { inputs_.push(x); }
-  void drop(index_t n) { inputs_.drop_last(n); }
+  void push(const input& x) { inputs_.push(x); }  ///< takes an input
+  void drop(index_t n) { inputs_.drop_last(n); }  ///< gives the newest n inputs up
 
   /// Runs the pending inputs, a full block or the end of the run; see feed().
   index_t forward(const F& f, params<const T> theta, report& r) {
@@ -120,7 +120,7 @@ class checkpointed_run {
   }
   index_t held() const { return inputs_.size(); }
   void hold(std::span<const input> xs) { inputs_.hold(xs); }
-  void check_held() const { inputs_.check_held(); }
+  void check_held() const { inputs_.check_held(); }  ///< throws unless resumed inputs were given back
   /// What distinguishes runs over the same system, for visit_identity.
   std::string text() const {
     return "slots " + std::to_string(schedule_.slots()) + ", block " + std::to_string(block_);

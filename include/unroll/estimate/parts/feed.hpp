@@ -23,6 +23,7 @@ void check_call(std::string_view function, const F& f, params<const typename F::
   check_size(function, "g", g.size(), f.size().params);
 }
 
+/// For a message.
 inline std::string size_text(const dims& d) {
   return std::to_string(d.params) + " parameters, " + std::to_string(d.state) + " of state, " +
          std::to_string(d.tape) + " of tape, " + std::to_string(d.lanes) + " lanes";

@@ -37,9 +37,9 @@ class input_list {
     return std::span<const Input>(list_).subspan(std::size_t(first), std::size_t(count));
   }
 
-  void push(const Input& x) { list_.push_back(x); }
-  void drop_last(index_t n) { list_.erase(list_.end() - n, list_.end()); }
-  void drop_first(index_t n) { list_.erase(list_.begin(), list_.begin() + n); }
+  void push(const Input& x) { list_.push_back(x); }                              ///< takes an input
+  void drop_last(index_t n) { list_.erase(list_.end() - n, list_.end()); }       ///< gives the newest n up
+  void drop_first(index_t n) { list_.erase(list_.begin(), list_.begin() + n); }  ///< gives the oldest n up
   void clear() {
     list_.clear();
     awaited_ = 0;
@@ -58,6 +58,7 @@ class input_list {
     list_.insert(list_.end(), xs.begin(), xs.end());
     awaited_ = 0;
   }
+  /// Throws unless resumed inputs were given back.
   void check_held() const {
     if (awaited_ > 0)
       fail("estimator", "call",

@@ -15,7 +15,7 @@ namespace unroll {
 
 /// The two factors that a product is rescaled by: a -> by a, b -> b over. `over` is 1 / `by`.
 struct rescaling {
-  double by = 1, over = 1;
+  double by = 1, over = 1;  ///< factor of one part, and of the other
 };
 
 /// Gives both sides the same norm: by = sqrt(right / (left + epsilon)) + epsilon. Where one side is zero the
@@ -83,9 +83,10 @@ class rank_one {
 
   index_t lanes() const { return index_t(lanes_.size()); }
   view<T> s(index_t l) { return {s_.data() + l * n_, n_}; }
-  view<T> fresh() { return fresh_; }
-  double s_norm(index_t l) const { return double(linalg::norm(s_.data() + l * n_, n_)); }
-  double theta_norm(index_t l) const { return lanes_[std::size_t(l)].norm; }
+  view<T> fresh() { return fresh_; }  ///< lanes x params: the new parameter part
+  double s_norm(index_t l) const { return double(linalg::norm(s_.data() + l * n_, n_)); }  ///< of lane l
+  double theta_norm(index_t l) const { return lanes_[std::size_t(l)].norm; }               ///< of lane l
+  /// of lane l
   double fresh_norm(index_t l) const { return double(linalg::norm(fresh_.data() + l * params_, params_)); }
   std::size_t bytes() const {
     return s_.bytes() + moved_.bytes() + theta_.bytes() + fresh_.bytes() + lanes_.size() * sizeof(lane);
@@ -95,12 +96,14 @@ class rank_one {
     for (index_t l = 0; l < lanes(); ++l)
       lanes_[std::size_t(l)].weight = linalg::dot(ds.data() + l * n_, s(l).data(), n_);
   }
+  /// s~ <- J s~ at the step of e.
   template <class F>
   void push(const F& f, const typename F::input& x, const const_edge<T>& e) {
     f.jvp(x, e, {}, state_t<const T>(s_.data(), s_.size()), state_t<T>(moved_.data(), moved_.size()),
           nullptr);
     std::swap(s_, moved_);
   }
+  /// What sweep() does with lane l.
   void set(index_t l, double keep, double add) {
     lanes_[std::size_t(l)].keep = T(keep);
     lanes_[std::size_t(l)].add = T(add);

@@ -12,6 +12,7 @@
 
 namespace unroll {
 
+/// For a message.
 inline std::string size_text(const memory_dims& d) {
   return std::to_string(d.params) + " parameters, " + std::to_string(d.memory) + " of memory, " +
          std::to_string(d.tape) + " of tape";
@@ -57,6 +58,7 @@ class segment_run {
   }
 
   index_t size() const { return segments_.size(); }
+  /// inputs from s on
   std::span<const input> segments(index_t s, index_t n = 1) const { return segments_.part(s, n); }
   memory_bank<M>& bank() { return bank_; }
   const memory_bank<M>& bank() const { return bank_; }

@@ -36,14 +36,14 @@ class window_buffer {
   }
 
   index_t size() const { return run_ - forgotten_; }
-  index_t pending() const { return inputs_.size() - run_; }
+  index_t pending() const { return inputs_.size() - run_; }  ///< inputs that wait for their window
   std::int64_t end() const { return origin_ + inputs_.size(); }
   std::size_t bytes() const {
     return states_.bytes() + tape_.bytes() + loss_.bytes() + scratch_.bytes() + inputs_.bytes();
   }
 
-  void push(const input& x) { inputs_.push(x); }
-  void drop(index_t n) { inputs_.drop_last(n); }
+  void push(const input& x) { inputs_.push(x); }  ///< takes an input
+  void drop(index_t n) { inputs_.drop_last(n); }  ///< gives the newest n inputs up
 
   /// Runs the pending inputs; see feed().
   index_t forward(const F& f, params<const T> theta, report& r) {
@@ -116,7 +116,7 @@ class window_buffer {
   }
   index_t held() const { return inputs_.size(); }
   void hold(std::span<const input> xs) { inputs_.hold(xs); }
-  void check_held() const { inputs_.check_held(); }
+  void check_held() const { inputs_.check_held(); }  ///< throws unless resumed inputs were given back
 
  private:
   window<T> at(params<const T> theta, index_t first, index_t count) {

@@ -22,9 +22,9 @@ class memory_costs {
 
   const config& shape() const { return room_.shape(); }
   const memory_options& options() const { return room_.options(); }
-  index_t segments() const { return room_.segments(); }  ///< most that a text may have
-  bool can_write(index_t s) const { return room_.can_write(s); }
-  index_t weights() const { return weights_; }
+  index_t segments() const { return room_.segments(); }           ///< most that a text may have
+  bool can_write(index_t s) const { return room_.can_write(s); }  ///< whether segment s has positions enough
+  index_t weights() const { return weights_; }                    ///< numbers of the frozen model
   memory_dims size() const { return {room_.trainable().size(), room_.memory(), room_.tape()}; }
   bool independent() const { return !options().recurrent; }
   index_t workspace(index_t earlier, index_t batch = 1) const { return room_.workspace(earlier, batch); }
@@ -35,7 +35,7 @@ class memory_costs {
   index_t read_tape(index_t batch) const {
     return room_.stack().tape_size(room_.decoder(options().segment, 0, batch));
   }
-  index_t segment_length() const { return options().segment; }
+  index_t segment_length() const { return options().segment; }              ///< tokens of a segment
   index_t longest_text() const { return options().longest_text(shape()); }  ///< in whole segments
   /// Whether segments of so many tokens together have positions.
   bool holds(index_t tokens) const {

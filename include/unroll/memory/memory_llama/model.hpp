@@ -64,10 +64,11 @@ class memory_llama final {
   const memory_options& options() const { return sizes().options(); }
   const config& shape() const { return stack_.shape(); }
   const transformer<X>& stack() const { return stack_; }
-  params<const W> weights() const { return *weights_; }
+  params<const W> weights() const { return *weights_; }              ///< the frozen model's
   index_t memory_tokens() const { return sizes().memory_tokens(); }  ///< M
 
   index_t segments() const { return sizes().segments(); }  ///< most that a text may have
+  /// tokens for which there are positions
   index_t longest_text() const { return options().longest_text(shape()); }
 
   const memory_map& trainable() const& { return sizes().trainable(); }  ///< theta

@@ -26,9 +26,9 @@ struct memory_options {
   /// Adapters of the transfer head, on W_K and W_V only; no target at all: memories go through the frozen
   /// ones.
   lora_options head{8, 16, {false, true, true, false, false, false, false}, 0, 0};
-  memory_mask mask = memory_mask::coverage;
-  memory_positions positions = memory_positions::coverage;
-  bool separate_tokens = false;             ///< M learned `<mem>` vectors instead of one
+  memory_mask mask = memory_mask::coverage;                 ///< what a memory token sees of its segment
+  memory_positions positions = memory_positions::coverage;  ///< of the memory tokens
+  bool separate_tokens = false;                             ///< M learned `<mem>` vectors instead of one
   bool recurrent = false;                   ///< the encoder of segment s also sees the memories 0 .. s-1
   saved encoder_tape = saved::activations;  ///< what one live encoder graph holds
   saved decoder_tape = saved::activations;  ///< what the workspace of read_vjp holds

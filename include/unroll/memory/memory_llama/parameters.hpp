@@ -31,18 +31,22 @@ class memory_map {
   void names() && = delete;
   /// The adapters on their own, under PEFT's names, for encoder_part(theta) and head_part(theta).
   const lora_map& encoder() const { return encoder_; }
-  const lora_map& head() const { return head_; }
+  const lora_map& head() const { return head_; }  ///< the adapters of the transfer head, likewise
 
-  index_t memory_offset() const { return encoder_.size(); }
+  index_t memory_offset() const { return encoder_.size(); }  ///< of the memory tokens in theta
+  /// of the transfer head's adapters in theta
   index_t head_offset() const { return size() - head_.size(); }
+  /// The encoder's adapters in theta.
   template <class U, class Space>
   view<U, Space> encoder_part(view<U, Space> theta) const {
     return theta.part(0, memory_offset());
   }
+  /// The memory tokens in theta.
   template <class U, class Space>
   view<U, Space> memory_part(view<U, Space> theta) const {
     return theta.part(memory_offset(), head_offset() - memory_offset());
   }
+  /// The transfer head's adapters in theta.
   template <class U, class Space>
   view<U, Space> head_part(view<U, Space> theta) const {
     return theta.part(head_offset(), head_.size());

@@ -25,7 +25,7 @@ class memory_room {
   const memory_options& options() const { return options_; }
   const config& shape() const { return stack_.shape(); }
   const transformer_room<E>& stack() const { return stack_; }
-  const memory_map& trainable() const { return map_; }
+  const memory_map& trainable() const { return map_; }                ///< where theta's parts lie
   index_t memory_tokens() const { return options_.memory_tokens(); }  ///< M
   index_t segments() const { return options_.segments(shape()); }     ///< most that a text may have
 
@@ -42,6 +42,7 @@ class memory_room {
   index_t write_workspace(index_t earlier, index_t batch = 1) const {
     return write_work(encoder(earlier, batch), true);
   }
+  /// The pass that writes segments, behind `earlier` memories.
   pass_size encoder(index_t earlier, index_t sequences = 1) const {
     pass_size p;
     p.sequences = sequences;
@@ -52,6 +53,7 @@ class memory_room {
     p.keep = options_.encoder_tape;
     return p;
   }
+  /// The pass that reads segments of `tokens` tokens, behind `earlier` memories.
   pass_size decoder(index_t tokens, index_t earlier, index_t sequences = 1) const {
     pass_size p;
     p.sequences = sequences;
@@ -70,15 +72,18 @@ class memory_room {
   index_t kept(index_t batch = 1) const {
     return arena<A>::rounded(batch * shape().layers * shape().hidden * memory_tokens());
   }
+  /// Of the transfer head on `batch` segments.
   index_t transfer_work(index_t batch) const {
     return transfer_head<E>::work_size(shape(), batch * memory_tokens());
   }
+  /// Of the encoder's pass p.
   index_t write_work(const pass_size& p, bool vjp) const {
     arena<A> room;
     room.cut(shape().hidden, p.tokens());
     room.cut_flat(transfer_work(p.sequences));
     return room.used() + stack_.work_size(p, vjp);
   }
+  /// Of the decoder's pass p.
   index_t read_work(const pass_size& p, bool vjp) const {
     arena<A> room;
     room.cut(shape().hidden, p.tokens());
@@ -89,15 +94,19 @@ class memory_room {
   }
 
   // Positions of the encoder: the first one of segment s, that of its token i, and one behind the last.
+  /// first position of segment s
   index_t encoder_start(index_t s) const { return options_.recurrent ? s * memory_tokens() : 0; }
+  /// Of its token i, from the first on.
   index_t encoder_position(index_t i) const {
     const index_t behind = i - options_.segment;
     return behind < 0 || options_.positions == memory_positions::following ? i
                                                                            : (behind + 1) * options_.ratio;
   }
+  /// One behind the last position of segment s.
   index_t encoder_end(index_t s) const {
     return encoder_start(s) + encoder_position(options_.segment + memory_tokens() - 1) + 1;
   }
+  /// one behind the last position that writing segment s needs
   index_t write_end(index_t s) const { return std::max((s + 1) * memory_tokens(), encoder_end(s)); }
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return write_end(s) <= shape().positions(); }

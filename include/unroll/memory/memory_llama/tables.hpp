@@ -13,7 +13,7 @@ class memory_tables {
   using positions = std::span<const index_t>;
 
  public:
-  memory_room<E> room;
+  memory_room<E> room;               ///< sizes
   std::vector<token> first_columns;  ///< zeros, one a memory token: all of them are the one `<mem>`
 
   memory_tables(const config& c, const memory_options& o)

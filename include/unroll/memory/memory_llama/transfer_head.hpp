@@ -20,11 +20,11 @@ struct transfer_head {
   using M = typename E::numbers::memory;
   using P = typename E::numbers::parameter;
 
-  const E& e;
+  const E& e;  ///< whose operations it takes
   const weight_map& map;
-  const W* weights;
-  const lora_map& lora;
-  const kernels::rotary_table<P>& table;
+  const W* weights;                       ///< of the frozen model
+  const lora_map& lora;                   ///< where its adapters lie
+  const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
 
   /// Numbers of work, of kind A.
   static index_t work_size(const config& c, index_t columns) {

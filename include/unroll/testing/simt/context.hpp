@@ -43,16 +43,18 @@ class order {
   std::size_t round_ = 0;
 };
 
+/// Some numbers of each lane of a fragment.
 template <class T, int N>
 struct lanes_view {
-  T* at;
-  int stride;
+  T* at;       ///< those of lane 0
+  int stride;  ///< from a lane to the next
   lanes_view(T* at_, int stride_) : at(at_), stride(stride_) {}
   template <class U>
   requires std::same_as<const U, T> lanes_view(const lanes_view<U, N>& v) : at(v.at), stride(v.stride) {}
   T& operator()(int lane, int i) const { return at[lane * stride + i]; }
 };
 
+/// N numbers of each lane of a warp; NaN at first.
 template <class T, int N>
 class fragment {
  public:
@@ -71,6 +73,7 @@ class fragment {
   std::array<T, std::size_t(32 * N)> at_;
 };
 
+/// The 32 threads of a warp, on the host; see kernels/body.hpp.
 class warp {
  public:
   static constexpr bool in_groups = false;
@@ -212,6 +215,7 @@ class registers_of {
   std::vector<T> at_;
 };
 
+/// A block of threads, run phase by phase on the host; see kernels/body.hpp.
 class context {
  public:
   context(int threads, index_t shared_bytes, key k)

@@ -44,6 +44,7 @@ class device_memory {
     mark(blocks_.back(), open_ > 0);
     return p;
   }
+  /// What allocate() gave.
   void free(void* p) {
     const auto at =
         std::find_if(blocks_.begin(), blocks_.end(), [p](const piece& b) { return b.first == p; });

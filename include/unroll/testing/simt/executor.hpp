@@ -17,16 +17,18 @@ class machine {
         partial_(std::make_shared<device_block<double>>(
             kernels::reduce_body<kernels::reduction::sum, float>::most_parts, memory_)) {}
 
+  /// Runs every block of a body.
   template <class Body>
   void run(const Body& body) const {
     const device_memory::access open(*memory_);
     simt::run(body, key_);
   }
+  /// A copy of the host's numbers that bodies can read.
   template <class U>
   std::vector<std::remove_const_t<U>> staged(std::span<U> numbers) const {
     return {numbers.begin(), numbers.end()};
   }
-  double* partial_sums() const { return partial_->data(); }
+  double* partial_sums() const { return partial_->data(); }  ///< room of a sum's parts
   const std::shared_ptr<device_memory>& memory() const { return memory_; }
   friend bool operator==(const machine&, const machine&) = default;
 

@@ -9,8 +9,8 @@ namespace unroll::testing::simt {
 
 /// A bfloat16 taken apart: x = significand 2^(exponent - 7).
 struct tensor_core_factor {
-  int exponent = -126;
-  std::int32_t significand = 0;
+  int exponent = -126;           ///< the number is significand 2^(exponent - 7)
+  std::int32_t significand = 0;  ///< with its sign
   float value = 0;
 
   tensor_core_factor() = default;
@@ -30,11 +30,14 @@ struct tensor_core_factor {
 /// products are those of the factors added: a product of significands from 2 to 4 keeps them.
 class tensor_core_sum {
  public:
+  /// a b, exactly
   void add_product(bf16 a, bf16 b) { add_product(tensor_core_factor(a), tensor_core_factor(b)); }
+  /// a b, exactly.
   void add_product(const tensor_core_factor& a, const tensor_core_factor& b) {
     if (!a.finite() || !b.finite()) special_ += a.value * b.value;
     push(a.exponent + b.exponent, std::int64_t(a.significand) * b.significand * (1 << 11));
   }
+  /// What the sum begins with, or a sum of others.
   void add(float c) {
     if (!std::isfinite(c)) special_ += c;
     const std::uint32_t u = __builtin_bit_cast(std::uint32_t, c);
@@ -42,6 +45,7 @@ class tensor_core_sum {
     const std::int64_t fraction = u & 0x7fffffu, significand = e == 0 ? fraction : fraction | 0x800000;
     push(e == 0 ? -126 : e - 127, (u >> 31 ? -significand : significand) * 4);
   }
+  /// The sum, cut to a float.
   float result() const {
     if (special_ != 0) return std::isnan(special_) ? __builtin_bit_cast(float, 0x7fffffffu) : special_;
     std::int64_t sum = 0;
