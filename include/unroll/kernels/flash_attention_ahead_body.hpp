@@ -140,7 +140,7 @@ struct flash_attention_ahead_body {
         UNROLL_UNROLLED
         for (int i = 0; i < key_tiles8 * 4; ++i)
           s(lane, i) =
-              exp2_of_share(saturated_fma(s(lane, i), scale, shift_of(most_so_far(w, lane, i / 2 % 2))));
+              exp2_of_share<64>(saturated_fma(s(lane, i), scale, shift_of(most_so_far(w, lane, i / 2 % 2))));
         if (!all_visible) {
           UNROLL_UNROLLED
           for (int i = 0; i < key_tiles8 * 4; ++i)

@@ -149,7 +149,7 @@ struct flash_attention_body {
             w.lanes([&](int lane) {
               UNROLL_UNROLLED
               for (int i = 0; i < key_tiles8 * 4; ++i)
-                s(lane, i) = exp2_of_share(
+                s(lane, i) = exp2_of_share<64>(
                     saturated_fma(s(lane, i), scale, shift_of(most_so_far(w, lane, i / 2 % 2))));
               if (!all_visible) {
                 UNROLL_UNROLLED

@@ -75,10 +75,12 @@ UNROLL_HD inline float exp2_of_negative(float x) {
   // a product, so that NaN stays NaN
   return exp2_of_fraction(bounded - (shifted - exp2_shift)) * __builtin_bit_cast(float, exponent);
 }
-/// 2^(64 (y - 1)) for y in [0, 1] with that error.
+/// 2^(Range (y - 1)) for y in [0, 1] with that error and that of Range y; Range is at most 120.
+template <int Range>
 UNROLL_HD inline float exp2_of_share(float y) {
-  const float shifted = fmaf(y, 64.0f, exp2_shift - 64);
-  const float q = exp2_of_fraction(fmaf(y, 64.0f, (exp2_shift - 64) - shifted));
+  constexpr float range = Range, shift = exp2_shift - Range;
+  const float shifted = fmaf(y, range, shift);
+  const float q = exp2_of_fraction(fmaf(y, range, shift - shifted));
   return __builtin_bit_cast(
       float, __builtin_bit_cast(std::uint32_t, q) + (__builtin_bit_cast(std::uint32_t, shifted) << 23));
 }

@@ -7,7 +7,8 @@
 //   ds_ti = p_ti (v_t . dout_i - delta_i) / sqrt(Head),
 //   dv_t = sum_i p_ti dout_i,  dk_t = sum_i ds_ti q_i,  dq_i = sum_t ds_ti k_t.
 // One block owns a tile of keys and walks over queries in order, or a tile of queries and walks over keys, so
-// that all sums have one order; p and ds are rounded to bfloat16 for the second product.
+// that all sums have one order; p and ds are rounded to bfloat16 for the second product. A query that became
+// NaN makes its ds NaN, and with it dq and the dk of what it sees.
 namespace unroll::kernels {
 
 /// delta[head + column heads] = out . dout of a head of a column; a warp each.
@@ -49,6 +50,14 @@ struct flash_cotangents {
   const float* delta = nullptr;    ///< of flash_delta_body
   matrix<const bf16> dout;         ///< as q
 };
+
+namespace detail {
+
+// p = 2^(120 (y - 1)) with y = s per_share / sqrt(Head) + shift; 2^-120 where that is below it
+constexpr float per_share = 1.44269504f / 120;
+UNROLL_HD inline float shift_of(float log_sum) { return fmaf(-log_sum, per_share, 1.0f); }
+
+}  // namespace detail
 
 /// The sums over queries for a tile of keys of one key-value head, 16 a warp. With Prefix the keys are
 /// those of the prefix's blocks, counted through all of them, and each sequence's sums are ADDED, one
@@ -121,7 +130,7 @@ struct flash_dkv_body {
 
     auto sum_k = c.template fragments<float, head_tiles8 * 4>();
     auto sum_v = c.template fragments<float, head_tiles8 * 4>();
-    const float root = 1.0f / sqrtf(float(Head)), scale = 1.44269504f * root;
+    const float root = 1.0f / sqrtf(float(Head)), scale = per_share * root;
 
     for (index_t sequence = Prefix ? 0 : own; sequence < (Prefix ? on.sequences : own + 1); ++sequence) {
       // the tile's keys that this sequence sees, and its first query that sees any
@@ -220,8 +229,8 @@ struct flash_dkv_body {
               w.lanes([&](int lane) {
                 UNROLL_UNROLLED
                 for (int i = 0; i < query_tiles8 * 4; ++i)
-                  s(lane, i) =
-                      exp2_of_negative(fmaf(s(lane, i), scale, log_sums[query_at(lane, i)] * -1.44269504f));
+                  s(lane, i) = exp2_of_share<120>(
+                      saturated_fma(s(lane, i), scale, shift_of(log_sums[query_at(lane, i)])));
                 hide(lane, s);
                 UNROLL_UNROLLED
                 for (int i = 0; i < query_tiles8 * 2; ++i)
@@ -337,7 +346,7 @@ struct flash_dq_body {
     load_keys(0);
 
     auto sum = c.template fragments<float, head_tiles8 * 4>();
-    auto log_sum = c.template fragments<float, 2>();
+    auto shift = c.template fragments<float, 2>();
     auto delta = c.template fragments<float, 2>();
     c.warps(
         [&](const auto& w) {
@@ -348,13 +357,13 @@ struct flash_dq_body {
             for (int h = 0; h < 2; ++h) {
               const int i = first + 16 * w.index() + lane / 4 + 8 * h;
               const index_t at = head + (column + (i < n ? i : n - 1)) * heads;
-              log_sum(w, lane, h) = given.log_sum[at] * 1.44269504f;
+              shift(w, lane, h) = shift_of(given.log_sum[at]);
               delta(w, lane, h) = given.delta[at];
             }
           });
         },
         no_barrier{});
-    const float root = 1.0f / sqrtf(float(Head)), scale = 1.44269504f * root;
+    const float root = 1.0f / sqrtf(float(Head)), scale = per_share * root;
 
     for (int step = 0; step < walk.steps; ++step) {
       c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
@@ -375,7 +384,7 @@ struct flash_dq_body {
             w.lanes([&](int lane) {
               UNROLL_UNROLLED
               for (int i = 0; i < key_tiles8 * 4; ++i)
-                s(lane, i) = exp2_of_negative(fmaf(s(lane, i), scale, -log_sum(w, lane, i / 2 % 2)));
+                s(lane, i) = exp2_of_share<120>(saturated_fma(s(lane, i), scale, shift(w, lane, i / 2 % 2)));
             });
             finish<0, Wgmma>(w, dp.view());
             w.lanes([&](int lane) {
