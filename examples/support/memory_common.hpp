@@ -15,6 +15,8 @@ using unroll::fail;
 using unroll::fold;
 using unroll::key;
 using unroll::parameters;
+using unroll::data::bytes_per_token;
+using unroll::data::corpus;
 
 /// A command of the program, with its own options and help.
 struct command {
@@ -197,23 +199,6 @@ struct text_options {
   }
 };
 
-struct corpus {
-  unroll::data::documents train, held_out;
-  double held_out_bytes_per_token = 1;
-};
-
-/// What the ids stand for, in bytes.
-inline double bytes_per_token(const unroll::data::documents& all, const unroll::llama::tokenizer& words) {
-  double bytes = 0, tokens = 0;
-  for (const auto& d : all)
-    for (const token t : d.ids) {
-      if (words.kind(t) == unroll::llama::piece_kind::control) continue;
-      bytes += double(words.piece(t).size());
-      ++tokens;
-    }
-  return tokens > 0 ? bytes / tokens : 1;
-}
-
 inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer& words, index_t threads) {
   corpus c;
   const unroll::data::documents_options how{.bos = words.bos() >= 0, .threads = threads};
@@ -221,17 +206,10 @@ inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer&
   if (!o.held_out.empty()) {
     c.held_out = unroll::data::documents(o.held_out, words, how);
   } else {
-    unroll::data::documents first;
-    for (const auto& d : c.train) {
-      const auto cut = d.ids.begin() + std::ptrdiff_t(d.ids.size() - d.ids.size() / 10);
-      first.add(d.name, {d.ids.begin(), cut});
-      c.held_out.add(d.name, {cut, d.ids.end()});
-    }
-    c.train = std::move(first);
+    c = unroll::data::hold_out_ends(c.train);
   }
   if (std::none_of(c.train.begin(), c.train.end(), [](const auto& d) { return d.ids.size() >= 2; }))
     fail("memory_llama", "text", o.text_name() + " has no document of 2 tokens");
-  c.held_out_bytes_per_token = bytes_per_token(c.held_out, words);
   return c;
 }
 
@@ -251,13 +229,6 @@ inline void check_documents(const unroll::data::documents& all, const char* opti
   fail("memory_llama", option,
        name + " has no document of " + std::to_string(least) + " tokens: " + otherwise + "; the longest of " +
            std::to_string(all.size()) + " has " + std::to_string(longest));
-}
-
-/// Of all ids, for a checkpoint to know what it belongs to.
-inline std::uint64_t fingerprint(const unroll::data::documents& all) {
-  std::uint64_t h = 0;
-  for (const auto& d : all) h = h * 31 + fingerprint(d.ids.data(), d.ids.size());
-  return h;
 }
 
 }  // namespace program

@@ -130,15 +130,17 @@ struct eval_command : command {
     const progress line;
     std::atomic<index_t> done{0};
     const auto& model = setup.model;
-    std::vector<text_reader<X>> readers;
-    if (method == "memory") readers.assign(std::size_t(pool.size()), text_reader<X>(model, segments));
-    in_parallel(pool, index_t(texts.size()), [&](index_t worker, index_t i) {
+    std::vector<memory_reader<memory_llama<X>>> readers;
+    if (method == "memory")
+      for (index_t i = 0; i < pool.size(); ++i) readers.emplace_back(model, segments);
+    const auto go_on = [](index_t) { return !interrupted; };
+    share_out(pool, index_t(texts.size()), [&](index_t worker, index_t i) {
       if (interrupted) return;
       const auto ids = texts[std::size_t(i)].ids;
       auto& mine = out[std::size_t(i)];
       if (method == "memory")
         mine = readers[std::size_t(worker)].losses(setup.theta,
-                                                   llama::segments_of(ids, model.options().segment));
+                                                   llama::segments_of(ids, model.options().segment), go_on);
       else if (method == "window")
         mine = window_losses(model, ids, std::size_t(model.memory_tokens()));
       else if (method == "alone")

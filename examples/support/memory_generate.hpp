@@ -148,7 +148,7 @@ struct autoencode_command : command {
     std::vector<llama::memory_session<X>> sessions;
     for (index_t i = 0; i < pool.size(); ++i) sessions.emplace_back(setup.model, setup.theta);
     std::atomic<index_t> done{0};
-    in_parallel(pool, index_t(wanted.size()), [&](index_t worker, index_t i) {
+    share_out(pool, index_t(wanted.size()), [&](index_t worker, index_t i) {
       if (interrupted) return;
       const auto ids = wanted[std::size_t(i)].first(std::size_t(setup.model.options().segment));
       std::vector<token> out(ids.size());

@@ -3,8 +3,9 @@
 // memory_llama gradient: bias, variance and cost of every policy against the exact gradient, on a text.
 
 #include <unroll/diagnose/json_sink.hpp>
+#include <unroll/diagnose/recorded_model.hpp>
 
-#include "memory_recorded.hpp"
+#include "memory_setup.hpp"
 
 namespace program {
 
@@ -107,9 +108,10 @@ struct gradient_command : command {
         setup.theta.size(), memory.adapters.empty() ? "random" : "trained");
     const block<double> exact = exact_gradient(model, setup.theta, text);
     const llama::memory_costs<T> costs(setup.shape(), model.options());
-    std::optional<recorded_model<T>> recorded;  // unless it is too large
-    if (model.independent() && recorded_model<T>::numbers(model, segments) * sizeof(T) < 4e9)
-      recorded.emplace(model, setup.theta, text);
+    std::optional<unroll::recorded_model<memory_llama<T>>> recorded;  // unless it is too large
+    if (model.independent() &&
+        unroll::recorded_model<memory_llama<T>>::numbers(model, segments) * sizeof(T) < 4e9)
+      recorded.emplace(model, setup.theta, text, [](index_t) { return !interrupted; });
     std::vector<line> lines;
     std::vector<row> rows;
     for (const policy& p : wanted) {
@@ -153,7 +155,7 @@ struct gradient_command : command {
   line measure_one(const unroll::policy& p, index_t row, const memory_setup<T>& setup,
                    const std::vector<segment>& text, const unroll::block<double>& exact,
                    const unroll::llama::memory_costs<T>& costs,
-                   const std::optional<recorded_model<T>>& recorded) {
+                   const std::optional<unroll::recorded_model<memory_llama<T>>>& recorded) {
     using namespace unroll;
     std::atomic<index_t> done{0};
     const measure_options how{.replicas = replicas,

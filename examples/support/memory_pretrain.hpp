@@ -2,6 +2,8 @@
 
 // memory_llama pretrain: a plain Llama, all weights, next-token loss.
 
+#include <unroll/train/held_out.hpp>
+
 #include "memory_training.hpp"
 
 namespace program {
@@ -73,34 +75,36 @@ struct pretrain_command : command {
         {.sequences = together, .length = length, .shares = std::min(shares, together), .threads = threads});
     data::windows places(data.train, together, length, fold(key{seed}, 1));
     training_run<T> run(training, std::move(base.model.weights), identity(base.model.shape, data));
-    places.seek(run.step() * accumulate);
+    places.seek(run->step() * accumulate);
+    const auto held_out = data::stretches(data.held_out, length, held_out_windows);
+    const double bytes_a_token = bytes_per_token(data.held_out, base.words);
 
     std::printf(
         "%s: %td weights\n%td documents of %lld tokens, %lld held out, %.2f bytes a token; %td x %td "
         "tokens a step\n\n",
-        describe(base.model.shape).c_str(), run.theta().size(), data.train.size(),
+        describe(base.model.shape).c_str(), run->theta().size(), data.train.size(),
         static_cast<long long>(data.train.tokens()), static_cast<long long>(data.held_out.tokens()),
-        data.held_out_bytes_per_token, batch, length);
+        bytes_a_token, batch, length);
     run.print_head();
     std::vector<token> ids(std::size_t(together * length)), targets(ids.size());
     {
       const progress line;
       for (;;) {
-        if (run.due()) {
+        if (run->due()) {
           const double start = seconds_now();
-          const double held_out = held_out_loss(network, run.theta(), data.held_out);
+          const double nll = train::mean_nll(network, run->theta(), held_out);
           line.clear();
-          run.report(held_out, data.held_out_bytes_per_token, seconds_now() - start);
+          run.report(nll, bytes_a_token, seconds_now() - start);
           run.save();
         }
-        if (run.done() || interrupted) break;
+        if (run->done() || interrupted) break;
         const double start = seconds_now();
         double loss = 0;
         index_t scored = 0;
-        auto& g = run.zeroed_gradient();
+        auto& g = run->zeroed_gradient();
         for (index_t i = 0; i < accumulate; ++i) {
           places.next(ids, targets);
-          loss += double(network.gradient(run.theta(), ids, targets, g));
+          loss += double(network.gradient(run->theta(), ids, targets, g));
           scored += std::count_if(targets.begin(), targets.end(), [](token t) { return t >= 0; });
         }
         run.update(loss, double(scored), seconds_now() - start);
@@ -112,7 +116,7 @@ struct pretrain_command : command {
       const std::filesystem::path folder = out;
       for (const auto& file : vocabulary)
         std::filesystem::remove(folder / file.first);  // not beside other weights
-      llama::save_llama<T>(folder, base.model.shape, run.theta(), text_ids(base));
+      llama::save_llama<T>(folder, base.model.shape, run->theta(), text_ids(base));
       for (const auto& [name, bytes] : vocabulary) write_file(folder / name, bytes);
     }
     json d{{"command", "pretrain"},
@@ -120,18 +124,17 @@ struct pretrain_command : command {
            {"text", texts.text},
            {"held_out", texts.held_out},
            {"shape", to_json(base.model.shape)},
-           {"weights", run.theta().size()},
+           {"weights", run->theta().size()},
            {"length", length},
            {"batch", batch},
            {"steps", training.steps},
            {"rate", training.rate},
            {"seed", seed},
-           {"held_out_bytes_per_token", data.held_out_bytes_per_token},
-           {"complete", run.done()}};
-    d["course"] = run.history();
+           {"held_out_bytes_per_token", bytes_a_token},
+           {"complete", run->done()}};
+    d["course"] = train::to_json(run->course());
     write_json(d);
-    if (!plot.empty() && !run.history().empty())
-      draw_course(run.history(), "pretraining, " + describe(base.model.shape), plot);
+    draw_course(run->course(), "pretraining, " + describe(base.model.shape), plot);
     return interrupted ? 130 : 0;
   }
 
@@ -153,30 +156,9 @@ struct pretrain_command : command {
   std::string identity(const unroll::llama::config& c, const corpus& data) const {
     return text_of("pretrain %s, %s, texts %016llx %016llx, %td x %td by %td in %td, held out %td, seed %llu",
                    model.path.c_str(), describe(c).c_str(),
-                   static_cast<unsigned long long>(fingerprint(data.train)),
-                   static_cast<unsigned long long>(fingerprint(data.held_out)), batch, length, accumulate,
-                   shares, held_out_windows, static_cast<unsigned long long>(seed));
-  }
-
-  /// Mean nll a token over windows that are spread evenly over the held-out documents.
-  double held_out_loss(unroll::llama::language_model<T>& network, unroll::params<const T> weights,
-                       const unroll::data::documents& held_out) const {
-    const auto windows = unroll::data::stretches(held_out, length, held_out_windows);
-    const auto wanted = windows.size();
-    const auto together = std::size_t(network.options().sequences), n = std::size_t(length);
-    std::vector<token> ids(together * n), targets(together * n);
-    double sum = 0;
-    for (std::size_t first = 0; first < wanted; first += together) {
-      std::fill(ids.begin(), ids.end(), 0);
-      std::fill(targets.begin(), targets.end(), -1);
-      for (std::size_t i = 0; i < together && first + i < wanted; ++i) {
-        const auto window = windows[first + i];
-        std::copy_n(window.begin(), n, ids.begin() + std::ptrdiff_t(i * n));
-        std::copy_n(window.begin() + 1, n, targets.begin() + std::ptrdiff_t(i * n));
-      }
-      sum += double(network.nll(weights, ids, targets));
-    }
-    return sum / double(wanted * n);
+                   static_cast<unsigned long long>(unroll::data::hash_of(data.train)),
+                   static_cast<unsigned long long>(unroll::data::hash_of(data.held_out)), batch, length,
+                   accumulate, shares, held_out_windows, static_cast<unsigned long long>(seed));
   }
 };
 

@@ -146,44 +146,4 @@ memory_setup<X> load_memory(model_options base, const memory_choice& choice, key
   return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
 }
 
-/// Runs a memory model over texts without gradients; its memory is allocated once.
-template <class X>
-class text_reader {
-  using T = parameter_of<X>;
-
- public:
-  text_reader(const memory_llama<X>& model, index_t segments)
-      : model_(&model),
-        memories_((segments - 1) * model.size().memory),
-        work_(model.workspace(segments - 1)) {}
-
-  /// The losses of the segments, each the sum over its tokens. Stops at Ctrl-C; what is missing is left out.
-  std::vector<double> losses(unroll::params<const T> theta, std::span<const segment> text) {
-    std::vector<double> out;
-    std::vector<const T*> past;
-    for (index_t t = 0; t < index_t(text.size()) && !interrupted; ++t) {
-      const segment& x = text[std::size_t(t)];
-      out.push_back(double(model_->read(x, t, theta, past, work_)));
-      if (t + 1 == index_t(text.size())) break;
-      const unroll::view<T> m(memories_.data() + t * model_->size().memory, model_->size().memory);
-      model_->write(x, t, theta, model_->independent() ? std::span<const T* const>{} : past, m, {}, work_);
-      past.push_back(m.data());
-    }
-    return out;
-  }
-
- private:
-  const memory_llama<X>* model_;
-  unroll::buffer<T> memories_, work_;
-};
-
-/// Calls f(worker, i) for i = 0 .. n-1 from `threads` threads; worker w has the items w, w + threads, ...
-template <class F>
-void in_parallel(unroll::worker_pool& pool, index_t n, F&& f) {
-  auto job = [&](index_t worker) {
-    for (index_t i = worker; i < n; i += pool.size()) f(worker, i);
-  };
-  pool.run(job);
-}
-
 }  // namespace program

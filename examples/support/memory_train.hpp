@@ -2,65 +2,14 @@
 
 // memory_llama train: adapters and memory tokens on documents, by any policy.
 
-#include <functional>
+#include <unroll/train/document_gradients.hpp>
+#include <unroll/train/held_out.hpp>
+#include <unroll/train/samples.hpp>
 
 #include "memory_setup.hpp"
 #include "memory_training.hpp"
 
 namespace program {
-
-/// The gradients of several documents at once. Each has a gradient of its own; they are added in the order of
-/// the documents, so that the sum does not depend on the number of threads.
-template <class X>
-class document_gradients {
-  using T = parameter_of<X>;
-
- public:
-  using model_type = memory_llama<X>;
-
-  document_gradients(const model_type& model, const unroll::policy& p, index_t segments, index_t documents,
-                     index_t threads)
-      : pool_(std::min(threads, documents)), reports_(std::size_t(documents)) {
-    for (index_t i = 0; i < documents; ++i) gradients_.emplace_back(model.size().params);
-    unroll::with_policy(p, model, segments, unroll::philox_chooser{}, [&](auto estimator) {
-      using estimator_type = decltype(estimator);
-      // shared with the copies of one std::function, which must be copyable
-      auto workers = std::make_shared<std::vector<estimator_type>>(std::size_t(pool_.size()), estimator);
-      run_ = [workers](index_t worker, key k, unroll::params<const T> theta, std::span<const segment> text,
-                       unroll::dparams<T> g) {
-        auto& e = (*workers)[std::size_t(worker)];
-        e.reset(k);
-        unroll::report r = e.advance(theta, text, g);
-        if (r.code == unroll::status::ok) r += e.finish(theta, g);
-        return r;
-      };
-    });
-  }
-
-  /// ADDS the gradient of the summed losses to g; document i has the key fold(k, i).
-  unroll::report add(key k, unroll::params<const T> theta, std::span<const std::vector<segment>> documents,
-                     unroll::dparams<T> g) {
-    in_parallel(pool_, index_t(documents.size()), [&](index_t worker, index_t i) {
-      const auto at = std::size_t(i);
-      gradients_[at].zero();
-      reports_[at] = run_(worker, fold(k, std::uint64_t(i)), theta, documents[at], gradients_[at]);
-    });
-    unroll::report sum;
-    for (std::size_t i = 0; i < documents.size(); ++i) {
-      sum += reports_[i];
-      unroll::linalg::axpy(T(1), gradients_[i].data(), g.data(), g.size());
-    }
-    return sum;
-  }
-
- private:
-  unroll::worker_pool pool_;
-  std::vector<unroll::gradient<T>> gradients_;
-  std::vector<unroll::report> reports_;
-  std::function<unroll::report(index_t, key, unroll::params<const T>, std::span<const segment>,
-                               unroll::dparams<T>)>
-      run_;
-};
 
 struct train_command : command {
   model_options base;
@@ -145,51 +94,45 @@ struct train_command : command {
                     "they are not scored (--segments times --segment)");
     prepare_folder(out);
     const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
-    document_gradients<X> gradients(model, p, segments, documents, threads);
-    data::windows places(data.train, documents, segments * o.segment, fold(key{seed}, 1));
+    train::document_gradients<memory_llama<X>> gradients(model, p, segments, documents, threads);
+    train::samples samples(data.train,
+                           {.documents = documents,
+                            .segments = segments,
+                            .segment = o.segment,
+                            .autoencode = autoencode,
+                            .begin = begin},
+                           key{seed});
+    const auto held_out = data::stretches(data.held_out, segments * o.segment, held_out_texts);
+    const double bytes = bytes_per_token(data.held_out, setup.words);
     training_run<T> run(training, std::move(setup.theta), identity(setup.shape(), data, weights));
-    places.seek(run.step());
+    samples.seek(run->step());
 
     const auto planned = plan(llama::memory_costs<X>(setup.shape(), o), segments * o.segment, p);
     std::printf(
         "%s\n%td trainable parameters, %s: %td x %td tokens a sample, %td samples a step\n"
         "planned for a sample: %.3g operations, %.4g MB; %td documents of %lld tokens, %lld held out\n\n",
-        describe(setup.shape()).c_str(), run.theta().size(), to_string(p).c_str(), segments, o.segment,
+        describe(setup.shape()).c_str(), run->theta().size(), to_string(p).c_str(), segments, o.segment,
         documents, planned.operations(), planned.estimator_bytes() / 1e6, data.train.size(),
         static_cast<long long>(data.train.tokens()), static_cast<long long>(data.held_out.tokens()));
     run.print_head();
-    const std::size_t length = std::size_t(segments * o.segment);
-    std::vector<token> ids(std::size_t(documents) * length), targets(ids.size()), shifted(ids.size());
-    std::vector<std::vector<segment>> samples(static_cast<std::size_t>(documents));
     double measured_bytes = 0;
     {
       const progress line;
       for (;;) {
-        if (run.due()) {
+        if (run->due()) {
           const double start = seconds_now();
-          const double held_out = held_out_loss(model, run.theta(), data.held_out);
+          const double nll = train::mean_nll(model, run->theta(), held_out, o.segment, threads,
+                                             [](index_t) { return !interrupted; });
           if (interrupted) break;  // it is not complete: the resumed run reports
           line.clear();
-          run.report(held_out, data.held_out_bytes_per_token, seconds_now() - start);
+          run.report(nll, bytes, seconds_now() - start);
           run.save();
         }
-        if (run.done() || interrupted) break;
+        if (run->done() || interrupted) break;
         const double start = seconds_now();
-        places.next(ids, targets);
-        for (std::size_t i = 0; i < samples.size(); ++i) {
-          const auto lane = std::span<const token>(ids).subspan(i * length, length);
-          const auto behind = std::span<const token>(targets).subspan(i * length, length);
-          const auto n = std::size_t(o.segment);
-          const bool whole = n == 1 || behind[n - 2] >= 0;  // else the document ends within the segment
-          if (whole && draw_uniform(fold(key{seed}, 2), run.step(), std::uint32_t(i)) < autoencode)
-            samples[i] =
-                llama::autoencoding_of(lane.first(n), begin, std::span(shifted).subspan(i * length, n));
-          else
-            samples[i] = llama::segments_of(lane, behind, o.segment);
-        }
-        auto& g = run.zeroed_gradient();
-        const report r =
-            gradients.add(fold(fold(key{seed}, 3), std::uint64_t(run.step())), run.theta(), samples, g);
+        const key draws = fold(fold(key{seed}, 3), std::uint64_t(run->step()));
+        auto& g = run->zeroed_gradient();
+        const report r = gradients.add(draws, run->theta(), samples.next(), g);
         if (r.code != status::ok) run.not_finite();
         measured_bytes = std::max(measured_bytes, double(r.bytes));
         run.update(r.loss, double(r.losses), seconds_now() - start);
@@ -197,7 +140,7 @@ struct train_command : command {
       }
     }
     if (interrupted) run.save();
-    if (!out.empty()) llama::save_memory<X>(out, model, run.theta(), base.path);
+    if (!out.empty()) llama::save_memory<X>(out, model, run->theta(), base.path);
     json d{{"command", "train"},
            {"model", base.path},
            {"text", texts.text},
@@ -205,7 +148,7 @@ struct train_command : command {
            {"shape", to_json(setup.shape())},
            {"memory", to_json(o)},
            {"weights", memory.weights},
-           {"parameters", run.theta().size()},
+           {"parameters", run->theta().size()},
            {"policy", to_string(p)},
            {"segments", segments},
            {"documents", documents},
@@ -214,12 +157,11 @@ struct train_command : command {
            {"seed", seed},
            {"bytes_planned", planned.estimator_bytes()},
            {"bytes_measured", measured_bytes},
-           {"held_out_bytes_per_token", data.held_out_bytes_per_token},
-           {"complete", run.done()}};
-    d["course"] = run.history();
+           {"held_out_bytes_per_token", bytes},
+           {"complete", run->done()}};
+    d["course"] = train::to_json(run->course());
     write_json(d);
-    if (!plot.empty() && !run.history().empty())
-      draw_course(run.history(), "memory model, " + to_string(p), plot);
+    draw_course(run->course(), "memory model, " + to_string(p), plot);
     return interrupted ? 130 : 0;
   }
 
@@ -229,31 +171,11 @@ struct train_command : command {
                "held out "
                "%td, b scale %.9g, seed %llu; ",
                policy.c_str(), describe(c).c_str(), static_cast<unsigned long long>(weights),
-               static_cast<unsigned long long>(fingerprint(data.train)),
-               static_cast<unsigned long long>(fingerprint(data.held_out)), positions_text(c).c_str(),
-               documents, segments, autoencode, held_out_texts, memory.b_scale,
+               static_cast<unsigned long long>(unroll::data::hash_of(data.train)),
+               static_cast<unsigned long long>(unroll::data::hash_of(data.held_out)),
+               positions_text(c).c_str(), documents, segments, autoencode, held_out_texts, memory.b_scale,
                static_cast<unsigned long long>(seed)) +
            memory.identity();
-  }
-
-  /// Mean nll a token over stretches of `segments` segments, evenly spread over the held-out documents.
-  template <class X>
-  double held_out_loss(const memory_llama<X>& model, unroll::params<const parameter_of<X>> theta,
-                       const unroll::data::documents& held_out) const {
-    const auto texts_to_read =
-        unroll::data::stretches(held_out, segments * model.options().segment, held_out_texts);
-    std::vector<double> sums(texts_to_read.size()), tokens(sums);
-    unroll::worker_pool pool(std::min(threads, index_t(sums.size())));
-    std::vector<text_reader<X>> readers(static_cast<std::size_t>(pool.size()),
-                                        text_reader<X>(model, segments));
-    in_parallel(pool, index_t(sums.size()), [&](index_t worker, index_t i) {
-      const auto text = unroll::llama::segments_of(texts_to_read[std::size_t(i)], model.options().segment);
-      for (const double loss : readers[std::size_t(worker)].losses(theta, text)) sums[std::size_t(i)] += loss;
-      tokens[std::size_t(i)] = double(unroll::llama::scored(text));
-    });
-    double sum = 0, n = 0;
-    for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];
-    return sum / n;
   }
 };
 

@@ -1,14 +1,14 @@
 #pragma once
 
-// A training run with AdamW: rate schedule, clipping, reports, checkpoints that resume bit for bit.
+// A training run of the program: its options, its lines, its checkpoints, its figure.
+
+#include <unroll/train/run_file.hpp>
 
 #include "memory_common.hpp"
 
 namespace program {
 
-struct training_options {
-  index_t steps = 1000, warm_up = -1, report = 50;
-  double rate = 1e-3, last_rate = 0.1, clip = 1, decay = 0.1, beta1 = 0.9, beta2 = 0.95;
+struct training_options : unroll::train::run_options {
   std::string checkpoint;
   bool resume = false;
 
@@ -35,167 +35,64 @@ struct training_options {
                             ->check(writable);
     app->add_flag("--resume", resume, "continue from the checkpoint, with the same bits")->needs(file);
   }
-  std::string identity() const {
-    return text_of(
-        "%td steps, warm-up %td, report %td, rate %.9g to %.9g, clip %.9g, decay %.9g, betas %.9g %.9g",
-        steps, warm_up, report, rate, last_rate, clip, decay, beta1, beta2);
-  }
 };
 
-/// What the steps since the last report have seen; part of a checkpoint, since one may fall in between.
-struct running_sums {
-  double loss = 0, tokens = 0, norm = 0, steps = 0;
-};
-
-struct timing {
-  double seconds = 0, tokens = 0;
-
-  timing& operator+=(const timing& more) {
-    seconds += more.seconds, tokens += more.tokens;
-    return *this;
-  }
-  double tokens_per_second() const { return tokens / std::max(1e-9, seconds); }
-};
-
+/// The run of a command, with its lines on the terminal and its checkpoint.
 template <class T>
 class training_run {
  public:
-  /// `identity`: everything that decides about the bits of the run.
   training_run(const training_options& o, parameters<T> theta, std::string identity)
-      : o_(o),
-        identity_(identity + "; " + o.identity()),
-        theta_(std::move(theta)),
-        g_(theta_.size()),
-        optimiser_(theta_.size(), {.rate = o.rate, .beta1 = o.beta1, .beta2 = o.beta2, .decay = o.decay}),
-        schedule_{
-            .warm_up = o.warm_up >= 0 ? o.warm_up : o.steps / 100, .total = o.steps, .last = o.last_rate} {
-    if (!o.resume) return;
-    const auto saved = unroll::load_checkpoint(o.checkpoint);
-    if (saved.text("identity") != identity_)
-      fail("memory_llama", "checkpoint",
-           "\"" + o.checkpoint + "\" belongs to another run: \"" + saved.text("identity") +
-               "\", asked for \"" + identity_ + "\"");
-    saved.get("theta", theta_);
-    saved.load("adam", optimiser_);
-    try {
-      const json course = json::parse(saved.text("course"));
-      const auto& s = course.at("sums");
-      sums_ = {s.at("loss"), s.at("tokens"), s.at("norm"), s.at("steps")};
-      step_ = course.at("step").get<std::int64_t>();
-      history_ = course.at("history");
-      for (json& row : history_) row["tokens_per_second"] = row["seconds"] = nullptr;  // not saved
-    } catch (const json::exception& e) {
-      fail("memory_llama", "checkpoint", "\"" + o.checkpoint + "\" holds no course of a run: " + e.what());
-    }
+      : options_(o), run_(o, std::move(theta), std::move(identity)) {
+    if (o.resume) unroll::train::load_run(o.checkpoint, run_);
   }
+  unroll::train::run<T>* operator->() { return &run_; }
 
-  parameters<T>& theta() { return theta_; }
-  std::int64_t step() const { return step_; }
-  bool done() const { return step_ >= o_.steps; }
-  const json& history() const { return history_; }
-  unroll::gradient<T>& zeroed_gradient() {
-    g_.zero();
-    return g_;
-  }
-
-  /// Takes the step that gradient() of the sum `loss` over `tokens` tokens asks for.
   void update(double loss, double tokens, double seconds) {
-    if (tokens > 0) unroll::linalg::scale(T(1 / tokens), g_.data(), g_.size());
-    const double norm =
-        unroll::clip_norm(g_, o_.clip > 0 ? o_.clip : std::numeric_limits<double>::infinity());
-    if (!std::isfinite(loss) || !std::isfinite(norm)) not_finite();
-    if (optimiser_.step(theta_, g_, schedule_(step_)) != unroll::status::ok) not_finite();
-    ++step_;
-    sums_.loss += loss;
-    sums_.tokens += tokens;
-    sums_.norm += norm;
-    timed_ += {seconds, tokens};
-    sums_.steps += 1;
+    if (run_.update(loss, tokens, seconds) != unroll::status::ok) not_finite();
   }
-
-  /// Ends the run at a step whose loss or gradient is not finite; a checkpoint holds the state before it.
+  /// Ends the program at a step whose loss or gradient is not finite; a checkpoint holds the state before it.
   [[noreturn]] void not_finite() {
-    const bool saved = !o_.checkpoint.empty() && unroll::linalg::all_finite(theta_.data(), theta_.size());
+    const bool saved =
+        !options_.checkpoint.empty() && unroll::linalg::all_finite(run_.theta().data(), run_.theta().size());
     if (saved) save();
     fail("memory_llama", "step",
-         std::to_string(step_) + " is not finite; try a smaller --rate" +
-             (saved ? "; \"" + o_.checkpoint + "\" holds the state before it" : ""));
-  }
-
-  /// Whether it is time to report.
-  bool due() const { return sums_.steps > 0 && (step_ % o_.report == 0 || done()); }
-  std::string progress_line() const {
-    return text_of("step %td / %td   %.4f nats   %.0f tokens/s", index_t(step_), o_.steps,
-                   sums_.loss / std::max(1.0, sums_.tokens), timed_.tokens_per_second());
+         std::to_string(run_.step()) + " is not finite; try a smaller --rate" +
+             (saved ? "; \"" + options_.checkpoint + "\" holds the state before it" : ""));
   }
 
   static void print_head() {
     std::printf("%9s %10s %10s %12s %9s %9s %10s\n", "step", "training", "held-out", "bits a byte", "rate",
                 "norm", "tokens/s");
   }
-  /// A line of the course, in nats a token; the sums begin anew.
-  void report(double held_out, double bytes_per_token, double more_seconds) {
+  /// A line of the course.
+  void report(double held_out, double bytes_per_token, double seconds) {
     if (!std::isfinite(held_out))
       fail("memory_llama", "held-out",
-           "loss after step " + std::to_string(step_) + " is not finite; try a smaller --rate");
-    const double steps = std::max(1.0, sums_.steps), training = sums_.loss / std::max(1.0, sums_.tokens);
-    const double bits = held_out / bytes_per_token / std::log(2.0), rate = o_.rate * schedule_(step_ - 1);
-    const double speed = timed_.tokens_per_second();
-    std::printf("%9td %10.4f %10.4f %12.4f %9.2e %9.3g %10.0f\n", index_t(step_), training, held_out, bits,
-                rate, sums_.norm / steps, speed);
+           "loss after step " + std::to_string(run_.step()) + " is not finite; try a smaller --rate");
+    const auto& r = run_.report(held_out, bytes_per_token, seconds);
+    std::printf("%9td %10.4f %10.4f %12.4f %9.2e %9.3g %10.0f\n", index_t(r.step), r.training, r.held_out,
+                r.held_out_bits_per_byte, r.rate, r.norm, r.tokens_per_second);
     flush_output();
-    seconds_ += timed_.seconds + more_seconds;
-    history_.push_back({{"step", step_},
-                        {"training", training},
-                        {"held_out", held_out},
-                        {"held_out_bits_per_byte", bits},
-                        {"rate", rate},
-                        {"norm", sums_.norm / steps},
-                        {"tokens_per_second", speed},
-                        {"seconds", seconds_}});
-    sums_ = {};
-    timed_ = {};
   }
-
-  /// Without times: the checkpoints of equal runs are equal files.
+  std::string progress_line() const {
+    return text_of("step %td / %td   %.4f nats   %.0f tokens/s", index_t(run_.step()), options_.steps,
+                   run_.training_loss(), run_.tokens_per_second());
+  }
   void save() {
-    if (o_.checkpoint.empty()) return;
-    unroll::checkpoint c;
-    json history = history_;
-    for (json& row : history) row.erase("tokens_per_second"), row.erase("seconds");
-    c.set_text("identity", identity_);
-    c.set_text(
-        "course",
-        json{{"step", step_},
-             {"history", history},
-             {"sums",
-              {{"loss", sums_.loss}, {"tokens", sums_.tokens}, {"norm", sums_.norm}, {"steps", sums_.steps}}}}
-            .dump());
-    c.set("theta", theta_);
-    c.save("adam", optimiser_);
-    unroll::save_checkpoint(o_.checkpoint, c);
+    if (!options_.checkpoint.empty()) unroll::train::save_run(options_.checkpoint, run_);
   }
 
  private:
-  training_options o_;
-  std::string identity_;
-  parameters<T> theta_;
-  unroll::gradient<T> g_;
-  unroll::adam<T> optimiser_;
-  unroll::cosine_schedule schedule_;
-  std::int64_t step_ = 0;
-  running_sums sums_;
-  timing timed_;        // since the last report
-  double seconds_ = 0;  // of this program
-  json history_ = json::array();
+  training_options options_;
+  unroll::train::run<T> run_;
 };
 
 /// The course of a run: training and held-out loss against the step.
-inline void draw_course(const json& history, const std::string& title, const std::string& file) {
+inline void draw_course(const std::vector<unroll::train::course_row>& course, const std::string& title,
+                        const std::string& file) {
+  if (file.empty() || course.empty()) return;
   std::string rows;
-  for (const auto& h : history)
-    rows += text_of("%g %g %g\n", h.at("step").get<double>(), h.at("training").get<double>(),
-                    h.at("held_out").get<double>());
+  for (const auto& r : course) rows += text_of("%g %g %g\n", double(r.step), r.training, r.held_out);
   draw_figure(file, 800, 480,
               "set title " + quoted(title) +
                   "\nset xlabel 'step'\nset ylabel 'nats a token'\nset grid ytics\n$course << END\n" + rows +

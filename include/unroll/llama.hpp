@@ -3,7 +3,7 @@
 // unroll.hpp and Llamas, with memories and without; also with nothing but the standard library. What reads
 // checkpoints, adapters and tokenizers from JSON needs nlohmann-json and is included by name:
 // io/llama_checkpoint.hpp, io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp,
-// text/tokenizer_file.hpp and io/safetensors.hpp.
+// text/tokenizer_file.hpp, train/run_file.hpp and io/safetensors.hpp.
 
 #include "unroll/core/bf16_pairs.hpp"
 #include "unroll/core/bf16_products.hpp"
@@ -43,8 +43,11 @@
 #include "unroll/memory/memory_llama/tables.hpp"
 #include "unroll/memory/memory_llama/transfer_head.hpp"
 #include "unroll/text/added_texts.hpp"
+#include "unroll/text/corpus.hpp"
 #include "unroll/text/documents.hpp"
 #include "unroll/text/tokenizer.hpp"
 #include "unroll/text/tokenizer_bin.hpp"
 #include "unroll/text/vocabulary.hpp"
+#include "unroll/train/held_out.hpp"
+#include "unroll/train/samples.hpp"
 #include "unroll/unroll.hpp"

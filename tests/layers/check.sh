@@ -35,7 +35,8 @@ allowed() {
     memory_llama) echo "$systems xtensor io text llama memory" ;;
     io_llama) echo "$llamas" ;;
     diagnose) echo "$systems ad cells data xtensor io memory optim estimate" ;;
-    testing) echo "$llamas io_llama ad cells data optim estimate diagnose" ;;
+    train) echo "$llamas io_llama ad cells data optim estimate diagnose" ;;
+    testing) echo "$llamas io_llama ad cells data optim estimate diagnose train" ;;
     cuda) echo "core rng kernels exec system" ;;
     *) echo "" ;;
   esac
@@ -92,7 +93,7 @@ report() {
       */io/safetensors.hpp | */io/llama_checkpoint.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
       */io/memory_file.hpp | */io/sealed_folder.hpp | */io/weight_hash.hpp) continue ;;
       */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_model.hpp) continue ;;
-      */io/generation_config.hpp | */io/rope_scaling.hpp) continue ;;
+      */io/generation_config.hpp | */io/rope_scaling.hpp | */train/run_file.hpp) continue ;;
       */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */kernels/panels.hpp | */cuda/wgmma.hpp | */exec/body_executor.hpp) continue ;;  # run by cuda/ and testing/simt/
     esac
     grep -qs "^#include \"${file#include/}\"" include/unroll/unroll.hpp include/unroll/llama.hpp ||

@@ -89,4 +89,14 @@ class worker_pool {
   std::mutex mutex_;
 };
 
+/// Calls f(worker, i) for i = 0 .. n-1 from all workers of the pool: worker w has the items w, w + workers,
+/// ...
+template <class F>
+void share_out(worker_pool& pool, index_t n, F&& f) {
+  auto job = [&](index_t worker) {
+    for (index_t i = worker; i < n; i += pool.size()) f(worker, i);
+  };
+  pool.run(job);
+}
+
 }  // namespace unroll

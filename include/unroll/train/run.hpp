@@ -1,0 +1,171 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "unroll/core/linalg.hpp"
+#include "unroll/optim/adam.hpp"
+#include "unroll/optim/clip.hpp"
+#include "unroll/optim/schedule.hpp"
+
+namespace unroll::train {
+
+/// A run with AdamW: the rate rises in a line, then falls by a cosine; the gradient of a step is clipped.
+struct run_options {
+  index_t steps = 1000;    ///< updates
+  index_t warm_up = -1;    ///< steps in which the rate rises; -1: a hundredth of all
+  index_t report = 50;     ///< steps between two reports
+  double rate = 1e-3;      ///< the highest
+  double last_rate = 0.1;  ///< where the cosine ends, as a share of the highest
+  double clip = 1;         ///< norm of the gradient of a step; 0: off
+  double decay = 0.1;      ///< decoupled weight decay
+  double beta1 = 0.9, beta2 = 0.95;
+};
+
+/// All of the options, as text.
+inline std::string identity_of(const run_options& o) {
+  char text[512];
+  std::snprintf(
+      text, sizeof text,
+      "%td steps, warm-up %td, report %td, rate %.9g to %.9g, clip %.9g, decay %.9g, betas %.9g %.9g",
+      std::ptrdiff_t(o.steps), std::ptrdiff_t(o.warm_up), std::ptrdiff_t(o.report), o.rate, o.last_rate,
+      o.clip, o.decay, o.beta1, o.beta2);
+  return text;
+}
+
+/// One report of a run: means over the steps since the report before, in nats a token.
+struct course_row {
+  std::int64_t step = 0;  ///< steps taken
+  double training = 0, held_out = 0;
+  double held_out_bits_per_byte = 0;
+  double rate = 0;  ///< of the last step
+  double norm = 0;  ///< of the gradients, before they were clipped
+  /// Not part of a saved run: NaN after it was loaded.
+  double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
+  double seconds = std::numeric_limits<double>::quiet_NaN();  ///< of this process, up to here
+};
+
+/// What the steps since the last report have seen.
+struct running_sums {
+  double loss = 0, tokens = 0, norm = 0, steps = 0;
+};
+
+/// How far a run has come; with theta and the optimiser all that a resumed run needs (train/run_file.hpp).
+struct run_state {
+  std::int64_t step = 0;
+  running_sums sums;
+  std::vector<course_row> course;
+};
+
+/// Parameters, their optimiser and the course of a training run. Whoever holds it computes the gradients:
+///
+///     while (!r.done()) {
+///       auto& g = r.zeroed_gradient();
+///       const report sum = gradients.add(key, r.theta(), samples, g);
+///       if (r.update(sum.loss, double(sum.losses), seconds) != status::ok) break;
+///       if (r.due()) r.report(held_out(r.theta()), bytes_per_token);
+///     }
+///
+/// Nothing in it looks at a clock: times are told.
+template <class T>
+class run final {
+ public:
+  /// `identity`: everything else that decides about the bits of the run; a saved run is resumed only by one
+  /// of the same. Throws unroll::error on options out of range.
+  run(const run_options& o, parameters<T> theta, std::string identity)
+      : options_(checked(o)),
+        identity_(std::move(identity) + "; " + identity_of(o)),
+        theta_(std::move(theta)),
+        g_(theta_.size()),
+        optimiser_(theta_.size(), {.rate = o.rate, .beta1 = o.beta1, .beta2 = o.beta2, .decay = o.decay}),
+        schedule_{
+            .warm_up = o.warm_up >= 0 ? o.warm_up : o.steps / 100, .total = o.steps, .last = o.last_rate} {}
+
+  const run_options& options() const { return options_; }
+  const std::string& identity() const { return identity_; }
+  parameters<T>& theta() { return theta_; }
+  adam<T>& optimiser() { return optimiser_; }
+  std::int64_t step() const { return state_.step; }
+  bool done() const { return state_.step >= options_.steps; }
+  const std::vector<course_row>& course() const { return state_.course; }
+  const run_state& state() const { return state_; }
+  void restore(run_state s) { state_ = std::move(s); }
+
+  gradient<T>& zeroed_gradient() {
+    g_.zero();
+    return g_;
+  }
+
+  /// Takes the step for which zeroed_gradient() holds the gradient of the sum `loss` over `tokens` tokens,
+  /// which took `seconds`. status::non_finite: loss or gradient are not finite, and theta is as it was.
+  [[nodiscard]] status update(double loss, double tokens, double seconds = 0) {
+    if (tokens > 0) linalg::scale(T(1 / tokens), g_.data(), g_.size());
+    const double norm =
+        clip_norm(g_, options_.clip > 0 ? options_.clip : std::numeric_limits<double>::infinity());
+    if (!std::isfinite(loss) || !std::isfinite(norm)) return status::non_finite;
+    if (optimiser_.step(theta_, g_, schedule_(state_.step)) != status::ok) return status::non_finite;
+    ++state_.step;
+    running_sums& s = state_.sums;
+    s.loss += loss;
+    s.tokens += tokens;
+    s.norm += norm;
+    s.steps += 1;
+    step_seconds_ += seconds;
+    step_tokens_ += tokens;
+    return status::ok;
+  }
+
+  /// Whether it is time to report.
+  bool due() const { return state_.sums.steps > 0 && (state_.step % options_.report == 0 || done()); }
+
+  /// Mean training loss since the last report, in nats a token, and how fast it went.
+  double training_loss() const { return state_.sums.loss / std::max(1.0, state_.sums.tokens); }
+  double tokens_per_second() const { return step_tokens_ / std::max(1e-9, step_seconds_); }
+
+  /// Adds a row to the course; the sums begin anew. `held_out`: nats a token; `seconds`: that scoring took.
+  const course_row& report(double held_out, double bytes_per_token, double seconds = 0) {
+    seconds_ += step_seconds_ + seconds;
+    state_.course.push_back({.step = state_.step,
+                             .training = training_loss(),
+                             .held_out = held_out,
+                             .held_out_bits_per_byte = held_out / bytes_per_token / std::log(2.0),
+                             .rate = options_.rate * schedule_(state_.step - 1),
+                             .norm = state_.sums.norm / std::max(1.0, state_.sums.steps),
+                             .tokens_per_second = tokens_per_second(),
+                             .seconds = seconds_});
+    state_.sums = {};
+    step_seconds_ = step_tokens_ = 0;
+    return state_.course.back();
+  }
+
+ private:
+  static const run_options& checked(const run_options& o) {
+    check_at_least("run", "steps", o.steps, 1);
+    check_at_least("run", "warm_up", o.warm_up, -1);
+    check_at_least("run", "report", o.report, 1);
+    const auto refuse = [](const char* name, double value, const char* wanted) {
+      fail("run", name, "is " + std::to_string(value) + ", must be " + wanted);
+    };
+    if (!(o.rate > 0 && std::isfinite(o.rate))) refuse("rate", o.rate, "above 0 and finite");
+    if (!(o.last_rate >= 0 && o.last_rate <= 1)) refuse("last_rate", o.last_rate, "in [0, 1]");
+    if (!(o.clip >= 0)) refuse("clip", o.clip, "at least 0");
+    return o;
+  }
+
+  run_options options_;
+  std::string identity_;
+  parameters<T> theta_;
+  gradient<T> g_;
+  adam<T> optimiser_;
+  cosine_schedule schedule_;
+  run_state state_;
+  double step_seconds_ = 0, step_tokens_ = 0;  // since the last report
+  double seconds_ = 0;                         // of this process
+};
+
+}  // namespace unroll::train

@@ -1,0 +1,85 @@
+#include "unroll/train/document_gradients.hpp"
+
+#include "tests/support/catch.hpp"
+#include "tests/support/memory_task.hpp"
+
+using namespace unroll;
+using Catch::Matchers::ContainsSubstring;
+using memory_task::attention;
+using memory_task::example;
+
+namespace {
+
+struct problem {
+  memory_task::task<attention> whole{memory_task::make_attention(), 11};
+  std::vector<std::vector<example>> documents{{whole.xs.begin(), whole.xs.begin() + 5},
+                                              {whole.xs.begin() + 5, whole.xs.begin() + 7},
+                                              {whole.xs.begin() + 7, whole.xs.end()}};
+
+  gradient<double> of(const policy& p, index_t threads, report* r = nullptr, key k = {3}) const {
+    train::document_gradients<attention> all(whole.model, p, 5, 3, threads);
+    gradient<double> g(whole.theta.size());
+    g.zero();
+    for (int again = 0; again < 2; ++again) {  // what is left of a call must not show in the next
+      if (again > 0) g.zero();
+      const report sum = all.add(k, whole.theta, documents, g);
+      if (r) *r = sum;
+    }
+    return g;
+  }
+};
+
+std::vector<double> entries(const gradient<double>& g) { return {g.begin(), g.end()}; }
+
+}  // namespace
+
+TEST_CASE("the gradient of several documents is the sum of those of each, on any number of threads") {
+  const problem x;
+  report r;
+  const auto g = x.of(parse_policy("rematerialise"), 1, &r);
+  std::vector<double> sum(std::size_t(g.size()));
+  double loss = 0;
+  for (const auto& d : x.documents) {
+    report one;
+    const auto part = memory_task::run(rematerialise(x.whole.model, {.segments = 5}), x.whole.theta, d, &one);
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
+    loss += one.loss;
+  }
+  CHECK(memory_task::relative_error(g, sum) < 1e-14);
+  CHECK(r.loss == Approx(loss).epsilon(1e-14));
+  CHECK(r.losses == 11);
+  CHECK(r.code == status::ok);
+  for (const char* name : {"rematerialise", "reservoir:1", "proportional:1"}) {
+    const auto one = entries(x.of(parse_policy(name), 1));
+    CHECK(entries(x.of(parse_policy(name), 2)) == one);
+    CHECK(entries(x.of(parse_policy(name), 9)) == one);
+  }
+}
+
+TEST_CASE("documents of a step draw from keys of their own") {
+  problem x;
+  const policy p = parse_policy("reservoir:1");
+  CHECK(entries(x.of(p, 1, nullptr, key{3})) != entries(x.of(p, 1, nullptr, key{4})));
+  const auto once = [&](std::uint64_t document) {
+    return memory_task::run(reservoir_tbptt(x.whole.model, {.segments = 5, .size = 1}), x.whole.theta,
+                            x.documents[0], nullptr, nullptr, fold(key{3}, document));
+  };
+  x.documents = {x.documents[0], x.documents[0], x.documents[0]};
+  std::vector<double> sum = once(0);
+  for (const std::uint64_t d : {1, 2}) {
+    const auto more = once(d);
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += more[i];
+  }
+  CHECK(memory_task::relative_error(x.of(p, 2), sum) < 1e-14);
+}
+
+TEST_CASE("more documents than there is room for are refused, and counts below one") {
+  const problem x;
+  train::document_gradients<attention> two(x.whole.model, policy{}, 5, 2, 1);
+  gradient<double> g(x.whole.theta.size());
+  CHECK_THROWS_WITH(two.add(key{}, x.whole.theta, x.documents, g),
+                    ContainsSubstring("are 3, there is room for 2"));
+  using gradients = train::document_gradients<attention>;
+  CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 0, 1), ContainsSubstring("documents"));
+  CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 1, 0), ContainsSubstring("threads"));
+}
