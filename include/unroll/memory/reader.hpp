@@ -53,6 +53,7 @@ class memory_reader final {
     }
     return out;
   }
+  /// All of them.
   std::vector<double> losses(params<const typename M::scalar> theta,
                              std::span<const typename M::input> text) {
     return losses(theta, text, [](index_t) { return true; });

@@ -10,7 +10,8 @@ namespace unroll::data {
 
 /// Texts to train on and texts that are held out.
 struct corpus {
-  documents train, held_out;
+  documents train;     ///< what a run learns from
+  documents held_out;  ///< what it is measured with
 };
 
 /// Holds the last 1/parts of the ids of each document out, rounded down.

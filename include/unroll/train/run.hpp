@@ -24,7 +24,8 @@ struct run_options {
   double last_rate = 0.1;  ///< where the cosine ends, as a share of the highest
   double clip = 1;         ///< norm of the gradient of a step; 0: off
   double decay = 0.1;      ///< decoupled weight decay
-  double beta1 = 0.9, beta2 = 0.95;
+  double beta1 = 0.9;      ///< of the mean of gradients
+  double beta2 = 0.95;     ///< of the mean of their squares
 };
 
 /// All of the options, as text.
@@ -40,11 +41,12 @@ inline std::string identity_of(const run_options& o) {
 
 /// One report of a run: means over the steps since the report before, in nats a token.
 struct course_row {
-  std::int64_t step = 0;  ///< steps taken
-  double training = 0, held_out = 0;
-  double held_out_bits_per_byte = 0;
-  double rate = 0;  ///< of the last step
-  double norm = 0;  ///< of the gradients, before they were clipped
+  std::int64_t step = 0;              ///< steps taken
+  double training = 0;                ///< loss of the samples
+  double held_out = 0;                ///< loss of the held-out texts
+  double held_out_bits_per_byte = 0;  ///< the same in bits, a byte of the text
+  double rate = 0;                    ///< of the last step
+  double norm = 0;                    ///< of the gradients, before they were clipped
   /// Not part of a saved run: NaN after it was loaded.
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
   double seconds = std::numeric_limits<double>::quiet_NaN();  ///< of this process, up to here
@@ -52,14 +54,14 @@ struct course_row {
 
 /// What the steps since the last report have seen.
 struct running_sums {
-  double loss = 0, tokens = 0, norm = 0, steps = 0;
+  double loss = 0, tokens = 0, norm = 0, steps = 0;  ///< summed losses and norms, and over what
 };
 
 /// How far a run has come; with theta and the optimiser all that a resumed run needs (train/run_file.hpp).
 struct run_state {
   std::int64_t step = 0;
-  running_sums sums;
-  std::vector<course_row> course;
+  running_sums sums;               ///< since the last report
+  std::vector<course_row> course;  ///< report after report
 };
 
 /// Parameters, their optimiser and the course of a training run. Whoever holds it computes the gradients:
@@ -89,13 +91,18 @@ class run final {
   const run_options& options() const { return options_; }
   const std::string& identity() const { return identity_; }
   parameters<T>& theta() { return theta_; }
+  /// With its moments.
   adam<T>& optimiser() { return optimiser_; }
   std::int64_t step() const { return state_.step; }
+  /// Whether all steps are taken.
   bool done() const { return state_.step >= options_.steps; }
+  /// The reports so far.
   const std::vector<course_row>& course() const { return state_.course; }
   const run_state& state() const { return state_; }
+  /// Goes on from there; theta and the optimiser are restored apart (load_run).
   void restore(run_state s) { state_ = std::move(s); }
 
+  /// What the gradient of the next step is added to.
   gradient<T>& zeroed_gradient() {
     g_.zero();
     return g_;
@@ -123,8 +130,9 @@ class run final {
   /// Whether it is time to report.
   bool due() const { return state_.sums.steps > 0 && (state_.step % options_.report == 0 || done()); }
 
-  /// Mean training loss since the last report, in nats a token, and how fast it went.
+  /// Mean training loss since the last report, in nats a token.
   double training_loss() const { return state_.sums.loss / std::max(1.0, state_.sums.tokens); }
+  /// How fast the steps since the last report were.
   double tokens_per_second() const { return step_tokens_ / std::max(1e-9, step_seconds_); }
 
   /// Adds a row to the course; the sums begin anew. `held_out`: nats a token; `seconds`: that scoring took.

@@ -13,7 +13,9 @@ namespace unroll::train {
 /// What a step of a memory model's training reads: `documents` samples, each a stretch of `segments` segments
 /// of `segment` tokens from a random place of a document on.
 struct samples_options {
-  index_t documents = 1, segments = 2, segment = 1;
+  index_t documents = 1;   ///< samples of a step
+  index_t segments = 2;    ///< of a sample
+  index_t segment = 1;     ///< tokens of a segment
   double autoencode = 0;   ///< share of the samples that reproduce one segment from its memory instead
   llama::token begin = 0;  ///< in front of a text that is reproduced
 };
@@ -55,6 +57,7 @@ class samples final {
 
   /// Steps taken so far.
   std::int64_t step() const { return places_.position(); }
+  /// Goes on where samples of the same documents, options and key have taken `step` steps.
   void seek(std::int64_t step) { places_.seek(step); }
 
  private:
