@@ -67,9 +67,9 @@ void border(report& to, const attention_case& c) {
   const attention_inputs in(c, {std::uint64_t(2026)});
   on_device<body> device(in);
   const outputs o = device.run(), again = device.run(), host = on_host<body>(in);
-  const outputs wide = on_device<kernels::flash_attention_body<Head, 3>>(in).run(),
+  const outputs wide = on_device<kernels::flash_attention_body<Head, 3, true>>(in).run(),
                 mma = on_device<kernels::flash_attention_body<Head, 2, false>>(in).run(),
-                ahead = on_device<kernels::flash_attention_ahead_body<Head, 2>>(in).run(),
+                ahead = on_device<kernels::flash_attention_ahead_body<Head, 2, true>>(in).run(),
                 large = on_device<kernels::flash_attention_ahead_body<Head, 2, true, 128>>(in).run(),
                 large_host = on_host<kernels::flash_attention_body<Head, 2, true, 128>>(in);
   const attention_error e = compare(in, o.out, o.log_sum, 1000);
@@ -84,7 +84,7 @@ void border(report& to, const attention_case& c) {
   bits.of = (long long)(o.out.size() + o.log_sum.size());
   bits.pass = bits.differing == 0;
   to.add(bits);
-  row runs{c.name + ", second run, wider tiles, products by mma.sync"};
+  row runs{c.name + ", second run, by wgmma, by mma.sync"};
   runs.differing = count_differing(o.out, again.out) + count_differing(o.log_sum, again.log_sum) +
                    count_differing(o.out, wide.out) + count_differing(o.log_sum, wide.log_sum) +
                    count_differing(o.out, mma.out) + count_differing(o.log_sum, mma.log_sum);
@@ -114,7 +114,7 @@ struct adjoints {
 };
 
 /// The vjp on the device, from outputs that lie on the host.
-template <int Head, int DqGroups = 2, bool Wgmma = true>
+template <int Head, int DqGroups = 2, bool Wgmma = kernels::multiply_in_groups>
 adjoints vjp_on_device(const attention_inputs& in, const outputs& o) {
   on_device<kernels::flash_attention_body<Head>> device(in);
   auto out = to_device(o.out);
@@ -165,7 +165,7 @@ template <int Head>
 void vjp_border(report& to, const attention_case& c) {
   const attention_inputs in(c, {std::uint64_t(2027)});
   const outputs o = on_host<kernels::flash_attention_body<Head>>(in);
-  const adjoints got = vjp_on_device<Head>(in, o), again = vjp_on_device<Head, 3>(in, o),
+  const adjoints got = vjp_on_device<Head>(in, o), again = vjp_on_device<Head, 3, true>(in, o),
                  mma = vjp_on_device<Head, 2, false>(in, o), host = vjp_on_host<Head>(in, o);
   const auto want = in.vjp_reference(false), rounded = in.vjp_reference(true);
   const auto near = [&](const char* what, const auto& x, const std::vector<double>& y,
@@ -186,7 +186,7 @@ void vjp_border(report& to, const attention_case& c) {
   bits.of = (long long)(got.dq.size() + 2 * got.dk.size() + got.dprefix.size());
   bits.pass = bits.differing == 0;
   to.add(bits);
-  row runs{c.name + ", vjp, second run, products by mma.sync"};
+  row runs{c.name + ", vjp, by wgmma and mma.sync"};
   runs.differing = differing(got, again) + differing(got, mma);
   runs.of = 2 * bits.of;
   runs.pass = runs.differing == 0;
@@ -277,14 +277,14 @@ void speed_of(report& to, const attention_case& c, const char* which) {
 template <int Head>
 void speed(report& to, const attention_case& c) {
   using namespace kernels;
-  speed_of<flash_attention_body<Head, 1>, Head>(to, c, ", wgmma, 64 queries x 64 keys");
-  speed_of<flash_attention_body<Head, 2>, Head>(to, c, ", wgmma, 128 x 64");
-  speed_of<flash_attention_body<Head, 3>, Head>(to, c, ", wgmma, 192 x 64");
+  speed_of<flash_attention_body<Head, 1, true>, Head>(to, c, ", wgmma, 64 queries x 64 keys");
+  speed_of<flash_attention_body<Head, 2, true>, Head>(to, c, ", wgmma, 128 x 64");
+  speed_of<flash_attention_body<Head, 3, true>, Head>(to, c, ", wgmma, 192 x 64");
   speed_of<flash_attention_body<Head, 2, true, 128>, Head>(to, c, ", wgmma, 128 x 128");
   speed_of<flash_attention_body<Head, 3, true, 128>, Head>(to, c, ", wgmma, 192 x 128");
-  speed_of<flash_attention_ahead_body<Head, 1>, Head>(to, c, ", wgmma ahead, 64 x 64");
-  speed_of<flash_attention_ahead_body<Head, 2>, Head>(to, c, ", wgmma ahead, 128 x 64");
-  speed_of<flash_attention_ahead_body<Head, 3>, Head>(to, c, ", wgmma ahead, 192 x 64");
+  speed_of<flash_attention_ahead_body<Head, 1, true>, Head>(to, c, ", wgmma ahead, 64 x 64");
+  speed_of<flash_attention_ahead_body<Head, 2, true>, Head>(to, c, ", wgmma ahead, 128 x 64");
+  speed_of<flash_attention_ahead_body<Head, 3, true>, Head>(to, c, ", wgmma ahead, 192 x 64");
   speed_of<flash_attention_ahead_body<Head, 2, true, 128>, Head>(to, c, ", wgmma ahead, 128 x 128");
   speed_of<flash_attention_body<Head, 1, false>, Head>(to, c, ", mma.sync, 64 x 64");
   speed_of<flash_attention_body<Head, 2, false>, Head>(to, c, ", mma.sync, 128 x 64");

@@ -244,7 +244,8 @@ double distance(const std::vector<T>& x, const std::vector<double>& y) {
 }
 
 /// Runs the vjp by `run(body)` on numbers that lie where it runs.
-template <int Head, int DkvGroups = 2, int DqGroups = 2, bool Wgmma = true, int KeyTile = 64, class Run>
+template <int Head, int DkvGroups = 2, int DqGroups = 2, bool Wgmma = kernels::multiply_in_groups,
+          int KeyTile = 64, class Run>
 void run_vjp(const attention_inputs& in, const kernels::flash_operands& on, const bf16* out,
              const float* log_sum, const bf16* dout, float* delta, bf16* dq, bf16* dk, bf16* dv,
              float* const* dbefore, Run&& run) {

@@ -17,7 +17,7 @@ namespace unroll::kernels {
 /// float before. A row with a score that is NaN or infinite becomes NaN. Heads lie in the rows of the
 /// matrices; strides and offsets are multiples of 8 and data of 16 bytes. 4 Head operations a visible pair;
 /// keys and values are read once for every tile of queries.
-template <int Head, int Groups = 2, bool Wgmma = true, int KeyTile = 64>
+template <int Head, int Groups = 2, bool Wgmma = multiply_in_groups, int KeyTile = 64>
 struct flash_attention_body {
   static_assert(Head % 64 == 0);
   static constexpr int threads = 128 * Groups;

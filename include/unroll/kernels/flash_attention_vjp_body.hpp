@@ -63,7 +63,7 @@ UNROLL_HD inline float shift_of(float log_sum) { return fmaf(-log_sum, per_share
 /// those of the prefix's blocks, counted through all of them, and each sequence's sums are ADDED, one
 /// sequence after another, to dbefore (one address a block, laid out as the blocks; null: not wanted); else
 /// they are the sequences' own, and WRITTEN to dk and dv, kv_width x sequences * tokens.
-template <int Head, bool Prefix, int Groups = 2, bool Wgmma = true>
+template <int Head, bool Prefix, int Groups = 2, bool Wgmma = multiply_in_groups>
 struct flash_dkv_body {
   static constexpr int threads = 128 * Groups, key_tile = 64 * Groups, query_tile = Wgmma ? 64 : 32,
                        stages = 2;
@@ -291,7 +291,7 @@ struct flash_dkv_body {
 
 /// dq for a tile of queries of one head, 16 a warp: query_width x queries; may be the memory of q or of
 /// dout where nothing else needs these any more.
-template <int Head, int Groups = 2, bool Wgmma = true, int KeyTile = 64>
+template <int Head, int Groups = 2, bool Wgmma = multiply_in_groups, int KeyTile = 64>
 struct flash_dq_body {
   static constexpr int threads = 128 * Groups, query_tile = 64 * Groups, key_tile = KeyTile, stages = 2;
 

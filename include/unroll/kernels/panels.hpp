@@ -7,6 +7,9 @@
 // product is only started, and its operands and sum are not to be touched before `finish`.
 namespace unroll::kernels {
 
+/// Whether bodies multiply by four warps together where the device can.
+constexpr bool multiply_in_groups = false;
+
 /// Rows x Columns bfloat16 in panels of 64 columns: rows of 128 bytes, one behind the other, whose pieces of
 /// 16 bytes are exchanged within the row, so that the eight rows of one matrix of ldmatrix lie in different
 /// banks. Aligned to 1024 bytes.
@@ -22,7 +25,7 @@ struct panels {
 
 /// s = a b' over the Columns numbers of a row: a the 16 rows of this warp, b all N rows. s: N / 8 tiles of
 /// mma.
-template <bool Groups = true, class Warp, class Sum, int Rows, int N, int Columns>
+template <bool Groups, class Warp, class Sum, int Rows, int N, int Columns>
 UNROLL_HD void multiply_rows(const Warp& w, Sum& s, const panels<Rows, Columns>& a,
                              const panels<N, Columns>& b) {
   if constexpr (Groups && Warp::in_groups) {
@@ -51,7 +54,7 @@ UNROLL_HD void multiply_rows(const Warp& w, Sum& s, const panels<Rows, Columns>&
 }
 
 /// acc += p b: p Rows / 16 operands of mma, acc Columns / 8 tiles of it.
-template <bool Groups = true, class Warp, class Sum, class Operand, int Rows, int Columns>
+template <bool Groups, class Warp, class Sum, class Operand, int Rows, int Columns>
 UNROLL_HD void multiply_columns(const Warp& w, Sum& acc, Operand& p, const panels<Rows, Columns>& b) {
   if constexpr (Groups && Warp::in_groups) {
     w.template multiply_columns<Rows / 16, Columns>(acc.of(w), p, b);
@@ -73,7 +76,7 @@ UNROLL_HD void multiply_columns(const Warp& w, Sum& acc, Operand& p, const panel
 }
 
 /// All products but the newest Left are finished, s among them.
-template <int Left, bool Groups = true, class Warp, class Sum>
+template <int Left, bool Groups, class Warp, class Sum>
 UNROLL_HD void finish(const Warp& w, Sum&& s) {
   if constexpr (Groups && Warp::in_groups) w.template finish<Left>(s);
 }
