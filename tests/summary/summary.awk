@@ -14,6 +14,7 @@ function print_area(area, text) {
 # the lines of test n that are its own, not ctest's
 function own(n, line) {
   sub(/^[0-9]+: ?/, "", line)
+  if (line ~ /^ [A-Z_]+=/ && said[n] == "") return  # of its environment
   if (line !~ /^(Test command: |Working Directory: |Environment variables: |Test timeout computed to be: )/) said[n] = said[n] line "\n"
 }
 

@@ -16,8 +16,10 @@ constexpr bool multiply_in_groups = false;
 template <int Rows, int Columns>
 struct panels {
   static_assert(Rows % 8 == 0 && Columns % 64 == 0);
+  /// Numbers, pieces of a row, bytes from a panel to the next.
   static constexpr int size = Rows * Columns, pieces = Columns / 8, panel_bytes = 128 * Rows;
-  bf16* at;
+  bf16* at;  ///< the first panel
+  /// Piece p of a row, 8 numbers.
   UNROLL_HD bf16* piece(int row, int p) const {
     return at + p / 8 * (64 * Rows) + row * 64 + ((p ^ row) % 8) * 8;
   }

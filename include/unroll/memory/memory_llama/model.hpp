@@ -64,18 +64,14 @@ class memory_llama final {
   const memory_options& options() const { return sizes().options(); }
   const config& shape() const { return stack_.shape(); }
   const transformer<X>& stack() const { return stack_; }
-  params<const W> weights() const { return *weights_; }              ///< the frozen model's
-  index_t memory_tokens() const { return sizes().memory_tokens(); }  ///< M
-
-  index_t segments() const { return sizes().segments(); }  ///< most that a text may have
-  /// tokens for which there are positions
-  index_t longest_text() const { return options().longest_text(shape()); }
-
-  const memory_map& trainable() const& { return sizes().trainable(); }  ///< theta
+  params<const W> weights() const { return *weights_; }                     ///< the frozen model's
+  index_t memory_tokens() const { return sizes().memory_tokens(); }         ///< M
+  index_t segments() const { return sizes().segments(); }                   ///< most that a text may have
+  index_t longest_text() const { return options().longest_text(shape()); }  ///< tokens
+  const memory_map& trainable() const& { return sizes().trainable(); }      ///< theta
   const memory_map& trainable() && = delete;
   const layout& names() const& { return trainable().names(); }
   const layout& names() && = delete;
-
   /// Sizes alone.
   const memory_room<executor_type>& sizes() const { return parts_->room; }
   memory_dims size() const { return {trainable().size(), sizes().memory(), sizes().tape()}; }
@@ -83,15 +79,12 @@ class memory_llama final {
   std::string identity() const { return identity_of(options()); }
   bool reads_params() const { return false; }  ///< the decoder has none
   index_t scored(const input& x) const { return x.scored(); }
-  index_t workspace(index_t earlier, index_t batch = 1) const { return sizes().workspace(earlier, batch); }
-
-  index_t write_workspace(index_t earlier, index_t batch = 1) const {
-    return sizes().write_workspace(earlier, batch);
+  index_t workspace(index_t earlier, index_t n = 1) const { return sizes().workspace(earlier, n); }
+  index_t write_workspace(index_t earlier, index_t n = 1) const {
+    return sizes().write_workspace(earlier, n);
   }
-
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return sizes().can_write(s); }
-
   /// Numbers that one encode behind `past`, or a write of `batch` segments, needs; only sizes are looked at.
   index_t encode_work(prefix<M> past, index_t batch = 1) const {
     return sizes().write_work(encoder_pass(0, batch, past), false);
