@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <unroll/memory/memory_llama/session.hpp>
+#include <unroll/memory/memory_llama/start.hpp>
 
 using namespace unroll;
 

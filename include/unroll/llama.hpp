@@ -40,6 +40,7 @@
 #include "unroll/memory/memory_llama/parameters.hpp"
 #include "unroll/memory/memory_llama/room.hpp"
 #include "unroll/memory/memory_llama/session.hpp"
+#include "unroll/memory/memory_llama/start.hpp"
 #include "unroll/memory/memory_llama/tables.hpp"
 #include "unroll/memory/memory_llama/transfer_head.hpp"
 #include "unroll/text/added_texts.hpp"

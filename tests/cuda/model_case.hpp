@@ -8,7 +8,7 @@
 
 #include "tests/cuda/model_host.hpp"
 #include "unroll/estimate/policy.hpp"
-#include "unroll/memory/memory_llama/model.hpp"
+#include "unroll/memory/memory_llama/start.hpp"
 
 // A small Llama with memories on any executor: every call of the memory model, every policy and a short
 // training run, and what each of them writes; for comparing executors.

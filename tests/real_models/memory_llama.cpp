@@ -10,6 +10,7 @@
 #include "unroll/io/llama_checkpoint.hpp"
 #include "unroll/llama/score.hpp"
 #include "unroll/memory/memory_llama/session.hpp"
+#include "unroll/memory/memory_llama/start.hpp"
 #include "unroll/optim/adam.hpp"
 #include "unroll/text/tokenizer_file.hpp"
 

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "unroll/memory/memory_llama/model.hpp"
+#include "unroll/memory/memory_llama/start.hpp"
 
 namespace small_memory {
 

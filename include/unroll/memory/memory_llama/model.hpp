@@ -435,16 +435,4 @@ class memory_llama final {
   std::shared_ptr<const weights_type> weights_;
 };
 
-/// WRITES theta, at the host, see memory_map.hpp. Throws unroll::error on a wrong size and a token outside
-/// the vocabulary.
-template <class X>
-void init_memory(const memory_llama<X>& model, params<typename memory_llama<X>::P> theta, key k,
-                 memory_start start = {}) {
-  static_assert(exec::of<X>::where == place::host, "init_memory draws on the host: upload what it draws");
-  const config& c = model.shape();
-  const auto* const w = model.weights().data();
-  init_memory(model.trainable(), matrix(w + model.stack().map().embedding(), c.hidden, c.vocabulary), theta,
-              k, start);
-}
-
 }  // namespace unroll::llama
