@@ -5,6 +5,8 @@
 // expect: unroll reports errors by exceptions: compile without -fno-exceptions
 // mistake: -U__SIZEOF_PTRDIFF_T__ -D__SIZEOF_PTRDIFF_T__=4
 // expect: unroll needs a 64-bit target
+// mistake: -U__BYTE_ORDER__ -D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__
+// expect: unroll needs a little-endian target
 // mistake: -ffast-math
 // expect: compile without -ffast-math
 // mistake: -Ofast

@@ -61,6 +61,12 @@ std::string plain_file(), other_file();
 std::string FILE_NAME() {
   std::string all;
   compute<float>(all);
+  std::vector<bf16> w(37 * 19);
+  std::vector<float> x(37), y(19);
+  for (std::size_t i = 0; i < w.size(); ++i) w[i] = bf16(float(i % 29) / 7 - 2);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(i % 11) / 3 - 1;
+  linalg::gemv(op::transpose, matrix<const bf16>(w.data(), 37, 19), x.data(), false, y.data());
+  append(all, y);
   return all;
 }
 

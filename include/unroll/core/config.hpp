@@ -11,6 +11,9 @@
 #if (defined(__SIZEOF_PTRDIFF_T__) && __SIZEOF_PTRDIFF_T__ < 8) || (defined(_WIN32) && !defined(_WIN64))
 #include "unroll needs a 64-bit target"
 #endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#include "unroll needs a little-endian target: files are read and written as they lie in memory"
+#endif
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)
 #error \
     "unroll: compile without -ffast-math, -Ofast, -fassociative-math and -funsafe-math-optimizations: gradients would be wrong"

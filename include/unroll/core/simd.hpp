@@ -50,7 +50,11 @@ namespace unroll::simd {
 #define UNROLL_TARGET(set) __attribute__((noinline, target(set)))
 
 struct baseline {
+#if defined(__aarch64__)
+  static constexpr int bytes = 16, registers = 32;
+#else
   static constexpr int bytes = 16, registers = 16;
+#endif
   template <class Kernel, class... Arguments>
   __attribute__((noinline)) static auto call(Arguments... arguments) {
     return Kernel::template run<baseline>(arguments...);

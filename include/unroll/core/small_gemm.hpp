@@ -14,16 +14,19 @@ namespace unroll::linalg::detail {
 
 using simd::vec;
 
-// Registers: 4 x 6 + 4 + 1 of 32 with AVX-512, 3 x 4 + 3 + 1 of 16 otherwise.
+// Registers: 4 x 6 + 4 + 1 of 32 with AVX-512, 4 x 5 + 4 + 5 of 32 with NEON, where g++ 12 loads all numbers
+// of B before the first sum, and 3 x 4 + 3 + 1 of 16 otherwise.
 template <class Isa>
 inline constexpr int tile_vectors = Isa::registers == 32 ? 4 : 3;
 template <class Isa>
-inline constexpr int tile_columns = Isa::registers == 32 ? 6 : 4;
+inline constexpr int tile_columns = Isa::registers < 32 ? 4
+                                    : Isa::bytes < 64   ? 5
+                                                        : 6;
 // For one or two vectors of rows, whose sums would be too few to hide the latency of an addition: 2 x 12 + 2
-// + 1 registers.
+// + 1 registers with AVX-512; elsewhere one vector.
 inline constexpr int long_tile_columns = 12;
 template <class Isa>
-inline constexpr int long_tile_vectors = Isa::registers == 32 ? 2 : 1;
+inline constexpr int long_tile_vectors = Isa::bytes == 64 ? 2 : 1;
 inline constexpr index_t inner_block = 512;  // terms summed per pass over C
 template <class T>
 inline constexpr index_t column_block = 384 / index_t(sizeof(T));  // columns per packed block of B

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <map>
@@ -161,7 +160,6 @@ class checkpoint {
   }
 
  private:
-  static_assert(std::endian::native == std::endian::little, "checkpoints are written as they lie in memory");
   static constexpr std::size_t header = 8 + 4 + 4 + 8, entry_header = 1 + 4 + 8;
 
   struct entry {

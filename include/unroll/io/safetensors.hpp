@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <concepts>
 #include <map>
@@ -139,7 +138,6 @@ class safetensors {
   }
 
  private:
-  static_assert(std::endian::native == std::endian::little, "tensors are read as they lie in the file");
   static constexpr std::uint64_t most_header = 100'000'000;  // as the format's own library
 
   void read_metadata(const nlohmann::json& entry) {

@@ -7,8 +7,9 @@
 
 // Elementary functions that have the same bits on the host and on a device: additions, products, divisions,
 // square roots and fused multiply-additions in one order, which IEEE arithmetic rounds alike everywhere. They
-// ask for code that is compiled without contraction (nvcc -fmad=false, host -ffp-contract=off or no -mfma).
-// Polynomials are fitted to the least largest relative error.
+// ask for code that is compiled without contraction: nvcc -fmad=false, host -ffp-contract=off, needed where
+// the flags of a file allow fused multiply-adds (x86-64 with -mfma, every aarch64). Polynomials are fitted to
+// the least largest relative error.
 namespace unroll::kernels::math {
 
 namespace detail {

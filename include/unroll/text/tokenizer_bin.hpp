@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <cstring>
 
 #include "unroll/io/file.hpp"
@@ -14,7 +13,6 @@ namespace unroll::llama {
 /// file in messages. Throws unroll::error on whatever does not fit the file, and on pieces that a tokenizer
 /// refuses; allocates in proportion to the bytes.
 inline tokenizer parse_tokenizer_bin(std::string_view bytes, const std::string& name) {
-  static_assert(std::endian::native == std::endian::little, "the file is read as it lies in memory");
   const auto refuse = [&](const std::string& why) { fail("load_tokenizer", name, why); };
   std::size_t at = 0;
   const auto take = [&](auto& value, const std::string& what) {
