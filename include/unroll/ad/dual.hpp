@@ -19,9 +19,9 @@ class dual : public differentiable<dual<T>, T> {
   constexpr T value() const { return value_; }
   constexpr T tangent() const { return tangent_; }  ///< the derivative along the direction
 
-  /// f(x) of value `value` and derivative `dx`
+  /// f(x) of value `value` and derivative `dx`.
   static constexpr dual chain(T value, const dual& x, T dx) { return {value, dx * x.tangent_}; }
-  /// f(x, y) of value `value` and partial derivatives dx, dy
+  /// f(x, y) of value `value` and partial derivatives dx, dy.
   static constexpr dual chain(T value, const dual& x, T dx, const dual& y, T dy) {
     return {value, dx * x.tangent_ + dy * y.tangent_};
   }

@@ -7,7 +7,7 @@ namespace unroll::cells {
 /// phi = tanh, for simple_recurrent.
 struct hyperbolic_tangent {
   static constexpr const char* name = "elman";  ///< of the cell, for messages
-  /// z = tanh(z)
+  /// z = tanh(z).
   template <class Isa, class T>
   UNROLL_INLINE static void apply_on(T* z, index_t n) {
     simd::map_on<Isa>([](const auto& u) UNROLL_INLINE { return simd::tanh(u); }, n, z, z);
@@ -17,7 +17,7 @@ struct hyperbolic_tangent {
   static T slope(T y) {
     return 1 - y * y;
   }
-  /// dy (1 - y^2)
+  /// dy (1 - y^2).
   template <class V>
   UNROLL_INLINE static V times_slope(const V& dy, const V& y) {
     UNROLL_FUSES

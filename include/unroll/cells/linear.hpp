@@ -7,7 +7,7 @@ namespace unroll::cells {
 /// phi = identity, for simple_recurrent.
 struct identity {
   static constexpr const char* name = "linear";  ///< of the cell, for messages
-  /// z = z
+  /// z = z.
   template <class Isa, class T>
   UNROLL_INLINE static void apply_on(T*, index_t) {}
   /// 1
@@ -15,7 +15,7 @@ struct identity {
   static T slope(T) {
     return 1;
   }
-  /// dy
+  /// dy.
   template <class V>
   UNROLL_INLINE static V times_slope(const V& dy, const V&) {
     return dy;

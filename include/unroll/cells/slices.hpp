@@ -9,7 +9,7 @@ template <class T, int N>
 struct whole_slice {
   index_t at;  ///< first element
   UNROLL_INLINE simd::vec<T, N> load(const T* p) const { return simd::load<N>(p + at); }
-  /// the elements of this slice
+  /// The elements of this slice.
   UNROLL_INLINE void store(const simd::vec<T, N>& v, T* p) const { simd::store(v, p + at); }
 };
 /// Elements [at, at + count), less than N.
@@ -17,7 +17,7 @@ template <class T, int N>
 struct last_slice {
   index_t at, count;  ///< first element, how many
   UNROLL_INLINE simd::vec<T, N> load(const T* p) const { return simd::load_first<N>(p + at, count); }
-  /// the elements of this slice
+  /// The elements of this slice.
   UNROLL_INLINE void store(const simd::vec<T, N>& v, T* p) const { simd::store_first(v, p + at, count); }
 };
 

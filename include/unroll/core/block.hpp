@@ -66,13 +66,13 @@ class block {
   index_t size_ = 0;
 };
 
-/// theta, owned
+/// theta, owned.
 template <class T>
 using parameters = block<T, param_space>;
-/// dL/dtheta, owned
+/// dL/dtheta, owned.
 template <class T>
 using gradient = block<T, param_cotangent>;
-/// working memory without a space
+/// Working memory without a space.
 template <class T>
 using buffer = block<T, plain_space>;
 

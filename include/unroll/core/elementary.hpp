@@ -71,7 +71,7 @@ UNROLL_INLINE inline vec<T, N> polynomial(const vec<T, N>& x, const T (&coeffici
   return y;
 }
 
-/// x where low <= x <= high, otherwise the nearer bound; NaN stays
+/// x where low <= x <= high, otherwise the nearer bound; NaN stays.
 template <class T, int N>
 UNROLL_INLINE inline vec<T, N> clamp(const vec<T, N>& x, std::type_identity_t<T> low,
                                      std::type_identity_t<T> high) {

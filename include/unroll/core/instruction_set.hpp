@@ -22,7 +22,7 @@ namespace unroll::simd {
 /// x86-64, NEON on aarch64.
 enum class instruction_set : int { baseline = 1, avx2, avx512, avx512_bf16 };
 
-/// as UNROLL_INSTRUCTIONS names it
+/// As UNROLL_INSTRUCTIONS names it.
 inline constexpr std::string_view name_of(instruction_set s) {
   return s == instruction_set::avx512_bf16 ? "avx512_bf16"
          : s == instruction_set::avx512    ? "avx512"

@@ -66,7 +66,7 @@ struct baseline {
 /// One element at a time, for nvcc and compilers without the vector extension.
 struct scalar {
   static constexpr int bytes = 1, registers = 16;
-  /// runs the kernel
+  /// Runs the kernel.
   template <class Kernel, class... Arguments>
   static auto call(Arguments... arguments) {
     return Kernel::template run<scalar>(arguments...);

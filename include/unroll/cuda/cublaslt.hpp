@@ -113,7 +113,7 @@ class matmul_plan {
   struct shape {
     op op_a = op::none, op_b = op::none;                            ///< how a and b are taken
     cudaDataType_t a = CUDA_R_32F, b = CUDA_R_32F, c = CUDA_R_32F;  ///< kinds of the three matrices
-    /// c is m x n, the sum has k terms; strides of the three
+    /// c is m x n, the sum has k terms; strides of the three.
     index_t m = 0, n = 0, k = 0, stride_a = 0, stride_b = 0, stride_c = 0;
     bool operator==(const shape&) const = default;
   };

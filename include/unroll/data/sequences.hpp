@@ -55,15 +55,15 @@ class sequences {
   index_t lanes() const { return shape_.lanes; }
   const sequence_shape& shape() const { return shape_; }
 
-  /// number i of the input
+  /// Number i of the input.
   T& x(index_t t, index_t lane, index_t i = 0) { return x_[(t * shape_.lanes + lane) * shape_.in + i]; }
   /// Number i of the target.
   T& target(index_t t, index_t lane, index_t i = 0) {
     return target_[(t * shape_.lanes + lane) * shape_.out + i];
   }
-  /// the input, where it is a token
+  /// The input, where it is a token.
   std::int32_t& token(index_t t, index_t lane) { return token_[std::size_t(t * shape_.lanes + lane)]; }
-  /// the target, where it is a label
+  /// The target, where it is a label.
   std::int32_t& label(index_t t, index_t lane) { return label_[std::size_t(t * shape_.lanes + lane)]; }
   /// Step t has no loss: its example loses target and label.
   void without_loss(index_t t) {

@@ -92,7 +92,7 @@ class draw_block {
   }
 
   index_t count() const { return sums_.x.count(); }  ///< finite draws
-  /// draw i less the centre
+  /// Draw i less the centre.
   view<const double> x(index_t i) const& { return view<const double>(draws_).part(i * size_, size_); }
   view<const double> x(index_t i) && = delete;
   const detail::sample_sums& sums() const& { return sums_; }  ///< of the draws so far

@@ -29,7 +29,7 @@ class row {
     fields_.emplace_back(std::move(name), std::move(value));
     return *this;
   }
-  /// a field of text
+  /// A field of text.
   row& add(std::string name, const char* value) { return add(std::move(name), field(std::string(value))); }
   /// A count.
   template <std::integral I>
@@ -37,7 +37,7 @@ class row {
     return add(std::move(name), field(static_cast<std::int64_t>(value)));
   }
 
-  /// names and values, in the order they were added
+  /// Names and values, in the order they were added.
   const std::vector<std::pair<std::string, field>>& fields() const& { return fields_; }
   void fields() && = delete;
   /// The field of that name, or null.

@@ -83,7 +83,7 @@ struct memory_plan {
   double decoder_graph_bytes = 0;  ///< of one batch of segments, less where encoder graphs lie in turn
   double work_bytes = 0;           ///< the workspace
 
-  /// of everything, multiplications and additions
+  /// Of everything, multiplications and additions.
   double operations() const { return write_operations + write_vjp_operations + read_operations; }
   /// What the estimator holds.
   double estimator_bytes() const {

@@ -14,7 +14,7 @@ namespace unroll {
 
 /// How the gradient of a memory model is computed, by name. The default is exact.
 struct policy {
-  /// which estimator
+  /// Which estimator.
   enum class kind {
     rematerialise,  ///< exact, one live graph
     keep_all,       ///< exact, every graph kept: plain BPTT

@@ -66,7 +66,7 @@ struct cross_entropy_adjoint {
 
 /// One step of AdamW (Loshchilov & Hutter 2019), number `step` from 1.
 struct adamw_step {
-  /// learning rate, the decay of both moments, what is added to the root, decoupled decay of theta
+  /// Learning rate, the decay of both moments, what is added to the root, decoupled decay of theta.
   double rate = 1e-3, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, decay = 0;
   std::int64_t step = 1;
 };

@@ -39,7 +39,7 @@ class checkpoint {
   void set(const std::string& name, const block<T, Space>& values) {
     set(name, view<const T, Space>(values));
   }
-  /// one integer
+  /// One integer.
   void set(const std::string& name, std::int64_t value) { set(name, view<const std::int64_t>(&value, 1)); }
   /// Stores a text under a name, in place of what it had.
   void set_text(const std::string& name, std::string value) { entries_[name] = {'t', std::move(value)}; }
@@ -67,7 +67,7 @@ class checkpoint {
   }
   /// Throws unroll::error when it is missing or no text.
   const std::string& text(const std::string& name) const { return find(name, 't').bytes; }
-  /// whether there is an entry of that name
+  /// Whether there is an entry of that name.
   bool has(const std::string& name) const { return entries_.contains(name); }
 
   /// Everything `object` shows through visit() (core/visit.hpp), under "prefix.name".

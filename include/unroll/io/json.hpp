@@ -114,7 +114,7 @@ class json_members {
       refuse(key, "a whole number from 1 to 2^31");
     return index_t(v->get<std::uint64_t>());
   }
-  /// or `otherwise` where it is absent
+  /// Or `otherwise` where it is absent.
   index_t integer(const char* key, index_t otherwise) const { return find(key) ? integer(key) : otherwise; }
   /// A number, or `otherwise` where it is absent.
   double number(const char* key, double otherwise) const {

@@ -95,7 +95,7 @@ class safetensors {
 
   const std::string& name() const { return bytes_.name(); }  ///< the file, as messages show it
   const std::map<std::string, tensor>& tensors() const { return tensors_; }  ///< by name
-  /// the texts of __metadata__
+  /// The texts of __metadata__.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const byte_source& source() const { return bytes_; }  ///< the bytes of the file
 
@@ -300,7 +300,7 @@ class tensor_files {
     return out;
   }
 
-  /// whether one of the files has it
+  /// Whether one of the files has it.
   bool has(const std::string& name) const { return holder_.contains(name); }
   const std::map<std::string, std::size_t>& names() const { return holder_; }
   /// The file that holds a tensor; throws unroll::error where none does.

@@ -25,9 +25,9 @@ struct attention_mask {
   index_t ratio = 0;      ///< ordinals that a memory token covers
   index_t first = 0;      ///< tokens of the sequence in front of its first query; they have keys only
 
-  /// whether query i is a memory token
+  /// Whether query i is a memory token.
   UNROLL_HD bool memory_token(index_t i) const { return ordinals >= 0 && first + i >= ordinals; }
-  /// keys of its sequence, from the first on, that query i sees beside its own
+  /// Keys of its sequence, from the first on, that query i sees beside its own.
   UNROLL_HD index_t visible(index_t i) const {
     if (!memory_token(i)) return first + i + 1;
     const index_t covered = (first + i - ordinals + 1) * ratio;
@@ -65,7 +65,7 @@ struct key_prefix {
   index_t keys = 0;                           ///< columns of each block
   std::span<const prefix_range> ranges = {};  ///< one a sequence; empty: every sequence sees everything
 
-  /// what a sequence sees
+  /// What a sequence sees.
   UNROLL_HD prefix_range range(index_t sequence) const {
     return ranges.empty() ? prefix_range{0, index_t(blocks.size()), keys} : ranges[std::size_t(sequence)];
   }

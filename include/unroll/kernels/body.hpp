@@ -65,7 +65,7 @@ struct no_barrier {};
 #define UNROLL_UNROLLED
 #endif
 
-/// n / d, rounded up
+/// n / d, rounded up.
 UNROLL_HD constexpr index_t ceil_div(index_t n, index_t d) { return (n + d - 1) / d; }
 UNROLL_HD constexpr index_t smaller(index_t a, index_t b) { return a < b ? a : b; }  ///< of two numbers
 UNROLL_HD constexpr index_t larger(index_t a, index_t b) { return a < b ? b : a; }   ///< of two numbers
@@ -78,7 +78,7 @@ UNROLL_HD constexpr index_t shared_size(index_t n) {
 
 /// Two bfloat16 as an operand of mma holds them.
 using word = std::uint32_t;
-/// two numbers in a word
+/// Two numbers in a word.
 UNROLL_HD constexpr word pack(bf16 low, bf16 high) { return word(low.bits) | word(high.bits) << 16; }
 /// On a device by the instruction that rounds both, which gives any NaN the bits 0x7fff as well.
 UNROLL_HD inline word pack(float low, float high) {
@@ -90,9 +90,9 @@ UNROLL_HD inline word pack(float low, float high) {
   return pack(bf16(low), bf16(high));
 #endif
 }
-/// the first number of a word
+/// The first number of a word.
 UNROLL_HD constexpr float low_of(word w) { return __builtin_bit_cast(float, w << 16); }
-/// the second number of a word
+/// The second number of a word.
 UNROLL_HD constexpr float high_of(word w) { return __builtin_bit_cast(float, w & 0xffff0000u); }
 
 /// 16 bytes of global memory that move at once.

@@ -116,7 +116,7 @@ class rotary final {
       : rotary(inverse_frequencies(head, base, scale), 1, neighbours, positions) {}
 
   index_t head() const { return 2 * half_; }  ///< numbers in a head
-  /// a view of the cosines and sines
+  /// A view of the cosines and sines.
   rotary_table<T> table() const {
     return {table_ ? table_->data() : nullptr, head(), positions_, neighbours_};
   }

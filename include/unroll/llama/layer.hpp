@@ -78,7 +78,7 @@ class layer {
     product(op::transpose, at().o, q_width(), hidden(), s.mixed, true, h);
     adapt(target_matrix::o, s.mixed, h);
   }
-  /// gate over up, from the second norm on.
+  /// Gate over up, from the second norm on.
   void gate(matrix<const A> h, const activations& s) const {
     const matrix<A> normed = columns_of(t.normed, 0, h.cols);
     norm(at().mlp_norm, h, normed, s.rstd_mid.data);
@@ -164,7 +164,7 @@ class layer {
                   dw ? dw + at().attention_norm : nullptr);
   }
 
-  /// whether anything looks in
+  /// Whether anything looks in.
   template <class Hook>
   static constexpr bool hooked = !std::is_same_v<std::remove_cvref_t<Hook>, no_hook>;
   void norm(index_t gain, matrix<const A> x, matrix<A> y, P* rstd) const {

@@ -8,7 +8,7 @@ namespace unroll::llama {
 
 /// The matrices of a layer that an adapter can sit on.
 enum class target_matrix { q, k, v, o, gate, up, down };
-/// of the matrices, as HuggingFace names them in a layer
+/// Of the matrices, as HuggingFace names them in a layer.
 inline constexpr std::array<const char*, 7> target_names{
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};

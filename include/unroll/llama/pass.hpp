@@ -77,13 +77,13 @@ struct adapters {
 /// behind the last. `keys`: the rotated keys and the values of `layer`, of all tokens. `dnormed`, in the vjp:
 /// may add to the cotangent of what `normed` saw.
 struct no_hook {
-  /// does nothing
+  /// Does nothing.
   template <class A>
   void normed(index_t, matrix<const A>) {}
-  /// does nothing
+  /// Does nothing.
   template <class A>
   void keys(index_t, matrix<const A>, matrix<const A>) {}
-  /// does nothing
+  /// Does nothing.
   template <class A>
   void dnormed(index_t, matrix<A>) {}
 };

@@ -45,7 +45,7 @@ class transformer final {
 
   /// Sizes alone; no weights, no tables.
   const transformer_room<executor_type>& room() const { return parts_->room; }
-  /// activations that a tape of this pass holds
+  /// Activations that a tape of this pass holds.
   index_t tape_size(const pass_size& p) const { return room().tape_size(p); }
   /// Activations that a pass works in.
   index_t work_size(const pass_size& p, bool with_vjp = true) const { return room().work_size(p, with_vjp); }

@@ -46,9 +46,9 @@ class transformer_room {
   explicit transformer_room(const config& c) : shape_(c) {}
 
   const config& shape() const { return shape_; }
-  /// of attention
+  /// Of attention.
   kernels::attention_shape heads() const { return {shape_.heads, shape_.kv_heads, shape_.head}; }
-  /// numbers of queries, keys and values of a token
+  /// Numbers of queries, keys and values of a token.
   index_t qkv_width() const { return shape_.query_width() + 2 * shape_.kv_width(); }
 
   /// Numbers that a tape of this pass holds.

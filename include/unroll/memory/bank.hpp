@@ -104,7 +104,7 @@ class memory_bank {
   view<adjoint_type> adjoint(index_t i, index_t n = 1) {
     return {adjoints_.data() + i * size_.memory, n * size_.memory};
   }
-  /// all of them 0
+  /// All of them 0.
   void clear_adjoints() { executor_.fill(matrix<adjoint_type>(adjoints_.data(), adjoints_.size(), 1), 0); }
   /// Adjoint i = 0.
   void clear_adjoint(index_t i) {

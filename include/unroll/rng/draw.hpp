@@ -9,7 +9,7 @@ namespace unroll {
 
 // Draws are pure functions of (key, step, index): nothing is stored, so a replay, another chunk size or
 // another number of threads sees the same numbers. `kind` keeps the kinds of draw of one step apart.
-/// what a draw is named by, beside key, step and index
+/// What a draw is named by, beside key, step and index.
 enum class draw_kind : std::uint32_t { sign = 1, uniform = 2, index = 3, normal = 4 };
 
 /// 128 bits for (key, kind, step, block), block < 2^56.

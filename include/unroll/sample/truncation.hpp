@@ -57,7 +57,7 @@ class polynomial_truncation {
     // cut(k) <= cut(1) < 1 is (alpha - 1) < (alpha - 2) mean + 1, the same as mean > 1 up to rounding
     if (!(cut(1) < 1)) fail("polynomial_truncation", "mean", "is too close to 1: the first step always cuts");
   }
-  /// probability after k steps without a cut
+  /// Probability after k steps without a cut.
   double cut(index_t k) const { return numerator_ / (offset_ + double(k)); }
 
  private:

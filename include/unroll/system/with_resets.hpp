@@ -41,7 +41,7 @@ class with_resets final {
   using scalar = typename F::scalar;
   using input = resettable<typename F::input>;
   using T = scalar;
-  /// whether windows of F are run between resets
+  /// Whether windows of F are run between resets.
   static constexpr bool keeps_windows = has_window<F> && std::is_trivially_copyable_v<typename F::input>;
 
   explicit with_resets(F system) : f_(std::move(system)) {}

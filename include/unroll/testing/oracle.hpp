@@ -26,7 +26,7 @@ struct edge_memory {
     scratch.resize(std::size_t(d.scratch));
     start_state(f, state<T>(s));
   }
-  /// the edge of one step in this memory
+  /// The edge of one step in this memory.
   edge<T> at(params<const T> theta, std::int64_t t = 0) { return {theta, s, next, tape, &loss, scratch, t}; }
 };
 

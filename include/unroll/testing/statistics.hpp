@@ -63,7 +63,7 @@ class sample {
   index_t size() const { return n_; }
   index_t count() const { return count_; }  ///< draws added
   double mean(index_t i) const { return mean_[std::size_t(i)]; }
-  /// of coordinate i, of one draw
+  /// Of coordinate i, of one draw.
   double variance(index_t i) const { return squares_[std::size_t(i)] / double(count_ - 1); }
 
   /// Is the mean `expected`? Two questions, each with half of the false-alarm rate, shared by the coordinates

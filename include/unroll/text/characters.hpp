@@ -45,7 +45,7 @@ class text {
     held_out_ = encode(std::string_view(characters).substr(split));
   }
 
-  /// ids: those of the training part and the one of all others
+  /// Ids: those of the training part and the one of all others.
   index_t vocabulary() const { return index_t(bytes_.size()) + 1; }
   /// The number of a byte that the training part does not have.
   std::int32_t unknown() const { return std::int32_t(bytes_.size()); }

@@ -97,7 +97,7 @@ namespace llama {
 /// unscored.
 struct segment {
   std::span<const token> tokens;  ///< what is read
-  /// those behind them; -1: not scored; empty: none is
+  /// Those behind them; -1: not scored; empty: none is.
   std::span<const token> targets = {};
 
   /// Number of tokens whose loss is counted.

@@ -72,7 +72,7 @@ class tokenizer final {
   /// The bytes an id stands for, with real blanks; of a special piece its name.
   std::string_view piece(token id) const { return shown_[checked("tokenizer::piece", id)]; }
   piece_kind kind(token id) const { return kinds_[checked("tokenizer::kind", id)]; }  ///< what the piece is
-  /// of the piece, by which joins are ordered
+  /// Of the piece, by which joins are ordered.
   float score(token id) const { return pieces_[checked("tokenizer::score", id)].score; }
   /// Whether encode() begins a stretch behind this id, with a blank in front where the vocabulary wants one:
   /// what decode() of the ids behind it has to be told by `start`.

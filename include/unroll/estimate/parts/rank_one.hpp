@@ -86,7 +86,7 @@ class rank_one {
   view<T> fresh() { return fresh_; }  ///< lanes x params: the new parameter part
   double s_norm(index_t l) const { return double(linalg::norm(s_.data() + l * n_, n_)); }  ///< of lane l
   double theta_norm(index_t l) const { return lanes_[std::size_t(l)].norm; }               ///< of lane l
-  /// of lane l
+  /// Norm of fresh_l.
   double fresh_norm(index_t l) const { return double(linalg::norm(fresh_.data() + l * params_, params_)); }
   std::size_t bytes() const {
     return s_.bytes() + moved_.bytes() + theta_.bytes() + fresh_.bytes() + lanes_.size() * sizeof(lane);

@@ -58,7 +58,7 @@ class segment_run {
   }
 
   index_t size() const { return segments_.size(); }
-  /// inputs from s on
+  /// Inputs from s on.
   std::span<const input> segments(index_t s, index_t n = 1) const { return segments_.part(s, n); }
   memory_bank<M>& bank() { return bank_; }
   const memory_bank<M>& bank() const { return bank_; }

@@ -34,7 +34,7 @@ class memory_map {
   const lora_map& head() const { return head_; }  ///< the adapters of the transfer head, likewise
 
   index_t memory_offset() const { return encoder_.size(); }  ///< of the memory tokens in theta
-  /// of the transfer head's adapters in theta
+  /// Of the transfer head's adapters in theta.
   index_t head_offset() const { return size() - head_.size(); }
   /// The encoder's adapters in theta.
   template <class U, class Space>

@@ -94,7 +94,7 @@ class memory_room {
   }
 
   // Positions of the encoder: the first one of segment s, that of its token i, and one behind the last.
-  /// first position of segment s
+  /// First position of segment s.
   index_t encoder_start(index_t s) const { return options_.recurrent ? s * memory_tokens() : 0; }
   /// Of its token i, from the first on.
   index_t encoder_position(index_t i) const {
@@ -106,7 +106,7 @@ class memory_room {
   index_t encoder_end(index_t s) const {
     return encoder_start(s) + encoder_position(options_.segment + memory_tokens() - 1) + 1;
   }
-  /// one behind the last position that writing segment s needs
+  /// One behind the last position that writing segment s needs.
   index_t write_end(index_t s) const { return std::max((s + 1) * memory_tokens(), encoder_end(s)); }
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return write_end(s) <= shape().positions(); }

@@ -58,7 +58,7 @@ class memory_session final {
   index_t memories() const { return memories_; }  ///< written so far
   /// Tokens since the last reset.
   index_t consumed() const { return memories_ * segment_length() + tokens_; }
-  /// tokens that are not yet a memory
+  /// Tokens that are not yet a memory.
   std::span<const token> residual() const& { return std::span(residual_).first(std::size_t(tokens_)); }
   /// Logits of the token behind the last one, V numbers. Throws unroll::error where no token stands behind
   /// the memories.

@@ -30,7 +30,7 @@ struct tensor_core_factor {
 /// products are those of the factors added: a product of significands from 2 to 4 keeps them.
 class tensor_core_sum {
  public:
-  /// a b, exactly
+  /// a b, exactly.
   void add_product(bf16 a, bf16 b) { add_product(tensor_core_factor(a), tensor_core_factor(b)); }
   /// a b, exactly.
   void add_product(const tensor_core_factor& a, const tensor_core_factor& b) {
