@@ -61,7 +61,7 @@ double bits_per_character(const system_type& one_lane, params<const T> theta, st
   return bits / double(xs.size());
 }
 
-struct training {
+struct trained_cell {
   parameters<T> theta;
   adam<T> optimiser;
   index_t sequence = 0;
@@ -81,7 +81,7 @@ std::string identity(const options& o, const corpus& c) {
 
 /// One pass over a sequence: an update whenever `every` steps have brought a gradient.
 template <class E>
-void train_sequence(E& estimator, training& run, std::span<const input> xs, gradient<T>& g,
+void train_sequence(E& estimator, trained_cell& run, std::span<const input> xs, gradient<T>& g,
                     const options& o) {
   const auto refuse = [&](const std::string& what) {
     fail("train_text", what,
@@ -163,7 +163,7 @@ int main(int argc, char** argv) {
     };
     const auto cell = program::make_cell<T>(o.cell, size(o.lanes), fold(key{o.seed}, 0));
     const auto reader = program::make_cell<T>(o.cell, size(1), fold(key{o.seed}, 0));
-    training run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
+    trained_cell run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
     if (o.resume) {
       const checkpoint saved = load_checkpoint(o.checkpoint);
       if (saved.text("identity") != identity(o, c))

@@ -92,7 +92,7 @@ struct pretrain_command : command {
       for (;;) {
         if (run->due()) {
           const double start = seconds_now();
-          const double nll = train::mean_nll(network, run->theta(), held_out);
+          const double nll = training::mean_nll(network, run->theta(), held_out);
           line.clear();
           run.report(nll, bytes_a_token, seconds_now() - start);
           run.save();
@@ -132,7 +132,7 @@ struct pretrain_command : command {
            {"seed", seed},
            {"held_out_bytes_per_token", bytes_a_token},
            {"complete", run->done()}};
-    d["course"] = train::to_json(run->course());
+    d["course"] = training::to_json(run->course());
     write_json(d);
     draw_course(run->course(), "pretraining, " + describe(base.model.shape), plot);
     return interrupted ? 130 : 0;

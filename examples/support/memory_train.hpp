@@ -94,14 +94,14 @@ struct train_command : command {
                     "they are not scored (--segments times --segment)");
     prepare_folder(out);
     const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
-    train::document_gradients<memory_llama<X>> gradients(model, p, segments, documents, threads);
-    train::samples samples(data.train,
-                           {.documents = documents,
-                            .segments = segments,
-                            .segment = o.segment,
-                            .autoencode = autoencode,
-                            .begin = begin},
-                           key{seed});
+    training::document_gradients<memory_llama<X>> gradients(model, p, segments, documents, threads);
+    training::samples samples(data.train,
+                              {.documents = documents,
+                               .segments = segments,
+                               .segment = o.segment,
+                               .autoencode = autoencode,
+                               .begin = begin},
+                              key{seed});
     const auto held_out = data::stretches(data.held_out, segments * o.segment, held_out_texts);
     const double bytes = bytes_per_token(data.held_out, setup.words);
     training_run<T> run(training, std::move(setup.theta), identity(setup.shape(), data, weights));
@@ -121,8 +121,8 @@ struct train_command : command {
       for (;;) {
         if (run->due()) {
           const double start = seconds_now();
-          const double nll = train::mean_nll(model, run->theta(), held_out, o.segment, threads,
-                                             [](index_t) { return !interrupted; });
+          const double nll = training::mean_nll(model, run->theta(), held_out, o.segment, threads,
+                                                [](index_t) { return !interrupted; });
           if (interrupted) break;  // it is not complete: the resumed run reports
           line.clear();
           run.report(nll, bytes, seconds_now() - start);
@@ -159,7 +159,7 @@ struct train_command : command {
            {"bytes_measured", measured_bytes},
            {"held_out_bytes_per_token", bytes},
            {"complete", run->done()}};
-    d["course"] = train::to_json(run->course());
+    d["course"] = training::to_json(run->course());
     write_json(d);
     draw_course(run->course(), "memory model, " + to_string(p), plot);
     return interrupted ? 130 : 0;

@@ -8,7 +8,7 @@
 
 namespace program {
 
-struct training_options : unroll::train::run_options {
+struct training_options : unroll::training::run_options {
   std::string checkpoint;
   bool resume = false;
 
@@ -43,9 +43,9 @@ class training_run {
  public:
   training_run(const training_options& o, parameters<T> theta, std::string identity)
       : options_(o), run_(o, std::move(theta), std::move(identity)) {
-    if (o.resume) unroll::train::load_run(o.checkpoint, run_);
+    if (o.resume) unroll::training::load_run(o.checkpoint, run_);
   }
-  unroll::train::run<T>* operator->() { return &run_; }
+  unroll::training::run<T>* operator->() { return &run_; }
 
   void update(double loss, double tokens, double seconds) {
     if (run_.update(loss, tokens, seconds) != unroll::status::ok) not_finite();
@@ -79,16 +79,16 @@ class training_run {
                    run_.training_loss(), run_.tokens_per_second());
   }
   void save() {
-    if (!options_.checkpoint.empty()) unroll::train::save_run(options_.checkpoint, run_);
+    if (!options_.checkpoint.empty()) unroll::training::save_run(options_.checkpoint, run_);
   }
 
  private:
   training_options options_;
-  unroll::train::run<T> run_;
+  unroll::training::run<T> run_;
 };
 
 /// The course of a run: training and held-out loss against the step.
-inline void draw_course(const std::vector<unroll::train::course_row>& course, const std::string& title,
+inline void draw_course(const std::vector<unroll::training::course_row>& course, const std::string& title,
                         const std::string& file) {
   if (file.empty() || course.empty()) return;
   std::string rows;

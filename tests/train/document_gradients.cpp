@@ -17,7 +17,7 @@ struct problem {
                                               {whole.xs.begin() + 7, whole.xs.end()}};
 
   gradient<double> of(const policy& p, index_t threads, report* r = nullptr, key k = {3}) const {
-    train::document_gradients<attention> all(whole.model, p, 5, 3, threads);
+    training::document_gradients<attention> all(whole.model, p, 5, 3, threads);
     gradient<double> g(whole.theta.size());
     g.zero();
     for (int again = 0; again < 2; ++again) {  // what is left of a call must not show in the next
@@ -75,11 +75,11 @@ TEST_CASE("documents of a step draw from keys of their own") {
 
 TEST_CASE("more documents than there is room for are refused, and counts below one") {
   const problem x;
-  train::document_gradients<attention> two(x.whole.model, policy{}, 5, 2, 1);
+  training::document_gradients<attention> two(x.whole.model, policy{}, 5, 2, 1);
   gradient<double> g(x.whole.theta.size());
   CHECK_THROWS_WITH(two.add(key{}, x.whole.theta, x.documents, g),
                     ContainsSubstring("are 3, there is room for 2"));
-  using gradients = train::document_gradients<attention>;
+  using gradients = training::document_gradients<attention>;
   CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 0, 1), ContainsSubstring("documents"));
   CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 1, 0), ContainsSubstring("threads"));
 }

@@ -34,10 +34,10 @@ TEST_CASE("the mean of held-out texts is that of their tokens, on any number of 
     tokens += double(ids.size()) - 1;
   }
   const auto on = [](index_t) { return true; };
-  const double nll = train::mean_nll(model, theta, stretches, 6, 1, on);
+  const double nll = training::mean_nll(model, theta, stretches, 6, 1, on);
   CHECK(nll == Approx(sum / tokens).epsilon(1e-13));
-  CHECK(train::mean_nll(model, theta, stretches, 6, 3, on) == nll);
-  CHECK(train::mean_nll(model, theta, {}, 6, 1, on) == 0);
+  CHECK(training::mean_nll(model, theta, stretches, 6, 3, on) == nll);
+  CHECK(training::mean_nll(model, theta, {}, 6, 1, on) == 0);
 }
 
 TEST_CASE("a reader of memories is asked before each segment whether to go on, and has no room for more") {
@@ -65,8 +65,8 @@ TEST_CASE("the mean of a plain Llama is over the tokens of all stretches, whatev
   llama::language_model<double> one(c, {.sequences = 1, .length = 9});
   for (const auto& ids : stretches) sum += one.nll(model.weights(), ids.first(9), ids.subspan(1));
   llama::language_model<double> three(c, {.sequences = 3, .length = 9});
-  CHECK(train::mean_nll(three, model.weights(), stretches) == Approx(sum / 45).epsilon(1e-13));
-  CHECK(train::mean_nll(one, model.weights(), {}) == 0);
+  CHECK(training::mean_nll(three, model.weights(), stretches) == Approx(sum / 45).epsilon(1e-13));
+  CHECK(training::mean_nll(one, model.weights(), {}) == 0);
   llama::language_model<double> longer(c, {.sequences = 1, .length = 10});
-  CHECK_THROWS_AS(train::mean_nll(longer, model.weights(), stretches), unroll::error);
+  CHECK_THROWS_AS(training::mean_nll(longer, model.weights(), stretches), unroll::error);
 }

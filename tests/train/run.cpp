@@ -19,16 +19,16 @@ parameters<float> start() {
   return theta;
 }
 
-const train::run_options short_run{.steps = 7, .report = 3, .rate = 0.01, .clip = 0.5, .decay = 0};
+const training::run_options short_run{.steps = 7, .report = 3, .rate = 0.01, .clip = 0.5, .decay = 0};
 
 // A step with a gradient that is a function of the step and theta; two tokens, whose loss is summed.
-status take_step(train::run<float>& r) {
+status take_step(training::run<float>& r) {
   auto& g = r.zeroed_gradient();
   for (index_t i = 0; i < 3; ++i) g[i] = 2 * (r.theta()[i] - float(r.step()));
   return r.update(0.5 + double(r.step()), 2, 0.25);
 }
 
-void advance(train::run<float>& r, std::int64_t until) {
+void advance(training::run<float>& r, std::int64_t until) {
   while (r.step() < until) {
     REQUIRE(take_step(r) == status::ok);
     if (r.due()) r.report(1.5, 2, 1);
@@ -38,7 +38,7 @@ void advance(train::run<float>& r, std::int64_t until) {
 }  // namespace
 
 TEST_CASE("a run divides by the tokens, clips, follows its schedule and steps as AdamW does") {
-  train::run<float> r(short_run, start(), "test");
+  training::run<float> r(short_run, start(), "test");
   auto theta = start();
   adam<float> optimiser(3, {.rate = 0.01, .beta1 = 0.9, .beta2 = 0.95, .decay = 0});
   const cosine_schedule schedule{.warm_up = 0, .total = 7, .last = 0.1};
@@ -55,7 +55,7 @@ TEST_CASE("a run divides by the tokens, clips, follows its schedule and steps as
 }
 
 TEST_CASE("a report has means over the steps since the one before, and the last step reports too") {
-  train::run<float> r(short_run, start(), "test");
+  training::run<float> r(short_run, start(), "test");
   advance(r, 2);
   CHECK_FALSE(r.due());
   CHECK(r.training_loss() == (0.5 + 1.5) / 4);
@@ -77,7 +77,7 @@ TEST_CASE("a report has means over the steps since the one before, and the last 
 }
 
 TEST_CASE("a step that is not finite leaves a run as it was") {
-  train::run<float> r(short_run, start(), "test");
+  training::run<float> r(short_run, start(), "test");
   advance(r, 1);
   const std::vector<float> before(r.theta().begin(), r.theta().end());
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -92,9 +92,9 @@ TEST_CASE("a step that is not finite leaves a run as it was") {
 
 TEST_CASE("options of a run out of range are refused by name") {
   const auto with = [](auto change) {
-    train::run_options o = short_run;
+    training::run_options o = short_run;
     change(o);
-    return train::run<float>(o, start(), "");
+    return training::run<float>(o, start(), "");
   };
   CHECK_THROWS_WITH(with([](auto& o) { o.steps = 0; }), ContainsSubstring("steps"));
   CHECK_THROWS_WITH(with([](auto& o) { o.report = 0; }), ContainsSubstring("report"));
@@ -105,16 +105,16 @@ TEST_CASE("options of a run out of range are refused by name") {
 
 TEST_CASE("a run that was saved and loaded ends with the bits of one that was not, between reports too") {
   const folder files;
-  train::run<float> whole(short_run, start(), "test");
+  training::run<float> whole(short_run, start(), "test");
   advance(whole, 7);
   for (const std::int64_t cut : {0, 2, 3, 5}) {
-    train::run<float> first(short_run, start(), "test");
+    training::run<float> first(short_run, start(), "test");
     advance(first, cut);
-    train::save_run(files.path / "one", first);
-    train::run<float> second(short_run, parameters<float>(3), "test");
-    train::load_run(files.path / "one", second);
+    training::save_run(files.path / "one", first);
+    training::run<float> second(short_run, parameters<float>(3), "test");
+    training::load_run(files.path / "one", second);
     CHECK(second.step() == cut);
-    train::save_run(files.path / "two", second);  // times are not saved
+    training::save_run(files.path / "two", second);  // times are not saved
     CHECK(read_file(files.path / "one") == read_file(files.path / "two"));
     advance(second, 7);
     for (index_t i = 0; i < 3; ++i) CHECK(second.theta()[i] == whole.theta()[i]);
@@ -124,17 +124,17 @@ TEST_CASE("a run that was saved and loaded ends with the bits of one that was no
       CHECK(second.course()[i].norm == whole.course()[i].norm);
     }
     if (cut >= 3) CHECK(std::isnan(second.course()[0].seconds));
-    if (cut >= 3) CHECK(train::to_json(second.course()[0]).at("seconds").dump() == "null");
+    if (cut >= 3) CHECK(training::to_json(second.course()[0]).at("seconds").dump() == "null");
   }
 }
 
 TEST_CASE("the text of a run's course in a file is what files have always had") {
   const folder files;
-  train::run<float> r(short_run, start(), "test");
+  training::run<float> r(short_run, start(), "test");
   REQUIRE(take_step(r) == status::ok);
   r.report(1.5, 2);
   REQUIRE(take_step(r) == status::ok);
-  train::save_run(files.path / "run", r);
+  training::save_run(files.path / "run", r);
   const checkpoint c = load_checkpoint(files.path / "run");
   CHECK(c.text("identity") ==
         "test; 7 steps, warm-up -1, report 3, rate 0.01 to 0.1, clip 0.5, decay 0, betas 0.9 0.95");
@@ -148,13 +148,15 @@ TEST_CASE("the text of a run's course in a file is what files have always had") 
 
 TEST_CASE("a run is resumed by none but its own kind") {
   const folder files;
-  train::run<float> r(short_run, start(), "test");
-  train::save_run(files.path / "run", r);
-  train::run<float> other(short_run, start(), "another test");
-  CHECK_THROWS_WITH(train::load_run(files.path / "run", other), ContainsSubstring("belongs to another run"));
+  training::run<float> r(short_run, start(), "test");
+  training::save_run(files.path / "run", r);
+  training::run<float> other(short_run, start(), "another test");
+  CHECK_THROWS_WITH(training::load_run(files.path / "run", other),
+                    ContainsSubstring("belongs to another run"));
   checkpoint c;
   c.set_text("identity", r.identity());
   c.set_text("course", "{}");
   save_checkpoint(files.path / "empty", c);
-  CHECK_THROWS_WITH(train::load_run(files.path / "empty", r), ContainsSubstring("holds no course of a run"));
+  CHECK_THROWS_WITH(training::load_run(files.path / "empty", r),
+                    ContainsSubstring("holds no course of a run"));
 }

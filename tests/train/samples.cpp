@@ -31,13 +31,13 @@ copied copy(std::span<const std::vector<llama::segment>> samples) {
   return out;
 }
 
-const train::samples_options how{.documents = 3, .segments = 2, .segment = 5};
+const training::samples_options how{.documents = 3, .segments = 2, .segment = 5};
 
 }  // namespace
 
 TEST_CASE("samples are stretches of documents, cut into segments, with the token behind each as its target") {
   const auto all = texts();
-  train::samples drawn(all, how, key{4});
+  training::samples drawn(all, how, key{4});
   index_t filled = 0;
   for (int step = 0; step < 40; ++step)
     for (const auto& sample : drawn.next()) {
@@ -62,9 +62,9 @@ TEST_CASE("samples are stretches of documents, cut into segments, with the token
 
 TEST_CASE("samples are a function of the key and the step") {
   const auto all = texts();
-  train::samples_options mixed = how;
+  training::samples_options mixed = how;
   mixed.autoencode = 0.5;
-  train::samples one(all, mixed, key{4}), resumed(all, mixed, key{4}), other(all, mixed, key{5});
+  training::samples one(all, mixed, key{4}), resumed(all, mixed, key{4}), other(all, mixed, key{5});
   std::vector<copied> steps;
   for (int step = 0; step < 6; ++step) steps.push_back(copy(one.next()));
   CHECK(one.step() == 6);
@@ -76,12 +76,12 @@ TEST_CASE("samples are a function of the key and the step") {
 
 TEST_CASE("a share of the samples reproduces its first segment, where the document is as long as that") {
   const auto all = texts();
-  train::samples_options mixed = how;
+  training::samples_options mixed = how;
   mixed.begin = 7777;
   mixed.documents = 8;
   const auto reproduced = [&](double share) {
     mixed.autoencode = share;
-    train::samples drawn(all, mixed, key{4});
+    training::samples drawn(all, mixed, key{4});
     index_t n = 0, whole = 0;
     for (int step = 0; step < 100; ++step)
       for (const auto& sample : drawn.next()) {
@@ -106,8 +106,8 @@ TEST_CASE("a share of the samples reproduces its first segment, where the docume
 
 TEST_CASE("what samples cannot be of is refused by name") {
   const auto all = texts();
-  CHECK_THROWS_WITH(train::samples(all, {.documents = 0}, key{}), ContainsSubstring("documents"));
-  CHECK_THROWS_WITH(train::samples(all, {.segments = 0}, key{}), ContainsSubstring("segments"));
-  CHECK_THROWS_WITH(train::samples(all, {.segment = 0}, key{}), ContainsSubstring("segment"));
-  CHECK_THROWS_WITH(train::samples(all, {.autoencode = 1.5}, key{}), ContainsSubstring("autoencode"));
+  CHECK_THROWS_WITH(training::samples(all, {.documents = 0}, key{}), ContainsSubstring("documents"));
+  CHECK_THROWS_WITH(training::samples(all, {.segments = 0}, key{}), ContainsSubstring("segments"));
+  CHECK_THROWS_WITH(training::samples(all, {.segment = 0}, key{}), ContainsSubstring("segment"));
+  CHECK_THROWS_WITH(training::samples(all, {.autoencode = 1.5}, key{}), ContainsSubstring("autoencode"));
 }

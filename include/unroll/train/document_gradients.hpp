@@ -9,7 +9,7 @@
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/estimate/policy.hpp"
 
-namespace unroll::train {
+namespace unroll::training {
 
 /// The gradients of several documents at once, by a policy chosen at run time. Each document has a gradient
 /// of its own; they are added in the order of the documents, so that the sum does not depend on the number of
@@ -76,4 +76,4 @@ class document_gradients final {
   report (*run_)(void*, index_t, key, params<const T>, std::span<const input>, dparams<T>) = nullptr;
 };
 
-}  // namespace unroll::train
+}  // namespace unroll::training

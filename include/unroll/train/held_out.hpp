@@ -9,7 +9,7 @@
 #include "unroll/memory/reader.hpp"
 #include "unroll/text/segments.hpp"
 
-namespace unroll::train {
+namespace unroll::training {
 
 /// A text with the token behind its end, as data::stretches gives them.
 using stretch = std::span<const llama::token>;
@@ -64,4 +64,4 @@ double mean_nll(llama::language_model<X>& model, params<const typename exec::of<
   return sum / double(texts.size() * n);
 }
 
-}  // namespace unroll::train
+}  // namespace unroll::training

@@ -13,7 +13,7 @@
 #include "unroll/optim/clip.hpp"
 #include "unroll/optim/schedule.hpp"
 
-namespace unroll::train {
+namespace unroll::training {
 
 /// A run with AdamW: the rate rises in a line, then falls by a cosine; the gradient of a step is clipped.
 struct run_options {
@@ -176,4 +176,4 @@ class run final {
   double seconds_ = 0;                         // of this process
 };
 
-}  // namespace unroll::train
+}  // namespace unroll::training

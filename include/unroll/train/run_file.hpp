@@ -7,7 +7,7 @@
 #include "unroll/io/checkpoint.hpp"
 #include "unroll/train/run.hpp"
 
-namespace unroll::train {
+namespace unroll::training {
 
 /// One row of a course as JSON: times that are not known are null.
 inline nlohmann::ordered_json to_json(const course_row& r) {
@@ -76,4 +76,4 @@ void load_run(const std::filesystem::path& file, run<T>& r) {
   r.restore(std::move(then));
 }
 
-}  // namespace unroll::train
+}  // namespace unroll::training

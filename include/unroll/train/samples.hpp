@@ -8,7 +8,7 @@
 #include "unroll/rng/draw.hpp"
 #include "unroll/text/documents.hpp"
 
-namespace unroll::train {
+namespace unroll::training {
 
 /// What a step of a memory model's training reads: `documents` samples, each a stretch of `segments` segments
 /// of `segment` tokens from a random place of a document on.
@@ -77,4 +77,4 @@ class samples final {
   std::vector<std::vector<llama::segment>> samples_;
 };
 
-}  // namespace unroll::train
+}  // namespace unroll::training
