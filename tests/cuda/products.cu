@@ -231,7 +231,6 @@ void column(report& to) {
       lt.gemm<bf16, bf16, float>(op::transpose, {w.data(), l.in, l.out}, op::none, {x.data(), l.in, 1}, 1,
                                  false, {y.data(), l.out, 1}, s);
     });
-    gemv(std::integral_constant<int, 2>{});
     gemv(std::integral_constant<int, 4>{});
     gemv(std::integral_constant<int, 8>{});
   }

@@ -115,12 +115,12 @@ UNROLL_HD sixteen_bytes load_sixteen_bytes(const T* p) {
   return x;
 #endif
 }
-/// The same of what is read once and does not change meanwhile: many such loads are under way at a time.
+/// The same of what is read once: many such loads are under way at a time, and leave no copy nearby.
 template <class T>
 UNROLL_HD sixteen_bytes load_once(const T* p) {
 #if defined(__CUDA_ARCH__)
   sixteen_bytes x;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(x.words[0]), "=r"(x.words[1]), "=r"(x.words[2]), "=r"(x.words[3])
                : "l"(p));
   return x;
