@@ -15,7 +15,7 @@ struct identity {
   static T slope(T) {
     return 1;
   }
-  /// dy.
+  /// dy, since phi' = 1.
   template <class V>
   UNROLL_INLINE static V times_slope(const V& dy, const V&) {
     return dy;

@@ -102,7 +102,7 @@ class key_value_cache final {
            "is " + std::to_string(capacity()) + ", too little for " + std::to_string(size()) +
                " tokens and " + std::to_string(n) + " more");
   }
-  /// N tokens more, whose keys the hook stores.
+  /// Takes n more tokens, whose keys the hook stores.
   void extend(index_t n) {
     make_room(n);
     block_.size_ += n;
@@ -188,7 +188,7 @@ class streaming_cache final {
       if (count > 0) e.rotary(kernels::turn::forward, table_, at(from, count), keys);
     }
   }
-  /// N tokens more, whose keys the hook stores.
+  /// Takes n more tokens, whose keys the hook stores.
   void extend(index_t n) {
     make_room(n);
     block_.size_ += n;
