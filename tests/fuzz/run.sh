@@ -33,16 +33,16 @@ if ! echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned 
   exit 0
 fi
 
-failed=()
-for target in "${targets[@]}"; do
-  echo "== $target"
+# check TARGET: builds it and searches; status 1 where it fails
+check() {
+  local target=$1
   rm -rf "${work:?}/$target"
   mkdir -p "$work/$target/inputs"
   if ! "$cxx" -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
     -I"$root/include" -I"$root" -isystem "${EIGEN:-/usr/include/eigen3}" ${CXXFLAGS:-} \
     "$here/$target.cpp" -o "$work/$target/program" ${LDLIBS:-}; then
-    failed+=("$target: cannot be built")
-    continue
+    echo "cannot be built"
+    return 1
   fi
   if UNROLL_FUZZ_SEEDS="$work/$target/inputs" "$work/$target/program" -seed=1 -timeout=10 -malloc_limit_mb=8 \
     -rss_limit_mb=1024 -artifact_prefix="$work/$target/" -print_final_stats=0 -verbosity=0 "${options[@]}" \
@@ -50,12 +50,28 @@ for target in "${targets[@]}"; do
     echo "no failure; $(find "$work/$target/inputs" -type f | wc -l) inputs of different effect"
   else
     tail -40 "$work/$target/log"
-    failed+=("$target: see $work/$target")
+    echo "see $work/$target"
+    return 1
   fi
+}
+
+# one target a core
+cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+for target in "${targets[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do wait -n; done
+  touch "$work/$target.failed"
+  { check "$target" && rm "$work/$target.failed"; } >"$work/$target.said" 2>&1 &
+done
+wait
+failed=()
+for target in "${targets[@]}"; do
+  echo "== $target"
+  cat "$work/$target.said"
+  [ -e "$work/$target.failed" ] && failed+=("$target")
 done
 
 if [ ${#failed[@]} -gt 0 ]; then
-  printf '%s\n' "${failed[@]}"
+  echo "failed: ${failed[*]}"
   exit 1
 fi
 [ -n "${UNROLL_WORK:-}" ] || rm -rf "$work"
