@@ -12,7 +12,7 @@ namespace unroll {
 
 /// Items [first, first + count) of a sequence; the first `repeated` of them are also in the piece before.
 struct piece {
-  index_t first = 0, count = 0, repeated = 0;  ///< in the sequence
+  index_t first = 0, count = 0, repeated = 0;  ///< the first item, how many, how many of them once more
 };
 
 /// How n items are cut: into pieces of `length`, each beginning with the last `overlap` items of the one
