@@ -14,7 +14,7 @@ if [ "${1:-}" = --only ]; then
   shift 2
 fi
 [ $# -gt 0 ] || set -- core kernels cells rng estimate/bptt.cpp estimate/rtrl.cpp estimate/uoro.cpp io/half.cpp \
-  io/json.cpp io/safetensors.cpp io/tokenizer_json.cpp
+  io/json.cpp io/safetensors.cpp text/tokenizer_json.cpp
 [ "$1" = none ] && shift
 
 for tool in aarch64-linux-gnu-g++ qemu-aarch64; do

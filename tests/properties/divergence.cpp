@@ -73,9 +73,13 @@ void examine(const E& made) {
       std::size_t taken = 0;
       report r;
       while (taken < steps && r.code == status::ok) {
-        r = e.advance(theta, all.subspan(taken, std::min(chunk, steps - taken)), g);
-        CHECK(r.consumed >= 0);
+        const std::size_t given = std::min(chunk, steps - taken);
+        r = e.advance(theta, all.subspan(taken, given), g);
         taken += std::size_t(r.consumed);
+        if (r.code == status::ok)
+          CHECK(r.consumed == index_t(given));
+        else
+          CHECK((r.consumed >= 0 && r.consumed < index_t(given)));
       }
       CHECK(fresh.advance(theta, all.first(taken), h).code == status::ok);
       CHECK(g == h);
