@@ -16,11 +16,20 @@ refused() {  # refused MESSAGE COMMAND...: fails, and says so
   case $said in *"$message"*) ;; *) echo "expected \"$message\", got: $said"; exit 1 ;; esac
 }
 
-expect() {  # expect FILE WORD...: the JSON file holds every "word"
-  local file=$1 word
+number='-?[0-9.]+(e[+-]?[0-9]+)?'
+
+expect() {  # expect FILE KEY[=VALUE]...: the JSON file has the key, and all its values match the regular expression
+  local file=$1 wanted key values
   shift
-  for word in "$@"; do
-    grep -q "\"$word\"" "$file" || { echo "$file lacks \"$word\""; exit 1; }
+  for wanted in "$@"; do
+    key=${wanted%%=*}
+    values=$(sed -nE "s/^ *\"$key\": (.*[^,]),?$/\1/p" "$file")
+    [ -n "$values" ] || { echo "$file lacks \"$key\""; exit 1; }
+    if [ "$wanted" = "$key" ]; then
+      ! grep -nxE 'null|""|\[\]|\{\}' <<<"$values" || { echo "$file: a \"$key\" is empty"; exit 1; }
+    else
+      ! grep -nvxE -- "${wanted#*=}" <<<"$values" || { echo "$file: \"$key\" is not all ${wanted#*=}"; exit 1; }
+    fi
   done
 }
 

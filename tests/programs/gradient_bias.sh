@@ -10,7 +10,7 @@ run=("${short[@]}" --text book.txt --estimators bptt,uoro)
 "${run[@]}" --csv rows.csv --json rows.json --horizon horizon.csv >table.txt
 grep -q uoro table.txt
 grep -q uoro rows.csv
-expect rows.json complete relative_bias
+expect rows.json complete=true "relative_bias=$number"
 grep -q cumulative horizon.csv
 "${run[@]}" --csv /dev/stdout >both.txt  # a descriptor is written to, behind the table
 grep -q "relative bias is that" both.txt

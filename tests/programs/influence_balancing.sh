@@ -4,7 +4,7 @@
 . "$(dirname "$0")/common.sh"
 run=("$program" --updates 1000)
 "${run[@]}" --json runs.json | grep -q "artbp(16,6)"
-expect runs.json optimum complete path
+expect runs.json "optimum=$number" complete=true path
 check_output "${run[@]}"
 check_figure figure "${run[@]}"
 check_numbers --updates WHOLE "${run[@]}"

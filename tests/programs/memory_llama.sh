@@ -21,10 +21,17 @@ interrupted() {  # interrupted SIGNAL COMMAND...: sends it once run.checkpoint e
   grep -q '"complete": false' interrupted.json || { echo "finished before it was interrupted: $*"; exit 1; }
 }
 
+falls() {  # falls FILE KEY: its last value is less than its first
+  sed -nE "s/^ *\"$2\": ($number),?$/\1/p" "$1" | awk -v key="$2" '
+    NR == 1 { first = $1 }
+    END { if (NR < 2 || $1 >= first) { print key " goes from " first " to " $1; exit 1 } }'
+}
+
 shape="--hidden 16 --layers 2 --heads 2 --kv-heads 1 --mlp 32 --context 128"
 pretrain=("$program" pretrain --text "$text" $shape --length 32 --batch 4 --report 10 --held-out-windows 4)
 "${pretrain[@]}" --steps 1000 --out base --json base.json
-expect base.json course held_out complete
+expect base.json course complete=true "training=$number" "held_out_bits_per_byte=$number"
+falls base.json held_out_bits_per_byte
 test -e base/config.json
 interrupted TERM "${pretrain[@]}" --steps 1000
 "${pretrain[@]}" --steps 1000 --checkpoint run.checkpoint --resume --threads 1 --out resumed_base >/dev/null
@@ -40,6 +47,7 @@ memory="--segment 16 --ratio 4 --lora-rank 2"
 train=("$program" train --model base --text "$text" $memory --segments 4 --documents 2 --steps 1000 --report 10
   --held-out-texts 2 --policy reservoir:2 --rate 1e-2)
 "${train[@]}" --out whole --json whole.json
+expect whole.json complete=true
 interrupted INT "${train[@]}"
 "${train[@]}" --checkpoint run.checkpoint --resume --threads 1 --out resumed >/dev/null
 for file in encoder/adapter_model.safetensors head/adapter_model.safetensors memory_tokens.safetensors memory.json; do
@@ -48,26 +56,27 @@ done
 
 trained="--model base --adapters whole --text $text"
 "$program" plan --model base $memory --tokens 64,96 --json plan.json
-expect plan.json rows
+expect plan.json rows tokens="64|96" "reads=$number"
 "$program" plan --model base $memory --tokens 64 --numbers bf16-weights --json plan.json
-expect plan.json bf16-weights
+expect plan.json 'numbers="bf16-weights"'
 "$program" gradient $trained --segments 4 --replicas 20 --json gradient.json \
   --policy rematerialise,keep_all,window:1,reservoir:1,proportional:2,proportional:2:random_order,proportional:2:independent
-expect gradient.json policy relative_bias relative_bias_low relative_bias_high cosine variance
+expect gradient.json complete=true policy 'status="ok"' "relative_bias=$number" "relative_bias_low=$number" \
+  "relative_bias_high=$number" "cosine=$number" "variance=$number"
 "$program" eval $trained --segments 4 --per-document 1 --chunk 4 --json eval.json
-expect eval.json method perplexity per_document
+expect eval.json method "perplexity=$number" "per_document=$number"
 refused "rounded to bf16" "$program" eval $trained --segments 4 --weights bf16
 "$program" eval $trained --segments 4 --per-document 1 --methods memory --weights bf16 --other-base >/dev/null
 "$program" generate --model base --adapters whole --prompt "Gradients " --tokens 40 --json generate.json >generated.txt
 grep -q "^Gradients " generated.txt
-expect generate.json ids ended_by
+expect generate.json ids tokens=40 'ended_by="tokens"'
 printf 'Gradients ' >prompt.txt
 "$program" generate --model base --adapters whole --text prompt.txt --tokens 40 | cmp - generated.txt
 "$program" generate --model base --adapters whole --prompt "Gradients " --greedy --tokens 1000 --json full.json >/dev/null
-expect full.json "no more positions"
+expect full.json 'ended_by="no more positions"'
 drawn=$(sed -n 's/^ "tokens": \([0-9]*\),$/\1/p' full.json)
 "$program" generate --model base --adapters whole --prompt "Gradients " --greedy --tokens "$drawn" --json full.json >/dev/null
-grep -q '"ended_by": "tokens"' full.json
+expect full.json 'ended_by="tokens"'
 
 # a text ends at each id that generation_config.json names, else config.json
 grep -q '"bos_token_id": 256' base/config.json
@@ -76,11 +85,11 @@ third=$(tr -d '\n' <full.json | sed 's/.*"ids": *\[\([^]]*\)\].*/\1/' | tr -d ' 
 cp -r base ends
 sed -i "s/\"eos_token_id\": 257/\"eos_token_id\": $third/" ends/config.json
 "$program" generate --model ends --adapters whole --prompt "Gradients " --greedy --tokens 20 --json ended.json >/dev/null
-expect ended.json "end of text"
+expect ended.json 'ended_by="end of text"'
 printf '{"eos_token_id": [%s, 257]}' "$third" >ends/generation_config.json
 cp base/config.json ends
 "$program" generate --model ends --adapters whole --prompt "Gradients " --greedy --tokens 20 --json ended.json >/dev/null
-expect ended.json "end of text"
+expect ended.json 'ended_by="end of text"'
 printf '{"repetition_penalty": 1.5}' >ends/generation_config.json
 refused "repetition_penalty" "$program" generate --model ends --adapters whole --prompt "Gradients "
 refused '"ends/generation_config.json" lies there' "${pretrain[@]}" --steps 1 --out ends
@@ -114,9 +123,9 @@ else
   echo "not compared with tokenizers: python3 has no such module"
 fi
 "$program" autoencode $trained --json autoencode.json
-expect autoencode.json bleu4 rouge_l
+expect autoencode.json complete=true "bleu4=$number" "rouge_l=$number"
 "$program" bench --model base $memory --segments 4 --windows 1,2 --lengths 64,96 --repeats 1 --json bench.json
-expect bench.json measured_over_planned seconds
+expect bench.json "measured_over_planned=(0\.[89]|1\.[012])[0-9]*" "seconds=$number"
 
 # policies that a recurrent encoder does not have are no part of the lists by default
 "$program" plan --model base $memory --recurrent --tokens 64 >/dev/null
