@@ -130,7 +130,8 @@ TEST_CASE("simt: a product whose terms are summed in parts", "[simt]") {
       const auto with = [&](key order) {
         const simt::executor<numbers<bf16>> e(order);
         auto a = placed<bf16>(e, (rows + spare) * cols, 1), b = placed<bf16>(e, k * n, 2);
-        auto products = filled<float>(e, m * n * parts, NAN), c = placed<float>(e, (m + spare) * n, 3);
+        auto products = filled<float>(e, m * n * parts, double(NAN)),
+             c = placed<float>(e, (m + spare) * n, 3);
         e.machine().run(kernels::gemm_mma_body<bf16, bf16, float>{oa,
                                                                   shaped<const bf16>(a, rows, cols, spare),
                                                                   op::none,
