@@ -1,11 +1,12 @@
 // The exact gradient of a Llama with memories by batches of segments: seconds of one gradient over a text,
-// for every batch, in turns. Prints one JSON object. usage: memory_batches [HIDDEN LAYERS SEGMENTS LENGTH
-// RATIO VOCABULARY]
+// for every batch, in turns, and its share of the peak of multiply-adds, which is measured between them.
+// Prints one JSON object. usage: memory_batches [HIDDEN LAYERS SEGMENTS LENGTH RATIO VOCABULARY]
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <vector>
 
+#include "benchmarks/fma_peak.hpp"
 #include "benchmarks/memory_workload.hpp"
 
 using namespace unroll;
@@ -39,7 +40,9 @@ int main(int argc, char** argv) {
     g.emplace_back(theta.size());
   }
   bool same = true;
-  for (int turn = 0; turn < 5; ++turn)
+  double peak = 0;
+  for (int turn = 0; turn < 5; ++turn) {
+    peak = std::max(peak, fma_peak<float>());
     for (std::size_t b = 0; b < batches.size(); ++b) {
       rematerialise e(model, {.segments = shape.segments, .batch = batches[b]});
       std::fill(g[b].begin(), g[b].end(), 0.f);
@@ -51,14 +54,18 @@ int main(int argc, char** argv) {
       seconds[b] = std::min(seconds[b], spent);
       same = same && std::equal(g[b].begin(), g[b].end(), g[0].begin());
     }
+  }
   std::printf(
       "{\"hidden\": %td, \"layers\": %td, \"segments\": %td, \"tokens\": %td, \"vocabulary\": %td, "
-      "\"same_bits\": %s, \"batches\": [",
-      shape.hidden, shape.layers, shape.segments, shape.length, shape.vocabulary, same ? "true" : "false");
+      "\"instructions\": \"%s\", \"peak_gflops\": %.4g, \"same_bits\": %s, \"batches\": [",
+      shape.hidden, shape.layers, shape.segments, shape.length, shape.vocabulary,
+      simd::name_of(simd::instructions()).data(), peak / 1e9, same ? "true" : "false");
   for (std::size_t b = 0; b < batches.size(); ++b)
     std::printf(
-        "%s\n  {\"batch\": %td, \"seconds\": %.4g, \"gflops\": %.4g, \"megabytes\": %.4g, \"speed\": %.3g}",
-        b ? "," : "", batches[b], seconds[b], operations[b] / seconds[b] / 1e9, bytes[b] / 1e6,
-        seconds[0] / seconds[b]);
+        "%s\n  {\"batch\": %td, \"seconds\": %.4g, \"gflops\": %.4g, \"share_of_peak\": %.3g, \"megabytes\": "
+        "%.4g, "
+        "\"speed\": %.3g}",
+        b ? "," : "", batches[b], seconds[b], operations[b] / seconds[b] / 1e9,
+        operations[b] / seconds[b] / peak, bytes[b] / 1e6, seconds[0] / seconds[b]);
   std::printf("]}\n");
 }

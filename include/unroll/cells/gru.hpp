@@ -388,25 +388,25 @@ class gru {
     if (carry == T(0)) std::fill_n(ds_all, n(), T(0));
     for (index_t l = 0; l < o_.lanes; ++l) {
       const lane<const T> g = of_lane(tape, l);
-      const T* __restrict r = g.r;
-      const T* __restrict z = g.z;
-      const T* __restrict n = g.n;
-      const T* __restrict a = g.a;
-      const T* __restrict s = s_all + l * h;
-      T* __restrict ds = ds_all + l * h;
-      T* __restrict d = d_all + 4 * h * l;
-      T* __restrict b = back + 3 * h * l;
-      for (index_t i = 0; i < h; ++i) {
-        const T delta = d[3 * h + i] + carry * ds[i];
-        const T dn = delta * (1 - z[i]) * (1 - n[i] * n[i]);
-        const T dz = delta * (s[i] - n[i]) * z[i] * (1 - z[i]);
-        const T da = dn * r[i], dr = dn * a[i] * r[i] * (1 - r[i]);
-        ds[i] = delta * z[i];
-        d[i] = b[i] = dr;
-        d[h + i] = b[h + i] = dz;
-        d[2 * h + i] = dn;
-        d[3 * h + i] = b[2 * h + i] = da;
-      }
+      const T* const sl = s_all + l * h;
+      T* const ds = ds_all + l * h;
+      T* const d = d_all + 4 * h * l;
+      T* const b = back + 3 * h * l;
+      for_each_slice<T>(h, [&](auto v) UNROLL_INLINE {
+        const auto r = v.load(g.r), z = v.load(g.z), n = v.load(g.n);
+        const auto delta = v.load(d + 3 * h) + carry * v.load(ds);
+        const auto dn = delta * (T(1) - z) * (T(1) - n * n);
+        const auto dz = delta * (v.load(sl) - n) * z * (T(1) - z);
+        const auto da = dn * r, dr = dn * v.load(g.a) * r * (T(1) - r);
+        v.store(delta * z, ds);
+        v.store(dr, d);
+        v.store(dr, b);
+        v.store(dz, d + h);
+        v.store(dz, b + h);
+        v.store(dn, d + 2 * h);
+        v.store(da, d + 3 * h);
+        v.store(da, b + 2 * h);
+      });
     }
     if (!after()) {
       const matrix<T> da{back + 2 * h, h, o_.lanes, 3 * h};

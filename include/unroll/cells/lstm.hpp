@@ -335,21 +335,22 @@ class lstm {
     if (carry == T(0)) std::fill_n(ds_all, 2 * n(), T(0));
     for (index_t l = 0; l < o_.lanes; ++l) {
       const lane<const T> q = of_lane(tape, l);
-      const T* __restrict c = s + 2 * h * l + h;
-      const T* __restrict gate = q.i;
-      const T* __restrict dh = ds_all + 2 * h * l;
-      T* __restrict dc = ds_all + 2 * h * l + h;
-      T* __restrict d = d_all + 4 * h * l;
-      for (index_t j = 0; j < h; ++j) {
-        const T i = gate[j], f = gate[h + j], g = gate[2 * h + j], o = gate[3 * h + j], tc = gate[4 * h + j];
-        const T delta_h = d[3 * h + j] + carry * dh[j];
-        const T delta_c = carry * dc[j] + delta_h * o * (1 - tc * tc);
-        dc[j] = delta_c * f;
-        d[j] = delta_c * g * i * (1 - i);
-        d[h + j] = delta_c * c[j] * f * (1 - f);
-        d[2 * h + j] = delta_c * i * (1 - g * g);
-        d[3 * h + j] = delta_h * tc * o * (1 - o);
-      }
+      const T* const c = s + 2 * h * l + h;
+      const T* const gate = q.i;
+      const T* const dh = ds_all + 2 * h * l;
+      T* const dc = ds_all + 2 * h * l + h;
+      T* const d = d_all + 4 * h * l;
+      for_each_slice<T>(h, [&](auto v) UNROLL_INLINE {
+        const auto i = v.load(gate), f = v.load(gate + h), g = v.load(gate + 2 * h), o = v.load(gate + 3 * h);
+        const auto tc = v.load(gate + 4 * h);
+        const auto delta_h = v.load(d + 3 * h) + carry * v.load(dh);
+        const auto delta_c = carry * v.load(dc) + delta_h * o * (T(1) - tc * tc);
+        v.store(delta_c * f, dc);
+        v.store(delta_c * g * i * (T(1) - i), d);
+        v.store(delta_c * v.load(c) * f * (T(1) - f), d + h);
+        v.store(delta_c * i * (T(1) - g * g), d + 2 * h);
+        v.store(delta_h * tc * o * (T(1) - o), d + 3 * h);
+      });
     }
   }
 

@@ -6,19 +6,11 @@ namespace unroll::cells {
 
 /// Elements [at, at + N) of arrays of T, as vectors.
 template <class T, int N>
-struct whole_slice {
+struct slice {
   index_t at;  ///< first element
   UNROLL_INLINE simd::vec<T, N> load(const T* p) const { return simd::load<N>(p + at); }
   /// The elements of this slice.
   UNROLL_INLINE void store(const simd::vec<T, N>& v, T* p) const { simd::store(v, p + at); }
-};
-/// Elements [at, at + count), less than N.
-template <class T, int N>
-struct last_slice {
-  index_t at, count;  ///< first element, how many
-  UNROLL_INLINE simd::vec<T, N> load(const T* p) const { return simd::load_first<N>(p + at, count); }
-  /// The elements of this slice.
-  UNROLL_INLINE void store(const simd::vec<T, N>& v, T* p) const { simd::store_first(v, p + at, count); }
 };
 
 namespace detail {
@@ -26,10 +18,13 @@ template <class T>
 struct slices_kernel {
   template <class Isa, class F>
   UNROLL_INLINE static void run(index_t n, const F& f) {
-    constexpr int N = simd::width<Isa, T>;
-    index_t i = 0;
-    for (; i + N <= n; i += N) f(whole_slice<T, N>{i});
-    if (i < n) f(last_slice<T, N>{i, n - i});
+    from<simd::width<Isa, T>>(0, n, f);
+  }
+  /// What is left of a vector by narrower ones: cells may have few units.
+  template <int N, class F>
+  UNROLL_INLINE static void from(index_t i, index_t n, const F& f) {
+    for (; i + N <= n; i += N) f(slice<T, N>{i});
+    if constexpr (N > 1) from<N / 2>(i, n, f);
   }
 };
 }  // namespace detail
