@@ -3,7 +3,6 @@
 #include "tests/cuda/attention_case.hpp"
 #include "tests/cuda/check.hpp"
 #include "unroll/cuda/launch.hpp"
-#include "unroll/kernels/flash_attention_ahead_body.hpp"
 #include "unroll/testing/simt/context.hpp"
 
 namespace {
@@ -67,11 +66,10 @@ void border(report& to, const attention_case& c) {
   const attention_inputs in(c, {std::uint64_t(2026)});
   on_device<body> device(in);
   const outputs o = device.run(), again = device.run(), host = on_host<body>(in);
-  const outputs wide = on_device<kernels::flash_attention_body<Head, 3, true>>(in).run(),
-                mma = on_device<kernels::flash_attention_body<Head, 2, false>>(in).run(),
-                ahead = on_device<kernels::flash_attention_ahead_body<Head, 2, true>>(in).run(),
-                large = on_device<kernels::flash_attention_ahead_body<Head, 2, true, 128>>(in).run(),
-                large_host = on_host<kernels::flash_attention_body<Head, 2, true, 128>>(in);
+  const outputs two = on_device<kernels::flash_attention_body<Head, 2, true>>(in).run(),
+                three = on_device<kernels::flash_attention_body<Head, 3, true>>(in).run();
+  using large_tiles = kernels::flash_attention_body<Head, 2, true, 128>;
+  const outputs large = on_device<large_tiles>(in).run(), large_host = on_host<large_tiles>(in);
   const attention_error e = compare(in, o.out, o.log_sum, 1000);
   row r{c.name};
   r.error = e.ours;
@@ -84,20 +82,17 @@ void border(report& to, const attention_case& c) {
   bits.of = (long long)(o.out.size() + o.log_sum.size());
   bits.pass = bits.differing == 0;
   to.add(bits);
-  row runs{c.name + ", second run, by wgmma, by mma.sync"};
-  runs.differing = count_differing(o.out, again.out) + count_differing(o.log_sum, again.log_sum) +
-                   count_differing(o.out, wide.out) + count_differing(o.log_sum, wide.log_sum) +
-                   count_differing(o.out, mma.out) + count_differing(o.log_sum, mma.log_sum);
-  runs.of = 3 * bits.of;
-  row others{c.name + ", products ahead of the softmax, and tiles of 128 keys"};
-  others.differing = count_differing(o.out, ahead.out) + count_differing(o.log_sum, ahead.log_sum) +
-                     count_differing(large.out, large_host.out) +
-                     count_differing(large.log_sum, large_host.log_sum);
-  others.of = 2 * bits.of;
-  others.pass = others.differing == 0;
-  to.add(others);
-  runs.pass = runs.differing == 0;
-  to.add(runs);
+  const auto compared = [&](const char* what, const outputs& x, const outputs& with) {
+    row other{c.name + what};
+    other.differing = count_differing(x.out, with.out) + count_differing(x.log_sum, with.log_sum);
+    other.of = bits.of;
+    other.pass = other.differing == 0;
+    to.add(other);
+  };
+  compared(", second run", again, o);
+  compared(", by wgmma, 128 queries x 64 keys", two, o);
+  compared(", by wgmma, 192 x 64", three, o);
+  compared(", by wgmma, 128 x 128, against the host's run", large, large_host);
 }
 
 void borders(report& to) {
@@ -114,7 +109,8 @@ struct adjoints {
 };
 
 /// The vjp on the device, from outputs that lie on the host.
-template <int Head, int DqGroups = 2, bool Wgmma = kernels::multiply_in_groups>
+template <int Head, int DkvGroups = 1, int DqGroups = 1, bool Together = kernels::multiply_in_groups,
+          int KeyTile = 64>
 adjoints vjp_on_device(const attention_inputs& in, const outputs& o) {
   on_device<kernels::flash_attention_body<Head>> device(in);
   auto out = to_device(o.out);
@@ -126,9 +122,9 @@ adjoints vjp_on_device(const attention_inputs& in, const outputs& o) {
   std::vector<float*> at;
   for (int b = 0; b < in.of.blocks; ++b) at.push_back(dprefix.data() + in.block_size() * std::size_t(b));
   auto dblocks = to_device(at);
-  run_vjp<Head, 2, DqGroups, Wgmma>(in, device.body.on, out.data(), log_sum.data(), dout.data(), delta.data(),
-                                    device.q.data(), dk.data(), dv.data(), dblocks.data(),
-                                    [](const auto& body) { cuda::launch(body); });
+  run_vjp<Head, DkvGroups, DqGroups, Together, KeyTile>(
+      in, device.body.on, out.data(), log_sum.data(), dout.data(), delta.data(), device.q.data(), dk.data(),
+      dv.data(), dblocks.data(), [](const auto& body) { cuda::launch(body); });
   cuda::check(cudaDeviceSynchronize(), "attention", "cudaDeviceSynchronize");
   auto dq = to_host(device.q);
   dq.resize(std::size_t(in.qw * in.columns));
@@ -165,8 +161,8 @@ template <int Head>
 void vjp_border(report& to, const attention_case& c) {
   const attention_inputs in(c, {std::uint64_t(2027)});
   const outputs o = on_host<kernels::flash_attention_body<Head>>(in);
-  const adjoints got = vjp_on_device<Head>(in, o), again = vjp_on_device<Head, 3, true>(in, o),
-                 mma = vjp_on_device<Head, 2, false>(in, o), host = vjp_on_host<Head>(in, o);
+  const adjoints got = vjp_on_device<Head>(in, o), again = vjp_on_device<Head>(in, o),
+                 host = vjp_on_host<Head>(in, o);
   const auto want = in.vjp_reference(false), rounded = in.vjp_reference(true);
   const auto near = [&](const char* what, const auto& x, const std::vector<double>& y,
                         const std::vector<double>& z) {
@@ -186,11 +182,17 @@ void vjp_border(report& to, const attention_case& c) {
   bits.of = (long long)(got.dq.size() + 2 * got.dk.size() + got.dprefix.size());
   bits.pass = bits.differing == 0;
   to.add(bits);
-  row runs{c.name + ", vjp, by wgmma and mma.sync"};
-  runs.differing = differing(got, again) + differing(got, mma);
-  runs.of = 2 * bits.of;
-  runs.pass = runs.differing == 0;
-  to.add(runs);
+  const auto compared = [&](const char* what, const adjoints& x) {
+    row runs{c.name + what};
+    runs.differing = differing(got, x);
+    runs.of = bits.of;
+    runs.pass = runs.differing == 0;
+    to.add(runs);
+  };
+  compared(", vjp, second run", again);
+  compared(", vjp, by wgmma, 128 keys and 128 queries x 64", vjp_on_device<Head, 2, 2, true>(in, o));
+  compared(", vjp, by wgmma, 128 keys and 192 x 64", vjp_on_device<Head, 2, 3, true>(in, o));
+  compared(", vjp, by wgmma, 128 keys and 128 x 128", vjp_on_device<Head, 2, 2, true, 128>(in, o));
 }
 
 void vjp_borders(report& to) {
@@ -277,20 +279,13 @@ void speed_of(report& to, const attention_case& c, const char* which) {
 template <int Head>
 void speed(report& to, const attention_case& c) {
   using namespace kernels;
-  speed_of<flash_attention_body<Head, 1, true>, Head>(to, c, ", wgmma, 64 queries x 64 keys");
-  speed_of<flash_attention_body<Head, 2, true>, Head>(to, c, ", wgmma, 128 x 64");
-  speed_of<flash_attention_body<Head, 3, true>, Head>(to, c, ", wgmma, 192 x 64");
-  speed_of<flash_attention_body<Head, 2, true, 128>, Head>(to, c, ", wgmma, 128 x 128");
-  speed_of<flash_attention_body<Head, 3, true, 128>, Head>(to, c, ", wgmma, 192 x 128");
-  speed_of<flash_attention_ahead_body<Head, 1, true>, Head>(to, c, ", wgmma ahead, 64 x 64");
-  speed_of<flash_attention_ahead_body<Head, 2, true>, Head>(to, c, ", wgmma ahead, 128 x 64");
-  speed_of<flash_attention_ahead_body<Head, 3, true>, Head>(to, c, ", wgmma ahead, 192 x 64");
-  speed_of<flash_attention_ahead_body<Head, 2, true, 128>, Head>(to, c, ", wgmma ahead, 128 x 128");
-  speed_of<flash_attention_body<Head, 1, false>, Head>(to, c, ", mma.sync, 64 x 64");
-  speed_of<flash_attention_body<Head, 2, false>, Head>(to, c, ", mma.sync, 128 x 64");
+  speed_of<flash_attention_body<Head>, Head>(to, c, ", 64 queries x 64 keys");
+  speed_of<flash_attention_body<Head, 2, true>, Head>(to, c, ", by wgmma, 128 x 64");
+  speed_of<flash_attention_body<Head, 3, true>, Head>(to, c, ", by wgmma, 192 x 64");
+  speed_of<flash_attention_body<Head, 2, true, 128>, Head>(to, c, ", by wgmma, 128 x 128");
 }
 
-template <int Head, int DkvGroups, int DqGroups, bool Wgmma, int KeyTile>
+template <int Head, int DkvGroups, int DqGroups, bool Together, int KeyTile>
 void backward_speed(report& to, const attention_case& c, const std::string& which) {
   large_case<kernels::flash_attention_body<Head>> large(c);
   cuda::launch(large.device.body);
@@ -307,7 +302,7 @@ void backward_speed(report& to, const attention_case& c, const std::string& whic
     row r{c.name + ", backward" + what + which};
     r.ms = median_ms(stream, [&](cudaStream_t s) {
       int i = 0;
-      run_vjp<Head, DkvGroups, DqGroups, Wgmma>(
+      run_vjp<Head, DkvGroups, DqGroups, Together, KeyTile>(
           in, large.device.body.on, large.device.out.data(), large.device.log_sum.data(), dout.data(),
           delta.data(), dq.data(), dk.data(), dv.data(), dblocks.data(), [&](const auto& body) {
             if (only < 0 || i == only || (only == 1 && i == 2)) cuda::launch(body, s);
@@ -357,12 +352,10 @@ void backward(report& to) {
                               .blocks = 97,
                               .keys = 32};
   for (const attention_case& c : {causal, behind}) {
-    backward_speed<128, 2, 2, true, 64>(to, c, ", wgmma, 128 keys and 128 x 64");
-    backward_speed<128, 1, 3, true, 64>(to, c, ", wgmma, 64 keys and 192 x 64");
-    backward_speed<128, 2, 2, true, 128>(to, c, ", wgmma, 128 keys and 128 x 128");
-    backward_speed<128, 1, 1, true, 64>(to, c, ", wgmma, 64 keys and 64 x 64");
-    backward_speed<128, 1, 1, false, 64>(to, c, ", mma.sync, 64 keys and 64 x 64");
-    backward_speed<128, 2, 2, false, 64>(to, c, ", mma.sync, 128 keys and 128 x 64");
+    backward_speed<128, 1, 1, false, 64>(to, c, ", 64 keys and 64 queries x 64");
+    backward_speed<128, 2, 2, true, 64>(to, c, ", by wgmma, 128 keys and 128 x 64");
+    backward_speed<128, 2, 3, true, 64>(to, c, ", by wgmma, 128 keys and 192 x 64");
+    backward_speed<128, 2, 2, true, 128>(to, c, ", by wgmma, 128 keys and 128 x 128");
   }
 }
 

@@ -244,7 +244,7 @@ double distance(const std::vector<T>& x, const std::vector<double>& y) {
 }
 
 /// Runs the vjp by `run(body)` on numbers that lie where it runs.
-template <int Head, int DkvGroups = 2, int DqGroups = 2, bool Wgmma = kernels::multiply_in_groups,
+template <int Head, int DkvGroups = 1, int DqGroups = 1, bool Together = kernels::multiply_in_groups,
           int KeyTile = 64, class Run>
 void run_vjp(const attention_inputs& in, const kernels::flash_operands& on, const bf16* out,
              const float* log_sum, const bf16* dout, float* delta, bf16* dq, bf16* dk, bf16* dv,
@@ -252,11 +252,11 @@ void run_vjp(const attention_inputs& in, const kernels::flash_operands& on, cons
   const matrix<const bf16> dout_at(dout, in.qw, in.columns);
   run(kernels::flash_delta_body<Head>{{out, in.qw, in.columns}, dout_at, on.shape.heads, delta});
   const kernels::flash_cotangents given{log_sum, delta, dout_at};
-  run(kernels::flash_dkv_body<Head, false, DkvGroups, Wgmma>{
+  run(kernels::flash_dkv_body<Head, false, DkvGroups, Together>{
       on, given, {dk, in.kvw, in.tokens}, {dv, in.kvw, in.tokens}});
-  run(kernels::flash_dkv_body<Head, true, DkvGroups, Wgmma>{
+  run(kernels::flash_dkv_body<Head, true, DkvGroups, Together>{
       on, given, {}, {}, dbefore, in.of.blocks, in.of.keys});
-  run(kernels::flash_dq_body<Head, DqGroups, Wgmma, KeyTile>{on, given, {dq, in.qw, in.columns}});
+  run(kernels::flash_dq_body<Head, DqGroups, Together, KeyTile>{on, given, {dq, in.qw, in.columns}});
 }
 
 /// The borders at which libraries were reported wrong, small enough for the host.

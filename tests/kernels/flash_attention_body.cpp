@@ -1,5 +1,4 @@
 #include "unroll/kernels/flash_attention_body.hpp"
-#include "unroll/kernels/flash_attention_ahead_body.hpp"
 
 #include "tests/cuda/attention_case.hpp"
 #include "tests/support/catch.hpp"
@@ -44,18 +43,14 @@ void check_borders(const attention_case& c) {
   CHECK(e.ours < 4e-3);
   CHECK(e.log_sum < 6e-6);
   if (c.along != 0) CHECK(o.log_sum.back() < -88.7f);
-  // the order of threads, and how many queries a block has, change no bit
-  const outputs other = run<kernels::flash_attention_body<Head, 3>>(in, {5});
+  // the order of threads, how many queries a block has, and products by four warps change no bit
+  const outputs other = run<kernels::flash_attention_body<Head, 3, true>>(in, {5});
   CHECK(same_bits(o.out, other.out));
   CHECK(same_bits(o.log_sum, other.log_sum));
-  const outputs ahead = run<kernels::flash_attention_ahead_body<Head, 1>>(in, {6});
-  CHECK(same_bits(o.out, ahead.out));
-  CHECK(same_bits(o.log_sum, ahead.log_sum));
   const outputs large = run<kernels::flash_attention_body<Head, 2, true, 128>>(in, {7});
-  const outputs large_ahead = run<kernels::flash_attention_ahead_body<Head, 2, true, 128>>(in, {8});
-  CHECK(compare(in, large.out, large.log_sum, 1000).ours <= 2 * e.rounded);
-  CHECK(same_bits(large.out, large_ahead.out));
-  CHECK(same_bits(large.log_sum, large_ahead.log_sum));
+  const attention_error of_large = compare(in, large.out, large.log_sum, 1000);
+  CHECK(of_large.finite);
+  CHECK(of_large.ours <= 2 * of_large.rounded);
 }
 
 template <int Head>

@@ -96,17 +96,22 @@ class warp {
 
   template <class Address>
   __device__ void ldmatrix_x4(lanes_view<kernels::word, 4> v, Address&& address) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.at[0]), "=r"(v.at[1]), "=r"(v.at[2]), "=r"(v.at[3])
-                 : "r"(shared_address(address(lane())))
-                 : "memory");
+    load_x4(v, shared_address(address(lane())));
   }
   template <class Address>
   __device__ void ldmatrix_x4_transposed(lanes_view<kernels::word, 4> v, Address&& address) const {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.at[0]), "=r"(v.at[1]), "=r"(v.at[2]), "=r"(v.at[3])
-                 : "r"(shared_address(address(lane())))
-                 : "memory");
+    load_x4_transposed(v, shared_address(address(lane())));
+  }
+  // the address in the window of shared memory is found once, and what `offset` has of constants goes into
+  // the instruction
+  template <class Offset>
+  __device__ void ldmatrix_x4(lanes_view<kernels::word, 4> v, const bf16* base, Offset&& offset) const {
+    load_x4(v, shared_address(base) + 2 * unsigned(offset(lane())));
+  }
+  template <class Offset>
+  __device__ void ldmatrix_x4_transposed(lanes_view<kernels::word, 4> v, const bf16* base,
+                                         Offset&& offset) const {
+    load_x4_transposed(v, shared_address(base) + 2 * unsigned(offset(lane())));
   }
   template <class Address>
   __device__ void ldmatrix_x2(lanes_view<kernels::word, 2> v, Address&& address) const {
@@ -155,6 +160,18 @@ class warp {
  private:
   /// Which four warps these are: in all of their threads, and the compiler knows it.
   __device__ static int group() { return __shfl_sync(0xffffffffu, int(threadIdx.x) / 128, 0); }
+  __device__ static void load_x4(lanes_view<kernels::word, 4> v, unsigned at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.at[0]), "=r"(v.at[1]), "=r"(v.at[2]), "=r"(v.at[3])
+                 : "r"(at)
+                 : "memory");
+  }
+  __device__ static void load_x4_transposed(lanes_view<kernels::word, 4> v, unsigned at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.at[0]), "=r"(v.at[1]), "=r"(v.at[2]), "=r"(v.at[3])
+                 : "r"(at)
+                 : "memory");
+  }
   __device__ static int lane() { return int(threadIdx.x) % 32; }
   __device__ static unsigned shared_address(const bf16* p) { return unsigned(__cvta_generic_to_shared(p)); }
 };
@@ -233,6 +250,12 @@ class context {
     else
       asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(from), "r"(copied)
                    : "memory");
+  }
+  template <std::same_as<bool> Valid>
+  __device__ void copy_async(bf16* base, int offset, const bf16* from, Valid valid) const {
+    const unsigned shared = unsigned(__cvta_generic_to_shared(base)) + 2 * unsigned(offset);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(valid ? 16 : 0)
+                 : "memory");
   }
   __device__ void commit() const { asm volatile("cp.async.commit_group;" ::: "memory"); }
   template <int Left>

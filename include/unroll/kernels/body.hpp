@@ -33,6 +33,7 @@
 //   c.copy_async(to, from, bytes, valid)   inside phase or lanes: 4, 8 or 16 bytes, aligned to their size,
 //   from
 //                                  global to shared memory, zeros unless valid (a bool)
+//   c.copy_async(base, offset, from, valid)   the same of 16 bytes to base + offset, of bfloat16
 //   c.commit()                     outside: closes a group of copies, maybe an empty one
 //   c.template wait<Left>()        outside: all groups but the newest Left have arrived, then a barrier
 //   c.phase(f, no_barrier{}), c.warps(f, no_barrier{})   without the barrier: for copies and registers
@@ -45,7 +46,8 @@
 //                                  each number over `width` neighbouring lanes, by halves, in all of them
 //   w.ldmatrix_x4(v, address), w.ldmatrix_x2(v, address), w.ldmatrix_x4_transposed, w.ldmatrix_x2_transposed
 //                                  8 x 8 matrices of bf16 from shared memory into 4 or 2 words; address(lane)
-//                                  is row lane % 8 of matrix lane / 8, 16-byte aligned
+//                                  is row lane % 8 of matrix lane / 8, 16-byte aligned; (v, base, offset):
+//                                  base + offset(lane), for the two of 4 words
 //   w.mma(d, a, b)                 d += a b: 16 x 8 += 16 x 16 times 16 x 8, 4 float, 4 words, 2 words a lane
 //   w.any(f)                       whether f(lane) is true in some lane
 //   warp::in_groups                whether four warps multiply together, see kernels/panels.hpp

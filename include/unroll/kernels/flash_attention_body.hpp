@@ -17,11 +17,12 @@ namespace unroll::kernels {
 /// float before. A row with a score that is NaN or infinite becomes NaN. Heads lie in the rows of the
 /// matrices; strides and offsets are multiples of 8 and data of 16 bytes. 4 Head operations a visible pair;
 /// keys and values are read once for every tile of queries.
-template <int Head, int Groups = 2, bool Wgmma = multiply_in_groups, int KeyTile = 64>
+template <int Head, int Groups = multiply_in_groups ? 2 : 1, bool Together = multiply_in_groups,
+          int KeyTile = 64>
 struct flash_attention_body {
   static_assert(Head % 64 == 0);
   static constexpr int threads = 128 * Groups;
-  static constexpr int query_tile = 64 * Groups, key_tile = KeyTile, stages = 2;
+  static constexpr int query_tile = 64 * Groups, key_tile = KeyTile, stages = Together ? 3 : 2;
 
   flash_operands on;
   matrix<bf16> out;          ///< as q
@@ -73,7 +74,8 @@ struct flash_attention_body {
 
     auto acc = c.template fragments<float, head_tiles8 * 4>();
     auto most_so_far = c.template fragments<float, 2>();
-    auto sums = c.template fragments<float, 2>();  // of this lane's columns
+    auto sums = c.template fragments<float, 2>();              // of this lane's columns
+    auto next = c.template fragments<word, key_tiles8 * 2>();  // p of the tile whose values come next
     c.warps(
         [&](const auto& w) {
           w.lanes([&](int lane) {
@@ -91,86 +93,133 @@ struct flash_attention_body {
     const float scale = 1.44269504f / 64 / sqrtf(float(Head));
     const auto shift_of = [=](float most) { return fmaf(-most, scale, 1.0f); };
 
-    for (int step = 0; step < walk.steps; ++step) {
-      c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
-      if (step + 1 < walk.steps) load_keys(step + 1);
-      const key_panels K = keys_of(step), V = values_of(step);
-      const int from = walk.tile(step) * key_tile;
+    const auto steps_of = [=](const auto& w) {  // those that the queries of a group see
+      const int of_group = first + w.index() / 4 * 64;
+      if (of_group >= n) return 0;
+      return int(causal ? smaller(walk.steps, (prefix + mask.first + of_group + 63) / key_tile + 1)
+                        : walk.steps);
+    };
+    // p in place of scores; then `ready`, and what acc has to be scaled by is done
+    const auto weigh = [&](const auto& w, auto& s, int step, auto&& ready) {
+      const int from = walk.tile(step) * key_tile, of_group = first + w.index() / 4 * 64;
+      const bool all_visible = causal && from + key_tile <= prefix + mask.first + of_group + 1;
+      const auto hidden = [&](int lane, int i) {
+        const int query = first + 16 * w.index() + lane / 4 + i / 2 % 2 * 8;
+        const int key = from + i / 4 * 8 + 2 * (lane % 4) + i % 2;
+        return key >= int(prefix + mask.visible(query)) && key != int(prefix + mask.first + query);
+      };
+      auto most = w.template fragment<float, 2>();
+      auto down = w.template fragment<float, 2>();
+      w.lanes([&](int lane) {
+        if (!all_visible) {
+          UNROLL_UNROLLED
+          for (int i = 0; i < key_tiles8 * 4; ++i)
+            if (hidden(lane, i)) s(lane, i) = -INFINITY;
+        }
+        UNROLL_UNROLLED
+        for (int h = 0; h < 2; ++h) {
+          float m[2] = {most_so_far(w, lane, h), s(lane, 2 * h + 1)};
+          UNROLL_UNROLLED
+          for (int t = 0; t < key_tiles8; ++t) {
+            m[0] = larger_or_nan(m[0], s(lane, 4 * t + 2 * h));
+            if (t > 0) m[1] = larger_or_nan(m[1], s(lane, 4 * t + 2 * h + 1));
+          }
+          most(lane, h) = larger_or_nan(m[0], m[1]);
+        }
+      });
+      w.largest(most, 4);
+      const bool grown = w.any([&](int lane) {
+        return most(lane, 0) != most_so_far(w, lane, 0) || most(lane, 1) != most_so_far(w, lane, 1);
+      });
+      w.lanes([&](int lane) {
+        UNROLL_UNROLLED
+        for (int h = 0; h < 2; ++h) {
+          down(lane, h) =
+              exp2_of_negative(64 * (shift_of(most(lane, h)) - shift_of(most_so_far(w, lane, h))));
+          most_so_far(w, lane, h) = most(lane, h);
+        }
+        UNROLL_UNROLLED
+        for (int i = 0; i < key_tiles8 * 4; ++i)
+          s(lane, i) =
+              exp2_of_share<64>(saturated_fma(s(lane, i), scale, shift_of(most_so_far(w, lane, i / 2 % 2))));
+        if (!all_visible) {
+          UNROLL_UNROLLED
+          for (int i = 0; i < key_tiles8 * 4; ++i)
+            if (hidden(lane, i)) s(lane, i) = 0;
+        }
+        UNROLL_UNROLLED
+        for (int h = 0; h < 2; ++h) {
+          float sum[2] = {sums(w, lane, h) * down(lane, h), 0};
+          UNROLL_UNROLLED
+          for (int t = 0; t < key_tiles8; ++t) {
+            sum[0] = sum[0] + s(lane, 4 * t + 2 * h);
+            sum[1] = sum[1] + s(lane, 4 * t + 2 * h + 1);
+          }
+          sums(w, lane, h) = sum[0] + sum[1];
+        }
+      });
+      ready();
+      if (grown)
+        w.lanes([&](int lane) {
+          UNROLL_UNROLLED
+          for (int i = 0; i < head_tiles8 * 4; ++i) acc(w, lane, i) = acc(w, lane, i) * down(lane, i / 2 % 2);
+        });
+      w.lanes([&](int lane) {
+        UNROLL_UNROLLED
+        for (int i = 0; i < key_tiles8 * 2; ++i)
+          next(w, lane, operand_word(i / 2, i % 2)) = pack_rounded(s(lane, 2 * i), s(lane, 2 * i + 1));
+      });
+    };
+    const auto probabilities = [&](const auto& w) {
+      auto p = w.template fragment<word, key_tiles8 * 2>();
+      w.lanes([&](int lane) {
+        UNROLL_UNROLLED
+        for (int i = 0; i < key_tiles8 * 2; ++i) p(lane, i) = next(w, lane, i);
+      });
+      return p;
+    };
+    if constexpr (Together) {  // the scores of a tile are multiplied ahead of the values of the one before
+      if (walk.steps > 1)
+        load_keys(1);
+      else
+        c.commit();
+      c.template wait<1>();
       c.warps(
           [&](const auto& w) {
-            const int of_group = first + w.index() / 4 * 64;
-            if (of_group >= n || (causal && from > prefix + mask.first + of_group + 63)) return;
-            const bool all_visible = causal && from + key_tile <= prefix + mask.first + of_group + 1;
-            const auto hidden = [&](int lane, int i) {
-              const int query = first + 16 * w.index() + lane / 4 + i / 2 % 2 * 8;
-              const int key = from + i / 4 * 8 + 2 * (lane % 4) + i % 2;
-              return key >= int(prefix + mask.visible(query)) && key != int(prefix + mask.first + query);
-            };
+            if (steps_of(w) == 0) return;
             auto s = w.template fragment<float, key_tiles8 * 4>();
-            multiply_rows<Wgmma>(w, s, Q, K);
-            finish<0, Wgmma>(w, s.view());
-            auto most = w.template fragment<float, 2>();
-            w.lanes([&](int lane) {
-              if (!all_visible) {
-                UNROLL_UNROLLED
-                for (int i = 0; i < key_tiles8 * 4; ++i)
-                  if (hidden(lane, i)) s(lane, i) = -INFINITY;
-              }
-              UNROLL_UNROLLED
-              for (int h = 0; h < 2; ++h) {
-                float m[2] = {most_so_far(w, lane, h), s(lane, 2 * h + 1)};
-                UNROLL_UNROLLED
-                for (int t = 0; t < key_tiles8; ++t) {
-                  m[0] = larger_or_nan(m[0], s(lane, 4 * t + 2 * h));
-                  if (t > 0) m[1] = larger_or_nan(m[1], s(lane, 4 * t + 2 * h + 1));
-                }
-                most(lane, h) = larger_or_nan(m[0], m[1]);
-              }
-            });
-            w.largest(most, 4);
-            if (w.any([&](int lane) {
-                  return most(lane, 0) != most_so_far(w, lane, 0) || most(lane, 1) != most_so_far(w, lane, 1);
-                }))
-              w.lanes([&](int lane) {
-                UNROLL_UNROLLED
-                for (int h = 0; h < 2; ++h) {
-                  const float down =
-                      exp2_of_negative(64 * (shift_of(most(lane, h)) - shift_of(most_so_far(w, lane, h))));
-                  most_so_far(w, lane, h) = most(lane, h);
-                  sums(w, lane, h) = sums(w, lane, h) * down;
-                  UNROLL_UNROLLED
-                  for (int t = 0; t < head_tiles8; ++t) {
-                    acc(w, lane, 4 * t + 2 * h) = acc(w, lane, 4 * t + 2 * h) * down;
-                    acc(w, lane, 4 * t + 2 * h + 1) = acc(w, lane, 4 * t + 2 * h + 1) * down;
-                  }
-                }
-              });
-            auto p = w.template fragment<word, key_tiles8 * 2>();
-            w.lanes([&](int lane) {
-              UNROLL_UNROLLED
-              for (int i = 0; i < key_tiles8 * 4; ++i)
-                s(lane, i) = exp2_of_share<64>(
-                    saturated_fma(s(lane, i), scale, shift_of(most_so_far(w, lane, i / 2 % 2))));
-              if (!all_visible) {
-                UNROLL_UNROLLED
-                for (int i = 0; i < key_tiles8 * 4; ++i)
-                  if (hidden(lane, i)) s(lane, i) = 0;
-              }
-              UNROLL_UNROLLED
-              for (int h = 0; h < 2; ++h) {
-                float sum[2] = {sums(w, lane, h), 0};
-                UNROLL_UNROLLED
-                for (int t = 0; t < key_tiles8; ++t) {
-                  const float p0 = s(lane, 4 * t + 2 * h), p1 = s(lane, 4 * t + 2 * h + 1);
-                  sum[0] = sum[0] + p0;
-                  sum[1] = sum[1] + p1;
-                  p(lane, operand_word(t, h)) = pack_rounded(p0, p1);
-                }
-                sums(w, lane, h) = sum[0] + sum[1];
-              }
-            });
-            multiply_columns<Wgmma>(w, acc, p, V);
-            finish<0, Wgmma>(w, acc.of(w));
+            multiply_rows<Together>(w, s, Q, keys_of(0));
+            finish<0, Together>(w, s.view());
+            weigh(w, s, 0, [] {});
+          },
+          no_barrier{});
+    }
+    for (int step = 0; step < walk.steps; ++step) {
+      c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
+      if (step + stages - 1 < walk.steps) load_keys(step + stages - 1);
+      const key_panels K = keys_of(step + (Together ? 1 : 0)), V = values_of(step);
+      c.warps(
+          [&](const auto& w) {
+            const int steps = steps_of(w);
+            if (step >= steps) return;
+            if constexpr (!Together) {
+              auto s = w.template fragment<float, key_tiles8 * 4>();
+              multiply_rows<Together>(w, s, Q, K);
+              weigh(w, s, step, [] {});
+              auto p = probabilities(w);
+              multiply_columns<Together>(w, acc, p, V);
+            } else if (step + 1 < steps) {
+              auto p = probabilities(w);
+              auto s = w.template fragment<float, key_tiles8 * 4>();
+              multiply_rows<Together>(w, s, Q, K);
+              multiply_columns<Together>(w, acc, p, V);
+              finish<1, Together>(w, s.view());
+              weigh(w, s, step + 1, [&] { finish<0, Together>(w, acc.of(w)); });
+            } else {
+              auto p = probabilities(w);
+              multiply_columns<Together>(w, acc, p, V);
+              finish<0, Together>(w, acc.of(w));
+            }
           },
           no_barrier{});
     }

@@ -114,7 +114,7 @@ template <int Threads, class Context, int Rows, int Head, class Row>
 UNROLL_HD void fetch_rows(Context& c, int thread, const panels<Rows, Head>& to, const bf16* any, Row&& row) {
   for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
     const bf16* const at = row(r);
-    c.copy_async(to.piece(r, p), at ? at + 8 * p : any, 16, at != nullptr);
+    c.copy_async(to.at, to.offset(r, p), at ? at + 8 * p : any, at != nullptr);
   });
 }
 
@@ -125,7 +125,7 @@ UNROLL_HD void fetch_columns(Context& c, int thread, const panels<Rows, Head>& t
   const bf16* const first = m.data + row + col * m.stride + 8 * (thread % (Head / 8));
   const int stride = int(m.stride);
   for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
-    c.copy_async(to.piece(r, p), first + (r < count ? r : 0) * stride, 16, r < count);
+    c.copy_async(to.at, to.offset(r, p), first + (r < count ? r : 0) * stride, r < count);
   });
 }
 
@@ -180,8 +180,8 @@ UNROLL_HD void fetch_keys(Context& c, int thread, const panels<Rows, Head>& k, c
   } else {
     for_pieces<Head, Rows, Threads>(thread, [&](int r, int p) {
       const auto at = keys(from + r);
-      c.copy_async(k.piece(r, p), at.k ? at.k + 8 * p : keys.on->k.data, 16, at.k != nullptr);
-      c.copy_async(v.piece(r, p), at.v ? at.v + 8 * p : keys.on->v.data, 16, at.v != nullptr);
+      c.copy_async(k.at, k.offset(r, p), at.k ? at.k + 8 * p : keys.on->k.data, at.k != nullptr);
+      c.copy_async(v.at, v.offset(r, p), at.v ? at.v + 8 * p : keys.on->v.data, at.v != nullptr);
     });
   }
 }

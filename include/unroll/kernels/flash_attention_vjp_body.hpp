@@ -63,9 +63,9 @@ UNROLL_HD inline float shift_of(float log_sum) { return fmaf(-log_sum, per_share
 /// those of the prefix's blocks, counted through all of them, and each sequence's sums are ADDED, one
 /// sequence after another, to dbefore (one address a block, laid out as the blocks; null: not wanted); else
 /// they are the sequences' own, and WRITTEN to dk and dv, kv_width x sequences * tokens.
-template <int Head, bool Prefix, int Groups = 2, bool Wgmma = multiply_in_groups>
+template <int Head, bool Prefix, int Groups = multiply_in_groups ? 2 : 1, bool Together = multiply_in_groups>
 struct flash_dkv_body {
-  static constexpr int threads = 128 * Groups, key_tile = 64 * Groups, query_tile = Wgmma ? 64 : 32,
+  static constexpr int threads = 128 * Groups, key_tile = 64 * Groups, query_tile = Together ? 64 : 32,
                        stages = 2;
 
   flash_operands on;
@@ -207,8 +207,8 @@ struct flash_dkv_body {
               auto dp = w.template fragment<float, query_tiles8 * 4>();
               auto p = w.template fragment<word, query_tiles8 * 2>();
               auto ds = w.template fragment<word, query_tiles8 * 2>();
-              multiply_rows<Wgmma>(w, s, K, Q);
-              multiply_rows<Wgmma>(w, dp, V, D);
+              multiply_rows<Together>(w, s, K, Q);
+              multiply_rows<Together>(w, dp, V, D);
               const auto hide = [&](int lane, auto& x) {
                 if (all_seen) return;
                 UNROLL_UNROLLED
@@ -225,7 +225,7 @@ struct flash_dkv_body {
                 }
               };
               const auto query_at = [](int lane, int i) { return i / 4 * 8 + 2 * (lane % 4) + i % 2; };
-              finish<1, Wgmma>(w, s.view());
+              finish<1, Together>(w, s.view());
               w.lanes([&](int lane) {
                 UNROLL_UNROLLED
                 for (int i = 0; i < query_tiles8 * 4; ++i)
@@ -236,8 +236,8 @@ struct flash_dkv_body {
                 for (int i = 0; i < query_tiles8 * 2; ++i)
                   p(lane, operand_word(i / 2, i % 2)) = pack_rounded(s(lane, 2 * i), s(lane, 2 * i + 1));
               });
-              multiply_columns<Wgmma>(w, sum_v, p, D);
-              finish<1, Wgmma>(w, dp.view());
+              multiply_columns<Together>(w, sum_v, p, D);
+              finish<1, Together>(w, dp.view());
               w.lanes([&](int lane) {
                 UNROLL_UNROLLED
                 for (int i = 0; i < query_tiles8 * 4; ++i)
@@ -247,9 +247,9 @@ struct flash_dkv_body {
                 for (int i = 0; i < query_tiles8 * 2; ++i)
                   ds(lane, operand_word(i / 2, i % 2)) = pack_rounded(dp(lane, 2 * i), dp(lane, 2 * i + 1));
               });
-              multiply_columns<Wgmma>(w, sum_k, ds, Q);
-              finish<0, Wgmma>(w, sum_v.of(w));
-              finish<0, Wgmma>(w, sum_k.of(w));
+              multiply_columns<Together>(w, sum_k, ds, Q);
+              finish<0, Together>(w, sum_v.of(w));
+              finish<0, Together>(w, sum_k.of(w));
             },
             no_barrier{});
       }
@@ -291,7 +291,8 @@ struct flash_dkv_body {
 
 /// dq for a tile of queries of one head, 16 a warp: query_width x queries; may be the memory of q or of
 /// dout where nothing else needs these any more.
-template <int Head, int Groups = 2, bool Wgmma = multiply_in_groups, int KeyTile = 64>
+template <int Head, int Groups = multiply_in_groups ? 2 : 1, bool Together = multiply_in_groups,
+          int KeyTile = 64>
 struct flash_dq_body {
   static constexpr int threads = 128 * Groups, query_tile = 64 * Groups, key_tile = KeyTile, stages = 2;
 
@@ -378,15 +379,15 @@ struct flash_dq_body {
             auto s = w.template fragment<float, key_tiles8 * 4>();
             auto dp = w.template fragment<float, key_tiles8 * 4>();
             auto ds = w.template fragment<word, key_tiles8 * 2>();
-            multiply_rows<Wgmma>(w, s, Q, K);
-            multiply_rows<Wgmma>(w, dp, D, V);
-            finish<1, Wgmma>(w, s.view());
+            multiply_rows<Together>(w, s, Q, K);
+            multiply_rows<Together>(w, dp, D, V);
+            finish<1, Together>(w, s.view());
             w.lanes([&](int lane) {
               UNROLL_UNROLLED
               for (int i = 0; i < key_tiles8 * 4; ++i)
                 s(lane, i) = exp2_of_share<120>(saturated_fma(s(lane, i), scale, shift(w, lane, i / 2 % 2)));
             });
-            finish<0, Wgmma>(w, dp.view());
+            finish<0, Together>(w, dp.view());
             w.lanes([&](int lane) {
               UNROLL_UNROLLED
               for (int i = 0; i < key_tiles8 * 4; ++i)
@@ -409,8 +410,8 @@ struct flash_dq_body {
               for (int i = 0; i < key_tiles8 * 2; ++i)
                 ds(lane, operand_word(i / 2, i % 2)) = pack_rounded(dp(lane, 2 * i), dp(lane, 2 * i + 1));
             });
-            multiply_columns<Wgmma>(w, sum, ds, K);
-            finish<0, Wgmma>(w, sum.of(w));
+            multiply_columns<Together>(w, sum, ds, K);
+            finish<0, Together>(w, sum.of(w));
           },
           no_barrier{});
     }

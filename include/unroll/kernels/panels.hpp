@@ -7,7 +7,7 @@
 // product is only started, and its operands and sum are not to be touched before `finish`.
 namespace unroll::kernels {
 
-/// Whether bodies multiply by four warps together where the device can.
+/// Whether bodies multiply by four warps together where the device can (sm_90a).
 constexpr bool multiply_in_groups = false;
 
 /// Rows x Columns bfloat16 in panels of 64 columns: rows of 128 bytes, one behind the other, whose pieces of
@@ -20,17 +20,18 @@ struct panels {
   static constexpr int size = Rows * Columns, pieces = Columns / 8, panel_bytes = 128 * Rows;
   bf16* at;  ///< the first panel
   /// Piece p of a row, 8 numbers.
-  UNROLL_HD bf16* piece(int row, int p) const {
-    return at + p / 8 * (64 * Rows) + row * 64 + ((p ^ row) % 8) * 8;
+  UNROLL_HD static constexpr int offset(int row, int p) {
+    return p / 8 * (64 * Rows) + row * 64 + ((p ^ row) & 7) * 8;
   }
+  UNROLL_HD bf16* piece(int row, int p) const { return at + offset(row, p); }
 };
 
 /// s = a b' over the Columns numbers of a row: a the 16 rows of this warp, b all N rows. s: N / 8 tiles of
 /// mma.
-template <bool Groups, class Warp, class Sum, int Rows, int N, int Columns>
+template <bool Together, class Warp, class Sum, int Rows, int N, int Columns>
 UNROLL_HD void multiply_rows(const Warp& w, Sum& s, const panels<Rows, Columns>& a,
                              const panels<N, Columns>& b) {
-  if constexpr (Groups && Warp::in_groups) {
+  if constexpr (Together && Warp::in_groups) {
     w.template multiply_rows<Columns / 16, N>(s, a, b);
   } else {
     const int row0 = 16 * w.index();
@@ -41,12 +42,13 @@ UNROLL_HD void multiply_rows(const Warp& w, Sum& s, const panels<Rows, Columns>&
     UNROLL_UNROLLED
     for (int kk = 0; kk < Columns / 16; ++kk) {
       auto x = w.template fragment<word, 4>();
-      w.ldmatrix_x4(x, [&](int lane) { return a.piece(row0 + lane % 16, 2 * kk + lane / 16); });
+      w.ldmatrix_x4(x, a.at, [&](int lane) { return a.offset(row0 + lane % 16, 2 * kk + lane / 16); });
       UNROLL_UNROLLED
       for (int t = 0; t < N / 16; ++t) {
         auto y = w.template fragment<word, 4>();
-        w.ldmatrix_x4(
-            y, [&](int lane) { return b.piece(16 * t + lane % 8 + lane / 16 * 8, 2 * kk + lane / 8 % 2); });
+        w.ldmatrix_x4(y, b.at, [&](int lane) {
+          return b.offset(16 * t + lane % 8 + lane / 16 * 8, 2 * kk + lane / 8 % 2);
+        });
         UNROLL_UNROLLED
         for (int i = 0; i < 2; ++i)
           w.mma(s.template part<4>((2 * t + i) * 4), x, y.template part<2>(i % 2 * 2));
@@ -56,9 +58,9 @@ UNROLL_HD void multiply_rows(const Warp& w, Sum& s, const panels<Rows, Columns>&
 }
 
 /// acc += p b: p Rows / 16 operands of mma, acc Columns / 8 tiles of it.
-template <bool Groups, class Warp, class Sum, class Operand, int Rows, int Columns>
+template <bool Together, class Warp, class Sum, class Operand, int Rows, int Columns>
 UNROLL_HD void multiply_columns(const Warp& w, Sum& acc, Operand& p, const panels<Rows, Columns>& b) {
-  if constexpr (Groups && Warp::in_groups) {
+  if constexpr (Together && Warp::in_groups) {
     w.template multiply_columns<Rows / 16, Columns>(acc.of(w), p, b);
   } else {
     UNROLL_UNROLLED
@@ -66,8 +68,8 @@ UNROLL_HD void multiply_columns(const Warp& w, Sum& acc, Operand& p, const panel
       UNROLL_UNROLLED
       for (int t = 0; t < Columns / 16; ++t) {
         auto y = w.template fragment<word, 4>();
-        w.ldmatrix_x4_transposed(y,
-                                 [&](int lane) { return b.piece(16 * kk + lane % 16, 2 * t + lane / 16); });
+        w.ldmatrix_x4_transposed(y, b.at,
+                                 [&](int lane) { return b.offset(16 * kk + lane % 16, 2 * t + lane / 16); });
         UNROLL_UNROLLED
         for (int i = 0; i < 2; ++i)
           w.mma(acc.template part<4>(w, (2 * t + i) * 4), p.template part<4>(kk * 4),
@@ -78,9 +80,9 @@ UNROLL_HD void multiply_columns(const Warp& w, Sum& acc, Operand& p, const panel
 }
 
 /// All products but the newest Left are finished, s among them.
-template <int Left, bool Groups, class Warp, class Sum>
+template <int Left, bool Together, class Warp, class Sum>
 UNROLL_HD void finish(const Warp& w, Sum&& s) {
-  if constexpr (Groups && Warp::in_groups) w.template finish<Left>(s);
+  if constexpr (Together && Warp::in_groups) w.template finish<Left>(s);
 }
 
 /// The word of an operand into which the pair of numbers of `tile` of a sum goes, in rows g or (half) g + 8,

@@ -131,6 +131,14 @@ class warp {
   void ldmatrix_x4_transposed(lanes_view<kernels::word, 4> v, Address&& address) const {
     load_matrices<true>(v, address);
   }
+  template <class Offset>
+  void ldmatrix_x4(lanes_view<kernels::word, 4> v, const bf16* base, Offset&& offset) const {
+    load_matrices<false>(v, [&](int lane) { return base + offset(lane); });
+  }
+  template <class Offset>
+  void ldmatrix_x4_transposed(lanes_view<kernels::word, 4> v, const bf16* base, Offset&& offset) const {
+    load_matrices<true>(v, [&](int lane) { return base + offset(lane); });
+  }
   template <class Address>
   void ldmatrix_x2(lanes_view<kernels::word, 2> v, Address&& address) const {
     load_matrices<false>(v, address);
@@ -291,6 +299,10 @@ class context {
       fail("copy_async", "address", "is no multiple of " + std::to_string(bytes) + " bytes");
     std::memset(to, 0xff, std::size_t(bytes));
     copies_.push_back({to, from, bytes, valid});
+  }
+  template <std::same_as<bool> Valid>
+  void copy_async(bf16* base, int offset, const bf16* from, Valid valid) {
+    copy_async(base + offset, from, 16, valid);
   }
   void commit() { groups_.push_back(copies_.size()); }
   template <int Left>
