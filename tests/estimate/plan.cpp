@@ -246,6 +246,7 @@ TEST_CASE("a plan has the positions that a run then finds") {
       const memory_costs<double> costs(c, o);
       const auto model = small_memory::make<double>(c, o);
       const auto theta = small_memory::start(model);
+      index_t refused = 0;
       for (index_t tokens = 1; tokens < 60; ++tokens) {
         CAPTURE(tokens, recurrent, positions == memory_positions::following);
         const auto ids = small_memory::text(tokens + 1);
@@ -258,9 +259,11 @@ TEST_CASE("a plan has the positions that a run then finds") {
           }
           return false;
         };
-        CHECK(throws([&] { plan(costs, tokens, policy{}); }) ==
-              throws([&] { small_memory::pass_over<double>(model, theta, text, false); }));
+        const bool planned = !throws([&] { plan(costs, tokens, policy{}); });
+        CHECK(planned != throws([&] { small_memory::pass_over<double>(model, theta, text, false); }));
+        refused += !planned;
       }
+      CHECK((refused > 0 && refused < 59));
     }
 }
 
