@@ -44,7 +44,8 @@ def outcome(tests, include, folder):
     if linked.returncode != 0:
         raise Failure("does not link:\n" + linked.stderr[:600])
     try:
-        ran = subprocess.run([str(program), "--abort"], cwd=folder, capture_output=True, text=True, timeout=time_limit)
+        ran = subprocess.run([str(program), "--abort"], cwd=folder, capture_output=True, text=True, errors="replace",
+                             timeout=time_limit)
     except subprocess.TimeoutExpired:
         return "no end"
     if ran.returncode == 0:
