@@ -13,7 +13,7 @@ if [ "${1:-}" = --only ]; then
   compilers=$2
   shift 2
 fi
-[ $# -gt 0 ] || set -- core kernels cells rng estimate/bptt.cpp estimate/rtrl.cpp estimate/uoro.cpp io/half.cpp \
+[ $# -gt 0 ] || set -- core kernels cells rng estimate/count_allocations.cpp estimate/bptt.cpp estimate/rtrl.cpp estimate/uoro.cpp io/half.cpp \
   io/json.cpp io/safetensors.cpp text/tokenizer_json.cpp
 [ "$1" = none ] && shift
 
