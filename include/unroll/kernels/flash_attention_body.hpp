@@ -11,12 +11,13 @@ namespace unroll::kernels {
 /// One block a tile of queries, head and sequence: for the queries i of a sequence
 ///   out_i = sum_t p_ti v_t,  p_ti = exp(s_ti - log_sum_i),  s_ti = k_t . q_i / sqrt(Head)
 /// over all keys of the sequence's prefix and those of its own that the mask shows. Groups of four warps own
-/// 64 queries each, 16 a warp, and walk over tiles of 64 keys from the first on, so a row's bits depend on
-/// nothing but its own sequence. p = 2^(c (s - m)) with c = log2(e) / sqrt(Head) and m the largest score so
-/// far, 2^-64 where that is below it; p is rounded to bfloat16 for the product with v, its sum is formed in
-/// float before. A row with a score that is NaN or infinite becomes NaN. Heads lie in the rows of the
-/// matrices; strides and offsets are multiples of 8 and data of 16 bytes. 4 Head operations a visible pair;
-/// keys and values are read once for every tile of queries.
+/// 64 queries each, 16 a warp, and walk over tiles of KeyTile keys from the first on, so a row's bits depend
+/// on nothing but its own sequence; with Together each group multiplies as one. p = 2^(c (s - m)) with c =
+/// log2(e) / sqrt(Head) and m the largest score so far, 2^-64 where that is below it; p is rounded to
+/// bfloat16 for the product with v, its sum is formed in float before. A row with a score that is NaN or
+/// infinite becomes NaN. Heads lie in the rows of the matrices; strides and offsets are multiples of 8 and
+/// data of 16 bytes. 4 Head operations a visible pair; keys and values are read once for every tile of
+/// queries.
 template <int Head, int Groups = multiply_in_groups ? 2 : 1, bool Together = multiply_in_groups,
           int KeyTile = 64>
 struct flash_attention_body {

@@ -3,11 +3,12 @@
 #include "unroll/kernels/body.hpp"
 
 // Matrices of bfloat16 in shared memory and products of them by warps, 16 rows each. Where four warps
-// multiply together (wgmma), they run the same products in the same order of sums: bits are equal. There a
-// product is only started, and its operands and sum are not to be touched before `finish`.
+// multiply together (wgmma), they run the same products in the same order of sums. There a product is only
+// started, and its operands and sum are not to be touched before `finish`.
 namespace unroll::kernels {
 
-/// Whether bodies multiply by four warps together where the device can (sm_90a).
+/// Whether bodies multiply by four warps together where the device can (sm_90a): not before that has been
+/// compared with `mma.sync` on one.
 constexpr bool multiply_in_groups = false;
 
 /// Rows x Columns bfloat16 in panels of 64 columns: rows of 128 bytes, one behind the other, whose pieces of
