@@ -258,10 +258,10 @@ class context {
                  : "memory");
   }
   __device__ void commit() const { asm volatile("cp.async.commit_group;" ::: "memory"); }
-  template <int Left>
+  template <int Left, bool ForGroups = false>
   __device__ void wait() const {
     asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
-    wgmma::publish();
+    if constexpr (ForGroups) wgmma::publish();
     __syncthreads();
   }
 

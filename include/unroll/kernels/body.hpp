@@ -35,7 +35,8 @@
 //                                  global to shared memory, zeros unless valid (a bool)
 //   c.copy_async(base, offset, from, valid)   the same of 16 bytes to base + offset, of bfloat16
 //   c.commit()                     outside: closes a group of copies, maybe an empty one
-//   c.template wait<Left>()        outside: all groups but the newest Left have arrived, then a barrier
+//   c.template wait<Left>()        outside: all groups but the newest Left have arrived, then a barrier;
+//                                  wait<Left, true>() where four warps multiply together what arrived
 //   c.phase(f, no_barrier{}), c.warps(f, no_barrier{})   without the barrier: for copies and registers
 // Members of a warp:
 //   w.index()

@@ -184,7 +184,7 @@ struct flash_attention_body {
         load_keys(1);
       else
         c.commit();
-      c.template wait<1>();
+      c.template wait<1, Together>();
       c.warps(
           [&](const auto& w) {
             if (steps_of(w) == 0) return;
@@ -196,7 +196,8 @@ struct flash_attention_body {
           no_barrier{});
     }
     for (int step = 0; step < walk.steps; ++step) {
-      c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
+      c.template wait<0,
+                      Together>();  // for the barrier as well: nobody reads the tile before this one any more
       if (step + stages - 1 < walk.steps) load_keys(step + stages - 1);
       const key_panels K = keys_of(step + (Together ? 1 : 0)), V = values_of(step);
       c.warps(

@@ -182,7 +182,8 @@ struct flash_dkv_body {
       load_queries(0, head, query);
       for (int step = 0; step < steps; ++step) {
         const int here = query;
-        c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
+        c.template wait<0, Together>();  // for the barrier as well: nobody reads the tile before this one any
+                                         // more
         query += query_tile;
         if (query >= n) {
           query = first;
@@ -285,7 +286,7 @@ struct flash_dkv_body {
         });
       });
     }
-    if constexpr (Prefix) c.template wait<0>();  // the keys of a tile that nobody sees
+    if constexpr (Prefix) c.template wait<0, Together>();  // the keys of a tile that nobody sees
   }
 };
 
@@ -367,7 +368,8 @@ struct flash_dq_body {
     const float root = 1.0f / sqrtf(float(Head)), scale = per_share * root;
 
     for (int step = 0; step < walk.steps; ++step) {
-      c.template wait<0>();  // for the barrier as well: nobody reads the tile before this one any more
+      c.template wait<0,
+                      Together>();  // for the barrier as well: nobody reads the tile before this one any more
       if (step + 1 < walk.steps) load_keys(step + 1);
       const key_panels K = keys_of(step), V = values_of(step);
       const int from = walk.tile(step) * key_tile;

@@ -305,7 +305,7 @@ class context {
     copy_async(base + offset, from, 16, valid);
   }
   void commit() { groups_.push_back(copies_.size()); }
-  template <int Left>
+  template <int Left, bool ForGroups = false>
   void wait() {
     if (groups_.size() <= std::size_t(Left)) return;
     for (const std::size_t end = groups_[groups_.size() - 1 - std::size_t(Left)]; arrived_ < end;
