@@ -24,6 +24,7 @@ struct panels {
   UNROLL_HD static constexpr int offset(int row, int p) {
     return p / 8 * (64 * Rows) + row * 64 + ((p ^ row) & 7) * 8;
   }
+  /// Piece p of a row, 8 numbers.
   UNROLL_HD bf16* piece(int row, int p) const { return at + offset(row, p); }
 };
 
