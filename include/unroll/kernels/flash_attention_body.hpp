@@ -196,8 +196,8 @@ struct flash_attention_body {
           no_barrier{});
     }
     for (int step = 0; step < walk.steps; ++step) {
-      c.template wait<0,
-                      Together>();  // for the barrier as well: nobody reads the tile before this one any more
+      // the barrier is there as well because nobody reads the tile before this one behind it
+      c.template wait<0, Together>();
       if (step + stages - 1 < walk.steps) load_keys(step + stages - 1);
       const key_panels K = keys_of(step + (Together ? 1 : 0)), V = values_of(step);
       c.warps(

@@ -182,8 +182,8 @@ struct flash_dkv_body {
       load_queries(0, head, query);
       for (int step = 0; step < steps; ++step) {
         const int here = query;
-        c.template wait<0, Together>();  // for the barrier as well: nobody reads the tile before this one any
-                                         // more
+        // the barrier is there as well because nobody reads the tile before this one behind it
+        c.template wait<0, Together>();
         query += query_tile;
         if (query >= n) {
           query = first;
@@ -368,8 +368,8 @@ struct flash_dq_body {
     const float root = 1.0f / sqrtf(float(Head)), scale = per_share * root;
 
     for (int step = 0; step < walk.steps; ++step) {
-      c.template wait<0,
-                      Together>();  // for the barrier as well: nobody reads the tile before this one any more
+      // the barrier is there as well because nobody reads the tile before this one behind it
+      c.template wait<0, Together>();
       if (step + 1 < walk.steps) load_keys(step + 1);
       const key_panels K = keys_of(step), V = values_of(step);
       const int from = walk.tile(step) * key_tile;
