@@ -66,7 +66,7 @@ TEST_CASE("documents of a step draw from keys of their own") {
   };
   x.documents = {x.documents[0], x.documents[0], x.documents[0]};
   std::vector<double> sum = once(0);
-  for (const std::uint64_t d : {1, 2}) {
+  for (const std::uint64_t d : {std::uint64_t{1}, std::uint64_t{2}}) {
     const auto more = once(d);
     for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += more[i];
   }

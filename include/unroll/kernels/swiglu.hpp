@@ -23,6 +23,7 @@ struct swiglu_vjp_kernel {
       du = d * (g * s);
     };
     vec dg, du, last_dg, last_du;
+    if (n == 0) return;  // no n numbers have an address
     if (n < N) {
       const auto first = [&](const T* x) UNROLL_INLINE { return simd::load_first<N>(x, n); };
       at(first(gate), first(up), first(dout), dg, du);
