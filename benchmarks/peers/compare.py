@@ -9,8 +9,8 @@ Both sides get the same data and the same parameters; their gradients are compar
 ratios, theirs / ours, with their minimum and maximum. The PyTorch process runs with one thread and with malloc told
 to keep large blocks, which is worth a factor of up to 2 to it. Rows R are recurrent nets (ours.cpp, theirs.py), X the
 same against jax_theirs.py, left out where --python has no jax, rows T and M Llamas (llama_ours.cpp, llama_theirs.py); M runs two threads, not pinned, by the wall clock: on an idle machine only.
-Rows G are the exact gradient of a Llama with memories (memory_ours.cpp, memory_theirs.py), left out where torch has no
-scaled_dot_product_attention.
+Rows G are the exact gradient of a Llama with memories (memory_ours.cpp, memory_theirs.py), left out where torch lacks
+scaled_dot_product_attention or rms_norm.
 Rows L, which run where --only names them, are Llamas with bfloat16 weights against llama.cpp (llama_cpp_theirs.py) with
 weights of 16 bits, for a --python that has llama-cpp-python and gguf: their logits differ by what llama.cpp rounds, keys,
 values and activations among it.

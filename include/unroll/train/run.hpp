@@ -64,13 +64,17 @@ struct run_state {
   std::vector<course_row> course;  ///< report after report
 };
 
-/// Parameters, their optimiser and the course of a training run. Whoever holds it computes the gradients:
+/// Parameters, their optimiser and the course of a training run. Whoever holds it computes the gradients, and
+/// reports in front of a step, so that a resumed run makes a report that was due when it was saved:
 ///
-///     while (!r.done()) {
-///       auto& g = r.zeroed_gradient();
-///       const report sum = gradients.add(key, r.theta(), samples, g);
-///       if (r.update(sum.loss, double(sum.losses), seconds) != status::ok) break;
+///     samples.seek(r.step());
+///     for (;;) {
 ///       if (r.due()) r.report(held_out(r.theta()), bytes_per_token);
+///       if (r.done()) break;
+///       auto& g = r.zeroed_gradient();
+///       const report sum = gradients.add(fold(k, r.step()), r.theta(), samples.next(), g);
+///       if (sum.code != status::ok) break;
+///       if (r.update(sum.loss, double(sum.losses), seconds) != status::ok) break;
 ///     }
 ///
 /// Nothing in it looks at a clock: times are told.
