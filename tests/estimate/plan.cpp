@@ -276,7 +276,12 @@ TEST_CASE("the cheapest policy without bias keeps what fits") {
   CHECK(chosen(400) == "keep_all");
   CHECK(chosen(80) == "keep:18");  // 17 graphs of 3.07 GB beside the one of 27 GB of rematerialise
   CHECK(chosen(27.5) == "keep:1");
-  CHECK(chosen(25) == "reservoir:1");
+  const auto bytes = [&](const policy& q) { return plan(costs, 99328, q, on_a_device).bytes(); };
+  const double exact = bytes(policy{}), sampled = bytes({policy::kind::reservoir, 1, true});
+  CHECK(exact < bytes({policy::kind::keep, 1, true}));
+  REQUIRE(sampled < exact);
+  CHECK(chosen(exact / 1e9) == "rematerialise");
+  CHECK(chosen((sampled + exact) / 2e9) == "reservoir:1");
   CHECK(chosen(20) == "nothing");
   for (const double budget : {40e9, 80e9}) {
     const auto p = cheapest_unbiased(costs, 99328, budget, on_a_device);

@@ -118,12 +118,8 @@ class machine {
         if (oa == op::transpose && ob == op::none && c.cols == 1 && k % 8 == 0) {
           run(kernels::gemv_body<C>{a, b.data, float(alpha), add, c.data});
           return true;
-        } else if (splits(c, k)) {
-          float* const products = static_cast<float*>(state->products->workspace_data());
-          const index_t parts = kernels::product_split::parts(k);
-          run(kernels::gemm_mma_body<bf16, bf16, float>{
-              oa, a, ob, b, 1, false, {products, c.rows, c.cols}, kernels::product_split::terms(k)});
-          run(kernels::join_products_body<C>{products, parts, float(alpha), add, c});
+        } else if (kernels::product_split::pays(c.rows, k)) {
+          in_parts(oa, a, ob, b, alpha, add, c, k);
           return true;
         }
       timed(
@@ -142,10 +138,26 @@ class machine {
   std::shared_ptr<stream_state> state;
 
  private:
-  template <class C>
-  bool splits(const matrix<C>& c, index_t k) const {
-    const std::size_t bytes = std::size_t(c.rows * c.cols * kernels::product_split::parts(k)) * sizeof(float);
-    return kernels::product_split::pays(c.rows, c.cols, k) && bytes <= state->products->workspace();
+  /// As many columns at a time as the library's workspace has room for.
+  template <class A, class B, class C>
+  void in_parts(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c,
+                index_t k) const {
+    float* const products = static_cast<float*>(state->products->workspace_data());
+    const index_t parts = kernels::product_split::parts(k),
+                  room = index_t(state->products->workspace() / sizeof(float)) / (c.rows * parts) / 8 * 8;
+    for (index_t j = 0; j < c.cols; j += room) {
+      const index_t n = std::min(room, c.cols - j);
+      const matrix<C> to = columns_of(c, j, n);
+      run(kernels::gemm_mma_body<bf16, bf16, float>{oa,
+                                                    a,
+                                                    ob,
+                                                    ob == op::none ? columns_of(b, j, n) : rows_of(b, j, n),
+                                                    1,
+                                                    false,
+                                                    {products, c.rows, n},
+                                                    kernels::product_split::terms(k)});
+      run(kernels::join_products_body<C>{products, parts, float(alpha), add, to});
+    }
   }
   /// The thread may have used another device since.
   template <class Name, class F>
@@ -245,7 +257,12 @@ class stream final : public exec::body_executor<N, detail::machine> {
     int major = 0;
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cuda::stream",
           "cudaDeviceGetAttribute");
-    s->early = how.early && major >= 9;
+    // code that was translated for the device from an older instruction set does not wait
+    cudaFuncAttributes code = {};
+    if (how.early && major >= 9)
+      check(cudaFuncGetAttributes(&code, run_body<kernels::fill_body<float>>), "cuda::stream",
+            "cudaFuncGetAttributes");
+    s->early = code.ptxVersion >= 90;
     if (how.library && (!cublaslt_library::named().empty() || cublaslt_library::missing().empty()))
       s->products = std::make_unique<cublaslt>();
     if (how.profile) s->times = std::make_unique<profile>();

@@ -207,9 +207,9 @@ index_t longest_text(const C& model, const policy& p, double budget,
 }
 
 /// The cheapest policy without bias that fits: the exact one with the fewest operations, which keeps as many
-/// graphs as there is room for; where no exact one fits, the largest compensated reservoir, which needs no
-/// adjoint for every memory. Nothing where nothing fits. proportional:B costs less than both and needs what
-/// rematerialise needs; its variance is for the user to choose.
+/// graphs as there is room for, in the end none (rematerialise); where no exact one fits, the largest
+/// compensated reservoir, which needs no adjoint for every memory. Nothing where nothing fits.
+/// proportional:B costs less than both and needs what keep:1 needs; its variance is for the user to choose.
 template <costed_memory_model C>
 std::optional<memory_plan> cheapest_unbiased(const C& model, index_t tokens, double budget,
                                              const number_bytes& bytes = number_bytes_of<C>()) {
@@ -228,10 +228,13 @@ std::optional<memory_plan> cheapest_unbiased(const C& model, index_t tokens, dou
   const index_t length = model.segment_length(), n = (tokens - 1) / length;
   policy best{policy::kind::keep_all, 0, true};
   if (!fits(best)) {
-    best = {policy::kind::keep, largest(policy::kind::keep, n), true};
-    if (best.size == 0 && model.independent())
-      best = {policy::kind::reservoir, largest(policy::kind::reservoir, n), true};
-    if (best.size == 0) return std::nullopt;
+    const index_t graphs = largest(policy::kind::keep, n);
+    best = graphs > 0 ? policy{policy::kind::keep, graphs, true} : policy{};
+    if (graphs == 0 && !fits(best)) {
+      const index_t size = model.independent() ? largest(policy::kind::reservoir, n) : 0;
+      if (size == 0) return std::nullopt;
+      best = {policy::kind::reservoir, size, true};
+    }
   }
   return plan(model, tokens, best, bytes);
 }

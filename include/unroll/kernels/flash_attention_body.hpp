@@ -15,7 +15,7 @@ namespace unroll::kernels {
 /// on nothing but its own sequence; with Together each group multiplies as one. p = 2^(c (s - m)) with c =
 /// log2(e) / sqrt(Head) and m the largest score so far, 2^-64 where that is below it; p is rounded to
 /// bfloat16 for the product with v, its sum is formed in float before. A row with a score that is NaN or
-/// infinite becomes NaN. Heads lie in the rows of the matrices; strides and offsets are multiples of 8 and
+/// +infinite becomes NaN. Heads lie in the rows of the matrices; strides and offsets are multiples of 8 and
 /// data of 16 bytes. 4 Head operations a visible pair; keys and values are read once for every tile of
 /// queries.
 template <int Head, int Groups = multiply_in_groups ? 2 : 1, bool Together = multiply_in_groups,

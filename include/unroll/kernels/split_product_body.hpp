@@ -6,12 +6,11 @@
 // tiles of it to be busy, so its terms are summed up in parts, which are added in order.
 namespace unroll::kernels {
 
-/// How a product m x n of k terms is split; a column's bits depend on k alone, so long as it is split.
+/// How a product m x n of k terms is split: by m and k alone, so that the bits of a column do not depend on
+/// how many columns there are.
 struct product_split {
-  static constexpr index_t most_tiles = 16, least_terms = 1024, most_parts = 32;
-  UNROLL_HD static bool pays(index_t m, index_t n, index_t k) {
-    return ceil_div(m, index_t{64}) * ceil_div(n, index_t{64}) <= most_tiles && k >= least_terms;
-  }
+  static constexpr index_t most_rows = 256, least_terms = 1024, most_parts = 16;
+  UNROLL_HD static bool pays(index_t m, index_t k) { return m <= most_rows && k >= least_terms; }
   /// Terms of a part.
   UNROLL_HD static index_t terms(index_t k) { return 128 * ceil_div(k, 128 * most_parts); }
   UNROLL_HD static index_t parts(index_t k) { return ceil_div(k, terms(k)); }
