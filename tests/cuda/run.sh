@@ -54,6 +54,7 @@ build() {  # build FOLDER ARCHITECTURE...: one program a file, and PROGRAM_host.
   for architecture in "$@"; do
     targets="$targets -gencode arch=compute_$architecture,code=sm_$architecture"
   done
+  [ "$*" = 90a ] && targets="$targets -DUNROLL_WGMMA"
   mkdir -p "$folder"
   for program in $programs; do
     host=

@@ -19,7 +19,7 @@ namespace unroll::kernels {
 /// data of 16 bytes. 4 Head operations a visible pair; keys and values are read once for every tile of
 /// queries.
 template <int Head, int Groups = multiply_in_groups ? 2 : 1, bool Together = multiply_in_groups,
-          int KeyTile = 64>
+          int KeyTile = multiply_in_groups ? 128 : 64>
 struct flash_attention_body {
   static_assert(Head % 64 == 0);
   static constexpr int threads = 128 * Groups;

@@ -10,7 +10,7 @@ namespace unroll::kernels {
 /// of y; lane l sums eight neighbours of 256 at a time from 8 l on, in order, then the lanes add by halves.
 /// a: k x m, k and its stride multiples of 8, a and x aligned to 16 bytes. `ahead` loads of a lane are under
 /// way before the first is used; it changes no bit.
-template <class C, int ahead = 4>
+template <class C, int ahead = 8>
 struct gemv_body {
   matrix<const bf16> a;
   const bf16* x;

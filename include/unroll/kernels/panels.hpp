@@ -7,9 +7,13 @@
 // started, and its operands and sum are not to be touched before `finish`.
 namespace unroll::kernels {
 
-/// Whether bodies multiply by four warps together where the device can (sm_90a): not before that has been
-/// compared with `mma.sync` on one.
+/// Whether bodies multiply by four warps together: in programs for sm_90a alone, all of whose files are
+/// compiled with UNROLL_WGMMA. Their tiles need more shared memory than many other devices have.
+#if defined(UNROLL_WGMMA)
+constexpr bool multiply_in_groups = true;
+#else
 constexpr bool multiply_in_groups = false;
+#endif
 
 /// Rows x Columns bfloat16 in panels of 64 columns: rows of 128 bytes, one behind the other, whose pieces of
 /// 16 bytes are exchanged within the row, so that the eight rows of one matrix of ldmatrix lie in different
