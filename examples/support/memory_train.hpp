@@ -158,7 +158,7 @@ struct train_command : command {
            {"bytes_planned", planned.estimator_bytes()},
            {"bytes_measured", measured_bytes},
            {"held_out_bytes_per_token", bytes},
-           {"complete", run->done()}};
+           {"complete", run->done() && !run->due()}};  // due: interrupted in the last scoring
     d["course"] = training::to_json(run->course());
     write_json(d);
     draw_course(run->course(), "memory model, " + to_string(p), plot);

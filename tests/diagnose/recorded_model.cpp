@@ -5,6 +5,7 @@
 #include "unroll/estimate/policy.hpp"
 
 using namespace unroll;
+using Catch::Matchers::ContainsSubstring;
 using memory_task::attention;
 using memory_task::example;
 
@@ -34,4 +35,44 @@ TEST_CASE("models whose writes read or whose reads have parameters cannot be rec
   CHECK_THROWS_AS(recorded_model<attention>(recurrent.model, recurrent.theta, recurrent.xs), unroll::error);
   const memory_task::task<memory_task::linear> linear(memory_task::make_linear(), 3);
   CHECK_THROWS_AS(recorded_model<memory_task::linear>(linear.model, linear.theta, linear.xs), unroll::error);
+}
+
+TEST_CASE("a record that ends before the text is refused by each call that asks for more") {
+  const memory_task::task<attention> x(memory_task::make_attention(), 6);
+  const std::span<const example> all(x.xs);
+  const recorded_model<attention> four(x.model, x.theta, all.first(4));
+  const recorded_model<attention> stopped(x.model, x.theta, all, [](index_t t) { return t < 4; });
+  const index_t size = x.model.size().memory;
+  std::vector<double> m(std::size_t(6 * size)), losses(6), work(std::size_t(x.model.workspace(6, 6))),
+      adjoints(std::size_t(6 * size));
+  std::vector<const double*> past;
+  std::vector<double*> dpast;
+  for (index_t s = 0; s < 6; ++s)
+    past.push_back(m.data() + s * size), dpast.push_back(adjoints.data() + s * size);
+  const auto ask = [&](const recorded_model<attention>& record, index_t at, std::size_t n) {
+    record.read(all.subspan(std::size_t(at), n), at, x.theta, past, losses.data(), work);
+  };
+  const auto send = [&](const recorded_model<attention>& record, index_t at, std::size_t n) {
+    gradient<double> g(x.theta.size());
+    record.read_vjp(all.subspan(std::size_t(at), n), at, x.theta, past, dpast, losses.data(), g, work);
+  };
+  const auto write = [&](const recorded_model<attention>& record, index_t at, std::size_t n) {
+    record.write(all.subspan(std::size_t(at), n), at, x.theta, {}, view<double>(m.data(), index_t(n) * size),
+                 {}, work);
+  };
+  for (const auto* record : {&four, &stopped}) {
+    CHECK_NOTHROW(ask(*record, 2, 2));
+    CHECK_NOTHROW(send(*record, 2, 2));
+    CHECK_THROWS_WITH(ask(*record, 3, 2),
+                      ContainsSubstring("recorded_model::read: segments: are 2 from 3 on, the record has 4"));
+    CHECK_THROWS_WITH(ask(*record, 5, 1), ContainsSubstring("are 1 from 5 on"));
+    CHECK_THROWS_WITH(
+        send(*record, 3, 2),
+        ContainsSubstring("recorded_model::read_vjp: segments: are 2 from 3 on, the record has 4"));
+  }
+  CHECK_NOTHROW(write(four, 1, 2));
+  CHECK_THROWS_WITH(write(four, 2, 2),
+                    ContainsSubstring("recorded_model::write: segments: are 2 from 2 on, the record has 3"));
+  CHECK_NOTHROW(write(stopped, 3, 1));
+  CHECK_THROWS_WITH(write(stopped, 3, 2), ContainsSubstring("are 2 from 3 on, the record has 4"));
 }

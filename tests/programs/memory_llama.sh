@@ -54,6 +54,14 @@ for file in encoder/adapter_model.safetensors head/adapter_model.safetensors mem
   cmp "whole/$file" "resumed/$file"
 done
 
+# interrupted in the scoring behind the last step a run is not complete; the resumed one reports that step
+for _ in {1..120}; do cat "$text"; done >long.txt
+last=("$program" train --model base --text long.txt $memory --segments 4 --documents 1 --steps 2 --report 1
+  --held-out-texts 1000000 --policy reservoir:2)
+interrupted INT "${last[@]}"
+"${last[@]}" --checkpoint run.checkpoint --resume --json last.json >/dev/null
+expect last.json complete=true 'step=[12]'
+
 trained="--model base --adapters whole --text $text"
 "$program" plan --model base $memory --tokens 64,96 --json plan.json
 expect plan.json rows tokens="64|96" "reads=$number"

@@ -73,12 +73,20 @@ TEST_CASE("documents of a step draw from keys of their own") {
   CHECK(memory_task::relative_error(x.of(p, 2), sum) < 1e-14);
 }
 
-TEST_CASE("more documents than there is room for are refused, and counts below one") {
+TEST_CASE(
+    "more documents than there is room for are refused, a gradient of another size, and counts below one") {
   const problem x;
   training::document_gradients<attention> two(x.whole.model, policy{}, 5, 2, 1);
   gradient<double> g(x.whole.theta.size());
   CHECK_THROWS_WITH(two.add(key{}, x.whole.theta, x.documents, g),
                     ContainsSubstring("are 3, there is room for 2"));
+  training::document_gradients<attention> three(x.whole.model, policy{}, 5, 3, 1);
+  for (const index_t size : {x.whole.theta.size() - 1, x.whole.theta.size() + 1}) {
+    gradient<double> other(size);
+    CHECK_THROWS_WITH(three.add(key{}, x.whole.theta, x.documents, other),
+                      ContainsSubstring("document_gradients::add: g: has size " + std::to_string(size) +
+                                        ", expected " + std::to_string(x.whole.theta.size())));
+  }
   using gradients = training::document_gradients<attention>;
   CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 0, 1), ContainsSubstring("documents"));
   CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 1, 0), ContainsSubstring("threads"));

@@ -38,6 +38,12 @@ TEST_CASE("the mean of held-out texts is that of their tokens, on any number of 
   CHECK(nll == Approx(sum / tokens).epsilon(1e-13));
   CHECK(training::mean_nll(model, theta, stretches, 6, 3, on) == nll);
   CHECK(training::mean_nll(model, theta, {}, 6, 1, on) == 0);
+  // ended early: the mean of what was read
+  std::vector<training::stretch> firsts;
+  for (const auto& ids : stretches) firsts.push_back(ids.first(7));
+  CHECK(training::mean_nll(model, theta, stretches, 6, 2, [](index_t t) { return t < 1; }) ==
+        training::mean_nll(model, theta, firsts, 6, 1, on));
+  CHECK(training::mean_nll(model, theta, stretches, 6, 2, [](index_t) { return false; }) == 0);
 }
 
 TEST_CASE("a reader of memories is asked before each segment whether to go on, and has no room for more") {

@@ -101,6 +101,49 @@ TEST_CASE("options of a run out of range are refused by name") {
   CHECK_THROWS_WITH(with([](auto& o) { o.rate = std::nan(""); }), ContainsSubstring("rate"));
   CHECK_THROWS_WITH(with([](auto& o) { o.last_rate = 1.5; }), ContainsSubstring("last_rate"));
   CHECK_THROWS_WITH(with([](auto& o) { o.clip = -1; }), ContainsSubstring("clip"));
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  for (const double value : {-0.1, inf, std::nan("")})
+    CHECK_THROWS_WITH(with([&](auto& o) { o.decay = value; }),
+                      ContainsSubstring("decay: is " + number_text(value) + ", must be at least 0"));
+  for (const double value : {-0.1, 1.0, 1.5, std::nan("")}) {
+    CHECK_THROWS_WITH(with([&](auto& o) { o.beta1 = value; }),
+                      ContainsSubstring("beta1: is " + number_text(value) + ", must be in [0, 1)"));
+    CHECK_THROWS_WITH(with([&](auto& o) { o.beta2 = value; }),
+                      ContainsSubstring("beta2: is " + number_text(value) + ", must be in [0, 1)"));
+  }
+  CHECK_NOTHROW(with([](auto& o) { o.beta1 = o.beta2 = o.decay = 0; }));
+}
+
+TEST_CASE("a report that a saved run could not hold is refused, and changes nothing") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  const folder files;
+  training::run<float> r(short_run, start(), "test");
+  CHECK_THROWS_WITH(r.update(1, -2), ContainsSubstring("tokens: are -2"));
+  CHECK_THROWS_WITH(r.update(1, inf), ContainsSubstring("tokens: are inf"));
+  REQUIRE(take_step(r) == status::ok);
+  for (const auto& [held_out, bytes] : {std::pair{inf, 2.0},
+                                        {std::nan(""), 2.0},
+                                        {1.5, 0.0},
+                                        {1.5, -1.0},
+                                        {1.5, std::nan("")},
+                                        {1.5, 1e-320}})
+    CHECK_THROWS_WITH(r.report(held_out, bytes),
+                      ContainsSubstring("run::report") && ContainsSubstring("is " + number_text(held_out)) &&
+                          ContainsSubstring("of " + number_text(bytes) + " bytes"));
+  CHECK(r.course().empty());
+  CHECK(r.state().sums.steps == 1);
+  r.report(1.5, 2);
+  CHECK_THROWS_WITH(r.report(1.5, 2), ContainsSubstring("step: is 1, the last report is of step 1"));
+  REQUIRE(take_step(r) == status::ok);
+  // a loss whose sum is not finite, though it is
+  r.zeroed_gradient()[0] = 1;
+  CHECK(r.update(1.7e308, 2) == status::ok);
+  r.zeroed_gradient()[0] = 1;
+  CHECK(r.update(1.7e308, 2) == status::non_finite);
+  CHECK(r.step() == 3);
+  training::save_run(files.path / "run", r);
+  training::run<float> again(short_run, start(), "test");
+  CHECK_NOTHROW(training::load_run(files.path / "run", again));
 }
 
 TEST_CASE("a run that was saved and loaded ends with the bits of one that was not, between reports too") {
@@ -160,4 +203,78 @@ TEST_CASE("a run is resumed by none but its own kind") {
   save_checkpoint(files.path / "empty", c);
   CHECK_THROWS_WITH(training::load_run(files.path / "empty", r),
                     ContainsSubstring("holds no course of a run"));
+}
+
+TEST_CASE("a forged file is refused with both values, and leaves a run as it was") {
+  const folder files;
+  training::run<float> r(short_run, start(), "test");
+  advance(r, 5);  // reported at step 3
+  training::save_run(files.path / "run", r);
+  const checkpoint whole = load_checkpoint(files.path / "run");
+  training::run<float> other(short_run, start(), "test");
+  advance(other, 1);
+  const auto bytes_of = [&] {
+    training::save_run(files.path / "other", other);
+    return read_file(files.path / "other");
+  };
+  const std::string before = bytes_of();
+  const auto refused = [&](const checkpoint& c, const std::string& why) {
+    INFO(why);
+    save_checkpoint(files.path / "forged", c);
+    CHECK_THROWS_WITH(training::load_run(files.path / "forged", other),
+                      ContainsSubstring("load_run: checkpoint: ") && ContainsSubstring(why));
+    CHECK((bytes_of() == before));
+  };
+  const auto forged = [&](auto change, const std::string& why) {
+    auto course = nlohmann::ordered_json::parse(whole.text("course"));
+    change(course);
+    checkpoint c = whole;
+    c.set_text("course", course.dump());
+    refused(c, why);
+  };
+  using json = nlohmann::ordered_json;
+  forged([](json& c) { c["step"] = 1e300; }, "step: is 1e+300, must be an integer");
+  forged([](json& c) { c["step"] = 5.0; }, "step: is 5.0, must be an integer");
+  forged([](json& c) { c["step"] = std::uint64_t{1} << 63; },
+         "step: is 9223372036854775808, must be an integer");
+  forged([](json& c) { c["step"] = "5"; }, "step: is \"5\", must be an integer");
+  forged([](json& c) { c["step"] = -1; }, "step: is -1, must be from 0 to 7");
+  forged([](json& c) { c["step"] = 8; }, "step: is 8, must be from 0 to 7");
+  forged([](json& c) { c["step"] = 6; }, "sums: steps: are 2, but 3 were taken");
+  forged([](json& c) { c["sums"]["steps"] = -2; }, "sums: steps: are -2, but 2 were taken");
+  forged([](json& c) { c["sums"]["tokens"] = -4; }, "sums: tokens: are -4, must be 0 or more");
+  forged([](json& c) { c["sums"]["loss"] = nullptr; }, "loss: is null, must be a number");
+  forged([](json& c) { c["history"][0]["step"] = 6; },
+         "row 0 of the course: step: is 6, must be from 0 to 5");
+  forged([](json& c) { c["history"][0]["step"] = -1; }, "step: is -1, must be from 0 to 5");
+  forged([](json& c) { c["history"][0]["step"] = 1e300; }, "step: is 1e+300, must be an integer");
+  forged([](json& c) { c["history"].push_back(c["history"][0]); },
+         "row 1 of the course: step: is 3, must be from 4 to 5");
+  forged([](json& c) { c["history"][0]["held_out"] = true; }, "held_out: is true, must be a number");
+  forged([](json& c) { c["history"][0].erase("norm"); }, "norm");
+  forged([](json& c) { c["history"] = nullptr; }, "history: is of type null, must be an array");
+  checkpoint c = whole;
+  std::string course = whole.text("course");
+  course.replace(course.find("\"loss\":") + 7, 0, "1e999, \"x\":");
+  c.set_text("course", course);
+  refused(c, "damaged JSON");
+  c = whole;
+  c.set("adam.steps", std::numeric_limits<std::int64_t>::max());
+  refused(c, "has 9223372036854775807 steps of the optimiser, expected 5");
+  const auto lacking = [&](const std::string& name, const std::string& why) {  // another size
+    c = whole;
+    const std::vector<float> two(2);
+    c.set(name, view<const float>(two));
+    save_checkpoint(files.path / "forged", c);
+    CHECK_THROWS_WITH(training::load_run(files.path / "forged", other), ContainsSubstring(why));
+    CHECK((bytes_of() == before));
+  };
+  lacking("theta", "\"theta\": has 2 numbers, expected 3");
+  lacking("adam.v", "\"adam.v\": has 2 numbers, expected 3");
+  training::load_run(files.path / "run", other);
+  CHECK(other.step() == 5);
+
+  training::run_state none = r.state();
+  none.sums.loss = std::nan("");
+  CHECK_THROWS_WITH(other.restore(none), ContainsSubstring("sums: loss: is nan, must be finite"));
 }

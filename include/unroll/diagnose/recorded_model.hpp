@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "unroll/core/block.hpp"
@@ -18,7 +19,7 @@ namespace unroll {
 ///
 /// Writes must not read earlier memories, reads not the parameters. Gradients agree with the model's up to
 /// the rounding of sums. On the host, with numbers of one kind. The record takes numbers(model, segments);
-/// copies share it.
+/// copies share it. To be asked for segments that it lacks throws unroll::error.
 template <class Model>
 class recorded_model final {
   static_assert(require_memory_model<Model>());
@@ -73,10 +74,11 @@ class recorded_model final {
 
   void write(std::span<const input> xs, index_t s, params<const scalar> theta, std::span<const scalar* const>,
              view<scalar> m, view<scalar> tape, view<scalar> work) const {
-    if (tape.empty())
-      std::copy_n(memory(s).data(), m.size(), m.data());
-    else
-      model_->write(xs, s, theta, {}, m, tape, work);
+    if (!tape.empty()) return model_->write(xs, s, theta, {}, m, tape, work);
+    // the last segment of a text writes nothing that is read
+    check_inside("recorded_model::write", s, xs.size(),
+                 std::min(record_->adjoints.size(), record_->losses.size() - 1));
+    std::copy_n(memory(s).data(), m.size(), m.data());
   }
   void write_vjp(std::span<const input> xs, index_t s, params<const scalar> theta,
                  std::span<const scalar* const>, view<const scalar> tape, view<const scalar> dm,
@@ -85,11 +87,13 @@ class recorded_model final {
   }
   void read(std::span<const input> xs, index_t t, params<const scalar>, std::span<const scalar* const>,
             scalar* losses, view<scalar>) const {
+    check_inside("recorded_model::read", t, xs.size(), record_->adjoints.size());
     std::copy_n(record_->losses.begin() + t, xs.size(), losses);
   }
   void read_vjp(std::span<const input> xs, index_t t, params<const scalar> theta,
                 std::span<const scalar* const> past, std::span<scalar* const> dpast, scalar* losses,
                 dparams<scalar>, view<scalar> work) const {
+    check_inside("recorded_model::read_vjp", t, xs.size(), record_->adjoints.size());
     const index_t size = model_->size().memory;
     for (index_t u = t; u < t + index_t(xs.size()); ++u) {
       const scalar* adjoint = record_->adjoints[std::size_t(u)].data();
@@ -110,6 +114,13 @@ class recorded_model final {
       return model.reads_params();
     else
       return true;
+  }
+  // Of the record, the first `known` segments are there.
+  static void check_inside(const char* function, index_t first, std::size_t count, std::size_t known) {
+    if (first < 0 || std::size_t(first) > known || count > known - std::size_t(first))
+      fail(function, "segments",
+           "are " + std::to_string(count) + " from " + std::to_string(first) + " on, the record has " +
+               std::to_string(known));
   }
   view<scalar> memory(index_t s) const {
     const index_t size = model_->size().memory;

@@ -60,7 +60,7 @@ class documents {
     pool.run(work);
   }
 
-  /// Throws unroll::error where an id is none of the vocabulary.
+  /// One more document. Its ids are not checked: no vocabulary is known here.
   void add(std::string name, std::vector<llama::token> ids) {
     all_.push_back({std::move(name), std::move(ids)});
   }

@@ -42,12 +42,14 @@ class document_gradients final {
   }
 
   /// ADDS the gradient of the summed losses to g; document i has the key fold(k, i). What the report says is
-  /// summed over the documents. Throws unroll::error on more documents than there is room for.
+  /// summed over the documents. Throws unroll::error on more documents than there is room for, and on a g of
+  /// another size than the parameters.
   report add(key k, params<const T> theta, std::span<const std::vector<input>> documents, dparams<T> g) {
     if (documents.size() > gradients_.size())
       fail("document_gradients::add", "documents",
            "are " + std::to_string(documents.size()) + ", there is room for " +
                std::to_string(gradients_.size()));
+    check_size("document_gradients::add", "g", g.size(), gradients_.front().size());
     share_out(pool_, index_t(documents.size()), [&](index_t worker, index_t i) {
       const auto at = std::size_t(i);
       gradients_[at].zero();

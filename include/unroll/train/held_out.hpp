@@ -16,8 +16,8 @@ using stretch = std::span<const llama::token>;
 
 /// Mean nll a token that a memory model over segments of text has on stretches cut into segments of `length`.
 /// Up to `threads` stretches are read side by side; the result does not depend on them. more(segments read of
-/// a stretch) is asked again and again whether to go on; what is not read counts as nothing. 0 where there is
-/// nothing to score.
+/// a stretch) is asked before each segment, by all these threads at once, whether to go on with that stretch;
+/// the mean is over what was read. 0 where there is nothing to score.
 template <class Model, class More>
 double mean_nll(const Model& model, params<const typename Model::scalar> theta,
                 std::span<const stretch> texts, index_t length, index_t threads, More&& more) {
@@ -32,9 +32,9 @@ double mean_nll(const Model& model, params<const typename Model::scalar> theta,
   for (index_t i = 0; i < pool.size(); ++i) readers.emplace_back(model, longest);
   share_out(pool, index_t(texts.size()), [&](index_t worker, index_t i) {
     const auto text = llama::segments_of(texts[std::size_t(i)], length);
-    for (const double loss : readers[std::size_t(worker)].losses(theta, text, more))
-      sums[std::size_t(i)] += loss;
-    tokens[std::size_t(i)] = double(llama::scored(text));
+    const std::vector<double> losses = readers[std::size_t(worker)].losses(theta, text, more);
+    for (const double loss : losses) sums[std::size_t(i)] += loss;
+    tokens[std::size_t(i)] = double(llama::scored(std::span(text).first(losses.size())));
   });
   double sum = 0, n = 0;
   for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -64,6 +65,41 @@ struct run_state {
   std::vector<course_row> course;  ///< report after report
 };
 
+/// Throws unroll::error, with both values, where no run of `steps` steps comes by such a state.
+inline void check_state(const run_state& s, std::int64_t steps) {
+  const auto finite = [](const std::string& name, double value) {
+    if (!std::isfinite(value)) fail("run", name, "is " + number_text(value) + ", must be finite");
+  };
+  const auto within = [](const std::string& name, std::int64_t value, std::int64_t least, std::int64_t most) {
+    if (value < least || value > most)
+      fail("run", name,
+           "is " + std::to_string(value) + ", must be from " + std::to_string(least) + " to " +
+               std::to_string(most));
+  };
+  within("step", s.step, 0, steps);
+  std::int64_t reported = 0;
+  for (std::size_t i = 0; i < s.course.size(); ++i) {
+    const course_row& r = s.course[i];
+    const std::string row = "row " + std::to_string(i) + " of the course: ";
+    within(row + "step", r.step, i == 0 ? 0 : reported + 1, s.step);
+    reported = r.step;
+    finite(row + "training", r.training);
+    finite(row + "held_out", r.held_out);
+    finite(row + "held_out_bits_per_byte", r.held_out_bits_per_byte);
+    finite(row + "rate", r.rate);
+    finite(row + "norm", r.norm);
+  }
+  finite("sums: loss", s.sums.loss);
+  finite("sums: norm", s.sums.norm);
+  finite("sums: tokens", s.sums.tokens);
+  if (s.sums.tokens < 0)
+    fail("run", "sums: tokens", "are " + number_text(s.sums.tokens) + ", must be 0 or more");
+  if (s.sums.steps != double(s.step - reported))
+    fail("run", "sums: steps",
+         "are " + number_text(s.sums.steps) + ", but " + std::to_string(s.step - reported) +
+             " were taken since the last report");
+}
+
 /// Parameters, their optimiser and the course of a training run. Whoever holds it computes the gradients, and
 /// reports in front of a step, so that a resumed run makes a report that was due when it was saved:
 ///
@@ -95,7 +131,7 @@ class run final {
   const run_options& options() const { return options_; }
   const std::string& identity() const { return identity_; }
   parameters<T>& theta() { return theta_; }
-  /// With its moments.
+  /// With its moments; its steps are those of the run.
   adam<T>& optimiser() { return optimiser_; }
   std::int64_t step() const { return state_.step; }
   /// Whether all steps are taken.
@@ -103,8 +139,12 @@ class run final {
   /// The reports so far.
   const std::vector<course_row>& course() const { return state_.course; }
   const run_state& state() const { return state_; }
-  /// Goes on from there; theta and the optimiser are restored apart (load_run).
-  void restore(run_state s) { state_ = std::move(s); }
+  /// Goes on from there; theta and the optimiser are restored apart (load_run). Throws unroll::error as
+  /// check_state does, and has changed nothing then.
+  void restore(run_state s) {
+    check_state(s, options_.steps);
+    state_ = std::move(s);
+  }
 
   /// What the gradient of the next step is added to.
   gradient<T>& zeroed_gradient() {
@@ -113,19 +153,20 @@ class run final {
   }
 
   /// Takes the step for which zeroed_gradient() holds the gradient of the sum `loss` over `tokens` tokens,
-  /// which took `seconds`. status::non_finite: loss or gradient are not finite, and theta is as it was.
+  /// which took `seconds`. status::non_finite: loss or gradient are not finite, or the sums of them since the
+  /// last report are not, and theta is as it was. Throws unroll::error on tokens that are no count.
   [[nodiscard]] status update(double loss, double tokens, double seconds = 0) {
+    if (!(tokens >= 0 && std::isfinite(tokens)))
+      fail("run::update", "tokens", "are " + number_text(tokens) + ", must be 0 or more and finite");
     if (tokens > 0) linalg::scale(T(1 / tokens), g_.data(), g_.size());
     const double norm =
         clip_norm(g_, options_.clip > 0 ? options_.clip : std::numeric_limits<double>::infinity());
-    if (!std::isfinite(loss) || !std::isfinite(norm)) return status::non_finite;
+    const running_sums& s = state_.sums;
+    const running_sums next{s.loss + loss, s.tokens + tokens, s.norm + norm, s.steps + 1};
+    if (!std::isfinite(next.loss) || !std::isfinite(next.norm)) return status::non_finite;
     if (optimiser_.step(theta_, g_, schedule_(state_.step)) != status::ok) return status::non_finite;
     ++state_.step;
-    running_sums& s = state_.sums;
-    s.loss += loss;
-    s.tokens += tokens;
-    s.norm += norm;
-    s.steps += 1;
+    state_.sums = next;
     step_seconds_ += seconds;
     step_tokens_ += tokens;
     return status::ok;
@@ -140,12 +181,23 @@ class run final {
   double tokens_per_second() const { return step_tokens_ / std::max(1e-9, step_seconds_); }
 
   /// Adds a row to the course; the sums begin anew. `held_out`: nats a token; `seconds`: that scoring took.
+  /// Throws unroll::error, and changes nothing, where held_out or the bits a byte are not finite, bytes are
+  /// not above 0, or this step has been reported.
   const course_row& report(double held_out, double bytes_per_token, double seconds = 0) {
+    const double bits = held_out / bytes_per_token / std::log(2.0);
+    if (!(std::isfinite(bits) && std::isfinite(held_out) && bytes_per_token > 0))
+      fail("run::report", "held_out",
+           "is " + number_text(held_out) + " nats a token, of " + number_text(bytes_per_token) +
+               " bytes; must be finite, of more than 0");
+    if (!state_.course.empty() && state_.course.back().step == state_.step)
+      fail("run::report", "step",
+           "is " + std::to_string(state_.step) + ", the last report is of step " +
+               std::to_string(state_.course.back().step));
     seconds_ += step_seconds_ + seconds;
     state_.course.push_back({.step = state_.step,
                              .training = training_loss(),
                              .held_out = held_out,
-                             .held_out_bits_per_byte = held_out / bytes_per_token / std::log(2.0),
+                             .held_out_bits_per_byte = bits,
                              .rate = options_.rate * schedule_(state_.step - 1),
                              .norm = state_.sums.norm / std::max(1.0, state_.sums.steps),
                              .tokens_per_second = tokens_per_second(),
@@ -161,11 +213,14 @@ class run final {
     check_at_least("run", "warm_up", o.warm_up, -1);
     check_at_least("run", "report", o.report, 1);
     const auto refuse = [](const char* name, double value, const char* wanted) {
-      fail("run", name, "is " + std::to_string(value) + ", must be " + wanted);
+      fail("run", name, "is " + number_text(value) + ", must be " + wanted);
     };
     if (!(o.rate > 0 && std::isfinite(o.rate))) refuse("rate", o.rate, "above 0 and finite");
     if (!(o.last_rate >= 0 && o.last_rate <= 1)) refuse("last_rate", o.last_rate, "in [0, 1]");
     if (!(o.clip >= 0)) refuse("clip", o.clip, "at least 0");
+    if (!(o.decay >= 0 && std::isfinite(o.decay))) refuse("decay", o.decay, "at least 0 and finite");
+    if (!(o.beta1 >= 0 && o.beta1 < 1)) refuse("beta1", o.beta1, "in [0, 1)");
+    if (!(o.beta2 >= 0 && o.beta2 < 1)) refuse("beta2", o.beta2, "in [0, 1)");
     return o;
   }
 

@@ -1,10 +1,13 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "unroll/io/checkpoint.hpp"
+#include "unroll/io/json.hpp"
 #include "unroll/train/run.hpp"
 
 namespace unroll::training {
@@ -20,6 +23,7 @@ inline nlohmann::ordered_json to_json(const course_row& r) {
           {"tokens_per_second", r.tokens_per_second},
           {"seconds", r.seconds}};
 }
+/// An array of the rows.
 inline nlohmann::ordered_json to_json(const std::vector<course_row>& course) {
   auto rows = nlohmann::ordered_json::array();
   for (const course_row& r : course) rows.push_back(to_json(r));
@@ -46,8 +50,54 @@ void save_run(const std::filesystem::path& file, run<T>& r) {
   save_checkpoint(file, c);
 }
 
+namespace detail {
+
+// An integer of a course, and a number.
+inline std::int64_t integer_of(const nlohmann::json& from, const char* name) {
+  const auto& value = from.at(name);
+  constexpr std::uint64_t most = std::numeric_limits<std::int64_t>::max();
+  if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > most))
+    fail("run", name,
+         "is " + value.dump().substr(0, 80) + ", must be an integer up to " + std::to_string(most));
+  return value.get<std::int64_t>();
+}
+inline double number_of(const nlohmann::json& from, const char* name) {
+  const auto& value = from.at(name);
+  if (!value.is_number()) fail("run", name, "is " + value.dump().substr(0, 80) + ", must be a number");
+  return value.get<double>();
+}
+
+// What save_run wrote of a run of `steps` steps.
+inline run_state state_of(const std::string& text, std::int64_t steps) {
+  const nlohmann::json course = parse_json(text, "run", "course");
+  run_state s;
+  try {
+    const auto& sums = course.at("sums");
+    s.sums = {number_of(sums, "loss"), number_of(sums, "tokens"), number_of(sums, "norm"),
+              number_of(sums, "steps")};
+    s.step = integer_of(course, "step");
+    const auto& history = course.at("history");
+    if (!history.is_array())
+      fail("run", "history", "is of type " + std::string(history.type_name()) + ", must be an array");
+    for (const auto& row : history)
+      s.course.push_back({.step = integer_of(row, "step"),
+                          .training = number_of(row, "training"),
+                          .held_out = number_of(row, "held_out"),
+                          .held_out_bits_per_byte = number_of(row, "held_out_bits_per_byte"),
+                          .rate = number_of(row, "rate"),
+                          .norm = number_of(row, "norm")});
+  } catch (const nlohmann::json::exception& e) {
+    fail("run", "course", e.what());
+  }
+  check_state(s, steps);
+  return s;
+}
+
+}  // namespace detail
+
 /// Brings a run to where save_run left one of the same identity. Throws unroll::error when the file belongs
-/// to another run or is none.
+/// to another run, is none or holds what no such run comes by; the run is then as it was. Takes the memory of
+/// the file and of a second optimiser meanwhile.
 template <class T>
 void load_run(const std::filesystem::path& file, run<T>& r) {
   const std::string name = "\"" + file.string() + "\"";
@@ -57,21 +107,17 @@ void load_run(const std::filesystem::path& file, run<T>& r) {
          name + " belongs to another run: \"" + other + "\", asked for \"" + r.identity() + "\"");
   run_state then;
   try {
-    const auto course = nlohmann::ordered_json::parse(saved.text("course"));
-    const auto& s = course.at("sums");
-    then.sums = {s.at("loss"), s.at("tokens"), s.at("norm"), s.at("steps")};
-    then.step = course.at("step");
-    for (const auto& row : course.at("history"))
-      then.course.push_back({.step = row.at("step"),
-                             .training = row.at("training"),
-                             .held_out = row.at("held_out"),
-                             .held_out_bits_per_byte = row.at("held_out_bits_per_byte"),
-                             .rate = row.at("rate"),
-                             .norm = row.at("norm")});
-  } catch (const nlohmann::json::exception& e) {
+    then = detail::state_of(saved.text("course"), r.options().steps);
+  } catch (const error& e) {
     fail("load_run", "checkpoint", name + " holds no course of a run: " + e.what());
   }
-  saved.get("theta", r.theta());
+  adam<T> tried = r.optimiser();
+  saved.load("adam", tried);
+  if (const std::int64_t steps = saved.get_integer("adam.steps"); steps != then.step)
+    fail("load_run", "checkpoint",
+         name + " has " + std::to_string(steps) + " steps of the optimiser, expected " +
+             std::to_string(then.step));
+  saved.get("theta", r.theta());  // the last that can be refused, and writes nothing then
   saved.load("adam", r.optimiser());
   r.restore(std::move(then));
 }
