@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes the API reference with Doxygen to OUT, and fails where it warns and where a public name has no comment. No comment
+# Writes the API reference with Doxygen to OUT, and fails where it warns, where a public name has no comment, and where the
+# namespaces of the headers are not those of main.dox: of free functions in one that is not, Doxygen says nothing. No comment
 # of its own needs what docs/reference/main.dox excuses:
 #   - a member whose name stands in one of the concepts, or in the list of members that mean the same everywhere;
 #   - constructors, operators, friends and the struct X_options of an X (its fields do);
@@ -65,6 +66,15 @@ find include/unroll -name '*.hpp' -exec awk '
   /^\} .*namespace .*detail$/ { inside = 0 }
   /^ *concept [a-z_]+ *=/ && !inside && before !~ /^ *\/\/\// { print FILENAME ":" FNR ": warning: " $1 " " $2 " is not documented." }
   !/^ *template/ { before = $0 }' {} + >>"$out/missing"
+# namespaces: "unroll..." is a whole name, another one stands inside the one that is open
+find include/unroll \( -name '*.hpp' -o -name '*.cuh' \) -exec cat {} + | awk '
+  /^namespace unroll/ { open = $2 }
+  /^namespace [a-z_]+ \{/ && !/^namespace unroll/ { open = open "::" $2 }
+  /^namespace / && open !~ /(^|::)detail(::|$)/ { print open }
+  /^\}.*\/\/ namespace / && $NF !~ /^unroll/ { sub(/::[a-z_]+$/, "", open) }' | LC_ALL=C sort -u >"$out/namespaces"
+sed -nE 's|^/// \\namespace ([a-z_:]+)$|\1|p' $main | LC_ALL=C sort -u >"$out/known_namespaces"
+LC_ALL=C comm -23 "$out/namespaces" "$out/known_namespaces" | sed "s|.*|$main: lacks \\\\namespace &|" >>"$out/missing"
+LC_ALL=C comm -13 "$out/namespaces" "$out/known_namespaces" | sed "s|.*|$main: no header has namespace &|" >>"$out/missing"
 if [ -s "$out/missing" ]; then
   cat "$out/missing"
   echo "$(wc -l <"$out/missing") faults of the reference"

@@ -127,6 +127,20 @@ namespace unroll {
 template <class T>
 concept c = true;
 }"
+  reference 1 'lacks .namespace unroll::more$' 'a namespace that main.dox lacks' <<<"$documented
+namespace unroll::more {
+int f();
+}  // namespace unroll::more"
+  reference 1 'lacks .namespace unroll::inner$' 'a namespace inside another that main.dox lacks' <<<"$documented
+namespace unroll {
+namespace detail {
+namespace hidden {
+}  // namespace hidden
+}  // namespace detail
+namespace inner {
+}  // namespace inner
+}  // namespace unroll"
+  reference 1 'no header has namespace unroll$' 'a namespace of main.dox that is gone' <<<''
   reference 1 'Member a' 'a field without a comment' <<<"${documented/ \/\/\/< both/}"
 fi
 
