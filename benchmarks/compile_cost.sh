@@ -3,7 +3,7 @@
 # an LSTM, by itself and with the kernels in a file of their own; least of three runs each. Eigen/Core is a header to
 # compare with.
 #   compile_cost.sh [COMPILER]        default g++; EIGEN names Eigen's folder; needs GNU time
-set -eu
+set -euo pipefail
 cd "$(dirname "$0")/.."
 compiler=${1:-g++}
 folder=$(mktemp -d)
@@ -42,10 +42,11 @@ echo "$("$compiler" --version | head -1), -std=c++20 -O2"
 printf '%-10s %8s %8s\n' unit seconds MiB
 for unit in eigen umbrella llama one_cell lstm elsewhere kernels; do
   for _ in 1 2 3; do
-    command time -f '%U %S %M' "$compiler" -std=c++20 -O2 -Iinclude -I"${EIGEN:-/usr/include/eigen3}" \
-      -c "$folder/$unit.cpp" -o "$folder/out.o" 2>&1
+    command time -f '%U %S %M' -o "$folder/cost" "$compiler" -std=c++20 -O2 -Iinclude \
+      -I"${EIGEN:-/usr/include/eigen3}" -c "$folder/$unit.cpp" -o "$folder/out.o"
+    cat "$folder/cost"
   done | awk -v unit="$unit" '
     NR == 1 || $1 + $2 < seconds { seconds = $1 + $2 }
     NR == 1 || $3 < kilobytes { kilobytes = $3 }
-    END { printf "%-10s %8.2f %8.0f\n", unit, seconds, kilobytes / 1024 }'
+    END { if (NR == 3) printf "%-10s %8.2f %8.0f\n", unit, seconds, kilobytes / 1024 }'
 done

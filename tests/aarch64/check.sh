@@ -82,19 +82,20 @@ for compiler in $compilers; do
     -Wdouble-promotion -Werror "$root/tests/warnings/everything.cpp"
 
   echo "== $compiler: the kernels have the same bits with and without what newer processors have"
-  two_files() {  # two_files NAME FLAG...
-    compile "$compiler" -O2 -DNDEBUG -DMAIN -DFILE_NAME=plain_file "${@:2}" -c "$root/tests/flags/two_files.cpp" -o "$out/main.o"
-    compile "$compiler" -O2 -DNDEBUG -DFILE_NAME=other_file "${@:2}" -c "$root/tests/flags/two_files.cpp" -o "$out/other.o"
-    aarch64-linux-gnu-g++ "$out/main.o" "$out/other.o" -o "$out/$1"
-    run "$out/$1"
+  two_files() {  # two_files NAME FLAG...: && since set -e does not reach into $( )
+    rm -f "$out/$1" "$out/$1_main.o" "$out/$1_other.o"
+    compile "$compiler" -O2 -DNDEBUG -DMAIN -DFILE_NAME=plain_file "${@:2}" -c "$root/tests/flags/two_files.cpp" -o "$out/$1_main.o" &&
+      compile "$compiler" -O2 -DNDEBUG -DFILE_NAME=other_file "${@:2}" -c "$root/tests/flags/two_files.cpp" -o "$out/$1_other.o" &&
+      aarch64-linux-gnu-g++ "$out/$1_main.o" "$out/$1_other.o" -o "$out/$1" &&
+      run "$out/$1"
   }
   newer=$(two_files newer -march=armv8.6-a+sve2)
   plain=$(two_files plain)
   echo "   $plain"
   [ "$newer" = "$plain" ] || { echo "with -march=armv8.6-a+sve2: $newer"; exit 1; }
   [ "${of_all:=$plain}" = "$plain" ] || { echo "the other compiler: $of_all"; exit 1; }
-  check_loop "$out/main.o" "tile<float, 4, 4, 5>" 1.7
-  check_loop "$out/main.o" "widened_gemv" 6.5
+  check_loop "$out/plain_main.o" "tile<float, 4, 4, 5>" 1.7
+  check_loop "$out/plain_main.o" "widened_gemv" 6.5
   if [ "$compiler" = g++ ] && [ "$(uname -m)" = x86_64 ] && command -v g++ >/dev/null; then
     echo "== unfused, they are those of SSE2"
     unfused=$(two_files unfused -ffp-contract=off)

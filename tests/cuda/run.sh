@@ -56,6 +56,7 @@ build() {  # build FOLDER ARCHITECTURE...: one program a file, and PROGRAM_host.
   done
   [ "$*" = 90a ] && targets="$targets -DUNROLL_WGMMA"
   mkdir -p "$folder"
+  for program in $programs; do rm -f "$folder/$program"; done
   for program in $programs; do
     host=
     [ -e "$here/${program}_host.cpp" ] && host="$here/${program}_host.cpp"
@@ -63,7 +64,7 @@ build() {  # build FOLDER ARCHITECTURE...: one program a file, and PROGRAM_host.
     echo "nvcc -std=c++20 --expt-relaxed-constexpr -Werror all-warnings -diag-suppress 20011,20012,20014 -fmad=false -O3 \
       -Xcompiler -O2,-ffp-contract=off,-static-libstdc++,-static-libgcc -Xfatbin -compress-all $targets -I$root -I$root/include -I$eigen \
       $here/$program.cu $host -ldl -o $folder/$program"
-  done | xargs -P "$(nproc)" -I{} sh -c '{}'
+  done | xargs -P "$(nproc)" -I{} sh -c '{}' || { echo "run.sh: a program does not compile" >&2; return 1; }
   for program in $programs; do [ -x "$folder/$program" ] || { echo "run.sh: $program was not built" >&2; return 1; }; done
 }
 

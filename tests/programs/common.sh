@@ -19,16 +19,19 @@ refused() {  # refused MESSAGE COMMAND...: fails, and says so
 number='-?[0-9.]+(e[+-]?[0-9]+)?'
 
 expect() {  # expect FILE KEY[=VALUE]...: the JSON file has the key, and all its values match the regular expression
-  local file=$1 wanted key values
+  local file=$1 wanted key values found  # found: grep's status, 1 for nothing; 2 for an expression that is none
   shift
   for wanted in "$@"; do
     key=${wanted%%=*}
     values=$(sed -nE "s/^ *\"$key\": (.*[^,]),?$/\1/p" "$file")
     [ -n "$values" ] || { echo "$file lacks \"$key\""; exit 1; }
+    found=0
     if [ "$wanted" = "$key" ]; then
-      ! grep -nxE 'null|""|\[\]|\{\}' <<<"$values" || { echo "$file: a \"$key\" is empty"; exit 1; }
+      grep -nxE 'null|""|\[\]|\{\}' <<<"$values" || found=$?
+      [ $found -eq 1 ] || { echo "$file: a \"$key\" is empty"; exit 1; }
     else
-      ! grep -nvxE -- "${wanted#*=}" <<<"$values" || { echo "$file: \"$key\" is not all ${wanted#*=}"; exit 1; }
+      grep -nvxE -- "${wanted#*=}" <<<"$values" || found=$?
+      [ $found -eq 1 ] || { echo "$file: \"$key\" is not all ${wanted#*=}"; exit 1; }
     fi
   done
 }
