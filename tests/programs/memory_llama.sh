@@ -55,7 +55,7 @@ for file in encoder/adapter_model.safetensors head/adapter_model.safetensors mem
 done
 
 # interrupted in the scoring behind the last step a run is not complete; the resumed one reports that step
-for _ in {1..120}; do cat "$text"; done >long.txt
+for _ in {1..300}; do cat "$text"; done >long.txt
 last=("$program" train --model base --text long.txt $memory --segments 4 --documents 1 --steps 2 --report 1
   --held-out-texts 1000000 --policy reservoir:2)
 interrupted INT "${last[@]}"
