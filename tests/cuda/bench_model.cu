@@ -190,6 +190,7 @@ void train(device_test::report& to, index_t layers, index_t ratio, index_t segme
   };
   step(std::span<const llama::segment>(text).first(std::size_t(std::min(segments, how.batch + 1))));
   b.e.times();
+  b.e.fill(matrix<float>(g.data(), g.size(), 1), 0);  // the norm below is of one gradient
   const double t = now();
   const auto done = step(text);
   const double seconds = now() - t;

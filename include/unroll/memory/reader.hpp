@@ -21,7 +21,7 @@ class memory_reader final {
       : model_(&model),
         executor_(executor_of(model)),
         size_(model.size().memory),
-        segments_(check_at_least("memory_reader", "segments", segments, 1)),
+        segments_((check_at_least("memory_reader", "segments", segments, 1), segments)),
         memories_(executor_.template allocate<typename N::memory>((segments - 1) * size_)),
         work_(executor_.template allocate<typename N::activation>(model.workspace(segments - 1, 1))),
         loss_(executor_.template allocate<typename N::accumulator>(1)) {
