@@ -3,7 +3,7 @@
 # with the bits of one that was not.
 # usage: memory_llama.sh PROGRAM FOLDER
 . "$(dirname "$0")/common.sh"
-text=$project/README.md
+text=$project/examples/texts/the_lamp_on_orrel.txt
 
 interrupted() {  # interrupted SIGNAL COMMAND...: sends it once run.checkpoint exists; the run stops, not finished
   local signal=$1 pid status=0
@@ -55,7 +55,7 @@ for file in encoder/adapter_model.safetensors head/adapter_model.safetensors mem
 done
 
 # interrupted in the scoring behind the last step a run is not complete; the resumed one reports that step
-for _ in {1..300}; do cat "$text"; done >long.txt
+for _ in {1..55}; do cat "$text"; done >long.txt
 last=("$program" train --model base --text long.txt $memory --segments 4 --documents 1 --steps 2 --report 1
   --held-out-texts 1000000 --policy reservoir:2)
 interrupted INT "${last[@]}"
@@ -77,7 +77,7 @@ refused "rounded to bf16" "$program" eval $trained --segments 4 --weights bf16
 "$program" eval $trained --segments 4 --per-document 1 --methods memory --weights bf16 --other-base >/dev/null
 "$program" generate --model base --adapters whole --prompt "Gradients " --tokens 40 --json generate.json >generated.txt
 grep -q "^Gradients " generated.txt
-expect generate.json ids tokens=40 'ended_by="tokens"'
+expect generate.json ids 'tokens=[1-9][0-9]*' 'ended_by="(tokens|end of text)"'
 printf 'Gradients ' >prompt.txt
 "$program" generate --model base --adapters whole --text prompt.txt --tokens 40 | cmp - generated.txt
 "$program" generate --model base --adapters whole --prompt "Gradients " --greedy --tokens 1000 --json full.json >/dev/null
