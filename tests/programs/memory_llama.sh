@@ -77,7 +77,7 @@ refused "rounded to bf16" "$program" eval $trained --segments 4 --weights bf16
 "$program" eval $trained --segments 4 --per-document 1 --methods memory --weights bf16 --other-base >/dev/null
 "$program" generate --model base --adapters whole --prompt "Gradients " --tokens 40 --json generate.json >generated.txt
 grep -q "^Gradients " generated.txt
-expect generate.json ids 'tokens=[1-9][0-9]*' 'ended_by="(tokens|end of text)"'
+expect generate.json ids tokens=40 'ended_by="tokens"'
 printf 'Gradients ' >prompt.txt
 "$program" generate --model base --adapters whole --text prompt.txt --tokens 40 | cmp - generated.txt
 "$program" generate --model base --adapters whole --prompt "Gradients " --greedy --tokens 1000 --json full.json >/dev/null
