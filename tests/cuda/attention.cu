@@ -10,17 +10,6 @@ namespace {
 using namespace device_test;
 using namespace attention_test;
 
-struct outputs {
-  std::vector<bf16> out;
-  std::vector<float> log_sum;
-};
-outputs poisoned(const attention_inputs& in) {
-  bf16 nan;
-  nan.bits = 0x7fff;
-  return {std::vector<bf16>(std::size_t(in.qw * in.columns), nan),
-          std::vector<float>(std::size_t(in.of.heads * in.columns), NAN)};
-}
-
 /// A case on the device.
 template <class Body>
 struct on_device {
@@ -35,9 +24,7 @@ struct on_device {
     const outputs o = poisoned(in);
     out = to_device(o.out);
     log_sum = to_device(o.log_sum);
-    std::vector<const bf16*> at;
-    for (int b = 0; b < in.of.blocks; ++b) at.push_back(prefix.data() + in.block_size() * std::size_t(b));
-    blocks = to_device(at);
+    blocks = to_device(in.blocks_from<const bf16>(prefix.data()));
     ranges = to_device(in.of.ranges);
     body =
         in.body<Body>(q.data(), k.data(), v.data(), blocks.data(), ranges.data(), out.data(), log_sum.data());
@@ -51,9 +38,7 @@ struct on_device {
 
 template <class Body>
 outputs on_host(const attention_inputs& in) {
-  std::vector<const bf16*> blocks;
-  for (int b = 0; b < in.of.blocks; ++b)
-    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
+  const auto blocks = in.blocks_from(in.prefix.data());
   outputs o = poisoned(in);
   testing::simt::run(in.body<Body>(in.q.data(), in.k.data(), in.v.data(), blocks.data(), in.of.ranges.data(),
                                    o.out.data(), o.log_sum.data()));
@@ -119,9 +104,7 @@ adjoints vjp_on_device(const attention_inputs& in, const outputs& o) {
   cuda::device_block<float> delta(index_t(o.log_sum.size())), dprefix(index_t(in.prefix.size()));
   const std::vector<bf16> nan(std::size_t(in.kvw * in.tokens), bf16(NAN));
   auto dk = to_device(nan), dv = to_device(nan);
-  std::vector<float*> at;
-  for (int b = 0; b < in.of.blocks; ++b) at.push_back(dprefix.data() + in.block_size() * std::size_t(b));
-  auto dblocks = to_device(at);
+  auto dblocks = to_device(in.blocks_from(dprefix.data()));
   run_vjp<Head, DkvGroups, DqGroups, Together, KeyTile>(
       in, device.body.on, out.data(), log_sum.data(), dout.data(), delta.data(), device.q.data(), dk.data(),
       dv.data(), dblocks.data(), [](const auto& body) { cuda::launch(body); });
@@ -132,14 +115,10 @@ adjoints vjp_on_device(const attention_inputs& in, const outputs& o) {
 }
 template <int Head>
 adjoints vjp_on_host(const attention_inputs& in, const outputs& o) {
-  std::vector<const bf16*> blocks;
-  std::vector<float*> dblocks;
   adjoints a;
   a.dprefix.resize(in.prefix.size());
-  for (int b = 0; b < in.of.blocks; ++b) {
-    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
-    dblocks.push_back(a.dprefix.data() + in.block_size() * std::size_t(b));
-  }
+  const auto blocks = in.blocks_from<const bf16>(in.prefix.data());
+  const auto dblocks = in.blocks_from(a.dprefix.data());
   std::vector<float> delta(o.log_sum.size());
   a.dk.resize(std::size_t(in.kvw * in.tokens));
   a.dv = a.dk;
@@ -294,9 +273,7 @@ void backward_speed(report& to, const attention_case& c, const std::string& whic
       dv(large.device.k.size());
   large.fill(dout, 4);
   cuda::device_block<float> delta(large.device.log_sum.size()), dprefix(large.device.prefix.size());
-  std::vector<float*> at;
-  for (int b = 0; b < c.blocks; ++b) at.push_back(dprefix.data() + in.block_size() * std::size_t(b));
-  auto dblocks = to_device(at);
+  auto dblocks = to_device(in.blocks_from(dprefix.data()));
   cuda::stream_handle stream;
   const auto timed = [&](const char* what, double products, int only) {
     row r{c.name + ", backward" + what + which};

@@ -59,6 +59,13 @@ struct attention_inputs {
     }
   }
   std::size_t block_size() const { return std::size_t(2 * of.keys) * std::size_t(kvw); }
+  /// Where the blocks of a prefix, or of its adjoint, begin that lies at `first`.
+  template <class T>
+  std::vector<T*> blocks_from(T* first) const {
+    std::vector<T*> blocks;
+    for (int b = 0; b < of.blocks; ++b) blocks.push_back(first + block_size() * std::size_t(b));
+    return blocks;
+  }
   kernels::prefix_range range(int sequence) const {
     return of.ranges.empty() ? kernels::prefix_range{0, of.blocks, of.keys}
                              : of.ranges[std::size_t(sequence)];
@@ -193,6 +200,18 @@ struct attention_inputs {
     for (index_t i = from * width; i < to * width; ++i) m[std::size_t(i)].bits = 0x7fff;
   }
 };
+
+struct outputs {
+  std::vector<bf16> out;
+  std::vector<float> log_sum;
+};
+/// Outputs of a case that nothing has written.
+inline outputs poisoned(const attention_inputs& in) {
+  bf16 nan;
+  nan.bits = 0x7fff;
+  return {std::vector<bf16>(std::size_t(in.qw * in.columns), nan),
+          std::vector<float>(std::size_t(in.of.heads * in.columns), NAN)};
+}
 
 /// How far an output is from the reference over sampled rows: largest error over largest magnitude.
 struct attention_error {

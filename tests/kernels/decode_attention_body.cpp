@@ -9,18 +9,10 @@ using namespace attention_test;
 
 namespace {
 
-struct outputs {
-  std::vector<bf16> out;
-  std::vector<float> log_sum;
-};
-
 template <int Head>
 outputs run(const attention_inputs& in, key order) {
-  std::vector<const bf16*> blocks;
-  for (int b = 0; b < in.of.blocks; ++b)
-    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
-  outputs o{std::vector<bf16>(std::size_t(in.qw * in.columns), bf16(NAN)),
-            std::vector<float>(std::size_t(in.of.heads * in.columns), NAN)};
+  const auto blocks = in.blocks_from(in.prefix.data());
+  outputs o = poisoned(in);
   const auto flash =
       in.body<kernels::flash_attention_body<Head>>(in.q.data(), in.k.data(), in.v.data(), blocks.data(),
                                                    in.of.ranges.data(), o.out.data(), o.log_sum.data());

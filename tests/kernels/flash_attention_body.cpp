@@ -9,18 +9,10 @@ using namespace attention_test;
 
 namespace {
 
-struct outputs {
-  std::vector<bf16> out;
-  std::vector<float> log_sum;
-};
-
 template <class Body>
 outputs run(const attention_inputs& in, key order) {
-  std::vector<const bf16*> blocks;
-  for (int b = 0; b < in.of.blocks; ++b)
-    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
-  outputs o{std::vector<bf16>(std::size_t(in.qw * in.columns), bf16(NAN)),
-            std::vector<float>(std::size_t(in.of.heads * in.columns), NAN)};
+  const auto blocks = in.blocks_from(in.prefix.data());
+  outputs o = poisoned(in);
   testing::simt::run(in.body<Body>(in.q.data(), in.k.data(), in.v.data(), blocks.data(), in.of.ranges.data(),
                                    o.out.data(), o.log_sum.data()),
                      order);
@@ -58,13 +50,9 @@ void check_vjp(const attention_case& c) {
   INFO(c.name);
   const attention_inputs in(c, {11});
   const outputs o = run<kernels::flash_attention_body<Head>>(in, {});
-  std::vector<const bf16*> blocks;
-  std::vector<float*> dblocks;
   std::vector<float> dprefix(in.prefix.size(), 0.0f), delta(o.log_sum.size(), NAN);
-  for (int b = 0; b < c.blocks; ++b) {
-    blocks.push_back(in.prefix.data() + in.block_size() * std::size_t(b));
-    dblocks.push_back(dprefix.data() + in.block_size() * std::size_t(b));
-  }
+  const auto blocks = in.blocks_from(in.prefix.data());
+  const auto dblocks = in.blocks_from(dprefix.data());
   std::vector<bf16> dk(std::size_t(in.kvw * in.tokens), bf16(NAN)), dv = dk;
   std::vector<bf16> dq(in.q.begin(), in.q.begin() + in.qw * in.columns);  // in its place
   auto on = in.body<kernels::flash_attention_body<Head>>(dq.data(), in.k.data(), in.v.data(), blocks.data(),
