@@ -43,16 +43,16 @@ class forward_gradient final {
   void visit(V&& v) {
     visit_identity(v, "forward_gradient", f_);
     visit_part(v, "chooser", choose_);
-    v("v", params_t<scalar>(v_));
+    v("v", params_tangent<scalar>(v_));
     v("s", state<scalar>(s_));
-    v("u", state_t<scalar>(u_));
+    v("u", state_tangent<scalar>(u_));
     visit_integer(v, "t", t_);
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
     if (!s0.empty()) check_size("forward_gradient::reset", "s0", s0.size(), s_.size());
     choose_.reset(k);
-    choose_.signs(0, params_t<scalar>(v_));
+    choose_.signs(0, params_tangent<scalar>(v_));
     u_.zero();
     t_ = 0;
     start_state(f_, s_, s0);
@@ -96,9 +96,9 @@ class forward_gradient final {
  private:
   F f_;
   C choose_;
-  block<scalar, param_tangent> v_;
+  block<scalar, param_tangent_space> v_;
   block<scalar, state_space> s_, next_;
-  block<scalar, state_tangent> u_, unext_;
+  block<scalar, state_tangent_space> u_, unext_;
   block<scalar, tape_space> tape_;
   block<scalar> scratch_;
   std::int64_t t_ = 0;

@@ -89,10 +89,11 @@ TEST_CASE("vjp adds, and empty views mean zero or not wanted") {
 
   std::vector<double> a(S), b(S), c(S);
   double la = 0, lb = 0, lc = 0;
-  cell.jvp(in, e, params_t<const double>(t.dtheta), {}, state_t<double>(a), &la);
-  cell.jvp(in, e, {}, state_t<const double>(t.ds), state_t<double>(b), &lb);
-  cell.jvp(in, e, params_t<const double>(t.dtheta), state_t<const double>(t.ds), state_t<double>(c), &lc);
-  cell.jvp(in, e, {}, {}, state_t<double>(ds), nullptr);
+  cell.jvp(in, e, params_tangent<const double>(t.dtheta), {}, state_tangent<double>(a), &la);
+  cell.jvp(in, e, {}, state_tangent<const double>(t.ds), state_tangent<double>(b), &lb);
+  cell.jvp(in, e, params_tangent<const double>(t.dtheta), state_tangent<const double>(t.ds),
+           state_tangent<double>(c), &lc);
+  cell.jvp(in, e, {}, {}, state_tangent<double>(ds), nullptr);
   for (std::size_t i = 0; i < S; ++i) {
     CHECK(std::abs(a[i] + b[i] - c[i]) < 1e-14);
     CHECK(ds[i] == 0);

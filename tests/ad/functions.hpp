@@ -106,8 +106,8 @@ struct trial {
   }
   template <class F, class X>
   void jvp(const F& f, const X& x) {
-    f.jvp(x, edge(), unroll::params_t<const T>(dtheta), unroll::state_t<const T>(ds),
-          unroll::state_t<T>(tangent), &dloss);
+    f.jvp(x, edge(), unroll::params_tangent<const T>(dtheta), unroll::state_tangent<const T>(ds),
+          unroll::state_tangent<T>(tangent), &dloss);
   }
   // (u, v) . J (dtheta, ds), multiplied from either side.
   T forward_side() const {

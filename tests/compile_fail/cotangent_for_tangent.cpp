@@ -2,7 +2,7 @@
 // expect: (could not convert|no viable conversion|no known conversion).*param_cotangent.*param_tangent
 #include "unroll/core/block.hpp"
 
-void push(unroll::params_t<const float>);
+void push(unroll::params_tangent<const float>);
 
 void use(unroll::gradient<float>& g) {
 #ifdef UNROLL_SHOULD_FAIL

@@ -9,8 +9,8 @@ struct cell {
   unroll::dims size() const { return {1, 1, 0, 0, 1}; }
   void step(double, const unroll::edge<float>&) const {}
 #ifndef UNROLL_SHOULD_FAIL
-  void jvp(double, const unroll::const_edge<float>&, unroll::params_t<const float>,
-           unroll::state_t<const float>, unroll::state_t<float>, float*) const {}
+  void jvp(double, const unroll::const_edge<float>&, unroll::params_tangent<const float>,
+           unroll::state_tangent<const float>, unroll::state_tangent<float>, float*) const {}
 #endif
 };
 

@@ -45,8 +45,8 @@ struct forgetful {
     if (!ds.empty()) ds[0] += x * d;
     if (!dtheta.empty()) dtheta[0] += d;
   }
-  void jvp(double x, const const_edge<double>& e, params_t<const double> dtheta, state_t<const double> ds,
-           state_t<double> dnext, double* dloss) const {
+  void jvp(double x, const const_edge<double>& e, params_tangent<const double> dtheta,
+           state_tangent<const double> ds, state_tangent<double> dnext, double* dloss) const {
     dnext[0] = (ds.empty() ? 0 : x * ds[0]) + (dtheta.empty() ? 0 : dtheta[0]);
     if (dloss) *dloss = e.next[0] * dnext[0];
   }

@@ -37,8 +37,8 @@ struct explosive {
     dtheta[0] += d * e.s[0] * e.s[0];
     dtheta[1] += heard ? dloss * e.next[0] : 0;
   }
-  void jvp(double, const const_edge<double>& e, params_t<const double> dtheta, state_t<const double> ds,
-           state_t<double> dnext, double* dloss) const {
+  void jvp(double, const const_edge<double>& e, params_tangent<const double> dtheta,
+           state_tangent<const double> ds, state_tangent<double> dnext, double* dloss) const {
     const double da = dtheta.empty() ? 0 : dtheta[0], db = dtheta.empty() ? 0 : dtheta[1];
     const double s = ds.empty() ? 0 : ds[0];
     dnext[0] = da * e.s[0] * e.s[0] + 2 * e.theta[0] * e.s[0] * s;

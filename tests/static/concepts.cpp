@@ -80,7 +80,7 @@ struct swapped_vjp : system_ {  // dtheta before ds
            dstate<double>) const {}
 };
 struct tangent_vjp : system_ {  // a tangent where a cotangent belongs
-  void vjp(const int&, const const_edge<double>&, state_t<const double>, double, dstate<double>,
+  void vjp(const int&, const const_edge<double>&, state_tangent<const double>, double, dstate<double>,
            dparams<double>) const {}
 };
 struct float_vjp : system_ {
@@ -88,12 +88,12 @@ struct float_vjp : system_ {
            dparams<double>) const {}
 };
 struct good_jvp : system_ {
-  void jvp(const int&, const const_edge<double>&, params_t<const double>, state_t<const double>,
-           state_t<double>, double*) const {}
+  void jvp(const int&, const const_edge<double>&, params_tangent<const double>, state_tangent<const double>,
+           state_tangent<double>, double*) const {}
 };
 struct writes_direction : system_ {
-  void jvp(const int&, const const_edge<double>&, params_t<double>, state_t<double>, state_t<double>,
-           double*) const {}
+  void jvp(const int&, const const_edge<double>&, params_tangent<double>, state_tangent<double>,
+           state_tangent<double>, double*) const {}
 };
 
 static_assert(has_vjp<good_vjp> && !has_jvp<good_vjp>);
@@ -271,9 +271,11 @@ static_assert(converts<params<double>, params<const double>>);
 static_assert(!converts<params<const double>, params<double>>);
 static_assert(!converts<params<float>, params<const double>>);
 static_assert(!converts<params<double>, state<double>> && !converts<state<double>, params<double>>);
-static_assert(!converts<dparams<double>, params<double>> && !converts<dparams<double>, params_t<double>>);
-static_assert(!converts<dstate<double>, state<double>> && !converts<dstate<double>, state_t<double>>);
-static_assert(!converts<state_t<double>, dstate<double>> && !converts<params_t<double>, dparams<double>>);
+static_assert(!converts<dparams<double>, params<double>> &&
+              !converts<dparams<double>, params_tangent<double>>);
+static_assert(!converts<dstate<double>, state<double>> && !converts<dstate<double>, state_tangent<double>>);
+static_assert(!converts<state_tangent<double>, dstate<double>> &&
+              !converts<params_tangent<double>, dparams<double>>);
 static_assert(!converts<unroll::tape<double>, state<double>> && !converts<view<double>, state<double>>);
 
 // --- plain data stays plain ---

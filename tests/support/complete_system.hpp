@@ -113,8 +113,8 @@ struct complete {
       for (index_t l = 0; l < lanes; ++l) add_theta(x, e, z, l, dtheta.data());
   }
 
-  void jvp(T x, const unroll::const_edge<T>& e, unroll::params_t<const T> dtheta, unroll::state_t<const T> ds,
-           unroll::state_t<T> dnext, T* dloss) const {
+  void jvp(T x, const unroll::const_edge<T>& e, unroll::params_tangent<const T> dtheta,
+           unroll::state_tangent<const T> ds, unroll::state_tangent<T> dnext, T* dloss) const {
     T sum = 0;
     T* out = e.scratch.data();
     for (index_t i = 0; i < n * lanes; ++i) {

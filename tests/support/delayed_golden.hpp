@@ -30,8 +30,8 @@ struct delayed_rnn {
     if (!ds.empty() && in.scored)
       for (index_t i = 0; i < 2; ++i) ds[i] += dloss * residual(in, e.s, i);
   }
-  void jvp(const input& in, const unroll::const_edge<double>& e, unroll::params_t<const double> dtheta,
-           unroll::state_t<const double> ds, unroll::state_t<double> dnext, double* dloss) const {
+  void jvp(const input& in, const unroll::const_edge<double>& e, unroll::params_tangent<const double> dtheta,
+           unroll::state_tangent<const double> ds, unroll::state_tangent<double> dnext, double* dloss) const {
     double sum = 0;
     if (!ds.empty() && in.scored)
       for (index_t i = 0; i < 2; ++i) sum += ds[i] * residual(in, e.s, i);
@@ -102,8 +102,8 @@ struct lanes_rnn {
     for (index_t l = 0; l < count; ++l)
       cell.vjp(of(x, l), lane(e, l), part(dnext, l), dloss, part(ds, l), dtheta);
   }
-  void jvp(const input& x, const unroll::const_edge<double>& e, unroll::params_t<const double> dtheta,
-           unroll::state_t<const double> ds, unroll::state_t<double> dnext, double* dloss) const {
+  void jvp(const input& x, const unroll::const_edge<double>& e, unroll::params_tangent<const double> dtheta,
+           unroll::state_tangent<const double> ds, unroll::state_tangent<double> dnext, double* dloss) const {
     double sum = 0, one = 0;
     for (index_t l = 0; l < count; ++l) {
       cell.jvp(of(x, l), lane(e, l), dtheta, part(ds, l), part(dnext, l), &one);

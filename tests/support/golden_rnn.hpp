@@ -57,8 +57,8 @@ struct rnn {
     }
   }
 
-  void jvp(const input& in, const unroll::const_edge<T>& e, unroll::params_t<const T> dtheta,
-           unroll::state_t<const T> ds, unroll::state_t<T> dnext, T* dloss) const {
+  void jvp(const input& in, const unroll::const_edge<T>& e, unroll::params_tangent<const T> dtheta,
+           unroll::state_tangent<const T> ds, unroll::state_tangent<T> dnext, T* dloss) const {
     T dl = 0;
     std::array<T, 2> d{};
     for (index_t i = 0; i < 2; ++i) {

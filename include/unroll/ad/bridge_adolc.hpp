@@ -62,8 +62,8 @@ class derived_adolc {
     for (index_t i = 0; i < ds.size(); ++i) ds[i] += din_[std::size_t(size_.params + i)];
   }
 
-  void jvp(const input& x, const const_edge<double>& e, params_t<const double> dtheta,
-           state_t<const double> ds, state_t<double> dnext, double* dloss) const {
+  void jvp(const input& x, const const_edge<double>& e, params_tangent<const double> dtheta,
+           state_tangent<const double> ds, state_tangent<double> dnext, double* dloss) const {
     trace(x, e, 0);
     std::fill(din_.begin(), din_.end(), 0.0);
     std::copy(dtheta.begin(), dtheta.end(), din_.begin());

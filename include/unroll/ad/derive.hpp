@@ -74,7 +74,7 @@ class derived {
   void warm_up(const input& x) {
     const parameters<scalar> theta(size_.params);
     block<scalar, state_space> s(size_.state);
-    block<scalar, state_cotangent> ds(size_.state);
+    block<scalar, state_cotangent_space> ds(size_.state);
     gradient<scalar> dtheta(size_.params);
     start_state(*this, state<scalar>(s));
     const_edge<scalar> e;
@@ -106,8 +106,8 @@ class derived {
     for (index_t i = 0; i < ds.size(); ++i) ds[i] += tape_.adjoint(var_in_[p + std::size_t(i)]);
   }
 
-  void jvp(const input& x, const const_edge<scalar>& e, params_t<const scalar> dtheta,
-           state_t<const scalar> ds, state_t<scalar> dnext, scalar* dloss) const {
+  void jvp(const input& x, const const_edge<scalar>& e, params_tangent<const scalar> dtheta,
+           state_tangent<const scalar> ds, state_tangent<scalar> dnext, scalar* dloss) const {
     const std::size_t p = std::size_t(size_.params);
     for (index_t i = 0; i < size_.params; ++i)
       dual_in_[std::size_t(i)] = {e.theta[i], dtheta.empty() ? scalar(0) : dtheta[i]};

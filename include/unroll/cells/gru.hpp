@@ -101,8 +101,8 @@ class gru {
     if (dw) collect({&x, 1}, e.s.data(), e.tape.data(), d, dw, nullptr);
   }
 
-  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-           state_t<T> dnext, T* dloss) const {
+  void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const {
     const index_t h = o_.hidden;
     const T* w = e.theta.data();
     const T* dw = dtheta.data();

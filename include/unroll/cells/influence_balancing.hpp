@@ -69,8 +69,8 @@ class influence_balancing {
     }
   }
 
-  void jvp(const input&, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-           state_t<T> dnext, T* dloss) const {
+  void jvp(const input&, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const {
     if (ds.empty())
       std::fill(dnext.begin(), dnext.end(), T(0));
     else

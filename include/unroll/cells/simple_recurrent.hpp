@@ -94,8 +94,8 @@ class simple_recurrent {
     input_.backward({&x, 1}, dz, dw + w_x(), nullptr);
   }
 
-  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-           state_t<T> dnext, T* dloss) const {
+  void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const {
     const T* w = e.theta.data();
     const T* dw = dtheta.data();
     const matrix<T> dz = columns(dnext.data());

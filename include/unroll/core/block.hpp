@@ -71,7 +71,7 @@ template <class T>
 using parameters = block<T, param_space>;
 /// dL/dtheta, owned.
 template <class T>
-using gradient = block<T, param_cotangent>;
+using gradient = block<T, param_cotangent_space>;
 /// Working memory without a space.
 template <class T>
 using buffer = block<T, plain_space>;

@@ -13,10 +13,10 @@ namespace unroll {
 struct param_space {};
 struct state_space {};
 struct tape_space {};
-struct param_cotangent {};
-struct state_cotangent {};
-struct param_tangent {};
-struct state_tangent {};
+struct param_cotangent_space {};
+struct state_cotangent_space {};
+struct param_tangent_space {};
+struct state_tangent_space {};
 struct plain_space {};
 
 namespace detail {
@@ -115,12 +115,12 @@ using state = view<T, state_space>;  ///< s
 template <class T>
 using tape = view<T, tape_space>;  ///< what a step saves for its vjp and jvp
 template <class T>
-using dparams = view<T, param_cotangent>;  ///< gradient with respect to theta
+using dparams = view<T, param_cotangent_space>;  ///< gradient with respect to theta
 template <class T>
-using dstate = view<T, state_cotangent>;  ///< gradient with respect to s
+using dstate = view<T, state_cotangent_space>;  ///< gradient with respect to s
 template <class T>
-using params_t = view<T, param_tangent>;  ///< direction in theta
+using params_tangent = view<T, param_tangent_space>;  ///< direction in theta
 template <class T>
-using state_t = view<T, state_tangent>;  ///< direction in s
+using state_tangent = view<T, state_tangent_space>;  ///< direction in s
 
 }  // namespace unroll

@@ -84,7 +84,7 @@ class bptt final {
     visit_identity(v, "bptt, block " + std::to_string(options_.block), system_);
     visit_flag(v, "finished", finished_);
     memory_.visit(v, {.kept = options_.max_steps, .pending = options_.block - 1});
-    v("start_gradient", view<scalar, state_cotangent>(delta_));
+    v("start_gradient", view<scalar, state_cotangent_space>(delta_));
   }
   index_t held() const { return memory_.held(); }
   void hold(std::span<const input> xs) { memory_.hold(xs); }
@@ -102,7 +102,7 @@ class bptt final {
   F system_;
   bptt_options options_;
   window_buffer<F> memory_;
-  block<scalar, state_cotangent> delta_;
+  block<scalar, state_cotangent_space> delta_;
   bool finished_ = false;
 };
 

@@ -149,7 +149,7 @@ class nobacktrack final {
   rank_one<scalar> influence_;
   buffer<scalar> nu_, norms_;
   gradient<scalar> row_;
-  block<scalar, state_cotangent> delta_, masked_;
+  block<scalar, state_cotangent_space> delta_, masked_;
   bool finished_ = false;
 };
 

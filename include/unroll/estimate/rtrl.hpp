@@ -163,7 +163,7 @@ class rtrl final {
   bool dense_, by_lane_;
   window_buffer<F> memory_;
   buffer<scalar> influence_, rows_, jacobian_, before_;
-  block<scalar, state_cotangent> delta_, row_, unit_;
+  block<scalar, state_cotangent_space> delta_, row_, unit_;
   bool finished_ = false;
 };
 

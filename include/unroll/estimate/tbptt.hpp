@@ -111,7 +111,7 @@ class tbptt final {
   index_t k1_, k2_;
   window_buffer<F> memory_;
   buffer<scalar> loss_weight_;
-  block<scalar, state_cotangent> delta_;
+  block<scalar, state_cotangent_space> delta_;
   bool finished_ = false;
 };
 

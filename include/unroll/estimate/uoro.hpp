@@ -163,7 +163,7 @@ class uoro final {
   window_buffer<F> memory_;
   rank_one<scalar> influence_;
   buffer<scalar> nu_;
-  block<scalar, state_cotangent> delta_, before_, masked_;
+  block<scalar, state_cotangent_space> delta_, before_, masked_;
   bool finished_ = false;
 };
 

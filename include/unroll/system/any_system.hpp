@@ -51,8 +51,8 @@ class any_system final {
            dparams<T> dtheta) const {
     cell_->vjp(x, e, dnext, dloss, ds, dtheta);
   }
-  void jvp(const Input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-           state_t<T> dnext, T* dloss) const {
+  void jvp(const Input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const {
     cell_->jvp(x, e, dtheta, ds, dnext, dloss);
   }
   index_t window_scratch(index_t steps) const { return cell_->window_scratch(steps); }
@@ -82,8 +82,8 @@ class any_system final {
     virtual void step(const Input& x, const edge<T>& e) const = 0;
     virtual void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
                      dparams<T> dtheta) const = 0;
-    virtual void jvp(const Input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-                     state_t<T> dnext, T* dloss) const = 0;
+    virtual void jvp(const Input& x, const const_edge<T>& e, params_tangent<const T> dtheta,
+                     state_tangent<const T> ds, state_tangent<T> dnext, T* dloss) const = 0;
     virtual index_t window_scratch(index_t steps) const = 0;
     virtual void forward(std::span<const Input> xs, const window<T>& w) const = 0;
     virtual void backward(std::span<const Input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
@@ -118,8 +118,8 @@ class any_system final {
       else
         missing("vjp");
     }
-    void jvp(const Input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-             state_t<T> dnext, T* dloss) const override {
+    void jvp(const Input& x, const const_edge<T>& e, params_tangent<const T> dtheta,
+             state_tangent<const T> ds, state_tangent<T> dnext, T* dloss) const override {
       if constexpr (has_jvp<F>)
         f.jvp(x, e, dtheta, ds, dnext, dloss);
       else

@@ -64,14 +64,14 @@ concept has_vjp = recurrent<F> &&
   { f.vjp(x, e, dnext, one, ds, dtheta) } -> std::same_as<void>;
 };
 
-/// void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-///          state_t<T> dnext, T* dloss) const
+/// void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta,
+///          state_tangent<const T> ds, state_tangent<T> dnext, T* dloss) const
 /// WRITES the directional derivatives of s' and of the loss. Empty dtheta or ds mean zero; dloss may be null.
 template <class F>
 concept has_jvp = recurrent<F> &&
     requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
-             params_t<const typename F::scalar> dtheta, state_t<const typename F::scalar> ds,
-             state_t<typename F::scalar> dnext, typename F::scalar* dloss) {
+             params_tangent<const typename F::scalar> dtheta, state_tangent<const typename F::scalar> ds,
+             state_tangent<typename F::scalar> dnext, typename F::scalar* dloss) {
   { f.jvp(x, e, dtheta, ds, dnext, dloss) } -> std::same_as<void>;
 };
 

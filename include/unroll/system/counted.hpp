@@ -47,8 +47,8 @@ class counted final {
     ++calls_->vjps;
     f_.vjp(x, e, dnext, dloss, ds, dtheta);
   }
-  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-           state_t<T> dnext, T* dloss) const requires has_jvp<F> {
+  void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const requires has_jvp<F> {
     ++calls_->jvps;
     f_.jvp(x, e, dtheta, ds, dnext, dloss);
   }

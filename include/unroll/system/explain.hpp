@@ -41,8 +41,8 @@ constexpr bool require_jvp() {
   constexpr bool base = require_recurrent<F>();
   static_assert(has_jvp<F>,
                 "this estimator needs: void jvp(const input& x, const unroll::const_edge<scalar>& e, "
-                "unroll::params_t<const scalar> dtheta, unroll::state_t<const scalar> ds, "
-                "unroll::state_t<scalar> dnext, scalar* dloss) const   (it WRITES dnext and *dloss)");
+                "unroll::params_tangent<const scalar> dtheta, unroll::state_tangent<const scalar> ds, "
+                "unroll::state_tangent<scalar> dnext, scalar* dloss) const   (it WRITES dnext and *dloss)");
   return base && has_jvp<F>;
 }
 

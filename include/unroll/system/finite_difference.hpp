@@ -56,8 +56,8 @@ class finite_difference final {
     for (index_t i = 0; i < dtheta.size(); ++i) dtheta[i] += slope(at.theta[i]);
   }
 
-  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-           state_t<T> dnext, T* dloss) const {
+  void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const {
     const point at(f_, e);
     T size = 0, length = 0;
     for (index_t i = 0; i < dtheta.size(); ++i) {

@@ -82,8 +82,8 @@ class with_resets final {
     f_.vjp(x.x, inner, dnext, dloss, ds, dtheta);
     if (keep) flagged(x, [&](index_t first, index_t n) { std::copy_n(held + first, n, ds.data() + first); });
   }
-  void jvp(const input& x, const const_edge<T>& e, params_t<const T> dtheta, state_t<const T> ds,
-           state_t<T> dnext, T* dloss) const requires has_jvp<F> {
+  void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const requires has_jvp<F> {
     const const_edge<T> inner = reset_edge(x, e);
     if (any(x) && !ds.empty()) {
       T* masked = spare(e.scratch);

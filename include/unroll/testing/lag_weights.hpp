@@ -38,8 +38,8 @@ class tagging_system final {
     for (index_t i = 0; i < dnext.size(); ++i) add(i, dnext[i]);
     add(s, dloss);
   }
-  void jvp(index_t s, const const_edge<T>&, params_t<const T> dtheta, state_t<const T> ds, state_t<T> dnext,
-           T* dloss) const {
+  void jvp(index_t s, const const_edge<T>&, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss) const {
     for (index_t i = 0; i < n_; ++i)
       dnext[i] = (ds.empty() ? T(0) : ds[i]) + (dtheta.empty() ? T(0) : dtheta[i + s * n_]);
     if (dloss) *dloss = dnext[s];

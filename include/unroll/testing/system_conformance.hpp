@@ -121,8 +121,8 @@ class system_checks {
     e.scratch.fill(garbage);
     tangents r{vec(n(), garbage), garbage};
     if constexpr (has_jvp<F>)
-      f_.jvp(x, const_edge<T>(e.at()), params_t<const T>(dtheta), state_t<const T>(ds), state_t<T>(r.dnext),
-             &r.dloss);
+      f_.jvp(x, const_edge<T>(e.at()), params_tangent<const T>(dtheta), state_tangent<const T>(ds),
+             state_tangent<T>(r.dnext), &r.dloss);
     return r;
   }
 
@@ -211,8 +211,8 @@ class system_checks {
            "jvp: an empty dtheta is not the same as zero");
     if constexpr (has_jvp<F>) {
       vec dnext(n(), poison);
-      f_.jvp(x, const_edge<T>(e.at()), params_t<const T>(dtheta), state_t<const T>(ds), state_t<T>(dnext),
-             nullptr);
+      f_.jvp(x, const_edge<T>(e.at()), params_tangent<const T>(dtheta), state_tangent<const T>(ds),
+             state_tangent<T>(dnext), nullptr);
       expect(close(dnext, r.dnext), "jvp: dnext changes when dloss is null");
     }
     check_differences(x, s, [&](const vec& v, const vec& w, const vec& dnext, double d_loss) {

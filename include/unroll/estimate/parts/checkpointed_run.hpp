@@ -116,7 +116,7 @@ class checkpointed_run {
     v("states", view<T, state_space>(states_));
     v("tape", view<T, tape_space>(tape_));
     v("last", view<T, state_space>(last_));
-    v("start_gradient", view<T, state_cotangent>(delta_));
+    v("start_gradient", view<T, state_cotangent_space>(delta_));
   }
   index_t held() const { return inputs_.size(); }
   void hold(std::span<const input> xs) { inputs_.hold(xs); }
@@ -181,7 +181,7 @@ class checkpointed_run {
   block<T, tape_space> tape_;
   buffer<T> loss_, scratch_, carry_;
   block<T, state_space> last_;  // the state behind the steps that were run
-  block<T, state_cotangent> delta_;
+  block<T, state_cotangent_space> delta_;
   std::int64_t start_ = 0;  // index since reset of the first step
   index_t run_ = 0;         // steps of the run that were run
   index_t in_front_ = 0;    // the block whose front state is states_[0] in the first sweep

@@ -99,8 +99,8 @@ class rank_one {
   /// s~ <- J s~ at the step of e.
   template <class F>
   void push(const F& f, const typename F::input& x, const const_edge<T>& e) {
-    f.jvp(x, e, {}, state_t<const T>(s_.data(), s_.size()), state_t<T>(moved_.data(), moved_.size()),
-          nullptr);
+    f.jvp(x, e, {}, state_tangent<const T>(s_.data(), s_.size()),
+          state_tangent<T>(moved_.data(), moved_.size()), nullptr);
     std::swap(s_, moved_);
   }
   /// What sweep() does with lane l.
