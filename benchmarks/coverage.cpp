@@ -68,7 +68,7 @@ struct from_table {
   using system_type = nothing;
   using scalar = double;
   using input = nothing::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = false;
   static constexpr bool random = true;
   static constexpr std::array<const char*, 0> references{};

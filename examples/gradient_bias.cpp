@@ -123,7 +123,7 @@ row summary(const result& r) {
   const auto& m = r.m;
   row out;
   out.add("estimator", r.name);
-  out.add("target", name_of(m.target_gradient));
+  out.add("estimand", name_of(m.estimated_gradient));
   out.add("relative_bias", m.relative_bias);
   out.add("relative_bias_low", m.relative_bias_low);
   out.add("relative_bias_high", m.relative_bias_high);

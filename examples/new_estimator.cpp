@@ -18,7 +18,7 @@ class forward_gradient final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"silver2022dodge", "baydin2022forward"};

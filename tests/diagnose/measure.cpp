@@ -17,7 +17,7 @@ struct noisy_gradient {
   using system_type = golden::rnn<T>;
   using scalar = T;
   using input = typename system_type::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = draws;
   static constexpr std::array<const char*, 0> references{};

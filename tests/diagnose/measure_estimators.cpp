@@ -131,10 +131,10 @@ TEST_CASE("where the loss jumps the pathwise reference is wrong, and a reference
   CHECK(right.relative_bias_high < .1);
 }
 
-TEST_CASE("smoothing estimators are measured against their own targets") {
-  const auto check = [](auto estimator, target own) {
+TEST_CASE("smoothing estimators are measured against their own estimands") {
+  const auto check = [](auto estimator, estimand own) {
     const auto m = measure(estimator, theta, xs, {.replicas = 4000});
-    CHECK(m.target_gradient == own);
+    CHECK(m.estimated_gradient == own);
     CHECK(m.relative_bias_low == 0);
     CHECK(m.reference_error > 0);
     CHECK(m.reference_error < 0.1 * m.exact_norm);
@@ -142,32 +142,32 @@ TEST_CASE("smoothing estimators are measured against their own targets") {
     CHECK(m.descent_high > 1);
     CHECK(m.code == status::ok);
   };
-  check(es(rnn, {.sigma = 0.3}), target::jointly_smoothed);
-  check(nres(rnn, {.sigma = 0.3, .window = 2}), target::jointly_smoothed);
-  check(pes(rnn, {.sigma = 0.3, .window = 1}), target::independently_smoothed);
-  check(mean_of(pes(rnn, {.sigma = 0.3, .window = 2}), 2), target::independently_smoothed);
+  check(es(rnn, {.sigma = 0.3}), estimand::jointly_smoothed);
+  check(nres(rnn, {.sigma = 0.3, .window = 2}), estimand::jointly_smoothed);
+  check(pes(rnn, {.sigma = 0.3, .window = 1}), estimand::independently_smoothed);
+  check(mean_of(pes(rnn, {.sigma = 0.3, .window = 2}), 2), estimand::independently_smoothed);
 }
 
-TEST_CASE("evolution strategies whose lanes are dealt out are measured against their own target") {
+TEST_CASE("evolution strategies whose lanes are dealt out are measured against their own estimand") {
   const cells::linear<double> cell({.in = 1, .hidden = 1, .out = 0, .lanes = 2});
   parameters<double> weights(cell.size().params);
   cell.init(weights, key{1});
   const double x[] = {1, -.5, .3, .7, -1, .2}, y[] = {.5, 0, -.4, .1, .6, -.2};
   std::vector<cells::example<double>> few;
   for (int t = 0; t < 3; ++t) few.push_back({.x = x + 2 * t, .target = y + 2 * t});
-  const auto check = [&](const auto& estimator, target own, double sigma, index_t window) {
+  const auto check = [&](const auto& estimator, estimand own, double sigma, index_t window) {
     CHECK(smoothing_of(estimator).sigma == sigma);
     CHECK(smoothing_of(estimator).window == window);
     const auto m = measure(estimator, weights, few, {.replicas = 4000});
-    CHECK(m.target_gradient == own);
+    CHECK(m.estimated_gradient == own);
     CHECK(m.relative_bias_low == 0);
     CHECK(m.reference_error > 0);
     CHECK(m.reference_error < 0.1 * m.exact_norm);
   };
   const auto dealt = [&](const auto& make) { return lane_parallel(cell, {.groups = 2, .threads = 1}, make); };
-  check(dealt([](const auto& f) { return es(f, {.sigma = 0.3}); }), target::jointly_smoothed, .3, 0);
+  check(dealt([](const auto& f) { return es(f, {.sigma = 0.3}); }), estimand::jointly_smoothed, .3, 0);
   check(dealt([](const auto& f) { return mean_of(pes(f, {.sigma = 0.2, .window = 2}), 2); }),
-        target::independently_smoothed, .2, 2);
+        estimand::independently_smoothed, .2, 2);
 }
 
 TEST_CASE("the noise of a short reference is not taken for a bias") {

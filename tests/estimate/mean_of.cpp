@@ -14,7 +14,7 @@ namespace {
 using namespace unroll;
 
 static_assert(gradient_estimator<mean_of<uoro<golden::rnn<double>>>>);
-static_assert(mean_of<es<golden::rnn<>>>::target_gradient == target::jointly_smoothed);
+static_assert(mean_of<es<golden::rnn<>>>::estimated_gradient == estimand::jointly_smoothed);
 
 // A mean of means can be antithetic where what is inside can be mirrored.
 template <class E>
@@ -26,7 +26,7 @@ struct without_mirror {
   using system_type = inside::system_type;
   using scalar = inside::scalar;
   using input = inside::input;
-  static constexpr target target_gradient = inside::target_gradient;
+  static constexpr estimand estimated_gradient = inside::estimated_gradient;
   static constexpr bool unbiased = inside::unbiased, random = inside::random;
   static constexpr auto references = inside::references;
   inside e;

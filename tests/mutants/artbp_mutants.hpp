@@ -25,7 +25,7 @@ class artbp final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
+  static constexpr unroll::estimand estimated_gradient = unroll::estimand::frozen_theta;
   static constexpr bool unbiased = false;
   static constexpr bool random = true;
   static constexpr std::array references{"tallec2017artbp"};

@@ -27,7 +27,7 @@ class reservoir_replay final {
   using system_type = M;
   using scalar = double;
   using input = typename M::input;
-  static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
+  static constexpr unroll::estimand estimated_gradient = unroll::estimand::frozen_theta;
   static constexpr bool unbiased = false;
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio"};

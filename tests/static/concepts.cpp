@@ -161,7 +161,7 @@ struct estimator_ {
   using system_type = system_;
   using scalar = double;
   using input = int;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = false;
   static constexpr std::array references{"none"};
@@ -182,7 +182,7 @@ struct private_system : estimator_<> {
   using estimator_::system;
 };
 struct smoothed : estimator_<> {
-  static constexpr target target_gradient = target::jointly_smoothed;
+  static constexpr estimand estimated_gradient = estimand::jointly_smoothed;
 };
 struct smoothed_by : smoothed {
   perturbation smoothing() const { return {.sigma = 1}; }
@@ -195,7 +195,7 @@ struct no_references {
   using system_type = system_;
   using scalar = double;
   using input = int;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = false;
   void reset(key, state<const double> = {}) {}

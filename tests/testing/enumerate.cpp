@@ -83,7 +83,7 @@ struct sign_estimator {
   };
   using scalar = double;
   using input = double;
-  static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
+  static constexpr unroll::estimand estimated_gradient = unroll::estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"none"};

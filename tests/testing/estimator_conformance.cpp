@@ -57,7 +57,7 @@ class forward_mode final {
   using scalar = typename F::scalar;
   using input = typename F::input;
   using T = scalar;
-  static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
+  static constexpr unroll::estimand estimated_gradient = unroll::estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = false;
   static constexpr std::array references{"williams1989rtrl"};
@@ -246,7 +246,7 @@ class forgetful final {
   using system_type = typename E::system_type;
   using scalar = typename E::scalar;
   using input = typename E::input;
-  static constexpr unroll::target target_gradient = E::target_gradient;
+  static constexpr unroll::estimand estimated_gradient = E::estimated_gradient;
   static constexpr bool unbiased = E::unbiased;
   static constexpr bool random = E::random;
   static constexpr auto references = E::references;

@@ -18,7 +18,7 @@ struct toy {
   using system_type = F;
   using scalar = double;
   using input = index_t;
-  static constexpr unroll::target target_gradient = unroll::target::frozen_theta;
+  static constexpr unroll::estimand estimated_gradient = unroll::estimand::frozen_theta;
   static constexpr bool unbiased = false;
   static constexpr bool random = true;
   static constexpr std::array references{"none"};

@@ -23,16 +23,16 @@ struct measure_options {
   /// Keep 32 sums of draws (32 P doubles), by which the interval sees noise in directions that few draws
   /// hold.
   bool keep_batches = true;
-  view<const double> reference = {};        ///< the exact target, where it is known
+  view<const double> reference = {};        ///< the exact estimand, where it is known
   index_t reference_replicas = 0;           ///< draws of a smoothed reference; 0: as many as of the estimator
   std::atomic<index_t>* done = nullptr;     ///< counts finished replicas, for a progress display
   const std::atomic<bool>* stop = nullptr;  ///< set to true by another thread: report what is complete
 };
 
 /// What is known about an estimator at one theta on one sequence; docs/diagnostics.md explains each number.
-/// g^ is the estimate of a whole sequence, g the target, m the mean of the replicas, V the covariance of g^.
+/// g^ is the estimate of a whole sequence, g the estimand, m the replicas' mean, V the covariance of g^.
 struct measurement {
-  target target_gradient = target::frozen_theta;
+  estimand estimated_gradient = estimand::frozen_theta;
   status code = status::ok;    ///< non_finite: a replica or the reference was not finite
   index_t replicas = 0;        ///< finite replicas, the sample of every number below
   index_t diverged = 0;        ///< replicas that were not finite and are in no other number
@@ -61,7 +61,7 @@ struct measurement {
   double max_over_sum = 0;  ///< share of the widest replica in the spread of all
   double events = 0;        ///< effective number of replicas that carry the noise along the mean
   /// Few replicas carry the noise (max_over_sum > 0.1, events < 10), or a random estimator has coordinates
-  /// off the target in which all replicas agree: do not trust the intervals.
+  /// off the estimand in which all replicas agree: do not trust the intervals.
   bool heavy_tails = false;
   index_t batches = 0;  ///< sums of draws behind the interval of the bias; 0: left out
 
@@ -130,7 +130,7 @@ inline double add_trace_of_square(double a, double b) {
   return root * root;
 }
 
-/// The target of `estimator`: the one given, the exact gradient, or a sample of `count` smoothed gradients
+/// The estimand of `estimator`: the one given, the exact gradient, or a sample of `count` smoothed gradients
 /// whose keys begin at `first`.
 template <class E>
 reference_gradient reference_of(const E& estimator, params<const typename E::scalar> theta,
@@ -286,17 +286,17 @@ inline index_t choose_replicas(double bias_square, double trace, double trace_of
 
 }  // namespace detail
 
-/// Bias, variance and cost of an estimator at theta on the sequence xs, against its own target. Replicas are
-/// copies of `estimator` with keys fold(fold(seed, 0), i), spread over all cores; the result has the same
+/// Bias, variance and cost of an estimator at theta on the sequence xs, against its own estimand. Replicas
+/// are copies of `estimator` with keys fold(fold(seed, 0), i), spread over all cores; the result has the same
 /// bits for any number of threads. An estimator that draws nothing and whose first four replicas agree in
 /// every bit is taken to be deterministic and stops there. Where the replicas of one that draws all agree,
 /// nothing is known of its bias: the interval is [0, inf).
 ///
-/// The reference is the exact gradient for target::frozen_theta (of memory models by rematerialisation), and
-/// a sample of pathwise gradients (smoothed_gradient.hpp) for the smoothed targets, whose own variance widens
-/// the intervals. Throws unroll::error on wrong sizes, fewer than two replicas of a random estimator, and
-/// where there is no reference and the system has no vjp. Memory: 37 P doubles, 5 P without batches, and a
-/// thread 18 P, one gradient and one estimator.
+/// The reference is the exact gradient for estimand::frozen_theta (of memory models by rematerialisation),
+/// and a sample of pathwise gradients (smoothed_gradient.hpp) for a smoothed one, whose own variance
+/// widens the intervals. Throws unroll::error on wrong sizes, fewer than two replicas of a random estimator,
+/// and where there is no reference and the system has no vjp. Memory: 37 P doubles, 5 P without batches, and
+/// a thread 18 P, one gradient and one estimator.
 template <class E>
 measurement measure(const E& estimator, std::type_identity_t<params<const typename E::scalar>> theta,
                     std::type_identity_t<std::span<const typename E::input>> xs,
@@ -304,7 +304,7 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
   static_assert(gradient_estimator<E>);
   using T = typename E::scalar;
   constexpr bool random = E::random;
-  constexpr bool random_reference = E::target_gradient != target::frozen_theta;
+  constexpr bool random_reference = E::estimated_gradient != estimand::frozen_theta;
   check_size("measure", "theta", theta.size(), estimator.system().size().params);
   check_at_least("measure", "replicas", options.replicas, random ? 2 : 1);
   check_at_least("measure", "reference_replicas", options.reference_replicas, 0);
@@ -336,7 +336,7 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
   const auto summary_of = [&](const gradient_sample& sample) {
     measurement m =
         detail::summarise(sample, *reference, random, index_t(xs.size()), rounding, options.confidence);
-    m.target_gradient = E::target_gradient;
+    m.estimated_gradient = E::estimated_gradient;
     return m;
   };
 

@@ -52,13 +52,13 @@ class row {
 };
 
 /// As a table names it.
-inline const char* name_of(target t) {
-  switch (t) {
-    case target::frozen_theta:
+inline const char* name_of(estimand e) {
+  switch (e) {
+    case estimand::frozen_theta:
       return "frozen_theta";
-    case target::jointly_smoothed:
+    case estimand::jointly_smoothed:
       return "jointly_smoothed";
-    case target::independently_smoothed:
+    case estimand::independently_smoothed:
       return "independently_smoothed";
   }
   return "unknown";
@@ -67,7 +67,7 @@ inline const char* name_of(target t) {
 /// All numbers of a measurement, for files.
 inline row to_row(const std::string& name, const measurement& m) {
   row r;
-  r.add("name", name).add("target", name_of(m.target_gradient));
+  r.add("name", name).add("estimand", name_of(m.estimated_gradient));
   r.add("status", m.code == status::ok ? "ok" : "non_finite");
   r.add("replicas", m.replicas).add("diverged", m.diverged).add("pilot", m.pilot);
   r.add("exact_norm", m.exact_norm).add("reference_error", m.reference_error);

@@ -42,7 +42,7 @@ class artbp final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"tallec2017artbp", "beatson2019telescopes", "griewank2000revolve",

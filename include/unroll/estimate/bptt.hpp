@@ -29,7 +29,7 @@ class bptt final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = false;
   static constexpr std::array references{"rumelhart1986backprop", "werbos1990bptt", "williams1990bptt"};

@@ -33,7 +33,7 @@ class checkpointed_bptt final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt", "griewank2000revolve", "wang2009minimal"};

@@ -9,10 +9,10 @@ namespace unroll {
 
 /// Which gradient an estimator estimates. The three agree where the loss is at most quadratic in the theta of
 /// all steps together, and in general nowhere else.
-enum class target {
+enum class estimand {
   frozen_theta,           ///< theta constant over the whole sequence
   jointly_smoothed,       ///< gradient of E L(theta + eps, ..., theta + eps), one eps a sequence
-  independently_smoothed  ///< gradient of E L(theta + eps_1, ..., theta + eps_W), a fresh eps a window
+  independently_smoothed  ///< gradient of E L(theta + eps_1, ..., theta + eps_W), an eps for each window
 };
 
 /// The normal perturbation of theta whose gradient an estimator of a smoothed gradient estimates.
@@ -27,9 +27,9 @@ struct perturbation {
 ///   finish(theta, g)          add what was still in flight at the end of the sequence
 ///   system()                  the system
 /// and declare what they estimate; a wrapper forwards all of it:
-///   target_gradient           which gradient
+///   estimated_gradient        which gradient
 ///   smoothing()               where that is smoothed: the perturbation
-///   unbiased                  for that target, at fixed theta, in exact arithmetic and with draws that have
+///   unbiased                  for that gradient, at fixed theta, in exact arithmetic and with draws of
 ///                             exactly the probabilities asked for
 ///   random                    whether it draws; if so, mirror(on) makes it draw the antithetic twin of its
 ///                             stream from the next reset on (optional)
@@ -50,10 +50,10 @@ concept gradient_estimator = std::copyable<E> &&
   { e.advance(theta, xs, g) } -> std::same_as<report>;
   { e.finish(theta, g) } -> std::same_as<report>;
   { c.system() } -> std::convertible_to<const typename E::system_type&>;
-  { E::target_gradient } -> std::convertible_to<target>;
+  { E::estimated_gradient } -> std::convertible_to<estimand>;
   { E::unbiased } -> std::convertible_to<bool>;
   { E::random } -> std::convertible_to<bool>;
-  requires E::target_gradient == target::frozen_theta || requires {
+  requires E::estimated_gradient == estimand::frozen_theta || requires {
     { c.smoothing() } -> std::same_as<perturbation>;
   };
   E::references;
@@ -103,7 +103,7 @@ void last_output(E& e, params<const typename E::scalar> theta, view<typename E::
 /// The perturbation of an estimator of a smoothed gradient; none of any other.
 template <class E>
 perturbation smoothing_of(const E& e) {
-  if constexpr (E::target_gradient == target::frozen_theta)
+  if constexpr (E::estimated_gradient == estimand::frozen_theta)
     return {};
   else
     return e.smoothing();

@@ -27,7 +27,7 @@ class es final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr target target_gradient = target::jointly_smoothed;
+  static constexpr estimand estimated_gradient = estimand::jointly_smoothed;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"rechenberg1973evolution", "nesterov2017gradientfree",

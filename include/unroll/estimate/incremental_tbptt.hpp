@@ -37,7 +37,7 @@ class incremental_tbptt final {
   using system_type = M;
   using scalar = typename M::scalar;
   using input = typename M::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = false;
   static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "williams1990bptt"};

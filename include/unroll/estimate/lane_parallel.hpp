@@ -39,7 +39,7 @@ class lane_parallel final {
   static_assert(has_lane_slices<system_type>,
                 "lane_parallel needs: F with_lanes(index_t lanes) const and "
                 "input lanes_from(const input& x, index_t first) const");
-  static constexpr target target_gradient = E::target_gradient;
+  static constexpr estimand estimated_gradient = E::estimated_gradient;
   static constexpr bool unbiased = E::unbiased;
   static constexpr bool random = E::random;
   static constexpr auto references = E::references;

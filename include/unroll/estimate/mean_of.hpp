@@ -25,7 +25,7 @@ class mean_of final {
   using system_type = typename E::system_type;
   using scalar = typename E::scalar;
   using input = typename E::input;
-  static constexpr target target_gradient = E::target_gradient;
+  static constexpr estimand estimated_gradient = E::estimated_gradient;
   static constexpr bool unbiased = E::unbiased;
   static constexpr bool random = E::random;
   static constexpr auto references = E::references;

@@ -31,7 +31,7 @@ class nobacktrack final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"ollivier2015nobacktrack"};

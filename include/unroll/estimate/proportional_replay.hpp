@@ -46,7 +46,7 @@ class proportional_replay final {
   using system_type = M;
   using scalar = typename M::scalar;
   using input = typename M::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "horvitz1952sampling", "madow1949systematic",

@@ -43,7 +43,7 @@ class rematerialise final {
   using system_type = M;
   using scalar = typename M::scalar;
   using input = typename M::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "wu2020memformer", "gao2021gradcache", "li2025seco"};

@@ -100,7 +100,7 @@ class reservoir_tbptt final {
   using system_type = M;
   using scalar = typename M::scalar;
   using input = typename M::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "vitter1985reservoir"};
@@ -149,7 +149,7 @@ class uncompensated_reservoir final {
   using system_type = M;
   using scalar = typename M::scalar;
   using input = typename M::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = false;
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "vitter1985reservoir"};

@@ -35,7 +35,7 @@ class tbptt final {
   using system_type = F;
   using scalar = typename F::scalar;
   using input = typename F::input;
-  static constexpr target target_gradient = target::frozen_theta;
+  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = false;
   static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt", "aicher2019adaptive"};

@@ -89,7 +89,7 @@ class estimator_checks {
                                    std::to_string(losses) + " in " + std::to_string(xs_.size()) + " steps");
     expect(r.steps >= std::int64_t(xs_.size()), "report: fewer steps than inputs");
     expect(r.at == -1, "report: at is not -1 though every step was finite");
-    if (E::target_gradient == target::frozen_theta) {
+    if (E::estimated_gradient == estimand::frozen_theta) {
       const double loss = sequence_loss(made_.system(), theta_, xs_);
       expect(std::abs(r.loss - loss) <=
                  std::sqrt(double(std::numeric_limits<T>::epsilon())) * (1 + std::abs(loss)),

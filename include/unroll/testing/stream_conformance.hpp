@@ -162,7 +162,7 @@ class stream_checks {
       const auto seen = by_one.last_state(params<const T>(theta_));
       const std::string at = " after " + std::to_string(t) + " inputs";
       if (seen.size() != d.state) return failures_.push_back("last_state: has not the size of a state" + at);
-      if (E::target_gradient == target::frozen_theta)
+      if (E::estimated_gradient == estimand::frozen_theta)
         for (index_t i = 0; i < d.state; ++i)
           if (!(std::abs(double(seen[i] - s[i])) <= most * (1 + std::abs(double(s[i])))))
             return failures_.push_back("last_state: is not that of the system" + at);
@@ -181,7 +181,7 @@ class stream_checks {
     }
     finish(by_one, g);
     const auto seen = by_one.last_state(params<const T>(theta_));
-    if (E::target_gradient == target::frozen_theta)
+    if (E::estimated_gradient == estimand::frozen_theta)
       for (index_t i = 0; i < d.state; ++i)
         if (!(std::abs(double(seen[i] - s[i])) <= most * (1 + std::abs(double(s[i])))))
           return failures_.push_back("last_state: is not that of the system behind finish()");
