@@ -79,7 +79,8 @@ void operations(const std::string& type) {
 
 // 6 layers of 256 units, segments of 64 tokens and 8 memory tokens.
 void exact_gradient() {
-  llama::config c{.hidden = 256, .mlp = 688, .layers = 6, .heads = 4, .kv_heads = 4, .head = 64};
+  llama::config c{
+      .hidden = 256, .intermediate_size = 688, .layers = 6, .heads = 4, .kv_heads = 4, .head_dim = 64};
   c.vocabulary = 512;
   c.context = 512;
   llama::memory_options o;

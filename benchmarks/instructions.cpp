@@ -175,10 +175,10 @@ void draws() {
 llama::config llama_shape(index_t hidden, index_t layers, index_t context) {
   llama::config c;
   c.hidden = hidden;
-  c.mlp = hidden * 8 / 3 / 4 * 4;
+  c.intermediate_size = hidden * 8 / 3 / 4 * 4;
   c.layers = layers;
   c.heads = c.kv_heads = 4;
-  c.head = hidden / 4;
+  c.head_dim = hidden / 4;
   c.vocabulary = 256;
   c.context = context;
   return c;

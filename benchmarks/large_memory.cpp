@@ -59,7 +59,8 @@ double largest_resident() {
 
 int main(int argc, char** argv) try {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // minutes pass between lines
-  llama::config c{.hidden = 4096, .mlp = 11008, .layers = 32, .heads = 32, .kv_heads = 32, .head = 128};
+  llama::config c{
+      .hidden = 4096, .intermediate_size = 11008, .layers = 32, .heads = 32, .kv_heads = 32, .head_dim = 128};
   if (argc > 1) c.layers = std::atoi(argv[1]);
   c.vocabulary = 32000;
   c.context = 1152;  // the two segments and the memory tokens; the cache has as many columns

@@ -13,15 +13,16 @@ using namespace unroll;
 
 /// The shapes of docs/performance.md: 24 and 68 million weights with the embedding, which is the output too.
 inline llama::config llama_shape(const std::string& name) {
-  llama::config c{.hidden = 288, .mlp = 768, .layers = 6, .heads = 6, .kv_heads = 6, .head = 48};
+  llama::config c{
+      .hidden = 288, .intermediate_size = 768, .layers = 6, .heads = 6, .kv_heads = 6, .head_dim = 48};
   c.vocabulary = 32000;
   c.context = 256;
   c.pairs = llama::rope_pairs::neighbours;
   if (name == "mid") {
     c.hidden = 512;
-    c.mlp = 1376;
+    c.intermediate_size = 1376;
     c.layers = c.heads = c.kv_heads = 8;
-    c.head = 64;
+    c.head_dim = 64;
     c.context = 512;
   } else if (name != "stories15M") {
     fail("llama_shape", "name", "\"" + name + "\" is none of stories15M, mid");
@@ -47,8 +48,8 @@ class llama_workload {
         gradient_(std::same_as<W, T> ? weights_.size() : 0),  // bfloat16 weights are frozen
         logits_(c_.vocabulary * c_.context * sequences),
         x_(c_.hidden * c_.context * sequences),
-        work_(std::max(model_.stack().work_size(whole(sequences), false),
-                       llama::head_work<executor>(c_, sequences * c_.context))) {
+        work_(std::max(model_.stack().workspace_size(whole(sequences), false),
+                       llama::lm_head_workspace<executor>(c_, sequences * c_.context))) {
     for (index_t i = 0; i < c_.context; ++i) positions_.push_back(i);
     for (index_t i = 0; i < sequences * c_.context; ++i) {
       ids_.push_back(llama::token(i * 7919 % c_.vocabulary));
@@ -98,7 +99,8 @@ class llama_workload {
   /// Flops that the mathematics needs (causal attention: half of the square), of so many tokens and logits.
   double flops(index_t tokens, index_t scored) const {
     const double d = double(c_.hidden), q = double(c_.query_width()), kv = double(c_.kv_width());
-    const double weights = double(c_.layers) * (2 * d * q + 2 * d * kv + 3 * d * double(c_.mlp));
+    const double weights =
+        double(c_.layers) * (2 * d * q + 2 * d * kv + 3 * d * double(c_.intermediate_size));
     const double attention = double(c_.layers) * 2 * q * double(tokens) / 2;
     return 2 * (double(tokens) * (weights + attention) + double(scored) * d * double(c_.vocabulary));
   }
@@ -115,8 +117,8 @@ class llama_workload {
   }
   void head(matrix<const T> x) {
     filled_ = c_.vocabulary * x.cols;
-    llama::head_logits(executor{}, map(), weights_.data(), x,
-                       matrix<T>(logits_.data(), c_.vocabulary, x.cols), view<T>(work_));
+    llama::lm_head_logits(executor{}, map(), weights_.data(), x,
+                          matrix<T>(logits_.data(), c_.vocabulary, x.cols), view<T>(work_));
   }
 
   llama::config c_;

@@ -18,10 +18,10 @@ struct memory_shape {
   llama::config config() const {
     llama::config c;
     c.hidden = hidden;
-    c.mlp = hidden * 8 / 3 / 4 * 4;
+    c.intermediate_size = hidden * 8 / 3 / 4 * 4;
     c.layers = layers;
     c.heads = c.kv_heads = hidden < 128 ? 4 : 8;
-    c.head = hidden / c.heads;
+    c.head_dim = hidden / c.heads;
     c.vocabulary = vocabulary;
     c.context = segments * length;
     return c;
@@ -30,8 +30,8 @@ struct memory_shape {
     llama::memory_options o;
     o.segment = length;
     o.ratio = ratio;
-    o.encoder.rank = o.head.rank = 8;
-    o.encoder.alpha = o.head.alpha = 16;
+    o.encoder.rank = o.transfer_head.rank = 8;
+    o.encoder.alpha = o.transfer_head.alpha = 16;
     return o;
   }
   index_t weights() const { return llama::weight_map(config()).size(); }

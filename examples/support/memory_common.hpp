@@ -106,7 +106,7 @@ struct model_options {
     add("--layers", fresh.layers, 1, "its layers");
     add("--heads", fresh.heads, 1, "its query heads; a head has hidden / heads numbers");
     add("--kv-heads", fresh.kv_heads, 0, "its key-value heads; 0: as many as query heads");
-    add("--mlp", fresh.mlp, 0, "its MLP size; 0: 8/3 of the hidden size, in steps of 32");
+    add("--mlp", fresh.intermediate_size, 0, "its MLP size; 0: 8/3 of the hidden size, in steps of 32");
     add("--context", fresh.context, 1, "its positions");
   }
 
@@ -117,9 +117,9 @@ struct model_options {
       fail("memory_llama", "heads",
            "are " + std::to_string(c.heads) + ", do not divide the hidden size of " +
                std::to_string(c.hidden));
-    c.head = c.hidden / c.heads;
+    c.head_dim = c.hidden / c.heads;
     if (c.kv_heads == 0) c.kv_heads = c.heads;
-    if (c.mlp == 0) c.mlp = (8 * c.hidden / 3 + 31) / 32 * 32;
+    if (c.intermediate_size == 0) c.intermediate_size = (8 * c.hidden / 3 + 31) / 32 * 32;
     c.vocabulary = vocabulary;
     stretch(c);
     unroll::llama::check(c, "memory_llama");
@@ -156,12 +156,12 @@ struct model_options {
 inline std::string describe(const unroll::llama::config& c) {
   return text_of(
       "%td layers of %td (%td heads, %td of keys and values, MLP %td), vocabulary %td, %td positions",
-      c.layers, c.hidden, c.heads, c.kv_heads, c.mlp, c.vocabulary, c.positions());
+      c.layers, c.hidden, c.heads, c.kv_heads, c.intermediate_size, c.vocabulary, c.positions());
 }
 inline json to_json(const unroll::llama::config& c) {
-  return {{"hidden", c.hidden},         {"mlp", c.mlp},           {"layers", c.layers},
-          {"heads", c.heads},           {"kv_heads", c.kv_heads}, {"head", c.head},
-          {"vocabulary", c.vocabulary}, {"context", c.context},   {"positions", c.positions()}};
+  return {{"hidden", c.hidden},         {"mlp", c.intermediate_size}, {"layers", c.layers},
+          {"heads", c.heads},           {"kv_heads", c.kv_heads},     {"head", c.head_dim},
+          {"vocabulary", c.vocabulary}, {"context", c.context},       {"positions", c.positions()}};
 }
 
 /// The files, by name and bytes, that say the vocabulary of a model: those that it was read from, or the

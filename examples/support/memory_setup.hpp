@@ -72,8 +72,8 @@ struct memory_choice {
     memory_options o;
     o.segment = segment;
     o.ratio = ratio;
-    o.encoder.rank = o.head.rank = rank;
-    o.encoder.alpha = o.head.alpha = alpha > 0 ? alpha : 4 * double(rank);
+    o.encoder.rank = o.transfer_head.rank = rank;
+    o.encoder.alpha = o.transfer_head.alpha = alpha > 0 ? alpha : 4 * double(rank);
     o.mask = mask == "causal" ? unroll::llama::memory_mask::causal : unroll::llama::memory_mask::coverage;
     o.positions = places == "following" ? unroll::llama::memory_positions::following
                                         : unroll::llama::memory_positions::coverage;

@@ -25,7 +25,12 @@ double used_gb() {
 }
 
 llama::config shape_of(index_t layers, index_t ratio) {
-  llama::config c{.hidden = 4096, .mlp = 11008, .layers = layers, .heads = 32, .kv_heads = 32, .head = 128};
+  llama::config c{.hidden = 4096,
+                  .intermediate_size = 11008,
+                  .layers = layers,
+                  .heads = 32,
+                  .kv_heads = 32,
+                  .head_dim = 128};
   c.vocabulary = 32000;
   c.context = 4096;
   c.tied = false;
@@ -40,7 +45,7 @@ llama::memory_options options_of(index_t ratio) {
   o.segment = 1024;
   o.ratio = ratio;
   o.encoder.rank = 128;
-  o.head.rank = 128;
+  o.transfer_head.rank = 128;
   return o;
 }
 

@@ -45,30 +45,30 @@ struct model_case {
 inline std::vector<model_case> model_cases() {
   model_case small{"heads of 12", {}, {}, 5};
   small.shape = {.hidden = 48,
-                 .mlp = 40,
+                 .intermediate_size = 40,
                  .layers = 3,
                  .heads = 4,
                  .kv_heads = 2,
-                 .head = 12,
+                 .head_dim = 12,
                  .vocabulary = 50,
                  .context = 96};
   small.options.segment = 12;
   small.options.ratio = 4;
   small.options.encoder.rank = 4;
-  small.options.head.rank = 3;
+  small.options.transfer_head.rank = 3;
   model_case wide{"heads of 64", {}, {}, 4};
   wide.shape = {.hidden = 64,
-                .mlp = 48,
+                .intermediate_size = 48,
                 .layers = 3,
                 .heads = 2,
                 .kv_heads = 1,
-                .head = 64,
+                .head_dim = 64,
                 .vocabulary = 64,
                 .context = 96};
   wide.options.segment = 24;
   wide.options.ratio = 8;
   wide.options.encoder.rank = 8;
-  wide.options.head.rank = 8;
+  wide.options.transfer_head.rank = 8;
   wide.weights = 5;
   return {small, wide};
 }

@@ -15,10 +15,10 @@ namespace {
 config llama2_7b() {
   config c;
   c.hidden = 4096;
-  c.mlp = 11008;
+  c.intermediate_size = 11008;
   c.layers = 32;
   c.heads = c.kv_heads = 32;
-  c.head = 128;
+  c.head_dim = 128;
   c.vocabulary = 32000;
   c.context = 4096;
   c.tied = false;
@@ -28,8 +28,8 @@ memory_options uio(index_t ratio) {
   memory_options o;
   o.segment = 1024;
   o.ratio = ratio;
-  o.encoder.rank = o.head.rank = 128;
-  o.encoder.alpha = o.head.alpha = 512;
+  o.encoder.rank = o.transfer_head.rank = 128;
+  o.encoder.alpha = o.transfer_head.alpha = 512;
   return o;
 }
 // bf16 weights, activations and memories; float adapters, a bf16 copy, gradient, moments; float adjoints.

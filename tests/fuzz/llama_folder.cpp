@@ -11,7 +11,7 @@ std::string folder(bool tied) {
   auto c = made::tiny(tied);
   c.layers = 1;
   c.hidden = 2;
-  c.mlp = 1;
+  c.intermediate_size = 1;
   c.heads = c.kv_heads = 1;
   c.vocabulary = 3;
   const llama::weight_map map(c);

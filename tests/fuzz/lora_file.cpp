@@ -29,7 +29,7 @@ std::vector<std::string> seeds() {
   llama::lora_options one;
   one.rank = 1;
   one.first_layer = 1;
-  one.targets = {false, true, false, false, false, false, false};
+  one.adapted = {false, true, false, false, false, false, false};
   llama::lora_options two;
   two.rank = 2;
   return {folder(one), folder(two)};

@@ -303,7 +303,7 @@ TEST_CASE("a stream over memories is resumed only by a model of the same options
   refuse(with([](auto& x) { x.positions = memory_positions::following; }), "positions coverage",
          "positions following");
   refuse(with([](auto& x) { x.encoder.alpha = 5; }), "encoder rank 2 alpha 3", "encoder rank 2 alpha 5");
-  refuse(with([](auto& x) { std::swap(x.encoder.targets[1], x.encoder.targets[2]); }), "targets 1010000",
+  refuse(with([](auto& x) { std::swap(x.encoder.adapted[1], x.encoder.adapted[2]); }), "targets 1010000",
          "targets 1100000");
   refuse(over(std::type_identity<numbers<float, bf16>>{}, o), "4 a weight", "2 a weight");
 }

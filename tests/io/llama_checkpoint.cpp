@@ -167,11 +167,11 @@ TEST_CASE("original checkpoints of a wrong size or header are refused with both 
   CHECK_THAT(with(5, -11), ContainsSubstring("its header needs " + std::to_string(bin(false).size())));
   CHECK_THAT(with(0, 0), ContainsSubstring("hidden: is 0"));
   CHECK_THAT(with(0, 9), ContainsSubstring("hidden size 9 and 4 heads"));
-  CHECK_THAT(with(1, -1), ContainsSubstring("file: mlp: is -1, must be from 1 to 2^31"));
+  CHECK_THAT(with(1, -1), ContainsSubstring("file: intermediate_size: is -1, must be from 1 to 2^31"));
   CHECK_THAT(with(2, 1 << 30), ContainsSubstring("its header needs"));  // no names for so many layers
   CHECK_THAT(with(3, 0), ContainsSubstring("0 heads"));
   CHECK_THAT(with(3, -4), ContainsSubstring("-4 heads"));
-  CHECK_THAT(with(3, 8), ContainsSubstring("head: is 1, must be even"));
+  CHECK_THAT(with(3, 8), ContainsSubstring("head_dim: is 1, must be even"));
   CHECK_THAT(with(4, 3), ContainsSubstring("not a multiple of the 3 key-value heads"));
   CHECK_THAT(with(5, 0), ContainsSubstring("vocabulary: is 0"));
   CHECK_THAT(with(5, std::numeric_limits<std::int32_t>::min()), ContainsSubstring("its header needs"));
@@ -234,7 +234,7 @@ TEST_CASE("a model is saved as a folder and comes back bit by bit") {
   const folder f;
   for (const bool tied : {true, false}) {
     config c = made::tiny(tied);
-    c.head = 4;  // hidden is not heads * head
+    c.head_dim = 4;  // hidden is not heads * head
     c.norm_epsilon = 3e-6;
     c.rope_base = 123456.789;
     c.beyond = tied ? position_policy::linear : position_policy::refuse;
@@ -329,7 +329,7 @@ TEST_CASE("a config.json names what begins a text and each id that ends one") {
 
 TEST_CASE("rows of queries and keys are reordered between the conventions of rotary pairs") {
   config c = made::tiny();
-  c.head = 6;
+  c.head_dim = 6;
   const weight_map map(c);
   const auto before = made::counted<float>(map.size());
   auto w = before;
@@ -382,7 +382,7 @@ TEST_CASE("a config.json is read with the defaults of its format") {
   CHECK(of([](json& j) { j.erase("model_type"); }) == made::tiny());
   CHECK(of([](json& j) { j.erase("architectures"); }) == made::tiny());
   CHECK(of([](json& j) { j["rope_scaling"] = {{"rope_type", "default"}}; }) == made::tiny());
-  CHECK(of([](json& j) { j["head_dim"] = 6; }).head == 6);
+  CHECK(of([](json& j) { j["head_dim"] = 6; }).head_dim == 6);
   const auto linear = of([](json& j) { j["rope_scaling"] = {{"type", "linear"}, {"factor", 4}}; });
   CHECK(linear.beyond == position_policy::linear);
   CHECK(linear.position_factor == 4);
@@ -496,7 +496,7 @@ TEST_CASE("a config.json of another model, or of one that no Llama is, is refuse
            {[](json& j) { j["num_key_value_heads"] = 3; }, "heads: are 4, not a multiple of the 3"},
            {[](json& j) { j["hidden_size"] = 9, j.erase("head_dim"); },
             "\"hidden_size\" is 9, expected a multiple of the 4 num_attention_heads"},
-           {[](json& j) { j["head_dim"] = 3; }, "head: is 3, must be even"},
+           {[](json& j) { j["head_dim"] = 3; }, "head_dim: is 3, must be even"},
            {[](json& j) { j["rms_norm_eps"] = 0; }, "norm_epsilon: is 0"},
            {[](json& j) { j["rms_norm_eps"] = "small"; }, "\"rms_norm_eps\" is \"small\", expected a number"},
            {[](json& j) { j["rope_theta"] = -1; }, "rope_base: is -1"},
@@ -535,7 +535,7 @@ TEST_CASE("tensors that contradict the config are refused by file, tensor and bo
   CHECK_THAT(refusal(c, keep),
              ContainsSubstring("has 20 tensors with its shards, the config says 1073741824 layers"));
   c = made::tiny();
-  c.hidden = c.mlp = c.vocabulary = index_t{1} << 31;
+  c.hidden = c.intermediate_size = c.vocabulary = index_t{1} << 31;
   CHECK_THAT(refusal(c, keep), ContainsSubstring("layers of hidden size 2147483648"));
   c = made::tiny();
   c.layers = 1;
@@ -671,10 +671,10 @@ TEST_CASE("loading holds the weights and little more, saving at most one matrix"
   const folder f;
   config c = made::tiny();
   c.hidden = 512;
-  c.mlp = 1024;
+  c.intermediate_size = 1024;
   c.layers = 6;
   c.heads = c.kv_heads = 4;
-  c.head = 128;
+  c.head_dim = 128;
   c.vocabulary = 1000;
   const std::int64_t numbers = weight_map(c).size(), little = 2 << 20;
   const auto head = made::raw<std::int32_t>({512, 1024, 6, 4, 4, 1000, 16});

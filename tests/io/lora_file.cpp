@@ -16,7 +16,7 @@ lora_options some() {
   lora_options o;
   o.rank = 3;
   o.alpha = 6;
-  o.targets = {true, false, true, false, false, false, true};
+  o.adapted = {true, false, true, false, false, false, true};
   return o;
 }
 
@@ -28,7 +28,7 @@ std::string edited(Edit&& edit) {
 }
 
 bool same(const lora_options& a, const lora_options& b) {
-  return a.rank == b.rank && a.alpha == b.alpha && a.targets == b.targets && a.first_layer == b.first_layer &&
+  return a.rank == b.rank && a.alpha == b.alpha && a.adapted == b.adapted && a.first_layer == b.first_layer &&
          a.layers == b.layers;
 }
 
@@ -69,7 +69,7 @@ TEST_CASE("the numbers of an adapter lie one row of A or B after another, as in 
   const config c = made::tiny();
   const lora_map map(c, some());
   parameters<float> theta(map.size());
-  const auto at = map.at(1, target_matrix::v);
+  const auto at = map.at(1, layer_matrix::v);
   theta[at.a + 2 * 8 + 5] = 7;  // A[2][5]
   theta[at.b + 3 * 3 + 1] = 9;  // B[3][1]
   save_lora<float>(f.path, c, map, theta);
@@ -106,11 +106,11 @@ TEST_CASE("adapters on some of the layers, with any prefix, come back") {
 TEST_CASE("files of adapters hold the rows of halves whichever pairs the model turns") {
   const folder f;
   config halves = made::tiny();
-  halves.head = 4;
+  halves.head_dim = 4;
   config neighbours = halves;
   neighbours.pairs = rope_pairs::neighbours;
   lora_options o = some();
-  o.targets = {true, true, true, true, true, true, true};
+  o.adapted = {true, true, true, true, true, true, true};
   const lora_map map(halves, o);
   const auto theta = made::counted<float>(map.size());
   save_lora<float>(f.path, neighbours, map, theta);
@@ -119,8 +119,8 @@ TEST_CASE("files of adapters hold the rows of halves whichever pairs the model t
   // scale B A of W_Q or W_K added to the weights and then reordered is the reordered adapter added
   auto expected = theta;
   for (index_t l = 0; l < 2; ++l)
-    for (const auto m : {target_matrix::q, target_matrix::k})
-      for (index_t h = 0; h < (m == target_matrix::q ? 4 : 2); ++h)
+    for (const auto m : {layer_matrix::q, layer_matrix::k})
+      for (index_t h = 0; h < (m == layer_matrix::q ? 4 : 2); ++h)
         for (index_t i = 0; i < 2; ++i)
           for (index_t k = 0; k < 3; ++k) {
             const index_t base = map.at(l, m).b + h * 4 * 3 + k;
@@ -154,11 +154,11 @@ TEST_CASE("an adapter_config.json is read with the defaults of its format") {
   CHECK(same(of([](json&) {}), some()));
   CHECK(of([](json& j) { j.erase("lora_alpha"); }).alpha == 8);
   CHECK(of([](json& j) { j["r"] = 4, j["use_rslora"] = true; }).alpha == 12);
-  CHECK(of([](json& j) { j["target_modules"] = "all-linear"; }).targets ==
+  CHECK(of([](json& j) { j["target_modules"] = "all-linear"; }).adapted ==
         std::array<bool, 7>{true, true, true, true, true, true, true});
   CHECK(of([](json& j) {
           j["target_modules"] = {"mlp.up_proj", "k_proj"};
-        }).targets == std::array<bool, 7>{false, true, false, false, false, true, false});
+        }).adapted == std::array<bool, 7>{false, true, false, false, false, true, false});
   CHECK(of([](json& j) { j["layers_to_transform"] = 1; }).first_layer == 1);
   CHECK(of([](json& j) { j["layers_to_transform"] = {1, 0}; }).layers == 2);
   CHECK(same(of([](json& j) { j["layers_to_transform"] = json::array(); }), some()));
@@ -172,7 +172,7 @@ TEST_CASE("an adapter_config.json is read with the defaults of its format") {
   const auto named = of([](json& j) {
     j["target_modules"] = {"model.layers.1.mlp.up_proj", "layers.1.self_attn.q_proj"};
   });
-  CHECK(named.targets == std::array<bool, 7>{true, false, false, false, false, true, false});
+  CHECK(named.adapted == std::array<bool, 7>{true, false, false, false, false, true, false});
   CHECK(named.first_layer == 1);
   CHECK(named.layers == 1);
 }
@@ -192,10 +192,10 @@ TEST_CASE("an adapter_config.json that PEFT wrote for all linear layers is read"
     "use_qalora": false, "use_rslora": false, "velora_config": null})");
   const config c = made::tiny();
   for (index_t layer = c.layers; layer-- > 0;)
-    for (const char* name : target_names)
+    for (const char* name : layer_matrix_names)
       j["target_modules"].push_back("model.layers." + std::to_string(layer) + "." + name);
   const auto o = parse_adapter_config(j.dump(), c, "file");
-  CHECK(o.targets == std::array<bool, 7>{true, true, true, true, true, true, true});
+  CHECK(o.adapted == std::array<bool, 7>{true, true, true, true, true, true, true});
   CHECK(lora_map(c, o).options().layers == 2);
   CHECK(o.first_layer == 0);
   CHECK(o.rank == 3);

@@ -21,7 +21,7 @@ const std::vector<std::string> names{"encoder/adapter_config.json", "encoder/ada
 
 memory_options everywhere() {
   memory_options o = small_memory::options();
-  o.encoder.targets.fill(true);
+  o.encoder.adapted.fill(true);
   return o;
 }
 
@@ -69,10 +69,10 @@ TEST_CASE("a memory model's parameters come back bit by bit with their options")
   other.encoder.first_layer = 1;
   other.encoder.alpha = 0.1;
   memory_options frozen_head = small_memory::options(), frozen_encoder = frozen_head;
-  frozen_head.head.targets.fill(false);
-  frozen_encoder.encoder.targets.fill(false);
+  frozen_head.transfer_head.adapted.fill(false);
+  frozen_encoder.encoder.adapted.fill(false);
   memory_options only_memories = frozen_head;
-  only_memories.encoder.targets.fill(false);
+  only_memories.encoder.adapted.fill(false);
   config stretched = small_memory::shape(3, false, rope_pairs::neighbours);
   stretched.beyond = position_policy::ntk;
   stretched.position_factor = 2.5;
@@ -106,9 +106,9 @@ TEST_CASE("a memory model's parameters come back bit by bit with their options")
     CHECK(plain == c);
     const memory_options back = saved.options(c);
     CHECK(to_json(back) == to_json(o));
-    CHECK(back.encoder.targets == o.encoder.targets);
+    CHECK(back.encoder.adapted == o.encoder.adapted);
     CHECK(back.encoder.first_layer == o.encoder.first_layer);
-    CHECK(back.head.targets == o.head.targets);
+    CHECK(back.transfer_head.adapted == o.transfer_head.adapted);
     CHECK(made::same_bits(saved.read<float>(c), theta));
     CHECK(saved.other_base<float>(c, model.weights()).empty());
     const index_t adapted = model.trainable().encoder().size();
@@ -249,7 +249,7 @@ TEST_CASE("adapters know their base by the values of all of its weights") {
   CHECK(refusal_of_base(saved, other, w) == "rms_norm_eps is 1e-06, it was 1e-05");
   other = c;
   other.heads = other.kv_heads = 2;
-  other.head = 8;
+  other.head_dim = 8;
   parameters<float> regrouped(weight_map(other).size());
   CHECK_FALSE(refusal_of_base(saved, other, regrouped).empty());
 }
@@ -290,7 +290,7 @@ TEST_CASE("folders that contradict themselves or the model are refused by file")
   for (const auto& [at, file] :
        {std::pair(index_t{0}, "encoder/adapter_model.safetensors"),
         std::pair(model.trainable().memory_offset(), "memory_tokens.safetensors"),
-        std::pair(model.trainable().head_offset(), "head/adapter_model.safetensors")}) {
+        std::pair(model.trainable().transfer_head_offset(), "head/adapter_model.safetensors")}) {
     parameters<double> beyond(theta.size());
     beyond[at] = 1e300;
     CHECK_THROWS_WITH(
@@ -312,11 +312,11 @@ TEST_CASE("a folder of a memory model holds no adapters of one that was there be
   memory_options o = small_memory::options();
   const auto both = small_memory::make<float>(c, o);
   save_memory<float>(f.path, both, theta_of(both));
-  o.head.targets.fill(false);
+  o.transfer_head.adapted.fill(false);
   const auto one = small_memory::make<float>(c, o);
   save_memory<float>(f.path, one, theta_of(one));
   CHECK_FALSE(std::filesystem::exists(f.path / "head"));
-  o.encoder.targets.fill(false);
+  o.encoder.adapted.fill(false);
   write_file(f.path / "encoder" / "notes", "of a reader");
   const auto none = small_memory::make<float>(c, o);
   save_memory<float>(f.path, none, theta_of(none));

@@ -126,11 +126,11 @@ TEST_CASE("adapters take part in what is generated") {
   // the same model with the adapters added to its weights
   parameters<double> merged = p.weights;
   for (index_t i = 0; i < p.stack.shape().layers; ++i)
-    for (const target_matrix m : {target_matrix::q, target_matrix::v}) {
+    for (const layer_matrix m : {layer_matrix::q, layer_matrix::v}) {
       const auto f = map.at(i, m);
       const index_t in = lora_map::in_width(p.stack.shape(), m),
                     out = lora_map::out_width(p.stack.shape(), m);
-      const index_t w = m == target_matrix::q ? p.stack.map()[i].q : p.stack.map()[i].v;
+      const index_t w = m == layer_matrix::q ? p.stack.map()[i].q : p.stack.map()[i].v;
       for (index_t a = 0; a < in; ++a)
         for (index_t b = 0; b < out; ++b)
           for (index_t r = 0; r < 2; ++r)

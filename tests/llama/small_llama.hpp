@@ -12,11 +12,11 @@ namespace llama = unroll::llama;
 /// Two layers, grouped queries, every width different.
 inline llama::config small_llama() {
   return {.hidden = 10,
-          .mlp = 14,
+          .intermediate_size = 14,
           .layers = 2,
           .heads = 4,
           .kv_heads = 2,
-          .head = 6,
+          .head_dim = 6,
           .vocabulary = 23,
           .context = 32,
           .norm_epsilon = 1e-3};

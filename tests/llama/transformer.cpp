@@ -18,10 +18,10 @@ using unroll::testing::detail::same_bits;
 
 namespace {
 
-lora_options all_targets(index_t rank, index_t first = 0, index_t layers = 0) {
+lora_options all_adapted(index_t rank, index_t first = 0, index_t layers = 0) {
   return {.rank = rank,
           .alpha = 3,
-          .targets = {true, true, true, true, true, true, true},
+          .adapted = {true, true, true, true, true, true, true},
           .first_layer = first,
           .layers = layers};
 }
@@ -98,13 +98,13 @@ struct problem {
 
   double loss(view<T> tape = {}) {
     connect();
-    std::vector<T> work(std::size_t(stack.work_size(p)), T(5));
+    std::vector<T> workspace(std::size_t(stack.workspace_size(p)), T(5));
     out = x;
     hook.loss = 0;
     if (hooked)
-      stack.forward(weights.data(), a(), p, columns(out), tape, work, hook);
+      stack.forward(weights.data(), a(), p, columns(out), tape, workspace, hook);
     else
-      stack.forward(weights.data(), a(), p, columns(out), tape, work);
+      stack.forward(weights.data(), a(), p, columns(out), tape, workspace);
     return dot(c, out) + hook.loss;
   }
   struct asked {
@@ -113,14 +113,15 @@ struct problem {
   void gradient() { gradient({}); }
   void gradient(asked want) {
     connect();
-    std::vector<T> tape(std::size_t(stack.tape_size(p))), work(std::size_t(stack.work_size(p)), T(5));
+    std::vector<T> tape(std::size_t(stack.tape_size(p))),
+        workspace(std::size_t(stack.workspace_size(p)), T(5));
     loss(tape);
     dx = c;
     const auto run = [&](auto&& h) {
       stack.vjp(weights.data(), a(), p, view<const T>(tape.data(), index_t(tape.size())), columns(dx),
                 want.before ? std::span<T* const>(dblocks) : std::span<T* const>(),
                 want.weights ? dweights.data() : nullptr, want.adapters ? dtheta.data() : nullptr,
-                want.inputs, work, h);
+                want.inputs, workspace, h);
     };
     if (hooked)
       run(hook);
@@ -195,14 +196,14 @@ void check_all_slopes(problem<double>& at) {
 }  // namespace
 
 TEST_CASE("The gradients of a transformer agree with differences: batch of sequences, all adapters") {
-  problem<double> at(small_llama(), all_targets(3), 2, 7, 2);
+  problem<double> at(small_llama(), all_adapted(3), 2, 7, 2);
   check_all_slopes(at);
 }
 
 TEST_CASE("The gradients of a transformer agree with differences: prefix, mask of memory tokens, hooks") {
   for (const saved keep : {saved::activations, saved::inputs})
     for (const index_t layers : {2, 1}) {
-      problem<double> at(small_llama(), all_targets(3), 1, 8, layers, 2);
+      problem<double> at(small_llama(), all_adapted(3), 1, 8, layers, 2);
       at.p.mask = {.ordinals = 6, .ratio = 3};
       at.p.keep = keep;
       at.hooked = true;
@@ -213,7 +214,7 @@ TEST_CASE("The gradients of a transformer agree with differences: prefix, mask o
 TEST_CASE("The gradients of a transformer agree with differences: no adapters, one token, neighbours") {
   config shape = small_llama();
   shape.pairs = rope_pairs::neighbours;
-  problem<double> at(shape, all_targets(2), 1, 1, 2, 3);
+  problem<double> at(shape, all_adapted(2), 1, 1, 2, 3);
   at.adapted = false;
   at.gradient();  // with one key of its own and the prefix, every weight matters
   const auto dx = at.dx, dweights = at.dweights;
@@ -244,7 +245,7 @@ struct several {
   std::vector<kernels::prefix_range> ranges = {{0, 2, 3}, {1, 1, 2}, {2, 0, 3}};
 
   explicit several(index_t layers, index_t outputs_from = 0)
-      : all(small_llama(), all_targets(3), count, length, layers, 2) {
+      : all(small_llama(), all_adapted(3), count, length, layers, 2) {
     all.positions = {7, 8, 9, 10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 3, 5, 7, 9, 11, 13, 15, 17};
     all.p.positions = all.positions;
     all.p.before.ranges = ranges;
@@ -269,8 +270,8 @@ TEST_CASE("Outputs that are not wanted are not computed, the others are the same
   for (const index_t sequences : {1, 2})
     for (const index_t from : {1, 5}) {
       CAPTURE(sequences, from);
-      problem<double> all(small_llama(), all_targets(3), sequences, 8, 2),
-          some(small_llama(), all_targets(3), sequences, 8, 2);
+      problem<double> all(small_llama(), all_adapted(3), sequences, 8, 2),
+          some(small_llama(), all_adapted(3), sequences, 8, 2);
       want_from(all, from);
       all.p.outputs_from = 0;
       want_from(some, from, 3.0);  // looked at by nobody
@@ -300,7 +301,7 @@ TEST_CASE("A pass over several sequences has the bits of one by one") {
       CAPTURE(from, layers);
       several<float> batch(layers, from);
       batch.all.gradient({.weights = false});
-      problem<float> one(small_llama(), all_targets(3), 1, several<float>::length, layers, 2);
+      problem<float> one(small_llama(), all_adapted(3), 1, several<float>::length, layers, 2);
       one.p.mask = batch.all.p.mask;
       one.p.outputs_from = from;
       one.hooked = true;
@@ -335,13 +336,13 @@ TEST_CASE("A pass over several sequences has the bits of one by one") {
 }
 
 TEST_CASE("An adapter of a rank above the slice is the sum of its slices") {
-  problem<double> at(small_llama(), all_targets(70), 1, 5, 2);
+  problem<double> at(small_llama(), all_adapted(70), 1, 5, 2);
   for (double& v : at.theta) v *= 0.2;
   check_all_slopes(at);
 }
 
 TEST_CASE("Hooks see every layer and the one behind the last") {
-  problem<double> all(small_llama(), all_targets(2), 1, 4, 2), one(small_llama(), all_targets(2), 1, 4, 1);
+  problem<double> all(small_llama(), all_adapted(2), 1, 4, 2), one(small_llama(), all_adapted(2), 1, 4, 1);
   all.hooked = one.hooked = true;
   all.gradient();
   CHECK(all.hook.layers == std::vector<index_t>{0, 1});
@@ -354,12 +355,12 @@ TEST_CASE("Hooks see every layer and the one behind the last") {
 }
 
 TEST_CASE("Outputs have the same bits with and without a tape, gradients for both kinds of tape") {
-  problem<float> at(small_llama(), all_targets(3), 1, 9, 2, 2);
+  problem<float> at(small_llama(), all_adapted(3), 1, 9, 2, 2);
   at.loss();
   const auto untaped = at.out;
   at.gradient();
   CHECK(same_bits(untaped, at.out));
-  problem<float> again(small_llama(), all_targets(3), 1, 9, 2, 2);
+  problem<float> again(small_llama(), all_adapted(3), 1, 9, 2, 2);
   again.p.keep = saved::inputs;
   again.gradient();
   CHECK(same_bits(untaped, again.out));
@@ -372,7 +373,7 @@ TEST_CASE("Outputs have the same bits with and without a tape, gradients for bot
 
 TEST_CASE("What is not wanted costs no gradient and changes no bit of the others") {
   const auto run = [](typename problem<double>::asked want) {
-    auto at = std::make_unique<problem<double>>(small_llama(), all_targets(3), 1, 6, 2, 1);
+    auto at = std::make_unique<problem<double>>(small_llama(), all_adapted(3), 1, 6, 2, 1);
     at->gradient(want);
     return at;
   };
@@ -396,8 +397,8 @@ TEST_CASE("What is not wanted costs no gradient and changes no bit of the others
 }
 
 TEST_CASE("Layers below the lowest adapter do not run backwards") {
-  problem<double> all(small_llama(), all_targets(2, 1), 1, 5, 2),
-      upper(small_llama(), all_targets(2, 1), 1, 5, 2);
+  problem<double> all(small_llama(), all_adapted(2, 1), 1, 5, 2),
+      upper(small_llama(), all_adapted(2, 1), 1, 5, 2);
   all.hooked = upper.hooked = true;
   all.gradient();
   upper.gradient({.weights = false, .adapters = true, .before = false, .inputs = false});
@@ -406,7 +407,7 @@ TEST_CASE("Layers below the lowest adapter do not run backwards") {
 }
 
 TEST_CASE("Gradients are added") {
-  problem<double> at(small_llama(), all_targets(2), 1, 4, 2, 1);
+  problem<double> at(small_llama(), all_adapted(2), 1, 4, 2, 1);
   at.gradient();
   const auto dweights = at.dweights, dtheta = at.dtheta;
   const auto dbefore = at.dbefore[0];
@@ -420,8 +421,8 @@ TEST_CASE("Gradients are added") {
 
 TEST_CASE("A batch of sequences is its sequences one by one") {
   constexpr index_t length = 6;
-  problem<double> batch(small_llama(), all_targets(2), 3, length, 2),
-      one(small_llama(), all_targets(2), 1, length, 2);
+  problem<double> batch(small_llama(), all_adapted(2), 3, length, 2),
+      one(small_llama(), all_adapted(2), 1, length, 2);
   batch.gradient();
   const std::size_t n = one.x.size();
   std::vector<double> dx, out;
@@ -447,7 +448,7 @@ TEST_CASE("A batch of sequences is its sequences one by one") {
 }
 
 TEST_CASE("Later tokens do not change earlier outputs") {
-  problem<float> at(small_llama(), all_targets(2), 1, 12, 2);
+  problem<float> at(small_llama(), all_adapted(2), 1, 12, 2);
   at.loss();
   const auto before = at.out;
   const std::size_t kept = std::size_t(8 * at.stack.shape().hidden);
@@ -461,7 +462,7 @@ TEST_CASE("Tokens behind the keys of earlier tokens give the outputs of the whol
   constexpr index_t head = 5, rest = 4;
   const config shape = small_llama();
   const index_t width = shape.kv_width();
-  problem<double> whole(shape, all_targets(2), 1, head + rest, 2), tail(shape, all_targets(2), 1, rest, 2);
+  problem<double> whole(shape, all_adapted(2), 1, head + rest, 2), tail(shape, all_adapted(2), 1, rest, 2);
   struct keep_keys : no_hook {
     std::vector<double>* to;
     index_t width, count, capacity;
@@ -474,9 +475,10 @@ TEST_CASE("Tokens behind the keys of earlier tokens give the outputs of the whol
   };
   std::vector<double> cache(std::size_t(2 * shape.layers * width * 8));
   keep_keys hook{{}, &cache, width, head, 8};
-  std::vector<double> work(std::size_t(whole.stack.work_size(whole.p)));
+  std::vector<double> workspace(std::size_t(whole.stack.workspace_size(whole.p)));
   whole.out = whole.x;
-  whole.stack.forward(whole.weights.data(), whole.a(), whole.p, whole.columns(whole.out), {}, work, hook);
+  whole.stack.forward(whole.weights.data(), whole.a(), whole.p, whole.columns(whole.out), {}, workspace,
+                      hook);
   tail.before = {cache};
   tail.p.before.keys = head;
   tail.p.before.capacity = 8;
@@ -489,15 +491,16 @@ TEST_CASE("Tokens behind the keys of earlier tokens give the outputs of the whol
 
 TEST_CASE("Both conventions of rotary pairs are the same model after the rows are permuted") {
   config shape = small_llama();
-  problem<double> halves(shape, all_targets(2), 1, 9, 2);
+  problem<double> halves(shape, all_adapted(2), 1, 9, 2);
   shape.pairs = rope_pairs::neighbours;
-  problem<double> neighbours(shape, all_targets(2), 1, 9, 2);
+  problem<double> neighbours(shape, all_adapted(2), 1, 9, 2);
   halves.adapted = neighbours.adapted = false;
   const auto permute = [&](index_t offset, index_t heads) {
     for (index_t h = 0; h < heads; ++h)
-      for (index_t i = 0; i < shape.head / 2; ++i)
+      for (index_t i = 0; i < shape.head_dim / 2; ++i)
         for (index_t side = 0; side < 2; ++side) {
-          const index_t to = h * shape.head + 2 * i + side, from = h * shape.head + i + side * shape.head / 2;
+          const index_t to = h * shape.head_dim + 2 * i + side,
+                        from = h * shape.head_dim + i + side * shape.head_dim / 2;
           std::copy_n(halves.weights.begin() + offset + from * shape.hidden, shape.hidden,
                       neighbours.weights.begin() + offset + to * shape.hidden);
         }
@@ -514,7 +517,7 @@ TEST_CASE("Both conventions of rotary pairs are the same model after the rows ar
 
 TEST_CASE("Only differences of positions matter, and policies stretch them") {
   config shape = small_llama();
-  problem<double> at(shape, all_targets(2), 1, 6, 2);
+  problem<double> at(shape, all_adapted(2), 1, 6, 2);
   at.loss();
   const auto out = at.out;
   for (index_t& p : at.positions) p += 11;
@@ -525,7 +528,7 @@ TEST_CASE("Only differences of positions matter, and policies stretch them") {
 
   shape.beyond = position_policy::linear;
   shape.position_factor = 2;
-  problem<double> linear(shape, all_targets(2), 1, 6, 2);
+  problem<double> linear(shape, all_adapted(2), 1, 6, 2);
   CHECK(linear.stack.positions().positions() == 2 * small_llama().context);
   for (index_t& p : linear.positions) p *= 2;
   linear.loss();
@@ -546,13 +549,13 @@ TEST_CASE("Only differences of positions matter, and policies stretch them") {
 
 TEST_CASE("A pass keeps to its memory and allocates nothing") {
   for (const saved keep : {saved::activations, saved::inputs}) {
-    problem<float> at(small_llama(), all_targets(3), 1, 9, 2, 2);
+    problem<float> at(small_llama(), all_adapted(3), 1, 9, 2, 2);
     at.p.keep = keep;
     at.connect();
-    guarded<float> tape(at.stack.tape_size(at.p)), work(at.stack.work_size(at.p)),
-        forward_work(at.stack.work_size(at.p, false));
-    const view<float> t(tape.data(), tape.size()), w(work.data(), work.size()),
-        f(forward_work.data(), forward_work.size());
+    guarded<float> tape(at.stack.tape_size(at.p)), workspace(at.stack.workspace_size(at.p)),
+        forward_workspace(at.stack.workspace_size(at.p, false));
+    const view<float> t(tape.data(), tape.size()), w(workspace.data(), workspace.size()),
+        f(forward_workspace.data(), forward_workspace.size());
     at.out = at.x;
     at.dx = at.c;
     const unroll::testing::allocation_counter counter;
@@ -562,31 +565,31 @@ TEST_CASE("A pass keeps to its memory and allocates nothing") {
                  at.dtheta.data(), true, w);
     CHECK(counter.count() == 0);
     CHECK(tape.intact());
-    CHECK(work.intact());
-    CHECK(forward_work.intact());
+    CHECK(workspace.intact());
+    CHECK(forward_workspace.intact());
   }
 }
 
 TEST_CASE("Wrong sizes are refused by name") {
-  problem<float> at(small_llama(), all_targets(2), 1, 4, 2, 1);
+  problem<float> at(small_llama(), all_adapted(2), 1, 4, 2, 1);
   at.connect();
-  std::vector<float> work(std::size_t(at.stack.work_size(at.p)));
-  const auto forward = [&](const pass<float>& p, index_t work_size) {
+  std::vector<float> workspace(std::size_t(at.stack.workspace_size(at.p)));
+  const auto forward = [&](const pass<float>& p, index_t workspace_size) {
     at.stack.forward(at.weights.data(), at.a(), p, at.columns(at.out), {},
-                     view<float>(work.data(), work_size));
+                     view<float>(workspace.data(), workspace_size));
   };
   using Catch::Matchers::ContainsSubstring;
-  CHECK_THROWS_WITH(forward(at.p, 10), ContainsSubstring("work"));
+  CHECK_THROWS_WITH(forward(at.p, 10), ContainsSubstring("workspace"));
   pass<float> p = at.p;
   p.layers = 3;
-  CHECK_THROWS_WITH(forward(p, index_t(work.size())), ContainsSubstring("layers"));
+  CHECK_THROWS_WITH(forward(p, index_t(workspace.size())), ContainsSubstring("layers"));
   p = at.p;
   p.length = 5;
-  CHECK_THROWS_WITH(forward(p, index_t(work.size())), ContainsSubstring("positions"));
+  CHECK_THROWS_WITH(forward(p, index_t(workspace.size())), ContainsSubstring("positions"));
   p = at.p;
   p.sequences = 2;
-  CHECK_THROWS_WITH(forward(p, index_t(work.size())), ContainsSubstring("columns"));
+  CHECK_THROWS_WITH(forward(p, index_t(workspace.size())), ContainsSubstring("columns"));
   p = at.p;
   p.before.keys = 5;
-  CHECK_THROWS_WITH(forward(p, index_t(work.size())), ContainsSubstring("capacity"));
+  CHECK_THROWS_WITH(forward(p, index_t(workspace.size())), ContainsSubstring("capacity"));
 }

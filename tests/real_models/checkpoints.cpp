@@ -138,7 +138,7 @@ TEST_CASE("the shape of Llama-2-7B is read from its config, and its weights are 
   const auto folder_of = *data / "models/llama2-7b-config";
   const config c = parse_config(read_file(folder_of / "config.json"), "config.json");
   CHECK(weight_map(c).size() == 6738415616);
-  CHECK(c.head == 128);
+  CHECK(c.head_dim == 128);
   CHECK(c.norm_epsilon == 1e-5);
   CHECK(c.rope_base == 10000);
   CHECK_FALSE(c.tied);

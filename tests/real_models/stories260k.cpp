@@ -25,12 +25,12 @@ std::vector<token> continued(const pretrained<float>& m, std::vector<token> ids,
                         .layers = m.shape.layers,
                         .positions = std::span(positions).first(ids.size())};
     buffer<float> x(m.shape.hidden * p.length), logits(m.shape.vocabulary),
-        work(std::max(stack.work_size(p, false), head_work(m.shape, 1)));
+        work(std::max(stack.workspace_size(p, false), lm_head_workspace(m.shape, 1)));
     const matrix<float> columns(x.data(), m.shape.hidden, p.length);
     embed(stack.map(), m.weights.data(), ids.data(), p.length, columns);
     stack.forward(m.weights.data(), {}, p, columns, {}, work);
-    head_logits(stack.map(), m.weights.data(), columns_of(columns, p.length - 1, 1),
-                matrix<float>(logits.data(), m.shape.vocabulary, 1), work);
+    lm_head_logits(stack.map(), m.weights.data(), columns_of(columns, p.length - 1, 1),
+                   matrix<float>(logits.data(), m.shape.vocabulary, 1), work);
     ids.push_back(token(std::max_element(logits.begin(), logits.end()) - logits.begin()));
   }
   return ids;

@@ -38,11 +38,11 @@ inline std::string safetensors(const std::vector<tensor>& tensors) {
 inline unroll::llama::config tiny(bool tied = true) {
   unroll::llama::config c;
   c.hidden = 8;
-  c.mlp = 10;
+  c.intermediate_size = 10;
   c.layers = 2;
   c.heads = 4;
   c.kv_heads = 2;
-  c.head = 2;
+  c.head_dim = 2;
   c.vocabulary = 11;
   c.context = 16;
   c.tied = tied;

@@ -46,21 +46,22 @@ struct model {
     using unroll::llama::position_policy;
     if (c.beyond == position_policy::linear) return c.position_factor;
     if (c.beyond == position_policy::ntk)
-      return std::pow(c.position_factor, double(i) / (double(c.head) / 2 - 1));
+      return std::pow(c.position_factor, double(i) / (double(c.head_dim) / 2 - 1));
     if (c.beyond != position_policy::refuse)
-      return std::pow(c.rope_base, -2.0 * double(i) / double(c.head)) /
+      return std::pow(c.rope_base, -2.0 * double(i) / double(c.head_dim)) /
              unroll::llama::frequencies(c).inverse[std::size_t(i)];
     return 1;
   }
   numbers rotated(numbers x, double position) const {
-    const index_t half = c.head / 2;
+    const index_t half = c.head_dim / 2;
     const double attention = unroll::llama::frequencies(c).attention;
-    for (index_t h = 0; h < index_t(x.size()); h += c.head)
+    for (index_t h = 0; h < index_t(x.size()); h += c.head_dim)
       for (index_t i = 0; i < half; ++i) {
         const bool halves = c.pairs == unroll::llama::rope_pairs::halves;
         double& a = x[std::size_t(h + (halves ? i : 2 * i))];
         double& b = x[std::size_t(h + (halves ? i + half : 2 * i + 1))];
-        const double angle = position / slower(i) * std::pow(c.rope_base, -2.0 * double(i) / double(c.head));
+        const double angle =
+            position / slower(i) * std::pow(c.rope_base, -2.0 * double(i) / double(c.head_dim));
         const double u = a * std::cos(angle) - b * std::sin(angle);
         b = attention * (b * std::cos(angle) + a * std::sin(angle));
         a = attention * u;
@@ -87,27 +88,27 @@ struct model {
         const numbers q = rotated(product(at.q, a, c.query_width()), double(kept[t].size()) - 1);
         numbers mixed(q.size(), 0);
         for (index_t h = 0; h < c.heads; ++h) {
-          const index_t g = h / (c.heads / c.kv_heads) * c.head;
+          const index_t g = h / (c.heads / c.kv_heads) * c.head_dim;
           numbers p;
           double total = 0;
           for (std::size_t i = 0; i < kept[t].size(); ++i) {
             const numbers key = rotated(k[std::size_t(kept[t][i])], double(i));
             double s = 0;
-            for (index_t d = 0; d < c.head; ++d)
-              s += q[std::size_t(h * c.head + d)] * key[std::size_t(g + d)];
-            p.push_back(std::exp(s / std::sqrt(double(c.head))));
+            for (index_t d = 0; d < c.head_dim; ++d)
+              s += q[std::size_t(h * c.head_dim + d)] * key[std::size_t(g + d)];
+            p.push_back(std::exp(s / std::sqrt(double(c.head_dim))));
             total += p.back();
           }
           for (std::size_t i = 0; i < p.size(); ++i)
-            for (index_t d = 0; d < c.head; ++d)
-              mixed[std::size_t(h * c.head + d)] +=
+            for (index_t d = 0; d < c.head_dim; ++d)
+              mixed[std::size_t(h * c.head_dim + d)] +=
                   p[i] / total * v[std::size_t(kept[t][i])][std::size_t(g + d)];
         }
         const numbers o = product(at.o, mixed, c.hidden);
         for (std::size_t i = 0; i < o.size(); ++i) x[t][i] += o[i];
         const numbers b = norm(at.mlp_norm, x[t]);
-        numbers gate = product(at.gate, b, c.mlp);
-        const numbers up = product(at.up, b, c.mlp);
+        numbers gate = product(at.gate, b, c.intermediate_size);
+        const numbers up = product(at.up, b, c.intermediate_size);
         for (std::size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
         const numbers d = product(at.down, gate, c.hidden);
         for (std::size_t i = 0; i < d.size(); ++i) x[t][i] += d[i];
@@ -151,11 +152,11 @@ inline std::vector<std::vector<index_t>> kept_by(index_t tokens, index_t sinks, 
 inline unroll::llama::config small(index_t layers = 2,
                                    unroll::llama::rope_pairs pairs = unroll::llama::rope_pairs::halves) {
   return {.hidden = 12,
-          .mlp = 20,
+          .intermediate_size = 20,
           .layers = layers,
           .heads = 4,
           .kv_heads = 2,
-          .head = 6,
+          .head_dim = 6,
           .vocabulary = 23,
           .context = 40,
           .pairs = pairs,

@@ -48,25 +48,25 @@ std::vector<std::vector<numbers>> run(const model& m, std::vector<numbers>& x,
       const numbers q = m.rotated(m.product(at.q, a[t], c.query_width()), double(positions[t]));
       numbers mixed(q.size(), 0);
       for (index_t h = 0; h < c.heads; ++h) {
-        const index_t g = h / (c.heads / c.kv_heads) * c.head;
+        const index_t g = h / (c.heads / c.kv_heads) * c.head_dim;
         numbers p;
         double total = 0;
         for (const numbers* key : keys) {
           double s = 0;
-          for (index_t d = 0; d < c.head; ++d)
-            s += q[std::size_t(h * c.head + d)] * (*key)[std::size_t(g + d)];
-          p.push_back(std::exp(s / std::sqrt(double(c.head))));
+          for (index_t d = 0; d < c.head_dim; ++d)
+            s += q[std::size_t(h * c.head_dim + d)] * (*key)[std::size_t(g + d)];
+          p.push_back(std::exp(s / std::sqrt(double(c.head_dim))));
           total += p.back();
         }
         for (std::size_t j = 0; j < p.size(); ++j)
-          for (index_t d = 0; d < c.head; ++d)
-            mixed[std::size_t(h * c.head + d)] += p[j] / total * (*values[j])[std::size_t(g + d)];
+          for (index_t d = 0; d < c.head_dim; ++d)
+            mixed[std::size_t(h * c.head_dim + d)] += p[j] / total * (*values[j])[std::size_t(g + d)];
       }
       const numbers o = m.product(at.o, mixed, c.hidden);
       for (std::size_t i = 0; i < o.size(); ++i) x[t][i] += o[i];
       const numbers b = m.norm(at.mlp_norm, x[t]);
-      numbers gate = m.product(at.gate, b, c.mlp);
-      const numbers up = m.product(at.up, b, c.mlp);
+      numbers gate = m.product(at.gate, b, c.intermediate_size);
+      const numbers up = m.product(at.up, b, c.intermediate_size);
       for (std::size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
       const numbers d = m.product(at.down, gate, c.hidden);
       for (std::size_t i = 0; i < d.size(); ++i) x[t][i] += d[i];
@@ -107,7 +107,8 @@ inline memory_result with_memories(const unroll::llama::memory_llama<double>& mo
   const index_t l = o.segment, M = l / o.ratio;
   const model base(c, model_.weights());
   const model encoder = adapted(base, model_.trainable().encoder(), model_.trainable().encoder_part(theta));
-  const model head = adapted(base, model_.trainable().head(), model_.trainable().head_part(theta));
+  const model head =
+      adapted(base, model_.trainable().transfer_head(), model_.trainable().transfer_head_part(theta));
   const auto mem = model_.trainable().memory_part(theta);
   const auto embedding = [&](token id) {
     const auto first = base.w.begin() + base.map.embedding() + index_t(id) * c.hidden;

@@ -15,11 +15,11 @@ using namespace unroll::llama;
 inline config shape(index_t layers = 2, bool tied = true, rope_pairs pairs = rope_pairs::halves) {
   config c;
   c.hidden = 12;
-  c.mlp = 20;
+  c.intermediate_size = 20;
   c.layers = layers;
   c.heads = 4;
   c.kv_heads = 2;
-  c.head = 4;
+  c.head_dim = 4;
   c.vocabulary = 17;
   c.context = 40;
   c.pairs = pairs;
@@ -33,8 +33,8 @@ inline memory_options options() {
   o.ratio = 3;
   o.encoder.rank = 2;
   o.encoder.alpha = 3;
-  o.head.rank = 3;
-  o.head.alpha = 4;
+  o.transfer_head.rank = 3;
+  o.transfer_head.alpha = 4;
   return o;
 }
 

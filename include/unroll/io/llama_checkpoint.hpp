@@ -23,9 +23,9 @@ using unroll::detail::in_quotes;
 
 // The numbers of a Llama, in a type that no shape overflows.
 inline double weight_count(const config& c) {
-  const double d = double(c.hidden), q = double(c.heads) * double(c.head),
-               kv = double(c.kv_heads) * double(c.head);
-  const double layer = 2 * d + 2 * d * q + 2 * d * kv + 3 * d * double(c.mlp);
+  const double d = double(c.hidden), q = double(c.heads) * double(c.head_dim),
+               kv = double(c.kv_heads) * double(c.head_dim);
+  const double layer = 2 * d + 2 * d * q + 2 * d * kv + 3 * d * double(c.intermediate_size);
   return double(c.layers) * layer + d + (c.tied ? 1 : 2) * d * double(c.vocabulary);
 }
 
@@ -88,14 +88,14 @@ template <class T>
 class file_rows {
  public:
   explicit file_rows(const config& c)
-      : c_(c), spare_(c.pairs == rope_pairs::halves ? 0 : std::size_t(c.head * c.hidden)) {}
+      : c_(c), spare_(c.pairs == rope_pairs::halves ? 0 : std::size_t(c.head_dim * c.hidden)) {}
 
   const T* operator()(const layout_block& b, const T* weights) {
     const T* x = weights + b.offset;
     const bool query = b.name.ends_with("q_proj.weight");
     if (c_.pairs == rope_pairs::halves || !(query || b.name.ends_with("k_proj.weight"))) return x;
     turned_.assign(x, x + b.size());
-    turn_rope_rows(turned_.data(), query ? c_.heads : c_.kv_heads, c_.head, c_.hidden, rope_pairs::halves,
+    turn_rope_rows(turned_.data(), query ? c_.heads : c_.kv_heads, c_.head_dim, c_.hidden, rope_pairs::halves,
                    spare_.data());
     return turned_.data();
   }
@@ -130,13 +130,13 @@ inline config parse_config(std::string_view text, const std::string& name,
     if (m.truth(key, false)) m.refuse(key, "false");
   config c;
   c.hidden = m.integer("hidden_size");
-  c.mlp = m.integer("intermediate_size");
+  c.intermediate_size = m.integer("intermediate_size");
   c.layers = m.integer("num_hidden_layers");
   c.heads = m.integer("num_attention_heads");
   c.kv_heads = m.integer("num_key_value_heads", c.heads);
   if (!m.find("head_dim") && c.hidden % c.heads != 0)
     m.refuse("hidden_size", "a multiple of the " + std::to_string(c.heads) + " num_attention_heads");
-  c.head = m.integer("head_dim", c.hidden / c.heads);
+  c.head_dim = m.integer("head_dim", c.hidden / c.heads);
   c.vocabulary = m.integer("vocab_size");
   c.context = m.integer("max_position_embeddings");
   c.norm_epsilon = m.number("rms_norm_eps", 1e-6);
@@ -172,11 +172,11 @@ inline std::string config_text(const config& c, const text_ids& ids = {}) {
   nlohmann::ordered_json j{{"architectures", {"LlamaForCausalLM"}},
                            {"model_type", "llama"},
                            {"hidden_size", c.hidden},
-                           {"intermediate_size", c.mlp},
+                           {"intermediate_size", c.intermediate_size},
                            {"num_hidden_layers", c.layers},
                            {"num_attention_heads", c.heads},
                            {"num_key_value_heads", c.kv_heads},
-                           {"head_dim", c.head},
+                           {"head_dim", c.head_dim},
                            {"vocab_size", c.vocabulary},
                            {"max_position_embeddings", c.context},
                            {"hidden_act", "silu"},
@@ -199,20 +199,20 @@ void permute_rope_pairs(config& c, params<T> weights) {
   const weight_map map(c);
   check_size("permute_rope_pairs", "weights", weights.size(), map.size());
   const rope_pairs to = c.pairs == rope_pairs::halves ? rope_pairs::neighbours : rope_pairs::halves;
-  std::vector<T> spare(std::size_t(c.head * c.hidden));
+  std::vector<T> spare(std::size_t(c.head_dim * c.hidden));
   for (index_t i = 0; i < c.layers; ++i) {
-    detail::turn_rope_rows(weights.data() + map[i].q, c.heads, c.head, c.hidden, to, spare.data());
-    detail::turn_rope_rows(weights.data() + map[i].k, c.kv_heads, c.head, c.hidden, to, spare.data());
+    detail::turn_rope_rows(weights.data() + map[i].q, c.heads, c.head_dim, c.hidden, to, spare.data());
+    detail::turn_rope_rows(weights.data() + map[i].k, c.kv_heads, c.head_dim, c.hidden, to, spare.data());
   }
   c.pairs = to;
 }
 
-/// An original checkpoint: seven int32 (hidden, mlp, layers, heads, key-value heads, vocabulary, context),
-/// then float32 tensors [out, in], each kind for all layers: embedding; attention norms, q, k, v, o, MLP
-/// norms, gate, down, up; final norm; two tables [context, head / 2] of cos and sin, which are passed over;
-/// the output matrix when the vocabulary is negative. The model keeps its rope_pairs::neighbours. Throws
-/// unroll::error when the header is that of no Llama, when the size is off by a byte, and on weights that are
-/// nan or infinite.
+/// An original checkpoint: seven int32 (hidden, intermediate_size, layers, heads, key-value heads,
+/// vocabulary, context), then float32 tensors [out, in], each kind for all layers: embedding; attention
+/// norms, q, k, v, o, MLP norms, gate, down, up; final norm; two tables [context, head_dim / 2] of cos and
+/// sin, which are passed over; the output matrix when the vocabulary is negative. The model keeps its
+/// rope_pairs::neighbours. Throws unroll::error when the header is that of no Llama, when the size is off by
+/// a byte, and on weights that are nan or infinite.
 template <class T>
 pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
   refuse_other_kinds(bytes);
@@ -222,7 +222,7 @@ pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
   bytes.read(0, head.data(), sizeof head);
   config c;
   c.hidden = head[0];
-  c.mlp = head[1];
+  c.intermediate_size = head[1];
   c.layers = head[2];
   c.heads = head[3];
   c.kv_heads = head[4];
@@ -233,10 +233,10 @@ pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
   if (c.heads < 1 || c.hidden % c.heads != 0)
     bytes.refuse("has hidden size " + std::to_string(c.hidden) + " and " + std::to_string(c.heads) +
                  " heads, which is no checkpoint of a Llama");
-  c.head = c.hidden / c.heads;
+  c.head_dim = c.hidden / c.heads;
   check(c, bytes.function() + ": " + bytes.name());
   // decided in doubles first, so that nothing below overflows
-  const double needed = sizeof head + 4 * (detail::weight_count(c) + double(c.context) * double(c.head));
+  const double needed = sizeof head + 4 * (detail::weight_count(c) + double(c.context) * double(c.head_dim));
   const auto differs = [&](const std::string& n) {
     bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, its header needs " + n);
   };
@@ -260,8 +260,8 @@ pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
   read(0);                                             // embedding
   for (const index_t m : {0, 1, 2, 3, 4, 5, 6, 8, 7})  // of the nine of a layer, down comes before up
     for (index_t i = 0; i < c.layers; ++i) read(1 + 9 * i + m);
-  read(1 + 9 * c.layers);                                                  // final norm
-  at += sizeof(float) * std::uint64_t(c.context) * std::uint64_t(c.head);  // tables of cos and sin
+  read(1 + 9 * c.layers);                                                      // final norm
+  at += sizeof(float) * std::uint64_t(c.context) * std::uint64_t(c.head_dim);  // tables of cos and sin
   if (!c.tied) read(2 + 9 * c.layers);
   return out;
 }

@@ -16,10 +16,10 @@ struct adapter {
 
 namespace detail {
 
-// "q_proj" or "self_attn.q_proj" as a place in target_names; their number where it is none.
+// "q_proj" or "self_attn.q_proj" as a place in layer_matrix_names; their number where it is none.
 inline std::size_t target_of(std::string_view name) {
   std::size_t i = 0;
-  for (const std::string_view t : target_names) {
+  for (const std::string_view t : layer_matrix_names) {
     if (name == t || name == t.substr(t.find('.') + 1)) break;
     ++i;
   }
@@ -28,7 +28,7 @@ inline std::size_t target_of(std::string_view name) {
 
 // The targets that options name, and the layers, where names hold their numbers.
 struct named_targets {
-  std::array<bool, 7> targets{};
+  std::array<bool, 7> adapted{};
   index_t first = 0, layers = 0;  // 0: names do not tell
 };
 
@@ -36,10 +36,10 @@ struct named_targets {
 // ("model.layers.3.mlp.up_proj"), which is a place in `numbered`. False where no module has that name.
 inline bool read_target(std::string_view name, index_t layers, std::array<bool, 7>& plain,
                         std::array<std::set<index_t>, 7>& numbered) {
-  if (const std::size_t i = target_of(name); i < target_names.size()) return plain[i] = true;
-  for (std::size_t i = 0; i < target_names.size(); ++i) {
-    if (!name.ends_with("." + std::string(target_names[i]))) continue;
-    name.remove_suffix(std::string_view(target_names[i]).size() + 1);
+  if (const std::size_t i = target_of(name); i < layer_matrix_names.size()) return plain[i] = true;
+  for (std::size_t i = 0; i < layer_matrix_names.size(); ++i) {
+    if (!name.ends_with("." + std::string(layer_matrix_names[i]))) continue;
+    name.remove_suffix(std::string_view(layer_matrix_names[i]).size() + 1);
     for (const std::string_view parent : {"model.layers.", "layers."})
       if (name.starts_with(parent)) name.remove_prefix(parent.size());
     std::uint64_t layer = 0;
@@ -58,13 +58,13 @@ inline named_targets read_targets(const json_members& m, index_t layers) {
   named_targets out;
   const auto* v = m.find(key);
   if (v && *v == "all-linear") {
-    out.targets.fill(true);
+    out.adapted.fill(true);
     return out;
   }
   if (!v || !v->is_array() || v->empty()) m.refuse(key, "a list of projections");
   std::array<std::set<index_t>, 7> numbered;
   for (const auto& name : *v)
-    if (!name.is_string() || !read_target(name.get_ref<const std::string&>(), layers, out.targets, numbered))
+    if (!name.is_string() || !read_target(name.get_ref<const std::string&>(), layers, out.adapted, numbered))
       m.refuse(
           key,
           (name.is_string() ? in_quotes(name.get_ref<const std::string&>()) + " to be one of"
@@ -73,12 +73,12 @@ inline named_targets read_targets(const json_members& m, index_t layers) {
               std::to_string(layers - 1));
   const std::set<index_t>* chosen = nullptr;
   for (std::size_t i = 0; i < numbered.size(); ++i) {
-    if (numbered[i].empty() || out.targets[i]) continue;
+    if (numbered[i].empty() || out.adapted[i]) continue;
     if (chosen && *chosen != numbered[i]) m.refuse(key, "the same projections in every layer that is named");
     chosen = &numbered[i];
   }
   if (!chosen) return out;
-  if (std::find(out.targets.begin(), out.targets.end(), true) != out.targets.end() &&
+  if (std::find(out.adapted.begin(), out.adapted.end(), true) != out.adapted.end() &&
       index_t(chosen->size()) != layers)
     m.refuse(key, "the same projections in every layer that is named");
   if (const auto* given = m.find("layers_to_transform"); given && !given->empty())
@@ -87,7 +87,7 @@ inline named_targets read_targets(const json_members& m, index_t layers) {
   out.layers = index_t(chosen->size());
   if (*chosen->rbegin() - out.first + 1 != out.layers) m.refuse(key, "layers that follow each other");
   for (std::size_t i = 0; i < numbered.size(); ++i)
-    if (!numbered[i].empty()) out.targets[i] = true;
+    if (!numbered[i].empty()) out.adapted[i] = true;
   return out;
 }
 
@@ -129,11 +129,11 @@ inline void read_layers(const json_members& m, index_t layers, lora_options& o) 
 template <class T>
 void turn_adapter_rows(const config& c, const lora_map& map, T* theta, rope_pairs to) {
   if (c.pairs == rope_pairs::halves) return;
-  std::vector<T> spare(std::size_t(c.head * map.rank()));
+  std::vector<T> spare(std::size_t(c.head_dim * map.rank()));
   for (index_t i = 0; i < c.layers; ++i)
-    for (const auto m : {target_matrix::q, target_matrix::k})
+    for (const auto m : {layer_matrix::q, layer_matrix::k})
       if (const index_t b = map.at(i, m).b; b >= 0)
-        turn_rope_rows(theta + b, m == target_matrix::q ? c.heads : c.kv_heads, c.head, map.rank(), to,
+        turn_rope_rows(theta + b, m == layer_matrix::q ? c.heads : c.kv_heads, c.head_dim, map.rank(), to,
                        spare.data());
 }
 
@@ -178,7 +178,7 @@ inline lora_options parse_adapter_config(std::string_view text, const config& c,
   if (!(std::abs(o.alpha) <= 1e6)) m.refuse("lora_alpha", "a number up to 10^6");
   if (m.truth("use_rslora", false)) o.alpha *= std::sqrt(double(o.rank));  // alpha / sqrt(r), not alpha / r
   const auto named = detail::read_targets(m, c.layers);
-  o.targets = named.targets;
+  o.adapted = named.adapted;
   o.first_layer = named.first;
   o.layers = named.layers;
   detail::read_layers(m, c.layers, o);
@@ -190,8 +190,8 @@ inline lora_options parse_adapter_config(std::string_view text, const config& c,
 inline std::string adapter_config_text(const config& c, const lora_options& o,
                                        const std::string& base_model = {}) {
   nlohmann::ordered_json targets = nlohmann::ordered_json::array(), layers = nullptr;
-  for (std::size_t i = 0; i < o.targets.size(); ++i)
-    if (const std::string name = target_names[i]; o.targets[i])
+  for (std::size_t i = 0; i < o.adapted.size(); ++i)
+    if (const std::string name = layer_matrix_names[i]; o.adapted[i])
       targets.push_back(name.substr(name.find('.') + 1));
   const index_t adapted = o.layers == 0 ? c.layers - o.first_layer : o.layers;
   if (adapted != c.layers)
@@ -220,8 +220,8 @@ inline std::string lora_text(const lora_options& o) {
   std::string out = "r " + std::to_string(o.rank) + ", lora_alpha " + nlohmann::json(o.alpha).dump() +
                     ", layers " + std::to_string(o.first_layer) + " to " +
                     std::to_string(o.first_layer + o.layers - 1);
-  for (std::size_t i = 0; i < o.targets.size(); ++i)
-    if (o.targets[i]) out += std::string(", ") + target_names[i];
+  for (std::size_t i = 0; i < o.adapted.size(); ++i)
+    if (o.adapted[i]) out += std::string(", ") + layer_matrix_names[i];
   return out;
 }
 inline constexpr const char* lora_text_key = "unroll_lora";

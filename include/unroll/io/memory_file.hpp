@@ -65,7 +65,7 @@ void save_memory(const std::filesystem::path& folder, const memory_llama<X>& mod
     s.files[tensors] = std::move(files.tensors);
   };
   add("encoder", map.encoder(), map.encoder_part(theta));
-  add("head", map.head(), map.head_part(theta));
+  add("head", map.transfer_head(), map.transfer_head_part(theta));
   const auto tokens = map.memory_part(theta);
   s.files["memory_tokens.safetensors"] = safetensors_bytes(
       detail::memory_tokens_layout(c, model.options()),
@@ -143,16 +143,16 @@ class memory_folder {
     if (has("encoder"))
       o.encoder = adapters("encoder", c);
     else
-      o.encoder.targets.fill(false);
+      o.encoder.adapted.fill(false);
     if (o.encoder.rank != options_.encoder.rank || o.encoder.alpha != options_.encoder.alpha)
       fail(function, name("encoder/adapter_config.json"),
            "has rank " + std::to_string(o.encoder.rank) + " and alpha " + std::to_string(o.encoder.alpha) +
                ", memory.json says " + std::to_string(options_.encoder.rank) + " and " +
                std::to_string(options_.encoder.alpha));
     if (has("head"))
-      o.head = adapters("head", c);
+      o.transfer_head = adapters("head", c);
     else
-      o.head.targets.fill(false);
+      o.transfer_head.adapted.fill(false);
     check(o, c, std::string(function) + ": " + name("memory.json"));
     return o;
   }
@@ -191,7 +191,7 @@ class memory_folder {
       std::copy(a.theta.begin(), a.theta.end(), to.begin());
     };
     copy("encoder", o.encoder, map.encoder_part(flat));
-    copy("head", o.head, map.head_part(flat));
+    copy("head", o.transfer_head, map.transfer_head_part(flat));
     const auto names = detail::memory_tokens_layout(c, o);
     const auto files = tensors("memory_tokens.safetensors");
     check_tensors(files, names, [](const std::string&) { return false; });

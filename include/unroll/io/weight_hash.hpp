@@ -18,7 +18,7 @@ std::uint64_t weight_hash(const config& c, params<const T> weights, precision ro
   const weight_map map(c);
   check_size("weight_hash", "weights", weights.size(), map.size());
   std::uint64_t h =
-      fnv1a(std::to_string(c.heads) + " " + std::to_string(c.kv_heads) + " " + std::to_string(c.head));
+      fnv1a(std::to_string(c.heads) + " " + std::to_string(c.kv_heads) + " " + std::to_string(c.head_dim));
   std::array<float, 4096> piece;
   const auto add = [&](const T* x, index_t count) {
     for (index_t i = 0; i < count; i += index_t(piece.size())) {

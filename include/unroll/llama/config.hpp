@@ -12,8 +12,8 @@
 
 namespace unroll::llama {
 
-/// Which elements of a head turn together: i and i + head / 2 (HuggingFace's files), or 2i and 2i + 1 (the
-/// original checkpoints). The same model after the rows of W_Q and W_K are permuted.
+/// Which elements of a head turn together: i and i + head_dim / 2 (HuggingFace's files), or 2i and 2i + 1
+/// (the original checkpoints). The same model after the rows of W_Q and W_K are permuted.
 enum class rope_pairs { halves, neighbours };
 
 /// How rotary positions go beyond those that a model was first trained on; llama/positions.hpp has the
@@ -38,7 +38,7 @@ struct position_scaling {
   double mscale = 0;            ///< yarn: with mscale_all_dim, of the attention factor; 0: none
   double mscale_all_dim = 0;    ///< yarn
   double attention_factor = 0;  ///< yarn, longrope: of cosines and sines; 0: as derived
-  std::vector<double> short_factor;  ///< longrope: head / 2 factors, for lengths up to original_context
+  std::vector<double> short_factor;  ///< longrope: head_dim / 2 factors, for lengths up to original_context
   std::vector<double> long_factor;   ///< longrope: beyond
 
   friend bool operator==(const position_scaling&, const position_scaling&) = default;
@@ -46,12 +46,12 @@ struct position_scaling {
 
 /// The shape of a Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
 struct config {
-  index_t hidden = 0;          ///< d
-  index_t mlp = 0;             ///< width of gate and up
-  index_t layers = 0;          ///< L
-  index_t heads = 0;           ///< query heads
+  index_t hidden = 0;             ///< d
+  index_t intermediate_size = 0;  ///< width of gate and up
+  index_t layers = 0;             ///< L
+  index_t heads = 0;              ///< query heads
   index_t kv_heads = 0;        ///< key-value heads; query head j reads key-value head j / (heads / kv_heads)
-  index_t head = 0;            ///< numbers in a head, even
+  index_t head_dim = 0;        ///< numbers in a head, even
   index_t vocabulary = 0;      ///< V
   index_t context = 0;         ///< positions trained for
   double norm_epsilon = 1e-5;  ///< added to the mean square
@@ -62,8 +62,8 @@ struct config {
   double position_factor = 1;                        ///< of `beyond`, at least 1
   position_scaling scaling = {};                     ///< how positions are stretched
 
-  index_t query_width() const { return heads * head; }  ///< numbers of all queries of a token
-  index_t kv_width() const { return kv_heads * head; }  ///< numbers of all keys of a token
+  index_t query_width() const { return heads * head_dim; }  ///< numbers of all queries of a token
+  index_t kv_width() const { return kv_heads * head_dim; }  ///< numbers of all keys of a token
   /// The context before yarn, llama3 or longrope stretched it.
   index_t original_context() const {
     return scaling.original_context > 0 ? scaling.original_context : context;
@@ -126,10 +126,10 @@ inline void check_positions(const config& c, std::string_view function) {
   if (c.beyond != position_policy::longrope) return;
   for (const auto& [name, list] : {std::pair("scaling.short_factor", &s.short_factor),
                                    std::pair("scaling.long_factor", &s.long_factor)}) {
-    if (index_t(list->size()) != c.head / 2)
+    if (index_t(list->size()) != c.head_dim / 2)
       fail(function, name,
-           "has " + std::to_string(list->size()) + " numbers, a head of " + std::to_string(c.head) + " has " +
-               std::to_string(c.head / 2) + " pairs");
+           "has " + std::to_string(list->size()) + " numbers, a head of " + std::to_string(c.head_dim) +
+               " has " + std::to_string(c.head_dim / 2) + " pairs");
     for (const double x : *list) above(name, x, "the number", 0);
   }
   if (c.original_context() < 2) fail(function, "scaling.original_context", "is 1, must be at least 2");
@@ -145,18 +145,18 @@ inline void check(const config& c, std::string_view function) {
       fail(function, name, "is " + std::to_string(value) + ", must be from 1 to 2^31");
   };
   within("hidden", c.hidden);
-  within("mlp", c.mlp);
+  within("intermediate_size", c.intermediate_size);
   within("layers", c.layers);
   within("heads", c.heads);
   within("kv_heads", c.kv_heads);
-  within("head", c.head);
+  within("head_dim", c.head_dim);
   within("vocabulary", c.vocabulary);
   within("context", c.context);
   if (c.heads % c.kv_heads != 0)
     fail(function, "heads",
          "are " + std::to_string(c.heads) + ", not a multiple of the " + std::to_string(c.kv_heads) +
              " key-value heads");
-  if (c.head % 2 != 0) fail(function, "head", "is " + std::to_string(c.head) + ", must be even");
+  if (c.head_dim % 2 != 0) fail(function, "head_dim", "is " + std::to_string(c.head_dim) + ", must be even");
   if (!(c.norm_epsilon > 0 && c.norm_epsilon < 1))
     fail(function, "norm_epsilon", "is " + std::to_string(c.norm_epsilon) + ", must be inside (0, 1)");
   if (!(c.rope_base > 1 && std::isfinite(c.rope_base)))

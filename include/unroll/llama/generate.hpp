@@ -4,7 +4,7 @@
 
 #include "unroll/exec/mirror.hpp"
 #include "unroll/llama/cache.hpp"
-#include "unroll/llama/head.hpp"
+#include "unroll/llama/lm_head.hpp"
 #include "unroll/llama/sampling.hpp"
 #include "unroll/llama/transformer.hpp"
 
@@ -40,7 +40,8 @@ class generator final {
     pass_size largest = pass_over(chunk_);
     largest.keys = cache_.capacity();
     const E& e = stack.executor();
-    work_ = e.template allocate<A>(std::max(head_work<E>(c, chunk_), stack.work_size(largest, false)));
+    workspace_ = e.template allocate<A>(
+        std::max(lm_head_workspace<E>(c, chunk_), stack.workspace_size(largest, false)));
     x_ = e.template allocate<A>(c.hidden * chunk_);
     logits_ = exec::mirror<E, P>(e, c.vocabulary);
     losses_ = exec::mirror<E, P>(e, chunk_ + 1);
@@ -55,7 +56,7 @@ class generator final {
   const Cache& cache() const { return cache_; }   ///< what was read and written so far
   index_t consumed() const { return consumed_; }  ///< tokens since the last reset
   std::size_t bytes() const {
-    return cache_.bytes() + work_.bytes() + x_.bytes() + logits_.bytes() + losses_.bytes();
+    return cache_.bytes() + workspace_.bytes() + x_.bytes() + logits_.bytes() + losses_.bytes();
   }
 
   void reset() {
@@ -73,8 +74,8 @@ class generator final {
     const E& e = stack_->executor();
     run(ids, [&](matrix<const A> x, index_t first) {
       if (first + x.cols < index_t(ids.size())) return;
-      head_logits(e, stack_->map(), weights_.data(), columns_of(x, x.cols - 1, 1),
-                  matrix<P>(logits_.data(), logits_.size(), 1), view<A>(work_));
+      lm_head_logits(e, stack_->map(), weights_.data(), columns_of(x, x.cols - 1, 1),
+                     matrix<P>(logits_.data(), logits_.size(), 1), view<A>(workspace_));
       logits_.fetch(e, logits_.size());
     });
   }
@@ -96,9 +97,9 @@ class generator final {
     P sum = 0;
     const E& e = stack_->executor();
     run(ids, [&](matrix<const A> x, index_t first) {
-      head_losses(e, stack_->map(), weights_.data(), x,
-                  targets.subspan(std::size_t(first), std::size_t(x.cols)), losses_.data(),
-                  losses_.data() + x.cols, view<A>(work_));
+      lm_head_losses(e, stack_->map(), weights_.data(), x,
+                     targets.subspan(std::size_t(first), std::size_t(x.cols)), losses_.data(),
+                     losses_.data() + x.cols, view<A>(workspace_));
       const view<const P> got = losses_.fetch(e, x.cols + 1);
       sum += got[x.cols];
       if (!nll.empty()) std::copy_n(got.data(), x.cols, nll.data() + first);
@@ -129,7 +130,8 @@ class generator final {
       const matrix<A> x(x_.data(), shape().hidden, n);
       embed(stack_->executor(), stack_->map(), weights_.data(),
             ids.subspan(std::size_t(first), std::size_t(n)), x);
-      stack_->forward(weights_.data(), adapters_, pass_over(n), x, view<A>{}, view<A>(work_), cache_.hook());
+      stack_->forward(weights_.data(), adapters_, pass_over(n), x, view<A>{}, view<A>(workspace_),
+                      cache_.hook());
       cache_.extend(n);
       consumed_ += n;
       use(matrix<const A>(x), first);
@@ -142,7 +144,7 @@ class generator final {
   Cache cache_;
   index_t chunk_, consumed_ = 0;
   std::vector<index_t> positions_;
-  typename E::template block<A> work_, x_;
+  typename E::template block<A> workspace_, x_;
   exec::mirror<E, P> logits_, losses_;
 };
 

@@ -5,7 +5,7 @@
 
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/exec/mirror.hpp"
-#include "unroll/llama/head.hpp"
+#include "unroll/llama/lm_head.hpp"
 #include "unroll/llama/transformer.hpp"
 
 namespace unroll::llama {
@@ -33,7 +33,7 @@ void check_threads(std::string_view function, index_t threads) {
 
 /// A Llama that predicts the next token of a batch of sequences: scores, and the gradient of all weights.
 /// Sequences start at position 0 and see nothing of each other. Owns its memory, about
-///   threads x (a tape and the work of one share) + (shares - 1) x the weights.
+///   threads x (a tape and the workspace of one share) + (shares - 1) x the weights.
 /// Nothing allocates after construction. X: see transformer.
 template <class X>
 class language_model final {
@@ -57,7 +57,8 @@ class language_model final {
     for (index_t i = 0; i < o.threads; ++i) {
       x_.push_back(on.template allocate<A>(c.hidden * largest));
       tape_.push_back(on.template allocate<A>(stack_.tape_size(p)));
-      work_.push_back(on.template allocate<A>(std::max(stack_.work_size(p), head_work<E>(c, largest))));
+      workspace_.push_back(
+          on.template allocate<A>(std::max(stack_.workspace_size(p), lm_head_workspace<E>(c, largest))));
     }
     for (index_t i = 1; i < o.shares; ++i) gradients_.push_back(on.template allocate<P>(stack_.map().size()));
     sums_ = exec::mirror<E, P>(on, o.shares);
@@ -77,11 +78,11 @@ class language_model final {
     const P sum = over_shares([&](index_t share, index_t worker) {
       const range r = range_of(share);
       const matrix<A> x(x_[std::size_t(worker)].data(), stack_.shape().hidden, r.tokens);
-      const view<A> work = work_[std::size_t(worker)];
+      const view<A> workspace = workspace_[std::size_t(worker)];
       embed(e, stack_.map(), w.data(), r.of(ids), x);
-      stack_.forward(w.data(), {}, pass_of(r.tokens / options_.length), x, {}, work);
-      head_losses(e, stack_.map(), w.data(), matrix<const A>(x), r.of(targets), losses_.data() + r.first,
-                  sums_.data() + share, work);
+      stack_.forward(w.data(), {}, pass_of(r.tokens / options_.length), x, {}, workspace);
+      lm_head_losses(e, stack_.map(), w.data(), matrix<const A>(x), r.of(targets), losses_.data() + r.first,
+                     sums_.data() + share, workspace);
     });
     if (!out.empty()) std::copy_n(losses_.fetch(e, out.size()).data(), out.size(), out.data());
     return sum;
@@ -95,7 +96,7 @@ class language_model final {
     const P sum = over_shares([&](index_t share, index_t worker) {
       const range r = range_of(share);
       const matrix<A> x(x_[std::size_t(worker)].data(), stack_.shape().hidden, r.tokens);
-      const view<A> work = work_[std::size_t(worker)], tape = tape_[std::size_t(worker)];
+      const view<A> workspace = workspace_[std::size_t(worker)], tape = tape_[std::size_t(worker)];
       P* dw = g.data();
       if (share > 0) {
         dw = gradients_[std::size_t(share - 1)].data();
@@ -104,10 +105,10 @@ class language_model final {
       const weight_map& map = stack_.map();
       const pass<M> p = pass_of(r.tokens / options_.length);
       embed(e, map, w.data(), r.of(ids), x);
-      stack_.forward(w.data(), {}, p, x, tape, work);
-      head_losses_vjp(e, map, w.data(), matrix<const A>(x), r.of(targets), 1, x, dw, static_cast<P*>(nullptr),
-                      sums_.data() + share, work);
-      stack_.vjp(w.data(), {}, p, tape, x, {}, dw, nullptr, true, work);
+      stack_.forward(w.data(), {}, p, x, tape, workspace);
+      lm_head_losses_vjp(e, map, w.data(), matrix<const A>(x), r.of(targets), 1, x, dw,
+                         static_cast<P*>(nullptr), sums_.data() + share, workspace);
+      stack_.vjp(w.data(), {}, p, tape, x, {}, dw, nullptr, true, workspace);
       embed_vjp(e, map, r.of(ids), matrix<const A>(x), dw);
     });
     for (const auto& part : gradients_) e.axpy(1, part.data(), g.data(), g.size());
@@ -117,7 +118,7 @@ class language_model final {
 
   std::size_t bytes() const {
     std::size_t sum = losses_.bytes();
-    for (const auto* list : {&x_, &tape_, &work_})
+    for (const auto* list : {&x_, &tape_, &workspace_})
       for (const auto& b : *list) sum += b.bytes();
     for (const auto& b : gradients_) sum += b.bytes();
     return sum;
@@ -184,7 +185,7 @@ class language_model final {
   transformer<X> stack_;
   language_model_options options_;
   std::vector<index_t> positions_;
-  std::vector<typename E::template block<A>> x_, tape_, work_;
+  std::vector<typename E::template block<A>> x_, tape_, workspace_;
   std::vector<typename E::template block<P>> gradients_;
   exec::mirror<E, P> sums_, losses_;
   worker_pool pool_;

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "unroll/llama/transformer_room.hpp"
+#include "unroll/llama/transformer_workspace.hpp"
 
 namespace unroll::llama {
 
@@ -25,14 +25,14 @@ class layer {
   using saved_activations = layer_activations<const A, const P>;
 
  public:
-  const E& e;                       ///< whose operations it takes
-  const transformer_room<E>& room;  ///< sizes
+  const E& e;                             ///< whose operations it takes
+  const transformer_workspace<E>& sizes;  ///< sizes
   const weight_map& map;
   const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
   const W* w;                             ///< weights
   adapters<P> a;
   const pass<M>& p;  ///< the pass
-  const pass_scratch<A, P>& t;
+  const pass_workspace<A, P>& t;
   index_t i;  ///< number of the layer
 
   /// The columns of the wanted outputs among those of all tokens, side by side: m itself, a part of it, or a
@@ -64,11 +64,11 @@ class layer {
       product(op::transpose, at().q, hidden(), q_width(), normed, false, s.q);
       product(op::transpose, at().k, hidden(), 2 * kv_width(), t.normed, false, s.kv);
     } else {
-      product(op::transpose, at().q, hidden(), room.qkv_width(), t.normed, false, all(s.q));
+      product(op::transpose, at().q, hidden(), sizes.qkv_width(), t.normed, false, all(s.q));
     }
-    adapt(target_matrix::q, part() ? normed : t.normed, s.q);
-    adapt(target_matrix::k, t.normed, keys(s.kv));
-    adapt(target_matrix::v, t.normed, values(s.kv));
+    adapt(layer_matrix::q, part() ? normed : t.normed, s.q);
+    adapt(layer_matrix::k, t.normed, keys(s.kv));
+    adapt(layer_matrix::v, t.normed, values(s.kv));
     rotate(kernels::turn::forward, s.q, s.kv);
     hook.keys(i, matrix<const A>(keys(s.kv)), matrix<const A>(values(s.kv)));
     e.attention(call(s), s.mixed, s.log_sum.data, t.attention);
@@ -76,22 +76,22 @@ class layer {
   /// h += W_O' mixed; h: the inputs at the tokens whose outputs are computed.
   void project(const activations& s, matrix<A> h) const {
     product(op::transpose, at().o, q_width(), hidden(), s.mixed, true, h);
-    adapt(target_matrix::o, s.mixed, h);
+    adapt(layer_matrix::o, s.mixed, h);
   }
   /// Gate over up, from the second norm on.
   void gate(matrix<const A> h, const activations& s) const {
     const matrix<A> normed = columns_of(t.normed, 0, h.cols);
     norm(at().mlp_norm, h, normed, s.rstd_mid.data);
-    product(op::transpose, at().gate, hidden(), 2 * mlp(), normed, false, s.gated);
-    adapt(target_matrix::gate, normed, rows_of(s.gated, 0, mlp()));
-    adapt(target_matrix::up, normed, rows_of(s.gated, mlp(), mlp()));
+    product(op::transpose, at().gate, hidden(), 2 * intermediate_size(), normed, false, s.gated);
+    adapt(layer_matrix::gate, normed, rows_of(s.gated, 0, intermediate_size()));
+    adapt(layer_matrix::up, normed, rows_of(s.gated, intermediate_size(), intermediate_size()));
   }
   /// h += W_D' (up silu(gate)).
   void feed(const activations& s, matrix<A> h) const {
     const matrix<A> active = columns_of(t.hidden, 0, h.cols);
     e.swiglu(matrix<const A>(s.gated), active);
-    product(op::transpose, at().down, mlp(), hidden(), active, true, h);
-    adapt(target_matrix::down, active, h);
+    product(op::transpose, at().down, intermediate_size(), hidden(), active, true, h);
+    adapt(layer_matrix::down, active, h);
   }
 
   /// dh: from the cotangent of the outputs to that of h.
@@ -100,18 +100,18 @@ class layer {
     const index_t n = dh.cols;
     const matrix<A> active = columns_of(t.hidden, 0, n), normed = columns_of(t.normed, 0, n);
     const matrix<A> dnormed = columns_of(t.dnormed, 0, n), dgated = columns_of(t.dgated, 0, n);
-    const matrix<A> dactive = rows_of(dgated, mlp(), mlp());
-    if (dw || adapted(target_matrix::down, want)) e.swiglu(s.gated, active);
+    const matrix<A> dactive = rows_of(dgated, intermediate_size(), intermediate_size());
+    if (dw || adapted(layer_matrix::down, want)) e.swiglu(s.gated, active);
     if (dw) outer(active, dh, dw + at().down);
-    product(op::none, at().down, mlp(), hidden(), dh, false, dactive);
-    adapt_vjp(target_matrix::down, active, dh, dactive, want);
+    product(op::none, at().down, intermediate_size(), hidden(), dh, false, dactive);
+    adapt_vjp(layer_matrix::down, active, dh, dactive, want);
     e.swiglu_vjp(s.gated, matrix<const A>(dactive), dgated);
-    if (dw || adapted(target_matrix::gate, want) || adapted(target_matrix::up, want))
+    if (dw || adapted(layer_matrix::gate, want) || adapted(layer_matrix::up, want))
       norm(at().mlp_norm, s.mid, normed, t.rstd);
     if (dw) outer(normed, dgated, dw + at().gate);
-    product(op::none, at().gate, hidden(), 2 * mlp(), dgated, false, dnormed);
-    adapt_vjp(target_matrix::gate, normed, rows_of(dgated, 0, mlp()), dnormed, want);
-    adapt_vjp(target_matrix::up, normed, dactive, dnormed, want);
+    product(op::none, at().gate, hidden(), 2 * intermediate_size(), dgated, false, dnormed);
+    adapt_vjp(layer_matrix::gate, normed, rows_of(dgated, 0, intermediate_size()), dnormed, want);
+    adapt_vjp(layer_matrix::up, normed, dactive, dnormed, want);
     e.rmsnorm_vjp(s.mid, w + at().mlp_norm, s.rstd_mid.data, matrix<const A>(dnormed), dh,
                   dw ? dw + at().mlp_norm : nullptr);
   }
@@ -125,7 +125,7 @@ class layer {
     const matrix<A> dmixed = columns_of(t.dmixed, 0, dh.cols);
     if (dw) outer(s.mixed, dh, dw + at().o);
     product(op::none, at().o, q_width(), hidden(), dh, false, dmixed);
-    adapt_vjp(target_matrix::o, s.mixed, dh, dmixed, want);
+    adapt_vjp(layer_matrix::o, s.mixed, dh, dmixed, want);
 
     const matrix<A> dq = part() ? matrix<A>(t.dqkv.data, q_width(), dh.cols) : rows_of(t.dqkv, 0, q_width());
     const matrix<A> dkv = part() ? matrix<A>(t.dqkv.data + q_width() * dh.cols, 2 * kv_width(), x.cols)
@@ -146,10 +146,10 @@ class layer {
     if (below && part())
       product(op::none, at().k, hidden(), 2 * kv_width(), dkv, false, dnormed);
     else if (below)
-      product(op::none, at().q, hidden(), room.qkv_width(), t.dqkv, false, dnormed);
+      product(op::none, at().q, hidden(), sizes.qkv_width(), t.dqkv, false, dnormed);
     query_vjp(normed, dq, dnormed, want);
-    adapt_vjp(target_matrix::k, t.normed, keys(dkv), dnormed, want);
-    adapt_vjp(target_matrix::v, t.normed, values(dkv), dnormed, want);
+    adapt_vjp(layer_matrix::k, t.normed, keys(dkv), dnormed, want);
+    adapt_vjp(layer_matrix::v, t.normed, values(dkv), dnormed, want);
     if (!below) return;
     if constexpr (hooked<Hook>) {
       const matrix<A> seen = outputs(dnormed, t.picked);
@@ -168,16 +168,16 @@ class layer {
   template <class Hook>
   static constexpr bool hooked = !std::is_same_v<std::remove_cvref_t<Hook>, no_hook>;
   void norm(index_t gain, matrix<const A> x, matrix<A> y, P* rstd) const {
-    e.rmsnorm(x, w + gain, room.shape().norm_epsilon, y, rstd);
+    e.rmsnorm(x, w + gain, sizes.shape().norm_epsilon, y, rstd);
   }
 
  private:
   const weight_map::layer& at() const { return map[i]; }
   bool part() const { return p.outputs_from > 0 && i == p.layers - 1; }
-  index_t hidden() const { return room.shape().hidden; }
-  index_t mlp() const { return room.shape().mlp; }
-  index_t q_width() const { return room.shape().query_width(); }
-  index_t kv_width() const { return room.shape().kv_width(); }
+  index_t hidden() const { return sizes.shape().hidden; }
+  index_t intermediate_size() const { return sizes.shape().intermediate_size; }
+  index_t q_width() const { return sizes.shape().query_width(); }
+  index_t kv_width() const { return sizes.shape().kv_width(); }
   template <class U>
   matrix<U> keys(matrix<U> kv) const {
     return rows_of(kv, 0, kv_width());
@@ -187,7 +187,7 @@ class layer {
     return rows_of(kv, kv_width(), kv_width());
   }
   /// The matrix whose first rows the queries are.
-  matrix<A> all(matrix<A> q) const { return {q.data, room.qkv_width(), q.cols, q.stride}; }
+  matrix<A> all(matrix<A> q) const { return {q.data, sizes.qkv_width(), q.cols, q.stride}; }
 
   void product(op o, index_t weight, index_t in, index_t out, matrix<const A> x, bool add,
                matrix<A> y) const {
@@ -202,7 +202,7 @@ class layer {
   exec::attention_call<typename E::numbers> call(const layer_activations<U, V>& s) const {
     kernels::attention_mask mask = p.mask;
     if (part()) mask.first = p.outputs_from;
-    return {room.heads(), mask, p.sequences, s.q, keys(s.kv), values(s.kv), p.before.at(i, kv_width())};
+    return {sizes.heads(), mask, p.sequences, s.q, keys(s.kv), values(s.kv), p.before.at(i, kv_width())};
   }
   void rotate(kernels::turn way, matrix<A> q, matrix<A> kv) const {
     if (!part()) return e.rotary(way, table, p.positions, rows_of(all(q), 0, q_width() + kv_width()));
@@ -215,31 +215,31 @@ class layer {
   }
   /// dnormed += W_Q dq at the tokens that have queries, and the adapter's.
   void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want) const {
-    if (!part()) return adapt_vjp(target_matrix::q, normed, dq, dnormed, want);
+    if (!part()) return adapt_vjp(layer_matrix::q, normed, dq, dnormed, want);
     const matrix<A> seen = dnormed.data ? outputs(dnormed, t.dpicked) : matrix<A>();
     if (seen.data) product(op::none, at().q, hidden(), q_width(), dq, true, seen);
-    adapt_vjp(target_matrix::q, normed, dq, seen, want);
+    adapt_vjp(layer_matrix::q, normed, dq, seen, want);
     if (seen.data) put_outputs(seen, dnormed);
   }
 
-  bool adapted(target_matrix m, const wanted_gradients<P>& want) const {
+  bool adapted(layer_matrix m, const wanted_gradients<P>& want) const {
     return want.adapters && a.map->at(i, m).a >= 0;
   }
   template <class U>
-  matrix<U> factor_a(U* theta, target_matrix m) const {
-    return {theta + a.map->at(i, m).a, lora_map::in_width(room.shape(), m), a.map->rank()};
+  matrix<U> factor_a(U* theta, layer_matrix m) const {
+    return {theta + a.map->at(i, m).a, lora_map::in_width(sizes.shape(), m), a.map->rank()};
   }
   template <class U>
-  matrix<U> factor_b(U* theta, target_matrix m) const {
-    return {theta + a.map->at(i, m).b, a.map->rank(), lora_map::out_width(room.shape(), m)};
+  matrix<U> factor_b(U* theta, layer_matrix m) const {
+    return {theta + a.map->at(i, m).b, a.map->rank(), lora_map::out_width(sizes.shape(), m)};
   }
-  exec::adapter<P> adapter_of(target_matrix m) const {
+  exec::adapter<P> adapter_of(layer_matrix m) const {
     return {factor_a(a.theta, m), factor_b(a.theta, m), a.map->scale()};
   }
-  void adapt(target_matrix m, matrix<const A> x, matrix<A> y) const {
+  void adapt(layer_matrix m, matrix<const A> x, matrix<A> y) const {
     if (a.map && a.map->at(i, m).a >= 0) e.adapt(adapter_of(m), x, y, t.adapter);
   }
-  void adapt_vjp(target_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx,
+  void adapt_vjp(layer_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx,
                  const wanted_gradients<P>& want) const {
     if (!a.map || a.map->at(i, m).a < 0) return;
     exec::adapter_gradient<P> d;

@@ -7,16 +7,16 @@
 namespace unroll::llama {
 
 /// The matrices of a layer that an adapter can sit on.
-enum class target_matrix { q, k, v, o, gate, up, down };
+enum class layer_matrix { q, k, v, o, gate, up, down };
 /// Of the matrices, as HuggingFace names them in a layer.
-inline constexpr std::array<const char*, 7> target_names{
+inline constexpr std::array<const char*, 7> layer_matrix_names{
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
 
 struct lora_options {
   index_t rank = 8;   ///< of the product B A
   double alpha = 16;  ///< the product B A is scaled by alpha / rank
-  std::array<bool, 7> targets{true, false, true, false, false, false, false};  ///< by target_matrix
+  std::array<bool, 7> adapted{true, false, true, false, false, false, false};  ///< by layer_matrix
   index_t first_layer = 0;                                                     ///< that has adapters
   index_t layers = 0;  ///< adapted layers from first_layer on; 0: all that follow
 };
@@ -43,10 +43,10 @@ class lora_map {
                std::to_string(c.layers));
     table_.resize(std::size_t(c.layers));
     for (index_t i = o.first_layer; i < o.first_layer + options_.layers; ++i)
-      for (std::size_t m = 0; m < target_names.size(); ++m) {
-        if (!o.targets[m]) continue;
-        const std::string name = prefix + "model.layers." + std::to_string(i) + "." + target_names[m];
-        const index_t in = in_width(c, target_matrix(m)), out = out_width(c, target_matrix(m));
+      for (std::size_t m = 0; m < layer_matrix_names.size(); ++m) {
+        if (!o.adapted[m]) continue;
+        const std::string name = prefix + "model.layers." + std::to_string(i) + "." + layer_matrix_names[m];
+        const index_t in = in_width(c, layer_matrix(m)), out = out_width(c, layer_matrix(m));
         factors& f = table_[std::size_t(i)][m];
         f.a = names_.add(name + ".lora_A.weight", in, o.rank);
         f.b = names_.add(name + ".lora_B.weight", o.rank, out);
@@ -54,20 +54,20 @@ class lora_map {
   }
 
   /// Numbers that the matrix takes.
-  static index_t in_width(const config& c, target_matrix m) {
-    return m == target_matrix::o ? c.query_width() : m == target_matrix::down ? c.mlp : c.hidden;
+  static index_t in_width(const config& c, layer_matrix m) {
+    return m == layer_matrix::o ? c.query_width() : m == layer_matrix::down ? c.intermediate_size : c.hidden;
   }
   /// Numbers that the matrix gives.
-  static index_t out_width(const config& c, target_matrix m) {
+  static index_t out_width(const config& c, layer_matrix m) {
     switch (m) {
-      case target_matrix::q:
+      case layer_matrix::q:
         return c.query_width();
-      case target_matrix::k:
-      case target_matrix::v:
+      case layer_matrix::k:
+      case layer_matrix::v:
         return c.kv_width();
-      case target_matrix::gate:
-      case target_matrix::up:
-        return c.mlp;
+      case layer_matrix::gate:
+      case layer_matrix::up:
+        return c.intermediate_size;
       default:
         return c.hidden;
     }
@@ -80,7 +80,7 @@ class lora_map {
   index_t rank() const { return options_.rank; }  ///< of every adapter
   double scale() const { return options_.alpha / double(options_.rank); }
   /// The adapter of that matrix of layer i; offsets -1 where there is none.
-  factors at(index_t i, target_matrix m) const {
+  factors at(index_t i, layer_matrix m) const {
     return table_.empty() ? factors{} : table_[std::size_t(i)][std::size_t(m)];
   }
 

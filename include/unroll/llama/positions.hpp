@@ -13,7 +13,7 @@ namespace unroll::llama {
 
 /// What rotary positions are made of: kernels::rotary has the formula.
 struct rotary_frequencies {
-  std::vector<double> inverse;  ///< of the head / 2 pairs
+  std::vector<double> inverse;  ///< of the head_dim / 2 pairs
   double attention = 1;         ///< factor of cosines and sines
 };
 
@@ -40,12 +40,12 @@ inline void slow_llama3(const config& c, std::vector<double>& inverse) {
 inline void slow_yarn(const config& c, std::vector<double>& inverse) {
   const auto& s = c.scaling;
   const auto pair_that_turns = [&](double times) {
-    return double(c.head) * std::log(double(c.original_context()) / (times * 2 * std::numbers::pi)) /
+    return double(c.head_dim) * std::log(double(c.original_context()) / (times * 2 * std::numbers::pi)) /
            (2 * std::log(c.rope_base));
   };
   double low = pair_that_turns(s.beta_fast), high = pair_that_turns(s.beta_slow);
   if (s.truncate) low = std::floor(low), high = std::ceil(high);
-  low = std::max(low, 0.0), high = std::min(high, double(c.head - 1));
+  low = std::max(low, 0.0), high = std::min(high, double(c.head_dim - 1));
   if (low == high) high += 0.001;
   for (std::size_t i = 0; i < inverse.size(); ++i)
     inverse[i] =
@@ -62,7 +62,7 @@ inline double yarn_attention(const config& c) {
 }  // namespace detail
 
 /// The inverse frequencies of a model's pairs and its attention factor, whatever its position_policy; the
-/// values are those of transformers 5.24. With b the base, h the head, f the factor, b_i = b^(-2i / h):
+/// values are those of transformers 5.24. With b the base, h the head_dim, f the factor, b_i = b^(-2i / h):
 ///
 ///   refuse    b_i                        linear    b_i / f
 ///   ntk       b_i of the base b f^(h / (h - 2))
@@ -77,15 +77,15 @@ inline double yarn_attention(const config& c) {
 /// a model has one length, and is made again for another. Throws unroll::error where check(c) would.
 inline rotary_frequencies frequencies(const config& c) {
   check(c, "frequencies");
-  const double f = c.position_factor, head = double(c.head);
+  const double f = c.position_factor, head = double(c.head_dim);
   const auto with_base = [&](double times) {
     return kernels::inverse_frequencies(
-        c.head, c.head > 2 ? c.rope_base * std::pow(times, head / (head - 2)) : c.rope_base);
+        c.head_dim, c.head_dim > 2 ? c.rope_base * std::pow(times, head / (head - 2)) : c.rope_base);
   };
   rotary_frequencies out;
   switch (c.beyond) {
     case position_policy::linear:
-      out.inverse = kernels::inverse_frequencies(c.head, c.rope_base, f);
+      out.inverse = kernels::inverse_frequencies(c.head_dim, c.rope_base, f);
       break;
     case position_policy::ntk:
       out.inverse = with_base(f);
@@ -94,7 +94,7 @@ inline rotary_frequencies frequencies(const config& c) {
       out.inverse = with_base(std::max(1.0, f * double(c.positions()) / double(c.context) - (f - 1)));
       break;
     default:
-      out.inverse = kernels::inverse_frequencies(c.head, c.rope_base);
+      out.inverse = kernels::inverse_frequencies(c.head_dim, c.rope_base);
   }
   const auto& s = c.scaling;
   if (c.beyond == position_policy::llama3) detail::slow_llama3(c, out.inverse);

@@ -33,7 +33,7 @@ class sampler {
       fail("sampler", "temperature", "is " + std::to_string(how.temperature) + ", must be at least 0");
     if (!(how.top_p > 0 && how.top_p <= 1))
       fail("sampler", "top_p", "is " + std::to_string(how.top_p) + ", must be inside (0, 1]");
-    work_ = buffer<double>(kernels::sampling_work<double>(vocabulary));
+    workspace_ = buffer<double>(kernels::sampling_work<double>(vocabulary));
   }
 
   const sampling& how() const { return how_; }        ///< temperature and top_p
@@ -46,13 +46,13 @@ class sampler {
     check_size("sampler::draw", "logits", logits.size(), vocabulary_);
     most_probable(logits);
     return kernels::sample(logits.data(), logits.size(), how_.temperature, how_.top_p, draw_uniform(k, n),
-                           view<double>(work_));
+                           view<double>(workspace_));
   }
 
  private:
   sampling how_;
   index_t vocabulary_;
-  buffer<double> work_;
+  buffer<double> workspace_;
 };
 
 }  // namespace unroll::llama

@@ -87,13 +87,13 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
     return p;
   };
   worker_pool pool(std::min(o.threads, windows.size()));
-  std::vector<typename E::template block<A>> xs, works;
+  std::vector<typename E::template block<A>> xs, workspaces;
   std::vector<exec::mirror<E, P>> losses;
-  const index_t work_size =
-      std::max(head_work<E>(c, windows.length()), stack.work_size(pass_over(windows.length()), false));
+  const index_t workspace_size = std::max(lm_head_workspace<E>(c, windows.length()),
+                                          stack.workspace_size(pass_over(windows.length()), false));
   for (index_t i = 0; i < pool.size(); ++i) {
     xs.push_back(e.template allocate<A>(c.hidden * windows.length()));
-    works.push_back(e.template allocate<A>(work_size));
+    workspaces.push_back(e.template allocate<A>(workspace_size));
     losses.emplace_back(e, windows.length() + 1);
   }
   text_score<P> out;
@@ -104,13 +104,14 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
       if (done + i >= windows.size()) return;
       const piece w = windows[done + i];
       const matrix<A> x(xs[std::size_t(i)].data(), c.hidden, w.count);
-      const view<A> work = works[std::size_t(i)];
+      const view<A> workspace = workspaces[std::size_t(i)];
       embed(e, stack.map(), weights.data(), ids.subspan(std::size_t(w.first), std::size_t(w.count)), x);
-      stack.forward(weights.data(), a, pass_over(w.count), x, view<A>{}, work);
+      stack.forward(weights.data(), a, pass_over(w.count), x, view<A>{}, workspace);
       const index_t first = w.first + w.repeated, n = w.count - w.repeated;
       exec::mirror<E, P>& nll = losses[std::size_t(i)];
-      head_losses(e, stack.map(), weights.data(), matrix<const A>(columns_of(x, w.repeated, n)),
-                  ids.subspan(std::size_t(first) + 1, std::size_t(n)), nll.data(), nll.data() + n, work);
+      lm_head_losses(e, stack.map(), weights.data(), matrix<const A>(columns_of(x, w.repeated, n)),
+                     ids.subspan(std::size_t(first) + 1, std::size_t(n)), nll.data(), nll.data() + n,
+                     workspace);
       std::copy_n(nll.fetch(e, n).data(), n, out.nll.begin() + first);
     };
     pool.run(job);

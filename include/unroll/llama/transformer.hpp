@@ -18,7 +18,7 @@ namespace unroll::llama {
 /// The vjp is exact, also to adapters, to the prefix and to what hooks see. Every product is one over all
 /// tokens, q, k, v and gate, up together: with P weights in its layers, a pass is 2 P flops a token, its vjp
 /// 2 P without and 4 P with the gradients of the weights; attention comes on top, and with saved::inputs
-/// another pass. Nothing allocates: the caller brings tape_size and work_size numbers.
+/// another pass. Nothing allocates: the caller brings tape_size and workspace_size numbers.
 ///
 /// X: an executor, or what exec::of makes one of (float, double, numbers<...>). Weights, tapes and all else
 /// live at the executor's place. Gradients of adapters are added sequence by sequence: a pass over several
@@ -44,33 +44,35 @@ class transformer final {
   const kernels::rotary_table<P>& table() const { return parts_->table; }
 
   /// Sizes alone; no weights, no tables.
-  const transformer_room<executor_type>& room() const { return parts_->room; }
+  const transformer_workspace<executor_type>& sizes() const { return parts_->sizes; }
   /// Activations that a tape of this pass holds.
-  index_t tape_size(const pass_size& p) const { return room().tape_size(p); }
+  index_t tape_size(const pass_size& p) const { return sizes().tape_size(p); }
   /// Activations that a pass works in.
-  index_t work_size(const pass_size& p, bool with_vjp = true) const { return room().work_size(p, with_vjp); }
+  index_t workspace_size(const pass_size& p, bool with_vjp = true) const {
+    return sizes().workspace_size(p, with_vjp);
+  }
 
   /// x: the inputs of layer 0, then the outputs of layer p.layers - 1, at the tokens where they are wanted.
   /// An empty tape saves nothing and gives the same bits. Throws unroll::error on wrong sizes and on
   /// positions outside the table.
   template <class Hook = no_hook>
-  void forward(const W* weights, adapters<P> a, const pass<M>& p, matrix<A> x, view<A> tape, view<A> work,
-               Hook&& hook = {}) const {
-    check_pass("transformer::forward", p, x, work.size(), work_size(p, false));
+  void forward(const W* weights, adapters<P> a, const pass<M>& p, matrix<A> x, view<A> tape,
+               view<A> workspace, Hook&& hook = {}) const {
+    check_pass("transformer::forward", p, x, workspace.size(), workspace_size(p, false));
     if (!tape.empty()) check_at_least("transformer::forward", "tape", tape.size(), tape_size(p));
-    arena<A> cut(work);
-    const auto t = room().cut_scratch(cut, p, false);
+    arena<A> cut(workspace);
+    const auto t = sizes().cut_workspace(cut, p, false);
     const bool all = !tape.empty() && p.keep == saved::activations;
     const index_t free = cut.used();
     for (index_t i = 0; i < p.layers; ++i) {
       const auto l = layer_of(i, weights, a, p, t);
       arena<A> saved;
       if (!tape.empty()) {
-        saved = arena<A>(tape.part(room().tape_start(p, i), room().layer_tape(p, i)));
+        saved = arena<A>(tape.part(sizes().tape_start(p, i), sizes().layer_tape(p, i)));
         executor_.copy(x, saved.cut(x.rows, x.cols));
       }
-      if (!all) saved = arena<A>(work.part(free, work.size() - free));
-      const auto s = room().cut_activations(saved, p, i);
+      if (!all) saved = arena<A>(workspace.part(free, workspace.size() - free));
+      const auto s = sizes().cut_activations(saved, p, i);
       l.attend(x, s, hook);
       const matrix<A> h = i == p.layers - 1 ? l.outputs(x, t.tail) : x;
       l.project(s, h);
@@ -83,7 +85,7 @@ class transformer final {
     const auto top = layer_of(p.layers, weights, a, p, t);
     const matrix<A> h = top.outputs(x, t.tail);
     if (!tape.empty()) {
-      arena<A> saved(rest(tape, room().tape_start(p, p.layers)));
+      arena<A> saved(rest(tape, sizes().tape_start(p, p.layers)));
       executor_.copy(h, saved.cut(h.rows, h.cols));
     }
     if constexpr (layer<executor_type>::template hooked<Hook>) {
@@ -100,23 +102,23 @@ class transformer final {
   /// arguments.
   template <class Hook = no_hook>
   void vjp(const W* weights, adapters<P> a, const pass<M>& p, view<const A> tape, matrix<A> dx,
-           std::span<P* const> dbefore, P* dweights, P* dadapters, bool want_dx, view<A> work,
+           std::span<P* const> dbefore, P* dweights, P* dadapters, bool want_dx, view<A> workspace,
            Hook&& hook = {}) const {
-    check_pass("transformer::vjp", p, dx, work.size(), work_size(p));
+    check_pass("transformer::vjp", p, dx, workspace.size(), workspace_size(p));
     check_at_least("transformer::vjp", "tape", tape.size(), tape_size(p));
     if (!dbefore.empty())
       check_size("transformer::vjp", "dbefore", index_t(dbefore.size()), index_t(p.before.blocks.size()));
     const wanted_gradients<P> want{dbefore, dweights, a.map ? dadapters : nullptr, want_dx};
     const index_t lowest = lowest_layer(a, p, want);
     if (lowest == p.layers && !want_dx) return;
-    arena<A> cut(work);
-    const auto t = room().cut_scratch(cut, p, true);
-    const view<A> free = p.keep == saved::inputs ? rest(work, cut.used()) : view<A>{};
+    arena<A> cut(workspace);
+    const auto t = sizes().cut_workspace(cut, p, true);
+    const view<A> free = p.keep == saved::inputs ? rest(workspace, cut.used()) : view<A>{};
     const auto top = layer_of(p.layers, weights, a, p, t);
     const matrix<A> dh = top.outputs(dx, t.tail);
     if constexpr (layer<executor_type>::template hooked<Hook>)
       if (p.layers < shape().layers) {
-        arena<const A> from(rest(tape, room().tape_start(p, p.layers)));
+        arena<const A> from(rest(tape, sizes().tape_start(p, p.layers)));
         const matrix<const A> h = from.cut(dh.rows, dh.cols);
         const index_t gain = map()[p.layers].attention_norm;
         const matrix<A> normed = columns_of(t.normed, 0, h.cols), dnormed = columns_of(t.dnormed, 0, h.cols);
@@ -128,11 +130,11 @@ class transformer final {
       }
     for (index_t i = p.layers - 1; i >= lowest; --i) {
       const auto l = layer_of(i, weights, a, p, t);
-      arena<const A> from(tape.part(room().tape_start(p, i), room().layer_tape(p, i)));
+      arena<const A> from(tape.part(sizes().tape_start(p, i), sizes().layer_tape(p, i)));
       const matrix<const A> x = from.cut(shape().hidden, p.tokens());
       layer_activations<const A, const P> s;
       if (p.keep == saved::activations)
-        s = room().cut_activations(from, p, i);
+        s = sizes().cut_activations(from, p, i);
       else
         s = constant(run_again(l, x, free));
       const matrix<A> d = i == p.layers - 1 ? dh : dx;
@@ -144,12 +146,12 @@ class transformer final {
  private:
   struct parts {
     weight_map map;
-    transformer_room<executor_type> room;
+    transformer_workspace<executor_type> sizes;
     kernels::rotary<P> rotary;
     typename executor_type::template block<P> uploaded;  // the table, at another place than the host
     kernels::rotary_table<P> table;
 
-    parts(const config& c, const executor_type& e) : map(c), room(c), rotary(make_rotary<P>(c)) {
+    parts(const config& c, const executor_type& e) : map(c), sizes(c), rotary(make_rotary<P>(c)) {
       table = rotary.table();
       if constexpr (executor_type::where != place::host) {
         uploaded = e.template allocate<P>(table.positions * table.head);
@@ -165,13 +167,14 @@ class transformer final {
     return v.part(used, v.size() - used);
   }
   layer<executor_type> layer_of(index_t i, const W* weights, adapters<P> a, const pass<M>& p,
-                                const pass_scratch<A, P>& t) const {
-    return {executor_, room(), map(), table(), weights, a, p, t, i};
+                                const pass_workspace<A, P>& t) const {
+    return {executor_, sizes(), map(), table(), weights, a, p, t, i};
   }
   /// The activations of a layer from its inputs, once more.
-  layer_activations<A, P> run_again(const layer<executor_type>& l, matrix<const A> x, view<A> work) const {
-    arena<A> cut(work);
-    const auto s = room().cut_activations(cut, l.p, l.i);
+  layer_activations<A, P> run_again(const layer<executor_type>& l, matrix<const A> x,
+                                    view<A> workspace) const {
+    arena<A> cut(workspace);
+    const auto s = sizes().cut_activations(cut, l.p, l.i);
     no_hook none;
     l.attend(x, s, none);
     const index_t skipped = s.mid.cols == x.cols ? 0 : l.p.outputs_from, n = l.p.length - skipped;
@@ -209,7 +212,7 @@ class transformer final {
              "has blocks " + std::to_string(r.first) + " to " + std::to_string(r.first + r.blocks) +
                  " with " + std::to_string(r.keys) + " keys, there are " +
                  std::to_string(p.before.blocks.size()) + " with " + std::to_string(p.before.keys));
-    check_at_least(function, "work", got, need);
+    check_at_least(function, "workspace", got, need);
   }
 
   index_t lowest_layer(adapters<P> a, const pass<M>& p, const wanted_gradients<P>& want) const {
@@ -218,8 +221,8 @@ class transformer final {
       if (d) return 0;
     if (want.adapters)
       for (index_t i = 0; i < p.layers; ++i)
-        for (std::size_t m = 0; m < target_names.size(); ++m)
-          if (a.map->at(i, target_matrix(m)).a >= 0) return i;
+        for (std::size_t m = 0; m < layer_matrix_names.size(); ++m)
+          if (a.map->at(i, layer_matrix(m)).a >= 0) return i;
     return p.layers;
   }
 

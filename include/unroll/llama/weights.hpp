@@ -31,9 +31,9 @@ class weight_map {
       l.v = names_.add(at + "self_attn.v_proj.weight", c.hidden, c.kv_width());
       l.o = names_.add(at + "self_attn.o_proj.weight", c.query_width(), c.hidden);
       l.mlp_norm = names_.add(at + "post_attention_layernorm.weight", c.hidden);
-      l.gate = names_.add(at + "mlp.gate_proj.weight", c.hidden, c.mlp);
-      l.up = names_.add(at + "mlp.up_proj.weight", c.hidden, c.mlp);
-      l.down = names_.add(at + "mlp.down_proj.weight", c.mlp, c.hidden);
+      l.gate = names_.add(at + "mlp.gate_proj.weight", c.hidden, c.intermediate_size);
+      l.up = names_.add(at + "mlp.up_proj.weight", c.hidden, c.intermediate_size);
+      l.down = names_.add(at + "mlp.down_proj.weight", c.intermediate_size, c.hidden);
       layers_.push_back(l);
     }
     norm_ = names_.add("model.norm.weight", c.hidden);

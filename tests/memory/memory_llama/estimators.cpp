@@ -68,7 +68,8 @@ struct problem {
 std::vector<double> naive_tbptt(const memory_llama<double>& model, params<const double> theta,
                                 const std::vector<segment>& text, index_t window) {
   const pass_over<double> p(model, theta, text, false);
-  std::vector<double> g(std::size_t(theta.size())), work(std::size_t(model.workspace(index_t(text.size()))));
+  std::vector<double> g(std::size_t(theta.size())),
+      workspace(std::size_t(model.workspace(index_t(text.size()))));
   for (index_t t = 1; t < index_t(text.size()); ++t)
     for (index_t s = std::max<index_t>(0, t - window); s < t; ++s) {
       std::vector<const double*> past;
@@ -76,9 +77,9 @@ std::vector<double> naive_tbptt(const memory_llama<double>& model, params<const 
       std::vector<double> dm(p.m[0].size()), tape(std::size_t(model.size().tape)), m(dm.size());
       std::vector<double*> dpast(std::size_t(t), nullptr);
       dpast[std::size_t(s)] = dm.data();
-      model.read_vjp(text[std::size_t(t)], t, theta, past, dpast, {}, work);
-      model.write(text[std::size_t(s)], s, theta, {}, m, tape, work);
-      model.write_vjp(text[std::size_t(s)], s, theta, {}, tape, dm, {}, g, work);
+      model.read_vjp(text[std::size_t(t)], t, theta, past, dpast, {}, workspace);
+      model.write(text[std::size_t(s)], s, theta, {}, m, tape, workspace);
+      model.write_vjp(text[std::size_t(s)], s, theta, {}, tape, dm, {}, g, workspace);
     }
   return g;
 }
@@ -343,11 +344,11 @@ TEST_CASE("batches of segments of a Llama have the bits of one by one") {
   o.encoder_tape = o.decoder_tape = saved::inputs;
   check(make<float>(c, o), 8 * 6 + 1);
   c.hidden = 64;
-  c.mlp = 172;
-  c.head = 16;
+  c.intermediate_size = 172;
+  c.head_dim = 16;
   o.segment = 32;
   o.ratio = 8;
-  o.encoder.rank = o.head.rank = 8;
+  o.encoder.rank = o.transfer_head.rank = 8;
   check(make<float>(c, o), 8 * 32 - 5);
 }
 

@@ -36,7 +36,7 @@ std::vector<variant> variants() {
   memory_options mixed = o;
   mixed.positions = memory_positions::following;
   mixed.separate_tokens = true;
-  mixed.encoder.targets.fill(true);
+  mixed.encoder.adapted.fill(true);
   all.push_back({"separate memory tokens, adapters everywhere", shape(3), mixed});
   memory_options recurrent = o;
   recurrent.recurrent = true;
@@ -47,11 +47,11 @@ std::vector<variant> variants() {
   recurrent.encoder.first_layer = 1;
   all.push_back({"recurrent with recomputed graphs, upper layer adapted", shape(3), recurrent});
   memory_options frozen_head = o;
-  frozen_head.head.targets.fill(false);
+  frozen_head.transfer_head.adapted.fill(false);
   frozen_head.mask = memory_mask::causal;
   all.push_back({"without a transfer head", shape(), frozen_head});
   memory_options values_only = o;
-  values_only.head.targets = {false, false, true, false, false, false, false};
+  values_only.transfer_head.adapted = {false, false, true, false, false, false, false};
   values_only.ratio = 1;
   all.push_back({"a head on values, ratio 1", shape(), values_only});
   memory_options one = o;
@@ -63,7 +63,7 @@ std::vector<variant> variants() {
   one.recurrent = true;
   all.push_back({"one memory token, stretched positions", linear, one});
   config ntk = shape(2, true, rope_pairs::neighbours);
-  ntk.head = 6;
+  ntk.head_dim = 6;
   ntk.context = 6;
   ntk.beyond = position_policy::ntk;
   ntk.position_factor = 3;
@@ -145,16 +145,18 @@ TEST_CASE("adjoints of memories are those of finite differences") {
     pass_over<double> p(model, theta, text, false);
     const index_t n = model.size().memory;
     std::vector<const double*> past{p.m[0].data(), p.m[1].data()};
-    std::vector<double> work(std::size_t(model.workspace(2))), d0(p.m[0].size(), 1), d1(p.m[0].size(), 1);
+    std::vector<double> workspace(std::size_t(model.workspace(2))), d0(p.m[0].size(), 1),
+        d1(p.m[0].size(), 1);
     std::vector<double*> dpast{d0.data(), d1.data()};
-    model.read_vjp(text[2], 2, theta, past, dpast, {}, work);
+    model.read_vjp(text[2], 2, theta, past, dpast, {}, workspace);
     const index_t stride = std::max<index_t>(1, n / 23);
     for (int s = 0; s < 2; ++s) {
       std::vector<double> got, expected;
       for (index_t i = 0; i < n; i += stride) {
         got.push_back((s == 0 ? d0 : d1)[std::size_t(i)] - 1);
-        expected.push_back(small_memory::slope(p.m[std::size_t(s)][std::size_t(i)],
-                                               [&] { return model.read(text[2], 2, theta, past, work); }));
+        expected.push_back(small_memory::slope(p.m[std::size_t(s)][std::size_t(i)], [&] {
+          return model.read(text[2], 2, theta, past, workspace);
+        }));
       }
       CHECK(relative_error(got, expected) < 1e-8);
     }
@@ -164,8 +166,9 @@ TEST_CASE("adjoints of memories are those of finite differences") {
     draw_normals({9}, 0, view<double>(dm));
     d0.assign(d0.size(), 0);
     const auto earlier = std::span<const double* const>(past).first(model.independent() ? 0 : 1);
-    model.write(text[1], 1, theta, earlier, m, tape, work);
-    model.write_vjp(text[1], 1, theta, earlier, tape, dm, std::span<double* const>(dpast).first(1), {}, work);
+    model.write(text[1], 1, theta, earlier, m, tape, workspace);
+    model.write_vjp(text[1], 1, theta, earlier, tape, dm, std::span<double* const>(dpast).first(1), {},
+                    workspace);
     if (model.independent()) {
       CHECK(d0 == std::vector<double>(d0.size(), 0));
       continue;
@@ -174,7 +177,7 @@ TEST_CASE("adjoints of memories are those of finite differences") {
     for (index_t i = 0; i < n; i += stride) {
       got.push_back(d0[std::size_t(i)]);
       expected.push_back(small_memory::slope(p.m[0][std::size_t(i)], [&] {
-        model.write(text[1], 1, theta, earlier, m, {}, work);
+        model.write(text[1], 1, theta, earlier, m, {}, workspace);
         return linalg::dot(m.data(), dm.data(), n);
       }));
     }
@@ -235,7 +238,7 @@ TEST_CASE("theta holds the two sets of adapters and the memory tokens, and nothi
   CHECK(model.names().at("memory_tokens").offset == encoder);
   CHECK(model.names().at("head.model.layers.2.self_attn.v_proj.lora_B.weight").size() == 3 * 8);
   CHECK(model.trainable()
-            .head()
+            .transfer_head()
             .names()
             .at("base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight")
             .offset == 0);
@@ -317,11 +320,11 @@ TEST_CASE("without memories the loss is the plain Llama's, and there is nothing 
   const auto logits = plain.logits({x.tokens.begin(), x.tokens.end()});
   double sum = 0;
   for (std::size_t i = 0; i < 6; ++i) sum += plain_llama::nll(logits[i], x.targets[i]);
-  std::vector<double> work(std::size_t(model.workspace(0))), g(std::size_t(theta.size()));
-  CHECK(model.read(x, 0, theta, {}, work) == Approx(sum).epsilon(1e-13));
-  CHECK(model.read_vjp(x, 0, theta, {}, {}, g, work) == model.read(x, 0, theta, {}, work));
+  std::vector<double> workspace(std::size_t(model.workspace(0))), g(std::size_t(theta.size()));
+  CHECK(model.read(x, 0, theta, {}, workspace) == Approx(sum).epsilon(1e-13));
+  CHECK(model.read_vjp(x, 0, theta, {}, {}, g, workspace) == model.read(x, 0, theta, {}, workspace));
   CHECK(std::all_of(g.begin(), g.end(), [](double v) { return v == 0; }));
-  CHECK(model.read({x.tokens}, 0, theta, {}, work) == 0);  // nothing is scored
+  CHECK(model.read({x.tokens}, 0, theta, {}, workspace) == 0);  // nothing is scored
 }
 
 TEST_CASE("the workspace of a segment is enough for one token behind many memories") {
@@ -352,15 +355,15 @@ TEST_CASE("the encoder does not run its last layer, nor what is behind it") {
   const auto theta = start(model);
   const auto ids = small_memory::text(7);
   const segment x = segments_of(ids, 6)[0];
-  std::vector<double> work(std::size_t(model.workspace(0))), tape(std::size_t(model.size().tape));
+  std::vector<double> workspace(std::size_t(model.workspace(0))), tape(std::size_t(model.size().tape));
   std::vector<double> m[2], g[2];
   for (const auto* f : {&model, &other}) {
     auto &memory = m[f == &other], &gradient = g[f == &other];
     memory.assign(std::size_t(model.size().memory), 0);
     gradient.assign(std::size_t(theta.size()), 0);
-    f->write(x, 0, theta, {}, memory, tape, work);
+    f->write(x, 0, theta, {}, memory, tape, workspace);
     const std::vector<double> dm(memory.size(), 1);
-    f->write_vjp(x, 0, theta, {}, tape, dm, {}, gradient, work);
+    f->write_vjp(x, 0, theta, {}, tape, dm, {}, gradient, workspace);
   }
   CHECK(m[0] == m[1]);
   CHECK(g[0] == g[1]);
@@ -371,7 +374,7 @@ TEST_CASE("the longest text is known before anything runs") {
   c.hidden = 4096;
   c.layers = 32;
   c.heads = c.kv_heads = 32;
-  c.head = 128;
+  c.head_dim = 128;
   c.context = 4096;
   memory_options o;
   o.segment = 1024;
@@ -388,9 +391,9 @@ TEST_CASE("the longest text is known before anything runs") {
   c.context = 4096;
 
   // the costs need no weights, and say what a graph and a memory take
-  c.mlp = 11008;
+  c.intermediate_size = 11008;
   c.vocabulary = 32000;
-  o.encoder.rank = o.head.rank = 128;
+  o.encoder.rank = o.transfer_head.rank = 128;
   const memory_costs<float> sizes(c, o);
   CHECK(sizes.segments() == 57);
   CHECK(sizes.size().memory == 2 * 32 * 4096 * 128);
@@ -437,7 +440,7 @@ TEST_CASE("misuse of a memory model names what is wrong") {
   refused(c, changed([](auto& r) { r.ratio = 0; }), "ratio: is 0, must be at least 1");
   refused(c, changed([](auto& r) { r.segment = 0; }), "segment: is 0, must be at least 1");
   refused(c, changed([](auto& r) { r.encoder.layers = 2; }), "encoder.layers: end at 2, the encoder runs 1");
-  refused(c, changed([](auto& r) { r.head.targets[0] = true; }), "self_attn.q_proj is neither");
+  refused(c, changed([](auto& r) { r.transfer_head.adapted[0] = true; }), "self_attn.q_proj is neither");
   refused(c, changed([](auto& r) {
             r.segment = 40;
             r.ratio = 20;
@@ -452,29 +455,30 @@ TEST_CASE("misuse of a memory model names what is wrong") {
   const auto model = make<double>(c, o);
   const auto theta = start(model);
   auto ids = small_memory::text(13);
-  std::vector<double> work(std::size_t(model.workspace(2))), m(std::size_t(model.size().memory));
+  std::vector<double> workspace(std::size_t(model.workspace(2))), m(std::size_t(model.size().memory));
   const segment good = segments_of(ids, 6)[0];
-  const auto write = [&](const segment& x) { model.write(x, 0, theta, {}, m, {}, work); };
+  const auto write = [&](const segment& x) { model.write(x, 0, theta, {}, m, {}, workspace); };
   CHECK_THROWS_WITH(write({good.tokens.first(5)}), ContainsSubstring("x.tokens: has size 5, expected 6"));
-  CHECK_THROWS_WITH(model.read(good, 1, theta, {}, work), ContainsSubstring("past: has size 0, expected 1"));
-  CHECK_THROWS_WITH(model.read({}, 0, theta, {}, work), ContainsSubstring("x.tokens: is 0"));
-  CHECK_THROWS_WITH(model.read({std::span<const token>(ids).first(7)}, 0, theta, {}, work),
+  CHECK_THROWS_WITH(model.read(good, 1, theta, {}, workspace),
+                    ContainsSubstring("past: has size 0, expected 1"));
+  CHECK_THROWS_WITH(model.read({}, 0, theta, {}, workspace), ContainsSubstring("x.tokens: is 0"));
+  CHECK_THROWS_WITH(model.read({std::span<const token>(ids).first(7)}, 0, theta, {}, workspace),
                     ContainsSubstring("are 7, a segment has 6"));
-  CHECK_THROWS_WITH(model.read({good.tokens, good.targets.first(2)}, 0, theta, {}, work),
+  CHECK_THROWS_WITH(model.read({good.tokens, good.targets.first(2)}, 0, theta, {}, workspace),
                     ContainsSubstring("x.targets: has size 2, expected 6"));
-  CHECK_THROWS_WITH(model.read(good, 0, theta, {}, view<double>(work).part(0, 10)),
-                    ContainsSubstring("work: is 10, must be at least"));
-  CHECK_THROWS_WITH(model.write(good, 0, theta, {}, view<double>(m).part(0, 10), {}, work),
+  CHECK_THROWS_WITH(model.read(good, 0, theta, {}, view<double>(workspace).part(0, 10)),
+                    ContainsSubstring("workspace: is 10, must be at least"));
+  CHECK_THROWS_WITH(model.write(good, 0, theta, {}, view<double>(m).part(0, 10), {}, workspace),
                     ContainsSubstring("m: has size 10, expected 64"));
   const auto two = segments_of(ids, 6);
   std::vector<double> both(std::size_t(2 * model.size().memory)), losses(2);
-  CHECK_THROWS_WITH(model.write(two, 0, theta, {}, both, {}, view<double>(work).part(0, 100)),
-                    ContainsSubstring("work: has 100 numbers, a batch of 2 segments needs"));
+  CHECK_THROWS_WITH(model.write(two, 0, theta, {}, both, {}, view<double>(workspace).part(0, 100)),
+                    ContainsSubstring("workspace: has 100 numbers, a batch of 2 segments needs"));
   const double* memory_of_first[] = {m.data()};
   CHECK_THROWS_WITH(
-      model.read(two, 0, theta, memory_of_first, losses.data(), view<double>(work).part(0, 100)),
-      ContainsSubstring("work: has 100 numbers, a batch of 2 segments needs"));
-  CHECK_THROWS_WITH(model.write(two, 0, theta, {}, m, {}, work),
+      model.read(two, 0, theta, memory_of_first, losses.data(), view<double>(workspace).part(0, 100)),
+      ContainsSubstring("workspace: has 100 numbers, a batch of 2 segments needs"));
+  CHECK_THROWS_WITH(model.write(two, 0, theta, {}, m, {}, workspace),
                     ContainsSubstring("m: has size 64, expected 128"));
   ids[3] = 17;
   CHECK_THROWS_WITH(write(good), ContainsSubstring("tokens: holds 17, the vocabulary has 17"));
@@ -483,7 +487,8 @@ TEST_CASE("misuse of a memory model names what is wrong") {
   o.recurrent = true;
   const auto recurrent = make<double>(c, o);
   ids[3] = 0;
-  CHECK_THROWS_WITH(recurrent.write(good, 1, theta, {}, m, {}, work), ContainsSubstring("past: has size 0"));
-  CHECK_THROWS_WITH(recurrent.write(two, 0, theta, {}, both, {}, work),
+  CHECK_THROWS_WITH(recurrent.write(good, 1, theta, {}, m, {}, workspace),
+                    ContainsSubstring("past: has size 0"));
+  CHECK_THROWS_WITH(recurrent.write(two, 0, theta, {}, both, {}, workspace),
                     ContainsSubstring("are 2 segments, recurrent memories are written one by one"));
 }

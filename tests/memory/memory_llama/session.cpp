@@ -209,7 +209,7 @@ TEST_CASE("a segment is reproduced from its memory after some training") {
   // Overfits one text: the loss through the memory alone falls until greedy decoding gives the text back,
   // which the decoder without this memory cannot.
   auto o = options(false);
-  o.encoder.rank = o.head.rank = 4;
+  o.encoder.rank = o.transfer_head.rank = 4;
   const auto model = make<double>(shape(2, false), o);
   auto theta = start(model);
   const auto ids = small_memory::text(6, 17, 27);
@@ -253,7 +253,7 @@ TEST_CASE("with bfloat16 weights a memory model is that of the same weights in f
   using half = numbers<float, bf16>;
   config c = shape(3, false);
   c.hidden = 24;  // more than a vector, and not a multiple of one
-  c.mlp = 36;
+  c.intermediate_size = 36;
   parameters<double> w(weight_map(c).size());
   init_weights<double>(weight_map(c), w, {11});
   auto narrow = std::make_shared<parameters<bf16>>(w.size());

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "unroll/exec/of.hpp"
-#include "unroll/memory/memory_llama/room.hpp"
+#include "unroll/memory/memory_llama/workspace.hpp"
 #include "unroll/system/memory_model.hpp"
 
 namespace unroll::llama {
@@ -18,22 +18,22 @@ class memory_costs {
   using numbers = typename exec::of<X>::numbers;
 
   /// Throws unroll::error as memory_llama does.
-  memory_costs(const config& c, const memory_options& o) : room_(c, o), weights_(weight_map(c).size()) {}
+  memory_costs(const config& c, const memory_options& o) : sizes_(c, o), weights_(weight_map(c).size()) {}
 
-  const config& shape() const { return room_.shape(); }
-  const memory_options& options() const { return room_.options(); }
-  index_t segments() const { return room_.segments(); }           ///< most that a text may have
-  bool can_write(index_t s) const { return room_.can_write(s); }  ///< whether segment s has positions enough
-  index_t weights() const { return weights_; }                    ///< numbers of the frozen model
-  memory_dims size() const { return {room_.trainable().size(), room_.memory(), room_.tape()}; }
+  const config& shape() const { return sizes_.shape(); }
+  const memory_options& options() const { return sizes_.options(); }
+  index_t segments() const { return sizes_.segments(); }           ///< most that a text may have
+  bool can_write(index_t s) const { return sizes_.can_write(s); }  ///< whether segment s has positions enough
+  index_t weights() const { return weights_; }                     ///< numbers of the frozen model
+  memory_dims size() const { return {sizes_.trainable().size(), sizes_.memory(), sizes_.tape()}; }
   bool independent() const { return !options().recurrent; }
-  index_t workspace(index_t earlier, index_t batch = 1) const { return room_.workspace(earlier, batch); }
+  index_t workspace(index_t earlier, index_t batch = 1) const { return sizes_.workspace(earlier, batch); }
   index_t write_workspace(index_t earlier, index_t batch = 1) const {
-    return room_.write_workspace(earlier, batch);
+    return sizes_.write_workspace(earlier, batch);
   }
   /// The part of the workspace that holds the decoder's activations.
   index_t read_tape(index_t batch) const {
-    return room_.stack().tape_size(room_.decoder(options().segment, 0, batch));
+    return sizes_.stack().tape_size(sizes_.decoder(options().segment, 0, batch));
   }
   index_t segment_length() const { return options().segment; }              ///< tokens of a segment
   index_t longest_text() const { return options().longest_text(shape()); }  ///< in whole segments
@@ -51,8 +51,8 @@ class memory_costs {
   double write_vjp(index_t s) const {
     double sum = encoder_products(0) + encoder_adapters(3, 2) + encoder_attention(s, 10) + transfer(3, 2);
     if (options().encoder_tape == saved::inputs)  // everything once more but the last product of each layer
-      sum += encoder_products(2 * double(shape().hidden) * double(shape().mlp)) + encoder_adapters(1, 1) +
-             encoder_attention(s, 4);
+      sum += encoder_products(2 * double(shape().hidden) * double(shape().intermediate_size)) +
+             encoder_adapters(1, 1) + encoder_attention(s, 4);
     return sum;
   }
   /// Of segment t with `tokens` tokens.
@@ -64,7 +64,7 @@ class memory_costs {
                  decoder_attention(t, tokens, 14);
     if (options().decoder_tape == saved::inputs)
       sum += double(tokens) * double(shape().layers) *
-                 (linear() - 2 * double(shape().hidden) * double(shape().mlp)) +
+                 (linear() - 2 * double(shape().hidden) * double(shape().intermediate_size)) +
              decoder_attention(t, tokens, 4);
     return sum;
   }
@@ -74,12 +74,12 @@ class memory_costs {
   double linear() const {
     const double d = double(shape().hidden), q = double(shape().query_width()),
                  kv = double(shape().kv_width());
-    return 2 * (2 * d * q + 2 * d * kv + 3 * d * double(shape().mlp));
+    return 2 * (2 * d * q + 2 * d * kv + 3 * d * double(shape().intermediate_size));
   }
   double output() const { return 2 * double(shape().hidden) * double(shape().vocabulary); }
   /// Tokens of the encoder, and those whose outputs its last layer computes.
   double encoder_tokens() const { return double(options().segment + options().memory_tokens()); }
-  double encoder_outputs() const { return encoder_tokens() - double(room_.outputs_from()); }
+  double encoder_outputs() const { return encoder_tokens() - double(sizes_.outputs_from()); }
   /// All products with frozen weights, each layer's less `without`.
   double encoder_products(double without) const {
     const double layer = linear() - without, keys = 4 * double(shape().hidden) * double(shape().kv_width());
@@ -89,14 +89,14 @@ class memory_costs {
   double encoder_adapters(double down, double up) const {
     const std::string last = "layers." + std::to_string(shape().layers - 2) + ".";
     double all = 0, unread = 0;
-    for (const layout_block& b : room_.trainable().encoder().names().blocks()) {
+    for (const layout_block& b : sizes_.trainable().encoder().names().blocks()) {
       const double one = 2 * double(b.size()) * (b.name.ends_with("lora_A.weight") ? down : up);
       all += one;
       const bool keys =
           b.name.find("k_proj") != std::string::npos || b.name.find("v_proj") != std::string::npos;
       if (!keys && b.name.find(last) != std::string::npos) unread += one;
     }
-    return encoder_tokens() * all - double(room_.outputs_from()) * unread;
+    return encoder_tokens() * all - double(sizes_.outputs_from()) * unread;
   }
   /// All adapters of a map with one token: `down` products with A, `up` products with B.
   double adapted(const lora_map& map, double down, double up) const {
@@ -108,7 +108,7 @@ class memory_costs {
   double transfer(double down, double up) const {
     return double(options().memory_tokens()) *
            (double(shape().layers) * 4 * double(shape().hidden) * double(shape().kv_width()) +
-            adapted(room_.trainable().head(), down, up));
+            adapted(sizes_.trainable().transfer_head(), down, up));
   }
   /// `each`: operations for a number of a head and a visible pair; 4 forwards, 10 backwards.
   double encoder_attention(index_t s, double each) const {
@@ -120,7 +120,7 @@ class memory_costs {
       double pairs = double(mask.visible(i) + (mask.memory_token(i) ? 1 : 0));
       if (options().recurrent) pairs += double(s) * double(options().memory_tokens());
       all += pairs;
-      if (i >= room_.outputs_from()) wanted += pairs;
+      if (i >= sizes_.outputs_from()) wanted += pairs;
     }
     return (all * double(shape().layers - 2) + wanted) * each * double(shape().query_width());
   }
@@ -130,7 +130,7 @@ class memory_costs {
     return pairs * each * double(shape().query_width()) * double(shape().layers);
   }
 
-  memory_room<exec::of<X>> room_;
+  memory_workspace<exec::of<X>> sizes_;
   index_t weights_;
 };
 

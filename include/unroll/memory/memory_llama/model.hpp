@@ -73,7 +73,7 @@ class memory_llama final {
   const layout& names() const& { return trainable().names(); }
   const layout& names() && = delete;
   /// Sizes alone.
-  const memory_room<executor_type>& sizes() const { return parts_->room; }
+  const memory_workspace<executor_type>& sizes() const { return parts_->sizes; }
   memory_dims size() const { return {trainable().size(), sizes().memory(), sizes().tape()}; }
   bool independent() const { return !options().recurrent; }
   std::string identity() const { return identity_of(options()); }
@@ -86,8 +86,8 @@ class memory_llama final {
   /// Whether there are positions to write the memory of segment s.
   bool can_write(index_t s) const { return sizes().can_write(s); }
   /// Numbers that one encode behind `past`, or a write of `batch` segments, needs; only sizes are looked at.
-  index_t encode_work(prefix<M> past, index_t batch = 1) const {
-    return sizes().write_work(encoder_pass(0, batch, past), false);
+  index_t encode_workspace(prefix<M> past, index_t batch = 1) const {
+    return sizes().encoder_workspace(encoder_pass(0, batch, past), false);
   }
 
   /// The calls of memory_model. A batch of several is one pass of as many sequences, segment s + n - 1 in
@@ -95,20 +95,20 @@ class memory_llama final {
   /// are whole, their tokens are in the vocabulary and, in a recurrent model, there is one and `past` holds s
   /// memories; and where positions end.
   void write(std::span<const segment> xs, index_t s, params<const P> theta, std::span<const M* const> past,
-             view<M> m, view<A> tape, view<A> work) const {
-    encode(xs, s, theta, options().recurrent ? memories(past) : prefix<M>{}, m, tape, work);
+             view<M> m, view<A> tape, view<A> workspace) const {
+    encode(xs, s, theta, options().recurrent ? memories(past) : prefix<M>{}, m, tape, workspace);
   }
   /// Of one segment; the earlier memories may lie in blocks of any shape. s: their number.
   void encode(std::span<const token> tokens, index_t s, params<const P> theta, prefix<M> past, view<M> m,
-              view<A> tape, view<A> work) const {
+              view<A> tape, view<A> workspace) const {
     const segment x{tokens};
-    encode({&x, 1}, s, theta, past, m, tape, work);
+    encode({&x, 1}, s, theta, past, m, tape, workspace);
   }
 
   /// Empty dtheta: not wanted.
   void write_vjp(std::span<const segment> xs, index_t s, params<const P> theta,
                  std::span<const M* const> past, view<const A> tape, view<const P> dm,
-                 std::span<P* const> dpast, dparams<P> dtheta, view<A> work) const {
+                 std::span<P* const> dpast, dparams<P> dtheta, view<A> workspace) const {
     const prefix<M> before = options().recurrent ? memories(past) : prefix<M>{};
     const index_t n = index_t(xs.size());
     check_write(xs, s, theta.size(), before);
@@ -116,24 +116,24 @@ class memory_llama final {
     check_size("memory_llama::write_vjp", "dm", dm.size(), n * sizes().memory());
     if (!dtheta.empty()) check_size("memory_llama::write_vjp", "dtheta", dtheta.size(), trainable().size());
     const pass<M> p = encoder_pass(s, n, before);
-    check_work("memory_llama::write_vjp", work.size(), sizes().write_work(p, true), n);
+    check_workspace("memory_llama::write_vjp", workspace.size(), sizes().encoder_workspace(p, true), n);
     const executor_type& e = executor();
-    arena<A> room(work);
-    const matrix<A> dx = room.cut(shape().hidden, p.tokens());
-    const view<A> transfer = room.cut_flat(sizes().transfer_work(n));
+    arena<A> space(workspace);
+    const matrix<A> dx = space.cut(shape().hidden, p.tokens());
+    const view<A> transfer = space.cut_flat(sizes().transfer_workspace(n));
     e.fill(dx, 0);  // nothing reads the encoder's outputs themselves
     P* const g = dtheta.data();
     stack_.vjp(weights().data(), encoder_adapters_at(theta), p, rest(tape, sizes().kept(n)), dx,
                options().recurrent ? dpast : std::span<P* const>{}, nullptr, g, g != nullptr,
-               rest(work, room.used()),
+               rest(workspace, space.used()),
                writing_vjp{{},
                            this,
                            s,
                            n,
-                           theta.data() + trainable().head_offset(),
+                           theta.data() + trainable().transfer_head_offset(),
                            tape.data(),
                            dm.data(),
-                           g ? g + trainable().head_offset() : nullptr,
+                           g ? g + trainable().transfer_head_offset() : nullptr,
                            transfer});
     if (!g) return;
     P* const learned = g + trainable().memory_offset();
@@ -150,50 +150,50 @@ class memory_llama final {
   /// in the vocabulary and `past` holds t + n - 1 memories. Segments of equal length make one pass; one
   /// without a scored target costs nothing.
   void read(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
-            P* losses, view<A> work) const {
-    read_all(xs, t, theta, past, losses, work);
+            P* losses, view<A> workspace) const {
+    read_all(xs, t, theta, past, losses, workspace);
   }
   /// Leaves dtheta alone. Where no adjoint is wanted it costs what read costs.
   void read_vjp(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
-                std::span<P* const> dpast, P* losses, dparams<P>, view<A> work) const {
-    read_vjp_all(xs, t, theta, past, dpast, losses, work);
+                std::span<P* const> dpast, P* losses, dparams<P>, view<A> workspace) const {
+    read_vjp_all(xs, t, theta, past, dpast, losses, workspace);
   }
 
   // Of one segment. read and read_vjp return the loss, so that they wait for it.
   void write(const segment& x, index_t s, params<const P> theta, std::span<const M* const> past, view<M> m,
-             view<A> tape, view<A> work) const {
-    write(std::span(&x, 1), s, theta, past, m, tape, work);
+             view<A> tape, view<A> workspace) const {
+    write(std::span(&x, 1), s, theta, past, m, tape, workspace);
   }
   void write_vjp(const segment& x, index_t s, params<const P> theta, std::span<const M* const> past,
                  view<const A> tape, view<const P> dm, std::span<P* const> dpast, dparams<P> dtheta,
-                 view<A> work) const {
-    write_vjp(std::span(&x, 1), s, theta, past, tape, dm, dpast, dtheta, work);
+                 view<A> workspace) const {
+    write_vjp(std::span(&x, 1), s, theta, past, tape, dm, dpast, dtheta, workspace);
   }
   P read(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
-         view<A> work) const {
-    return loss_at(read_all({&x, 1}, t, theta, past, nullptr, work));
+         view<A> workspace) const {
+    return loss_at(read_all({&x, 1}, t, theta, past, nullptr, workspace));
   }
   P read_vjp(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
-             std::span<P* const> dpast, dparams<P>, view<A> work) const {
-    return loss_at(read_vjp_all({&x, 1}, t, theta, past, dpast, nullptr, work));
+             std::span<P* const> dpast, dparams<P>, view<A> workspace) const {
+    return loss_at(read_vjp_all({&x, 1}, t, theta, past, dpast, nullptr, workspace));
   }
 
  private:
   using parts = memory_tables<executor_type>;
 
   void encode(std::span<const segment> xs, index_t s, params<const P> theta, prefix<M> past, view<M> m,
-              view<A> tape, view<A> work) const {
+              view<A> tape, view<A> workspace) const {
     const index_t n = index_t(xs.size());
     check_write(xs, s, theta.size(), past);
     for (const segment& x : xs) check_tokens("memory_llama::write", "tokens", shape(), x.tokens);
     check_size("memory_llama::write", "m", m.size(), n * sizes().memory());
     if (!tape.empty()) check_size("memory_llama::write", "tape", tape.size(), n * sizes().tape());
     const pass<M> p = encoder_pass(s, n, past);
-    check_work("memory_llama::write", work.size(), sizes().write_work(p, false), n);
+    check_workspace("memory_llama::write", workspace.size(), sizes().encoder_workspace(p, false), n);
     const executor_type& e = executor();
-    arena<A> room(work);
-    const matrix<A> x = room.cut(shape().hidden, p.tokens());
-    const view<A> transfer = room.cut_flat(sizes().transfer_work(n));
+    arena<A> space(workspace);
+    const matrix<A> x = space.cut(shape().hidden, p.tokens());
+    const view<A> transfer = space.cut_flat(sizes().transfer_workspace(n));
     const P* const learned = theta.data() + trainable().memory_offset();
     for (index_t b = 0; b < n; ++b) {
       const matrix<A> mem = memory_columns(x, b, n);
@@ -205,9 +205,16 @@ class memory_llama final {
         e.gather_columns(matrix(learned, mem.rows, 1), parts_->first_columns, mem);
     }
     const view<A> kept = tape.empty() ? view<A>{} : tape.part(0, sizes().kept(n));
-    stack_.forward(
-        weights().data(), encoder_adapters_at(theta), p, x, rest(tape, kept.size()), rest(work, room.used()),
-        writing{{}, this, s, n, theta.data() + trainable().head_offset(), m.data(), kept.data(), transfer});
+    stack_.forward(weights().data(), encoder_adapters_at(theta), p, x, rest(tape, kept.size()),
+                   rest(workspace, space.used()),
+                   writing{{},
+                           this,
+                           s,
+                           n,
+                           theta.data() + trainable().transfer_head_offset(),
+                           m.data(),
+                           kept.data(),
+                           transfer});
   }
 
   // Memories of a pass over n segments that go through the transfer head together: all, but where each is one
@@ -222,7 +229,7 @@ class memory_llama final {
     const P* head;
     M* m;
     A* kept;
-    view<A> work;
+    view<A> workspace;
     void normed(index_t layer, matrix<const A> all) {
       const index_t size = model->sizes().memory(), some = model->together(n);
       for (index_t b = 0; b < n; b += some) {
@@ -231,7 +238,7 @@ class memory_llama final {
           model->executor().copy(
               h, matrix<A>(kept + (layer * n + b) * model->memory_tokens() * h.rows, h.rows, h.cols));
         model->transfer().forward(layer, head, h, model->parts_->memory_positions_of(s + n - b - some, some),
-                                  model->in_memory(m + (n - 1 - b) * size, layer), -size, some, work);
+                                  model->in_memory(m + (n - 1 - b) * size, layer), -size, some, workspace);
       }
     }
   };
@@ -243,20 +250,21 @@ class memory_llama final {
     const A* kept;
     const P* dm;
     P* dhead;
-    view<A> work;
+    view<A> workspace;
     void dnormed(index_t layer, matrix<A> all) {
       const index_t size = model->sizes().memory(), some = model->together(n);
       for (index_t b = 0; b < n; b += some) {
         const matrix<A> dh = model->memory_columns(all, b, n, some);
         const matrix<const A> h(kept + (layer * n + b) * model->memory_tokens() * dh.rows, dh.rows, dh.cols);
         model->transfer().vjp(layer, head, h, model->parts_->memory_positions_of(s + n - b - some, some),
-                              model->in_memory(dm + (n - 1 - b) * size, layer), -size, some, dh, dhead, work);
+                              model->in_memory(dm + (n - 1 - b) * size, layer), -size, some, dh, dhead,
+                              workspace);
       }
     }
   };
 
   transfer_head<executor_type> transfer() const {
-    return {executor(), stack_.map(), weights().data(), trainable().head(), stack_.table()};
+    return {executor(), stack_.map(), weights().data(), trainable().transfer_head(), stack_.table()};
   }
   adapters<P> encoder_adapters_at(params<const P> theta) const {
     return {&trainable().encoder(), theta.data()};
@@ -308,45 +316,47 @@ class memory_llama final {
   // WRITES the losses; null, of one segment: to the workspace. Returns where the last one is, null: it is 0,
   // nothing is scored.
   const P* read_all(std::span<const segment> xs, index_t t, params<const P> theta,
-                    std::span<const M* const> past, P* losses, view<A> work) const {
+                    std::span<const M* const> past, P* losses, view<A> workspace) const {
     return for_passes(xs, t, theta, past, losses, [&](auto part, index_t u, P* to) {
       const pass<M> p = decoder_pass(u, part, past);
-      check_work("memory_llama::read", work.size(), sizes().read_work(p, false), p.sequences);
-      arena<A> room(work);
-      const matrix<A> h = room.cut(shape().hidden, p.tokens());
-      P* const of_tokens = room.template cut_as<P>(p.tokens()).data;
-      P* const total = room.template cut_as<P>(1).data;
-      const view<A> left = rest(work, room.used());
+      check_workspace("memory_llama::read", workspace.size(), sizes().decoder_workspace(p, false),
+                      p.sequences);
+      arena<A> space(workspace);
+      const matrix<A> h = space.cut(shape().hidden, p.tokens());
+      P* const of_tokens = space.template cut_as<P>(p.tokens()).data;
+      P* const total = space.template cut_as<P>(1).data;
+      const view<A> left = rest(workspace, space.used());
       embed_segments(part, h);
       stack_.forward(weights().data(), {}, p, h, view<A>{}, left);
       for_heads(part, [&](index_t first, std::span<const token> targets) {
-        head_losses(executor(), stack_.map(), weights().data(),
-                    matrix<const A>(columns_of(h, first, index_t(targets.size()))), targets,
-                    of_tokens + first, total, left);
+        lm_head_losses(executor(), stack_.map(), weights().data(),
+                       matrix<const A>(columns_of(h, first, index_t(targets.size()))), targets,
+                       of_tokens + first, total, left);
       });
       return sum_losses(of_tokens, p, to ? to : total);
     });
   }
   const P* read_vjp_all(std::span<const segment> xs, index_t t, params<const P> theta,
                         std::span<const M* const> past, std::span<P* const> dpast, P* losses,
-                        view<A> work) const {
+                        view<A> workspace) const {
     if (std::all_of(dpast.begin(), dpast.end(), [](const P* d) { return !d; }))
-      return read_all(xs, t, theta, past, losses, work);
+      return read_all(xs, t, theta, past, losses, workspace);
     check_size("memory_llama::read_vjp", "dpast", index_t(dpast.size()), index_t(past.size()));
     return for_passes(xs, t, theta, past, losses, [&](auto part, index_t u, P* to) {
       const pass<M> p = decoder_pass(u, part, past);
-      check_work("memory_llama::read_vjp", work.size(), sizes().read_work(p, true), p.sequences);
-      arena<A> room(work);
-      const matrix<A> h = room.cut(shape().hidden, p.tokens()), dh = room.cut(shape().hidden, p.tokens());
-      P* const of_tokens = room.template cut_as<P>(p.tokens()).data;
-      P* const total = room.template cut_as<P>(1).data;
-      const view<A> tape = room.cut_flat(stack_.tape_size(p)), left = rest(work, room.used());
+      check_workspace("memory_llama::read_vjp", workspace.size(), sizes().decoder_workspace(p, true),
+                      p.sequences);
+      arena<A> space(workspace);
+      const matrix<A> h = space.cut(shape().hidden, p.tokens()), dh = space.cut(shape().hidden, p.tokens());
+      P* const of_tokens = space.template cut_as<P>(p.tokens()).data;
+      P* const total = space.template cut_as<P>(1).data;
+      const view<A> tape = space.cut_flat(stack_.tape_size(p)), left = rest(workspace, space.used());
       embed_segments(part, h);
       stack_.forward(weights().data(), {}, p, h, tape, left);
       for_heads(part, [&](index_t first, std::span<const token> targets) {
         const auto own = [&](const auto& m) { return columns_of(m, first, index_t(targets.size())); };
-        head_losses_vjp(executor(), stack_.map(), weights().data(), matrix<const A>(own(h)), targets, 1,
-                        own(dh), static_cast<P*>(nullptr), of_tokens + first, total, left);
+        lm_head_losses_vjp(executor(), stack_.map(), weights().data(), matrix<const A>(own(h)), targets, 1,
+                           own(dh), static_cast<P*>(nullptr), of_tokens + first, total, left);
       });
       stack_.vjp(weights().data(), {}, p, tape, dh, dpast.first(std::size_t(u + p.sequences - 1)), nullptr,
                  nullptr, false, left);
@@ -398,10 +408,10 @@ class memory_llama final {
     for (std::size_t b = 0; b < xs.size(); ++b) f(index_t(b) * length, xs[b].targets);
   }
 
-  void check_work(std::string_view function, index_t got, index_t needed, index_t n) const {
-    if (n == 1) return check_at_least(function, "work", got, needed);
+  void check_workspace(std::string_view function, index_t got, index_t needed, index_t n) const {
+    if (n == 1) return check_at_least(function, "workspace", got, needed);
     if (got < needed)
-      fail(function, "work",
+      fail(function, "workspace",
            "has " + std::to_string(got) + " numbers, a batch of " + std::to_string(n) + " segments needs " +
                std::to_string(needed) + ": workspace() is asked with the largest batch");
   }

@@ -23,9 +23,9 @@ struct memory_options {
   index_t segment = 0;     ///< l, tokens of a segment
   index_t ratio = 0;       ///< divides l; a segment leaves M = l / ratio memory tokens
   lora_options encoder{};  ///< adapters of the encoder, on layers that run: all but the last
-  /// Adapters of the transfer head, on W_K and W_V only; no target at all: memories go through the frozen
-  /// ones.
-  lora_options head{8, 16, {false, true, true, false, false, false, false}, 0, 0};
+  /// Adapters of the transfer head, of W_K and W_V only; where none is adapted, memories go through the
+  /// frozen ones.
+  lora_options transfer_head{8, 16, {false, true, true, false, false, false, false}, 0, 0};
   memory_mask mask = memory_mask::coverage;                 ///< what a memory token sees of its segment
   memory_positions positions = memory_positions::coverage;  ///< of the memory tokens
   bool separate_tokens = false;                             ///< M learned `<mem>` vectors instead of one
@@ -54,23 +54,25 @@ inline void check(const memory_options& o, const config& c, std::string_view fun
     fail(function, "encoder.layers",
          "end at " + std::to_string(o.encoder.first_layer + std::max<index_t>(o.encoder.layers, 1)) +
              ", the encoder runs " + std::to_string(c.layers - 1));
-  for (std::size_t m = 0; m < target_names.size(); ++m)
-    if (o.head.targets[m] && target_matrix(m) != target_matrix::k && target_matrix(m) != target_matrix::v)
-      fail(function, "head.targets", std::string(target_names[m]) + " is neither k_proj nor v_proj");
+  for (std::size_t m = 0; m < layer_matrix_names.size(); ++m)
+    if (o.transfer_head.adapted[m] && layer_matrix(m) != layer_matrix::k &&
+        layer_matrix(m) != layer_matrix::v)
+      fail(function, "transfer_head.adapted",
+           std::string(layer_matrix_names[m]) + " is neither k_proj nor v_proj");
 }
 
 /// What of the options a memory depends on, as text.
 inline std::string identity_of(const memory_options& o) {
   const auto adapters = [](const lora_options& a) {
     std::string text = "rank " + std::to_string(a.rank) + " alpha " + number_text(a.alpha) + " targets ";
-    for (const bool b : a.targets) text += b ? '1' : '0';
+    for (const bool b : a.adapted) text += b ? '1' : '0';
     return text + " layers " + std::to_string(a.first_layer) + "+" + std::to_string(a.layers);
   };
   return "segment " + std::to_string(o.segment) + ", ratio " + std::to_string(o.ratio) + ", mask " +
          (o.mask == memory_mask::coverage ? "coverage" : "causal") + ", positions " +
          (o.positions == memory_positions::coverage ? "coverage" : "following") +
          (o.separate_tokens ? ", separate tokens" : "") + ", encoder " + adapters(o.encoder) + ", head " +
-         adapters(o.head);
+         adapters(o.transfer_head);
 }
 
 }  // namespace unroll::llama

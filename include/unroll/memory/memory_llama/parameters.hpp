@@ -20,22 +20,22 @@ class memory_map {
     lora_options encoder = o.encoder;
     if (encoder.layers == 0) encoder.layers = c.layers - 1 - encoder.first_layer;
     encoder_ = lora_map(c, encoder);
-    head_ = lora_map(c, o.head);
+    transfer_head_ = lora_map(c, o.transfer_head);
     add(lora_map(c, encoder, "encoder."));
     names_.add("memory_tokens", c.hidden, o.separate_tokens ? o.memory_tokens() : 1);
-    add(lora_map(c, o.head, "head."));
+    add(lora_map(c, o.transfer_head, "head."));
   }
 
   index_t size() const { return names_.size(); }
   const layout& names() const& { return names_; }
   void names() && = delete;
-  /// The adapters on their own, under PEFT's names, for encoder_part(theta) and head_part(theta).
+  /// The adapters on their own, under PEFT's names, for encoder_part(theta) and transfer_head_part(theta).
   const lora_map& encoder() const { return encoder_; }
-  const lora_map& head() const { return head_; }  ///< the adapters of the transfer head, likewise
+  const lora_map& transfer_head() const { return transfer_head_; }  ///< likewise
 
   index_t memory_offset() const { return encoder_.size(); }  ///< of the memory tokens in theta
   /// Of the transfer head's adapters in theta.
-  index_t head_offset() const { return size() - head_.size(); }
+  index_t transfer_head_offset() const { return size() - transfer_head_.size(); }
   /// The encoder's adapters in theta.
   template <class U, class Space>
   view<U, Space> encoder_part(view<U, Space> theta) const {
@@ -44,12 +44,12 @@ class memory_map {
   /// The memory tokens in theta.
   template <class U, class Space>
   view<U, Space> memory_part(view<U, Space> theta) const {
-    return theta.part(memory_offset(), head_offset() - memory_offset());
+    return theta.part(memory_offset(), transfer_head_offset() - memory_offset());
   }
   /// The transfer head's adapters in theta.
   template <class U, class Space>
-  view<U, Space> head_part(view<U, Space> theta) const {
-    return theta.part(head_offset(), head_.size());
+  view<U, Space> transfer_head_part(view<U, Space> theta) const {
+    return theta.part(transfer_head_offset(), transfer_head_.size());
   }
 
  private:
@@ -57,7 +57,7 @@ class memory_map {
     for (const layout_block& b : named.names().blocks()) names_.add(b.name, b.rows, b.cols);
   }
 
-  lora_map encoder_, head_;
+  lora_map encoder_, transfer_head_;
   layout names_;
 };
 

@@ -44,9 +44,9 @@ class memory_session final {
     for (index_t i = 0; i < shape().positions(); ++i) positions_.push_back(i);
     prefix<M> full = cache_.before();
     full.keys = full.capacity;
-    work_ = executor().template allocate<A>(
-        std::max({model_.encode_work(full, batch), head_work<E>(shape(), 1),
-                  model_.stack().work_size(decoding(0, segment_length(), full), false)}));
+    workspace_ = executor().template allocate<A>(
+        std::max({model_.encode_workspace(full, batch), lm_head_workspace<E>(shape(), 1),
+                  model_.stack().workspace_size(decoding(0, segment_length(), full), false)}));
   }
 
   /// theta must outlive the session.
@@ -69,7 +69,7 @@ class memory_session final {
   void residual() && = delete;
   void logits() && = delete;
   std::size_t bytes() const {
-    return cache_.data_.bytes() + memory_.bytes() + x_.bytes() + logits_.bytes() + work_.bytes();
+    return cache_.data_.bytes() + memory_.bytes() + x_.bytes() + logits_.bytes() + workspace_.bytes();
   }
 
   /// Forgets everything.
@@ -150,11 +150,11 @@ class memory_session final {
     const auto* const w = model_.weights().data();
     embed(executor(), stack.map(), w,
           std::span<const token>(residual_).subspan(std::size_t(tokens_), std::size_t(n)), x);
-    stack.forward(w, {}, decoding(cache_.size_, n, cache_.before()), x, view<A>{}, view<A>(work_),
+    stack.forward(w, {}, decoding(cache_.size_, n, cache_.before()), x, view<A>{}, view<A>(workspace_),
                   storing{{}, &cache_});
     cache_.size_ += n;
-    head_logits(executor(), stack.map(), w, matrix<const A>(columns_of(x, n - 1, 1)),
-                matrix<P>(logits_.data(), shape().vocabulary, 1), view<A>(work_));
+    lm_head_logits(executor(), stack.map(), w, matrix<const A>(columns_of(x, n - 1, 1)),
+                   matrix<P>(logits_.data(), shape().vocabulary, 1), view<A>(workspace_));
     logits_.fetch(executor(), logits_.size());
   }
 
@@ -166,14 +166,14 @@ class memory_session final {
     cache_.size_ = memories_ * columns;
     const view<M> m(memory_.data(), n * model_.sizes().memory());
     if (n == 1) {
-      model_.encode(residual_, memories_, theta_, cache_.before(), m, {}, view<A>(work_));
+      model_.encode(residual_, memories_, theta_, cache_.before(), m, {}, view<A>(workspace_));
     } else {
       for (index_t b = 0; b < n; ++b)
         together_[std::size_t(b)].tokens =
             b == 0 ? std::span<const token>(residual_)
                    : behind.subspan(std::size_t((b - 1) * segment_length()), std::size_t(segment_length()));
       model_.write(std::span<const segment>(together_).first(std::size_t(n)), memories_, theta_, {}, m, {},
-                   view<A>(work_));
+                   view<A>(workspace_));
     }
     for (index_t b = 0; b < n; ++b) {
       for (index_t i = 0; i < shape().layers; ++i) {
@@ -191,7 +191,7 @@ class memory_session final {
   params<const P> theta_;
   detail::cache_block<E> cache_;
   typename E::template block<M> memory_;
-  typename E::template block<A> x_, work_;
+  typename E::template block<A> x_, workspace_;
   exec::mirror<E, P> logits_;
   std::vector<token> residual_;
   std::vector<segment> together_;  // what one call encodes

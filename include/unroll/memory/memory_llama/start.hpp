@@ -20,7 +20,7 @@ void init_memory(const memory_map& map, matrix<const W> embedding, params<T> the
     fail("init_memory", "mem",
          "is " + std::to_string(start.mem) + ", the vocabulary has " + std::to_string(embedding.cols));
   init_lora(map.encoder(), map.encoder_part(theta), fold(k, 0), start.b_scale);
-  init_lora(map.head(), map.head_part(theta), fold(k, 1), start.b_scale);
+  init_lora(map.transfer_head(), map.transfer_head_part(theta), fold(k, 1), start.b_scale);
   const params<T> mem = map.memory_part(theta);
   draw_normals(fold(k, 2), 0, mem);
   for (T& x : mem) x *= T(0.02);

@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "unroll/memory/memory_llama/room.hpp"
+#include "unroll/memory/memory_llama/workspace.hpp"
 
 namespace unroll::llama {
 
@@ -13,16 +13,16 @@ class memory_tables {
   using positions = std::span<const index_t>;
 
  public:
-  memory_room<E> room;               ///< sizes
+  memory_workspace<E> sizes;         ///< sizes
   std::vector<token> first_columns;  ///< zeros, one a memory token: all of them are the one `<mem>`
 
   memory_tables(const config& c, const memory_options& o)
-      : room(c, o), first_columns(std::size_t(room.memory_tokens())) {
-    const index_t m = room.memory_tokens(), most = c.positions() / m;
+      : sizes(c, o), first_columns(std::size_t(sizes.memory_tokens())) {
+    const index_t m = sizes.memory_tokens(), most = c.positions() / m;
     for (index_t i = 0; i < c.positions(); ++i) all_.push_back(i);
-    for (index_t s = 0; room.encoder_end(s) <= c.positions() && (s == 0 || o.recurrent); ++s)
+    for (index_t s = 0; sizes.encoder_end(s) <= c.positions() && (s == 0 || o.recurrent); ++s)
       for (index_t i = 0; i < o.segment + m; ++i)
-        encoder_.push_back(room.encoder_start(s) + room.encoder_position(i));
+        encoder_.push_back(sizes.encoder_start(s) + sizes.encoder_position(i));
     for (index_t s = 0; s <= most; ++s) {
       seen_.push_back({0, s, m});
       for (index_t i = 0; i < o.segment && s * m + o.segment <= c.positions(); ++i)
@@ -34,19 +34,21 @@ class memory_tables {
 
   /// Of the encoder's tokens when segment s is written.
   positions encoder_positions_of(index_t s) const {
-    const index_t n = room.options().segment + room.memory_tokens();
-    return part(encoder_, room.options().recurrent ? s * n : 0, n);
+    const index_t n = sizes.options().segment + sizes.memory_tokens();
+    return part(encoder_, sizes.options().recurrent ? s * n : 0, n);
   }
   /// Of the first n tokens of segment t when it is read.
-  positions token_positions_of(index_t t, index_t n) const { return part(all_, t * room.memory_tokens(), n); }
+  positions token_positions_of(index_t t, index_t n) const {
+    return part(all_, t * sizes.memory_tokens(), n);
+  }
   /// Of the tokens of the n whole segments from t on.
   positions segment_positions_of(index_t t, index_t n) const {
-    const index_t length = room.options().segment;
+    const index_t length = sizes.options().segment;
     return part(segments_, t * length, n * length);
   }
   /// Of the memories s + n - 1, ..., s.
   positions memory_positions_of(index_t s, index_t n) const {
-    const index_t m = room.memory_tokens();
+    const index_t m = sizes.memory_tokens();
     return part(memories_, index_t(memories_.size()) - (s + n) * m, n * m);
   }
   /// What each of the n segments from t on sees of the memories.

@@ -26,28 +26,28 @@ struct transfer_head {
   const lora_map& lora;                   ///< where its adapters lie
   const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
 
-  /// Numbers of work, of kind A.
-  static index_t work_size(const config& c, index_t columns) {
-    arena<A> room;
-    room.template cut_as<P>(c.kv_width(), columns);
-    room.template cut_as<M>(c.kv_width(), columns);
-    room.cut(c.kv_width(), 2 * columns);
-    room.cut_flat(E::adapter_work(c.hidden + c.kv_width(), columns, true));
-    return room.used();
+  /// Numbers of the workspace, of kind A.
+  static index_t workspace_size(const config& c, index_t columns) {
+    arena<A> space;
+    space.template cut_as<P>(c.kv_width(), columns);
+    space.template cut_as<M>(c.kv_width(), columns);
+    space.cut(c.kv_width(), 2 * columns);
+    space.cut_flat(E::adapter_work(c.hidden + c.kv_width(), columns, true));
+    return space.used();
   }
 
   /// WRITES K and V.
   void forward(index_t layer, const P* theta, matrix<const A> h, std::span<const index_t> positions, M* kv,
-               index_t stride, index_t sequences, view<A> work) const {
-    arena<A> room(work);
+               index_t stride, index_t sequences, view<A> workspace) const {
+    arena<A> space(workspace);
     const index_t n = h.cols / sequences;
-    const matrix<M> all = room.template cut_as<M>(map.shape().kv_width(), h.cols);
-    const view<A> left = work.part(room.used(), work.size() - room.used());
-    for (const target_matrix m : {target_matrix::k, target_matrix::v}) {
+    const matrix<M> all = space.template cut_as<M>(map.shape().kv_width(), h.cols);
+    const view<A> left = workspace.part(space.used(), workspace.size() - space.used());
+    for (const layer_matrix m : {layer_matrix::k, layer_matrix::v}) {
       const matrix<M> y = sequences == 1 ? part(kv, m, n) : all;
       e.gemm(op::transpose, base(layer, m), op::none, h, false, y);
       if (lora.at(layer, m).a >= 0) e.adapt(adapter(layer, m, theta), h, y, left);
-      if (m == target_matrix::k) e.rotary(kernels::turn::forward, table, positions, y);
+      if (m == layer_matrix::k) e.rotary(kernels::turn::forward, table, positions, y);
       for (index_t b = 0; sequences > 1 && b < sequences; ++b)
         e.copy(matrix<const M>(columns_of(y, b * n, n)), part(kv + b * stride, m, n));
     }
@@ -56,19 +56,19 @@ struct transfer_head {
   /// From the adjoints of K and V: ADDS to dh, and to dtheta (the head's gradient) where it is not null.
   /// dtheta gets the share of sequence 0 first.
   void vjp(index_t layer, const P* theta, matrix<const A> h, std::span<const index_t> positions, const P* dkv,
-           index_t stride, index_t sequences, matrix<A> dh, P* dtheta, view<A> work) const {
+           index_t stride, index_t sequences, matrix<A> dh, P* dtheta, view<A> workspace) const {
     const index_t n = h.cols / sequences;
-    arena<A> room(work);
-    const matrix<P> dk = room.template cut_as<P>(map.shape().kv_width(), h.cols);
-    const matrix<A> dy = room.cut(dk.rows, 2 * h.cols);
-    const view<A> left = room.cut_flat(E::adapter_work(h.rows + dk.rows, h.cols, true));
+    arena<A> space(workspace);
+    const matrix<P> dk = space.template cut_as<P>(map.shape().kv_width(), h.cols);
+    const matrix<A> dy = space.cut(dk.rows, 2 * h.cols);
+    const view<A> left = space.cut_flat(E::adapter_work(h.rows + dk.rows, h.cols, true));
     const auto own = [&](const auto& all, index_t b) { return columns_of(all, b * n, n); };
-    for (index_t b = 0; b < sequences; ++b) e.copy(part(dkv + b * stride, target_matrix::k, n), own(dk, b));
+    for (index_t b = 0; b < sequences; ++b) e.copy(part(dkv + b * stride, layer_matrix::k, n), own(dk, b));
     e.rotary(kernels::turn::back, table, positions, dk);
-    for (const target_matrix m : {target_matrix::k, target_matrix::v}) {
-      const matrix<A> d = columns_of(dy, m == target_matrix::k ? 0 : h.cols, h.cols);
+    for (const layer_matrix m : {layer_matrix::k, layer_matrix::v}) {
+      const matrix<A> d = columns_of(dy, m == layer_matrix::k ? 0 : h.cols, h.cols);
       for (index_t b = 0; b < sequences; ++b)
-        e.copy(m == target_matrix::k ? matrix<const P>(own(dk, b)) : part(dkv + b * stride, m, n), own(d, b));
+        e.copy(m == layer_matrix::k ? matrix<const P>(own(dk, b)) : part(dkv + b * stride, m, n), own(d, b));
       e.gemm(op::none, base(layer, m), op::none, d, true, dh);
       if (lora.at(layer, m).a < 0) continue;
       exec::adapter_gradient<P> gradient;
@@ -78,25 +78,25 @@ struct transfer_head {
   }
 
  private:
-  matrix<const W> base(index_t layer, target_matrix m) const {
+  matrix<const W> base(index_t layer, layer_matrix m) const {
     const auto& l = map[layer];
-    return {weights + (m == target_matrix::k ? l.k : l.v), map.shape().hidden, map.shape().kv_width()};
+    return {weights + (m == layer_matrix::k ? l.k : l.v), map.shape().hidden, map.shape().kv_width()};
   }
   template <class U>
-  matrix<U> factor_a(U* theta, index_t layer, target_matrix m) const {
+  matrix<U> factor_a(U* theta, index_t layer, layer_matrix m) const {
     return {theta + lora.at(layer, m).a, map.shape().hidden, lora.rank()};
   }
   template <class U>
-  matrix<U> factor_b(U* theta, index_t layer, target_matrix m) const {
+  matrix<U> factor_b(U* theta, index_t layer, layer_matrix m) const {
     return {theta + lora.at(layer, m).b, lora.rank(), map.shape().kv_width()};
   }
-  exec::adapter<P> adapter(index_t layer, target_matrix m, const P* theta) const {
+  exec::adapter<P> adapter(index_t layer, layer_matrix m, const P* theta) const {
     return {factor_a(theta, layer, m), factor_b(theta, layer, m), lora.scale()};
   }
   template <class U>
-  matrix<U> part(U* kv, target_matrix m, index_t columns) const {
+  matrix<U> part(U* kv, layer_matrix m, index_t columns) const {
     const index_t width = map.shape().kv_width();
-    return {kv + (m == target_matrix::k ? 0 : width * columns), width, columns};
+    return {kv + (m == layer_matrix::k ? 0 : width * columns), width, columns};
   }
 };
 

@@ -16,55 +16,56 @@ namespace unroll::llama {
 namespace detail {
 
 /// Tokens whose logits are alive together: about 2^23 numbers.
-inline index_t head_chunk(const config& c, index_t tokens) {
+inline index_t lm_head_chunk(const config& c, index_t tokens) {
   return std::min(tokens, std::clamp<index_t>((index_t{1} << 23) / c.vocabulary, 16, 512));
 }
 
 template <class E>
-struct head_scratch {
+struct lm_head_buffers {
   using A = typename E::numbers::activation;
   using P = typename E::numbers::accumulator;
   matrix<A> normed, dnormed;
   P *rstd, *losses, *total;
-  view<A> work;
+  view<A> workspace;
 
-  head_scratch(arena<A>& c, const config& m, index_t tokens) {
-    const index_t n = head_chunk(m, tokens);
+  lm_head_buffers(arena<A>& c, const config& m, index_t tokens) {
+    const index_t n = lm_head_chunk(m, tokens);
     normed = c.cut(m.hidden, n);
     dnormed = c.cut(m.hidden, n);
     rstd = c.template cut_as<P>(n).data;
     losses = c.template cut_as<P>(tokens).data;
     total = c.template cut_as<P>(1).data;
-    work = c.cut_flat(E::cross_entropy_work(m.hidden, m.vocabulary, n));
+    workspace = c.cut_flat(E::cross_entropy_work(m.hidden, m.vocabulary, n));
   }
-  head_scratch of(index_t n) const {
-    head_scratch part = *this;
+  lm_head_buffers of(index_t n) const {
+    lm_head_buffers part = *this;
     part.normed.cols = part.dnormed.cols = n;
     return part;
   }
 };
 
 template <class E>
-void check_head(const char* function, const config& c, const matrix<const typename E::numbers::activation>& x,
-                index_t work) {
+void check_lm_head(const char* function, const config& c,
+                   const matrix<const typename E::numbers::activation>& x, index_t workspace) {
   check_size(function, "x (rows)", x.rows, c.hidden);
   arena<typename E::numbers::activation> counting;
-  head_scratch<E>(counting, c, x.cols);
-  check_at_least(function, "work", work, counting.used());
+  lm_head_buffers<E>(counting, c, x.cols);
+  check_at_least(function, "workspace", workspace, counting.used());
 }
 
-/// Calls f(call, first token, scratch, columns of x) for every chunk with a scored token, after the norm; the
+/// Calls f(call, first token, buffers) for every chunk with a scored token, after the norm; the
 /// losses of other chunks become 0, and none(columns) is called.
 template <class E, class F, class G>
-void for_head_chunks(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
-                     matrix<const typename E::numbers::activation> x, std::span<const token> targets,
-                     typename E::numbers::accumulator* losses, const head_scratch<E>& all, F&& f, G&& none) {
+void for_lm_head_chunks(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                        matrix<const typename E::numbers::activation> x, std::span<const token> targets,
+                        typename E::numbers::accumulator* losses, const lm_head_buffers<E>& all, F&& f,
+                        G&& none) {
   const config& m = map.shape();
   for (index_t n0 = 0; n0 < x.cols; n0 += all.normed.cols) {
     const index_t n = std::min(all.normed.cols, x.cols - n0);
     const auto wanted = targets.subspan(std::size_t(n0), std::size_t(n));
     if (std::any_of(wanted.begin(), wanted.end(), [](token id) { return id >= 0; })) {
-      const head_scratch<E> t = all.of(n);
+      const lm_head_buffers<E> t = all.of(n);
       e.rmsnorm(columns_of(x, n0, n), weights + map.norm(), m.norm_epsilon, t.normed, t.rstd);
       f(
           exec::cross_entropy_call<typename E::numbers>{
@@ -106,11 +107,11 @@ inline void check_tokens(const char* function, const char* argument, const confi
           "holds " + std::to_string(id) + ", the vocabulary has " + std::to_string(c.vocabulary) + " tokens");
 }
 
-/// Numbers of work that the functions below need for so many tokens.
+/// Numbers that the workspace of the functions below needs for so many tokens.
 template <class E>
-index_t head_work(const config& c, index_t tokens) {
+index_t lm_head_workspace(const config& c, index_t tokens) {
   arena<typename E::numbers::activation> counting;
-  detail::head_scratch<E>(counting, c, tokens);
+  detail::lm_head_buffers<E>(counting, c, tokens);
   return counting.used();
 }
 
@@ -118,17 +119,17 @@ index_t head_work(const config& c, index_t tokens) {
 /// the target is -1, which is not scored, to `losses` (null: not wanted). 2 hidden vocabulary flops a token;
 /// chunks in which nothing is scored cost nothing.
 template <class E>
-void head_losses(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
-                 matrix<const typename E::numbers::activation> x, std::span<const token> targets,
-                 typename E::numbers::accumulator* losses, typename E::numbers::accumulator* total,
-                 view<typename E::numbers::activation> work) {
-  detail::check_head<E>("head_nll", map.shape(), x, work.size());
-  arena<typename E::numbers::activation> room(work);
-  const detail::head_scratch<E> t(room, map.shape(), x.cols);
+void lm_head_losses(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                    matrix<const typename E::numbers::activation> x, std::span<const token> targets,
+                    typename E::numbers::accumulator* losses, typename E::numbers::accumulator* total,
+                    view<typename E::numbers::activation> workspace) {
+  detail::check_lm_head<E>("lm_head_nll", map.shape(), x, workspace.size());
+  arena<typename E::numbers::activation> space(workspace);
+  const detail::lm_head_buffers<E> t(space, map.shape(), x.cols);
   if (!losses) losses = t.losses;
-  detail::for_head_chunks(
+  detail::for_lm_head_chunks(
       e, map, weights, x, targets, losses, t,
-      [&](const auto& call, index_t, const auto& part) { e.cross_entropy(call, part.work); },
+      [&](const auto& call, index_t, const auto& part) { e.cross_entropy(call, part.workspace); },
       [](index_t, index_t) {});
   e.sum(losses, x.cols, total);
 }
@@ -137,41 +138,44 @@ void head_losses(const E& e, const weight_map& map, const typename E::numbers::w
 /// output matrix to dweights unless it is null. dx may be x. 6 hidden vocabulary flops a token, 4 without
 /// dweights.
 template <class E>
-void head_losses_vjp(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
-                     matrix<const typename E::numbers::activation> x, std::span<const token> targets,
-                     double dloss, matrix<typename E::numbers::activation> dx,
-                     typename E::numbers::parameter* dweights, typename E::numbers::accumulator* losses,
-                     typename E::numbers::accumulator* total, view<typename E::numbers::activation> work) {
+void lm_head_losses_vjp(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                        matrix<const typename E::numbers::activation> x, std::span<const token> targets,
+                        double dloss, matrix<typename E::numbers::activation> dx,
+                        typename E::numbers::parameter* dweights, typename E::numbers::accumulator* losses,
+                        typename E::numbers::accumulator* total,
+                        view<typename E::numbers::activation> workspace) {
   using A = typename E::numbers::activation;
   UNROLL_ASSERT(dx.rows == x.rows && dx.cols == x.cols);
-  detail::check_head<E>("head_vjp", map.shape(), x, work.size());
-  arena<A> room(work);
-  const detail::head_scratch<E> t(room, map.shape(), x.cols);
+  detail::check_lm_head<E>("lm_head_vjp", map.shape(), x, workspace.size());
+  arena<A> space(workspace);
+  const detail::lm_head_buffers<E> t(space, map.shape(), x.cols);
   if (!losses) losses = t.losses;
-  const auto chunk = [&](const auto& call, index_t n0, const detail::head_scratch<E>& part) {
+  const auto chunk = [&](const auto& call, index_t n0, const detail::lm_head_buffers<E>& part) {
     const index_t n = part.normed.cols;
-    e.cross_entropy_vjp(call, {dloss, part.dnormed, dweights ? dweights + map.output() : nullptr}, part.work);
+    e.cross_entropy_vjp(call, {dloss, part.dnormed, dweights ? dweights + map.output() : nullptr},
+                        part.workspace);
     e.fill(part.normed, 0);  // dx may be x, which the norm's vjp reads: its result goes through here
     e.rmsnorm_vjp(columns_of(x, n0, n), weights + map.norm(), part.rstd, matrix<const A>(part.dnormed),
                   part.normed, dweights ? dweights + map.norm() : nullptr);
     e.copy(part.normed, columns_of(dx, n0, n));
   };
-  detail::for_head_chunks(e, map, weights, x, targets, losses, t, chunk,
-                          [&](index_t n0, index_t n) { e.fill(columns_of(dx, n0, n), 0); });
+  detail::for_lm_head_chunks(e, map, weights, x, targets, losses, t, chunk,
+                             [&](index_t n0, index_t n) { e.fill(columns_of(dx, n0, n), 0); });
   e.sum(losses, x.cols, total);
 }
 
-/// logits (vocabulary x n) of every column of x; work as head_work(shape, n).
+/// logits (vocabulary x n) of every column of x; workspace as lm_head_workspace(shape, n).
 template <class E>
-void head_logits(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
-                 matrix<const typename E::numbers::activation> x,
-                 matrix<typename E::numbers::parameter> logits, view<typename E::numbers::activation> work) {
+void lm_head_logits(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
+                    matrix<const typename E::numbers::activation> x,
+                    matrix<typename E::numbers::parameter> logits,
+                    view<typename E::numbers::activation> workspace) {
   const config& m = map.shape();
-  detail::check_head<E>("head_logits", m, x, work.size());
-  check_size("head_logits", "logits (rows)", logits.rows, m.vocabulary);
-  check_size("head_logits", "logits (columns)", logits.cols, x.cols);
-  arena<typename E::numbers::activation> room(work);
-  const detail::head_scratch<E> all(room, m, x.cols);
+  detail::check_lm_head<E>("lm_head_logits", m, x, workspace.size());
+  check_size("lm_head_logits", "logits (rows)", logits.rows, m.vocabulary);
+  check_size("lm_head_logits", "logits (columns)", logits.cols, x.cols);
+  arena<typename E::numbers::activation> space(workspace);
+  const detail::lm_head_buffers<E> all(space, m, x.cols);
   for (index_t n0 = 0; n0 < x.cols; n0 += all.normed.cols) {
     const index_t n = std::min(all.normed.cols, x.cols - n0);
     const auto t = all.of(n);
@@ -182,8 +186,9 @@ void head_logits(const E& e, const weight_map& map, const typename E::numbers::w
 }
 
 #if !defined(__CUDACC__)  // on the host
-inline index_t head_work(const config& c, index_t tokens) {
-  return std::max(head_work<exec::of<double>>(c, tokens), head_work<exec::of<float>>(c, tokens));
+inline index_t lm_head_workspace(const config& c, index_t tokens) {
+  return std::max(lm_head_workspace<exec::of<double>>(c, tokens),
+                  lm_head_workspace<exec::of<float>>(c, tokens));
 }
 template <class T>
 void embed(const weight_map& map, const T* weights, const token* ids, index_t n,
@@ -197,26 +202,26 @@ void embed_vjp(const weight_map& map, const token* ids, index_t n, std::type_ide
 }
 /// Returns the sum; each loss in nll (null: not wanted).
 template <class T>
-T head_nll(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
-           const token* targets, std::type_identity_t<T>* nll, std::type_identity_t<view<T>> work) {
+T lm_head_nll(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
+              const token* targets, std::type_identity_t<T>* nll, std::type_identity_t<view<T>> workspace) {
   T total;
-  head_losses(exec::of<T>{}, map, weights, x, {targets, std::size_t(x.cols)}, nll, &total, work);
+  lm_head_losses(exec::of<T>{}, map, weights, x, {targets, std::size_t(x.cols)}, nll, &total, workspace);
   return total;
 }
 template <class T>
-T head_vjp(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
-           const token* targets, std::type_identity_t<T> dloss, matrix<T> dx,
-           std::type_identity_t<T>* dweights, std::type_identity_t<T>* nll,
-           std::type_identity_t<view<T>> work) {
+T lm_head_vjp(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
+              const token* targets, std::type_identity_t<T> dloss, matrix<T> dx,
+              std::type_identity_t<T>* dweights, std::type_identity_t<T>* nll,
+              std::type_identity_t<view<T>> workspace) {
   T total;
-  head_losses_vjp(exec::of<T>{}, map, weights, x, {targets, std::size_t(x.cols)}, double(dloss), dx, dweights,
-                  nll, &total, work);
+  lm_head_losses_vjp(exec::of<T>{}, map, weights, x, {targets, std::size_t(x.cols)}, double(dloss), dx,
+                     dweights, nll, &total, workspace);
   return total;
 }
 template <class T>
-void head_logits(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
-                 matrix<T> logits, std::type_identity_t<view<T>> work) {
-  head_logits(exec::of<T>{}, map, weights, x, logits, work);
+void lm_head_logits(const weight_map& map, const T* weights, std::type_identity_t<matrix<const T>> x,
+                    matrix<T> logits, std::type_identity_t<view<T>> workspace) {
+  lm_head_logits(exec::of<T>{}, map, weights, x, logits, workspace);
 }
 #endif
 

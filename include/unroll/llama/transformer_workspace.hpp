@@ -26,10 +26,10 @@ layer_activations<const A, const P> constant(const layer_activations<A, P>& s) {
   return {s.rstd, s.q, s.kv, s.mixed, s.log_sum, s.mid, s.rstd_mid, s.gated};
 }
 
-/// What forward and vjp work in.
+/// The workspace of a forward pass and of its vjp.
 template <class A, class P>
-struct pass_scratch {
-  matrix<A> normed, hidden;  ///< hidden x tokens, mlp x tokens
+struct pass_workspace {
+  matrix<A> normed, hidden;  ///< hidden x tokens, intermediate_size x tokens
   matrix<A> picked, tail;    ///< columns of the wanted outputs side by side; null where they are that anyway
   view<A> adapter, attention;
   P* rstd = nullptr;                                 ///< one a token
@@ -38,16 +38,16 @@ struct pass_scratch {
 
 /// Sizes of tapes and workspaces of a transformer<E>, in numbers of its activations.
 template <class E>
-class transformer_room {
+class transformer_workspace {
   using A = typename E::numbers::activation;
   using P = typename E::numbers::accumulator;
 
  public:
-  explicit transformer_room(const config& c) : shape_(c) {}
+  explicit transformer_workspace(const config& c) : shape_(c) {}
 
   const config& shape() const { return shape_; }
   /// Of attention.
-  kernels::attention_shape heads() const { return {shape_.heads, shape_.kv_heads, shape_.head}; }
+  kernels::attention_shape heads() const { return {shape_.heads, shape_.kv_heads, shape_.head_dim}; }
   /// Numbers of queries, keys and values of a token.
   index_t qkv_width() const { return shape_.query_width() + 2 * shape_.kv_width(); }
 
@@ -58,12 +58,12 @@ class transformer_room {
     return layers + (p.layers < shape_.layers ? arena<A>::rounded(shape_.hidden * p.outputs()) : 0);
   }
   /// Numbers that forward needs to work in, and, if `with_vjp`, vjp.
-  index_t work_size(const pass_size& p, bool with_vjp = true) const {
+  index_t workspace_size(const pass_size& p, bool with_vjp = true) const {
     arena<A> forward, backward;
-    cut_scratch(forward, p, false);
+    cut_workspace(forward, p, false);
     cut_activations(forward, p, 0);
     if (!with_vjp) return forward.used();
-    cut_scratch(backward, p, true);
+    cut_workspace(backward, p, true);
     if (p.keep == saved::inputs) cut_activations(backward, p, 0);
     return std::max(forward.used(), backward.used());
   }
@@ -101,15 +101,15 @@ class transformer_room {
     s.log_sum = c.template cut_as<S>(shape_.heads, m);
     s.mid = c.cut(shape_.hidden, m);
     s.rstd_mid = c.template cut_as<S>(m);
-    s.gated = c.cut(2 * shape_.mlp, m);
+    s.gated = c.cut(2 * shape_.intermediate_size, m);
     return s;
   }
-  /// What forward, and if `vjp` vjp, work in.
-  pass_scratch<A, P> cut_scratch(arena<A>& c, const pass_size& p, bool vjp) const {
+  /// The workspace of a forward pass, with `vjp` also of its vjp.
+  pass_workspace<A, P> cut_workspace(arena<A>& c, const pass_size& p, bool vjp) const {
     const index_t n = p.tokens();
-    pass_scratch<A, P> t;
+    pass_workspace<A, P> t;
     t.normed = c.cut(shape_.hidden, n);
-    t.hidden = c.cut(shape_.mlp, n);
+    t.hidden = c.cut(shape_.intermediate_size, n);
     if (p.sequences > 1 && p.outputs_from > 0) {
       t.picked = c.cut(shape_.hidden, p.outputs());
       t.tail = c.cut(shape_.hidden, p.outputs());
@@ -121,7 +121,7 @@ class transformer_room {
     t.dnormed = c.cut(shape_.hidden, n);
     t.dqkv = c.cut(qkv_width(), n);
     t.dmixed = c.cut(shape_.query_width(), n);
-    t.dgated = c.cut(2 * shape_.mlp, n);
+    t.dgated = c.cut(2 * shape_.intermediate_size, n);
     if (t.picked.cols > 0) t.dpicked = c.cut(shape_.hidden, p.outputs());
     return t;
   }
@@ -129,7 +129,7 @@ class transformer_room {
  private:
   /// Inputs and outputs of the widest matrix that an adapter can sit on.
   index_t adapted_width() const {
-    return shape_.hidden + std::max({shape_.mlp, shape_.query_width(), shape_.kv_width()});
+    return shape_.hidden + std::max({shape_.intermediate_size, shape_.query_width(), shape_.kv_width()});
   }
 
   config shape_;

@@ -1,4 +1,4 @@
-#include "unroll/llama/head.hpp"
+#include "unroll/llama/lm_head.hpp"
 
 #include "tests/llama/small_llama.hpp"
 #include "tests/support/catch.hpp"
@@ -17,18 +17,18 @@ namespace {
 
 struct ends {
   weight_map map;
-  std::vector<double> weights, x, work;
+  std::vector<double> weights, x, workspace;
   std::vector<token> targets;
 
   ends(const config& c, std::vector<token> t)
       : map(c), weights(lively_weights<double>(map)), targets(std::move(t)) {
     x = normals<double>(c.hidden * tokens(), 3, 1);
-    work.resize(std::size_t(head_work(c, tokens())));
+    workspace.resize(std::size_t(lm_head_workspace(c, tokens())));
   }
   index_t tokens() const { return index_t(targets.size()); }
   matrix<double> columns(std::vector<double>& v) const { return {v.data(), map.shape().hidden, tokens()}; }
   double nll(double* out = nullptr) {
-    return head_nll(map, weights.data(), columns(x), targets.data(), out, view<double>(work));
+    return lm_head_nll(map, weights.data(), columns(x), targets.data(), out, view<double>(workspace));
   }
   /// -log softmax by its definition.
   double by_hand(index_t n) const {
@@ -85,10 +85,10 @@ TEST_CASE("The gradients of the head agree with differences, also over several c
       auto targets = some_targets(540, c, unscored);  // chunks of 512
       if (unscored == 3) std::fill(targets.begin() + 512, targets.end(), -1);
       ends at(c, targets);
-      CHECK(llama::detail::head_chunk(c, 540) == 512);
+      CHECK(llama::detail::lm_head_chunk(c, 540) == 512);
       std::vector<double> dx(at.x.size(), 5), dw(at.weights.size(), 0.25), each(540, -1), scores(540, -1);
-      const double sum = head_vjp(at.map, at.weights.data(), at.columns(at.x), at.targets.data(), 1.5,
-                                  at.columns(dx), dw.data(), each.data(), view<double>(at.work));
+      const double sum = lm_head_vjp(at.map, at.weights.data(), at.columns(at.x), at.targets.data(), 1.5,
+                                     at.columns(dx), dw.data(), each.data(), view<double>(at.workspace));
       CHECK(sum == Approx(at.nll(scores.data())).epsilon(1e-14));
       for (std::size_t i = 0; i < each.size(); ++i) CHECK(each[i] == Approx(scores[i]).margin(1e-13));
       const auto slope = [&](std::vector<double>& values, index_t first, index_t n) {
@@ -118,8 +118,8 @@ TEST_CASE("The gradients of the head agree with differences, also over several c
       }
       // Frozen, and in place: the same dx.
       auto in_place = at.x;
-      head_vjp(at.map, at.weights.data(), at.columns(in_place), at.targets.data(), 1.5, at.columns(in_place),
-               nullptr, nullptr, view<double>(at.work));
+      lm_head_vjp(at.map, at.weights.data(), at.columns(in_place), at.targets.data(), 1.5,
+                  at.columns(in_place), nullptr, nullptr, view<double>(at.workspace));
       CHECK(in_place == dx);
     }
 }
@@ -135,8 +135,8 @@ TEST_CASE("Logits are what the loss is made of, over several chunks") {
   const config c = small_llama();
   ends at(c, some_targets(600, c, 1000));
   std::vector<double> logits(std::size_t(c.vocabulary * 600)), each(600);
-  head_logits(at.map, at.weights.data(), at.columns(at.x), matrix<double>(logits.data(), c.vocabulary, 600),
-              view<double>(at.work));
+  lm_head_logits(at.map, at.weights.data(), at.columns(at.x),
+                 matrix<double>(logits.data(), c.vocabulary, 600), view<double>(at.workspace));
   at.nll(each.data());
   for (index_t n = 0; n < 600; n += 7) {
     double total = 0;
@@ -178,15 +178,15 @@ TEST_CASE("The head keeps to its memory and allocates nothing") {
   auto x = normals<float>(c.hidden * 5, 3, 1);
   std::vector<float> dw(w.size()), logits(std::size_t(c.vocabulary * 5));
   const auto targets = some_targets(5, c, 100);
-  guarded<float> work(head_work(c, 5));
-  const view<float> room(work.data(), work.size());
+  guarded<float> workspace(lm_head_workspace(c, 5));
+  const view<float> space(workspace.data(), workspace.size());
   const matrix<float> columns(x.data(), c.hidden, 5);
   const unroll::testing::allocation_counter counter;
-  head_nll(map, w.data(), columns, targets.data(), nullptr, room);
-  head_logits(map, w.data(), columns, matrix<float>(logits.data(), c.vocabulary, 5), room);
-  head_vjp(map, w.data(), columns, targets.data(), 1, columns, dw.data(), nullptr, room);
+  lm_head_nll(map, w.data(), columns, targets.data(), nullptr, space);
+  lm_head_logits(map, w.data(), columns, matrix<float>(logits.data(), c.vocabulary, 5), space);
+  lm_head_vjp(map, w.data(), columns, targets.data(), 1, columns, dw.data(), nullptr, space);
   CHECK(counter.count() == 0);
-  CHECK(work.intact());
-  CHECK_THROWS_WITH(head_nll(map, w.data(), columns, targets.data(), nullptr, room.part(0, 20)),
-                    Catch::Matchers::ContainsSubstring("work"));
+  CHECK(workspace.intact());
+  CHECK_THROWS_WITH(lm_head_nll(map, w.data(), columns, targets.data(), nullptr, space.part(0, 20)),
+                    Catch::Matchers::ContainsSubstring("workspace"));
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "unroll/llama/head.hpp"
-#include "unroll/llama/transformer_room.hpp"
+#include "unroll/llama/lm_head.hpp"
+#include "unroll/llama/transformer_workspace.hpp"
 #include "unroll/memory/memory_llama/parameters.hpp"
 #include "unroll/memory/memory_llama/transfer_head.hpp"
 
@@ -9,13 +9,13 @@ namespace unroll::llama {
 
 /// The sizes of a memory_llama on executor E, in numbers, and where its tokens stand. Has no weights.
 template <class E>
-class memory_room {
+class memory_workspace {
   using A = typename E::numbers::activation;
   using P = typename E::numbers::parameter;
 
  public:
   /// Throws unroll::error on options that do not fit and where not even one segment has positions enough.
-  memory_room(const config& c, const memory_options& o) : options_(o), stack_(c), map_(c, o) {
+  memory_workspace(const config& c, const memory_options& o) : options_(o), stack_(c), map_(c, o) {
     if (encoder_end(0) > c.positions())
       fail("memory_llama", "segment",
            "of " + std::to_string(o.segment) + " and its memory tokens take " +
@@ -24,7 +24,7 @@ class memory_room {
 
   const memory_options& options() const { return options_; }
   const config& shape() const { return stack_.shape(); }
-  const transformer_room<E>& stack() const { return stack_; }
+  const transformer_workspace<E>& stack() const { return stack_; }
   const memory_map& trainable() const { return map_; }                ///< where theta's parts lie
   index_t memory_tokens() const { return options_.memory_tokens(); }  ///< M
   index_t segments() const { return options_.segments(shape()); }     ///< most that a text may have
@@ -36,11 +36,11 @@ class memory_room {
   /// Of the workspace of one call on `batch` segments, the last one behind `earlier` memories.
   index_t workspace(index_t earlier, index_t batch = 1) const {
     return std::max(write_workspace(earlier, batch),
-                    read_work(decoder(options_.segment, earlier, batch), true));
+                    decoder_workspace(decoder(options_.segment, earlier, batch), true));
   }
   /// The part of it that writes need.
   index_t write_workspace(index_t earlier, index_t batch = 1) const {
-    return write_work(encoder(earlier, batch), true);
+    return encoder_workspace(encoder(earlier, batch), true);
   }
   /// The pass that writes segments, behind `earlier` memories.
   pass_size encoder(index_t earlier, index_t sequences = 1) const {
@@ -73,24 +73,24 @@ class memory_room {
     return arena<A>::rounded(batch * shape().layers * shape().hidden * memory_tokens());
   }
   /// Of the transfer head on `batch` segments.
-  index_t transfer_work(index_t batch) const {
-    return transfer_head<E>::work_size(shape(), batch * memory_tokens());
+  index_t transfer_workspace(index_t batch) const {
+    return transfer_head<E>::workspace_size(shape(), batch * memory_tokens());
   }
   /// Of the encoder's pass p.
-  index_t write_work(const pass_size& p, bool vjp) const {
-    arena<A> room;
-    room.cut(shape().hidden, p.tokens());
-    room.cut_flat(transfer_work(p.sequences));
-    return room.used() + stack_.work_size(p, vjp);
+  index_t encoder_workspace(const pass_size& p, bool vjp) const {
+    arena<A> space;
+    space.cut(shape().hidden, p.tokens());
+    space.cut_flat(transfer_workspace(p.sequences));
+    return space.used() + stack_.workspace_size(p, vjp);
   }
   /// Of the decoder's pass p.
-  index_t read_work(const pass_size& p, bool vjp) const {
-    arena<A> room;
-    room.cut(shape().hidden, p.tokens());
-    room.template cut_as<P>(p.tokens());
-    room.template cut_as<P>(1);
-    if (vjp) room.cut(shape().hidden, p.tokens()), room.cut_flat(stack_.tape_size(p));
-    return room.used() + std::max(stack_.work_size(p, vjp), head_work<E>(shape(), p.tokens()));
+  index_t decoder_workspace(const pass_size& p, bool vjp) const {
+    arena<A> space;
+    space.cut(shape().hidden, p.tokens());
+    space.template cut_as<P>(p.tokens());
+    space.template cut_as<P>(1);
+    if (vjp) space.cut(shape().hidden, p.tokens()), space.cut_flat(stack_.tape_size(p));
+    return space.used() + std::max(stack_.workspace_size(p, vjp), lm_head_workspace<E>(shape(), p.tokens()));
   }
 
   // Positions of the encoder: the first one of segment s, that of its token i, and one behind the last.
@@ -123,7 +123,7 @@ class memory_room {
 
  private:
   memory_options options_;
-  transformer_room<E> stack_;
+  transformer_workspace<E> stack_;
   memory_map map_;
 };
 
