@@ -77,6 +77,7 @@
 #include "unroll/estimate/parts/particles.hpp"
 #include "unroll/estimate/parts/rank_one.hpp"
 #include "unroll/estimate/parts/segment_run.hpp"
+#include "unroll/estimate/parts/sequence_guard.hpp"
 #include "unroll/estimate/parts/window_buffer.hpp"
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/policy.hpp"

@@ -50,6 +50,7 @@ class artbp final {
 
   artbp(F system, Law law, artbp_options options = {}, C chooser = C{})
       : system_(std::move(system)),
+        guard_("artbp", system_),
         law_(std::move(law)),
         chooser_(std::move(chooser)),
         run_(system_, checked(options).slots, options.block, 0, options.reserve) {
@@ -57,15 +58,14 @@ class artbp final {
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("artbp::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     chooser_.reset(k);
     run_.reset(system_, s0);
-    finished_ = false;
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("artbp::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     bool cut = false;
     const auto full = [&] {
       cut = chooser_.coin(run_.end() - 1, cut_probability(run_.size()));
@@ -82,13 +82,12 @@ class artbp final {
 
   /// The run that the end of the sequence cuts short.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("artbp::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     report r = flush(system_, theta, run_);
     r.bytes = run_.bytes();
     if (r.code != status::ok) return r;
     walk_back(theta, g, r);
-    finished_ = true;
-    return r;
+    return guard_.close(r);
   }
 
   C& chooser() { return chooser_; }
@@ -96,13 +95,12 @@ class artbp final {
   state<const scalar> last_state(params<const scalar> theta) { return run_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v,
-                   "artbp, " + run_.text() + ", cuts " + number_text(law_.cut(1)) + ", " +
-                       number_text(law_.cut(2)) + " ... " + number_text(law_.cut(1000)),
-                   system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v,
+                 run_.text() + ", cuts " + number_text(law_.cut(1)) + ", " + number_text(law_.cut(2)) +
+                     " ... " + number_text(law_.cut(1000)),
+                 system_);
     visit_part(v, "chooser", chooser_);
-    run_.visit(v, finished_);
+    run_.visit(v, guard_.finished());
   }
   index_t held() const { return run_.held(); }
   void hold(std::span<const input> xs) { run_.hold(xs); }
@@ -128,10 +126,10 @@ class artbp final {
   }
 
   F system_;
+  sequence_guard<F> guard_;
   Law law_;
   C chooser_;
   checkpointed_run<F> run_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

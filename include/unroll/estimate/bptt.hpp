@@ -36,6 +36,7 @@ class bptt final {
 
   explicit bptt(F system, bptt_options options = {})
       : system_(std::move(system)),
+        guard_("bptt", system_),
         options_(checked(options)),
         memory_(system_, options_.max_steps, options_.block),
         delta_(system_.size().state) {
@@ -43,14 +44,13 @@ class bptt final {
   }
 
   void reset(key, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("bptt::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     memory_.reset(system_, s0);
-    finished_ = false;
   }
 
   /// Runs the inputs forward; g is not touched. Throws when the sequence grows longer than max_steps.
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("bptt::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     if (const index_t steps = index_t(memory_.end()) + index_t(xs.size()); steps > options_.max_steps)
       fail("bptt::advance", "xs",
            "makes a sequence of " + std::to_string(steps) + " steps, max_steps is " +
@@ -63,7 +63,7 @@ class bptt final {
 
   /// The backward sweep.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("bptt::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     report r = flush(system_, theta, memory_);
     r.bytes = bytes();
     if (r.code != status::ok) return r;
@@ -71,8 +71,7 @@ class bptt final {
     delta_.zero();
     for (index_t first = (steps - 1) / block * block; first >= 0 && steps > 0; first -= block)
       memory_.backward(system_, theta, first, std::min(block, steps - first), {}, delta_, g, r);
-    finished_ = true;
-    return r;
+    return guard_.close(r);
   }
 
   /// After finish: the gradient with respect to the state in front of the first step.
@@ -81,8 +80,7 @@ class bptt final {
   state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v, "bptt, block " + std::to_string(options_.block), system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v, "block " + std::to_string(options_.block), system_);
     memory_.visit(v, {.kept = options_.max_steps, .pending = options_.block - 1});
     v("start_gradient", view<scalar, state_cotangent_space>(delta_));
   }
@@ -100,10 +98,10 @@ class bptt final {
   std::size_t bytes() const { return memory_.bytes() + delta_.bytes(); }
 
   F system_;
+  sequence_guard<F> guard_;
   bptt_options options_;
   window_buffer<F> memory_;
   block<scalar, state_cotangent_space> delta_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

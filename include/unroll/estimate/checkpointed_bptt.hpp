@@ -40,20 +40,20 @@ class checkpointed_bptt final {
 
   explicit checkpointed_bptt(F system, checkpointed_bptt_options options = {})
       : system_(std::move(system)),
+        guard_("checkpointed_bptt", system_),
         steps_(options.steps),
         run_(system_, slots(system_, options), options.block, options.steps, options.steps) {
     reset({});
   }
 
   void reset(key, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("checkpointed_bptt::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     run_.reset(system_, s0);
-    finished_ = false;
   }
 
   /// Runs the inputs forward; g is not touched. Throws when the sequence grows longer than a given `steps`.
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("checkpointed_bptt::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     if (const index_t steps = run_.size() + index_t(xs.size()); steps_ > 0 && steps > steps_)
       fail("checkpointed_bptt::advance", "xs",
            "makes a sequence of " + std::to_string(steps) + " steps, announced were " +
@@ -66,13 +66,12 @@ class checkpointed_bptt final {
 
   /// The backward sweep.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("checkpointed_bptt::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     report r = flush(system_, theta, run_);
     r.bytes = run_.bytes();
     if (r.code != status::ok) return r;
     run_.backward(system_, theta, nullptr, g, r);
-    finished_ = true;
-    return r;
+    return guard_.close(r);
   }
 
   /// After finish: the gradient with respect to the state in front of the first step.
@@ -81,9 +80,8 @@ class checkpointed_bptt final {
   state<const scalar> last_state(params<const scalar> theta) { return run_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v, "checkpointed_bptt, steps " + std::to_string(steps_) + ", " + run_.text(), system_);
-    visit_flag(v, "finished", finished_);
-    run_.visit(v, finished_);
+    guard_.visit(v, "steps " + std::to_string(steps_) + ", " + run_.text(), system_);
+    run_.visit(v, guard_.finished());
   }
   index_t held() const { return run_.held(); }
   void hold(std::span<const input> xs) { run_.hold(xs); }
@@ -103,9 +101,9 @@ class checkpointed_bptt final {
   }
 
   F system_;
+  sequence_guard<F> guard_;
   index_t steps_;
   checkpointed_run<F> run_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

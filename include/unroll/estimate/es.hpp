@@ -35,24 +35,24 @@ class es final {
 
   explicit es(F system, es_options options = {}, C chooser = C{})
       : system_(std::move(system)),
+        guard_("es", system_),
         options_(options),
         chooser_(std::move(chooser)),
-        particles_(system_, "es", options.pairs, options.sigma) {
+        particles_(system_, guard_.estimator(), options.pairs, options.sigma) {
     reset({});
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("es::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     chooser_.reset(k);
     particles_.reset(system_, s0);
     chooser_.normals(0, particles_.noise());
-    finished_ = false;
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   /// Runs the copies; g is not touched.
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("es::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     constexpr auto endless = std::numeric_limits<std::int64_t>::max();
     report r = particles_.advance(
         system_, theta, xs, endless, [](std::int64_t) {}, [](std::int64_t) {});
@@ -62,12 +62,9 @@ class es final {
 
   /// The gradient.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("es::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     particles_.emit(particles_.noise(), g);
-    finished_ = true;
-    report r;
-    r.bytes = bytes();
-    return r;
+    return guard_.close({.bytes = bytes()});
   }
 
   /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
@@ -75,9 +72,8 @@ class es final {
   state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(
-        v, "es, sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs), system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v, "sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs),
+                 system_);
     visit_part(v, "chooser", chooser_);
     visit_part(v, "particles", particles_);
   }
@@ -90,10 +86,10 @@ class es final {
   std::size_t bytes() const { return particles_.bytes(); }
 
   F system_;
+  sequence_guard<F> guard_;
   es_options options_;
   C chooser_;
   particles<F> particles_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

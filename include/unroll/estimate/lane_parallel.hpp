@@ -46,7 +46,7 @@ class lane_parallel final {
 
   template <class Make>
   lane_parallel(system_type f, lane_parallel_options options, const Make& make)
-      : f_(std::move(f)), options_(options), last_(f_.size().state) {
+      : f_(std::move(f)), guard_("lane_parallel", f_), options_(options), last_(f_.size().state) {
     const index_t lanes = f_.size().lanes, groups = options_.groups;
     check_at_least("lane_parallel", "groups", groups, 1);
     check_at_least("lane_parallel", "threads", options_.threads, 0);
@@ -59,12 +59,18 @@ class lane_parallel final {
     start_workers();
   }
   lane_parallel(const lane_parallel& other)
-      : f_(other.f_), options_(other.options_), last_(other.last_), parts_(other.parts_), now_(other.now_) {
+      : f_(other.f_),
+        guard_(other.guard_),
+        options_(other.options_),
+        last_(other.last_),
+        parts_(other.parts_),
+        now_(other.now_) {
     start_workers();
   }
   lane_parallel(lane_parallel&&) noexcept = default;
   lane_parallel& operator=(lane_parallel other) noexcept {
     std::swap(f_, other.f_);
+    std::swap(guard_, other.guard_);
     std::swap(options_, other.options_);
     std::swap(last_, other.last_);
     std::swap(parts_, other.parts_);
@@ -85,10 +91,9 @@ class lane_parallel final {
   }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v, "lane_parallel, groups " + std::to_string(options_.groups), f_);
+    guard_.visit(v, "groups " + std::to_string(options_.groups), f_);
     visit_part(v, "sum", now_.sum);
     visit_integer(v, "end", now_.end);
-    visit_flag(v, "finished", now_.finished);
     for (std::size_t i = 0; i < parts_.size(); ++i) {
       visit_integer(v, "bytes " + std::to_string(i), parts_[i].bytes);
       visit_part(v, "group " + std::to_string(i), parts_[i].estimator);
@@ -112,7 +117,7 @@ class lane_parallel final {
   perturbation smoothing() const { return smoothing_of(parts_.front().estimator); }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("lane_parallel::reset", "s0", s0.size(), f_.size().state);
+    guard_.reset(s0);
     const index_t part = f_.size().state / options_.groups;
     for (std::size_t i = 0; i < parts_.size(); ++i) {
       parts_[i].estimator.reset(fold(k, i), s0.empty() ? s0 : s0.part(index_t(i) * part, part));
@@ -129,7 +134,7 @@ class lane_parallel final {
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("lane_parallel::advance", f_, theta, g, now_.finished);
+    guard_.check_advance(theta, g);
     const report before = now_.sum;
     bool usable = linalg::all_finite(theta.data(), theta.size());
     std::size_t count = 0;
@@ -140,7 +145,7 @@ class lane_parallel final {
   }
 
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("lane_parallel::finish", f_, theta, g, now_.finished);
+    guard_.check_finish(theta, g);
     const report before = now_.sum;
     const bool usable = linalg::all_finite(theta.data(), theta.size());
     if (usable && now_.sum.code == status::ok) {
@@ -148,7 +153,7 @@ class lane_parallel final {
         p.at = 0;
         p.r = p.estimator.finish(theta, p.g);
       });
-      now_.finished = settle(0, g);
+      if (settle(0, g)) guard_.close({});
     }
     return since(before, 0, usable);
   }
@@ -164,7 +169,6 @@ class lane_parallel final {
   struct progress {
     report sum;            // over the groups, since reset; its code is that of the first failure
     std::int64_t end = 0;  // inputs since reset
-    bool finished = false;
   };
 
   void start_workers() {
@@ -240,6 +244,7 @@ class lane_parallel final {
   }
 
   system_type f_;
+  sequence_guard<system_type> guard_;
   lane_parallel_options options_;
   block<scalar, state_space> last_;  // for last_state()
   std::vector<one> parts_;

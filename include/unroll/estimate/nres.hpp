@@ -36,24 +36,24 @@ class nres final {
 
   explicit nres(F system, nres_options options = {}, C chooser = C{})
       : system_(std::move(system)),
+        guard_("nres", system_),
         options_(options),
         chooser_(std::move(chooser)),
-        particles_(system_, "nres", options.pairs, options.sigma) {
+        particles_(system_, guard_.estimator(), options.pairs, options.sigma) {
     check_at_least("nres", "window", options_.window, 1);
     reset({});
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("nres::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     chooser_.reset(k);
     particles_.reset(system_, s0);
     chooser_.normals(0, particles_.noise());
-    finished_ = false;
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("nres::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     report r = particles_.advance(
         system_, theta, xs, options_.window, [](std::int64_t) {},
         [&](std::int64_t) { particles_.emit(particles_.noise(), g); });
@@ -63,12 +63,9 @@ class nres final {
 
   /// The last, incomplete window.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("nres::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     particles_.emit(particles_.noise(), g);
-    finished_ = true;
-    report r;
-    r.bytes = bytes();
-    return r;
+    return guard_.close({.bytes = bytes()});
   }
 
   /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
@@ -76,11 +73,10 @@ class nres final {
   state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v,
-                   "nres, sigma " + number_text(options_.sigma) + ", pairs " +
-                       std::to_string(options_.pairs) + ", window " + std::to_string(options_.window),
-                   system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v,
+                 "sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs) +
+                     ", window " + std::to_string(options_.window),
+                 system_);
     visit_part(v, "chooser", chooser_);
     visit_part(v, "particles", particles_);
   }
@@ -93,10 +89,10 @@ class nres final {
   std::size_t bytes() const { return particles_.bytes(); }
 
   F system_;
+  sequence_guard<F> guard_;
   nres_options options_;
   C chooser_;
   particles<F> particles_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

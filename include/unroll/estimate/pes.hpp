@@ -35,26 +35,26 @@ class pes final {
 
   explicit pes(F system, pes_options options = {}, C chooser = C{})
       : system_(std::move(system)),
+        guard_("pes", system_),
         options_(options),
         chooser_(std::move(chooser)),
-        particles_(system_, "pes", options.pairs, options.sigma),
+        particles_(system_, guard_.estimator(), options.pairs, options.sigma),
         xi_(options.pairs * system_.size().params) {
     check_at_least("pes", "window", options_.window, 1);
     reset({});
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("pes::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     chooser_.reset(k);
     particles_.reset(system_, s0);
     xi_.zero();
     drawn_ = 0;
-    finished_ = false;
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("pes::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     report r = particles_.advance(
         system_, theta, xs, options_.window, [this](std::int64_t w) { perturb(w); },
         [&](std::int64_t) { particles_.emit(xi_, g); });
@@ -64,12 +64,9 @@ class pes final {
 
   /// The last, incomplete window.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("pes::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     particles_.emit(xi_, g);
-    finished_ = true;
-    report r;
-    r.bytes = bytes();
-    return r;
+    return guard_.close({.bytes = bytes()});
   }
 
   /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
@@ -77,11 +74,10 @@ class pes final {
   state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v,
-                   "pes, sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs) +
-                       ", window " + std::to_string(options_.window),
-                   system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v,
+                 "sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs) +
+                     ", window " + std::to_string(options_.window),
+                 system_);
     visit_part(v, "chooser", chooser_);
     visit_part(v, "particles", particles_);
     v("xi", view<scalar>(xi_));
@@ -103,12 +99,12 @@ class pes final {
   std::size_t bytes() const { return particles_.bytes() + xi_.bytes(); }
 
   F system_;
+  sequence_guard<F> guard_;
   pes_options options_;
   C chooser_;
   particles<F> particles_;
   buffer<scalar> xi_;  // sum of the z so far, params of each pair
   std::int64_t drawn_ = 0;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

@@ -42,6 +42,7 @@ class tbptt final {
 
   explicit tbptt(F system, tbptt_options options = {})
       : system_(std::move(system)),
+        guard_("tbptt", system_),
         k1_(options.k1),
         k2_(checked(options).k2),
         memory_(system_, 2 * k2_ - k1_, k2_),
@@ -51,13 +52,12 @@ class tbptt final {
   }
 
   void reset(key, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("tbptt::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     memory_.reset(system_, s0);
-    finished_ = false;
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("tbptt::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     const auto full = [this] { return memory_.pending() == k1_; };
     report r = feed(system_, theta, xs, memory_, full, [&](report& now) { inject(theta, k1_, g, now); });
     r.bytes = bytes();
@@ -66,22 +66,20 @@ class tbptt final {
 
   /// Sends back the losses of the last, incomplete group.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("tbptt::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     const index_t rest = memory_.pending();
     report r = flush(system_, theta, memory_);
     r.bytes = bytes();
     if (r.code != status::ok) return r;
     if (rest > 0) inject(theta, rest, g, r);
-    finished_ = true;
-    return r;
+    return guard_.close(r);
   }
 
   /// The state behind the last input consumed; valid until the next call.
   state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v, "tbptt, k1 " + std::to_string(k1_) + ", k2 " + std::to_string(k2_), system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v, "k1 " + std::to_string(k1_) + ", k2 " + std::to_string(k2_), system_);
     memory_.visit(v, {.kept = k2_ - k1_, .pending = k1_ - 1, .room = k1_});
   }
   index_t held() const { return memory_.held(); }
@@ -108,11 +106,11 @@ class tbptt final {
   std::size_t bytes() const { return memory_.bytes() + loss_weight_.bytes() + delta_.bytes(); }
 
   F system_;
+  sequence_guard<F> guard_;
   index_t k1_, k2_;
   window_buffer<F> memory_;
   buffer<scalar> loss_weight_;
   block<scalar, state_cotangent_space> delta_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

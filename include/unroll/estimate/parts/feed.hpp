@@ -2,12 +2,9 @@
 
 #include <algorithm>
 #include <span>
-#include <string>
-#include <string_view>
 
 #include "unroll/core/linalg.hpp"
-#include "unroll/core/report.hpp"
-#include "unroll/core/visit.hpp"
+#include "unroll/estimate/parts/sequence_guard.hpp"
 #include "unroll/system/window.hpp"
 
 // What advance() and finish() of the estimators that run whole groups of steps have in common: inputs are
@@ -21,21 +18,6 @@ void check_call(std::string_view function, const F& f, params<const typename F::
   if (finished) fail(function, "call", "comes after finish(), must come after reset()");
   check_size(function, "theta", theta.size(), f.size().params);
   check_size(function, "g", g.size(), f.size().params);
-}
-
-/// For a message.
-inline std::string size_text(const dims& d) {
-  return std::to_string(d.params) + " parameters, " + std::to_string(d.state) + " of state, " +
-         std::to_string(d.tape) + " of tape, " + std::to_string(d.lanes) + " lanes";
-}
-/// The first lines of an estimator's visit(): its name with the options that its numbers depend on, the sizes
-/// of its system, the kind of its numbers. They must be the same where it is read back.
-template <class V, class F>
-void visit_identity(V&& v, const std::string& estimator, const F& f) {
-  const std::string sizes = size_text(f.size());
-  v("estimator", std::string_view(estimator));
-  v("system", std::string_view(sizes));
-  v("numbers", number_kind<typename F::scalar>());
 }
 
 /// Feeds `xs` to `memory`, which has

@@ -12,24 +12,10 @@
 
 namespace unroll {
 
-/// For a message.
-inline std::string size_text(const memory_dims& d) {
-  return std::to_string(d.params) + " parameters, " + std::to_string(d.memory) + " of memory, " +
-         std::to_string(d.tape) + " of tape";
-}
-/// The first lines of the visit() of an estimator over memory models: see visit_identity. Of the model: its
-/// sizes, its kinds of numbers, whether its writes are independent, and what its identity() says.
+/// visit_identity().
 template <class V, class M>
 void visit_memory_identity(V&& v, const std::string& estimator, const M& model) {
-  using N = numbers_of<M>;
-  const std::string kinds = std::to_string(sizeof(typename N::memory)) + " bytes a memory, " +
-                            std::to_string(sizeof(typename N::activation)) + " an activation, " +
-                            std::to_string(sizeof(typename N::weight)) + " a weight";
   visit_identity(v, estimator, model);
-  v("kinds", std::string_view(kinds));
-  std::string text = model.independent() ? "independent" : "recurrent";
-  if constexpr (requires { model.identity(); }) text += ", " + std::string(model.identity());
-  v("model", std::string_view(text));
 }
 
 /// What the estimators over memory models share: the segments of a sequence, their bank, and the loops that
