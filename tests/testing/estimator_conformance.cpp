@@ -9,7 +9,7 @@
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
-#include "unroll/estimate/parts/feed.hpp"
+#include "unroll/estimate/parts/run_groups.hpp"
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"

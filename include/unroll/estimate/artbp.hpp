@@ -71,7 +71,7 @@ class artbp final {
       cut = chooser_.coin(run_.end() - 1, cut_probability(run_.size()));
       return cut || run_.full();
     };
-    report r = feed(system_, theta, xs, run_, full, [&](report& now) {
+    report r = run_groups(system_, theta, xs, run_, full, [&](report& now) {
       if (!cut) return;
       walk_back(theta, g, now);
       run_.next();
@@ -83,7 +83,7 @@ class artbp final {
   /// The run that the end of the sequence cuts short.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
-    report r = flush(system_, theta, run_);
+    report r = run_rest(system_, theta, run_);
     r.bytes = run_.bytes();
     if (r.code != status::ok) return r;
     walk_back(theta, g, r);

@@ -56,7 +56,7 @@ class bptt final {
            "makes a sequence of " + std::to_string(steps) + " steps, max_steps is " +
                std::to_string(options_.max_steps) + " (see checkpointed_bptt for long sequences)");
     const auto full = [this] { return memory_.pending() == options_.block; };
-    report r = feed(system_, theta, xs, memory_, full, [](report&) {});
+    report r = run_groups(system_, theta, xs, memory_, full, [](report&) {});
     r.bytes = bytes();
     return r;
   }
@@ -64,7 +64,7 @@ class bptt final {
   /// The backward sweep.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
-    report r = flush(system_, theta, memory_);
+    report r = run_rest(system_, theta, memory_);
     r.bytes = bytes();
     if (r.code != status::ok) return r;
     const index_t steps = memory_.size(), block = options_.block;

@@ -58,7 +58,7 @@ class checkpointed_bptt final {
       fail("checkpointed_bptt::advance", "xs",
            "makes a sequence of " + std::to_string(steps) + " steps, announced were " +
                std::to_string(steps_));
-    report r = feed(
+    report r = run_groups(
         system_, theta, xs, run_, [this] { return run_.full(); }, [](report&) {});
     r.bytes = run_.bytes();
     return r;
@@ -67,7 +67,7 @@ class checkpointed_bptt final {
   /// The backward sweep.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
-    report r = flush(system_, theta, run_);
+    report r = run_rest(system_, theta, run_);
     r.bytes = run_.bytes();
     if (r.code != status::ok) return r;
     run_.backward(system_, theta, nullptr, g, r);

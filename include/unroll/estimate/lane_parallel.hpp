@@ -7,7 +7,7 @@
 
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/feed.hpp"
+#include "unroll/estimate/parts/run_groups.hpp"
 
 namespace unroll {
 

@@ -4,7 +4,7 @@
 
 #include "unroll/core/linalg.hpp"
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/feed.hpp"
+#include "unroll/estimate/parts/run_groups.hpp"
 
 namespace unroll {
 

@@ -61,7 +61,7 @@ class rtrl final {
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("rtrl::advance", system_, theta, g, finished_);
     const auto full = [this] { return memory_.pending() == 1; };
-    report r = feed(system_, theta, xs, memory_, full, [&](report& spent) {
+    report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
       delta_.zero();
       memory_.backward(system_, theta, 0, 1, {}, delta_, g, spent);
       const const_edge<scalar> e = memory_.edge(system_, theta, 0);

@@ -59,7 +59,8 @@ class tbptt final {
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
     const auto full = [this] { return memory_.pending() == k1_; };
-    report r = feed(system_, theta, xs, memory_, full, [&](report& now) { inject(theta, k1_, g, now); });
+    report r =
+        run_groups(system_, theta, xs, memory_, full, [&](report& now) { inject(theta, k1_, g, now); });
     r.bytes = bytes();
     return r;
   }
@@ -68,7 +69,7 @@ class tbptt final {
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
     const index_t rest = memory_.pending();
-    report r = flush(system_, theta, memory_);
+    report r = run_rest(system_, theta, memory_);
     r.bytes = bytes();
     if (r.code != status::ok) return r;
     if (rest > 0) inject(theta, rest, g, r);

@@ -65,7 +65,7 @@ class uoro final {
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     check_call("uoro::advance", system_, theta, g, finished_);
     const auto full = [this] { return memory_.pending() == options_.block; };
-    report r = feed(system_, theta, xs, memory_, full, [&](report& spent) {
+    report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
       backpropagate(theta, g, spent);
       carry(theta, spent);
       influence_.sweep(g);
@@ -78,7 +78,7 @@ class uoro final {
   /// Runs the last, incomplete block.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     check_call("uoro::finish", system_, theta, g, finished_);
-    report r = flush(system_, theta, memory_);
+    report r = run_rest(system_, theta, memory_);
     r.bytes = bytes();
     if (r.code != status::ok) return r;
     if (memory_.size() > 0) {

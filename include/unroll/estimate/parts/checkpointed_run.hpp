@@ -2,8 +2,8 @@
 
 #include "unroll/core/block.hpp"
 #include "unroll/estimate/parts/checkpoint_schedule.hpp"
-#include "unroll/estimate/parts/feed.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
+#include "unroll/estimate/parts/run_groups.hpp"
 
 namespace unroll {
 
@@ -58,7 +58,7 @@ class checkpointed_run {
   void push(const input& x) { inputs_.push(x); }  ///< takes an input
   void drop(index_t n) { inputs_.drop_last(n); }  ///< gives the newest n inputs up
 
-  /// Runs the pending inputs, a full block or the end of the run; see feed().
+  /// Runs the pending inputs, a full block or the end of the run; see run_groups().
   index_t forward(const F& f, params<const T> theta, report& r) {
     const index_t b = open_block(), n = pending();
     const index_t bad = run_window(f, inputs_.part(run_, n), at(theta, b, n), r);

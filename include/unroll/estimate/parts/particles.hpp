@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "unroll/core/block.hpp"
-#include "unroll/estimate/parts/feed.hpp"
+#include "unroll/estimate/parts/run_groups.hpp"
 
 namespace unroll {
 

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/feed.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
+#include "unroll/estimate/parts/run_groups.hpp"
 #include "unroll/memory/bank.hpp"
 
 namespace unroll {

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "unroll/core/block.hpp"
-#include "unroll/estimate/parts/feed.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
+#include "unroll/estimate/parts/run_groups.hpp"
 
 namespace unroll {
 
@@ -45,7 +45,7 @@ class window_buffer {
   void push(const input& x) { inputs_.push(x); }  ///< takes an input
   void drop(index_t n) { inputs_.drop_last(n); }  ///< gives the newest n inputs up
 
-  /// Runs the pending inputs; see feed().
+  /// Runs the pending inputs; see run_groups().
   index_t forward(const F& f, params<const T> theta, report& r) {
     const index_t n = pending();
     const index_t bad = run_window(f, inputs_.part(run_, n), at(theta, run_, n), r);

@@ -7,8 +7,7 @@
 #include "unroll/estimate/parts/sequence_guard.hpp"
 #include "unroll/system/window.hpp"
 
-// What advance() and finish() of the estimators that run whole groups of steps have in common: inputs are
-// taken one by one, a group is run when it is full, and a group with a step that is not finite is taken back.
+// The loops of estimators that run their inputs in groups: run_groups() in advance(), run_rest() in finish().
 namespace unroll {
 
 /// Throws unless theta and g have the system's number of parameters and the sequence is still open.
@@ -20,19 +19,19 @@ void check_call(std::string_view function, const F& f, params<const typename F::
   check_size(function, "g", g.size(), f.size().params);
 }
 
-/// Feeds `xs` to `memory`, which has
+/// Takes the inputs `xs` one by one and runs them in groups. `memory` has
 ///   push(x)                 takes one more input
 ///   pending()               inputs taken but not yet run
 ///   end()                   inputs taken since reset
 ///   forward(f, theta, r)    runs the pending inputs; -1, or the first one among them that is not finite
 ///   drop(n)                 forgets the last n pending inputs
 ///   check_held()            throws while a resume waits for inputs
-/// A group ends where full() says so after a push; done(r) is called when it has been run. The first step
-/// that is not finite ends the call: inputs of this call from that step on are dropped, those of earlier
-/// calls stay.
+/// full(), asked after every push, says whether the group is complete; it is then run, and done(r) is called.
+/// The first step that is not finite ends the call: the inputs of this call from that step on are dropped.
+/// Inputs that earlier calls took stay, so that the answer does not depend on how they arrived.
 template <class F, class Memory, class Full, class Done>
-report feed(const F& f, params<const typename F::scalar> theta, std::span<const typename F::input> xs,
-            Memory& memory, Full&& full, Done&& done) {
+report run_groups(const F& f, params<const typename F::scalar> theta, std::span<const typename F::input> xs,
+                  Memory& memory, Full&& full, Done&& done) {
   memory.check_held();
   report r;
   const auto stop = [&r](std::int64_t at) {
@@ -61,9 +60,9 @@ report feed(const F& f, params<const typename F::scalar> theta, std::span<const 
   return r;
 }
 
-/// Runs what is still pending at the end of a sequence. Nothing is dropped when a step is not finite.
+/// Runs the inputs that still wait at the end of a sequence. None is dropped when a step is not finite.
 template <class F, class Memory>
-report flush(const F& f, params<const typename F::scalar> theta, Memory& memory) {
+report run_rest(const F& f, params<const typename F::scalar> theta, Memory& memory) {
   memory.check_held();
   report r;
   index_t bad = linalg::all_finite(theta.data(), theta.size()) ? -1 : memory.pending();
