@@ -107,6 +107,35 @@ TEST_CASE("es shows the state of its first copy, which runs at theta + sigma z")
   for (index_t i = 0; i < shown.size(); ++i) CHECK(shown[i] == Approx(expected[i]).epsilon(1e-12));
 }
 
+TEST_CASE("es is nres with a window that never ends, under its own name") {
+  using Catch::Matchers::ContainsSubstring;
+  const auto theta = golden::theta();
+  const auto xs = golden::long_inputs(9);
+  gradient<double> g(8), same(8), few(7);
+  es est(golden::rnn<>{}, {.sigma = .2, .pairs = 2});
+  nres other(golden::rnn<>{}, {.sigma = .2, .pairs = 2, .window = 9});
+  est.reset(key{3});
+  other.reset(key{3});
+  est.advance(theta, xs, g);
+  other.advance(theta, xs, same);
+  est.finish(theta, g);
+  other.finish(theta, same);
+  for (index_t p = 0; p < 8; ++p) CHECK(g[p] == same[p]);
+
+  CHECK((est.options().sigma == .2 && est.options().pairs == 2));
+  CHECK((est.smoothing().sigma == .2 && est.smoothing().window == 0));
+  std::vector<std::string> texts;
+  est.visit([&](std::string_view name, auto shown) {
+    if constexpr (std::is_same_v<decltype(shown), std::string_view>)
+      if (name == "estimator") texts.emplace_back(shown);
+  });
+  CHECK(texts == std::vector<std::string>{"es, sigma 0.2, pairs 2"});
+  CHECK_THROWS_WITH(est.advance(theta, xs, g), ContainsSubstring("es::advance: call: comes after finish()"));
+  est.reset(key{3});
+  CHECK_THROWS_WITH(est.finish(theta, few), ContainsSubstring("es::finish: g: has size 7, expected 8"));
+  CHECK_THROWS_WITH(es(golden::rnn<>{}, {.pairs = 0}), ContainsSubstring("es: pairs: is 0"));
+}
+
 TEST_CASE("es keeps the promises of every estimator") {
   const auto xs = golden::long_inputs(50);
   auto bad = xs[0];

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/particles.hpp"
+#include "unroll/estimate/nres.hpp"
 
 namespace unroll {
 
@@ -10,7 +9,8 @@ struct es_options {
   index_t pairs = 1;   ///< antithetic pairs
 };
 
-/// Evolution strategies: one perturbation a sequence, one number back from it.
+/// Evolution strategies: one perturbation a sequence, one number back from it. It is nres with a window that
+/// never ends.
 ///
 ///   g += 1 / (2 sigma N) sum_j z_j (L(theta + sigma z_j) - L(theta - sigma z_j)),   z_j ~ N(0, 1)^params
 ///
@@ -34,62 +34,33 @@ class es final {
                                          "salimans2017evolution"};
 
   explicit es(F system, es_options options = {}, C chooser = C{})
-      : system_(std::move(system)),
-        guard_("es", system_),
-        options_(options),
-        chooser_(std::move(chooser)),
-        particles_(system_, guard_.estimator(), options.pairs, options.sigma) {
-    reset({});
-  }
+      : nres_(std::move(system),
+              {.sigma = options.sigma, .pairs = options.pairs, .window = nres<F, C>::endless},
+              std::move(chooser), "es") {}
 
-  void reset(key k, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    chooser_.reset(k);
-    particles_.reset(system_, s0);
-    chooser_.normals(0, particles_.noise());
-  }
-  void mirror(bool on) { chooser_.mirror(on); }
-
+  void reset(key k, state<const scalar> s0 = {}) { nres_.reset(k, s0); }
+  void mirror(bool on) { nres_.mirror(on); }
   /// Runs the copies; g is not touched.
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    constexpr auto endless = std::numeric_limits<std::int64_t>::max();
-    report r = particles_.advance(
-        system_, theta, xs, endless, [](std::int64_t) {}, [](std::int64_t) {});
-    r.bytes = bytes();
-    return r;
+    return nres_.advance(theta, xs, g);
   }
-
   /// The gradient.
-  report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    particles_.emit(particles_.noise(), g);
-    return guard_.close({.bytes = bytes()});
-  }
+  report finish(params<const scalar> theta, dparams<scalar> g) { return nres_.finish(theta, g); }
 
   /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
   /// the next call.
-  state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
+  state<const scalar> last_state(params<const scalar> theta) const { return nres_.last_state(theta); }
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v, "sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs),
-                 system_);
-    visit_part(v, "chooser", chooser_);
-    visit_part(v, "particles", particles_);
+    nres_.visit(v);
   }
-  const F& system() const { return system_; }
-  const es_options& options() const { return options_; }
-  perturbation smoothing() const { return {options_.sigma}; }
-  C& chooser() { return chooser_; }
+  const F& system() const { return nres_.system(); }
+  es_options options() const { return {.sigma = nres_.options().sigma, .pairs = nres_.options().pairs}; }
+  perturbation smoothing() const { return nres_.smoothing(); }
+  C& chooser() { return nres_.chooser(); }
 
  private:
-  std::size_t bytes() const { return particles_.bytes(); }
-
-  F system_;
-  sequence_guard<F> guard_;
-  es_options options_;
-  C chooser_;
-  particles<F> particles_;
+  nres<F, C> nres_;
 };
 
 }  // namespace unroll

@@ -34,9 +34,13 @@ class nres final {
   static constexpr bool random = true;
   static constexpr std::array references{"li2023nres", "vicol2023essingle"};
 
-  explicit nres(F system, nres_options options = {}, C chooser = C{})
+  /// A window that never ends: the gradient comes with finish().
+  static constexpr index_t endless = std::numeric_limits<index_t>::max();
+
+  /// name: in messages and saved streams, a literal.
+  explicit nres(F system, nres_options options = {}, C chooser = C{}, std::string_view name = "nres")
       : system_(std::move(system)),
-        guard_("nres", system_),
+        guard_(name, system_),
         options_(options),
         chooser_(std::move(chooser)),
         particles_(system_, guard_.estimator(), options.pairs, options.sigma) {
@@ -57,7 +61,7 @@ class nres final {
     report r = particles_.advance(
         system_, theta, xs, options_.window, [](std::int64_t) {},
         [&](std::int64_t) { particles_.emit(particles_.noise(), g); });
-    r.bytes = bytes();
+    r.bytes = particles_.bytes();
     return r;
   }
 
@@ -65,7 +69,7 @@ class nres final {
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
     particles_.emit(particles_.noise(), g);
-    return guard_.close({.bytes = bytes()});
+    return guard_.close({.bytes = particles_.bytes()});
   }
 
   /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
@@ -73,10 +77,9 @@ class nres final {
   state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v,
-                 "sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs) +
-                     ", window " + std::to_string(options_.window),
-                 system_);
+    std::string text = "sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs);
+    if (options_.window != endless) text += ", window " + std::to_string(options_.window);
+    guard_.visit(v, text, system_);
     visit_part(v, "chooser", chooser_);
     visit_part(v, "particles", particles_);
   }
@@ -86,8 +89,6 @@ class nres final {
   C& chooser() { return chooser_; }
 
  private:
-  std::size_t bytes() const { return particles_.bytes(); }
-
   F system_;
   sequence_guard<F> guard_;
   nres_options options_;
