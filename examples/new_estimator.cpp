@@ -25,6 +25,7 @@ class forward_gradient final {
 
   explicit forward_gradient(F f, C choose = C{})
       : f_(std::move(f)),
+        guard_("forward_gradient", f_),
         choose_(choose),
         v_(f_.size().params),
         s_(f_.size().state),
@@ -41,7 +42,7 @@ class forward_gradient final {
   /// All that later calls depend on: with it a stream is saved and resumed (io/checkpoint.hpp).
   template <class V>
   void visit(V&& v) {
-    visit_identity(v, "forward_gradient", f_);
+    guard_.visit(v, "", f_);
     visit_part(v, "chooser", choose_);
     v("v", params_tangent<scalar>(v_));
     v("s", state<scalar>(s_));
@@ -50,7 +51,7 @@ class forward_gradient final {
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("forward_gradient::reset", "s0", s0.size(), s_.size());
+    guard_.reset(s0);
     choose_.reset(k);
     choose_.signs(0, params_tangent<scalar>(v_));
     u_.zero();
@@ -59,7 +60,7 @@ class forward_gradient final {
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("forward_gradient::advance", f_, theta, g, false);
+    guard_.check_advance(theta, g);
     report r;
     r.bytes = v_.bytes() + s_.bytes() + next_.bytes() + u_.bytes() + unext_.bytes() + tape_.bytes() +
               scratch_.bytes();
@@ -89,12 +90,13 @@ class forward_gradient final {
 
   /// Nothing is ever in flight.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("forward_gradient::finish", f_, theta, g, false);
-    return {};
+    guard_.check_finish(theta, g);
+    return guard_.close({});
   }
 
  private:
   F f_;
+  sequence_guard<F> guard_;  // refuses calls out of order and arguments of wrong sizes, by name
   C choose_;
   block<scalar, param_tangent_space> v_;
   block<scalar, state_space> s_, next_;
