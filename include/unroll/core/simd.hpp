@@ -193,6 +193,13 @@ template <class T, int N>
 UNROLL_INLINE inline void store(const vec<T, N>& v, std::type_identity_t<T>* p) {
   *reinterpret_cast<typename detail::raw<T, N>::loose*>(p) = v.v;
 }
+/// Asks for the cache line at p, which need not exist, into the second cache.
+template <class T>
+UNROLL_INLINE inline void prefetch(const T* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p, 0, 2);
+#endif
+}
 /// The first n elements, zeros behind them.
 template <int N, class T>
 UNROLL_INLINE inline vec<T, N> load_first(const T* p, index_t n) {

@@ -9,7 +9,9 @@
 // dimension runs over columns of A and broadcast elements of B. An operand is packed where its layout asks
 // for it, and A where there are columns enough to pay for that: out of a matrix, columns of A may split cache
 // lines and fall into few sets of the cache. Nothing is allocated: the two packing buffers (128 and 192 KiB
-// with AVX-512) are on the stack.
+// with AVX-512) are on the stack. While a tile multiplies it asks for what follows: the next tile of C and, a
+// cache line for every term, the panel of A behind its own. Weights come from memory or from a cache that
+// is shared, and what a processor fetches unasked ends at a column.
 namespace unroll::linalg::detail {
 
 using simd::vec;
@@ -31,6 +33,28 @@ inline constexpr index_t inner_block = 512;  // terms summed per pass over C
 template <class T>
 inline constexpr index_t column_block = 384 / index_t(sizeof(T));  // columns per packed block of B
 
+/// What a tile asks for while it multiplies: the next tile of C, and `runs` times `run` lines of A's next
+/// panel that lie `stride` bytes apart, each 64 bytes behind the one of the run before. R terms and more.
+template <class T>
+struct lines_ahead {
+  const T* next_tile = nullptr;
+  const char* panel = nullptr;
+  index_t stride = 0, run = 0, runs = 0;
+
+  /// As many runs as a tile of so many terms has time for, r terms being those of the next tile, and moves on
+  /// to the others.
+  UNROLL_INLINE lines_ahead next(const T* tile, index_t terms, index_t r) {
+    lines_ahead part = *this;
+    part.next_tile = tile;
+    if (runs == 0) return part;
+    const index_t most = run < terms - r ? (terms - r) / run : 1;
+    if (most < runs) part.runs = most;
+    panel += 64 * part.runs;
+    runs -= part.runs;
+    return part;
+  }
+};
+
 /// What a tile reads and writes: a(i, q) = a[i + q aq], b(q, j) = b[q bq + j bj], c(i, j) = c[i + j cj].
 /// The last of the tile's row vectors starts at a_last of a and c_last of c: where the rows are no multiple
 /// of the width it overlaps its neighbour, and both then write the same numbers.
@@ -44,6 +68,7 @@ struct tile_arguments {
   bool add;
   T* c;
   index_t cj, c_last;
+  const lines_ahead<T>* ahead;  // null: none
 };
 
 /// sum += a b for one term of the inner dimension.
@@ -70,7 +95,25 @@ struct tile {
     vec<T, N> sum[std::size_t(R)][std::size_t(M)] = {};
     const T* a = t.a;
     const T* b = t.b;
-    for (index_t q = 0; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, sum);
+    index_t q = 0;
+    if constexpr (M > 1)
+      if (t.ahead) {
+        const lines_ahead<T> ahead = *t.ahead;
+        for (const T* c = ahead.next_tile; q < R; ++q, a += t.aq, b += t.bq, c += t.cj) {
+          tile_term<T, N, M, R>(t, a, b, sum);
+          UNROLL_FULLY
+          for (int u = 0; u < M; ++u) simd::prefetch(c + u * N);
+        }
+        const char* first = ahead.panel;
+        for (index_t left = ahead.runs; left > 0; --left, first += 64) {
+          const index_t end = q + ahead.run < t.inner ? q + ahead.run : t.inner;
+          for (const char* line = first; q < end; ++q, a += t.aq, b += t.bq, line += ahead.stride) {
+            tile_term<T, N, M, R>(t, a, b, sum);
+            simd::prefetch(line);
+          }
+        }
+      }
+    for (; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, sum);
     T* c = t.c;
     const index_t cj = t.cj, last = t.c_last;
     if (t.add) {
@@ -163,6 +206,17 @@ struct gemm_arguments {
   index_t ldc;
 };
 
+/// The lines of op(A) for rows [i, i + rows) and terms [q, q + terms), in the order in which they lie.
+template <class T>
+UNROLL_INLINE inline lines_ahead<T> lines_of_panel(const gemm_arguments<T>& g, index_t i, index_t rows,
+                                                   index_t q, index_t terms) {
+  if (rows <= 0 || terms <= 0) return {};
+  const index_t columns = g.a_transposed ? rows : terms, length = g.a_transposed ? terms : rows;
+  const T* const from = g.a_transposed ? g.a + q + i * g.lda : g.a + i + q * g.lda;
+  return {nullptr, reinterpret_cast<const char*>(from), g.lda * index_t(sizeof(T)), columns,
+          (length * index_t(sizeof(T)) + 63) / 64};
+}
+
 /// The product by vectors of N rows; C has as many.
 template <class T, int N>
 struct small_gemm {
@@ -174,6 +228,7 @@ struct small_gemm {
     const bool a_in_cache = g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (256 << 10);
     const bool pack_a = g.a_transposed || (g.n >= 96 && g.k >= 64);
     const index_t narrow = g.m <= tiles::long_M * N ? long_tile_columns : R;
+    const bool ask = g.m * g.k * index_t(sizeof(T)) > (64 << 10);
     const index_t columns = !pack_a && a_in_cache ? narrow : (pack_b ? 1 : 6) * column_block<T>;
     alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
     alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
@@ -211,6 +266,14 @@ struct small_gemm {
             t.aq = g.lda;
           }
           t.a_last = t.c_last;
+          const index_t next_i = i + group * N, rows_left = g.m - next_i, terms_left = g.k - q - t.inner;
+          lines_ahead<T> panel, ahead;
+          t.ahead = ask && t.inner >= 64 ? &ahead : nullptr;
+          if (t.ahead && rows_left > 0)
+            panel = lines_of_panel(g, next_i, rows_left < M * N ? rows_left : M * N, q, t.inner);
+          else if (t.ahead && j0 + width == g.n)
+            panel = lines_of_panel(g, 0, g.m < M * N ? g.m : M * N, q + t.inner,
+                                   terms_left < inner_block ? terms_left : inner_block);
           for (index_t j = 0; j < width;) {
             index_t r = long_tile_columns;
             auto multiply = group <= tiles::long_M ? tiles::of_long[std::size_t(group - 1)] : nullptr;
@@ -221,6 +284,12 @@ struct small_gemm {
             }
             t.b = b0 + j * t.bj;
             t.c = g.c + i + (j0 + j) * g.ldc;
+            if (t.ahead) {
+              const T* const tile = j + r < width   ? t.c + r * g.ldc
+                                    : rows_left > 0 ? g.c + next_i + j0 * g.ldc
+                                                    : g.c + (j0 + width) * g.ldc;
+              ahead = panel.next(tile, t.inner, r);
+            }
             multiply(t);
             j += r;
           }
