@@ -28,15 +28,16 @@ allowed() {
     ad | memory) echo "$systems" ;;
     cells) echo "$systems ad" ;;
     data) echo "$systems ad cells" ;;
-    estimate) echo "$systems ad cells memory optim" ;;
+    influence) echo "$systems" ;;
+    estimate) echo "$systems ad cells influence memory optim" ;;
     io) echo "$base xtensor" ;;
     text) echo "$base xtensor io" ;;
     llama) echo "$systems xtensor io text" ;;
     memory_llama) echo "$systems xtensor io text llama memory" ;;
     io_llama) echo "$llamas" ;;
-    diagnose) echo "$systems ad cells data xtensor io memory optim estimate" ;;
-    train) echo "$llamas io_llama ad cells data optim estimate diagnose" ;;
-    testing) echo "$llamas io_llama ad cells data optim estimate diagnose train" ;;
+    diagnose) echo "$systems ad cells data xtensor io memory optim influence estimate" ;;
+    train) echo "$llamas io_llama ad cells data optim influence estimate diagnose" ;;
+    testing) echo "$llamas io_llama ad cells data optim influence estimate diagnose train" ;;
     cuda) echo "core rng kernels exec system" ;;
     *) echo "" ;;
   esac

@@ -1,8 +1,10 @@
 #pragma once
 
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/rank_one.hpp"
 #include "unroll/estimate/parts/window_buffer.hpp"
+#include "unroll/influence/balance.hpp"
+#include "unroll/influence/rank_one.hpp"
+#include "unroll/system/lane_vjp.hpp"
 
 namespace unroll {
 
@@ -47,7 +49,7 @@ class nobacktrack final {
         norms_(system_.size().state),
         row_(hooked_ ? 0 : system_.size().params),
         delta_(system_.size().state),
-        masked_(system_.size().state) {
+        zeros_(system_.size().state) {
     if (!(options_.epsilon >= 0))
       fail("nobacktrack", "epsilon", "is " + std::to_string(options_.epsilon) + ", must be at least 0");
     reset({});
@@ -68,9 +70,9 @@ class nobacktrack final {
     report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
       delta_.zero();
       memory_.backward(system_, theta, 0, 1, {}, delta_, g, spent);
-      influence_.read(delta_);
+      influence_.project(delta_);
       carry(memory_.edge(system_, theta, 0), spent);
-      influence_.sweep(g);
+      influence_.accumulate(g);
       memory_.keep_last(0, 1);
     });
     r.bytes = bytes();
@@ -102,26 +104,27 @@ class nobacktrack final {
  private:
   std::size_t bytes() const {
     return memory_.bytes() + influence_.bytes() + nu_.bytes() + norms_.bytes() + row_.bytes() +
-           delta_.bytes() + masked_.bytes();
+           delta_.bytes() + zeros_.bytes();
   }
 
   void carry(const const_edge<scalar>& e, report& r) {
-    influence_.push(system_, memory_.x(0), e);
+    influence_.propagate(system_, memory_.x(0), e);
     ++r.jvps;
     r.vjps += measure_rows(e);
     chooser_.signs(memory_.end() - 1, view<scalar>(nu_));
     const index_t n = nu_.size() / influence_.lanes();
     for (index_t l = 0; l < influence_.lanes(); ++l) {
-      const auto rho0 = balance_norms(influence_.s_norm(l), influence_.theta_norm(l), options_.epsilon);
+      const auto rho0 =
+          influence::balance_norms(influence_.s_norm(l), influence_.theta_norm(l), options_.epsilon);
       const auto s = influence_.s(l);
       for (index_t i = 0, k = l * n; i < n; ++i, ++k) {
-        const auto rho = balance_norms(1, double(norms_[k]), options_.epsilon);
+        const auto rho = influence::balance_norms(1, double(norms_[k]), options_.epsilon);
         s[i] = scalar(rho0.by) * s[i] + scalar(rho.by) * nu_[k];
         delta_[k] = scalar(rho.over) * nu_[k];
       }
-      influence_.set(l, rho0.over, 1);
+      influence_.mix(l, rho0.over, 1);
     }
-    r.vjps += lane_vjp<F>(system_, memory_.x(0), e, delta_, {}, influence_.fresh(), masked_);
+    r.vjps += lane_vjp<F>(system_, memory_.x(0), e, delta_, {}, influence_.theta_added(), zeros_);
   }
 
   // |F_i| of every state entry, by the hook or by one vjp an entry. Returns the vjps.
@@ -133,9 +136,9 @@ class nobacktrack final {
       }
     for (index_t i = 0; i < norms_.size(); ++i) {
       row_.zero();
-      masked_[i] = 1;
-      system_.vjp(memory_.x(0), e, masked_, scalar(0), {}, row_);
-      masked_[i] = 0;
+      zeros_[i] = 1;
+      system_.vjp(memory_.x(0), e, zeros_, scalar(0), {}, row_);
+      zeros_[i] = 0;
       norms_[i] = linalg::norm(row_.data(), row_.size());
     }
     return norms_.size();
@@ -146,10 +149,10 @@ class nobacktrack final {
   C chooser_;
   bool hooked_;
   window_buffer<F> memory_;
-  rank_one<scalar> influence_;
+  influence::rank_one<scalar> influence_;
   buffer<scalar> nu_, norms_;
   gradient<scalar> row_;
-  block<scalar, state_cotangent_space> delta_, masked_;
+  block<scalar, state_cotangent_space> delta_, zeros_;
   bool finished_ = false;
 };
 

@@ -1,8 +1,10 @@
 #pragma once
 
 #include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/rank_one.hpp"
 #include "unroll/estimate/parts/window_buffer.hpp"
+#include "unroll/influence/balance.hpp"
+#include "unroll/influence/rank_one.hpp"
+#include "unroll/system/lane_vjp.hpp"
 
 namespace unroll {
 
@@ -49,7 +51,7 @@ class uoro final {
         nu_(system_.size().state),
         delta_(system_.size().state),
         before_(system_.size().state),
-        masked_(system_.size().state) {
+        zeros_(system_.size().state) {
     reset({});
   }
 
@@ -68,7 +70,7 @@ class uoro final {
     report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
       backpropagate(theta, g, spent);
       carry(theta, spent);
-      influence_.sweep(g);
+      influence_.accumulate(g);
       memory_.keep_last(0, options_.block);
     });
     r.bytes = bytes();
@@ -83,8 +85,8 @@ class uoro final {
     if (r.code != status::ok) return r;
     if (memory_.size() > 0) {
       backpropagate(theta, g, r);
-      for (index_t l = 0; l < influence_.lanes(); ++l) influence_.set(l, 1, 0);
-      influence_.sweep(g);
+      for (index_t l = 0; l < influence_.lanes(); ++l) influence_.mix(l, 1, 0);
+      influence_.accumulate(g);
     }
     finished_ = true;
     return r;
@@ -118,21 +120,22 @@ class uoro final {
   }
   std::size_t bytes() const {
     return memory_.bytes() + influence_.bytes() + nu_.bytes() + delta_.bytes() + before_.bytes() +
-           masked_.bytes();
+           zeros_.bytes();
   }
 
-  // The block's own gradient, and how much of theta~ its losses ask for.
+  // What the losses of the block owe to theta inside the block, exactly, and through the state in front of
+  // it, by the influence.
   void backpropagate(params<const scalar> theta, dparams<scalar> g, report& r) {
     delta_.zero();
     memory_.backward(system_, theta, 0, memory_.size(), {}, delta_, g, r);
-    influence_.read(dstate<const scalar>(delta_));
+    influence_.project(delta_);
   }
 
   // The influence at the end of the block.
   void carry(params<const scalar> theta, report& r) {
     const index_t steps = memory_.size(), n = nu_.size() / influence_.lanes();
     for (index_t i = 0; i < steps; ++i)
-      influence_.push(system_, memory_.x(i), memory_.edge(system_, theta, i));
+      influence_.propagate(system_, memory_.x(i), memory_.edge(system_, theta, i));
     r.jvps += steps;
 
     // named by the block, so that a mirrored stream differs in every second draw whatever the block
@@ -142,18 +145,18 @@ class uoro final {
       before_.zero();
       const dstate<scalar> ds = i > 0 ? dstate<scalar>(before_) : dstate<scalar>();
       r.vjps += lane_vjp(system_, memory_.x(i), memory_.edge(system_, theta, i), delta_, ds,
-                         influence_.fresh(), masked_);
+                         influence_.theta_added(), zeros_);
       std::swap(delta_, before_);
     }
     for (index_t l = 0; l < influence_.lanes(); ++l) {
-      rescaling rho0, rho1;
+      influence::rescaling rho0, rho1;
       if (options_.balance) {
-        rho0 = balance_norms(influence_.s_norm(l), influence_.theta_norm(l), options_.epsilon);
-        rho1 = balance_norms(std::sqrt(double(n)), influence_.fresh_norm(l), options_.epsilon);
+        rho0 = influence::balance_norms(influence_.s_norm(l), influence_.theta_norm(l), options_.epsilon);
+        rho1 = influence::balance_norms(std::sqrt(double(n)), influence_.added_norm(l), options_.epsilon);
       }
       const auto s = influence_.s(l);
       for (index_t i = 0; i < n; ++i) s[i] = scalar(rho0.by) * s[i] + scalar(rho1.by) * nu_[l * n + i];
-      influence_.set(l, rho0.over, rho1.over);
+      influence_.mix(l, rho0.over, rho1.over);
     }
   }
 
@@ -161,9 +164,9 @@ class uoro final {
   uoro_options options_;
   C chooser_;
   window_buffer<F> memory_;
-  rank_one<scalar> influence_;
+  influence::rank_one<scalar> influence_;
   buffer<scalar> nu_;
-  block<scalar, state_cotangent_space> delta_, before_, masked_;
+  block<scalar, state_cotangent_space> delta_, before_, zeros_;
   bool finished_ = false;
 };
 

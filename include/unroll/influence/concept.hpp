@@ -1,0 +1,39 @@
+#pragma once
+
+#include <concepts>
+
+#include "unroll/system/concepts.hpp"
+
+// What estimators in forward mode carry instead of a past to go back through: how theta has moved the newest
+// state. With n = state / lanes, in each lane apart,
+//
+//     M = ds/dtheta,    n x params,    0 before the first step
+//
+// and one step s' = f(theta, s, x) uses and moves it:
+//
+//     project       g += q M           q = dl/ds, 1 x n: what theta moves in the step's loss through s
+//     propagate     M <- J M + F       J = ds'/ds, n x n;  F = ds'/dtheta at fixed s, n x params
+//
+// Each header of this folder is one way to keep M:
+//
+//     dense         every entry                            M itself
+//     rank_one      two vectors s~, theta~ of each lane    random, E s~ theta~' = M
+namespace unroll::influence {
+
+/// An influence that every step moves by itself, without draws:
+///   void reset()                           M = 0
+///   index_t propagate(f, x, e, q, g)       ADDS q M to g, then M <- J M + F at the edge e, in one pass over
+///                                          M. q is lanes x n. Returns the vjps of f that it took
+///   std::size_t bytes() const
+///   void visit(v)                          core/visit.hpp
+/// rank_one moves s~ alone and leaves to its estimator how F is drawn.
+template <class M, class F>
+concept influence_of = std::copyable<M> &&
+    requires(M m, const M& c, const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             dstate<const typename F::scalar> q, dparams<typename F::scalar> g) {
+  m.reset();
+  { m.propagate(f, x, e, q, g) } -> std::same_as<index_t>;
+  { c.bytes() } -> std::same_as<std::size_t>;
+};
+
+}  // namespace unroll::influence
