@@ -40,6 +40,7 @@ class nobacktrack final {
 
   explicit nobacktrack(F system, nobacktrack_options options = {}, C chooser = C{})
       : system_(std::move(system)),
+        guard_("nobacktrack", system_),
         options_(options),
         chooser_(std::move(chooser)),
         hooked_(supports(system_, hook::row_norms)),
@@ -56,16 +57,15 @@ class nobacktrack final {
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("nobacktrack::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     chooser_.reset(k);
     memory_.reset(system_, s0);
     influence_.reset();
-    finished_ = false;
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("nobacktrack::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     const auto full = [this] { return memory_.pending() == 1; };
     report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
       delta_.zero();
@@ -81,19 +81,17 @@ class nobacktrack final {
 
   /// Nothing is ever in flight.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("nobacktrack::finish", system_, theta, g, finished_);
-    finished_ = true;
+    guard_.check_finish(theta, g);
     report r;
     r.bytes = bytes();
-    return r;
+    return guard_.close(r);
   }
 
   /// The state behind the last input consumed; valid until the next call.
   state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v, "nobacktrack, epsilon " + number_text(options_.epsilon), system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v, "epsilon " + number_text(options_.epsilon), system_);
     visit_part(v, "chooser", chooser_);
     memory_.visit(v, {.room = 1});
     visit_part(v, "influence", influence_);
@@ -145,6 +143,7 @@ class nobacktrack final {
   }
 
   F system_;
+  sequence_guard<F> guard_;
   nobacktrack_options options_;
   C chooser_;
   bool hooked_;
@@ -153,7 +152,6 @@ class nobacktrack final {
   buffer<scalar> nu_, norms_;
   gradient<scalar> row_;
   block<scalar, state_cotangent_space> delta_, zeros_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

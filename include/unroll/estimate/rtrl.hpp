@@ -34,6 +34,7 @@ class rtrl final {
 
   explicit rtrl(F system, rtrl_options options = {})
       : system_(std::move(system)),
+        guard_("rtrl", system_),
         memory_(system_, 1, 1),
         influence_(system_, checked(options).columns),
         delta_(system_.size().state) {
@@ -41,14 +42,13 @@ class rtrl final {
   }
 
   void reset(key, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("rtrl::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     memory_.reset(system_, s0);
     influence_.reset();
-    finished_ = false;
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("rtrl::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     const auto full = [this] { return memory_.pending() == 1; };
     report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
       delta_.zero();
@@ -62,11 +62,10 @@ class rtrl final {
 
   /// Nothing is ever in flight.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("rtrl::finish", system_, theta, g, finished_);
-    finished_ = true;
+    guard_.check_finish(theta, g);
     report r;
     r.bytes = bytes();
-    return r;
+    return guard_.close(r);
   }
 
   /// ds/dtheta after the last step: lanes blocks of state/lanes x params, column-major.
@@ -76,8 +75,7 @@ class rtrl final {
   state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v, "rtrl", system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v, "", system_);
     memory_.visit(v, {.room = 1});
     influence_.visit(v);
   }
@@ -91,10 +89,10 @@ class rtrl final {
   std::size_t bytes() const { return memory_.bytes() + influence_.bytes() + delta_.bytes(); }
 
   F system_;
+  sequence_guard<F> guard_;
   window_buffer<F> memory_;
   influence::dense<F> influence_;
   block<scalar, state_cotangent_space> delta_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

@@ -44,6 +44,7 @@ class uoro final {
 
   explicit uoro(F system, uoro_options options = {}, C chooser = C{})
       : system_(std::move(system)),
+        guard_("uoro", system_),
         options_(checked(options)),
         chooser_(std::move(chooser)),
         memory_(system_, options_.block, options_.block),
@@ -56,16 +57,15 @@ class uoro final {
   }
 
   void reset(key k, state<const scalar> s0 = {}) {
-    if (!s0.empty()) check_size("uoro::reset", "s0", s0.size(), system_.size().state);
+    guard_.reset(s0);
     chooser_.reset(k);
     memory_.reset(system_, s0);
     influence_.reset();
-    finished_ = false;
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("uoro::advance", system_, theta, g, finished_);
+    guard_.check_advance(theta, g);
     const auto full = [this] { return memory_.pending() == options_.block; };
     report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
       backpropagate(theta, g, spent);
@@ -79,7 +79,7 @@ class uoro final {
 
   /// Runs the last, incomplete block.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("uoro::finish", system_, theta, g, finished_);
+    guard_.check_finish(theta, g);
     report r = run_rest(system_, theta, memory_);
     r.bytes = bytes();
     if (r.code != status::ok) return r;
@@ -88,23 +88,21 @@ class uoro final {
       for (index_t l = 0; l < influence_.lanes(); ++l) influence_.mix(l, 1, 0);
       influence_.accumulate(g);
     }
-    finished_ = true;
-    return r;
+    return guard_.close(r);
   }
 
   /// The state behind the last input consumed; valid until the next call.
   state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
-    visit_identity(v,
-                   "uoro, block " + std::to_string(options_.block) + ", epsilon " +
-                       number_text(options_.epsilon) + (options_.balance ? "" : ", not balanced"),
-                   system_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v,
+                 "block " + std::to_string(options_.block) + ", epsilon " + number_text(options_.epsilon) +
+                     (options_.balance ? "" : ", not balanced"),
+                 system_);
     visit_part(v, "chooser", chooser_);
-    memory_.visit(v, {.kept = finished_ ? options_.block - 1 : 0,
+    memory_.visit(v, {.kept = guard_.finished() ? options_.block - 1 : 0,
                       .pending = options_.block - 1,
-                      .room = finished_ ? 0 : options_.block});
+                      .room = guard_.finished() ? 0 : options_.block});
     visit_part(v, "influence", influence_);
   }
   index_t held() const { return memory_.held(); }
@@ -161,13 +159,13 @@ class uoro final {
   }
 
   F system_;
+  sequence_guard<F> guard_;
   uoro_options options_;
   C chooser_;
   window_buffer<F> memory_;
   influence::rank_one<scalar> influence_;
   buffer<scalar> nu_;
   block<scalar, state_cotangent_space> delta_, before_, zeros_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll
