@@ -62,8 +62,7 @@ TEST_CASE("a cache of sinks and a window gives what the kept tokens give at comp
       const problem<double> p(c, 60);
       const auto expected = p.plain().logits(p.ids, plain_llama::kept_by(60, sinks, window, chunk));
       generator<double, streaming_cache<double>> g(
-          p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), sinks, window),
-          {}, chunk);
+          p.stack, p.weights, streaming_cache<double>(p.stack, sinks, window), {}, chunk);
       double most = 0;
       for (index_t t = 0; t < 60; t += chunk) {
         const index_t n = std::min(chunk, 60 - t);
@@ -77,8 +76,7 @@ TEST_CASE("a cache of sinks and a window gives what the kept tokens give at comp
 TEST_CASE("with one layer a streaming cache equals a fresh pass over exactly the kept tokens") {
   const problem<double> p(small(1), 60);
   const auto kept = plain_llama::kept_by(60, 3, 10, 1);
-  generator<double, streaming_cache<double>> g(
-      p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), 3, 10));
+  generator<double, streaming_cache<double>> g(p.stack, p.weights, streaming_cache<double>(p.stack, 3, 10));
   generator<double> fresh(p.stack, p.weights);
   for (std::size_t t = 0; t < p.ids.size(); ++t) {
     g.append(p.ids[t]);
@@ -94,8 +92,7 @@ TEST_CASE("with one layer a streaming cache equals a fresh pass over exactly the
 TEST_CASE("a streaming cache that never evicts is a plain cache") {
   const problem<double> p(small(), 20);
   generator<double> all(p.stack, p.weights);
-  generator<double, streaming_cache<double>> g(
-      p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), 4, 16));
+  generator<double, streaming_cache<double>> g(p.stack, p.weights, streaming_cache<double>(p.stack, 4, 16));
   all.append(p.ids);
   g.append(p.ids);
   for (index_t i = 0; i < all.logits().size(); ++i)
@@ -239,8 +236,8 @@ TEST_CASE("a generation ends at an end token, at the limit of the model, or when
   CHECK(done.why == stop_reason::asked);
   CHECK(done.tokens == 1);
 
-  generator<double, streaming_cache<double>> endless(
-      p.stack, p.weights, streaming_cache<double>(p.stack.shape(), p.stack.positions(), 2, 10));
+  generator<double, streaming_cache<double>> endless(p.stack, p.weights,
+                                                     streaming_cache<double>(p.stack, 2, 10));
   endless.append(p.part(0, 5));
   done = generate(endless, s, 200, {}, key{4}, [](token) { return true; });
   CHECK(done.why == stop_reason::tokens);
@@ -250,8 +247,8 @@ TEST_CASE("a generation ends at an end token, at the limit of the model, or when
 TEST_CASE("generating allocates nothing") {
   const problem<float> p(small());
   generator<float> g(p.stack, p.weights);
-  generator<float, streaming_cache<float>> streaming(
-      p.stack, p.weights, streaming_cache<float>(p.stack.shape(), p.stack.positions(), 2, 6));
+  generator<float, streaming_cache<float>> streaming(p.stack, p.weights,
+                                                     streaming_cache<float>(p.stack, 2, 6));
   sampler s(p.stack.shape().vocabulary, {.top_p = 0.9});
   const testing::allocation_counter counter;
   g.append(p.part(0, 11));
@@ -266,9 +263,9 @@ TEST_CASE("generators and caches refuse what does not fit, and take nothing of i
   const config& c = p.stack.shape();
   CHECK_THROWS_WITH(key_value_cache<double>(c, 41), ContainsSubstring("41, the model has 40 positions"));
   CHECK_THROWS_WITH(key_value_cache<double>(c, 0), ContainsSubstring("capacity"));
-  CHECK_THROWS_WITH(streaming_cache<double>(c, p.stack.positions(), 20, 21), ContainsSubstring("41"));
-  CHECK_THROWS_WITH(streaming_cache<double>(c, p.stack.positions(), -1, 21), ContainsSubstring("sinks"));
-  CHECK_THROWS_WITH(streaming_cache<double>(c, p.stack.positions(), 1, 0), ContainsSubstring("window"));
+  CHECK_THROWS_WITH(streaming_cache<double>(p.stack, 20, 21), ContainsSubstring("41"));
+  CHECK_THROWS_WITH(streaming_cache<double>(p.stack, -1, 21), ContainsSubstring("sinks"));
+  CHECK_THROWS_WITH(streaming_cache<double>(p.stack, 1, 0), ContainsSubstring("window"));
   CHECK_THROWS_WITH(generator<double>(p.stack, params<const double>{}), ContainsSubstring("weights"));
 
   generator<double> g(p.stack, p.weights);

@@ -118,10 +118,11 @@ struct problem {
     loss(tape);
     dx = c;
     const auto run = [&](auto&& h) {
-      stack.vjp(weights.data(), a(), p, view<const T>(tape.data(), index_t(tape.size())), columns(dx),
-                want.before ? std::span<T* const>(dblocks) : std::span<T* const>(),
-                want.weights ? dweights.data() : nullptr, want.adapters ? dtheta.data() : nullptr,
-                want.inputs, workspace, h);
+      stack.vjp(
+          weights.data(), a(), p, view<const T>(tape.data(), index_t(tape.size())), columns(dx),
+          {want.before ? std::span<T* const>(dblocks) : std::span<T* const>(),
+           want.weights ? dweights.data() : nullptr, want.adapters ? dtheta.data() : nullptr, want.inputs},
+          workspace, h);
     };
     if (hooked)
       run(hook);
@@ -529,7 +530,7 @@ TEST_CASE("Only differences of positions matter, and policies stretch them") {
   shape.beyond = position_policy::linear;
   shape.position_factor = 2;
   problem<double> linear(shape, all_adapted(2), 1, 6, 2);
-  CHECK(linear.stack.positions().positions() == 2 * small_llama().context);
+  CHECK(linear.stack.rotary().positions() == 2 * small_llama().context);
   for (index_t& p : linear.positions) p *= 2;
   linear.loss();
   for (std::size_t i = 0; i < out.size(); ++i) CHECK(linear.out[i] == Approx(out[i]).margin(1e-11));
@@ -561,8 +562,8 @@ TEST_CASE("A pass keeps to its memory and allocates nothing") {
     const unroll::testing::allocation_counter counter;
     at.stack.forward(at.weights.data(), at.a(), at.p, at.columns(at.out), {}, f);
     at.stack.forward(at.weights.data(), at.a(), at.p, at.columns(at.out), t, f);
-    at.stack.vjp(at.weights.data(), at.a(), at.p, t, at.columns(at.dx), at.dblocks, at.dweights.data(),
-                 at.dtheta.data(), true, w);
+    at.stack.vjp(at.weights.data(), at.a(), at.p, t, at.columns(at.dx),
+                 {at.dblocks, at.dweights.data(), at.dtheta.data(), true}, w);
     CHECK(counter.count() == 0);
     CHECK(tape.intact());
     CHECK(workspace.intact());

@@ -53,6 +53,8 @@ class arena {
   }
   /// Numbers cut so far.
   index_t used() const { return used_; }
+  /// What is not cut yet, as a flat vector; empty where there is no memory.
+  view<T> rest() const { return memory_ ? view<T>(memory_ + used_, size_ - used_) : view<T>(); }
 
   /// What n numbers take.
   static constexpr index_t rounded(index_t n) {

@@ -3,16 +3,26 @@
 #include <array>
 
 #include "unroll/exec/of.hpp"
-#include "unroll/kernels/rotary.hpp"
-#include "unroll/llama/pass.hpp"
+#include "unroll/llama/transformer.hpp"
 
 // The keys and values of the tokens that a model has seen. Both caches are used alike:
 //
 //   cache.make_room(n);                 // before n more tokens
 //   pass.before = cache.before();       // their positions are cache.size(), cache.size() + 1, ...
-//   stack.forward(..., cache.hook());   // stores their keys and values
-//   cache.extend(n);                    // takes them over
+//   stack.forward(..., cache.hook());   // stores their keys and values behind those there are
+//   cache.extend(n);                    // counts them
 namespace unroll::llama {
+
+/// The hook of a pass whose keys and values `cache` stores.
+template <class Cache>
+struct storing_hook : no_hook {
+  Cache* cache;
+  /// Those of one layer, kv_width x tokens each.
+  template <class A>
+  void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
+    cache->store(layer, k, v);
+  }
+};
 
 namespace detail {
 
@@ -47,14 +57,15 @@ class cache_block {
   cache_block& operator=(cache_block&&) noexcept = default;
 
   prefix<M> before() const { return {blocks_, size_, capacity_}; }
-  /// All `capacity` columns of the keys and of the values of a layer.
+  /// All keys, and all values, of a layer: kv_width x capacity.
   matrix<M> keys(index_t layer) { return {data_.data() + 2 * layer * area(), kv_width_, capacity_}; }
   matrix<M> values(index_t layer) { return {keys(layer).data + area(), kv_width_, capacity_}; }
+  /// from, kv_width x n, into the columns of `to`, kv_width x capacity, behind those that are filled.
   template <class U>
   void store(matrix<const U> from, matrix<M> to) const {
     executor_.copy(from, columns_of(to, size_, from.cols));
   }
-  /// The keys and values of a layer, behind those there are.
+  /// The keys and values of a layer, kv_width x n each, behind those there are.
   template <class U>
   void store(index_t layer, matrix<const U> k, matrix<const U> v) {
     if (k.cols == 1 && k.stride == v.stride && v.data == k.data + k.rows) {  // rows of one column: one copy
@@ -92,6 +103,8 @@ class key_value_cache final {
   std::size_t bytes() const { return block_.data_.bytes(); }
   prefix<M> before() const { return block_.before(); }  ///< the tokens so far, as a prefix
   void clear() { block_.size_ = 0; }
+  /// Forgets all but the first n tokens.
+  void keep_first(index_t n) { block_.size_ = std::min(n, size()); }
 
   index_t largest_chunk() const { return capacity(); }              ///< tokens of one pass
   bool takes(index_t n) const { return n <= capacity() - size(); }  ///< whether so many more tokens fit
@@ -102,33 +115,29 @@ class key_value_cache final {
            "is " + std::to_string(capacity()) + ", too little for " + std::to_string(size()) +
                " tokens and " + std::to_string(n) + " more");
   }
-  /// Takes n more tokens, whose keys the hook stores.
+  /// Writes keys and values of one layer, kv_width x n each, behind those of the tokens so far.
+  template <class A>
+  void store(index_t layer, matrix<const A> k, matrix<const A> v) {
+    block_.store(layer, k, v);
+  }
+  /// Counts n more tokens, whose keys and values are stored.
   void extend(index_t n) {
     make_room(n);
     block_.size_ += n;
   }
-
-  /// Stores the keys of a pass.
-  struct keys_hook : no_hook {
-    detail::cache_block<E>* block;
-    /// Those of one layer.
-    template <class A>
-    void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
-      block->store(layer, k, v);
-    }
-  };
-  keys_hook hook() { return {{}, &block_}; }  ///< for the pass over these tokens
+  storing_hook<key_value_cache> hook() { return {{}, this}; }  ///< for the pass over these tokens
 
  private:
   detail::cache_block<E> block_;
 };
 
-/// The first `sinks` tokens and the last ones up to `window`: StreamingLLM (Xiao et al. 2024, arXiv
-/// 2309.17453), with 0 sinks a sliding window. Positions are those inside the cache, so that a text may be
-/// longer than the model has positions: keys are kept without rotation and are rotated again after every
-/// eviction. A token sees itself and at most sinks + window - 1 others when the tokens come one at a time; of
-/// n at once, the last one does and the first one sees n - 1 fewer. What evicted tokens left in the later
-/// layers' keys and values stays. 3 layers kv_width (sinks + window) numbers; an eviction moves them all.
+/// The first `sinks` tokens and up to `window` of the last ones: StreamingLLM (Xiao et al. 2024, arXiv
+/// 2309.17453); with 0 sinks a sliding window. Positions count the tokens in the cache, so that a text may be
+/// longer than the model has positions: keys are also kept without rotation, and are rotated again after
+/// every eviction. Of tokens that come one at a time each sees itself and up to sinks + window - 1 others; of
+/// n at once only the last one sees so many, the first one n - 1 fewer. The keys and values of upper layers
+/// keep what they have of evicted tokens. 3 layers kv_width (sinks + window) numbers; an eviction moves them
+/// all.
 template <class X>
 class streaming_cache final {
   using E = exec::of<X>;
@@ -136,25 +145,19 @@ class streaming_cache final {
   using P = typename E::numbers::parameter;
 
  public:
-  /// Throws unroll::error when sinks + window is more than the model has positions.
-  streaming_cache(const config& c, const kernels::rotary<P>& rotary, index_t sinks,
-                  index_t window) requires(E::where == place::host)
-      : streaming_cache(c, rotary, rotary.table(), sinks, window) {}
-  /// The same; the table, that of `rotary` at the executor's place, must outlive the cache.
-  streaming_cache(const config& c, const kernels::rotary<P>& rotary, const kernels::rotary_table<P>& table,
-                  index_t sinks, index_t window, E e = E{})
-      : block_(c, checked(sinks, window), "streaming_cache", std::move(e)),
-        rotary_(rotary),
-        table_(table),
+  /// `stack`: the model whose keys are kept. Throws unroll::error when sinks + window is more than it has
+  /// positions.
+  streaming_cache(const transformer<X>& stack, index_t sinks, index_t window)
+      : block_(stack.shape(), checked(sinks, window), "streaming_cache", stack.executor()),
+        stack_(stack),
         sinks_(sinks),
-        unrotated_(block_.executor_.template allocate<M>(c.layers * c.kv_width() * (sinks + window))),
-        positions_(std::size_t(sinks + window)) {
+        unrotated_(block_.executor_.template allocate<M>(stack.shape().layers * stack.shape().kv_width() *
+                                                         (sinks + window))) {
     if constexpr (!std::same_as<M, P>)
-      if (rotary.attention() != 1)
-        fail("streaming_cache", "rotary",
-             "has the attention factor " + number_text(rotary.attention()) +
+      if (stack.rotary().attention() != 1)
+        fail("streaming_cache", "stack",
+             "has the attention factor " + number_text(stack.rotary().attention()) +
                  ", keys of another kind than theta are turned back where it is 1");
-    for (std::size_t i = 0; i < positions_.size(); ++i) positions_[i] = index_t(i);
   }
 
   index_t size() const { return block_.size_; }
@@ -185,25 +188,28 @@ class streaming_cache final {
       move_up(unrotated(layer));
       const matrix<M> keys = columns_of(block_.keys(layer), from, count);
       e.copy(columns_of(unrotated(layer), from, count), keys);
-      if (count > 0) e.rotary(kernels::turn::forward, table_, at(from, count), keys);
+      if (count > 0) e.rotary(kernels::turn::forward, stack_.table(), stack_.positions(from, count), keys);
     }
   }
-  /// Takes n more tokens, whose keys the hook stores.
+  /// Writes keys and values of one layer, kv_width x n each, behind those of the tokens held.
+  template <class A>
+  void store(index_t layer, matrix<const A> k, matrix<const A> v) {
+    block_.store(layer, k, v);
+    const matrix<M> all = unrotated(layer);
+    block_.store(k, all);
+    const matrix<M> own = columns_of(all, size(), k.cols);
+    block_.executor_.rotary(kernels::turn::back, stack_.table(), stack_.positions(size(), k.cols), own);
+    if constexpr (std::same_as<M, P>) {
+      const double factor = stack_.rotary().attention() * stack_.rotary().attention();
+      if (factor != 1) block_.executor_.scale(1 / factor, own.data, own.rows * own.cols);
+    }
+  }
+  /// Counts n more tokens, whose keys and values are stored.
   void extend(index_t n) {
     make_room(n);
     block_.size_ += n;
   }
-
-  /// Stores the keys of a pass.
-  struct keys_hook : no_hook {
-    streaming_cache* cache;  ///< where they are stored
-    /// Those of one layer.
-    template <class A>
-    void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
-      cache->store(layer, k, v);
-    }
-  };
-  keys_hook hook() { return {{}, this}; }  ///< for the pass over these tokens
+  storing_hook<streaming_cache> hook() { return {{}, this}; }  ///< for the pass over these tokens
 
  private:
   static index_t checked(index_t sinks, index_t window) {
@@ -211,32 +217,16 @@ class streaming_cache final {
     check_at_least("streaming_cache", "window", window, 1);
     return sinks + window;
   }
+  /// The keys of a layer without rotation, kv_width x capacity.
   matrix<M> unrotated(index_t layer) {
     const index_t area = block_.kv_width_ * capacity();
     return {unrotated_.data() + layer * area, block_.kv_width_, capacity()};
   }
-  std::span<const index_t> at(index_t first, index_t count) const {
-    return std::span(positions_).subspan(std::size_t(first), std::size_t(count));
-  }
-  template <class A>
-  void store(index_t layer, matrix<const A> k, matrix<const A> v) {
-    block_.store(layer, k, v);
-    const matrix<M> all = unrotated(layer);
-    block_.store(k, all);
-    const matrix<M> fresh = columns_of(all, size(), k.cols);
-    block_.executor_.rotary(kernels::turn::back, table_, at(size(), k.cols), fresh);
-    if constexpr (std::same_as<M, P>) {
-      const double grown = rotary_.attention() * rotary_.attention();
-      if (grown != 1) block_.executor_.scale(1 / grown, fresh.data, fresh.rows * fresh.cols);
-    }
-  }
 
   detail::cache_block<E> block_;
-  kernels::rotary<P> rotary_;  // keeps its table alive
-  kernels::rotary_table<P> table_;
+  transformer<X> stack_;
   index_t sinks_;
   typename E::template block<M> unrotated_;
-  std::vector<index_t> positions_;
 };
 
 }  // namespace unroll::llama

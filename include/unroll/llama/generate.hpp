@@ -34,10 +34,8 @@ class generator final {
     check_size("generator", "weights", weights.size(), stack.map().size());
     check_at_least("generator", "chunk", chunk, 1);
     chunk_ = std::min(chunk, cache_.largest_chunk());
-    positions_.resize(std::size_t(cache_.capacity()));
-    for (std::size_t i = 0; i < positions_.size(); ++i) positions_[i] = index_t(i);
     const config& c = stack.shape();
-    pass_size largest = pass_over(chunk_);
+    pass_size largest = stack.pass_over(0, chunk_, cache_.before());
     largest.keys = cache_.capacity();
     const E& e = stack.executor();
     workspace_ = e.template allocate<A>(
@@ -108,14 +106,8 @@ class generator final {
   }
 
  private:
-  pass<M> pass_over(index_t n) const {
-    pass<M> p;
-    p.length = n;
-    p.layers = stack_->shape().layers;
-    p.before = cache_.before();
-    p.positions = std::span(positions_).subspan(std::size_t(cache_.size()), std::size_t(n));
-    return p;
-  }
+  /// The next n tokens.
+  pass<M> next(index_t n) const { return stack_->pass_over(cache_.size(), n, cache_.before()); }
   // Calls use(outputs of the last layer, number of their first token) chunk by chunk.
   template <class Use>
   void run(std::span<const token> ids, Use&& use) {
@@ -130,8 +122,7 @@ class generator final {
       const matrix<A> x(x_.data(), shape().hidden, n);
       embed(stack_->executor(), stack_->map(), weights_.data(),
             ids.subspan(std::size_t(first), std::size_t(n)), x);
-      stack_->forward(weights_.data(), adapters_, pass_over(n), x, view<A>{}, view<A>(workspace_),
-                      cache_.hook());
+      stack_->forward(weights_.data(), adapters_, next(n), x, view<A>{}, view<A>(workspace_), cache_.hook());
       cache_.extend(n);
       consumed_ += n;
       use(matrix<const A>(x), first);
@@ -143,7 +134,6 @@ class generator final {
   adapters<P> adapters_;
   Cache cache_;
   index_t chunk_, consumed_ = 0;
-  std::vector<index_t> positions_;
   typename E::template block<A> workspace_, x_;
   exec::mirror<E, P> logits_, losses_;
 };

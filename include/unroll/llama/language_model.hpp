@@ -46,11 +46,7 @@ class language_model final {
  public:
   /// Throws unroll::error on options out of range, and where `length` exceeds the model's positions.
   explicit language_model(const config& c, language_model_options o = {}, E e = E{})
-      : stack_(c, std::move(e)),
-        options_(checked(c, o)),
-        positions_(std::size_t(o.length)),
-        pool_(o.threads) {
-    std::iota(positions_.begin(), positions_.end(), index_t{0});
+      : stack_(c, std::move(e)), options_(checked(c, o)), pool_(o.threads) {
     const index_t largest = (o.sequences + o.shares - 1) / o.shares * o.length;
     const pass<M> p = pass_of(largest / o.length);
     const E& on = stack_.executor();
@@ -108,7 +104,7 @@ class language_model final {
       stack_.forward(w.data(), {}, p, x, tape, workspace);
       lm_head_losses_vjp(e, map, w.data(), matrix<const A>(x), r.of(targets), 1, x, dw,
                          static_cast<P*>(nullptr), sums_.data() + share, workspace);
-      stack_.vjp(w.data(), {}, p, tape, x, {}, dw, nullptr, true, workspace);
+      stack_.vjp(w.data(), {}, p, tape, x, {.weights = dw, .inputs = true}, workspace);
       embed_vjp(e, map, r.of(ids), matrix<const A>(x), dw);
     });
     for (const auto& part : gradients_) e.axpy(1, part.data(), g.data(), g.size());
@@ -157,14 +153,10 @@ class language_model final {
     check_tokens(function, "targets", stack_.shape(), targets, true);
   }
   pass<M> pass_of(index_t sequences) const {
-    return {.sequences = sequences,
-            .length = options_.length,
-            .layers = stack_.shape().layers,
-            .positions = positions_,
-            .mask = {},
-            .before = {},
-            .keep = options_.keep,
-            .outputs_from = 0};
+    pass<M> p = stack_.pass_over(0, options_.length);
+    p.sequences = sequences;
+    p.keep = options_.keep;
+    return p;
   }
   range range_of(index_t share) const {
     const index_t first = options_.sequences * share / options_.shares;
@@ -184,7 +176,6 @@ class language_model final {
 
   transformer<X> stack_;
   language_model_options options_;
-  std::vector<index_t> positions_;
   std::vector<typename E::template block<A>> x_, tape_, workspace_;
   std::vector<typename E::template block<P>> gradients_;
   exec::mirror<E, P> sums_, losses_;

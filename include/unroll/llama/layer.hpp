@@ -1,16 +1,18 @@
 #pragma once
 
+#include "unroll/llama/lora_product.hpp"
 #include "unroll/llama/transformer_workspace.hpp"
+#include "unroll/llama/weights.hpp"
 
 namespace unroll::llama {
 
-/// Where a vjp adds gradients; null: not wanted.
+/// Where the vjp of a pass adds gradients; null: not wanted.
 template <class P>
 struct wanted_gradients {
-  std::span<P* const> before;  ///< of the prefix, one for each block
-  P* weights = nullptr;        ///< of the frozen model
-  P* adapters = nullptr;       ///< of the adapters
-  bool inputs = false;         ///< whether the cotangent of the pass's inputs is wanted
+  std::span<P* const> before = {};  ///< of the prefix: one a block, laid out as the block; empty: of none
+  P* weights = nullptr;             ///< of the frozen model, as weight_map lays it out
+  P* adapters = nullptr;            ///< of the adapters, as their lora_map lays them out
+  bool inputs = false;              ///< whether the cotangent of the pass's inputs is wanted
 };
 
 /// Layer i of a pass, forwards and back: what transformer.hpp says, as operations of the executor. A view of
@@ -223,28 +225,13 @@ class layer {
   }
 
   bool adapted(layer_matrix m, const wanted_gradients<P>& want) const {
-    return want.adapters && a.map->at(i, m).a >= 0;
+    return want.adapters && lora().has(m);
   }
-  template <class U>
-  matrix<U> factor_a(U* theta, layer_matrix m) const {
-    return {theta + a.map->at(i, m).a, lora_map::in_width(sizes.shape(), m), a.map->rank()};
-  }
-  template <class U>
-  matrix<U> factor_b(U* theta, layer_matrix m) const {
-    return {theta + a.map->at(i, m).b, a.map->rank(), lora_map::out_width(sizes.shape(), m)};
-  }
-  exec::adapter<P> adapter_of(layer_matrix m) const {
-    return {factor_a(a.theta, m), factor_b(a.theta, m), a.map->scale()};
-  }
-  void adapt(layer_matrix m, matrix<const A> x, matrix<A> y) const {
-    if (a.map && a.map->at(i, m).a >= 0) e.adapt(adapter_of(m), x, y, t.adapter);
-  }
+  lora_product<E> lora() const { return {e, a, i, t.adapter}; }
+  void adapt(layer_matrix m, matrix<const A> x, matrix<A> y) const { lora().add(m, x, y); }
   void adapt_vjp(layer_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx,
                  const wanted_gradients<P>& want) const {
-    if (!a.map || a.map->at(i, m).a < 0) return;
-    exec::adapter_gradient<P> d;
-    if (want.adapters) d = {factor_a(want.adapters, m), factor_b(want.adapters, m)};
-    e.adapt_vjp(adapter_of(m), x, dy, dx, d, p.sequences, t.adapter);
+    lora().add_vjp(m, x, dy, dx, want.adapters, p.sequences);
   }
 };
 

@@ -6,29 +6,35 @@
 
 namespace unroll::llama {
 
-/// The matrices of a layer that an adapter can sit on.
+/// The matrices of a layer that can have an adapter.
 enum class layer_matrix { q, k, v, o, gate, up, down };
-/// Of the matrices, as HuggingFace names them in a layer.
+/// Their names in a layer, those of HuggingFace.
 inline constexpr std::array<const char*, 7> layer_matrix_names{
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
 
 struct lora_options {
   index_t rank = 8;   ///< of the product B A
-  double alpha = 16;  ///< the product B A is scaled by alpha / rank
+  double alpha = 16;  ///< B A is multiplied by alpha / rank
   std::array<bool, 7> adapted{true, false, true, false, false, false, false};  ///< by layer_matrix
   index_t first_layer = 0;                                                     ///< that has adapters
   index_t layers = 0;  ///< adapted layers from first_layer on; 0: all that follow
 };
 
-/// Low-rank adapters (Hu et al. 2022): y = W' x + (alpha / rank) B (A x), as one flat vector under PEFT's
-/// names. A is stored column-major in x rank and B rank x out, as W is: z = A' x, y += scale B' z.
+/// Low-rank adapters (Hu et al. 2022, arXiv 2106.09685) of frozen matrices W, in x out:
+///
+///   y = W' x + scale B' (A' x),    scale = alpha / rank,
+///
+/// as one flat vector under PEFT's names. A is stored column-major in x rank and B rank x out, as W is;
+/// lora_product multiplies.
 class lora_map {
  public:
   /// Where the two factors of one matrix lie.
   struct factors {
-    index_t a = -1;  ///< offset of A, -1: no adapter
-    index_t b = -1;
+    index_t a = -1;   ///< offset of A, in x rank; -1: no adapter
+    index_t b = -1;   ///< offset of B, rank x out
+    index_t in = 0;   ///< numbers that the matrix takes
+    index_t out = 0;  ///< numbers that it gives
   };
 
   lora_map() = default;
@@ -47,9 +53,8 @@ class lora_map {
         if (!o.adapted[m]) continue;
         const std::string name = prefix + "model.layers." + std::to_string(i) + "." + layer_matrix_names[m];
         const index_t in = in_width(c, layer_matrix(m)), out = out_width(c, layer_matrix(m));
-        factors& f = table_[std::size_t(i)][m];
-        f.a = names_.add(name + ".lora_A.weight", in, o.rank);
-        f.b = names_.add(name + ".lora_B.weight", o.rank, out);
+        const index_t a = names_.add(name + ".lora_A.weight", in, o.rank);
+        table_[std::size_t(i)][m] = {a, names_.add(name + ".lora_B.weight", o.rank, out), in, out};
       }
   }
 
@@ -90,8 +95,15 @@ class lora_map {
   std::vector<std::array<factors, 7>> table_;
 };
 
-/// A normal with standard deviation 1 / sqrt(in); B zero, so that training begins at the base model, or
-/// normal with standard deviation `b_scale` where every gradient should be away from zero.
+/// A set of adapters that is added to the frozen weights; a null map: none.
+template <class P>
+struct adapters {
+  const lora_map* map = nullptr;
+  const P* theta = nullptr;  ///< map->size() numbers
+};
+
+/// WRITES a set of adapters: A normal with standard deviation 1 / sqrt(in); B zero, so that training begins
+/// at the base model, or normal with standard deviation `b_scale`, so that no gradient is zero.
 template <class T>
 void init_lora(const lora_map& map, params<T> theta, key k, double b_scale = 0) {
   check_size("init_lora", "theta", theta.size(), map.size());

@@ -3,7 +3,7 @@
 #include <span>
 
 #include "unroll/kernels/attention_shape.hpp"
-#include "unroll/llama/lora.hpp"
+#include "unroll/llama/config.hpp"
 
 namespace unroll::llama {
 
@@ -63,13 +63,6 @@ struct pass {
   operator pass_size() const {
     return {sequences, length, layers, outputs_from, index_t(before.blocks.size()), before.keys, keep};
   }
-};
-
-/// A set of adapters that is added to the frozen weights; a null map: none.
-template <class P>
-struct adapters {
-  const lora_map* map = nullptr;
-  const P* theta = nullptr;
 };
 
 /// What may look into a pass. `normed`: the input of the attention of `layer`, after its norm, at the tokens

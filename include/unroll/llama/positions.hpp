@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -112,7 +114,22 @@ inline rotary_frequencies frequencies(const config& c) {
   return out;
 }
 
-/// The table of rotary positions of a model: c.positions() rows.
+/// The positions 0, 1, 2, ..., of which passes over consecutive tokens take a part.
+class consecutive_positions {
+ public:
+  explicit consecutive_positions(index_t n) : all_(std::size_t(n)) {
+    std::iota(all_.begin(), all_.end(), index_t{0});
+  }
+  /// first, first + 1, ..., n of them, all below what it was made with; valid while this lives.
+  std::span<const index_t> part(index_t first, index_t n) const {
+    return std::span(all_).subspan(std::size_t(first), std::size_t(n));
+  }
+
+ private:
+  std::vector<index_t> all_;
+};
+
+/// The cosines and sines of a model's positions: c.positions() rows.
 template <class T>
 kernels::rotary<T> make_rotary(const config& c) {
   const rotary_frequencies f = frequencies(c);

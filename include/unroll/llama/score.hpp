@@ -10,8 +10,9 @@
 
 namespace unroll::llama {
 
-/// How a text that is longer than the model's context is cut: into windows of `window` inputs, each a fresh
-/// context that repeats the last `overlap` inputs of the one before without scoring them again.
+/// How a text that is longer than the model's context is cut: into windows of `window` inputs, each of which
+/// sees nothing in front of it. A window begins with the last `overlap` inputs of the one before, which are
+/// not scored again.
 struct score_options {
   index_t window = 0;   ///< 0: all positions of the model
   index_t overlap = 0;  ///< tokens that a window repeats without scoring them
@@ -62,7 +63,7 @@ inline segmenter windows_of(const config& c, std::span<const token> ids, const s
 }  // namespace detail
 
 /// Scores a text whose first token is given: as a rule the one that begins texts. `more(tokens scored)` is
-/// asked again and again whether to go on. Throws unroll::error on fewer than two tokens, ids out of range
+/// asked between windows whether to go on. Throws unroll::error on fewer than two tokens, ids out of range
 /// and options that do not fit the model. Time and memory of one pass a window, without a tape.
 template <class X, class More = detail::go_on>
 text_score<typename transformer<X>::P> score(const transformer<X>& stack,
@@ -77,20 +78,11 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
   const segmenter windows = detail::windows_of(c, ids, o, "score");
   detail::check_threads<E>("score", o.threads);
   check_size("score", "weights", weights.size(), stack.map().size());
-  std::vector<index_t> positions(std::size_t(windows.length()));
-  std::iota(positions.begin(), positions.end(), index_t{0});
-  const auto pass_over = [&](index_t n) {
-    pass<typename E::numbers::memory> p;
-    p.length = n;
-    p.layers = c.layers;
-    p.positions = std::span(positions).first(std::size_t(n));
-    return p;
-  };
   worker_pool pool(std::min(o.threads, windows.size()));
   std::vector<typename E::template block<A>> xs, workspaces;
   std::vector<exec::mirror<E, P>> losses;
   const index_t workspace_size = std::max(lm_head_workspace<E>(c, windows.length()),
-                                          stack.workspace_size(pass_over(windows.length()), false));
+                                          stack.workspace_size(stack.pass_over(0, windows.length()), false));
   for (index_t i = 0; i < pool.size(); ++i) {
     xs.push_back(e.template allocate<A>(c.hidden * windows.length()));
     workspaces.push_back(e.template allocate<A>(workspace_size));
@@ -106,7 +98,7 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
       const matrix<A> x(xs[std::size_t(i)].data(), c.hidden, w.count);
       const view<A> workspace = workspaces[std::size_t(i)];
       embed(e, stack.map(), weights.data(), ids.subspan(std::size_t(w.first), std::size_t(w.count)), x);
-      stack.forward(weights.data(), a, pass_over(w.count), x, view<A>{}, workspace);
+      stack.forward(weights.data(), a, stack.pass_over(0, w.count), x, view<A>{}, workspace);
       const index_t first = w.first + w.repeated, n = w.count - w.repeated;
       exec::mirror<E, P>& nll = losses[std::size_t(i)];
       lm_head_losses(e, stack.map(), weights.data(), matrix<const A>(columns_of(x, w.repeated, n)),
@@ -172,10 +164,8 @@ text_score<typename transformer<X>::P> score_streaming(const transformer<X>& sta
   check_at_least("score_streaming", "ids", index_t(ids.size()), 2);
   check_at_least("score_streaming", "chunk", o.chunk, 1);
   check_tokens("score_streaming", "ids", stack.shape(), ids);
-  generator<X, streaming_cache<X>> g(stack, weights,
-                                     streaming_cache<X>(stack.shape(), stack.positions(), stack.table(),
-                                                        o.sinks, o.window, stack.executor()),
-                                     a, o.chunk);
+  generator<X, streaming_cache<X>> g(stack, weights, streaming_cache<X>(stack, o.sinks, o.window), a,
+                                     o.chunk);
   const index_t inputs = index_t(ids.size()) - 1, chunk = std::min(o.chunk, o.window);
   text_score<P> out;
   out.nll.resize(std::size_t(inputs));

@@ -39,9 +39,22 @@ class transformer final {
   const executor_type& executor() const { return executor_; }
   const config& shape() const { return parts_->map.shape(); }
   const weight_map& map() const { return parts_->map; }
-  const kernels::rotary<P>& positions() const { return parts_->rotary; }  ///< cosines and sines
+  const kernels::rotary<P>& rotary() const { return parts_->rotary; }  ///< cosines and sines, on the host
   /// The same at the executor's place.
   const kernels::rotary_table<P>& table() const { return parts_->table; }
+  /// The positions first, first + 1, ..., n of them; valid while a copy of this lives.
+  std::span<const index_t> positions(index_t first, index_t n) const {
+    return parts_->consecutive.part(first, n);
+  }
+  /// All layers over one sequence of n tokens at the positions first, first + 1, ...
+  pass<M> pass_over(index_t first, index_t n, prefix<M> before = {}) const {
+    pass<M> p;
+    p.length = n;
+    p.layers = shape().layers;
+    p.positions = positions(first, n);
+    p.before = before;
+    return p;
+  }
 
   /// Sizes alone; no weights, no tables.
   const transformer_workspace<executor_type>& sizes() const { return parts_->sizes; }
@@ -60,19 +73,18 @@ class transformer final {
                view<A> workspace, Hook&& hook = {}) const {
     check_pass("transformer::forward", p, x, workspace.size(), workspace_size(p, false));
     if (!tape.empty()) check_at_least("transformer::forward", "tape", tape.size(), tape_size(p));
-    arena<A> cut(workspace);
-    const auto t = sizes().cut_workspace(cut, p, false);
+    arena<A> space(workspace);
+    const auto t = sizes().cut_workspace(space, p, false);
     const bool all = !tape.empty() && p.keep == saved::activations;
-    const index_t free = cut.used();
     for (index_t i = 0; i < p.layers; ++i) {
       const auto l = layer_of(i, weights, a, p, t);
-      arena<A> saved;
+      arena<A> kept;
       if (!tape.empty()) {
-        saved = arena<A>(tape.part(sizes().tape_start(p, i), sizes().layer_tape(p, i)));
-        executor_.copy(x, saved.cut(x.rows, x.cols));
+        kept = arena<A>(tape.part(sizes().tape_start(p, i), sizes().layer_tape(p, i)));
+        executor_.copy(x, kept.cut(x.rows, x.cols));
       }
-      if (!all) saved = arena<A>(workspace.part(free, workspace.size() - free));
-      const auto s = sizes().cut_activations(saved, p, i);
+      if (!all) kept = arena<A>(space.rest());
+      const auto s = sizes().cut_activations(kept, p, i);
       l.attend(x, s, hook);
       const matrix<A> h = i == p.layers - 1 ? l.outputs(x, t.tail) : x;
       l.project(s, h);
@@ -85,8 +97,8 @@ class transformer final {
     const auto top = layer_of(p.layers, weights, a, p, t);
     const matrix<A> h = top.outputs(x, t.tail);
     if (!tape.empty()) {
-      arena<A> saved(rest(tape, sizes().tape_start(p, p.layers)));
-      executor_.copy(h, saved.cut(h.rows, h.cols));
+      arena<A> kept(rest(tape, sizes().tape_start(p, p.layers)));
+      executor_.copy(h, kept.cut(h.rows, h.cols));
     }
     if constexpr (layer<executor_type>::template hooked<Hook>) {
       const matrix<A> normed = columns_of(t.normed, 0, h.cols);
@@ -95,25 +107,23 @@ class transformer final {
     }
   }
 
-  /// dx: the cotangent of the outputs, looked at where they are wanted, then that of the inputs (meaningful
-  /// only if want_dx). ADDS to what dbefore (one pointer per block of the prefix, laid out like it; null: not
-  /// wanted; empty: none), dweights and dadapters point to; null: not wanted. Layers below the lowest one in
-  /// which something is wanted do not run, nor do their hooks. The tape is that of a forward with the same
-  /// arguments.
+  /// dx, hidden x tokens: on entry the cotangent of the outputs, of which the columns of wanted outputs are
+  /// read; on return, if want.inputs, the cotangent of the inputs, else nothing of use. ADDS to the gradients
+  /// in `want`. The tape is that of a forward pass with the same arguments. Layers below the lowest one of
+  /// which anything is wanted do not run, and their hooks are not called.
   template <class Hook = no_hook>
   void vjp(const W* weights, adapters<P> a, const pass<M>& p, view<const A> tape, matrix<A> dx,
-           std::span<P* const> dbefore, P* dweights, P* dadapters, bool want_dx, view<A> workspace,
-           Hook&& hook = {}) const {
+           wanted_gradients<P> want, view<A> workspace, Hook&& hook = {}) const {
     check_pass("transformer::vjp", p, dx, workspace.size(), workspace_size(p));
     check_at_least("transformer::vjp", "tape", tape.size(), tape_size(p));
-    if (!dbefore.empty())
-      check_size("transformer::vjp", "dbefore", index_t(dbefore.size()), index_t(p.before.blocks.size()));
-    const wanted_gradients<P> want{dbefore, dweights, a.map ? dadapters : nullptr, want_dx};
+    if (!want.before.empty())
+      check_size("transformer::vjp", "want.before", index_t(want.before.size()),
+                 index_t(p.before.blocks.size()));
+    if (!a.map) want.adapters = nullptr;
     const index_t lowest = lowest_layer(a, p, want);
-    if (lowest == p.layers && !want_dx) return;
-    arena<A> cut(workspace);
-    const auto t = sizes().cut_workspace(cut, p, true);
-    const view<A> free = p.keep == saved::inputs ? rest(workspace, cut.used()) : view<A>{};
+    if (lowest == p.layers && !want.inputs) return;
+    arena<A> space(workspace);
+    const auto t = sizes().cut_workspace(space, p, true);
     const auto top = layer_of(p.layers, weights, a, p, t);
     const matrix<A> dh = top.outputs(dx, t.tail);
     if constexpr (layer<executor_type>::template hooked<Hook>)
@@ -126,7 +136,7 @@ class transformer final {
         hook.dnormed(p.layers, dnormed);
         top.norm(gain, h, normed, t.rstd);
         executor_.rmsnorm_vjp(h, weights + gain, t.rstd, matrix<const A>(dnormed), dh,
-                              dweights ? dweights + gain : nullptr);
+                              want.weights ? want.weights + gain : nullptr);
       }
     for (index_t i = p.layers - 1; i >= lowest; --i) {
       const auto l = layer_of(i, weights, a, p, t);
@@ -136,10 +146,10 @@ class transformer final {
       if (p.keep == saved::activations)
         s = sizes().cut_activations(from, p, i);
       else
-        s = constant(run_again(l, x, free));
+        s = constant(run_again(l, x, space.rest()));
       const matrix<A> d = i == p.layers - 1 ? dh : dx;
       l.mlp_vjp(s, d, want);
-      l.attention_vjp(x, s, dx, d, want, i > lowest || want_dx || dweights, hook);
+      l.attention_vjp(x, s, dx, d, want, i > lowest || want.inputs || want.weights, hook);
     }
   }
 
@@ -150,8 +160,10 @@ class transformer final {
     kernels::rotary<P> rotary;
     typename executor_type::template block<P> uploaded;  // the table, at another place than the host
     kernels::rotary_table<P> table;
+    consecutive_positions consecutive;
 
-    parts(const config& c, const executor_type& e) : map(c), sizes(c), rotary(make_rotary<P>(c)) {
+    parts(const config& c, const executor_type& e)
+        : map(c), sizes(c), rotary(make_rotary<P>(c)), consecutive(c.positions()) {
       table = rotary.table();
       if constexpr (executor_type::where != place::host) {
         uploaded = e.template allocate<P>(table.positions * table.head);
@@ -173,8 +185,8 @@ class transformer final {
   /// The activations of a layer from its inputs, once more.
   layer_activations<A, P> run_again(const layer<executor_type>& l, matrix<const A> x,
                                     view<A> workspace) const {
-    arena<A> cut(workspace);
-    const auto s = sizes().cut_activations(cut, l.p, l.i);
+    arena<A> space(workspace);
+    const auto s = sizes().cut_activations(space, l.p, l.i);
     no_hook none;
     l.attend(x, s, none);
     const index_t skipped = s.mid.cols == x.cols ? 0 : l.p.outputs_from, n = l.p.length - skipped;
@@ -194,7 +206,7 @@ class transformer final {
            "are " + std::to_string(p.layers) + ", the model has " + std::to_string(shape().layers));
     if (index_t(p.positions.size()) != p.tokens())
       check_size(function, "positions", index_t(p.positions.size()), p.length);
-    positions().check_positions(function, p.positions);
+    rotary().check_positions(function, p.positions);
     check_size(function, "x (rows)", x.rows, shape().hidden);
     check_size(function, "x (columns)", x.cols, p.tokens());
     if (p.outputs_from < 0 || (p.outputs_from > 0 && (p.outputs_from >= p.length || p.layers == 0)))

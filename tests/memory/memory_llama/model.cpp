@@ -282,7 +282,7 @@ TEST_CASE("with one memory token vector the lowest layer of all memories is the 
     const double* m = p.m[std::size_t(s)].data();
     std::vector<double> k(m, m + area);
     std::vector<index_t> positions{2 * s, 2 * s + 1};
-    model.stack().positions().rotate_back({k.data(), 8, 2}, positions);
+    model.stack().rotary().rotate_back({k.data(), 8, 2}, positions);
     for (index_t i = 0; i < 8; ++i) {
       CHECK(k[std::size_t(i)] == Approx(k[std::size_t(8 + i)]).margin(1e-13));
       CHECK(m[area + i] == p.m[0][std::size_t(area + i)]);

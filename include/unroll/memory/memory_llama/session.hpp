@@ -28,9 +28,7 @@ class memory_session final {
  public:
   /// Throws unroll::error where a recurrent model is to encode several segments together.
   memory_session(memory_llama<X> model, params<const P> theta, index_t batch = 1)
-      : model_(std::move(model)),
-        theta_(theta),
-        cache_(shape(), shape().positions(), "memory_session", executor()) {
+      : model_(std::move(model)), theta_(theta), cache_(shape(), shape().positions(), executor()) {
     check_size("memory_session", "theta", theta.size(), model_.names().size());
     check_at_least("memory_session", "batch", batch, 1);
     if (batch > 1 && !model_.independent())
@@ -41,12 +39,11 @@ class memory_session final {
     x_ = executor().template allocate<A>(shape().hidden * segment_length());
     logits_ = exec::mirror<E, P>(executor(), shape().vocabulary);
     residual_.resize(std::size_t(segment_length()));
-    for (index_t i = 0; i < shape().positions(); ++i) positions_.push_back(i);
     prefix<M> full = cache_.before();
     full.keys = full.capacity;
-    workspace_ = executor().template allocate<A>(
-        std::max({model_.encode_workspace(full, batch), lm_head_workspace<E>(shape(), 1),
-                  model_.stack().workspace_size(decoding(0, segment_length(), full), false)}));
+    workspace_ = executor().template allocate<A>(std::max(
+        {model_.encode_workspace(full, batch), lm_head_workspace<E>(shape(), 1),
+         model_.stack().workspace_size(model_.stack().pass_over(0, segment_length(), full), false)}));
   }
 
   /// theta must outlive the session.
@@ -69,11 +66,14 @@ class memory_session final {
   void residual() && = delete;
   void logits() && = delete;
   std::size_t bytes() const {
-    return cache_.data_.bytes() + memory_.bytes() + x_.bytes() + logits_.bytes() + workspace_.bytes();
+    return cache_.bytes() + memory_.bytes() + x_.bytes() + logits_.bytes() + workspace_.bytes();
   }
 
   /// Forgets everything.
-  void reset() { memories_ = tokens_ = cache_.size_ = 0; }
+  void reset() {
+    cache_.clear();
+    memories_ = tokens_ = 0;
+  }
 
   /// Whether n more tokens have positions.
   bool room(index_t n = 1) const {
@@ -129,20 +129,6 @@ class memory_session final {
 
   const E& executor() const { return model_.executor(); }
 
-  pass<M> decoding(index_t at, index_t n, prefix<M> before) const {
-    pass<M> p;
-    p.length = n;
-    p.layers = shape().layers;
-    p.positions = std::span(positions_).subspan(std::size_t(at), std::size_t(n));
-    p.before = before;
-    return p;
-  }
-
-  struct storing : no_hook {
-    detail::cache_block<E>* cache;
-    void keys(index_t layer, matrix<const A> k, matrix<const A> v) { cache->store(layer, k, v); }
-  };
-
   // The n tokens of the residual behind its first tokens_: their keys and values, and the logits of the last.
   void decode(index_t n) {
     const matrix<A> x(x_.data(), shape().hidden, n);
@@ -150,9 +136,9 @@ class memory_session final {
     const auto* const w = model_.weights().data();
     embed(executor(), stack.map(), w,
           std::span<const token>(residual_).subspan(std::size_t(tokens_), std::size_t(n)), x);
-    stack.forward(w, {}, decoding(cache_.size_, n, cache_.before()), x, view<A>{}, view<A>(workspace_),
-                  storing{{}, &cache_});
-    cache_.size_ += n;
+    stack.forward(w, {}, stack.pass_over(cache_.size(), n, cache_.before()), x, view<A>{},
+                  view<A>(workspace_), cache_.hook());
+    cache_.extend(n);
     lm_head_logits(executor(), stack.map(), w, matrix<const A>(columns_of(x, n - 1, 1)),
                    matrix<P>(logits_.data(), shape().vocabulary, 1), view<A>(workspace_));
     logits_.fetch(executor(), logits_.size());
@@ -163,7 +149,7 @@ class memory_session final {
   void compress(std::span<const token> behind = {}) {
     const index_t columns = model_.memory_tokens(), area = shape().kv_width() * columns;
     const index_t n = 1 + index_t(behind.size()) / segment_length();
-    cache_.size_ = memories_ * columns;
+    cache_.keep_first(memories_ * columns);
     const view<M> m(memory_.data(), n * model_.sizes().memory());
     if (n == 1) {
       model_.encode(residual_, memories_, theta_, cache_.before(), m, {}, view<A>(workspace_));
@@ -181,7 +167,7 @@ class memory_session final {
                                 shape().kv_width(), columns);
         cache_.store(i, k, matrix<const M>(k.data + area, k.rows, k.cols));
       }
-      cache_.size_ += columns;
+      cache_.extend(columns);
     }
     memories_ += n;
     tokens_ = 0;
@@ -189,13 +175,12 @@ class memory_session final {
 
   memory_llama<X> model_;
   params<const P> theta_;
-  detail::cache_block<E> cache_;
+  key_value_cache<X> cache_;
   typename E::template block<M> memory_;
   typename E::template block<A> x_, workspace_;
   exec::mirror<E, P> logits_;
   std::vector<token> residual_;
   std::vector<segment> together_;  // what one call encodes
-  std::vector<index_t> positions_;
   index_t memories_ = 0, tokens_ = 0;
 };
 

@@ -7,7 +7,7 @@
 
 namespace unroll::llama {
 
-/// The sizes of a memory_llama on executor E, and on the host the tables of where tokens and memories stand.
+/// The sizes of a memory_llama on executor E, and on the host the positions of its tokens and memories.
 template <class E>
 class memory_tables {
   using positions = std::span<const index_t>;
@@ -19,7 +19,6 @@ class memory_tables {
   memory_tables(const config& c, const memory_options& o)
       : sizes(c, o), first_columns(std::size_t(sizes.memory_tokens())) {
     const index_t m = sizes.memory_tokens(), most = c.positions() / m;
-    for (index_t i = 0; i < c.positions(); ++i) all_.push_back(i);
     for (index_t s = 0; sizes.encoder_end(s) <= c.positions() && (s == 0 || o.recurrent); ++s)
       for (index_t i = 0; i < o.segment + m; ++i)
         encoder_.push_back(sizes.encoder_start(s) + sizes.encoder_position(i));
@@ -36,10 +35,6 @@ class memory_tables {
   positions encoder_positions_of(index_t s) const {
     const index_t n = sizes.options().segment + sizes.memory_tokens();
     return part(encoder_, sizes.options().recurrent ? s * n : 0, n);
-  }
-  /// Of the first n tokens of segment t when it is read.
-  positions token_positions_of(index_t t, index_t n) const {
-    return part(all_, t * sizes.memory_tokens(), n);
   }
   /// Of the tokens of the n whole segments from t on.
   positions segment_positions_of(index_t t, index_t n) const {
@@ -60,7 +55,7 @@ class memory_tables {
   static positions part(const std::vector<index_t>& all, index_t first, index_t n) {
     return std::span(all).subspan(std::size_t(first), std::size_t(n));
   }
-  std::vector<index_t> all_, encoder_, segments_;
+  std::vector<index_t> encoder_, segments_;
   std::vector<index_t> memories_;  // the last one first
   std::vector<kernels::prefix_range> seen_;
 };

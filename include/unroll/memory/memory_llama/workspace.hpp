@@ -93,10 +93,18 @@ class memory_workspace {
     return space.used() + std::max(stack_.workspace_size(p, vjp), lm_head_workspace<E>(shape(), p.tokens()));
   }
 
-  // Positions of the encoder: the first one of segment s, that of its token i, and one behind the last.
-  /// First position of segment s.
+  /// Throws, in the name of `function`, unless a workspace of `got` numbers is enough for n segments.
+  static void check_workspace(std::string_view function, index_t got, index_t needed, index_t n) {
+    if (n == 1) return check_at_least(function, "workspace", got, needed);
+    if (got < needed)
+      fail(function, "workspace",
+           "has " + std::to_string(got) + " numbers, a batch of " + std::to_string(n) + " segments needs " +
+               std::to_string(needed) + ": workspace() is asked with the largest batch");
+  }
+
+  /// Where segment s of the encoder begins.
   index_t encoder_start(index_t s) const { return options_.recurrent ? s * memory_tokens() : 0; }
-  /// Of its token i, from the first on.
+  /// Where its token i stands, counted from there.
   index_t encoder_position(index_t i) const {
     const index_t behind = i - options_.segment;
     return behind < 0 || options_.positions == memory_positions::following ? i

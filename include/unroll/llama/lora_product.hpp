@@ -1,0 +1,57 @@
+#pragma once
+
+#include "unroll/exec/operations.hpp"
+#include "unroll/llama/lora.hpp"
+
+namespace unroll::llama {
+
+/// What the adapters of one layer add to its products with frozen matrices, and the vjp of it. A view of all
+/// it needs, made for one call.
+template <class E>
+struct lora_product {
+  using A = typename E::numbers::activation;
+  using P = typename E::numbers::parameter;
+
+  const E& e;         ///< whose operations it takes
+  adapters<P> a;      ///< the set
+  index_t layer = 0;  ///< number of the layer
+  view<A> workspace;  ///< E::adapter_work(in + out, tokens, vjp) numbers
+
+  /// Whether matrix m has an adapter.
+  bool has(layer_matrix m) const { return a.map && a.map->at(layer, m).a >= 0; }
+  /// y += scale B' (A' x) where matrix m has an adapter; x: in x tokens, y: out x tokens.
+  template <class Y>
+  void add(layer_matrix m, matrix<const A> x, matrix<Y> y) const {
+    if (has(m)) e.adapt(factors(m), x, y, workspace);
+  }
+  /// From dy, out x tokens, the cotangent of y, with z = scale B dy:
+  ///
+  ///   dx += A z,    dA += x z',    dB += scale (A' x) dy'
+  ///
+  /// ADDS to dx, in x tokens (null data: not wanted), and to the gradient `da` of the whole set (null: not
+  /// wanted), one sequence after another.
+  void add_vjp(layer_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx, P* da,
+               index_t sequences) const {
+    if (!has(m)) return;
+    exec::adapter_gradient<P> d;
+    if (da) d = {first(da, m), second(da, m)};
+    e.adapt_vjp(factors(m), x, dy, dx, d, sequences, workspace);
+  }
+
+ private:
+  template <class U>
+  matrix<U> first(U* of, layer_matrix m) const {
+    const auto at = a.map->at(layer, m);
+    return {of + at.a, at.in, a.map->rank()};
+  }
+  template <class U>
+  matrix<U> second(U* of, layer_matrix m) const {
+    const auto at = a.map->at(layer, m);
+    return {of + at.b, a.map->rank(), at.out};
+  }
+  exec::adapter<P> factors(layer_matrix m) const {
+    return {first(a.theta, m), second(a.theta, m), a.map->scale()};
+  }
+};
+
+}  // namespace unroll::llama
