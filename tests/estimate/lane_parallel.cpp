@@ -174,8 +174,8 @@ TEST_CASE("a group that diverges stops all of them, leaves no trace in g and ask
   CHECK(dealt.finish(t.theta, g).code == status::non_finite);
   CHECK(same_bits(g, before));
   t.y[(9 * lanes + 5) * 3] = t.y[(10 * lanes + 0) * 3] = 0;
-  task<cells::elman<double>> fresh;
-  CHECK(same_bits(run(dealt, fresh).first, good));
+  task<cells::elman<double>> again;
+  CHECK(same_bits(run(dealt, again).first, good));
 }
 
 TEST_CASE("dealing out allocates nothing after construction") {

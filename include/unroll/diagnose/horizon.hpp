@@ -11,7 +11,7 @@
 
 namespace unroll {
 
-/// What the losses tell the parameters used `lag` steps before them.
+/// The part c_l of the gradient through which losses depend on the parameters of `lag` steps earlier.
 struct lag_entry {
   index_t lag = 0;        ///< steps between a use of theta and the loss that it moves
   double norm = 0;        ///< ||c_l||

@@ -16,20 +16,20 @@ struct lane_parallel_options {
   index_t threads = 0;  ///< 0: one a group; never changes a bit
 };
 
-/// Any estimator on several cores: the lanes are dealt to `groups` estimators of their own. Each walks on to
-/// the next step at which it does some work without waiting for the others; what they find is added in the
-/// order of the steps and, within a step, of the groups, so that neither the number of threads nor how the
-/// inputs arrive changes a bit.
+/// Any estimator on several cores: the lanes are dealt to `groups` estimators of their own. A group takes
+/// inputs until it has done some work, without waiting for the others. What the groups find is added in the
+/// order of the steps and, within a step, of the groups: neither the number of threads nor how the inputs
+/// arrive changes a bit.
 ///
 ///     lane_parallel both(cell, {.groups = 2}, [](const auto& part) { return bptt(part); });
 ///
-/// The bias is that of the estimator inside; random ones draw from fold(key, group). The variance is too
-/// where lanes draw apart (uoro, nobacktrack); where they share draws (artbp, es, pes, nres), dealing them
-/// out takes the covariances between the groups out of it, which lowers it where the lanes' errors point the
-/// same way and raises it where they cancel. A step, vjp or jvp of the report is one of all lanes (the mean
-/// over the groups, where these differ). Memory: that of the estimators and groups x P, and a state. Where
-/// the state or the loss of a group is not finite, g has no trace of that step, but the groups may have
-/// stopped at different steps: only reset() can follow.
+/// Bias: that of the estimator inside; random ones draw from fold(key, group). Variance: the same too where
+/// lanes draw apart (uoro, nobacktrack). Where they share draws (artbp, es, pes, nres) those of two groups do
+/// not, so that their covariance drops out: the variance falls where the lanes' errors point the same way and
+/// rises where they cancel. A step, vjp or jvp of the report is one of all lanes (the mean over the groups,
+/// where these differ). Memory: that of the estimators, groups x P, and a state. Where a step of one group is
+/// not finite, g has no trace of that step, but the groups may have stopped at different steps: only reset()
+/// can follow.
 template <gradient_estimator E>
 class lane_parallel final {
  public:
@@ -56,65 +56,8 @@ class lane_parallel final {
     const system_type part = f_.with_lanes(lanes / groups);
     parts_.reserve(std::size_t(groups));
     for (index_t i = 0; i < groups; ++i) parts_.push_back({make(part), gradient<scalar>(f_.size().params)});
-    start_workers();
+    workers_ = workers(std::min(options_.threads == 0 ? groups : options_.threads, groups));
   }
-  lane_parallel(const lane_parallel& other)
-      : f_(other.f_),
-        guard_(other.guard_),
-        options_(other.options_),
-        last_(other.last_),
-        parts_(other.parts_),
-        now_(other.now_) {
-    start_workers();
-  }
-  lane_parallel(lane_parallel&&) noexcept = default;
-  lane_parallel& operator=(lane_parallel other) noexcept {
-    std::swap(f_, other.f_);
-    std::swap(guard_, other.guard_);
-    std::swap(options_, other.options_);
-    std::swap(last_, other.last_);
-    std::swap(parts_, other.parts_);
-    std::swap(now_, other.now_);
-    std::swap(workers_, other.workers_);
-    return *this;
-  }
-  ~lane_parallel() = default;
-
-  /// The states of the groups side by side.
-  state<const scalar> last_state(params<const scalar> theta) requires has_last_state<E> {
-    scalar* to = last_.data();
-    for (one& p : parts_) {
-      const auto s = p.estimator.last_state(theta);
-      to = std::copy(s.begin(), s.end(), to);
-    }
-    return last_;
-  }
-  template <class V>
-  void visit(V&& v) {
-    guard_.visit(v, "groups " + std::to_string(options_.groups), f_);
-    visit_part(v, "sum", now_.sum);
-    visit_integer(v, "end", now_.end);
-    for (std::size_t i = 0; i < parts_.size(); ++i) {
-      visit_integer(v, "bytes " + std::to_string(i), parts_[i].bytes);
-      visit_part(v, "group " + std::to_string(i), parts_[i].estimator);
-    }
-  }
-  index_t held() const {
-    index_t most = 0;
-    for (const one& p : parts_) most = std::max(most, held_inputs(p.estimator));
-    return most;
-  }
-  void hold(std::span<const input> xs) {
-    check_size("hold", "xs", index_t(xs.size()), held());
-    for (std::size_t i = 0; i < parts_.size(); ++i) {
-      std::vector<input> part;
-      for (const input& x : xs.last(std::size_t(held_inputs(parts_[i].estimator))))
-        part.push_back(f_.lanes_from(x, index_t(i) * f_.size().lanes / options_.groups));
-      hold_inputs(parts_[i].estimator, std::span<const input>(part));
-    }
-  }
-  const system_type& system() const { return f_; }
-  perturbation smoothing() const { return smoothing_of(parts_.front().estimator); }
 
   void reset(key k, state<const scalar> s0 = {}) {
     guard_.reset(s0);
@@ -158,6 +101,42 @@ class lane_parallel final {
     return since(before, 0, usable);
   }
 
+  /// The states of the groups side by side.
+  state<const scalar> last_state(params<const scalar> theta) requires has_last_state<E> {
+    scalar* to = last_.data();
+    for (one& p : parts_) {
+      const auto s = p.estimator.last_state(theta);
+      to = std::copy(s.begin(), s.end(), to);
+    }
+    return last_;
+  }
+  template <class V>
+  void visit(V&& v) {
+    guard_.visit(v, "groups " + std::to_string(options_.groups), f_);
+    visit_part(v, "sum", now_.sum);
+    visit_integer(v, "end", now_.end);
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      visit_integer(v, "bytes " + std::to_string(i), parts_[i].bytes);
+      visit_part(v, "group " + std::to_string(i), parts_[i].estimator);
+    }
+  }
+  index_t held() const {
+    index_t most = 0;
+    for (const one& p : parts_) most = std::max(most, held_inputs(p.estimator));
+    return most;
+  }
+  void hold(std::span<const input> xs) {
+    check_size("hold", "xs", index_t(xs.size()), held());
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      std::vector<input> part;
+      for (const input& x : xs.last(std::size_t(held_inputs(parts_[i].estimator))))
+        part.push_back(f_.lanes_from(x, index_t(i) * f_.size().lanes / options_.groups));
+      hold_inputs(parts_[i].estimator, std::span<const input>(part));
+    }
+  }
+  const system_type& system() const { return f_; }
+  perturbation smoothing() const { return smoothing_of(parts_.front().estimator); }
+
  private:
   struct one {
     E estimator;
@@ -166,15 +145,25 @@ class lane_parallel final {
     index_t at = 0;      // inputs taken in this call of advance()
     std::size_t bytes = 0;
   };
+  // A pool of threads; the copy of an estimator has one of its own.
+  struct workers {
+    workers() = default;
+    explicit workers(index_t count) : pool(std::make_unique<worker_pool>(count)) {}
+    workers(const workers& other) {
+      if (other.pool) pool = std::make_unique<worker_pool>(other.pool->size());
+    }
+    workers(workers&&) noexcept = default;
+    workers& operator=(workers other) noexcept {
+      pool.swap(other.pool);
+      return *this;
+    }
+    ~workers() = default;
+    std::unique_ptr<worker_pool> pool;
+  };
   struct progress {
     report sum;            // over the groups, since reset; its code is that of the first failure
     std::int64_t end = 0;  // inputs since reset
   };
-
-  void start_workers() {
-    const index_t wanted = options_.threads == 0 ? options_.groups : options_.threads;
-    workers_ = std::make_unique<worker_pool>(std::min(wanted, options_.groups));
-  }
 
   // Returns the number of inputs taken: all of them, or those in front of the one that failed.
   index_t run(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
@@ -238,9 +227,10 @@ class lane_parallel final {
   template <class Work>
   void together(const Work& work) {
     auto job = [&](index_t worker) {
-      for (index_t i = worker; i < options_.groups; i += workers_->size()) work(parts_[std::size_t(i)], i);
+      for (index_t i = worker; i < options_.groups; i += workers_.pool->size())
+        work(parts_[std::size_t(i)], i);
     };
-    workers_->run(job);
+    workers_.pool->run(job);
   }
 
   system_type f_;
@@ -249,7 +239,7 @@ class lane_parallel final {
   block<scalar, state_space> last_;  // for last_state()
   std::vector<one> parts_;
   progress now_;
-  std::unique_ptr<worker_pool> workers_;
+  workers workers_;
 };
 
 /// From a function that makes the estimators.

@@ -11,12 +11,13 @@ struct pes_options {
   index_t window = 1;  ///< steps with the same perturbation
 };
 
-/// Persistent evolution strategies: a fresh perturbation every window, each loss credited to all of them.
+/// Persistent evolution strategies: the perturbation is drawn anew in every window, and each loss is credited
+/// to all perturbations so far.
 ///
 ///   xi_j <- xi_j + z_j^w,   g += 1 / (2 sigma N) sum_j xi_j (L_w^+ - L_w^-)   after window w
 ///
 /// where copy j runs at theta +- sigma z_j^w. Unbiased for the gradient of E L(theta + sigma z^1, ...,
-/// theta + sigma z^W), a fresh z a window, where that exists around theta; it may be nearer to the gradient
+/// theta + sigma z^W), one z a window, where that exists around theta; it may be nearer to the gradient
 /// itself than the estimand of es, or farther. |xi| grows like the square root of the number of windows. Per
 /// step 2 N steps of F; memory 4 N states and 2 N + 2 times params. Lanes share the perturbation. The
 /// reported loss is the mean over the 2 N copies. Vicol, Metz & Sohl-Dickstein 2021. See docs/math/pes.md.
@@ -89,7 +90,7 @@ class pes final {
   C& chooser() { return chooser_; }
 
  private:
-  // Once for each window, however often its first input had to be offered.
+  // Draws z of window w and adds it to xi, once, however often the window's first input had to be offered.
   void perturb(std::int64_t w) {
     if (w < drawn_) return;
     drawn_ = w + 1;
@@ -103,8 +104,8 @@ class pes final {
   pes_options options_;
   C chooser_;
   particles<F> particles_;
-  buffer<scalar> xi_;  // sum of the z so far, params of each pair
-  std::int64_t drawn_ = 0;
+  buffer<scalar> xi_;       // sum of the z so far, params x pairs
+  std::int64_t drawn_ = 0;  // windows whose z has been drawn
 };
 
 }  // namespace unroll

@@ -20,8 +20,8 @@ struct tbptt_options {
 ///
 ///   1 for l <= k2 - k1,   (k2 - l) / k1 for k2 - k1 < l < k2,   0 for l >= k2,
 ///
-/// so k1 = 1 gives the indicator l < k2 and k1 = k2 is chunked_tbptt. The last, shorter group uses the rows
-/// of the same table. What a loss owes to theta directly is exact.
+/// so k1 = 1 gives the indicator l < k2 and k1 = k2 is chunked_tbptt. In a last, shorter group a loss reaches
+/// as far back as in a whole one. What a loss owes to theta directly is exact.
 ///
 /// Biased unless J_{t:s} vanishes beyond lag k2 - k1; the bias may point the wrong way (influence balancing).
 /// Variance 0. Memory: 2 k2 - k1 states and tapes. Time per step: one step, k2 / k1 vjps. Needs: vjp.
@@ -94,12 +94,12 @@ class tbptt final {
     return o;
   }
 
-  // The losses of the last `fresh` steps, back through them and through the k2 - k1 steps in front of them:
-  // all that are remembered.
-  void inject(params<const scalar> theta, index_t fresh, dparams<scalar> g, report& r) {
+  // Sends the losses of the last `count` steps back through all steps that are remembered: these, and up to
+  // k2 - k1 in front of them.
+  void inject(params<const scalar> theta, index_t count, dparams<scalar> g, report& r) {
     const index_t reach = memory_.size();
-    std::fill_n(loss_weight_.begin(), reach - fresh, scalar(0));
-    std::fill_n(loss_weight_.begin() + (reach - fresh), fresh, scalar(1));
+    std::fill_n(loss_weight_.begin(), reach - count, scalar(0));
+    std::fill_n(loss_weight_.begin() + (reach - count), count, scalar(1));
     delta_.zero();
     memory_.backward(system_, theta, 0, reach, {loss_weight_.data(), nullptr}, delta_, g, r);
     memory_.keep_last(k2_ - k1_, k1_);

@@ -6,9 +6,9 @@
 
 #include "unroll/core/error.hpp"
 
-// When a backward pass stops being carried on: after the k-th step since the last cut (k = 1, 2, ...) a run
-// is cut with probability cut(k), independently of everything before. The probability that a run goes on past
-// l steps, with which a term of lag l is included, is survival(law, l) = (1 - cut(1)) ... (1 - cut(l)).
+// At which steps a backward pass is cut. Steps are counted from the last cut, k = 1, 2, ...; behind step k
+// comes the next cut with probability cut(k), whatever happened before. A term of lag l counts where none of
+// l steps is followed by a cut; that has the probability survival(law, l) = (1 - cut(1)) ... (1 - cut(l)).
 namespace unroll {
 
 /// cut(k) must lie in [0, 1): a law that cuts with probability 1 somewhere cannot be compensated.

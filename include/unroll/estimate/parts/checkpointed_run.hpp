@@ -7,17 +7,18 @@
 
 namespace unroll {
 
-/// A stretch of steps of any length that can be walked backwards once, in the memory of a few states and the
-/// tape of one block. Blocks of steps, aligned at the start of the run, are the links of the chain that
-/// checkpoint_schedule reverses: a block is run again from the nearest snapshot when its turn comes. The
-/// inputs are kept: their list grows past the reserved room where a run does.
+/// A run of steps, of any length, that can be walked backwards once in the memory of a few states and of the
+/// tapes of one block. The steps of the checkpoint_schedule are the blocks of the run, counted from its first
+/// step: walking backwards, each is run again from the nearest snapshot in front of it. All inputs are kept,
+/// in a list that grows where a run is longer than what was reserved.
 template <class F>
 class checkpointed_run {
  public:
   using T = typename F::scalar;
   using input = typename F::input;
 
-  /// steps: the length of the run where it is known, else 0. reserve: inputs to make room for.
+  /// slots: snapshots. block: steps. steps: the length of the run where it is known, else 0. reserve: inputs
+  /// to make room for.
   checkpointed_run(const F& f, index_t slots, index_t block, index_t steps, index_t reserve)
       : sizes_(f.size()),
         block_(block),
@@ -27,7 +28,7 @@ class checkpointed_run {
         states_((block + 1) * sizes_.state),
         tape_(block * sizes_.tape),
         loss_(block),
-        scratch_(window_scratch(f, block)),
+        workspace_(window_scratch(f, block)),
         carry_(block),
         last_(sizes_.state),
         delta_(sizes_.state) {}
@@ -52,7 +53,7 @@ class checkpointed_run {
   std::int64_t end() const { return start_ + inputs_.size(); }
   std::size_t bytes() const {
     return inputs_.bytes() + snapshots_.bytes() + states_.bytes() + tape_.bytes() + loss_.bytes() +
-           scratch_.bytes() + carry_.bytes() + last_.bytes() + delta_.bytes();
+           workspace_.bytes() + carry_.bytes() + last_.bytes() + delta_.bytes();
   }
 
   void push(const input& x) { inputs_.push(x); }  ///< takes an input
@@ -100,7 +101,7 @@ class checkpointed_run {
     return {states_.data() + n * sizes_.state, sizes_.state};
   }
 
-  /// Between two calls of an estimator; reversed: behind backward().
+  /// Between two calls of an estimator. reversed: backward() has been called.
   template <class V>
   void visit(V&& v, bool reversed) {
     inputs_.visit(v);
@@ -137,7 +138,7 @@ class checkpointed_run {
     recorded_ = -1;
   }
 
-  // Makes states_ that of the block of the pending inputs, whose index is returned.
+  // Puts the state in front of the pending inputs' block into states_[0]; returns the index of that block.
   index_t open_block() {
     const index_t b = run_ / block_;
     if (in_front_ < b) {
@@ -169,7 +170,7 @@ class checkpointed_run {
     std::copy_n(states_.data(), sizes_.state, snapshots_.data() + slot * sizes_.state);
   }
   window<T> at(params<const T> theta, index_t b, index_t n) {
-    return {theta, n, states_.data(), tape_.data(), loss_.data(), scratch_, start_ + b * block_};
+    return {theta, n, states_.data(), tape_.data(), loss_.data(), workspace_, start_ + b * block_};
   }
 
   dims sizes_;
@@ -177,9 +178,9 @@ class checkpointed_run {
   checkpoint_schedule schedule_;
   input_list<input> inputs_;
   block<T, state_space> snapshots_;  // one state a slot
-  block<T, state_space> states_;     // of one block, as tape_ and loss_
+  block<T, state_space> states_;     // block + 1: those of one block, as tape_, loss_ and carry_
   block<T, tape_space> tape_;
-  buffer<T> loss_, scratch_, carry_;
+  buffer<T> loss_, workspace_, carry_;
   block<T, state_space> last_;  // the state behind the steps that were run
   block<T, state_cotangent_space> delta_;
   std::int64_t start_ = 0;  // index since reset of the first step

@@ -10,15 +10,15 @@
 
 namespace unroll {
 
-/// The inputs an estimator holds on to. A vector whose copies keep the reserved room, so that the copy of an
-/// estimator allocates no more than the estimator itself.
+/// The inputs that an estimator keeps: a vector that reserves its memory at construction. A copy reserves as
+/// much, so that the copy of an estimator does not allocate while it runs either.
 template <class Input>
 class input_list {
   static_assert(!std::is_same_v<Input, bool>,
                 "a system's input cannot be bool, whose vector is no array; use int");
 
  public:
-  explicit input_list(index_t room) { list_.reserve(std::size_t(room)); }
+  explicit input_list(index_t reserve) { list_.reserve(std::size_t(reserve)); }  ///< in inputs
   input_list(const input_list& other) : awaited_(other.awaited_) {
     list_.reserve(other.list_.capacity());
     list_.assign(other.list_.begin(), other.list_.end());
@@ -45,8 +45,8 @@ class input_list {
     awaited_ = 0;
   }
 
-  /// Shows how many inputs there are, at most `most`. Inputs are views, so that only the caller can bring
-  /// them back: by hold(), before anything else.
+  /// Shows how many inputs there are, at most `most`. The inputs themselves are views of the caller's data:
+  /// after a resume the caller gives them back, by hold(), before any other call.
   template <class V>
   void visit(V&& v, index_t most = std::numeric_limits<index_t>::max()) {
     index_t count = size();
@@ -68,7 +68,7 @@ class input_list {
 
  private:
   std::vector<Input> list_;
-  index_t awaited_ = 0;  // inputs from the front that a resume has announced; then the list is empty
+  index_t awaited_ = 0;  // inputs that hold() has to bring after a resume; the list is empty until then
 };
 
 }  // namespace unroll

@@ -25,14 +25,14 @@ class particles {
       fail(estimator, "sigma",
            "is " + number_text(sigma) + ", must be a positive, finite and normal number of the scalar type");
     states_ = block<T, state_space>(2 * pairs * sizes_.state);
-    saved_ = block<T, state_space>(2 * pairs * sizes_.state);
+    states_before_ = block<T, state_space>(2 * pairs * sizes_.state);
     next_ = block<T, state_space>(sizes_.state);
     tape_ = block<T, tape_space>(sizes_.tape);
-    scratch_ = buffer<T>(sizes_.scratch);
+    workspace_ = buffer<T>(sizes_.scratch);
     noise_ = buffer<T>(pairs * sizes_.params);
     up_ = parameters<T>(sizes_.params);
     down_ = parameters<T>(sizes_.params);
-    difference_ = saved_difference_ = buffer<double>(pairs);
+    difference_ = difference_before_ = buffer<double>(pairs);
   }
 
   /// Every copy starts from s0, or from the system's own start when s0 is empty.
@@ -42,19 +42,19 @@ class particles {
     end_ = 0;
   }
 
-  view<T> noise() { return noise_; }         ///< z, params of each pair
+  view<T> noise() { return noise_; }         ///< z, params x pairs
   std::int64_t end() const { return end_; }  ///< steps since reset
   std::size_t bytes() const {
-    return states_.bytes() + saved_.bytes() + next_.bytes() + tape_.bytes() + scratch_.bytes() +
-           noise_.bytes() + up_.bytes() + down_.bytes() + difference_.bytes() + saved_difference_.bytes();
+    return states_.bytes() + states_before_.bytes() + next_.bytes() + tape_.bytes() + workspace_.bytes() +
+           noise_.bytes() + up_.bytes() + down_.bytes() + difference_.bytes() + difference_before_.bytes();
   }
 
-  /// Runs all copies over xs. Windows of `window` steps are aligned at the start of the sequence; begin(i) is
-  /// called before the first step of window i and done(i) after its last one. Stops in front of the first
+  /// Runs all copies over xs. Windows of `window` steps are counted from the start of the sequence; begin(i)
+  /// is called before the first step of window i and done(i) after its last one. Stops in front of the first
   /// step that is not finite in any of the copies. The reported loss is the mean over the copies. Throws
   /// unroll::error where sigma is not above the distance u from a parameter to the next number: rounding
-  /// takes the share 2 exp(-2 pi^2 (sigma / u)^2) from its derivative, all of it in the end, 5e-9 at sigma =
-  /// u.
+  /// theta + sigma z takes the share 2 exp(-2 pi^2 (sigma / u)^2) from the derivative, 5e-9 at sigma = u and
+  /// all of it for a much smaller sigma.
   template <class Begin, class Done>
   report advance(const F& f, params<const T> theta, std::span<const input> xs, std::int64_t window,
                  Begin&& begin, Done&& done) {
@@ -87,7 +87,7 @@ class particles {
     visit_integer(v, "end", end_);
   }
 
-  /// g += 1 / (2 sigma pairs) sum_j D_j direction_j, and D = 0.
+  /// g += 1 / (2 sigma pairs) sum_j D_j direction_j, then D = 0. directions: params x pairs.
   void emit(view<const T> directions, dparams<T> g) {
     for (index_t j = 0; j < pairs_; ++j)
       linalg::axpy(T(difference_[j] / (2 * sigma_ * double(pairs_))), directions.data() + j * sizes_.params,
@@ -105,8 +105,8 @@ class particles {
 
   // Returns the number of inputs that every copy took.
   index_t run(const F& f, params<const T> theta, std::span<const input> xs, report& r) {
-    std::copy(states_.begin(), states_.end(), saved_.begin());
-    std::copy(difference_.begin(), difference_.end(), saved_difference_.begin());
+    std::copy(states_.begin(), states_.end(), states_before_.begin());
+    std::copy(difference_.begin(), difference_.end(), difference_before_.begin());
     index_t good = 0;
     while (good < index_t(xs.size()) && finite_input(f, xs[std::size_t(good)])) ++good;
     xs = xs.first(std::size_t(good));
@@ -122,8 +122,8 @@ class particles {
         const double below = step(f, down_, xs[std::size_t(i)], 2 * j + 1, end_ + i);
         r.steps += 2;
         if (!std::isfinite(above + below)) {  // take this group back and run it again without its rest
-          std::copy(saved_.begin(), saved_.end(), states_.begin());
-          std::copy(saved_difference_.begin(), saved_difference_.end(), difference_.begin());
+          std::copy(states_before_.begin(), states_before_.end(), states_.begin());
+          std::copy(difference_before_.begin(), difference_before_.end(), difference_.begin());
           return i == 0 ? 0 : run(f, theta, xs.first(std::size_t(i)), r);
         }
         difference_[j] += above - below;
@@ -139,7 +139,7 @@ class particles {
   double step(const F& f, params<const T> theta, const input& x, index_t c, std::int64_t t) {
     T loss = 0;
     const state<T> s = copy(c);
-    f.step(x, {theta, s, next_, tape_, &loss, scratch_, t});
+    f.step(x, {theta, s, next_, tape_, &loss, workspace_, t});
     std::copy(next_.begin(), next_.end(), s.begin());
     return linalg::all_finite(s.data(), s.size()) ? double(loss) : std::numeric_limits<double>::quiet_NaN();
   }
@@ -148,11 +148,12 @@ class particles {
   dims sizes_;
   index_t pairs_;
   double sigma_;
-  block<T, state_space> states_, saved_, next_;
+  block<T, state_space> states_, states_before_;  // state x 2 pairs, now and in front of the group
+  block<T, state_space> next_;
   block<T, tape_space> tape_;
-  buffer<T> scratch_, noise_;
-  parameters<T> up_, down_;
-  buffer<double> difference_, saved_difference_;  // of each pair, since the last emit
+  buffer<T> workspace_, noise_;
+  parameters<T> up_, down_;                        // theta + sigma z_j, theta - sigma z_j
+  buffer<double> difference_, difference_before_;  // D of each pair: now, and in front of the group
   std::int64_t end_ = 0;
 };
 

@@ -6,18 +6,17 @@
 
 namespace unroll {
 
-/// The last steps of a sequence, side by side in memory: inputs, states, tapes and losses, so that any
-/// stretch of them is a window that can be walked backwards. New inputs wait behind the steps that have been
-/// run.
+/// The last steps of a sequence side by side in memory: their inputs, states, tapes and losses, so that any
+/// consecutive ones among them can be walked backwards as one window. Inputs that wait to be run come last.
 ///
-///     | forgotten | run: size() steps | pending |          room for `capacity` steps
+///     | forgotten | run: size() steps | pending |          room for `capacity` steps in all
 template <class F>
 class window_buffer {
  public:
   using T = typename F::scalar;
   using input = typename F::input;
 
-  /// Room for `capacity` steps, and scratch for passes over at most `longest` of them.
+  /// Room for `capacity` steps, and a workspace for passes over at most `longest` of them.
   window_buffer(const F& f, index_t capacity, index_t longest)
       : sizes_(f.size()),
         capacity_(capacity),
@@ -25,7 +24,7 @@ class window_buffer {
         states_((capacity + 1) * sizes_.state),
         tape_(capacity * sizes_.tape),
         loss_(capacity),
-        scratch_(window_scratch(f, longest)) {}
+        workspace_(window_scratch(f, longest)) {}
 
   /// An empty sequence that starts from s0, or from the system's own start when s0 is empty.
   void reset(const F& f, state<const T> s0) {
@@ -39,7 +38,7 @@ class window_buffer {
   index_t pending() const { return inputs_.size() - run_; }  ///< inputs that wait for their window
   std::int64_t end() const { return origin_ + inputs_.size(); }
   std::size_t bytes() const {
-    return states_.bytes() + tape_.bytes() + loss_.bytes() + scratch_.bytes() + inputs_.bytes();
+    return states_.bytes() + tape_.bytes() + loss_.bytes() + workspace_.bytes() + inputs_.bytes();
   }
 
   void push(const input& x) { inputs_.push(x); }  ///< takes an input
@@ -53,7 +52,8 @@ class window_buffer {
     return bad;
   }
 
-  /// Walks backwards over `count` run steps of which the first is the `first`-th remembered one.
+  /// Walks backwards over `count` steps that were run, from the `first`-th remembered one on. ds: a state;
+  /// enters as the cotangent of the last state and leaves as that of the first. ADDS to g.
   void backward(const F& f, params<const T> theta, index_t first, index_t count, const injection<T>& in,
                 dstate<T> ds, dparams<T> g, report& r) {
     window_backward(f, inputs_.part(forgotten_ + first, count), at(theta, forgotten_ + first, count), in, ds,
@@ -61,14 +61,14 @@ class window_buffer {
     r.vjps += count;
   }
 
-  /// Input and edge of the `i`-th remembered run step.
+  /// Input and edge of the `i`-th remembered step.
   const input& x(index_t i) const { return inputs_.part(forgotten_ + i, 1).front(); }
   unroll::edge<T> edge(const F& f, params<const T> theta, index_t i) {
     return edge_of(f, at(theta, forgotten_, size()), i);
   }
 
-  /// Forgets all but the last `n` run steps; moves them to the front when fewer than `room` steps fit behind.
-  /// Only when nothing is pending.
+  /// Forgets all but the last `n` steps that were run. Moves these to the front of the memory where fewer
+  /// than `room` steps fit behind them. Only when nothing is pending.
   void keep_last(index_t n, index_t room) {
     forgotten_ = run_ - std::min(n, size());
     if (run_ + room <= capacity_) return;
@@ -82,8 +82,8 @@ class window_buffer {
     forgotten_ = 0;
   }
 
-  /// The state behind the last input: pending ones are run for it, in front of where forward() will run them
-  /// again. Valid until the next call.
+  /// The state behind the last input. Pending inputs are run for it, and later once more by forward(). Valid
+  /// until the next call.
   state<const T> last_state(const F& f, params<const T> theta) {
     if (const index_t n = pending(); n > 0) {
       inputs_.check_held();
@@ -95,9 +95,9 @@ class window_buffer {
 
   /// What bounds the counters between two calls of an estimator.
   struct limits {
-    index_t kept = 0;     ///< most run steps that are remembered; if none, their tapes are not needed
-    index_t pending = 0;  ///< most inputs that wait; if none and nothing is kept, the memory is empty
-    index_t room = 0;     ///< steps that must fit behind the run ones
+    index_t kept = 0;     ///< steps that are remembered, at most; where none, no tape is saved
+    index_t pending = 0;  ///< inputs that wait, at most; where none and nothing is kept, no input is saved
+    index_t room = 0;     ///< steps that must fit behind those that were run
   };
   template <class V>
   void visit(V&& v, const limits& most) {
@@ -125,16 +125,16 @@ class window_buffer {
             states_.data() + first * sizes_.state,
             tape_.data() + first * sizes_.tape,
             loss_.data() + first,
-            scratch_,
+            workspace_,
             origin_ + first};
   }
 
   dims sizes_;
   index_t capacity_;
   input_list<input> inputs_;
-  block<T, state_space> states_;
-  block<T, tape_space> tape_;
-  buffer<T> loss_, scratch_;
+  block<T, state_space> states_;     // capacity + 1 states
+  block<T, tape_space> tape_;        // capacity tapes
+  buffer<T> loss_, workspace_;       // capacity losses
   index_t forgotten_ = 0, run_ = 0;  // in steps from the front of the memory
   std::int64_t origin_ = 0;          // index since reset of the step at the front
 };
