@@ -63,13 +63,14 @@ void operations(const std::string& type) {
   }
   kernels::attention_shape shape;
   shape.heads = shape.kv_heads = 4;
-  shape.head = 64;
+  shape.head_dim = 64;
   for (const index_t n : {1, 64, 256}) {
-    std::vector<T> work(std::size_t(kernels::attention_work(shape, n, 256, 256)));
+    std::vector<T> workspace(std::size_t(kernels::attention_workspace(shape, n, 256, 256)));
     const kernels::key_block<T> before{{a.data(), 256, 256}, {b.data(), 256, 256}};
     report("attention<" + type + ">/" + std::to_string(n) + " behind 256", [&] {
-      kernels::attention<T>(shape, {}, {a.data(), 256, n}, {&before, 1},
-                            {{b.data(), 256, n}, {a.data(), 256, n}}, {c.data(), 256, n}, nullptr, work);
+      kernels::attention<T>(
+          {shape, {}, {a.data(), 256, n}, {&before, 1}, {{b.data(), 256, n}, {a.data(), 256, n}}},
+          {c.data(), 256, n}, nullptr, workspace);
     });
   }
   report("rmsnorm<" + type + ">/256x64", [&] {

@@ -245,7 +245,7 @@ result training(const setting<E>& s, index_t steps) {
     unroll::report r = estimator.advance(at, s.text, to);
     r += estimator.finish(at, to);
     e.clip(1, g.data(), size, norm.data());
-    e.adamw({3e-3, 0.9, 0.99, 1e-8, 0.01, step}, theta.data(), g.data(), m.data(), v.data(), size, nullptr);
+    e.adamw({3e-3, 0.9, 0.99, 1e-8, 0.01, step}, {theta.data(), g.data(), size, nullptr}, m.data(), v.data());
     out.numbers.push_back(r.loss);
   }
   return out;

@@ -104,11 +104,16 @@ results adapters(const E& e) {
   auto a = numbers_at<float>(e, in * rank, 8), b = numbers_at<float>(e, rank * out, 9);
   auto x = numbers_at<T>(e, in * n, 10), y = numbers_at<T>(e, out * n, 11), dx = numbers_at<T>(e, in * n, 12);
   auto da = numbers_at<float>(e, in * rank, 13), db = numbers_at<float>(e, rank * out, 14);
-  auto work = e.template allocate<T>(e.adapter_work(in + out, n, true));
+  auto workspace = e.template allocate<T>(e.adapter_workspace(in + out, n, true));
   const exec::adapter<float> l{{a.data(), in, rank}, {b.data(), rank, out}, 0.125};
-  e.adapt(l, shaped<const T>(x, in, n), shaped<T>(y, out, n), work);
-  e.adapt_vjp(l, shaped<const T>(x, in, n), shaped<const T>(y, out, n), shaped<T>(dx, in, n),
-              {{da.data(), in, rank}, {db.data(), rank, out}}, 2, work);
+  e.adapt(l, shaped<const T>(x, in, n), shaped<T>(y, out, n), workspace);
+  e.adapt_vjp(l,
+              {shaped<const T>(x, in, n),
+               shaped<const T>(y, out, n),
+               shaped<T>(dx, in, n),
+               {{da.data(), in, rank}, {db.data(), rank, out}},
+               2},
+              workspace);
   append(e, y, r), append(e, dx, r), append(e, da, r), append(e, db, r);
   return r;
 }
@@ -190,7 +195,7 @@ results attention(const E& e) {
     auto out = e.template allocate<T>(q.size()), dq = e.template allocate<T>(q.size());
     auto dk = e.template allocate<T>(k.size()), dv = e.template allocate<T>(k.size());
     auto log_sum = e.template allocate<float>(2 * queries * 4);
-    auto work = e.template allocate<T>(e.attention_work(shape, 2, tokens, 2, 3, true));
+    auto workspace = e.template allocate<T>(e.attention_workspace(shape, {2, tokens, 2, 3, true}));
     const exec::attention_call<typename E::numbers> call{shape,
                                                          mask,
                                                          2,
@@ -198,12 +203,12 @@ results attention(const E& e) {
                                                          shaped<const T>(k, 24, 2 * tokens),
                                                          shaped<const T>(v, 24, 2 * tokens),
                                                          {blocks, 0, 72, 3, ranges}};
-    e.attention(call, shaped<T>(out, 48, 2 * queries), log_sum.data(), work);
+    e.attention(call, shaped<T>(out, 48, 2 * queries), log_sum.data(), workspace);
     e.attention_vjp(call,
                     {shaped<const T>(out, 48, 2 * queries), log_sum.data(),
                      shaped<const T>(dout, 48, 2 * queries), shaped<T>(dq, 48, 2 * queries),
                      shaped<T>(dk, 24, 2 * tokens), shaped<T>(dv, 24, 2 * tokens), dblocks},
-                    work);
+                    workspace);
     append(e, out, r), append(e, log_sum, r), append(e, dq, r), append(e, dk, r), append(e, dv, r);
     append(e, dmemory, r);
   }
@@ -223,7 +228,7 @@ results decoding(const E& e) {
   auto log_sum = e.template allocate<float>(8);
   const T* const blocks[] = {memory.data(), memory.data() + block};
   const kernels::prefix_range ranges[] = {{0, 2, 150}, {1, 1, 3}};
-  auto work = e.template allocate<T>(e.attention_work(shape, 2, 1, 2, keys, false));
+  auto workspace = e.template allocate<T>(e.attention_workspace(shape, {2, 1, 2, keys, false}));
   exec::attention_call<typename E::numbers> call{shape,
                                                  {},
                                                  2,
@@ -231,7 +236,7 @@ results decoding(const E& e) {
                                                  shaped<const T>(k, 128, 2),
                                                  shaped<const T>(v, 128, 2),
                                                  {blocks, 0, keys * 128, keys, ranges}};
-  e.attention(call, shaped<T>(out, 256, 2), log_sum.data(), work);
+  e.attention(call, shaped<T>(out, 256, 2), log_sum.data(), workspace);
   append(e, out, r), append(e, log_sum, r);
   return r;
 }
@@ -246,14 +251,14 @@ results losses(const E& e) {
   auto normed = numbers_at<T>(e, hidden * n, 31), dnormed = e.template allocate<T>(hidden * n);
   const std::int32_t targets[] = {3, 69, -1, 0, 7};
   auto loss = e.template allocate<float>(n), again = e.template allocate<float>(n);
-  auto doutput = numbers_at<float>(e, hidden * vocabulary, 32);
-  auto work = e.template allocate<T>(e.cross_entropy_work(hidden, vocabulary, n));
+  auto dlm_head = numbers_at<float>(e, hidden * vocabulary, 32);
+  auto workspace = e.template allocate<T>(e.cross_entropy_workspace(hidden, vocabulary, n));
   exec::cross_entropy_call<typename E::numbers> call{
       shaped<const W>(output, hidden, vocabulary), shaped<const T>(normed, hidden, n), targets, loss.data()};
-  e.cross_entropy(call, work);
+  e.cross_entropy(call, workspace);
   call.losses = again.data();
-  e.cross_entropy_vjp(call, {0.5, shaped<T>(dnormed, hidden, n), doutput.data()}, work);
-  append(e, loss, r), append(e, again, r), append(e, dnormed, r), append(e, doutput, r);
+  e.cross_entropy_vjp(call, {0.5, shaped<T>(dnormed, hidden, n), dlm_head.data()}, workspace);
+  append(e, loss, r), append(e, again, r), append(e, dnormed, r), append(e, dlm_head, r);
   return r;
 }
 
@@ -261,11 +266,11 @@ template <class E>
 results choices(const E& e) {
   results r;
   const index_t n = 1500;
-  auto logits = numbers_at<float>(e, n, 40, 3), work = e.template allocate<float>(e.sample_work(n));
+  auto logits = numbers_at<float>(e, n, 40, 3), workspace = e.template allocate<float>(e.sample_workspace(n));
   auto token = e.template allocate<std::int32_t>(22);
   e.argmax(logits.data(), n, token.data());
   for (std::int64_t step = 0; step < 20; ++step)
-    e.sample(logits.data(), n, {step % 2 ? 0.7 : 1.3, step % 3 ? 0.9 : 1.0}, key{5}, step, work,
+    e.sample(logits.data(), n, {step % 2 ? 0.7 : 1.3, step % 3 ? 0.9 : 1.0}, key{5}, step, workspace,
              token.data() + 1 + step);
   append(e, token, r);
   return r;
@@ -290,10 +295,10 @@ results optimisers(const E& e) {
        ok = e.template allocate<float>(2);
   const float flags[] = {1, 0};
   e.upload(flags, 2, ok.data());
-  e.sgd(0.1, theta.data(), g.data(), n, ok.data());
-  e.momentum({0.1, 0.9, true}, theta.data(), g.data(), u.data(), n, ok.data());
-  e.adamw({1e-2, 0.9, 0.99, 1e-6, 0.1, 7}, theta.data(), g.data(), m.data(), v.data(), n, ok.data());
-  e.adamw({1e-2, 0.9, 0.99, 1e-6, 0.1, 8}, theta.data(), g.data(), m.data(), v.data(), n, ok.data() + 1);
+  e.sgd(0.1, {theta.data(), g.data(), n, ok.data()});
+  e.momentum({0.1, 0.9, true}, {theta.data(), g.data(), n, ok.data()}, u.data());
+  e.adamw({1e-2, 0.9, 0.99, 1e-6, 0.1, 7}, {theta.data(), g.data(), n, ok.data()}, m.data(), v.data());
+  e.adamw({1e-2, 0.9, 0.99, 1e-6, 0.1, 8}, {theta.data(), g.data(), n, ok.data() + 1}, m.data(), v.data());
   append(e, theta, r), append(e, m, r), append(e, v, r), append(e, u, r);
   return r;
 }

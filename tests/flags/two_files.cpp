@@ -49,9 +49,9 @@ void compute(std::string& all) {
   append(all, c);
   append(all, std::vector<T>{linalg::dot(a.data(), b.data(), n * n), linalg::norm(a.data(), n * n)});
   const kernels::attention_shape shape{4, 2, 8};
-  std::vector<T> work(std::size_t(kernels::attention_work(shape, n, 0, 0)));
-  kernels::attention<T>(shape, {}, part(A, 0, 32, 0, n), {}, {part(B, 0, 16, 0, n), part(B, 16, 16, 0, n)},
-                        part(C, 0, 32, 0, n), nullptr, work);
+  std::vector<T> workspace(std::size_t(kernels::attention_workspace(shape, n, 0, 0)));
+  kernels::attention<T>({shape, {}, part(A, 0, 32, 0, n), {}, {part(B, 0, 16, 0, n), part(B, 16, 16, 0, n)}},
+                        part(C, 0, 32, 0, n), nullptr, workspace);
   append(all, c);
 }
 

@@ -22,12 +22,12 @@ struct problem {
 template <class T>
 struct numbers {
   problem at;
-  std::vector<T> q, k, v, out, lse, dout, dq, dk, dv, work;
+  std::vector<T> q, k, v, out, lse, dout, dq, dk, dv, workspace;
   std::vector<std::vector<T>> block;  // k, v of every block
   std::vector<std::vector<T>> dblock;
 
-  index_t width() const { return at.shape.heads * at.shape.head; }
-  index_t kv_width() const { return at.shape.kv_heads * at.shape.head; }
+  index_t width() const { return at.shape.heads * at.shape.head_dim; }
+  index_t kv_width() const { return at.shape.kv_heads * at.shape.head_dim; }
   index_t total() const {
     index_t sum = 0;
     for (index_t n : at.before) sum += n;
@@ -51,7 +51,7 @@ struct numbers {
       dblock.emplace_back(block.back().size(), T(0));
       most = std::max(most, n);
     }
-    work.assign(std::size_t(attention_work(at.shape, at.queries, total(), most)), T(3));
+    workspace.assign(std::size_t(attention_workspace(at.shape, at.queries, total(), most)), T(3));
   }
   std::vector<key_block<T>> blocks() const {
     std::vector<key_block<T>> b;
@@ -75,22 +75,25 @@ struct numbers {
   matrix<T> columns(std::vector<T>& x) const {
     return {x.data(), index_t(x.size()) / at.queries, at.queries};
   }
+  attention_inputs<T> inputs(const std::vector<key_block<T>>& before) const {
+    return {at.shape, at.mask, columns(q), before, {columns(k), columns(v)}};
+  }
+  attention_cotangents<T> cotangents() const { return {columns(out), lse.data(), columns(dout)}; }
   void forward() {
     const auto b = blocks();
-    attention<T>(at.shape, at.mask, columns(q), b, {columns(k), columns(v)}, columns(out), lse.data(), work);
+    attention<T>(inputs(b), columns(out), lse.data(), workspace);
   }
   void backward() {
     const auto b = blocks();
     const auto db = dblocks();
-    attention_vjp<T>(at.shape, at.mask, columns(q), b, {columns(k), columns(v)}, columns(out), lse.data(),
-                     columns(dout), columns(dq), db, {columns(dk), columns(dv)}, work);
+    attention_vjp<T>(inputs(b), cotangents(), {columns(dq), db, {columns(dk), columns(dv)}}, workspace);
   }
 };
 
 // The definition, one pair at a time.
 template <class T>
 std::vector<double> definition(const numbers<T>& x) {
-  const index_t head = x.at.shape.head, heads = x.at.shape.heads, n = x.at.queries;
+  const index_t head = x.at.shape.head_dim, heads = x.at.shape.heads, n = x.at.queries;
   std::vector<double> out(x.q.size(), 0.0);
   for (index_t j = 0; j < heads; ++j)
     for (index_t i = 0; i < n; ++i) {
@@ -151,7 +154,7 @@ std::vector<problem> problems() {
 
 std::string name(const problem& p) {
   return "heads " + std::to_string(p.shape.heads) + "/" + std::to_string(p.shape.kv_heads) + " of " +
-         std::to_string(p.shape.head) + ", ordinals " + std::to_string(p.mask.ordinals) + ", queries " +
+         std::to_string(p.shape.head_dim) + ", ordinals " + std::to_string(p.mask.ordinals) + ", queries " +
          std::to_string(p.queries) + ", blocks " + std::to_string(p.before.size());
 }
 
@@ -273,9 +276,7 @@ TEST_CASE("attention_vjp writes dq, adds to the adjoints of keys and leaves out 
 
     none.forward();
     const auto blocks = none.blocks();
-    attention_vjp<double>(p.shape, p.mask, none.columns(none.q), blocks,
-                          {none.columns(none.k), none.columns(none.v)}, none.columns(none.out),
-                          none.lse.data(), none.columns(none.dout), none.columns(none.dq), {}, {}, none.work);
+    attention_vjp<double>(none.inputs(blocks), none.cotangents(), {none.columns(none.dq)}, none.workspace);
     CHECK(none.dq == once.dq);
 
     half.forward();
@@ -284,10 +285,8 @@ TEST_CASE("attention_vjp writes dq, adds to the adjoints of keys and leaves out 
       if (b % 2 == 0) wanted[b].dk = {};
       if (b % 3 == 0) wanted[b].dv = {};
     }
-    attention_vjp<double>(p.shape, p.mask, half.columns(half.q), blocks,
-                          {half.columns(half.k), half.columns(half.v)}, half.columns(half.out),
-                          half.lse.data(), half.columns(half.dout), half.columns(half.dq), wanted,
-                          {{}, half.columns(half.dv)}, half.work);
+    attention_vjp<double>(half.inputs(blocks), half.cotangents(),
+                          {half.columns(half.dq), wanted, {{}, half.columns(half.dv)}}, half.workspace);
     CHECK(half.dq == once.dq);
     CHECK(half.dv == once.dv);
     CHECK(half.dk == std::vector<double>(half.dk.size(), 0.0));
@@ -318,9 +317,8 @@ TEST_CASE("the adjoint of the queries may take the memory of the queries or of t
       y = kept;
       const auto blocks = y.blocks();
       const auto dblocks = y.dblocks();
-      attention_vjp<double>(p.shape, p.mask, y.columns(y.q), blocks, {y.columns(y.k), y.columns(y.v)},
-                            y.columns(y.out), y.lse.data(), y.columns(y.dout), y.columns(y.*place), dblocks,
-                            {y.columns(y.dk), y.columns(y.dv)}, y.work);
+      attention_vjp<double>(y.inputs(blocks), y.cotangents(),
+                            {y.columns(y.*place), dblocks, {y.columns(y.dk), y.columns(y.dv)}}, y.workspace);
       return y.*place;
     };
     CHECK(backward_into(&numbers<double>::q) == x.dq);
@@ -360,11 +358,12 @@ TEST_CASE("heads may be rows of wider matrices, and nothing beside them is touch
   }
   const auto blocks = x.blocks();
   const auto dblocks = x.dblocks();
-  attention<double>(p.shape, p.mask, rows(in, 0, w), blocks, {rows(in, w, kv), rows(in, w + kv, kv)},
-                    rows(out, 0, w), x.lse.data(), x.work);
-  attention_vjp<double>(p.shape, p.mask, rows(in, 0, w), blocks, {rows(in, w, kv), rows(in, w + kv, kv)},
-                        rows(out, 0, w), x.lse.data(), rows(dout, 0, w), rows(down, 0, w), dblocks,
-                        {rows(down, w, kv), rows(down, w + kv, kv)}, x.work);
+  const attention_inputs<double> wide_inputs = {
+      p.shape, p.mask, rows(in, 0, w), blocks, {rows(in, w, kv), rows(in, w + kv, kv)}};
+  attention<double>(wide_inputs, rows(out, 0, w), x.lse.data(), x.workspace);
+  attention_vjp<double>(wide_inputs, {rows(out, 0, w), x.lse.data(), rows(dout, 0, w)},
+                        {rows(down, 0, w), dblocks, {rows(down, w, kv), rows(down, w + kv, kv)}},
+                        x.workspace);
   bool same = true;
   for (index_t i = 0; i < p.queries; ++i)
     for (index_t r = 0; r < wide; ++r) {
@@ -398,19 +397,18 @@ TEST_CASE("a number that is not finite reaches the outputs that see it and no ot
   for (index_t i = 0; i < 70; ++i) CHECK(std::isfinite(x.out[std::size_t(4 * i)]) == (i < 66));
 }
 
-TEST_CASE("log-sum-exps are optional and work is not read before it is written", "[attention]") {
+TEST_CASE("log-sum-exps are optional and the workspace is not read before it is written", "[attention]") {
   FOR_EACH_INSTRUCTION_SET();
   for (const problem& p : problems()) {
     INFO(name(p));
     numbers<double> x(p), y(p);
     x.forward();
-    for (double& w : y.work) w = std::numeric_limits<double>::quiet_NaN();
+    for (double& w : y.workspace) w = std::numeric_limits<double>::quiet_NaN();
     const auto blocks = y.blocks();
-    attention<double>(p.shape, p.mask, y.columns(y.q), blocks, {y.columns(y.k), y.columns(y.v)},
-                      y.columns(y.out), nullptr, y.work);
+    attention<double>(y.inputs(blocks), y.columns(y.out), nullptr, y.workspace);
     CHECK(y.out == x.out);
     y.lse = x.lse;
-    for (double& w : y.work) w = std::numeric_limits<double>::quiet_NaN();
+    for (double& w : y.workspace) w = std::numeric_limits<double>::quiet_NaN();
     x.backward();
     y.backward();
     CHECK(y.dq == x.dq);
@@ -449,31 +447,29 @@ TEST_CASE("attention and its vjp do not allocate", "[attention]") {
     const auto blocks = x.blocks();
     const auto dblocks = x.dblocks();
     const testing::allocation_counter counter;
-    attention<float>(p.shape, p.mask, x.columns(x.q), blocks, {x.columns(x.k), x.columns(x.v)},
-                     x.columns(x.out), x.lse.data(), x.work);
-    attention_vjp<float>(p.shape, p.mask, x.columns(x.q), blocks, {x.columns(x.k), x.columns(x.v)},
-                         x.columns(x.out), x.lse.data(), x.columns(x.dout), x.columns(x.dq), dblocks,
-                         {x.columns(x.dk), x.columns(x.dv)}, x.work);
+    attention<float>(x.inputs(blocks), x.columns(x.out), x.lse.data(), x.workspace);
+    attention_vjp<float>(x.inputs(blocks), x.cotangents(),
+                         {x.columns(x.dq), dblocks, {x.columns(x.dk), x.columns(x.dv)}}, x.workspace);
     const auto count = counter.count();
     CHECK((testing::allocations_are_counted() || testing::counting_is_replaced()));
     CHECK(count == 0);
   }
 }
 
-TEST_CASE("fewer queries never need more work") {
+TEST_CASE("fewer queries never need more workspace") {
   FOR_EACH_INSTRUCTION_SET();
   for (const attention_shape shape : {attention_shape{4, 2, 8}, attention_shape{200, 8, 2}})
     for (const index_t before : {0, 3, 5000})
       for (index_t n = 1; n < 120; ++n)
-        CHECK(attention_work(shape, n, before, 3) <= attention_work(shape, n + 1, before, 3));
+        CHECK(attention_workspace(shape, n, before, 3) <= attention_workspace(shape, n + 1, before, 3));
 }
 
-TEST_CASE("the work of attention grows with the keys, not with their square") {
+TEST_CASE("the workspace of attention grows with the keys, not with their square") {
   FOR_EACH_INSTRUCTION_SET();
   const attention_shape shape{32, 32, 128};
   for (const index_t n : {1024, 8192, 65536}) {
-    CHECK(attention_work(shape, n, 0, 0) < 100 * n);
-    CHECK(attention_work(shape, 1024, n, n) < 200 * n);
-    CHECK(attention_work(shape, 1024, n, 32) < (200 + 4 * shape.head) * n);  // copies of one head
+    CHECK(attention_workspace(shape, n, 0, 0) < 100 * n);
+    CHECK(attention_workspace(shape, 1024, n, n) < 200 * n);
+    CHECK(attention_workspace(shape, 1024, n, 32) < (200 + 4 * shape.head_dim) * n);  // copies of one head
   }
 }

@@ -179,11 +179,16 @@ TEMPLATE_LIST_TEST_CASE("exec::host: products and adapters", "", all_hosts) {
   const list want_dx = product(op::none, plain(a), op::none, dz, in, n, rank, plain(dx));
   const list want_da = product(op::none, plain(x), op::transpose, dz, in, rank, n, plain(da));
   const list want_db = product(op::none, z, op::transpose, plain(dy), rank, out, n, plain(db));
-  std::vector<U> work(std::size_t(E::adapter_work(in + out, n, true)));
+  std::vector<U> workspace(std::size_t(E::adapter_workspace(in + out, n, true)));
   const exec::adapter<U> l{shaped(a, in, rank), shaped(b, rank, out), scale};
-  e.adapt(l, shaped(x, in, n), shaped(y, out, n), work);
-  e.adapt_vjp(l, shaped(x, in, n), shaped(dy, out, n), shaped(dx, in, n),
-              {shaped(da, in, rank), shaped(db, rank, out)}, 2, work);
+  e.adapt(l, shaped(x, in, n), shaped(y, out, n), workspace);
+  e.adapt_vjp(l,
+              {shaped(x, in, n),
+               shaped(dy, out, n),
+               shaped(dx, in, n),
+               {shaped(da, in, rank), shaped(db, rank, out)},
+               2},
+              workspace);
   check_close(y, want_y);
   check_close(dx, want_dx);
   check_close(da, want_da);
@@ -357,15 +362,15 @@ TEMPLATE_LIST_TEST_CASE("exec::host: attention with prefixes, either mask", "", 
         gv(in.k.size());
     std::vector<std::vector<U>> gblocks(2, std::vector<U>(in.blocks[0].size(), U(1)));
     const std::vector<U*> addresses = {gblocks[0].data(), gblocks[1].data()};
-    std::vector<U> work(std::size_t(E::attention_work(call.shape, 2, length, 2, in.keys, true)));
-    e.attention(call, shaped(got, heads * head, n), lse.data(), work);
+    std::vector<U> workspace(std::size_t(E::attention_workspace(call.shape, {2, length, 2, in.keys, true})));
+    e.attention(call, shaped(got, heads * head, n), lse.data(), workspace);
     check_close(got, out);
     check_close(lse, log_sum);
     e.attention_vjp(call,
                     {shaped(std::as_const(got), heads * head, n), lse.data(),
                      shaped(std::as_const(in.dout), heads * head, n), shaped(gq, heads * head, n),
                      shaped(gk, head, 2 * length), shaped(gv, head, 2 * length), addresses},
-                    work);
+                    workspace);
     check_close(gq, dq);
     check_close(gk, dk);
     check_close(gv, dv);
@@ -382,7 +387,7 @@ TEMPLATE_LIST_TEST_CASE("exec::host: cross entropy and the choice of a token", "
   const auto output = drawn<W<E>>(d * V, 40);
   const auto h = drawn<U>(d * n, 41);
   const std::vector<std::int32_t> targets = {3, -1, 10};
-  auto doutput = drawn<U>(d * V, 42);
+  auto dlm_head = drawn<U>(d * V, 42);
   list logits = product(op::transpose, plain(output), op::none, plain(h), V, n, d, list(V * n)), losses(n),
        delta(V * n);
   for (std::size_t j = 0; j < std::size_t(n); ++j) {
@@ -394,20 +399,20 @@ TEMPLATE_LIST_TEST_CASE("exec::host: cross entropy and the choice of a token", "
       delta[j * V + v] = 1.5 * (std::exp(logits[j * V + v]) / total - (v == std::size_t(targets[j])));
   }
   const list dh = product(op::none, plain(output), op::none, delta, d, n, V, list(d * n));
-  const list dw = product(op::none, plain(h), op::transpose, delta, d, V, n, plain(doutput));
-  std::vector<U> work(std::size_t(E::cross_entropy_work(d, V, n))), got(std::size_t(n), U(0)),
+  const list dw = product(op::none, plain(h), op::transpose, delta, d, V, n, plain(dlm_head));
+  std::vector<U> workspace(std::size_t(E::cross_entropy_workspace(d, V, n))), got(std::size_t(n), U(0)),
       dnormed(std::size_t(d * n));
   const exec::cross_entropy_call<typename E::numbers> call{shaped(output, d, V), shaped(h, d, n), targets,
                                                            got.data()};
-  e.cross_entropy(call, work);
+  e.cross_entropy(call, workspace);
   check_close(got, losses);
   std::fill(got.begin(), got.end(), U(7));
-  e.cross_entropy_vjp(call, {1.5, shaped(dnormed, d, n), doutput.data()}, work);
+  e.cross_entropy_vjp(call, {1.5, shaped(dnormed, d, n), dlm_head.data()}, workspace);
   check_close(got, losses);
   check_close(dnormed, dh);
-  check_close(doutput, dw);
+  check_close(dlm_head, dw);
 
-  std::vector<U> some = {U(0.5), U(2), U(2), U(-1)}, room(std::size_t(E::sample_work(4)));
+  std::vector<U> some = {U(0.5), U(2), U(2), U(-1)}, room(std::size_t(E::sample_workspace(4)));
   std::int32_t token = -1;
   e.argmax(some.data(), 4, &token);
   CHECK(token == 1);
@@ -463,24 +468,24 @@ TEMPLATE_LIST_TEST_CASE("exec::host: random numbers and optimisers", "", all_hos
   const U yes = 1, no = 0;
   const exec::adamw_step step{0.1, 0.8, 0.9, 0.01, 0.3, 3};
   auto t = theta, a = m, b = v;
-  e.sgd(0.1, t.data(), g.data(), n, &yes);
+  e.sgd(0.1, {t.data(), g.data(), n, &yes});
   check_close(t, sgd);
   t = theta;
-  e.momentum({0.1, 0.9, false}, t.data(), g.data(), a.data(), n, nullptr);
+  e.momentum({0.1, 0.9, false}, {t.data(), g.data(), n, nullptr}, a.data());
   check_close(t, heavy);
   check_close(a, velocity);
   t = theta, a = m;
-  e.momentum({0.1, 0.9, true}, t.data(), g.data(), a.data(), n, &yes);
+  e.momentum({0.1, 0.9, true}, {t.data(), g.data(), n, &yes}, a.data());
   check_close(t, nesterov);
   t = theta, a = m;
-  e.adamw(step, t.data(), g.data(), a.data(), b.data(), n, &yes);
+  e.adamw(step, {t.data(), g.data(), n, &yes}, a.data(), b.data());
   check_close(t, adam);
   check_close(a, am);
   check_close(b, av);
   t = theta, a = m, b = v;
-  e.sgd(0.1, t.data(), g.data(), n, &no);
-  e.momentum({}, t.data(), g.data(), a.data(), n, &no);
-  e.adamw(step, t.data(), g.data(), a.data(), b.data(), n, &no);
+  e.sgd(0.1, {t.data(), g.data(), n, &no});
+  e.momentum({}, {t.data(), g.data(), n, &no}, a.data());
+  e.adamw(step, {t.data(), g.data(), n, &no}, a.data(), b.data());
   CHECK((t == theta && a == m && b == v));
 
   U norm = 0;

@@ -114,8 +114,8 @@ TEST_CASE("rotary in float is that in double rounded, also far from 0, and turni
 
 TEST_CASE("rotary refuses odd heads and positions outside its table", "[rotary]") {
   FOR_EACH_INSTRUCTION_SET();
-  CHECK_THROWS_WITH(rotary<float>(5, 10000, false, 4), "rotary: head: is 5, must be even");
-  CHECK_THROWS_WITH(rotary<float>(0, 10000, false, 4), "rotary: head: is 0, must be at least 2");
+  CHECK_THROWS_WITH(rotary<float>(5, 10000, false, 4), "rotary: head_dim: is 5, must be even");
+  CHECK_THROWS_WITH(rotary<float>(0, 10000, false, 4), "rotary: head_dim: is 0, must be at least 2");
   CHECK_THROWS_AS(rotary<float>(4, 0, false, 4), error);
   CHECK_THROWS_AS(rotary<float>(4, 10000, false, 4, 0), error);
   CHECK_THROWS_AS(rotary<float>(4, 10000, false, -1), error);

@@ -168,11 +168,16 @@ TEMPLATE_LIST_TEST_CASE("simt: adapters", "[simt]", both_kinds) {
     auto x = placed<A<E>>(e, in * n, 10), y = placed<A<E>>(e, out * n, 11), dy = y;
     auto da = filled<P<E>>(e, in * rank, 0.5), db = filled<P<E>>(e, rank * out, 0.5);
     auto dx = filled<A<E>>(e, in * n, 0.25);
-    auto work = e.template allocate<A<E>>(e.adapter_work(in + out, n, true));
+    auto workspace = e.template allocate<A<E>>(e.adapter_workspace(in + out, n, true));
     const exec::adapter<P<E>> l{shaped<const P<E>>(a, in, rank), shaped<const P<E>>(b, rank, out), 0.125};
-    e.adapt(l, shaped<const A<E>>(x, in, n), shaped<A<E>>(y, out, n), view<A<E>>(work));
-    e.adapt_vjp(l, shaped<const A<E>>(x, in, n), shaped<const A<E>>(dy, out, n), shaped<A<E>>(dx, in, n),
-                {shaped<P<E>>(da, in, rank), shaped<P<E>>(db, rank, out)}, 2, view<A<E>>(work));
+    e.adapt(l, shaped<const A<E>>(x, in, n), shaped<A<E>>(y, out, n), view<A<E>>(workspace));
+    e.adapt_vjp(l,
+                {shaped<const A<E>>(x, in, n),
+                 shaped<const A<E>>(dy, out, n),
+                 shaped<A<E>>(dx, in, n),
+                 {shaped<P<E>>(da, in, rank), shaped<P<E>>(db, rank, out)},
+                 2},
+                view<A<E>>(workspace));
     return fetched(e, y, dx, da, db);
   });
 }
@@ -247,14 +252,15 @@ TEMPLATE_LIST_TEST_CASE("simt: attention and its vjp, a prefix, both masks", "[s
                                                        shaped<const A<E>>(v, 20, 2 * tokens),
                                                        {blocks, 0, 60, 3}};
         if (in_ranges) call.before.ranges = ranges;
-        auto work = e.template allocate<A<E>>(E::attention_work(call.shape, 2, tokens, 2, 3, true));
-        e.attention(call, shaped<A<E>>(out, 40, n), log_sum.data(), view<A<E>>(work));
+        auto workspace =
+            e.template allocate<A<E>>(E::attention_workspace(call.shape, {2, tokens, 2, 3, true}));
+        e.attention(call, shaped<A<E>>(out, 40, n), log_sum.data(), view<A<E>>(workspace));
         const results forward = fetched(e, out, log_sum);
         e.attention_vjp(call,
                         {shaped<const A<E>>(out, 40, n), log_sum.data(), shaped<const A<E>>(dout, 40, n),
                          shaped<A<E>>(q, 40, n), shaped<A<E>>(dk, 20, 2 * tokens),
                          shaped<A<E>>(dv, 20, 2 * tokens), dbefore},
-                        view<A<E>>(work));
+                        view<A<E>>(workspace));
         results all = fetched(e, q, dk, dv, dmemory);  // dq in the place of q
         all.insert(all.end(), forward.begin(), forward.end());
         return all;
@@ -279,8 +285,8 @@ TEMPLATE_LIST_TEST_CASE("simt: attention of one token a sequence", "[simt]", bot
                                                      shaped<const A<E>>(v, 128, 2),
                                                      {blocks, 0, keys * 128, keys}};
       if (in_ranges) call.before.ranges = ranges;
-      auto work = e.template allocate<A<E>>(E::attention_work(call.shape, 2, 1, 2, keys, false));
-      e.attention(call, shaped<A<E>>(out, 256, 2), log_sum.data(), view<A<E>>(work));
+      auto workspace = e.template allocate<A<E>>(E::attention_workspace(call.shape, {2, 1, 2, keys, false}));
+      e.attention(call, shaped<A<E>>(out, 256, 2), log_sum.data(), view<A<E>>(workspace));
       return fetched(e, out, log_sum);
     });
 }
@@ -293,15 +299,16 @@ TEMPLATE_LIST_TEST_CASE("simt: cross entropy over the output matrix and its vjp"
       auto output = placed<W<E>>(e, hidden * vocabulary, 30, size);
       auto normed = placed<A<E>>(e, hidden * n, 31), dnormed = normed;
       auto losses = filled<P<E>>(e, n, 9), again = losses,
-           doutput = filled<P<E>>(e, hidden * vocabulary, 0.25);
-      auto work = e.template allocate<A<E>>(E::cross_entropy_work(hidden, vocabulary, n));
+           dlm_head = filled<P<E>>(e, hidden * vocabulary, 0.25);
+      auto workspace = e.template allocate<A<E>>(E::cross_entropy_workspace(hidden, vocabulary, n));
       exec::cross_entropy_call<typename E::numbers> call{shaped<const W<E>>(output, hidden, vocabulary),
                                                          shaped<const A<E>>(normed, hidden, n), targets,
                                                          losses.data()};
-      e.cross_entropy(call, view<A<E>>(work));
+      e.cross_entropy(call, view<A<E>>(workspace));
       call.losses = again.data();
-      e.cross_entropy_vjp(call, {0.5, shaped<A<E>>(dnormed, hidden, n), doutput.data()}, view<A<E>>(work));
-      return fetched(e, losses, again, dnormed, doutput);
+      e.cross_entropy_vjp(call, {0.5, shaped<A<E>>(dnormed, hidden, n), dlm_head.data()},
+                          view<A<E>>(workspace));
+      return fetched(e, losses, again, dnormed, dlm_head);
     });
 }
 
@@ -312,10 +319,10 @@ TEST_CASE("simt: tokens are chosen as the host chooses them", "[simt]") {
   for (std::size_t i = 0; i < 40; ++i) logits[37 * i] = logits[11];  // ties
   const auto choose = [&](const auto& e, const std::vector<float>& from, exec::sampling how,
                           std::int64_t step) {
-    auto x = e.template allocate<float>(n), work = e.template allocate<float>(e.sample_work(n));
+    auto x = e.template allocate<float>(n), workspace = e.template allocate<float>(e.sample_workspace(n));
     auto token = e.template allocate<std::int32_t>(1);
     e.upload(from.data(), n, x.data());
-    e.sample(x.data(), n, how, key{5}, step, view<float>(work), token.data());
+    e.sample(x.data(), n, how, key{5}, step, view<float>(workspace), token.data());
     return exec::value(e, token.data());
   };
   const exec::host<N> host;
@@ -356,12 +363,12 @@ TEST_CASE("simt: optimisers step as the host's", "[simt]") {
       auto theta = placed<P<E>>(e, n, 50), g = placed<P<E>>(e, n, 51), m = placed<P<E>>(e, n, 52);
       auto v = filled<P<E>>(e, n, 0.5), norm = filled<P<E>>(e, 1, 0), ok = filled<P<E>>(e, 1, stops ? 0 : 1);
       const auto before = theta;
-      e.sgd(0.1, theta.data(), g.data(), n, ok.data());
-      e.momentum({0.1, 0.9, false}, theta.data(), g.data(), m.data(), n, ok.data());
-      e.momentum({0.1, 0.9, true}, theta.data(), g.data(), m.data(), n, ok.data());
-      e.adamw({1e-2, 0.9, 0.99, 1e-6, 0.1, 7}, theta.data(), g.data(), m.data(), v.data(), n, ok.data());
+      e.sgd(0.1, {theta.data(), g.data(), n, ok.data()});
+      e.momentum({0.1, 0.9, false}, {theta.data(), g.data(), n, ok.data()}, m.data());
+      e.momentum({0.1, 0.9, true}, {theta.data(), g.data(), n, ok.data()}, m.data());
+      e.adamw({1e-2, 0.9, 0.99, 1e-6, 0.1, 7}, {theta.data(), g.data(), n, ok.data()}, m.data(), v.data());
       CHECK((fetched(e, theta) == fetched(e, before)) == stops);
-      e.sgd(0.1, theta.data(), g.data(), n, nullptr);
+      e.sgd(0.1, {theta.data(), g.data(), n, nullptr});
       e.clip(1e9, g.data(), n, norm.data());
       const results unclipped = fetched(e, norm, g);
       e.clip(2, g.data(), n, norm.data());

@@ -242,7 +242,7 @@ std::vector<double> trained(const E& e) {
     curve.push_back(r.loss);
     e.clip(1, g.data(), n, norm.data());
     e.all_finite(g.data(), n, 2, ok.data());
-    e.adamw({.rate = 0.03, .step = step}, on.theta.data(), g.data(), m.data(), v.data(), n, ok.data());
+    e.adamw({.rate = 0.03, .step = step}, {on.theta.data(), g.data(), n, ok.data()}, m.data(), v.data());
   }
   return curve;
 }

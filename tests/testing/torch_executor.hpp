@@ -32,23 +32,22 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
     if (!torch_) return base::gemm(oa, a, ob, b, add, c);
     product(oa, a, ob, b, 1, add, c);
   }
-  void adapt(const exec::adapter<P>& l, matrix<const T> x, matrix<T> y, view<T> work) const {
-    if (!torch_) return base::adapt(l, x, y, work);
+  void adapt(const exec::adapter<P>& l, matrix<const T> x, matrix<T> y, view<T> workspace) const {
+    if (!torch_) return base::adapt(l, x, y, workspace);
     std::vector<T> z(std::size_t(l.a.cols * x.cols));
     const matrix<T> Z(z.data(), l.a.cols, x.cols);
     product(op::transpose, l.a, op::none, x, l.scale, false, Z);
     product(op::transpose, l.b, op::none, Z, 1, true, y);
   }
-  void adapt_vjp(const exec::adapter<P>& l, matrix<const T> x, matrix<const T> dy, matrix<T> dx,
-                 const exec::adapter_gradient<P>& dl, index_t sequences, view<T> work) const {
-    if (!torch_) return base::adapt_vjp(l, x, dy, dx, dl, sequences, work);
-    std::vector<T> z(std::size_t(l.a.cols * x.cols)), dz = z;
-    const matrix<T> Z(z.data(), l.a.cols, x.cols), dZ(dz.data(), l.a.cols, x.cols);
-    product(op::transpose, l.a, op::none, x, l.scale, false, Z);
-    product(op::none, l.b, op::none, dy, l.scale, false, dZ);
-    if (dx.data) product(op::none, l.a, op::none, dZ, 1, true, dx);
-    if (dl.b.data) product(op::none, Z, op::transpose, dy, 1, true, dl.b);
-    if (dl.a.data) product(op::none, x, op::transpose, dZ, 1, true, dl.a);
+  void adapt_vjp(const exec::adapter<P>& l, const exec::adapter_adjoint<N>& d, view<T> workspace) const {
+    if (!torch_) return base::adapt_vjp(l, d, workspace);
+    std::vector<T> z(std::size_t(l.a.cols * d.x.cols)), dz = z;
+    const matrix<T> Z(z.data(), l.a.cols, d.x.cols), dZ(dz.data(), l.a.cols, d.x.cols);
+    product(op::transpose, l.a, op::none, d.x, l.scale, false, Z);
+    product(op::none, l.b, op::none, d.dy, l.scale, false, dZ);
+    if (d.dx.data) product(op::none, l.a, op::none, dZ, 1, true, d.dx);
+    if (d.gradient.b.data) product(op::none, Z, op::transpose, d.dy, 1, true, d.gradient.b);
+    if (d.gradient.a.data) product(op::none, d.x, op::transpose, dZ, 1, true, d.gradient.a);
   }
 
   void rmsnorm(matrix<const T> x, const T* gain, double epsilon, matrix<T> y, P* rstd) const {
@@ -83,12 +82,12 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
               matrix<U> x) const {
     if (!torch_) return base::rotary(way, table, positions, x);
     const access open(*machine().memory());
-    const index_t half = table.head / 2;
+    const index_t half = table.head_dim / 2;
     for (index_t j = 0; j < x.cols; ++j)
       for (index_t pair = 0; pair < x.rows / 2; ++pair) {
-        const index_t i = pair % half, head = pair / half * table.head;
+        const index_t i = pair % half, head = pair / half * table.head_dim;
         const index_t u = head + (table.neighbours ? 2 * i : i), v = table.neighbours ? u + 1 : u + half;
-        const P* const t = table.data + positions[std::size_t(j) % positions.size()] * table.head;
+        const P* const t = table.data + positions[std::size_t(j) % positions.size()] * table.head_dim;
         const double c = round(double(t[i])),
                      s = round(double(t[i + half])) * (way == kernels::turn::back ? -1 : 1);
         const double a = at(x, u, j), b = at(x, v, j);
@@ -116,12 +115,12 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       }
   }
 
-  void attention(const exec::attention_call<N>& c, matrix<T> out, P* log_sum, view<T> work) const {
-    if (!torch_) return base::attention(c, out, log_sum, work);
+  void attention(const exec::attention_call<N>& c, matrix<T> out, P* log_sum, view<T> workspace) const {
+    if (!torch_) return base::attention(c, out, log_sum, workspace);
     const access open(*machine().memory());
     for_queries(c, [&](const row& r) {
       const auto [score, sum] = scores(r);
-      for (index_t e = 0; e < c.shape.head; ++e) {
+      for (index_t e = 0; e < c.shape.head_dim; ++e) {
         double o = 0;
         for (std::size_t t = 0; t < score.size(); ++t)
           o += round(std::exp(score[t]) / sum) * double(float(r.keys[t].v[e]));
@@ -131,8 +130,8 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
     });
   }
   void attention_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d,
-                     view<T> work) const {
-    if (!torch_) return base::attention_vjp(c, d, work);
+                     view<T> workspace) const {
+    if (!torch_) return base::attention_vjp(c, d, workspace);
     const access open(*machine().memory());
     std::vector<double> dq(std::size_t(d.dq.rows * d.dq.cols)), dk(std::size_t(d.dk.rows * d.dk.cols)),
         dv = dk;
@@ -144,15 +143,15 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       double along = 0;
       for (std::size_t t = 0; t < score.size(); ++t) {
         double x = 0;
-        for (index_t e = 0; e < c.shape.head; ++e)
+        for (index_t e = 0; e < c.shape.head_dim; ++e)
           x += at(d.dout, r.head + e, r.column) * double(float(r.keys[t].v[e]));
         dp.push_back(round(x));
         along += std::exp(score[t]) / sum * dp.back();
       }
       for (std::size_t t = 0; t < score.size(); ++t) {
         const double p = std::exp(score[t]) / sum;
-        const double ds = round(round(p * (dp[t] - along)) / std::sqrt(double(c.shape.head)));
-        for (index_t e = 0; e < c.shape.head; ++e) {
+        const double ds = round(round(p * (dp[t] - along)) / std::sqrt(double(c.shape.head_dim)));
+        for (index_t e = 0; e < c.shape.head_dim; ++e) {
           dq[std::size_t(r.head + e + r.column * d.dq.rows)] += ds * double(float(r.keys[t].k[e]));
           const double to_k = ds * double(float(r.q[e])), to_v = round(p) * at(d.dout, r.head + e, r.column);
           const index_t in = r.keys[t].at + e;
@@ -183,13 +182,13 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
         }
   }
 
-  void cross_entropy(const exec::cross_entropy_call<N>& c, view<T> work) const {
-    if (!torch_) return base::cross_entropy(c, work);
+  void cross_entropy(const exec::cross_entropy_call<N>& c, view<T> workspace) const {
+    if (!torch_) return base::cross_entropy(c, workspace);
     losses(c, nullptr);
   }
   void cross_entropy_vjp(const exec::cross_entropy_call<N>& c, const exec::cross_entropy_adjoint<N>& d,
-                         view<T> work) const {
-    if (!torch_) return base::cross_entropy_vjp(c, d, work);
+                         view<T> workspace) const {
+    if (!torch_) return base::cross_entropy_vjp(c, d, workspace);
     losses(c, &d);
   }
 
@@ -230,7 +229,7 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
   /// f(row) for every query and head.
   template <class F>
   static void for_queries(const exec::attention_call<N>& c, F&& f) {
-    const index_t n = c.q.cols / c.sequences, tokens = c.k.cols / c.sequences, head = c.shape.head;
+    const index_t n = c.q.cols / c.sequences, tokens = c.k.cols / c.sequences, head = c.shape.head_dim;
     for (index_t s = 0; s < c.sequences; ++s)
       for (index_t i = 0; i < n; ++i)
         for (index_t j = 0; j < c.shape.heads; ++j) {
@@ -264,10 +263,10 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
     return {score, sum};
   }
   void losses(const exec::cross_entropy_call<N>& c, const exec::cross_entropy_adjoint<N>* d) const {
-    const index_t n = c.output.cols;
+    const index_t n = c.lm_head.cols;
     std::vector<T> logits(std::size_t(n * c.normed.cols));
     const matrix<T> L(logits.data(), n, c.normed.cols);
-    product(op::transpose, c.output, op::none, c.normed, 1, false, L);
+    product(op::transpose, c.lm_head, op::none, c.normed, 1, false, L);
     {
       const access open(*machine().memory());
       for (index_t j = 0; j < L.cols; ++j) {
@@ -282,10 +281,10 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
       }
     }
     if (!d) return;
-    product(op::none, c.output, op::none, L, 1, false, d->dnormed);
-    if (d->doutput)
+    product(op::none, c.lm_head, op::none, L, 1, false, d->dnormed);
+    if (d->dlm_head)
       product(op::none, c.normed, op::transpose, L, 1, true,
-              matrix<P>(d->doutput, c.output.rows, c.output.cols));
+              matrix<P>(d->dlm_head, c.lm_head.rows, c.lm_head.cols));
   }
 
   bool torch_ = false;

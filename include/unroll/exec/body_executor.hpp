@@ -29,9 +29,9 @@ namespace unroll::exec {
 ///   staged(span)             an object with data(): the span's numbers at the place, until what is enqueued
 ///                            while it lives has run
 ///   partial_sums()           double* at the place, for most_parts numbers; used by one operation at a time
-///   product(oa, a, ob, b, alpha, add, c)     optional: c = alpha op(a) op(b) [+ c] and true, or false where
-///   it
-///                            leaves these operands to the bodies
+///   product(oa, a, ob, b, alpha, add, c)
+///                            optional: c = alpha op(a) op(b) [+ c] and true, or false where it leaves these
+///                            operands to the bodies
 /// and a class derived from this one brings blocks and copies, and may hide operations behind faster ones.
 template <class N, class Machine>
 class body_executor {
@@ -55,9 +55,9 @@ class body_executor {
   }
   template <class U, class V>
   void copy(matrix<U> from, matrix<V> to) const {
-    const auto* const first = static_cast<const void*>(from.data);
-    const auto* const target = static_cast<const void*>(to.data);
-    const bool in_order = target<first&& static_cast<const void*>(to.data + to.stride * to.cols)> first;
+    const void* const source = from.data;
+    const void *const begin = to.data, *const end = to.data + to.stride * to.cols;
+    const bool in_order = begin < source && source < end;
     run(kernels::copy_body<std::remove_const_t<U>, V>{from, to, in_order});
   }
   template <class U, class V>
@@ -100,32 +100,31 @@ class body_executor {
     product(oa, a, ob, b, 1, add, c);
   }
   /// The factors are cast to T, so that products have operands of one kind.
-  static index_t adapter_work(index_t width, index_t tokens, bool vjp) {
+  static index_t adapter_workspace(index_t width, index_t tokens, bool vjp) {
     return (vjp ? 2 : 1) * arena<T>::rounded(rank_slice * tokens) +
            (std::same_as<T, P> ? 0 : arena<T>::rounded(rank_slice * width));
   }
   /// By slices of the rank.
-  void adapt(const adapter<P>& l, matrix<const T> x, matrix<T> y, view<T> work) const {
-    for_slices(l, work, [&](index_t, matrix<const T> a, matrix<const T> b, arena<T>& room) {
-      const matrix<T> z = room.cut(a.cols, x.cols);
+  void adapt(const adapter<P>& l, matrix<const T> x, matrix<T> y, view<T> workspace) const {
+    for_slices(l, workspace, [&](index_t, matrix<const T> a, matrix<const T> b, arena<T>& rest) {
+      const matrix<T> z = rest.cut(a.cols, x.cols);
       product(op::transpose, a, op::none, x, l.scale, false, z);
       product(op::transpose, b, op::none, z, 1, true, y);
     });
   }
-  void adapt_vjp(const adapter<P>& l, matrix<const T> x, matrix<const T> dy, matrix<T> dx,
-                 const adapter_gradient<P>& dl, index_t sequences, view<T> work) const {
-    for_slices(l, work, [&](index_t r, matrix<const T> a, matrix<const T> b, arena<T>& room) {
-      const index_t rank = a.cols;
-      const matrix<T> z = room.cut(rank, dy.cols), dz = room.cut(rank, dy.cols);
-      product(op::none, b, op::none, dy, l.scale, false, dz);
-      if (dx.data) product(op::none, a, op::none, dz, 1, true, dx);
-      if (!dl.a.data && !dl.b.data) return;
-      product(op::transpose, a, op::none, x, l.scale, false, z);
-      const index_t length = dy.cols / sequences;
-      for (index_t s = 0; s < sequences; ++s) {
+  void adapt_vjp(const adapter<P>& l, const adapter_adjoint<N>& d, view<T> workspace) const {
+    for_slices(l, workspace, [&](index_t r, matrix<const T> a, matrix<const T> b, arena<T>& rest) {
+      const index_t rank = a.cols, n = d.dy.cols, length = n / d.sequences;
+      const matrix<T> z = rest.cut(rank, n), dz = rest.cut(rank, n);
+      product(op::none, b, op::none, d.dy, l.scale, false, dz);
+      if (d.dx.data) product(op::none, a, op::none, dz, 1, true, d.dx);
+      const auto& [da, db] = d.gradient;
+      if (!da.data && !db.data) return;
+      product(op::transpose, a, op::none, d.x, l.scale, false, z);
+      for (index_t s = 0; s < d.sequences; ++s) {
         const auto own = [&](const auto& m) { return columns_of(m, s * length, length); };
-        if (dl.b.data) product(op::none, own(z), op::transpose, own(dy), 1, true, rows_of(dl.b, r, rank));
-        if (dl.a.data) product(op::none, own(x), op::transpose, own(dz), 1, true, columns_of(dl.a, r, rank));
+        if (db.data) product(op::none, own(z), op::transpose, own(d.dy), 1, true, rows_of(db, r, rank));
+        if (da.data) product(op::none, own(d.x), op::transpose, own(dz), 1, true, columns_of(da, r, rank));
       }
     });
   }
@@ -152,17 +151,16 @@ class body_executor {
 
   /// The shares of a pass over one token a sequence, whatever the length, so that a shorter pass needs no
   /// more; for the vjp on tensor cores also one number P a head and query.
-  static index_t attention_work(const kernels::attention_shape& shape, index_t sequences, index_t length,
-                                index_t blocks, index_t keys, bool vjp) {
+  static index_t attention_workspace(const kernels::attention_shape& shape, const attention_size& size) {
     if (!has_flash(shape)) return 0;
-    const index_t n = blocks * keys + 1;
-    const index_t shares = shape.head == 64
-                               ? kernels::attention_shares<64>::numbers(sequences, shape.heads, n)
-                               : kernels::attention_shares<128>::numbers(sequences, shape.heads, n);
-    const index_t delta = vjp ? sequences * length * shape.heads : 0;
+    const index_t n = size.blocks * size.keys + 1;
+    const index_t shares = shape.head_dim == 64
+                               ? kernels::attention_shares<64>::numbers(size.sequences, shape.heads, n)
+                               : kernels::attention_shares<128>::numbers(size.sequences, shape.heads, n);
+    const index_t delta = size.vjp ? size.sequences * size.length * shape.heads : 0;
     return arena<T>::rounded((shares < delta ? delta : shares) * index_t(sizeof(P) / sizeof(T)));
   }
-  void attention(const attention_call<N>& c, matrix<T> out, P* log_sum, view<T> work) const {
+  void attention(const attention_call<N>& c, matrix<T> out, P* log_sum, view<T> workspace) const {
     if constexpr (std::same_as<T, bf16>)
       if (on_tensor_cores(c) && aligned(out))
         return with_flash(c, [&](const kernels::flash_operands& on, auto head) {
@@ -170,7 +168,7 @@ class body_executor {
           if (c.k.cols != c.sequences || c.mask.ordinals >= 0)
             return run(kernels::flash_attention_body<Head>{on, out, log_sum});
           const kernels::attention_shares<Head> shares{
-              reinterpret_cast<float*>(work.data()),
+              reinterpret_cast<float*>(workspace.data()),
               kernels::key_parts::bound(on.before.all.blocks * on.before.all.keys + 1)};
           run(kernels::decode_attention_body<Head>{on, shares});
           run(kernels::decode_attention_join_body<Head>{on, shares, out, log_sum});
@@ -180,53 +178,61 @@ class body_executor {
     });
   }
   /// dq last: it may be the memory of q or of dout.
-  void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T> work) const {
+  void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T> workspace) const {
     const auto dbefore = machine_.staged(d.dbefore);
     if constexpr (std::same_as<T, bf16>)
       if (on_tensor_cores(c) && aligned(d.out) && aligned(d.dout) && aligned(d.dq) && aligned(d.dk) &&
           aligned(d.dv))
         return with_flash(c, [&](const kernels::flash_operands& on, auto head) {
           constexpr int Head = head.value;
-          float* const delta = reinterpret_cast<float*>(work.data());
+          float* const delta = reinterpret_cast<float*>(workspace.data());
           run(kernels::flash_delta_body<Head>{d.out, d.dout, c.shape.heads, delta});
           const kernels::flash_cotangents given{d.log_sum, delta, d.dout};
           run(kernels::flash_dkv_body<Head, false>{on, given, d.dk, d.dv});
           if (!d.dbefore.empty())
-            run(kernels::flash_dkv_body<Head, true>{
-                on, given, {}, {}, dbefore.data(), index_t(d.dbefore.size()), c.before.keys});
+            run(kernels::flash_dkv_body<Head, true>{.on = on,
+                                                    .given = given,
+                                                    .dbefore = dbefore.data(),
+                                                    .prefix_blocks = index_t(d.dbefore.size()),
+                                                    .block_keys = c.before.keys});
           run(kernels::flash_dq_body<Head>{on, given, d.dq});
         });
     with_operands(c, [&](const auto& on, auto lanes) {
-      const kernels::attention_cotangents<T> given{d.out, d.log_sum, d.dout};
+      const kernels::attention_cotangents<T, P> given{d.out, d.log_sum, d.dout};
       run(kernels::attention_dkv_body<T, lanes.value>{on, given, d.dk, d.dv});
       if (!d.dbefore.empty())
-        run(kernels::attention_prefix_vjp_body<T, lanes.value, P>{on, given, dbefore.data(),
-                                                                  index_t(d.dbefore.size()), c.before.keys});
+        run(kernels::attention_prefix_vjp_body<T, lanes.value, P>{.on = on,
+                                                                  .d = given,
+                                                                  .dbefore = dbefore.data(),
+                                                                  .prefix_blocks = index_t(d.dbefore.size()),
+                                                                  .keys = c.before.keys});
       run(kernels::attention_dq_body<T, lanes.value>{on, given, d.dq});
     });
   }
 
   /// Logits are float; their cotangents are cast to T, so that products have operands of one kind.
-  static index_t cross_entropy_work(index_t, index_t vocabulary, index_t tokens) {
+  static index_t cross_entropy_workspace(index_t, index_t vocabulary, index_t tokens) {
     const index_t numbers = arena<T>::rounded(vocabulary * tokens);
     return arena<T>::rounded(numbers * index_t(sizeof(P) / sizeof(T)) + index_t(alignof(P))) +
            (std::same_as<T, P> ? 0 : numbers);
   }
-  void cross_entropy(const cross_entropy_call<N>& c, view<T> work) const { losses(c, false, 0, work); }
+  void cross_entropy(const cross_entropy_call<N>& c, view<T> workspace) const {
+    losses(c, false, 0, workspace);
+  }
   void cross_entropy_vjp(const cross_entropy_call<N>& c, const cross_entropy_adjoint<N>& d,
-                         view<T> work) const {
+                         view<T> workspace) const {
     const auto with = [&](const auto& dlogits) {
-      product(op::none, c.output, op::none, dlogits, 1, false, d.dnormed);
-      if (d.doutput)
+      product(op::none, c.lm_head, op::none, dlogits, 1, false, d.dnormed);
+      if (d.dlm_head)
         product(op::none, c.normed, op::transpose, dlogits, 1, true,
-                matrix<P>(d.doutput, c.output.rows, c.output.cols));
+                matrix<P>(d.dlm_head, c.lm_head.rows, c.lm_head.cols));
     };
-    const matrix<const P> dlogits = losses(c, true, d.dloss, work);
+    const matrix<const P> dlogits = losses(c, true, d.dloss, workspace);
     if constexpr (std::same_as<T, P>) {
       with(dlogits);
     } else {
-      const matrix<T> cast(work.data() + work.size() - arena<T>::rounded(dlogits.rows * dlogits.cols),
-                           dlogits.rows, dlogits.cols);
+      const index_t size = arena<T>::rounded(dlogits.rows * dlogits.cols);
+      const matrix<T> cast(workspace.data() + workspace.size() - size, dlogits.rows, dlogits.cols);
       copy(dlogits, cast);
       with(matrix<const T>(cast));
     }
@@ -234,12 +240,17 @@ class body_executor {
   void argmax(const P* logits, index_t n, std::int32_t* out) const {
     run(kernels::argmax_body<P>{logits, n, out});
   }
-  static index_t sample_work(index_t n) { return n; }
-  void sample(const P* logits, index_t n, const sampling& how, key k, std::int64_t step, view<P> work,
+  static index_t sample_workspace(index_t n) { return n; }
+  void sample(const P* logits, index_t n, const sampling& how, key k, std::int64_t step, view<P> workspace,
               std::int32_t* out) const {
     if (how.temperature == 0) return argmax(logits, n, out);
-    run(kernels::sample_body<P>{logits, n, float(how.temperature), how.top_p, draw_uniform(k, step),
-                                work.data(), out});
+    run(kernels::sample_body<P>{.logits = logits,
+                                .n = n,
+                                .temperature = float(how.temperature),
+                                .top_p = how.top_p,
+                                .u = draw_uniform(k, step),
+                                .weight = workspace.data(),
+                                .out = out});
   }
 
   // Random numbers.
@@ -249,22 +260,39 @@ class body_executor {
   }
 
   // Optimisers.
-  void sgd(double rate, P* theta, const P* g, index_t n, const P* ok) const {
-    run(kernels::sgd_body<P>{float(rate), theta, g, n, ok});
+  void sgd(double rate, const optimised<P>& on) const {
+    run(kernels::sgd_body<P>{.rate = float(rate), .theta = on.theta, .g = on.g, .n = on.n, .ok = on.ok});
   }
-  void momentum(const momentum_step& how, P* theta, const P* g, P* v, index_t n, const P* ok) const {
-    run(kernels::momentum_body<P>{float(how.rate), float(how.momentum), how.nesterov, theta, g, v, n, ok});
+  void momentum(const momentum_step& how, const optimised<P>& on, P* v) const {
+    run(kernels::momentum_body<P>{.rate = float(how.rate),
+                                  .momentum = float(how.momentum),
+                                  .nesterov = how.nesterov,
+                                  .theta = on.theta,
+                                  .g = on.g,
+                                  .v = v,
+                                  .n = on.n,
+                                  .ok = on.ok});
   }
-  void adamw(const adamw_step& how, P* theta, const P* g, P* m, P* v, index_t n, const P* ok) const {
+  void adamw(const adamw_step& how, const optimised<P>& on, P* m, P* v) const {
     const double t = double(how.step);
-    run(kernels::adamw_body<P>{float(how.beta1), float(how.beta2), float(1 - how.beta1), float(1 - how.beta2),
-                               float(how.rate / (1 - std::pow(how.beta1, t))),
-                               float(1 / std::sqrt(1 - std::pow(how.beta2, t))), float(how.epsilon),
-                               float(how.rate * how.decay), theta, g, m, v, n, ok});
+    run(kernels::adamw_body<P>{.beta1 = float(how.beta1),
+                               .beta2 = float(how.beta2),
+                               .rest1 = float(1 - how.beta1),
+                               .rest2 = float(1 - how.beta2),
+                               .first = float(how.rate / (1 - std::pow(how.beta1, t))),
+                               .second = float(1 / std::sqrt(1 - std::pow(how.beta2, t))),
+                               .epsilon = float(how.epsilon),
+                               .shrink = float(how.rate * how.decay),
+                               .theta = on.theta,
+                               .g = on.g,
+                               .m = m,
+                               .v = v,
+                               .n = on.n,
+                               .ok = on.ok});
   }
   void clip(double most, P* g, index_t n, P* norm_of_g) const {
     norm(g, n, norm_of_g);
-    run(kernels::scale_body<P>{1, g, n, norm_of_g, float(most)});
+    run(kernels::scale_body<P>{.alpha = 1, .x = g, .n = n, .norm = norm_of_g, .most = float(most)});
   }
 
  private:
@@ -292,28 +320,28 @@ class body_executor {
     else
       run(kernels::gemm_body<U, V, C>{oa, a, ob, b, float(alpha), add, c});
   }
-  /// f(the slice's first column of A, A and B of the slice as T, what is left of work).
+  /// f(the slice's first column of A, A and B of the slice as T, what is left of the workspace).
   template <class F>
-  void for_slices(const adapter<P>& l, view<T> work, F&& f) const {
+  void for_slices(const adapter<P>& l, view<T> workspace, F&& f) const {
     for (index_t r = 0; r < l.a.cols; r += rank_slice) {
-      arena<T> room(work);
+      arena<T> rest(workspace);
       const index_t rank = l.a.cols - r < rank_slice ? l.a.cols - r : rank_slice;
       const auto as_activations = [&](matrix<const P> m) -> matrix<const T> {
         if constexpr (std::same_as<T, P>) {
           return m;
         } else {
-          const matrix<T> cast = room.cut(m.rows, m.cols);
+          const matrix<T> cast = rest.cut(m.rows, m.cols);
           copy(m, cast);
           return cast;
         }
       };
       const matrix<const T> a = as_activations(columns_of(l.a, r, rank));
       const matrix<const T> b = as_activations(rows_of(l.b, r, rank));
-      f(r, a, b, room);
+      f(r, a, b, rest);
     }
   }
   static bool has_flash(const kernels::attention_shape& shape) {
-    return std::same_as<T, bf16> && (shape.head == 64 || shape.head == 128);
+    return std::same_as<T, bf16> && (shape.head_dim == 64 || shape.head_dim == 128);
   }
   template <class U>
   static bool aligned(const matrix<U>& m) {
@@ -330,18 +358,18 @@ class body_executor {
   void with_flash(const attention_call<N>& c, F&& f) const {
     const auto blocks = machine_.staged(c.before.blocks);
     const auto ranges = machine_.staged(c.before.ranges);
-    const kernels::flash_operands on{c.shape,
-                                     c.mask,
-                                     c.sequences,
-                                     c.q,
-                                     c.k,
-                                     c.v,
-                                     {blocks.data(),
-                                      c.before.key_offset,
-                                      c.before.value_offset,
-                                      c.before.ranges.empty() ? nullptr : ranges.data(),
-                                      {0, index_t(c.before.blocks.size()), c.before.keys}}};
-    if (c.shape.head == 64)
+    const kernels::flash_operands on{.shape = c.shape,
+                                     .mask = c.mask,
+                                     .sequences = c.sequences,
+                                     .q = c.q,
+                                     .k = c.k,
+                                     .v = c.v,
+                                     .before = {.blocks = blocks.data(),
+                                                .key_offset = c.before.key_offset,
+                                                .value_offset = c.before.value_offset,
+                                                .ranges = c.before.ranges.empty() ? nullptr : ranges.data(),
+                                                .all = {0, index_t(c.before.blocks.size()), c.before.keys}}};
+    if (c.shape.head_dim == 64)
       f(on, std::integral_constant<int, 64>{});
     else
       f(on, std::integral_constant<int, 128>{});
@@ -350,39 +378,39 @@ class body_executor {
   template <class F>
   void with_operands(const attention_call<N>& c, F&& f) const {
     const auto blocks = machine_.staged(c.before.blocks);
-    const kernels::prefix_range all = {0, index_t(c.before.blocks.size()), c.before.keys};
     const auto ranges = machine_.staged(c.before.ranges);
-    const kernels::attention_operands<T> on{c.shape,
-                                            c.mask,
-                                            c.sequences,
-                                            c.q,
-                                            c.k,
-                                            c.v,
-                                            blocks.data(),
-                                            c.before.key_offset,
-                                            c.before.value_offset,
-                                            c.before.ranges.empty() ? nullptr : ranges.data(),
-                                            all};
+    const kernels::attention_operands<T> on{.shape = c.shape,
+                                            .mask = c.mask,
+                                            .sequences = c.sequences,
+                                            .q = c.q,
+                                            .k = c.k,
+                                            .v = c.v,
+                                            .blocks = blocks.data(),
+                                            .key_offset = c.before.key_offset,
+                                            .value_offset = c.before.value_offset,
+                                            .ranges = c.before.ranges.empty() ? nullptr : ranges.data(),
+                                            .all = {0, index_t(c.before.blocks.size()), c.before.keys}};
     const auto with = [&]<int E>(std::integral_constant<int, E> lanes) { f(on, lanes); };
-    if (c.shape.head <= 32)
+    if (c.shape.head_dim <= 32)
       with(std::integral_constant<int, 1>{});
-    else if (c.shape.head <= 64)
+    else if (c.shape.head_dim <= 64)
       with(std::integral_constant<int, 2>{});
-    else if (c.shape.head <= 128)
+    else if (c.shape.head_dim <= 128)
       with(std::integral_constant<int, 4>{});
-    else if (c.shape.head <= 256)
+    else if (c.shape.head_dim <= 256)
       with(std::integral_constant<int, 8>{});
     else
-      fail("attention", "head", "is " + std::to_string(c.shape.head) + ", kernels have at most 256");
+      fail("attention", "head_dim", "is " + std::to_string(c.shape.head_dim) + ", kernels have at most 256");
   }
   /// Returns the logits, which with `vjp` have become the cotangents of the logits.
-  matrix<P> losses(const cross_entropy_call<N>& c, bool vjp, double dloss, view<T> work) const {
+  matrix<P> losses(const cross_entropy_call<N>& c, bool vjp, double dloss, view<T> workspace) const {
     const std::uintptr_t aligned =
-        (reinterpret_cast<std::uintptr_t>(work.data()) + alignof(P) - 1) / alignof(P) * alignof(P);
-    const matrix<P> logits(reinterpret_cast<P*>(aligned), c.output.cols, c.normed.cols);
-    product(op::transpose, c.output, op::none, c.normed, 1, false, logits);
+        (reinterpret_cast<std::uintptr_t>(workspace.data()) + alignof(P) - 1) / alignof(P) * alignof(P);
+    const matrix<P> logits(reinterpret_cast<P*>(aligned), c.lm_head.cols, c.normed.cols);
+    product(op::transpose, c.lm_head, op::none, c.normed, 1, false, logits);
     const auto targets = machine_.staged(c.targets);
-    run(kernels::cross_entropy_body<P>{logits, targets.data(), c.losses, vjp, float(dloss)});
+    run(kernels::cross_entropy_body<P>{
+        .logits = logits, .targets = targets.data(), .losses = c.losses, .vjp = vjp, .dloss = float(dloss)});
     return logits;
   }
 

@@ -57,12 +57,14 @@ namespace exec {
 ///
 /// products
 ///   gemm(oa, a, ob, b, add, c)       c = op(a) op(b), or c += where `add`; any kinds
-///   adapt(l, x, y, work)             y += scale b' (a' x), see `adapter`; x, y: A
-///   adapt_vjp(l, x, dy, dx, dl, sequences, work)
-///                                    dx += scale a (b dy) unless dx.data is null; with z = scale a' x and
-///                                    dz = scale b dy, dl.b += z dy' and dl.a += x dz', the columns taken as
-///                                    `sequences` equal parts, whose terms are added one after another
-///   adapter_work(width, tokens, vjp) numbers A of work, whatever the rank; width: rows of x and y together
+///   adapt(l, x, y, workspace)        y += scale b' (a' x), see `adapter`; x: in x n, y: out x n, A
+///   adapt_vjp(l, adjoint, workspace) dx += scale a (b dy) unless dx.data is null; with z = scale a' x and
+///                                    dz = scale b dy, gradient.b += z dy' and gradient.a += x dz', the
+///                                    columns taken as `sequences` equal parts, whose terms are added one
+///                                    after another
+///   adapter_workspace(width, tokens, vjp)
+///                                    numbers A of workspace, whatever the rank; width: rows of x and y
+///                                    together
 ///
 /// model (A unless it says otherwise; n tokens are the columns)
 ///   rmsnorm(x, gain, epsilon, y, rstd)       y = gain x rstd, rstd = 1 / sqrt(mean(x^2) + epsilon), one P a
@@ -75,35 +77,34 @@ namespace exec {
 ///   swiglu(gated, out)               gated: [gate; up], 2 m x n; out = up gate logistic(gate), m x n
 ///   swiglu_vjp(gated, dout, dgated)  with s = logistic(gate): dgate = dout up s (1 + gate (1 - s)),
 ///                                    dup = dout gate s; dout may be either half of dgated
-///   attention(call, out, log_sum, work)      for every head, out_i = sum_t p_ti v_t over what query i sees,
-///                                    p_ti = exp(s_ti - log_sum_i), s_ti = k_t . q_i / sqrt(head); log_sum:
-///                                    heads x queries P, may be null. A sequence's bits depend on nothing of
-///                                    the others
-///   attention_vjp(call, adjoint, work)       with dp_ti = v_t . dout_i, ds_ti = p_ti (dp_ti - out_i .
-///   dout_i)
-///                                    / sqrt(head): dv_t = sum_i p_ti dout_i, dk_t = sum_i ds_ti q_i,
+///   attention(call, out, log_sum, workspace) for every head, out_i = sum_t p_ti v_t over what query i sees,
+///                                    p_ti = exp(s_ti - log_sum_i), s_ti = k_t . q_i / sqrt(head_dim); out:
+///                                    query_width x queries; log_sum: heads x queries P, may be null. A
+///                                    sequence's bits depend on nothing of the others
+///   attention_vjp(call, adjoint, workspace)  with dp_ti = v_t . dout_i and
+///                                    ds_ti = p_ti (dp_ti - out_i . dout_i) / sqrt(head_dim):
+///                                    dv_t = sum_i p_ti dout_i, dk_t = sum_i ds_ti q_i,
 ///                                    dq_i = sum_t ds_ti k_t; terms of the prefix added sequence by sequence
-///   attention_work(shape, sequences, length, blocks, keys, vjp)
-///                                    numbers A of work, for a prefix of `blocks` blocks of `keys` columns
-///   cross_entropy(call, work)        losses of the tokens; logits = output' normed
-///   cross_entropy_vjp(call, adjoint, work)   the same, and with d = dloss (softmax(logits) -
-///   one_hot(target)),
-///                                    0 where not scored: dnormed = output d, doutput += normed d'
-///   cross_entropy_work(hidden, vocabulary, tokens)
-///                                    numbers A of work for both; the caller brings tokens in chunks
+///   attention_workspace(shape, size) numbers A of workspace for calls of this attention_size or smaller
+///   cross_entropy(call, workspace)   losses of the tokens; logits = lm_head' normed
+///   cross_entropy_vjp(call, adjoint, workspace)
+///                                    the same, and with d = dloss (softmax(logits) - one_hot(target)), 0
+///                                    where not scored: dnormed = lm_head d, dlm_head += normed d'
+///   cross_entropy_workspace(hidden, vocabulary, tokens)
+///                                    numbers A of workspace for both; the caller brings tokens in chunks
 ///   argmax(logits, n, out)           *out (int32) = the lowest index of the largest; logits: P
-///   sample(logits, n, how, key, step, work, out)
+///   sample(logits, n, how, key, step, workspace, out)
 ///                                    *out (int32) = a token drawn by draw_uniform(key, step), see `sampling`
-///   sample_work(n)                   numbers P of work
+///   sample_workspace(n)              numbers P of workspace
 ///
 /// random (P, by the chooser's names)
 ///   signs(key, step, x, n)           x_i = -1 or +1: draw_signs
 ///   normals(key, step, x, n)         draw_normals
 ///
-/// optimisers (P). Nothing changes where `*ok` is 0 (all_finite's); null: it is not looked at
-///   sgd(rate, theta, g, n, ok)                theta -= rate g
-///   momentum(how, theta, g, v, n, ok)         v = momentum v + g, theta -= rate v (or rate (g + momentum v))
-///   adamw(how, theta, g, m, v, n, ok)         see optim/adam.hpp
+/// optimisers (P), of the n numbers of `optimised`; v and m: n numbers
+///   sgd(rate, on)                    theta -= rate g
+///   momentum(how, on, v)             v = momentum v + g, theta -= rate v (or rate (g + momentum v))
+///   adamw(how, on, m, v)             see optim/adam.hpp
 ///   clip(most, g, n, norm)           *norm = the norm of g; where it is above `most`, g *= most / norm
 template <class E>
 concept executor = std::copyable<E> &&
@@ -111,17 +112,16 @@ concept executor = std::copyable<E> &&
              key k, std::span<const std::int32_t> ids) {
   typename E::numbers;
   { E::where } -> std::convertible_to<place>;
-  requires requires(matrix<const typename E::numbers::weight> w, matrix<typename E::numbers::activation> a,
-                    matrix<const typename E::numbers::activation> x,
-                    view<typename E::numbers::activation> work, std::span<const index_t> positions,
-                    std::int32_t * token, std::int64_t step, view<typename E::numbers::parameter> sample_work,
-                    const kernels::rotary_table<typename E::numbers::parameter>& table,
-                    const adapter<typename E::numbers::parameter>& l,
-                    const adapter_gradient<typename E::numbers::parameter>& dl,
-                    const attention_call<typename E::numbers>& c,
-                    const attention_adjoint<typename E::numbers>& dc,
-                    const cross_entropy_call<typename E::numbers>& ce,
-                    const cross_entropy_adjoint<typename E::numbers>& dce, kernels::attention_shape shape) {
+  requires requires(
+      matrix<const typename E::numbers::weight> w, matrix<typename E::numbers::activation> a,
+      matrix<const typename E::numbers::activation> x, view<typename E::numbers::activation> workspace,
+      std::span<const index_t> positions, std::int32_t * token, std::int64_t step,
+      view<typename E::numbers::parameter> for_sample,
+      const kernels::rotary_table<typename E::numbers::parameter>& table,
+      const adapter<typename E::numbers::parameter>& l, const adapter_adjoint<typename E::numbers>& dl,
+      const optimised<typename E::numbers::parameter>& on, const attention_call<typename E::numbers>& c,
+      const attention_adjoint<typename E::numbers>& dc, const cross_entropy_call<typename E::numbers>& ce,
+      const cross_entropy_adjoint<typename E::numbers>& dce, kernels::attention_shape shape) {
     e.template allocate<typename E::numbers::weight>(n);
     e.synchronise();
     e.upload(p, n, p);
@@ -138,28 +138,28 @@ concept executor = std::copyable<E> &&
     e.norm(p, n, p);
     e.all_finite(p, n, 1, p);
     e.gemm(op::transpose, w, op::none, x, true, a);
-    e.adapt(l, x, a, work);
-    e.adapt_vjp(l, x, x, a, dl, n, work);
-    { E::adapter_work(n, n, true) } -> std::same_as<index_t>;
+    e.adapt(l, x, a, workspace);
+    e.adapt_vjp(l, dl, workspace);
+    { E::adapter_workspace(n, n, true) } -> std::same_as<index_t>;
     e.rmsnorm(x, gain, 1e-5, a, p);
     e.rmsnorm_vjp(x, gain, p, x, a, p);
     e.rotary(kernels::turn::back, table, positions, a);
     e.swiglu(x, a);
     e.swiglu_vjp(x, x, a);
-    e.attention(c, a, p, work);
-    e.attention_vjp(c, dc, work);
-    { E::attention_work(shape, n, n, n, n, true) } -> std::same_as<index_t>;
-    e.cross_entropy(ce, work);
-    e.cross_entropy_vjp(ce, dce, work);
-    { E::cross_entropy_work(n, n, n) } -> std::same_as<index_t>;
+    e.attention(c, a, p, workspace);
+    e.attention_vjp(c, dc, workspace);
+    { E::attention_workspace(shape, attention_size{}) } -> std::same_as<index_t>;
+    e.cross_entropy(ce, workspace);
+    e.cross_entropy_vjp(ce, dce, workspace);
+    { E::cross_entropy_workspace(n, n, n) } -> std::same_as<index_t>;
     e.argmax(p, n, token);
-    e.sample(p, n, sampling{}, k, step, sample_work, token);
-    { E::sample_work(n) } -> std::same_as<index_t>;
+    e.sample(p, n, sampling{}, k, step, for_sample, token);
+    { E::sample_workspace(n) } -> std::same_as<index_t>;
     e.signs(k, step, p, n);
     e.normals(k, step, p, n);
-    e.sgd(1.0, p, p, n, p);
-    e.momentum(momentum_step{}, p, p, p, n, p);
-    e.adamw(adamw_step{}, p, p, p, p, n, p);
+    e.sgd(1.0, on);
+    e.momentum(momentum_step{}, on, p);
+    e.adamw(adamw_step{}, on, p, p);
     e.clip(1.0, p, n, p);
   };
 };

@@ -92,35 +92,34 @@ class host final {
     detail::product<T>(oa, matrix<const A>(a), ob, matrix<const B>(b), add, c);
   }
   /// By slices of the rank.
-  static index_t adapter_work(index_t, index_t tokens, bool vjp) {
+  static index_t adapter_workspace(index_t, index_t tokens, bool vjp) {
     return (vjp ? 2 : 1) * arena<T>::rounded(rank_slice * tokens);
   }
-  void adapt(const adapter<T>& l, matrix<const T> x, matrix<T> y, view<T> work) const {
+  void adapt(const adapter<T>& l, matrix<const T> x, matrix<T> y, view<T> workspace) const {
     for_slices(l.a.cols, [&](index_t r, index_t rank) {
-      const matrix<T> z(work.data(), rank, x.cols);
+      const matrix<T> z(workspace.data(), rank, x.cols);
       linalg::gemm<T>(op::transpose, columns_of(l.a, r, rank), op::none, x, false, z);
       linalg::scale(T(l.scale), z.data, rank * x.cols);
       linalg::gemm<T>(op::transpose, rows_of(l.b, r, rank), op::none, z, true, y);
     });
   }
-  void adapt_vjp(const adapter<T>& l, matrix<const T> x, matrix<const T> dy, matrix<T> dx,
-                 const adapter_gradient<T>& dl, index_t sequences, view<T> work) const {
+  void adapt_vjp(const adapter<T>& l, const adapter_adjoint<N>& d, view<T> workspace) const {
     for_slices(l.a.cols, [&](index_t r, index_t rank) {
-      arena<T> room(work);
-      const matrix<T> z = room.cut(rank, dy.cols), dz = room.cut(rank, dy.cols);
-      linalg::gemm<T>(op::none, rows_of(l.b, r, rank), op::none, dy, false, dz);
-      linalg::scale(T(l.scale), dz.data, rank * dy.cols);
-      if (dx.data) linalg::gemm<T>(op::none, columns_of(l.a, r, rank), op::none, dz, true, dx);
-      if (!dl.a.data && !dl.b.data) return;
-      linalg::gemm<T>(op::transpose, columns_of(l.a, r, rank), op::none, x, false, z);
-      linalg::scale(T(l.scale), z.data, rank * dy.cols);
-      const index_t length = dy.cols / sequences;
-      for (index_t s = 0; s < sequences; ++s) {
+      arena<T> rest(workspace);
+      const index_t n = d.dy.cols, length = n / d.sequences;
+      const matrix<T> z = rest.cut(rank, n), dz = rest.cut(rank, n);
+      linalg::gemm<T>(op::none, rows_of(l.b, r, rank), op::none, d.dy, false, dz);
+      linalg::scale(T(l.scale), dz.data, rank * n);
+      if (d.dx.data) linalg::gemm<T>(op::none, columns_of(l.a, r, rank), op::none, dz, true, d.dx);
+      const auto& [da, db] = d.gradient;
+      if (!da.data && !db.data) return;
+      linalg::gemm<T>(op::transpose, columns_of(l.a, r, rank), op::none, d.x, false, z);
+      linalg::scale(T(l.scale), z.data, rank * n);
+      for (index_t s = 0; s < d.sequences; ++s) {
         const auto own = [&](const auto& m) { return columns_of(m, s * length, length); };
-        if (dl.b.data)
-          linalg::gemm<T>(op::none, own(z), op::transpose, own(dy), true, rows_of(dl.b, r, rank));
-        if (dl.a.data)
-          linalg::gemm<T>(op::none, own(x), op::transpose, own(dz), true, columns_of(dl.a, r, rank));
+        if (db.data) linalg::gemm<T>(op::none, own(z), op::transpose, own(d.dy), true, rows_of(db, r, rank));
+        if (da.data)
+          linalg::gemm<T>(op::none, own(d.x), op::transpose, own(dz), true, columns_of(da, r, rank));
       }
     });
   }
@@ -154,68 +153,67 @@ class host final {
       kernels::swiglu_vjp(g, g + m, dout.data + j * dout.stride, d, d + m, m);
     }
   }
-  static index_t attention_work(const kernels::attention_shape& shape, index_t, index_t length,
-                                index_t blocks, index_t keys, bool vjp) {
-    arena<T> c;
-    c.cut_flat(kernels::attention_work(shape, length, blocks * keys, keys));
-    c.template cut_objects<kernels::key_block<T>>(blocks);
-    if (vjp) c.template cut_objects<kernels::key_block_adjoint<T>>(blocks);
-    return c.used();
+  static index_t attention_workspace(const kernels::attention_shape& shape, const attention_size& size) {
+    arena<T> counting;
+    counting.cut_flat(kernels::attention_workspace(shape, size.length, size.blocks * size.keys, size.keys));
+    counting.template cut_objects<kernels::key_block<T>>(size.blocks);
+    if (size.vjp) counting.template cut_objects<kernels::key_block_adjoint<T>>(size.blocks);
+    return counting.used();
   }
-  void attention(const attention_call<N>& c, matrix<T> out, T* log_sum, view<T> work) const {
-    for_sequences(c, work, [&](auto at, auto own, auto before, index_t, index_t first, view<T> scratch) {
-      kernels::attention<T>(c.shape, c.mask, at(c.q), before, {own(c.k), own(c.v)}, at(out),
-                            log_sum ? log_sum + first * c.shape.heads : nullptr, scratch);
+  void attention(const attention_call<N>& c, matrix<T> out, T* log_sum, view<T> workspace) const {
+    for_sequences(c, workspace, [&](const sequence& s, const kernels::attention_inputs<T>& in, view<T> rest) {
+      kernels::attention<T>(in, s.queries(out), log_sum ? log_sum + s.first_query * c.shape.heads : nullptr,
+                            rest);
     });
   }
-  void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T> work) const {
+  void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T> workspace) const {
     fill(d.dk, 0);
     fill(d.dv, 0);
-    arena<T> room(work);
-    const auto dbefore = room.template cut_objects<kernels::key_block_adjoint<T>>(index_t(d.dbefore.size()));
-    for_sequences(
-        c, work.part(room.used(), work.size() - room.used()),
-        [&](auto at, auto own, auto before, index_t first_block, index_t first, view<T> scratch) {
-          const auto wanted = d.dbefore.empty() ? dbefore : dbefore.first(before.size());
-          for (std::size_t b = 0; b < wanted.size(); ++b) {
-            T* const to = d.dbefore[std::size_t(first_block) + b];
-            const auto like = [&](const matrix<const T>& m, index_t offset) {
-              return matrix<T>(to ? to + offset : nullptr, m.rows, m.cols);
-            };
-            wanted[b] = {like(before[b].k, c.before.key_offset), like(before[b].v, c.before.value_offset)};
-          }
-          kernels::attention_vjp<T>(c.shape, c.mask, at(c.q), before, {own(c.k), own(c.v)}, at(d.out),
-                                    d.log_sum + first * c.shape.heads, at(d.dout), at(d.dq), wanted,
-                                    {own(d.dk), own(d.dv)}, scratch);
-        });
+    arena<T> cut(workspace);
+    const auto dbefore = cut.template cut_objects<kernels::key_block_adjoint<T>>(index_t(d.dbefore.size()));
+    for_sequences(c, workspace.part(cut.used(), workspace.size() - cut.used()),
+                  [&](const sequence& s, const kernels::attention_inputs<T>& in, view<T> rest) {
+                    const auto wanted = d.dbefore.empty() ? dbefore : dbefore.first(in.before.size());
+                    for (std::size_t b = 0; b < wanted.size(); ++b) {
+                      T* const to = d.dbefore[std::size_t(s.first_block) + b];
+                      const auto like = [&](const matrix<const T>& m, index_t offset) {
+                        return matrix<T>(to ? to + offset : nullptr, m.rows, m.cols);
+                      };
+                      wanted[b] = {like(in.before[b].k, c.before.key_offset),
+                                   like(in.before[b].v, c.before.value_offset)};
+                    }
+                    kernels::attention_vjp<T>(
+                        in, {s.queries(d.out), d.log_sum + s.first_query * c.shape.heads, s.queries(d.dout)},
+                        {s.queries(d.dq), wanted, {s.tokens(d.dk), s.tokens(d.dv)}}, rest);
+                  });
   }
-  static index_t cross_entropy_work(index_t, index_t vocabulary, index_t tokens) {
+  static index_t cross_entropy_workspace(index_t, index_t vocabulary, index_t tokens) {
     return arena<T>::rounded(kernels::logit_stride(vocabulary) * tokens);
   }
-  void cross_entropy(const cross_entropy_call<N>& c, view<T> work) const {
-    const matrix<T> logits = logits_of(c, work);
+  void cross_entropy(const cross_entropy_call<N>& c, view<T> workspace) const {
+    const matrix<T> logits = logits_of(c, workspace);
     for (index_t j = 0; j < logits.cols; ++j)
       c.losses[j] =
           kernels::cross_entropy(logits.data + j * logits.stride, logits.rows, c.targets[std::size_t(j)]);
   }
   void cross_entropy_vjp(const cross_entropy_call<N>& c, const cross_entropy_adjoint<N>& d,
-                         view<T> work) const {
-    const matrix<T> logits = logits_of(c, work);
+                         view<T> workspace) const {
+    const matrix<T> logits = logits_of(c, workspace);
     for (index_t j = 0; j < logits.cols; ++j)
       c.losses[j] = kernels::cross_entropy_vjp(logits.data + j * logits.stride, logits.rows,
                                                c.targets[std::size_t(j)], T(d.dloss));
-    gemm(op::none, c.output, op::none, logits, false, d.dnormed);
-    if (d.doutput)
+    gemm(op::none, c.lm_head, op::none, logits, false, d.dnormed);
+    if (d.dlm_head)
       linalg::gemm<T>(op::none, c.normed, op::transpose, logits, true,
-                      {d.doutput, c.output.rows, c.output.cols});
+                      {d.dlm_head, c.lm_head.rows, c.lm_head.cols});
   }
   void argmax(const T* logits, index_t n, std::int32_t* out) const {
     *out = std::int32_t(std::max_element(logits, logits + n) - logits);
   }
-  static index_t sample_work(index_t n) { return kernels::sampling_work<T>(n); }
-  void sample(const T* logits, index_t n, const sampling& how, key k, std::int64_t step, view<T> work,
+  static index_t sample_workspace(index_t n) { return kernels::sampling_workspace<T>(n); }
+  void sample(const T* logits, index_t n, const sampling& how, key k, std::int64_t step, view<T> workspace,
               std::int32_t* out) const {
-    *out = kernels::sample(logits, n, how.temperature, how.top_p, draw_uniform(k, step), work);
+    *out = kernels::sample(logits, n, how.temperature, how.top_p, draw_uniform(k, step), workspace);
   }
 
   // Random numbers.
@@ -223,20 +221,22 @@ class host final {
   void normals(key k, std::int64_t step, T* x, index_t n) const { draw_normals(k, step, view<T>(x, n)); }
 
   // Optimisers.
-  void sgd(double rate, T* theta, const T* g, index_t n, const T* ok) const {
-    if (ok && *ok == 0) return;
-    for (index_t i = 0; i < n; ++i) theta[i] -= T(rate) * g[i];
+  void sgd(double rate, const optimised<T>& on) const {
+    if (on.ok && *on.ok == 0) return;
+    for (index_t i = 0; i < on.n; ++i) on.theta[i] -= T(rate) * on.g[i];
   }
-  void momentum(const momentum_step& how, T* theta, const T* g, T* v, index_t n, const T* ok) const {
-    if (ok && *ok == 0) return;
+  void momentum(const momentum_step& how, const optimised<T>& on, T* v) const {
+    if (on.ok && *on.ok == 0) return;
+    const auto [theta, g, n, ok] = on;
     const T rate = T(how.rate), mu = T(how.momentum);
     for (index_t i = 0; i < n; ++i) {
       v[i] = mu * v[i] + g[i];
       theta[i] -= rate * (how.nesterov ? g[i] + mu * v[i] : v[i]);
     }
   }
-  void adamw(const adamw_step& how, T* theta, const T* g, T* m, T* v, index_t n, const T* ok) const {
-    if (ok && *ok == 0) return;
+  void adamw(const adamw_step& how, const optimised<T>& on, T* m, T* v) const {
+    if (on.ok && *on.ok == 0) return;
+    const auto [theta, g, n, ok] = on;
     const double t = double(how.step);
     const T b1 = T(how.beta1), b2 = T(how.beta2), a1 = T(1 - how.beta1), a2 = T(1 - how.beta2);
     const T first = T(how.rate / (1 - std::pow(how.beta1, t))),
@@ -262,30 +262,48 @@ class host final {
   static void for_slices(index_t rank, F&& f) {
     for (index_t r = 0; r < rank; r += rank_slice) f(r, std::min(rank_slice, rank - r));
   }
-  /// f(columns of its queries, of its keys, its key blocks, their first one, its first query, work) for every
-  /// sequence.
+  /// Where one sequence of a call lies.
+  struct sequence {
+    index_t first_query, query_count, first_token, token_count;
+    index_t first_block;  // of the prefix that it sees
+
+    template <class M>
+    M queries(const M& m) const {
+      return columns_of(m, first_query, query_count);
+    }
+    template <class M>
+    M tokens(const M& m) const {
+      return columns_of(m, first_token, token_count);
+    }
+  };
+  /// f(sequence, its inputs, what is left of the workspace) for every sequence.
   template <class F>
-  void for_sequences(const attention_call<N>& c, view<T> work, F&& f) const {
-    arena<T> room(work);
-    const auto blocks = room.template cut_objects<kernels::key_block<T>>(index_t(c.before.blocks.size()));
-    const view<T> scratch = work.part(room.used(), work.size() - room.used());
-    const index_t length = c.k.cols / c.sequences, queries = c.q.cols / c.sequences;
-    for (index_t s = 0; s < c.sequences; ++s) {
-      const kernels::prefix_range seen = c.before.range(s);
+  void for_sequences(const attention_call<N>& c, view<T> workspace, F&& f) const {
+    arena<T> cut(workspace);
+    const auto blocks = cut.template cut_objects<kernels::key_block<T>>(index_t(c.before.blocks.size()));
+    const view<T> rest = workspace.part(cut.used(), workspace.size() - cut.used());
+    const index_t tokens = c.k.cols / c.sequences, queries = c.q.cols / c.sequences;
+    for (index_t i = 0; i < c.sequences; ++i) {
+      const kernels::prefix_range seen = c.before.range(i);
       for (index_t b = 0; b < seen.blocks; ++b) {
         const T* const at = c.before.blocks[std::size_t(seen.first + b)];
         blocks[std::size_t(b)] = {{at + c.before.key_offset, c.shape.kv_width(), seen.keys},
                                   {at + c.before.value_offset, c.shape.kv_width(), seen.keys}};
       }
-      f([&](const auto& m) { return columns_of(m, s * queries, queries); },
-        [&](const auto& m) { return columns_of(m, s * length, length); },
-        std::span<const kernels::key_block<T>>(blocks.first(std::size_t(seen.blocks))), seen.first,
-        s * queries, scratch);
+      const sequence s{i * queries, queries, i * tokens, tokens, seen.first};
+      f(s,
+        {c.shape,
+         c.mask,
+         s.queries(c.q),
+         blocks.first(std::size_t(seen.blocks)),
+         {s.tokens(c.k), s.tokens(c.v)}},
+        rest);
     }
   }
-  matrix<T> logits_of(const cross_entropy_call<N>& c, view<T> work) const {
-    const matrix<T> logits(work.data(), c.output.cols, c.normed.cols, kernels::logit_stride(c.output.cols));
-    gemm(op::transpose, c.output, op::none, c.normed, false, logits);
+  matrix<T> logits_of(const cross_entropy_call<N>& c, view<T> workspace) const {
+    const index_t vocabulary = c.lm_head.cols;
+    const matrix<T> logits(workspace.data(), vocabulary, c.normed.cols, kernels::logit_stride(vocabulary));
+    gemm(op::transpose, c.lm_head, op::none, c.normed, false, logits);
     return logits;
   }
 };

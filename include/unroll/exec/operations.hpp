@@ -21,7 +21,18 @@ struct adapter {
 /// Where its gradient is added; null data: not wanted.
 template <class P>
 struct adapter_gradient {
-  matrix<P> a, b;
+  matrix<P> a;  ///< in x rank
+  matrix<P> b;  ///< rank x out
+};
+/// What adapt_vjp is given beside the adapter, and where it adds. Terms of the gradient are added one
+/// sequence after another.
+template <class N>
+struct adapter_adjoint {
+  matrix<const typename N::activation> x;                 ///< in x tokens
+  matrix<const typename N::activation> dy;                ///< out x tokens: the cotangent of y
+  matrix<typename N::activation> dx = {};                 ///< in x tokens; null data: not wanted
+  adapter_gradient<typename N::parameter> gradient = {};  ///< of the adapter
+  index_t sequences = 1;                                  ///< equal parts of the columns
 };
 
 /// Attention of `sequences` sequences of k.cols / sequences tokens each, one behind the other in the columns;
@@ -36,32 +47,51 @@ struct attention_call {
   kernels::key_prefix<typename N::memory> before = {};  ///< keys and values in front of the sequences
 };
 
+/// How large a call is, for the workspace of attention.
+struct attention_size {
+  index_t sequences = 1;
+  index_t length = 0;  ///< tokens of a sequence
+  index_t blocks = 0;  ///< of the prefix
+  index_t keys = 0;    ///< columns of a block
+  bool vjp = false;    ///< whether the vjp is called as well
+};
+
 /// What attention_vjp is given beside the call, and where it writes.
 template <class N>
 struct attention_adjoint {
-  matrix<const typename N::activation> out;            ///< of the forward call
-  const typename N::accumulator* log_sum = nullptr;    ///< of the forward call
+  matrix<const typename N::activation> out;            ///< query_width x queries, of the forward call
+  const typename N::accumulator* log_sum = nullptr;    ///< heads x queries, of the forward call
   matrix<const typename N::activation> dout;           ///< query_width x queries: the cotangent of out
-  matrix<typename N::activation> dq;                   ///< written; may be the memory of q or of dout
-  matrix<typename N::activation> dk, dv;               ///< written
+  matrix<typename N::activation> dq;                   ///< as q, written; may be the memory of q or of dout
+  matrix<typename N::activation> dk, dv;               ///< as k and v, written
   std::span<typename N::adjoint* const> dbefore = {};  ///< added to: one for a block of the prefix, laid out
                                                        ///< as it; null: not wanted; empty: none is
 };
 
-/// The losses of tokens under the output matrix of a language model.
+/// The losses of tokens under the output layer of a language model.
 template <class N>
 struct cross_entropy_call {
-  matrix<const typename N::weight> output;      ///< hidden x vocabulary
+  matrix<const typename N::weight> lm_head;     ///< hidden x vocabulary
   matrix<const typename N::activation> normed;  ///< hidden x tokens
   std::span<const std::int32_t> targets;        ///< one a token; -1: not scored
-  typename N::accumulator* losses = nullptr;    ///< written: -log p(target) in nats, 0 where not scored
+  typename N::accumulator* losses = nullptr;    ///< one a token: -log p(target) in nats, 0 if not scored
 };
 /// What cross_entropy_vjp is given beside the call, and where it writes.
 template <class N>
 struct cross_entropy_adjoint {
-  double dloss = 1;                          ///< cotangent of the summed loss
-  matrix<typename N::activation> dnormed;    ///< written
-  typename N::parameter* doutput = nullptr;  ///< added to; null: not wanted
+  double dloss = 1;                           ///< cotangent of the summed loss
+  matrix<typename N::activation> dnormed;     ///< hidden x tokens, written
+  typename N::parameter* dlm_head = nullptr;  ///< hidden x vocabulary, added to; null: not wanted
+};
+
+/// What a step of an optimiser changes: n parameters theta, by their gradient g. Nothing changes where *ok is
+/// 0 (all_finite's); null: it is not looked at.
+template <class P>
+struct optimised {
+  P* theta = nullptr;    ///< n numbers
+  const P* g = nullptr;  ///< n numbers
+  index_t n = 0;
+  const P* ok = nullptr;  ///< one number
 };
 
 /// One step of AdamW (Loshchilov & Hutter 2019), number `step` from 1.

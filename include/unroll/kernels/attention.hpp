@@ -162,10 +162,9 @@ UNROLL_INLINE inline T short_dot(const T* x, const T* y, index_t n) {
 template <class T>
 struct attention_of_one {
   template <class Isa>
-  UNROLL_INLINE static void run(const attention_shape& shape, const T* q,
-                                std::span<const key_block<T>> before, const key_block<T>& own, T* out, T* lse,
-                                T* scores, index_t keys) {
-    const index_t head = shape.head, group = shape.heads / shape.kv_heads, stride = score_stride(keys);
+  UNROLL_INLINE static void run(const attention_inputs<T>& in, T* out, T* lse, T* scores, index_t keys) {
+    const attention_shape& shape = in.shape;
+    const index_t head = shape.head_dim, group = shape.heads / shape.kv_heads, stride = score_stride(keys);
     const T root = T(1 / std::sqrt(double(head)));
     // f(rows of a key-value head, query head, its score) for every key or value
     const auto for_each = [&](const matrix<const T>& m, index_t at, const auto& f) UNROLL_INLINE {
@@ -175,15 +174,15 @@ struct attention_of_one {
             f(m.data + g * head + t * m.stride, j, scores[at + t + j * stride]);
     };
     const auto score = [&](const T* k, index_t j, T& s)
-                           UNROLL_INLINE { s = short_dot<Isa>(k, q + j * head, head); };
+                           UNROLL_INLINE { s = short_dot<Isa>(k, in.q.data + j * head, head); };
     const auto accumulate = [&](const T* v, index_t j, T& p)
                                 UNROLL_INLINE { linalg::detail::axpy_on<Isa>(p, v, out + j * head, head); };
     index_t at = 0;
-    for (const key_block<T>& b : before) {
+    for (const key_block<T>& b : in.before) {
       for_each(b.k, at, score);
       at += b.k.cols;
     }
-    for_each(own.k, at, score);
+    for_each(in.own.k, at, score);
     for (index_t j = 0; j < shape.heads; ++j) {
       T* const s = scores + j * stride;
       const T most = simd::largest_on<Isa>(s, keys, std::numeric_limits<T>::lowest());
@@ -193,56 +192,56 @@ struct attention_of_one {
     }
     std::fill_n(out, shape.heads * head, T(0));
     at = 0;
-    for (const key_block<T>& b : before) {
+    for (const key_block<T>& b : in.before) {
       for_each(b.v, at, accumulate);
       at += b.v.cols;
     }
-    for_each(own.v, at, accumulate);
+    for_each(in.own.v, at, accumulate);
   }
 };
 
 }  // namespace detail
 
-/// Numbers of work that attention and attention_vjp need: scores and their adjoints for one block of queries
-/// of one head, or scores of all heads for a single query, and copies of one head's keys and values in front
-/// with their adjoints, if they are in several blocks. Fewer queries never need more.
-inline index_t attention_work(const attention_shape& shape, index_t tokens, index_t keys_before,
-                              index_t largest_block) {
+/// Numbers of workspace that attention and attention_vjp need: scores and their adjoints for one block of
+/// queries of one head, or scores of all heads for a single query, and copies of one head's keys and values
+/// in front with their adjoints, if they are in several blocks. Fewer queries never need more.
+inline index_t attention_workspace(const attention_shape& shape, index_t tokens, index_t keys_before,
+                                   index_t largest_block) {
   const index_t block = std::min(tokens, detail::query_block);
   const index_t copies =
-      largest_block < keys_before && tokens >= detail::packed_from ? 4 * shape.head * keys_before : 0;
+      largest_block < keys_before && tokens >= detail::packed_from ? 4 * shape.head_dim * keys_before : 0;
   return (detail::score_stride(keys_before + tokens) + 1) * std::max(2 * block, shape.heads) + copies;
 }
 
 /// Attention of the n queries of one sequence over all keys of the blocks `before` and, under the mask, over
 /// the keys of their own sequence, in every head j:
-///   out_i = sum_t p_ti v_t,   p_ti = exp(k_t . q_i / sqrt(head) - lse_i).
-/// q and out are heads * head x n, own kv_heads * head x mask.first + n; lse is heads x n and may be null.
-/// Scores are alive for one block of queries only. `work` has at least attention_work numbers. out overlaps
-/// none of the others. 4 head multiplications and additions for every head and every visible pair.
+///   out_i = sum_t p_ti v_t,   p_ti = exp(k_t . q_i / sqrt(head_dim) - log_sum_i).
+/// out is query_width x n; log_sum is heads x n and may be null. Scores are alive for one block of queries
+/// only. The workspace has at least attention_workspace numbers. out overlaps none of the inputs. 4 head_dim
+/// multiplications and additions for every head and every visible pair.
 template <class T>
-void attention(const attention_shape& shape, const attention_mask& mask,
-               std::type_identity_t<matrix<const T>> q,
-               std::type_identity_t<std::span<const key_block<T>>> before,
-               const std::type_identity_t<key_block<T>>& own, matrix<T> out, std::type_identity_t<T>* lse,
-               std::type_identity_t<view<T>> work) {
-  const index_t head = shape.head, n = q.cols, group = shape.heads / shape.kv_heads;
+void attention(const attention_inputs<T>& in, matrix<T> out, std::type_identity_t<T>* log_sum,
+               std::type_identity_t<view<T>> workspace) {
+  const attention_shape& shape = in.shape;
+  const attention_mask& mask = in.mask;
+  const matrix<const T>& q = in.q;
+  const key_block<T>& own = in.own;
+  const index_t head = shape.head_dim, n = q.cols, group = shape.heads / shape.kv_heads;
   const T root = T(1 / std::sqrt(double(head)));
   const index_t tokens = mask.first + n;
   UNROLL_ASSERT(own.k.cols == tokens && own.v.cols == tokens && out.cols == n && out.rows == q.rows);
-  detail::packed_prefix<T> prefix(before, head, n);
+  detail::packed_prefix<T> prefix(in.before, head, n);
   if (tokens == 1)
-    return simd::dispatch<detail::attention_of_one<T>, const attention_shape&, const T*,
-                          std::span<const key_block<T>>, const key_block<T>&>(
-        shape, q.data, before, own, out.data, lse, work.data(), prefix.keys + 1);
+    return simd::dispatch<detail::attention_of_one<T>, const attention_inputs<T>&>(
+        in, out.data, log_sum, workspace.data(), prefix.keys + 1);
   detail::visible_keys<T> seen{head};
   seen.own = own;
   const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + tokens);
-  T* const scores = work.data();
+  T* const scores = workspace.data();
   T* const self = scores + stride * block;  // of memory tokens: their own score, behind all others
   T* const share = self + block;            // 1 / sum of the exponentials
   T* const panel = share + block;
-  UNROLL_ASSERT(work.size() >= (stride + 2) * block + prefix.size());
+  UNROLL_ASSERT(workspace.size() >= (stride + 2) * block + prefix.size());
   for (index_t g = 0; g < shape.kv_heads; ++g) {
     prefix.load(g, panel, seen);
     seen.own_row = g * head;
@@ -263,7 +262,7 @@ void attention(const attention_shape& shape, const attention_mask& mask,
           linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(S, at, k.cols));
         });
         simd::dispatch<detail::softmax_kernel<T>, const detail::query_block_of_head<T>&, const matrix<T>&>(
-            of_head, S, self, share, lse ? lse + j + i * shape.heads : nullptr, shape.heads);
+            of_head, S, self, share, log_sum ? log_sum + j + i * shape.heads : nullptr, shape.heads);
         seen.for_each([&](index_t at, matrix<const T>, matrix<const T> v) {
           linalg::gemm<T>(op::none, v, op::none, rows_of(S, at, v.cols), at > 0, O);
         });
@@ -274,38 +273,38 @@ void attention(const attention_shape& shape, const attention_mask& mask,
   }
 }
 
-/// The vjp of attention from its outputs `out` and `lse`: scores are computed once more. With
-/// dp_ti = v_t . dout_i and ds_ti = p_ti (dp_ti - out_i . dout_i) / sqrt(head),
+/// The vjp of attention from its outputs `out` and `log_sum`: scores are computed once more. With
+/// dp_ti = v_t . dout_i and ds_ti = p_ti (dp_ti - out_i . dout_i) / sqrt(head_dim),
 ///   dv_t += sum_i p_ti dout_i,   dk_t += sum_i ds_ti q_i,   dq_i = sum_t ds_ti k_t.
-/// WRITES dq; ADDS to `dbefore` (empty: none is wanted, else one for each block) and to `down`, where their
-/// data is not null. dq may be the memory of q or of dout, else nothing overlaps. 10 head multiplications and
-/// additions for every head and every visible pair.
+/// WRITES dq; ADDS to the adjoints of keys and values, where their data is not null. dq may be the memory of
+/// q or of dout, else nothing overlaps. 10 head_dim multiplications and additions for every head and every
+/// visible pair.
 template <class T>
-void attention_vjp(const attention_shape& shape, const attention_mask& mask,
-                   std::type_identity_t<matrix<const T>> q,
-                   std::type_identity_t<std::span<const key_block<T>>> before,
-                   const std::type_identity_t<key_block<T>>& own, std::type_identity_t<matrix<const T>> out,
-                   const std::type_identity_t<T>* lse, std::type_identity_t<matrix<const T>> dout,
-                   matrix<T> dq, std::type_identity_t<std::span<const key_block_adjoint<T>>> dbefore,
-                   const std::type_identity_t<key_block_adjoint<T>>& down,
-                   std::type_identity_t<view<T>> work) {
-  const index_t head = shape.head, n = q.cols, tokens = mask.first + n, group = shape.heads / shape.kv_heads;
+void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>& given,
+                   const attention_adjoints<T>& to, std::type_identity_t<view<T>> workspace) {
+  const attention_shape& shape = in.shape;
+  const attention_mask& mask = in.mask;
+  const matrix<const T>&q = in.q, &out = given.out, &dout = given.dout;
+  const matrix<T>& dq = to.dq;
+  const key_block_adjoint<T>& down = to.own;
+  const index_t head = shape.head_dim, n = q.cols, tokens = mask.first + n,
+                group = shape.heads / shape.kv_heads;
   const T root = T(1 / std::sqrt(double(head)));
-  UNROLL_ASSERT(dbefore.empty() || dbefore.size() == before.size());
-  detail::packed_prefix<T> prefix(before, head, n);
+  UNROLL_ASSERT(to.dbefore.empty() || to.dbefore.size() == in.before.size());
+  detail::packed_prefix<T> prefix(in.before, head, n);
   detail::visible_keys<T> seen{head};
-  seen.own = own;
+  seen.own = in.own;
   seen.down = down;
   const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + tokens);
-  T* const scores = work.data();
+  T* const scores = workspace.data();
   T* const dscores = scores + stride * block;
   T* const self = dscores + stride * block;
   T* const dself = self + block;
   T* const panel = dself + block;
-  UNROLL_ASSERT(work.size() >= 2 * (stride + 1) * block + 2 * prefix.size());
+  UNROLL_ASSERT(workspace.size() >= 2 * (stride + 1) * block + 2 * prefix.size());
   for (index_t g = 0; g < shape.kv_heads; ++g) {
     prefix.load(g, panel, seen);
-    prefix.load_adjoint(panel + prefix.size(), dbefore, seen);
+    prefix.load_adjoint(panel + prefix.size(), to.dbefore, seen);
     seen.own_row = g * head;
     for (index_t j = g * group; j < (g + 1) * group; ++j)
       for (index_t i = 0; i < n;) {
@@ -320,16 +319,16 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
         const auto own_columns = [&](const auto& m) {
           return part(m, g * head, head, mask.first + i, count);
         };
-        const detail::query_block_of_head<T> of_head{mask, i, prefix.keys,        keys,
-                                                     root, Q, own_columns(own.k), own_columns(own.v)};
+        const detail::query_block_of_head<T> of_head{mask, i, prefix.keys,           keys,
+                                                     root, Q, own_columns(in.own.k), own_columns(in.own.v)};
         seen.for_each([&](index_t at, matrix<const T> k, matrix<const T> v) {
           linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(P, at, k.cols));
           linalg::gemm<T>(op::transpose, v, op::none, dO, false, rows_of(dS, at, k.cols));
         });
         simd::dispatch<detail::softmax_vjp_kernel<T>, const detail::query_block_of_head<T>&,
                        const matrix<const T>&, const matrix<const T>&, const T*, index_t, const matrix<T>&,
-                       const matrix<T>&>(of_head, O, dO, lse + j + i * shape.heads, shape.heads, P, dS, self,
-                                         dself);
+                       const matrix<T>&>(of_head, O, dO, given.log_sum + j + i * shape.heads, shape.heads, P,
+                                         dS, self, dself);
         seen.for_each_adjoint([&](index_t at, matrix<T> dk, matrix<T> dv) {
           if (dv.data) linalg::gemm<T>(op::none, dO, op::transpose, rows_of(P, at, dv.cols), true, dv);
           if (dk.data) linalg::gemm<T>(op::none, Q, op::transpose, rows_of(dS, at, dk.cols), true, dk);
@@ -343,19 +342,15 @@ void attention_vjp(const attention_shape& shape, const attention_mask& mask,
         if (memory) detail::add_scaled_columns<T>(dself, of_head.own_k, dQ);
         i += count;
       }
-    prefix.add(g, dbefore);
+    prefix.add(g, to.dbefore);
   }
 }
 
 #if defined(UNROLL_INSTANCE)
-#define UNROLL_ATTENTION_OF(T)                                                                         \
-  UNROLL_INSTANCE void attention<T>(const attention_shape&, const attention_mask&, matrix<const T>,    \
-                                    std::span<const key_block<T>>, const key_block<T>&, matrix<T>, T*, \
-                                    view<T>);                                                          \
-  UNROLL_INSTANCE void attention_vjp<T>(                                                               \
-      const attention_shape&, const attention_mask&, matrix<const T>, std::span<const key_block<T>>,   \
-      const key_block<T>&, matrix<const T>, const T*, matrix<const T>, matrix<T>,                      \
-      std::span<const key_block_adjoint<T>>, const key_block_adjoint<T>&, view<T>);
+#define UNROLL_ATTENTION_OF(T)                                                                      \
+  UNROLL_INSTANCE void attention<T>(const attention_inputs<T>&, matrix<T>, T*, view<T>);            \
+  UNROLL_INSTANCE void attention_vjp<T>(const attention_inputs<T>&, const attention_cotangents<T>&, \
+                                        const attention_adjoints<T>&, view<T>);
 UNROLL_ATTENTION_OF(float)
 UNROLL_ATTENTION_OF(double)
 #undef UNROLL_ATTENTION_OF

@@ -28,7 +28,7 @@ struct attention_operands {
   UNROLL_HD index_t queries() const { return q.cols / sequences; }
   UNROLL_HD prefix_range range(index_t sequence) const { return ranges ? ranges[sequence] : all; }
   UNROLL_HD index_t group() const { return shape.heads / shape.kv_heads; }
-  UNROLL_HD float root() const { return 1.f / sqrtf(float(shape.head)); }
+  UNROLL_HD float root() const { return 1.f / sqrtf(float(shape.head_dim)); }
 
   /// f(k, v) of key-value head g for every key that query i of the sequence sees.
   template <class F>
@@ -36,12 +36,12 @@ struct attention_operands {
     const prefix_range seen = range(sequence);
     for (index_t b = seen.first; b < seen.first + seen.blocks; ++b)
       for (index_t t = 0; t < seen.keys; ++t) {
-        const T* const at = blocks[b] + t * shape.kv_width() + g * shape.head;
+        const T* const at = blocks[b] + t * shape.kv_width() + g * shape.head_dim;
         f(at + key_offset, at + value_offset);
       }
     const auto own = [&](index_t t) {
       const index_t column = sequence * length() + t;
-      f(k.data + g * shape.head + column * k.stride, v.data + g * shape.head + column * v.stride);
+      f(k.data + g * shape.head_dim + column * k.stride, v.data + g * shape.head_dim + column * v.stride);
     };
     const index_t visible = mask.visible(i);
     for (index_t t = 0; t < visible; ++t) own(t);
@@ -65,7 +65,7 @@ struct attention_body {
     c.warps([&](const auto& w) {
       const index_t task = c.block() * (threads / 32) + w.index();
       if (task >= on.shape.heads * on.q.cols) return;
-      const index_t j = task % on.shape.heads, column = task / on.shape.heads, head = on.shape.head;
+      const index_t j = task % on.shape.heads, column = task / on.shape.heads, head = on.shape.head_dim;
       auto q = w.template fragment<float, E>();
       auto sum = w.template fragment<float, E>();
       auto score = w.template fragment<float, 1>();
@@ -112,22 +112,15 @@ struct attention_body {
   }
 };
 
-/// What the vjp is given beside: out and log_sum of the forward pass, and dout.
-template <class T>
-struct attention_cotangents {
-  matrix<const T> out;
-  const float* log_sum;
-  matrix<const T> dout;
-};
-
 namespace detail {
 
 /// For key (k, v) and query `column` of head j: p, and ds = p (v . dout - out . dout) / sqrt(head), in all
 /// lanes.
 template <class T, int E, class Warp, class Fragment>
-UNROLL_HD void probability(const Warp& w, const attention_operands<T>& on, const attention_cotangents<T>& d,
-                           index_t j, index_t column, const T* k, const T* v, Fragment& p) {
-  const index_t head = on.shape.head;
+UNROLL_HD void probability(const Warp& w, const attention_operands<T>& on,
+                           const attention_cotangents<T, float>& d, index_t j, index_t column, const T* k,
+                           const T* v, Fragment& p) {
+  const index_t head = on.shape.head_dim;
   const T* const q = on.q.data + j * head + column * on.q.stride;
   const T* const out = d.out.data + j * head + column * d.out.stride;
   const T* const dout = d.dout.data + j * head + column * d.dout.stride;
@@ -157,7 +150,7 @@ UNROLL_HD void probability(const Warp& w, const attention_operands<T>& on, const
 template <class T, int E>
 struct attention_dq_body {
   attention_operands<T> on;
-  attention_cotangents<T> d;
+  attention_cotangents<T, float> d;
   matrix<T> dq;
 
   static constexpr int threads = 128;
@@ -168,7 +161,7 @@ struct attention_dq_body {
     c.warps([&](const auto& w) {
       const index_t task = c.block() * (threads / 32) + w.index();
       if (task >= on.shape.heads * on.q.cols) return;
-      const index_t j = task % on.shape.heads, column = task / on.shape.heads, head = on.shape.head;
+      const index_t j = task % on.shape.heads, column = task / on.shape.heads, head = on.shape.head_dim;
       auto sum = w.template fragment<float, E>();
       auto p = w.template fragment<float, 2>();
       w.lanes([&](int l) {
@@ -197,10 +190,10 @@ namespace detail {
 /// Adds, over the heads of key-value head g and the queries [first, queries) of a sequence with see(i), in
 /// order, p dout to dv and ds q to dk.
 template <class T, int E, class Warp, class Fragment, class See>
-UNROLL_HD void key_adjoint(const Warp& w, const attention_operands<T>& on, const attention_cotangents<T>& d,
-                           index_t sequence, index_t g, index_t first, const T* k, const T* v, Fragment& dk,
-                           Fragment& dv, See&& see) {
-  const index_t head = on.shape.head, queries = on.queries();
+UNROLL_HD void key_adjoint(const Warp& w, const attention_operands<T>& on,
+                           const attention_cotangents<T, float>& d, index_t sequence, index_t g,
+                           index_t first, const T* k, const T* v, Fragment& dk, Fragment& dv, See&& see) {
+  const index_t head = on.shape.head_dim, queries = on.queries();
   auto p = w.template fragment<float, 2>();
   w.lanes([&](int l) {
     UNROLL_UNROLLED
@@ -231,7 +224,7 @@ UNROLL_HD void key_adjoint(const Warp& w, const attention_operands<T>& on, const
 template <class T, int E>
 struct attention_dkv_body {
   attention_operands<T> on;
-  attention_cotangents<T> d;
+  attention_cotangents<T, float> d;
   matrix<T> dk, dv;
 
   static constexpr int threads = 128;
@@ -242,7 +235,7 @@ struct attention_dkv_body {
     c.warps([&](const auto& w) {
       const index_t task = c.block() * (threads / 32) + w.index();
       if (task >= on.shape.kv_heads * on.k.cols) return;
-      const index_t g = task % on.shape.kv_heads, column = task / on.shape.kv_heads, head = on.shape.head;
+      const index_t g = task % on.shape.kv_heads, column = task / on.shape.kv_heads, head = on.shape.head_dim;
       const index_t t = column % on.length();
       auto sum_k = w.template fragment<float, E>();
       auto sum_v = w.template fragment<float, E>();
@@ -268,7 +261,7 @@ struct attention_dkv_body {
 template <class T, int E, class P>
 struct attention_prefix_vjp_body {
   attention_operands<T> on;
-  attention_cotangents<T> d;
+  attention_cotangents<T, float> d;
   P* const* dbefore;
   index_t prefix_blocks, keys;
 
@@ -282,7 +275,7 @@ struct attention_prefix_vjp_body {
       const index_t task = c.block() * (threads / 32) + w.index();
       if (task >= tasks()) return;
       const index_t g = task % on.shape.kv_heads, t = task / on.shape.kv_heads % keys;
-      const index_t b = task / on.shape.kv_heads / keys, head = on.shape.head;
+      const index_t b = task / on.shape.kv_heads / keys, head = on.shape.head_dim;
       P* const to = dbefore[b];
       if (!to) return;
       const index_t at = t * on.shape.kv_width() + g * head;

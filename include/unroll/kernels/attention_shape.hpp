@@ -11,10 +11,10 @@ namespace unroll::kernels {
 struct attention_shape {
   index_t heads = 0;     ///< query heads
   index_t kv_heads = 0;  ///< query head j reads key-value head j / (heads / kv_heads)
-  index_t head = 0;      ///< numbers in a head
+  index_t head_dim = 0;  ///< numbers in a head
 
-  UNROLL_HD index_t query_width() const { return heads * head; }  ///< numbers of all queries of a token
-  UNROLL_HD index_t kv_width() const { return kv_heads * head; }  ///< numbers of all keys of a token
+  UNROLL_HD index_t query_width() const { return heads * head_dim; }  ///< numbers of all queries of a token
+  UNROLL_HD index_t kv_width() const { return kv_heads * head_dim; }  ///< numbers of all keys of a token
 };
 
 /// Which of the keys of its own sequence query i, the token first + i, sees: the first visible(i), and its
@@ -35,7 +35,7 @@ struct attention_mask {
   }
 };
 
-/// Keys and values, kv_heads * head x n each.
+/// Keys and values, kv_width x n each.
 template <class T>
 struct key_block {
   matrix<const T> k, v;  ///< keys, values
@@ -46,6 +46,31 @@ struct key_block_adjoint {
   matrix<T> dk, dv;  ///< of the keys, of the values
 };
 
+/// What attention of one sequence reads: its n queries look at the blocks in front and, under the mask, at
+/// the keys of their own sequence.
+template <class T>
+struct attention_inputs {
+  attention_shape shape;
+  attention_mask mask;
+  matrix<const T> q;                          ///< query_width x n
+  std::span<const key_block<T>> before = {};  ///< in front of the sequence
+  key_block<T> own;                           ///< kv_width x (mask.first + n)
+};
+/// What the vjp of attention is given beside; n: all queries.
+template <class T, class P = T>
+struct attention_cotangents {
+  matrix<const T> out;         ///< query_width x n, of the forward pass
+  const P* log_sum = nullptr;  ///< heads x n, of the forward pass
+  matrix<const T> dout;        ///< query_width x n: the cotangent of out
+};
+/// Where the vjp of attention of one sequence writes.
+template <class T>
+struct attention_adjoints {
+  matrix<T> dq;                                        ///< query_width x n, written
+  std::span<const key_block_adjoint<T>> dbefore = {};  ///< one for each block in front; empty: not wanted
+  key_block_adjoint<T> own = {};                       ///< kv_width x (mask.first + n)
+};
+
 /// What one sequence sees of a prefix: the first `keys` columns of the blocks [first, first + blocks).
 struct prefix_range {
   index_t first = 0;
@@ -54,8 +79,8 @@ struct prefix_range {
 };
 
 /// The keys and values of one layer in front of the sequences of a pass. Block b holds keys from
-/// blocks[b] + key_offset and values from blocks[b] + value_offset on, kv_heads * head x keys each, columns
-/// side by side; all queries of a sequence see all of what it sees. The spans are host memory, the addresses
+/// blocks[b] + key_offset and values from blocks[b] + value_offset on, kv_width x keys each, columns side by
+/// side; all queries of a sequence see all of what it sees. The spans are host memory, the addresses
 /// in them those of the executor's place.
 template <class T>
 struct key_prefix {

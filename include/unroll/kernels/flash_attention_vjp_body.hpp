@@ -70,7 +70,7 @@ struct flash_dkv_body {
 
   flash_operands on;
   flash_cotangents given;
-  matrix<bf16> dk, dv;
+  matrix<bf16> dk = {}, dv = {};
   float* const* dbefore = nullptr;
   index_t prefix_blocks = 0, block_keys = 0;
 

@@ -42,12 +42,12 @@ struct rotate_kernel {
   UNROLL_INLINE static void run(const rotary_table<T>& table, const index_t* at, index_t period,
                                 const matrix<T>& x) {
     constexpr int sign = way == turn::forward ? 1 : -1;
-    const index_t half = table.head / 2;
+    const index_t half = table.head_dim / 2;
     for (index_t j = 0; j < x.cols; ++j) {
       const index_t p = at[j % period];
       UNROLL_ASSERT(p >= 0 && p < table.positions);
-      const T* cosine = table.data + p * table.head;
-      for (index_t h = 0; h < x.rows; h += table.head) {
+      const T* cosine = table.data + p * table.head_dim;
+      for (index_t h = 0; h < x.rows; h += table.head_dim) {
         T* head = x.data + h + j * x.stride;
         if (table.neighbours)
           turn_neighbours<sign>(cosine, cosine + half, head, half);
@@ -60,39 +60,40 @@ struct rotate_kernel {
 
 }  // namespace detail
 
-/// Turns every head of every column in place; x has a multiple of table.head rows, column j has the position
-/// at[j % at.size()], which is not checked.
+/// Turns every head of every column in place; x has a multiple of table.head_dim rows, column j has the
+/// position at[j % at.size()], which is not checked.
 template <turn way, class T>
 void rotate(const rotary_table<T>& table, std::span<const index_t> at, matrix<T> x) {
   simd::dispatch<detail::rotate_kernel<way>, const rotary_table<T>&, const index_t*, index_t,
                  const matrix<T>&>(table, at.data(), index_t(at.size()), x);
 }
 
-/// By which angle pair i of a head turns from one position to the next: base^(-2i / head) / scale, i from 0
-/// to head / 2 - 1. Throws unroll::error unless head is even and positive, base > 0 and scale > 0.
-inline std::vector<double> inverse_frequencies(index_t head, double base, double scale = 1) {
-  check_at_least("rotary", "head", head, 2);
-  if (head % 2 != 0) fail("rotary", "head", "is " + std::to_string(head) + ", must be even");
+/// By which angle pair i of a head turns from one position to the next: base^(-2i / head_dim) / scale, i from
+/// 0 to head_dim / 2 - 1. Throws unroll::error unless head is even and positive, base > 0 and scale > 0.
+inline std::vector<double> inverse_frequencies(index_t head_dim, double base, double scale = 1) {
+  check_at_least("rotary", "head_dim", head_dim, 2);
+  if (head_dim % 2 != 0) fail("rotary", "head_dim", "is " + std::to_string(head_dim) + ", must be even");
   if (!(base > 0 && scale > 0))
     fail("rotary", "base, scale",
          "are " + std::to_string(base) + ", " + std::to_string(scale) + ", must be positive");
-  std::vector<double> inverse(std::size_t(head / 2));
+  std::vector<double> inverse(std::size_t(head_dim / 2));
   for (std::size_t i = 0; i < inverse.size(); ++i)
-    inverse[i] = std::pow(base, -2.0 * double(i) / double(head)) / scale;
+    inverse[i] = std::pow(base, -2.0 * double(i) / double(head_dim)) / scale;
   return inverse;
 }
 
 /// Rotary positions (Su et al. 2021, arXiv 2104.09864): pair i of every head turns by the angle
 ///   position * inverse[i]
 /// and grows by the factor `attention` (Peng et al. 2023, arXiv 2309.00071, section 3.4), so that products of
-/// queries and keys grow by its square. A pair are the elements i and i + head / 2, or 2i and 2i + 1 where
-/// `neighbours`. Cosines and sines of all positions, times the factor, are tabled, computed in double:
-/// positions x head numbers, which copies share.
+/// queries and keys grow by its square. A pair are the elements i and i + head_dim / 2, or 2i and 2i + 1
+/// where `neighbours`. Cosines and sines of all positions, times the factor, are tabled, computed in double:
+/// positions x head_dim numbers, which copies share.
 template <class T>
 class rotary final {
  public:
   rotary() = default;
-  /// inverse: head / 2 numbers. Throws unroll::error unless there is one, positions >= 0 and attention > 0.
+  /// inverse: head_dim / 2 numbers. Throws unroll::error unless there is one, positions >= 0 and attention >
+  /// 0.
   rotary(std::span<const double> inverse, double attention, bool neighbours, index_t positions)
       : half_(index_t(inverse.size())),
         positions_(positions),
@@ -102,23 +103,23 @@ class rotary final {
     check_at_least("rotary", "positions", positions, 0);
     if (!(attention > 0))
       fail("rotary", "attention", "is " + std::to_string(attention) + ", must be positive");
-    auto table = std::make_shared<std::vector<T>>(std::size_t(positions * head()));
+    auto table = std::make_shared<std::vector<T>>(std::size_t(positions * head_dim()));
     for (index_t i = 0; i < half_; ++i)
       for (index_t p = 0; p < positions; ++p) {
         const double angle = double(p) * inverse[std::size_t(i)];
-        T* at = table->data() + p * head();
+        T* at = table->data() + p * head_dim();
         at[i] = T(attention * std::cos(angle));
         at[i + half_] = T(attention * std::sin(angle));
       }
     table_ = std::move(table);
   }
-  rotary(index_t head, double base, bool neighbours, index_t positions, double scale = 1)
-      : rotary(inverse_frequencies(head, base, scale), 1, neighbours, positions) {}
+  rotary(index_t head_dim, double base, bool neighbours, index_t positions, double scale = 1)
+      : rotary(inverse_frequencies(head_dim, base, scale), 1, neighbours, positions) {}
 
-  index_t head() const { return 2 * half_; }  ///< numbers in a head
+  index_t head_dim() const { return 2 * half_; }  ///< numbers in a head
   /// A view of the cosines and sines.
   rotary_table<T> table() const {
-    return {table_ ? table_->data() : nullptr, head(), positions_, neighbours_};
+    return {table_ ? table_->data() : nullptr, head_dim(), positions_, neighbours_};
   }
   index_t positions() const { return positions_; }  ///< those tabled are 0 .. positions() - 1
   double attention() const { return attention_; }
@@ -131,8 +132,8 @@ class rotary final {
              "position " + std::to_string(p) + " is outside 0 .. " + std::to_string(positions_ - 1));
   }
 
-  /// Turns every head of every column in place; x has a multiple of head() rows, column j has the position
-  /// at[j % at.size()], which is not checked.
+  /// Turns every head of every column in place; x has a multiple of head_dim() rows, column j has the
+  /// position at[j % at.size()], which is not checked.
   void rotate(matrix<T> x, std::span<const index_t> at) const {
     kernels::rotate<turn::forward>(table(), at, x);
   }

@@ -9,7 +9,7 @@ namespace unroll::kernels {
 
 /// Turns pair i of every head of every column by the angle of its position, in place:
 ///   (a, b) <- (a cos - b sin, b cos + a sin), and with -sin for turn::back.
-/// x: a multiple of table.head rows x cols; column j has the position positions[j % period].
+/// x: a multiple of table.head_dim rows x cols; column j has the position positions[j % period].
 template <class T, class P>
 struct rotary_body {
   turn way;
@@ -25,9 +25,9 @@ struct rotary_body {
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {
-      const int half = int(table.head / 2);
+      const int half = int(table.head_dim / 2);
       grid().for_each(c.block(), t, [&](index_t first, int n, index_t j) {
-        const P* const at = table.data + positions[j % period] * table.head;
+        const P* const at = table.data + positions[j % period] * table.head_dim;
         T* const column = x.data + j * x.stride;
         if (!table.neighbours && half % 8 == 0) {  // eight pairs of one head
           const int head = int(first) / half * 2 * half, i = int(first) % half;

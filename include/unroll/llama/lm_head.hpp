@@ -35,7 +35,7 @@ struct lm_head_buffers {
     rstd = c.template cut_as<P>(n).data;
     losses = c.template cut_as<P>(tokens).data;
     total = c.template cut_as<P>(1).data;
-    workspace = c.cut_flat(E::cross_entropy_work(m.hidden, m.vocabulary, n));
+    workspace = c.cut_flat(E::cross_entropy_workspace(m.hidden, m.vocabulary, n));
   }
   lm_head_buffers of(index_t n) const {
     lm_head_buffers part = *this;

@@ -15,7 +15,7 @@ struct lora_product {
   const E& e;         ///< whose operations it takes
   adapters<P> a;      ///< the set
   index_t layer = 0;  ///< number of the layer
-  view<A> workspace;  ///< E::adapter_work(in + out, tokens, vjp) numbers
+  view<A> workspace;  ///< E::adapter_workspace(in + out, tokens, vjp) numbers
 
   /// Whether matrix m has an adapter.
   bool has(layer_matrix m) const { return a.map && a.map->at(layer, m).a >= 0; }
@@ -35,7 +35,7 @@ struct lora_product {
     if (!has(m)) return;
     exec::adapter_gradient<P> d;
     if (da) d = {first(da, m), second(da, m)};
-    e.adapt_vjp(factors(m), x, dy, dx, d, sequences, workspace);
+    e.adapt_vjp(factors(m), {x, dy, dx, d, sequences}, workspace);
   }
 
  private:

@@ -33,7 +33,7 @@ class sampler {
       fail("sampler", "temperature", "is " + std::to_string(how.temperature) + ", must be at least 0");
     if (!(how.top_p > 0 && how.top_p <= 1))
       fail("sampler", "top_p", "is " + std::to_string(how.top_p) + ", must be inside (0, 1]");
-    workspace_ = buffer<double>(kernels::sampling_work<double>(vocabulary));
+    workspace_ = buffer<double>(kernels::sampling_workspace<double>(vocabulary));
   }
 
   const sampling& how() const { return how_; }        ///< temperature and top_p

@@ -166,7 +166,7 @@ class transformer final {
         : map(c), sizes(c), rotary(make_rotary<P>(c)), consecutive(c.positions()) {
       table = rotary.table();
       if constexpr (executor_type::where != place::host) {
-        uploaded = e.template allocate<P>(table.positions * table.head);
+        uploaded = e.template allocate<P>(table.positions * table.head_dim);
         e.upload(table.data, uploaded.size(), uploaded.data());
         e.synchronise();
         table.data = uploaded.data();

@@ -114,9 +114,9 @@ class transformer_workspace {
       t.picked = c.cut(shape_.hidden, p.outputs());
       t.tail = c.cut(shape_.hidden, p.outputs());
     }
-    t.adapter = c.cut_flat(E::adapter_work(adapted_width(), n, vjp));
+    t.adapter = c.cut_flat(E::adapter_workspace(adapted_width(), n, vjp));
     t.rstd = c.template cut_as<P>(n).data;
-    t.attention = c.cut_flat(E::attention_work(heads(), p.sequences, p.length, p.blocks, p.keys, vjp));
+    t.attention = c.cut_flat(E::attention_workspace(heads(), {p.sequences, p.length, p.blocks, p.keys, vjp}));
     if (!vjp) return t;
     t.dnormed = c.cut(shape_.hidden, n);
     t.dqkv = c.cut(qkv_width(), n);

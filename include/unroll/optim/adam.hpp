@@ -43,8 +43,8 @@ class adam final {
     check_size("adam::step", "g", g.size(), m_.size());
     executor_.all_finite(g.data(), g.size(), 2, finite_.data());
     const adam_options& o = options_;
-    executor_.adamw({o.rate * scale, o.beta1, o.beta2, o.epsilon, o.decay, steps_ + 1}, theta.data(),
-                    g.data(), m_.data(), v_.data(), m_.size(), finite_.data());
+    executor_.adamw({o.rate * scale, o.beta1, o.beta2, o.epsilon, o.decay, steps_ + 1},
+                    {theta.data(), g.data(), m_.size(), finite_.data()}, m_.data(), v_.data());
     if (exec::value(executor_, finite_.data()) == 0) return status::non_finite;
     ++steps_;
     return status::ok;

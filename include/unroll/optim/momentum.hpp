@@ -30,8 +30,8 @@ class momentum final {
     check_size("momentum::step", "theta", theta.size(), velocity_.size());
     check_size("momentum::step", "g", g.size(), velocity_.size());
     executor_.all_finite(g.data(), g.size(), 1, finite_.data());
-    executor_.momentum({options_.rate * scale, options_.momentum, options_.nesterov}, theta.data(), g.data(),
-                       velocity_.data(), velocity_.size(), finite_.data());
+    executor_.momentum({options_.rate * scale, options_.momentum, options_.nesterov},
+                       {theta.data(), g.data(), velocity_.size(), finite_.data()}, velocity_.data());
     return exec::value(executor_, finite_.data()) == 0 ? status::non_finite : status::ok;
   }
 

@@ -30,7 +30,7 @@ class sgd final {
     check_size("sgd::step", "theta", theta.size(), size_);
     check_size("sgd::step", "g", g.size(), size_);
     executor_.all_finite(g.data(), g.size(), 1, finite_.data());
-    executor_.sgd(options_.rate * scale, theta.data(), g.data(), size_, finite_.data());
+    executor_.sgd(options_.rate * scale, {theta.data(), g.data(), size_, finite_.data()});
     return exec::value(executor_, finite_.data()) == 0 ? status::non_finite : status::ok;
   }
 

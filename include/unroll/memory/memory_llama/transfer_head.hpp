@@ -42,7 +42,7 @@ struct transfer_head {
     space.template cut_as<P>(c.kv_width(), columns);
     space.template cut_as<M>(c.kv_width(), columns);
     space.cut(c.kv_width(), 2 * columns);
-    space.cut_flat(E::adapter_work(c.hidden + c.kv_width(), columns, true));
+    space.cut_flat(E::adapter_workspace(c.hidden + c.kv_width(), columns, true));
     return space.used();
   }
 
@@ -72,7 +72,7 @@ struct transfer_head {
     const matrix<P> dk = space.template cut_as<P>(map.shape().kv_width(), h.cols);
     const matrix<A> dy = space.cut(dk.rows, 2 * h.cols);
     const lora_product<E> adapted{e, lora, layer,
-                                  space.cut_flat(E::adapter_work(h.rows + dk.rows, h.cols, true))};
+                                  space.cut_flat(E::adapter_workspace(h.rows + dk.rows, h.cols, true))};
     const auto own = [&](const auto& all, index_t b) { return columns_of(all, b * n, n); };
     for (index_t b = 0; b < dkv.count; ++b) e.copy(part(dkv, b, layer_matrix::k, n), own(dk, b));
     e.rotary(kernels::turn::back, table, positions, dk);
