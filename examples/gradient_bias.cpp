@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <unroll/diagnose/json_sink.hpp>
+#include <unroll/diagnose/measure_by_name.hpp>
 
 #include "support/program.hpp"
 
@@ -97,7 +98,6 @@ struct result {
 
 /// Row by row other draws: rows that share them err together.
 result measure_one(const std::string& text, index_t row, const experiment& e, const options& o) {
-  const program::spec spec(text);
   std::atomic<index_t> done{0};
   const measure_options how{.replicas = o.replicas,
                             .precision = o.precision,
@@ -114,9 +114,7 @@ result measure_one(const std::string& text, index_t row, const experiment& e, co
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   });
-  return {text, program::with_estimator(spec, e.system, index_t(e.xs.size()), [&](const auto& estimator) {
-            return measure(estimator, e.theta, std::span<const input>(e.xs), how);
-          })};
+  return {text, measure_by_name(text, e.system, e.theta, e.xs, how)};
 }
 
 row summary(const result& r) {
@@ -303,8 +301,7 @@ int main(int argc, char** argv) {
                           ->capture_default_str();
   app.add_option("--task", o.task, "delay, adding, copy, marschall_add or anbn, instead of a text")
       ->excludes(text);
-  app.add_option("--estimators", o.estimators,
-                 std::string("names, separated by commas. ") + program::estimator_help)
+  app.add_option("--estimators", o.estimators, "names, separated by commas. " + estimator_catalogue::forms())
       ->capture_default_str();
   app.add_option("--replicas", o.replicas, "independent estimates")
       ->check(CLI::Range(2, 1'000'000'000))
@@ -347,7 +344,7 @@ int main(int argc, char** argv) {
     const auto names = program::split(o.estimators);
     experiment e = make_experiment(o);
     for (const auto& name : names)  // a misspelt name ends the program before the work begins
-      program::with_estimator(program::spec(name), e.system, index_t(e.xs.size()), [](const auto&) {});
+      with_estimator(name, e.system, index_t(e.xs.size()), [](const auto&) {});
     if (o.system != "influence_balancing") train(e, o.train);
     std::printf("%s, %s, %td parameters, %zu steps, %td lanes, %td updates\n\n", e.description.c_str(),
                 o.system.c_str(), e.theta.size(), e.xs.size(), e.system.size().lanes, o.train);

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <unroll/estimate/catalogue.hpp>
 
 #include "support/program.hpp"
 
@@ -118,7 +119,7 @@ int main(int argc, char** argv) {
   CLI::Option* text = app.add_option("--text", o.text, "a text file")->capture_default_str();
   app.add_option("--task", o.task, "anbn, instead of a text")->excludes(text);
   app.add_option("--cell", o.cell, "elman, gru, lstm or linear")->capture_default_str();
-  app.add_option("--estimator", o.estimator, program::estimator_help)->capture_default_str();
+  app.add_option("--estimator", o.estimator, estimator_catalogue::forms())->capture_default_str();
   app.add_option("--hidden", o.hidden, "state units")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app.add_option("--lanes", o.lanes, "streams side by side")
       ->check(CLI::Range(1, 100'000))
@@ -155,7 +156,7 @@ int main(int argc, char** argv) {
     program::check_outputs("train_text", {{"--checkpoint", o.checkpoint}, {"--json", o.json}},
                            {{"--text", o.task.empty() ? o.text : ""}});
     program::check_checkpoint("train_text", o.checkpoint, o.resume);
-    const index_t asked = o.every, period = program::gradient_period(program::spec(o.estimator), o.length);
+    const index_t asked = o.every, period = gradient_period(o.estimator, o.length);
     o.every = std::min(std::max(asked, period), o.length);
     const corpus c = make_corpus(o);
     const auto size = [&](index_t lanes) {
@@ -207,7 +208,7 @@ int main(int argc, char** argv) {
       }
     };
 
-    program::with_estimator(program::spec(o.estimator), cell.system, o.length, [&](auto estimator) {
+    with_estimator(o.estimator, cell.system, o.length, [&](auto estimator) {
       gradient<T> g(run.theta.size());
       const program::progress line;
       while (run.sequence < o.sequences && !program::interrupted) {

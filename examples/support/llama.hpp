@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <unroll/core/named_numbers.hpp>
 #include <unroll/io/generation_config.hpp>
 #include <unroll/io/llama_checkpoint.hpp>
 #include <unroll/llama.hpp>
@@ -30,9 +31,9 @@ inline named_files inputs_of(const std::string& model, const std::string& tokeni
 inline void stretch(const char* program, unroll::llama::config& c, const std::string& positions) {
   using unroll::llama::position_policy;
   if (positions.empty()) return;
-  const spec s(positions);
-  const bool length = s.name == "length";
-  if ((!length && s.name != "linear" && s.name != "ntk") || s.numbers.size() != 1)
+  const unroll::named_numbers s(positions);
+  const bool length = s.name() == "length";
+  if ((!length && s.name() != "linear" && s.name() != "ntk") || s.size() != 1)
     unroll::fail(program, "positions",
                  "\"" + positions + "\" is neither linear:FACTOR nor ntk:FACTOR nor length:TOKENS");
   const bool by_length = c.beyond == position_policy::dynamic || c.beyond == position_policy::longrope;
@@ -41,12 +42,13 @@ inline void stretch(const char* program, unroll::llama::config& c, const std::st
                  "are " + positions + ", those of the model are " +
                      unroll::llama::detail::position_names[std::size_t(c.beyond)]);
   if (length) {
-    if (!(s.numbers[0] >= 1 && s.numbers[0] <= 1e9 && s.numbers[0] == std::floor(s.numbers[0])))
+    const double tokens = s.number(0, 0);
+    if (!(tokens >= 1 && tokens <= 1e9 && tokens == std::floor(tokens)))
       unroll::fail(program, "positions", "\"" + positions + "\" is no length from 1 to 10^9");
-    c.scaling.length = unroll::index_t(s.numbers[0]);
+    c.scaling.length = unroll::index_t(tokens);
   } else {
-    c.beyond = s.name == "linear" ? position_policy::linear : position_policy::ntk;
-    c.position_factor = s.numbers[0];
+    c.beyond = s.name() == "linear" ? position_policy::linear : position_policy::ntk;
+    c.position_factor = s.number(0, 1);
   }
   unroll::llama::check(c, program);
 }

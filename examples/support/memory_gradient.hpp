@@ -3,6 +3,7 @@
 // memory_llama gradient: bias, variance and cost of every policy against the exact gradient, on a text.
 
 #include <unroll/diagnose/json_sink.hpp>
+#include <unroll/diagnose/measure_by_name.hpp>
 #include <unroll/diagnose/recorded_model.hpp>
 
 #include "memory_setup.hpp"
@@ -47,7 +48,7 @@ struct gradient_command : command {
     app->add_option("--segments", segments, "of the text")
         ->check(CLI::Range(2, 100'000))
         ->capture_default_str();
-    app->add_option("--policy", policies, std::string("separated by commas: ") + policy_help)
+    app->add_option("--policy", policies, "separated by commas: " + unroll::policy_catalogue::forms())
         ->capture_default_str();
     app->add_option("--replicas", replicas, "gradients drawn from each policy that draws")
         ->check(CLI::Range(2, 100'000'000))
@@ -183,9 +184,7 @@ struct gradient_command : command {
         {},
         plan(costs, n * setup.model.options().segment, p, {bytes, 4 * bytes, bytes, bytes, bytes, bytes})};
     const auto measured = [&](const auto& model) {
-      return with_policy(p, model, n, philox_chooser{}, [&](const auto& estimator) {
-        return measure(estimator, setup.theta, std::span<const segment>(text), how);
-      });
+      return measure_by_name(name, model, setup.theta, text, how);
     };
     out.m = recorded ? measured(*recorded) : measured(setup.model);
     with_policy(p, setup.model, n, philox_chooser{}, [&](auto once) {  // what one gradient does and costs

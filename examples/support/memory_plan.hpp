@@ -38,7 +38,7 @@ struct plan_command : command {
                     "lengths of the text, separated by commas; by default the longest one")
         ->delimiter(',')
         ->check(CLI::Range(1, 2'000'000'000));
-    app->add_option("--policy", policies, std::string("separated by commas: ") + policy_help)
+    app->add_option("--policy", policies, "separated by commas: " + unroll::policy_catalogue::forms())
         ->capture_default_str();
     app->add_option(
            "--numbers", numbers,

@@ -14,18 +14,9 @@ using unroll::llama::memory_options;
 using unroll::llama::segment;
 using unroll::llama::to_json;
 
-constexpr const char* policy_help =
-    "rematerialise (exact, one graph), keep_all, keep:G (exact, G graphs), window:S (incremental TBPTT, "
-    "biased), reservoir:S (unbiased), reservoir:S:uncompensated (biased), proportional:B (unbiased; "
-    "proportional:B:random_order, proportional:B:independent: drawn in other ways)";
-
 /// Leaves out of a program's own list what recurrent encoders do not have.
 inline void leave_out_unsupported(std::vector<unroll::policy>& policies, const memory_options& o) {
-  using kind = unroll::policy::kind;
-  if (o.recurrent)
-    std::erase_if(policies, [](const unroll::policy& p) {
-      return p.name == kind::reservoir || p.name == kind::proportional;
-    });
+  if (o.recurrent) std::erase_if(policies, unroll::needs_independent);
 }
 
 struct memory_choice {

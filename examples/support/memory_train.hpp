@@ -34,7 +34,7 @@ struct train_command : command {
         ->check(not_negative)
         ->capture_default_str();
     texts.add(app);
-    app->add_option("--policy", policy, policy_help)->capture_default_str();
+    app->add_option("--policy", policy, unroll::policy_catalogue::forms())->capture_default_str();
     const auto add = [&](const char* name, index_t& value, index_t least, const char* what) {
       app->add_option(name, value, what)->check(CLI::Range(least, index_t{1'000'000}))->capture_default_str();
     };

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the example programs share: options, choosing a cell or an estimator by name, a progress line, main().
+// What the example programs share: options, a cell by name, a progress line, main().
 
 #include <CLI/CLI.hpp>
 #include <charconv>
@@ -93,40 +93,6 @@ inline void check_numbers(CLI::App& app) {
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) check_numbers(*command);
 }
 
-/// "name:1:2.5" -> the name and its numbers.
-struct spec {
-  std::string text, name;
-  std::vector<double> numbers;
-
-  explicit spec(std::string_view whole) : text(whole) {
-    std::size_t colon = whole.find(':');
-    name = whole.substr(0, colon);
-    while (colon != std::string_view::npos) {
-      const std::size_t end = whole.find(':', colon + 1);
-      const std::string_view part =
-          whole.substr(colon + 1, end == std::string_view::npos ? end : end - colon - 1);
-      double value = 0;
-      const auto [stop, problem] = std::from_chars(part.data(), part.data() + part.size(), value);
-      if (problem != std::errc{} || stop != part.data() + part.size() || !std::isfinite(value))
-        unroll::fail("options", text, "\"" + std::string(part) + "\" is not a finite number");
-      numbers.push_back(value);
-      colon = end;
-    }
-  }
-  double number(std::size_t i, double otherwise) const { return i < numbers.size() ? numbers[i] : otherwise; }
-  index_t count(std::size_t i, index_t otherwise) const {
-    const double v = number(i, double(otherwise));
-    if (!(v >= 1 && v <= 1e9) || v != double(index_t(v)))
-      unroll::fail("options", text, "needs whole numbers from 1 to 1e9, got " + std::to_string(v));
-    return index_t(v);
-  }
-  void at_most(std::size_t n) const {
-    if (numbers.size() > n)
-      unroll::fail("options", text,
-                   "has " + std::to_string(numbers.size()) + " numbers, takes at most " + std::to_string(n));
-  }
-};
-
 inline std::vector<std::string> split(std::string_view text, char separator = ',') {
   std::vector<std::string> parts;
   for (std::size_t at = 0; at <= text.size();) {
@@ -135,56 +101,6 @@ inline std::vector<std::string> split(std::string_view text, char separator = ',
     at = end + 1;
   }
   return parts;
-}
-
-constexpr const char* estimator_help =
-    "bptt, checkpointed[:SLOTS], rtrl: exact; tbptt:K2, tbptt:K1:K2 (every K1 steps, back K2), chunked:K: "
-    "biased; "
-    "artbp:L0[:ALPHA] (polynomial law of mean length L0), artbp_fixed:L0, uoro[:BLOCK], nobacktrack: "
-    "unbiased; "
-    "es:SIGMA[:PAIRS], nres:SIGMA[:PAIRS[:WINDOW]], pes:SIGMA[:PAIRS[:WINDOW]]: unbiased for a smoothed loss";
-
-/// Calls f(estimator) for the estimator that `s` names; sequences have at most `length` steps.
-template <class System, class Visitor>
-decltype(auto) with_estimator(const spec& s, const System& system, index_t length, Visitor&& f) {
-  using namespace unroll;
-  const auto need = [&](std::size_t least, std::size_t most) {
-    if (s.numbers.size() < least)
-      fail("estimators", s.text,
-           "needs " + std::to_string(least) + " number(s) behind the name, e.g. " + s.name + ":10");
-    s.at_most(most);
-  };
-  if (s.name == "bptt") return need(0, 0), f(bptt(system, {.max_steps = length}));
-  if (s.name == "checkpointed")
-    return need(0, 1), f(checkpointed_bptt(system, {.slots = s.count(0, 8), .steps = length}));
-  if (s.name == "rtrl") return need(0, 0), f(rtrl(system));
-  if (s.name == "tbptt")
-    return need(1, 2), f(tbptt(system, {.k1 = s.numbers.size() > 1 ? s.count(0, 1) : 1,
-                                        .k2 = s.count(s.numbers.size() - 1, 1)}));
-  if (s.name == "chunked") return need(1, 1), f(chunked_tbptt(system, {.window = s.count(0, 1)}));
-  if (s.name == "artbp")
-    return need(1, 2), f(artbp(system, polynomial_truncation(s.number(0, 16), s.number(1, 4))));
-  if (s.name == "artbp_fixed") return need(1, 1), f(artbp(system, fixed_truncation(s.number(0, 16))));
-  if (s.name == "uoro") return need(0, 1), f(uoro(system, {.block = s.count(0, 1)}));
-  if (s.name == "nobacktrack") return need(0, 0), f(nobacktrack(system));
-  if (s.name == "es") return need(1, 2), f(es(system, {.sigma = s.number(0, 0.1), .pairs = s.count(1, 1)}));
-  if (s.name == "nres")
-    return need(1, 3),
-           f(nres(system, {.sigma = s.number(0, 0.1), .pairs = s.count(1, 1), .window = s.count(2, 10)}));
-  if (s.name == "pes")
-    return need(1, 3),
-           f(pes(system, {.sigma = s.number(0, 0.1), .pairs = s.count(1, 1), .window = s.count(2, 10)}));
-  fail("estimators", "name", "\"" + s.name + "\" is none of " + estimator_help);
-}
-
-/// Steps between two gradients of the estimator that `s` names, where it has them at fixed steps;
-/// otherwise 1.
-inline index_t gradient_period(const spec& s, index_t length) {
-  if (s.name == "bptt" || s.name == "checkpointed" || s.name == "es") return length;
-  if (s.name == "tbptt") return s.numbers.size() > 1 ? s.count(0, 1) : 1;
-  if (s.name == "chunked" || s.name == "uoro") return s.count(0, 1);
-  if (s.name == "nres" || s.name == "pes") return s.count(2, 10);
-  return 1;
 }
 
 /// A built-in cell chosen by name, with its parameters' names and initial values.

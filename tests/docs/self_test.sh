@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives check.sh, links.sh, version.sh and, where there is Doxygen, reference.sh pages with mistakes and pages without.
+# Gives check.sh, catalogue.sh, links.sh, version.sh and, where there is Doxygen, reference.sh pages with mistakes and pages without.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -67,6 +67,9 @@ struct options { ... };
 exit 1
 ```
 END
+
+sed 's/^| `bptt` | exact |/| `bptt` | unbiased |/' "$root/docs/choose-an-estimator.md" >"$page"
+judge 1 '^< \| `bptt` \| unbiased' 'a page that does not say what the catalogue does' "$here/catalogue.sh" "$page"
 
 links() {  # links STATUS PATTERN WHAT
   judge "$@" "$here/links.sh" "$UNROLL_WORK/tree"

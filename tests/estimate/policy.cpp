@@ -2,7 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
-#include "unroll/estimate/plan.hpp"
+#include "unroll/testing/estimator_conformance.hpp"
 
 using namespace unroll;
 using namespace memory_task;
@@ -132,15 +132,54 @@ TEST_CASE("with_policy makes the estimator of the name") {
     CHECK_THROWS_AS(with_policy(parse_policy(name), make_linear(true), 7, choose, nothing), error);
 }
 
-TEST_CASE("an estimator calls itself unbiased where its policy does") {
-  for (const char* name :
-       {"rematerialise", "keep_all", "keep:2", "window:2", "reservoir:2", "reservoir:2:uncompensated",
-        "proportional:2", "proportional:2:random_order", "proportional:2:independent"}) {
-    INFO(name);
-    const policy p = parse_policy(name);
-    const bool said =
-        with_policy(p, make_linear(), 7, philox_chooser{}, [](auto e) { return decltype(e)::unbiased; });
-    CHECK(said == is_unbiased(p));
+TEST_CASE("every form of the catalogue is a policy that is what the catalogue says and conforms") {
+  const task<linear> k(make_linear(), 7), recurrent(make_linear(true), 7);
+  const auto exact = run(rematerialise(k.model), k.theta, k.xs);
+  policy_catalogue::for_each([&](auto entry) {
+    const catalogue_line line = line_of(entry);
+    INFO(line.form);
+    CHECK_FALSE(line.what.empty());
+    policy p = entry.written;
+    if (line.options().most > 0) p.size = 3;
+    const std::string text = to_string(p);
+    CHECK(text.starts_with(line.name()));
+    CHECK(parse_policy(text) == p);
+    CHECK(is_exact(p) == (line.gradient == claim::exact));
+    CHECK(is_unbiased(p) == (line.gradient != claim::biased));
+    with_policy(p, k.model, 7, philox_chooser{}, [&](auto e) {
+      using E = decltype(e);
+      CHECK(E::unbiased == is_unbiased(p));
+      if (is_exact(p)) {
+        CHECK_FALSE(E::random);
+        CHECK(run(e, k.theta, k.xs) == exact);
+      }
+      CHECK(E::references.size() > 0);
+      CHECK(testing::estimator_conformance(e, k.theta, k.xs) == std::vector<std::string>{});
+    });
+    const auto make = [](const policy& how, const linear& model) {
+      with_policy(how, model, 7, philox_chooser{}, [](auto) {});
+    };
+    if (needs_independent(p))
+      CHECK_THROWS_AS(make(p, recurrent.model), error);
+    else
+      CHECK_NOTHROW(make(p, recurrent.model));
+    p.batch = 2;
+    if (takes_batches(p)) {
+      CHECK(parse_policy(text + "/2") == p);
+      CHECK_NOTHROW(make(p, k.model));
+    } else {
+      CHECK_THROWS_AS(parse_policy(text + "/2"), error);
+      CHECK_THROWS_AS(make(p, k.model), error);
+    }
+  });
+}
+
+TEST_CASE("a policy that has no form is refused") {
+  using enum policy::kind;
+  for (const policy& p : {policy{window, 2, false}, policy{keep, 2, true, sampling_design::independent},
+                          policy{proportional, 2, false}, policy{policy::kind(17)}}) {
+    CHECK_THROWS_WITH(to_string(p), Catch::Matchers::ContainsSubstring("has no form with these options"));
+    CHECK_THROWS_AS(is_unbiased(p), error);
   }
 }
 

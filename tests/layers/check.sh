@@ -9,6 +9,7 @@
 #   length      no header is longer than 450 lines
 #   test names  no test case has ; [ or ] in its name, which ctest would take apart
 #   references  every estimator cites keys of docs/references.bib and has a page in docs/math/
+#   catalogue   and stands in a catalogue, estimate/catalogue.hpp or policy.hpp, unless it wraps others
 # usage: check.sh [ROOT]
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -111,6 +112,9 @@ report() {
     done
     page=docs/math/$(basename "$file" .hpp).md
     [ -f "$page" ] || echo "$file: has no page $page"
+    case $file in */mean_of.hpp | */lane_parallel.hpp) continue ;; esac
+    grep -qs "^#include \"${file#include/}\"" include/unroll/estimate/catalogue.hpp include/unroll/estimate/policy.hpp ||
+      echo "$file: stands in no catalogue (estimate/catalogue.hpp, policy.hpp)"
   done
 }
 

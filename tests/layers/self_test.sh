@@ -14,7 +14,8 @@ fresh() {
   echo '#include "unroll/core/config.hpp"' >include/unroll/core/a.hpp
   printf '#include "unroll/core/a.hpp"\n' >include/unroll/system/b.hpp
   printf '#include "unroll/system/b.hpp"\nstatic constexpr std::array references{"one2000",\n "two2001"};\n' >include/unroll/estimate/c.hpp
-  printf '#include "unroll/%s"\n' core/config.hpp core/a.hpp system/b.hpp estimate/c.hpp >include/unroll/unroll.hpp
+  printf '#include "unroll/%s"\n' core/config.hpp core/a.hpp system/b.hpp estimate/c.hpp estimate/catalogue.hpp >include/unroll/unroll.hpp
+  echo '#include "unroll/estimate/c.hpp"' >include/unroll/estimate/catalogue.hpp
   printf '@article{one2000,\n}\n@misc{two2001,\n}\n' >docs/references.bib
   touch docs/math/c.md
 }
@@ -48,5 +49,6 @@ fresh; touch include/unroll/llama.hpp; echo '#include <unroll/llama.hpp>' >>incl
 fresh; yes '//' | head -460 >>include/unroll/system/b.hpp; expect 1 'more than 450' 'a long header'
 fresh; echo '@misc{one2000,' >docs/references.bib; expect 1 'two2001.*not in docs/references' 'a reference without an entry'
 fresh; rm docs/math/c.md; expect 1 'has no page' 'an estimator without a page'
+fresh; echo '#include "unroll/core/a.hpp"' >include/unroll/estimate/catalogue.hpp; expect 1 'in no catalogue' 'an estimator without a name'
 fresh; mkdir tests; echo 'TEST_CASE("one; two") {}' >tests/f.cpp; expect 1 'ctest cannot' 'a test name that ctest would take apart'
 exit $failed

@@ -92,14 +92,6 @@ struct memory_plan {
   double bytes() const { return weight_bytes + parameter_bytes + estimator_bytes(); }
 };
 
-/// Whether the policy's gradient has no bias, and whether it has neither bias nor variance.
-inline bool is_unbiased(const policy& p) { return p.name != policy::kind::window && p.compensated; }
-/// Whether the policy's gradient is exact.
-inline bool is_exact(const policy& p) {
-  return p.name == policy::kind::rematerialise || p.name == policy::kind::keep_all ||
-         p.name == policy::kind::keep;
-}
-
 /// Bytes and operations of the gradient over segments of `tokens` tokens together: one less than the text
 /// has, whose last token is a target only. `bytes` is what numbers are taken to take; how many they are is
 /// what this library pads them to. Throws unroll::error when the text has more positions than the model,
@@ -114,10 +106,9 @@ memory_plan plan(const C& model, index_t tokens, const policy& p,
          "are " + std::to_string(tokens) +
              ", the longest text of whole segments that the model has positions for has " +
              std::to_string(model.longest_text()));
-  if (!model.independent() &&
-      (p.name == policy::kind::reservoir || p.name == policy::kind::proportional || p.batch != 1))
+  if (!model.independent() && (needs_independent(p) || p.batch != 1))
     fail("plan", "policy", "\"" + to_string(p) + "\" needs memories that do not depend on earlier ones");
-  if (p.batch < 1 || (p.batch > 1 && !takes_batches(p.name)))
+  if (p.batch < 1 || (p.batch > 1 && !takes_batches(p)))
     fail("plan", "policy",
          "\"" + to_string(p) + "\" has a batch of " + std::to_string(p.batch) + ", must be 1");
 

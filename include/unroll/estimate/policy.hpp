@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "unroll/estimate/incremental_tbptt.hpp"
+#include "unroll/estimate/parts/catalogue_entries.hpp"
 #include "unroll/estimate/proportional_replay.hpp"
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/estimate/reservoir_tbptt.hpp"
@@ -31,65 +32,199 @@ struct policy {
   friend bool operator==(const policy&, const policy&) = default;
 };
 
-/// "rematerialise", "keep_all", "keep:8", "window:4", "reservoir:2", "reservoir:2:uncompensated",
-/// "proportional:4", "proportional:4:random_order" or "proportional:4:independent"; with batches of 16
-/// segments "rematerialise/16", "keep_all/16", "keep:8/16", "proportional:4/16" and so on.
+namespace detail {
+
+// The policies by name: for each text form one struct here and its place in the list below, and programs,
+// tests and documentation know it. `form` has the size as one capital letter; `written` is the policy of that
+// form, without its size. make(model, policy, segments, choose) is the estimator for sequences of up to
+// `segments` segments. What a policy costs is plan.hpp's to say.
+
+// What most entries have in common.
+struct policy_entry {
+  static constexpr bool batches = true;       // takes several segments a call
+  static constexpr bool independent = false;  // needs memories that do not depend on earlier ones
+};
+
+struct rematerialise_entry : policy_entry {
+  static constexpr std::string_view form = "rematerialise";
+  static constexpr claim gradient = claim::exact;
+  static constexpr std::string_view what =
+      "every encoder runs twice, for its memory and for its graph: one graph alive";
+  static constexpr policy written{policy::kind::rematerialise};
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C&) {
+    return rematerialise(model, {.segments = segments, .batch = p.batch});
+  }
+};
+
+struct keep_all_entry : policy_entry {
+  static constexpr std::string_view form = "keep_all";
+  static constexpr claim gradient = claim::exact;
+  static constexpr std::string_view what = "every graph is kept: back-propagation as it is written";
+  static constexpr policy written{policy::kind::keep_all};
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C&) {
+    return rematerialise(model, {.segments = segments, .keep = segments, .batch = p.batch});
+  }
+};
+
+struct keep_entry : policy_entry {
+  static constexpr std::string_view form = "keep:G";
+  static constexpr claim gradient = claim::exact;
+  static constexpr std::string_view what = "the last G graphs are kept, the other encoders run twice";
+  static constexpr policy written{policy::kind::keep};
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C&) {
+    return rematerialise(model, {.segments = segments, .keep = p.size, .batch = p.batch});
+  }
+};
+
+struct window_entry : policy_entry {
+  static constexpr std::string_view form = "window:S";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what = "incremental TBPTT: losses reach the last S encoders";
+  static constexpr policy written{policy::kind::window};
+  static constexpr bool batches = false;
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C&) {
+    return incremental_tbptt(model, {.segments = segments, .window = p.size});
+  }
+};
+
+struct reservoir_entry : policy_entry {
+  static constexpr std::string_view form = "reservoir:S";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "incremental TBPTT over S encoders that are drawn as the text is read";
+  static constexpr policy written{policy::kind::reservoir};
+  static constexpr bool batches = false, independent = true;
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C& choose) {
+    return reservoir_tbptt(model, {.segments = segments, .size = p.size}, choose);
+  }
+};
+
+struct uncompensated_entry : policy_entry {
+  static constexpr std::string_view form = "reservoir:S:uncompensated";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "a reservoir without the factor that makes it unbiased, as in published code";
+  static constexpr policy written{policy::kind::reservoir, 0, false};
+  static constexpr bool batches = false, independent = true;
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C& choose) {
+    return uncompensated_reservoir(model, {.segments = segments, .size = p.size}, choose);
+  }
+};
+
+struct proportional_entry : policy_entry {
+  static constexpr std::string_view form = "proportional:B";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what = "about B encoders run again, drawn by the size of their adjoints";
+  static constexpr policy written{policy::kind::proportional};
+  static constexpr bool independent = true;
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C& choose) {
+    return proportional_replay(
+        model, {.segments = segments, .budget = p.size, .design = p.design, .batch = p.batch}, choose);
+  }
+};
+
+struct proportional_random_order_entry : proportional_entry {
+  static constexpr std::string_view form = "proportional:B:random_order";
+  static constexpr std::string_view what = "the same, segments drawn in random order";
+  static constexpr policy written{policy::kind::proportional, 0, true, sampling_design::random_order};
+};
+
+struct proportional_independent_entry : proportional_entry {
+  static constexpr std::string_view form = "proportional:B:independent";
+  static constexpr std::string_view what = "the same, each segment by a coin of its own";
+  static constexpr policy written{policy::kind::proportional, 0, true, sampling_design::independent};
+};
+
+}  // namespace detail
+
+/// All policies.
+using policy_catalogue =
+    catalogue_entries<detail::rematerialise_entry, detail::keep_all_entry, detail::keep_entry,
+                      detail::window_entry, detail::uncompensated_entry, detail::reservoir_entry,
+                      detail::proportional_entry, detail::proportional_random_order_entry,
+                      detail::proportional_independent_entry>;
+
+namespace detail {
+
+// visit(entry) for the entry of the policy. Throws unroll::error where nothing is called like that.
+template <class Visit>
+decltype(auto) with_entry(const policy& p, Visit&& visit) {
+  return policy_catalogue::find(
+      [&](auto entry) {
+        policy written = entry.written;
+        written.size = p.size;
+        written.batch = p.batch;
+        return written == p;
+      },
+      visit,
+      [&] {
+        fail("policy", "name", "kind " + std::to_string(int(p.name)) + " has no form with these options");
+      });
+}
+
+}  // namespace detail
+
+/// "rematerialise", "keep:8", "reservoir:2:uncompensated" and so on, as the catalogue has it; with batches of
+/// 16 segments "rematerialise/16", "keep:8/16".
 inline std::string to_string(const policy& p) {
-  const std::string size = ":" + std::to_string(p.size);
-  if (p.batch != 1) {
-    policy single = p;
-    single.batch = 1;
-    return to_string(single) + "/" + std::to_string(p.batch);
-  }
-  switch (p.name) {
-    case policy::kind::keep_all:
-      return "keep_all";
-    case policy::kind::keep:
-      return "keep" + size;
-    case policy::kind::window:
-      return "window" + size;
-    case policy::kind::reservoir:
-      return "reservoir" + size + (p.compensated ? "" : ":uncompensated");
-    case policy::kind::proportional:
-      return "proportional" + size +
-             (p.design == sampling_design::random_order  ? ":random_order"
-              : p.design == sampling_design::independent ? ":independent"
-                                                         : "");
-    case policy::kind::rematerialise:
-      break;
-  }
-  return "rematerialise";
+  return detail::with_entry(p, [&](auto entry) {
+    std::string text;
+    for (const char c : entry.form) text += c >= 'A' && c <= 'Z' ? std::to_string(p.size) : std::string(1, c);
+    return p.batch == 1 ? text : text + "/" + std::to_string(p.batch);
+  });
 }
 
+/// What the policy claims of its gradient.
+inline claim claim_of(const policy& p) {
+  return detail::with_entry(p, [](auto entry) { return entry.gradient; });
+}
+/// Whether the gradient has no bias.
+inline bool is_unbiased(const policy& p) { return claim_of(p) != claim::biased; }
+/// Whether it has neither bias nor variance.
+inline bool is_exact(const policy& p) { return claim_of(p) == claim::exact; }
 /// Whether the policy can take several segments a call: a window and a reservoir send graphs back as they go.
-inline bool takes_batches(policy::kind name) {
-  return name != policy::kind::window && name != policy::kind::reservoir;
+inline bool takes_batches(const policy& p) {
+  return detail::with_entry(p, [](auto entry) { return entry.batches; });
+}
+/// Whether the policy needs memories that do not depend on earlier ones.
+inline bool needs_independent(const policy& p) {
+  return detail::with_entry(p, [](auto entry) { return entry.independent; });
 }
 
-/// The policy that to_string writes like that. Throws unroll::error that lists the names there are.
+/// The policy that to_string writes like that. Throws unroll::error that lists the forms there are.
 inline policy parse_policy(std::string_view text) {
-  policy p;
-  index_t batch = 1;
-  const auto slash = text.find('/');
-  if (slash != text.npos) std::from_chars(text.data() + slash + 1, text.data() + text.size(), batch);
-  const auto colon = text.find(':');
-  index_t size = 0;
-  if (colon != text.npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), size);
-  using enum sampling_design;
-  for (int name = 0; size >= 0 && name < 6; ++name)
-    for (const bool compensated : {true, false})
-      for (const sampling_design design : {systematic, random_order, independent}) {
-        p = {policy::kind(name), size, compensated, design, batch};
-        const bool sized = p.name != policy::kind::rematerialise && p.name != policy::kind::keep_all;
-        if (sized == (size > 0) && (batch == 1 || (batch > 1 && takes_batches(p.name))) &&
-            to_string(p) == text)
-          return p;
-      }
-  fail("parse_policy", "text",
-       "\"" + std::string(text) +
-           "\" is none of rematerialise, keep_all, keep:G, window:S, reservoir:S, reservoir:S:uncompensated, "
-           "proportional:B, proportional:B:random_order, proportional:B:independent with whole numbers from "
-           "1, nor one of these but window and reservoir with /N behind it, N segments a batch");
+  const auto number = [](std::string_view digits) {
+    index_t value = 0;
+    std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    return value;
+  };
+  const auto slash = text.find('/'), colon = text.find(':');
+  const index_t size = colon < slash ? number(text.substr(colon + 1)) : 0;
+  const index_t batch = slash != text.npos ? number(text.substr(slash + 1)) : 1;
+  policy found;
+  return policy_catalogue::find(
+      [&](auto entry) {
+        found = entry.written;
+        found.size = size;
+        found.batch = batch;
+        const bool sized = line_of(entry).options().most > 0;
+        return sized == (size > 0) && (batch == 1 || (batch > 1 && entry.batches)) &&
+               to_string(found) == text;
+      },
+      [&](auto) { return found; },
+      [&] {
+        fail("parse_policy", "text",
+             "\"" + std::string(text) + "\" is none of " + policy_catalogue::forms() +
+                 "; with whole numbers from 1, and but for windows and reservoirs with /N behind it, N "
+                 "segments a batch");
+      });
 }
 
 /// Calls visit(estimator) with the estimator that the policy names, over `model`, for sequences of up to
@@ -99,26 +234,10 @@ inline policy parse_policy(std::string_view text) {
 template <memory_model M, chooser C, class Visit>
 decltype(auto) with_policy(const policy& p, const M& model, index_t segments, const C& choose,
                            Visit&& visit) {
-  if (p.batch != 1 && !takes_batches(p.name))
+  if (p.batch != 1 && !takes_batches(p))
     fail("with_policy", "policy", "is \"" + to_string(p) + "\", which takes segments one by one: /1");
-  switch (p.name) {
-    case policy::kind::window:
-      return visit(incremental_tbptt(model, {.segments = segments, .window = p.size}));
-    case policy::kind::reservoir:
-      if (!p.compensated)
-        return visit(uncompensated_reservoir(model, {.segments = segments, .size = p.size}, choose));
-      return visit(reservoir_tbptt(model, {.segments = segments, .size = p.size}, choose));
-    case policy::kind::proportional:
-      return visit(proportional_replay(
-          model, {.segments = segments, .budget = p.size, .design = p.design, .batch = p.batch}, choose));
-    case policy::kind::keep_all:
-      return visit(rematerialise(model, {.segments = segments, .keep = segments, .batch = p.batch}));
-    case policy::kind::keep:
-      return visit(rematerialise(model, {.segments = segments, .keep = p.size, .batch = p.batch}));
-    case policy::kind::rematerialise:
-      break;
-  }
-  return visit(rematerialise(model, {.segments = segments, .batch = p.batch}));
+  return detail::with_entry(
+      p, [&](auto entry) -> decltype(auto) { return visit(entry.make(model, p, segments, choose)); });
 }
 
 }  // namespace unroll

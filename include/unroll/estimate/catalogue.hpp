@@ -1,0 +1,217 @@
+#pragma once
+
+#include "unroll/core/named_numbers.hpp"
+#include "unroll/estimate/artbp.hpp"
+#include "unroll/estimate/bptt.hpp"
+#include "unroll/estimate/checkpointed_bptt.hpp"
+#include "unroll/estimate/chunked_tbptt.hpp"
+#include "unroll/estimate/es.hpp"
+#include "unroll/estimate/nobacktrack.hpp"
+#include "unroll/estimate/nres.hpp"
+#include "unroll/estimate/parts/catalogue_entries.hpp"
+#include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/uoro.hpp"
+
+namespace unroll {
+namespace detail {
+
+// The estimators over recurrent systems by name: for each of them one struct here and its place in the list
+// below, and programs, tests and documentation know it. (Those over memory models: policy.hpp.)
+//
+// make(system, numbers, length) is the estimator for sequences of up to `length` steps; period(numbers,
+// length) how many steps lie between two of its gradients, 1 where they are at no fixed steps. How many
+// numbers there may be is checked against the form.
+
+// What most entries have in common.
+struct estimator_entry {
+  static constexpr index_t period(const named_numbers&, index_t) { return 1; }
+};
+
+struct bptt_entry : estimator_entry {
+  static constexpr std::string_view form = "bptt";
+  static constexpr claim gradient = claim::exact;
+  static constexpr std::string_view what = "back-propagation through all steps";
+  template <class F>
+  static auto make(const F& f, const named_numbers&, index_t length) {
+    return bptt(f, {.max_steps = length});
+  }
+  static index_t period(const named_numbers&, index_t length) { return length; }
+};
+
+struct checkpointed_entry : estimator_entry {
+  static constexpr std::string_view form = "checkpointed[:SLOTS]";
+  static constexpr claim gradient = claim::exact;
+  static constexpr std::string_view what =
+      "the same, with SLOTS (8) states kept and the steps between them run again";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t length) {
+    return checkpointed_bptt(f, {.slots = n.count(0, 8), .steps = length});
+  }
+  static index_t period(const named_numbers&, index_t length) { return length; }
+};
+
+struct rtrl_entry : estimator_entry {
+  static constexpr std::string_view form = "rtrl";
+  static constexpr claim gradient = claim::exact;
+  static constexpr std::string_view what = "real-time recurrent learning: ds/dtheta is carried forwards";
+  template <class F>
+  static auto make(const F& f, const named_numbers&, index_t) {
+    return rtrl(f);
+  }
+};
+
+struct tbptt_entry : estimator_entry {
+  static constexpr std::string_view form = "tbptt[:K1]:K2";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what = "every K1 steps (1), back through the last K2 steps";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return tbptt(f, {.k1 = k1(n), .k2 = n.count(n.size() - 1, 1)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return k1(n); }
+
+ private:
+  static index_t k1(const named_numbers& n) { return n.size() > 1 ? n.count(0, 1) : 1; }
+};
+
+struct chunked_entry : estimator_entry {
+  static constexpr std::string_view form = "chunked:K";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what = "every K steps, back through these K and no further";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return chunked_tbptt(f, {.window = n.count(0, 1)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
+};
+
+struct artbp_entry : estimator_entry {
+  static constexpr std::string_view form = "artbp:L0[:ALPHA]";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "cut at random and reweighted, by the polynomial law of mean length L0 and power ALPHA (4)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return artbp(f, polynomial_truncation(n.number(0, 16), n.number(1, 4)));
+  }
+};
+
+struct artbp_fixed_entry : estimator_entry {
+  static constexpr std::string_view form = "artbp_fixed:L0";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what = "the same, cut after every step with probability 1 / L0";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return artbp(f, fixed_truncation(n.number(0, 16)));
+  }
+};
+
+struct uoro_entry : estimator_entry {
+  static constexpr std::string_view form = "uoro[:BLOCK]";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "ds/dtheta as one random pair of vectors, renewed every BLOCK steps (1)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return uoro(f, {.block = n.count(0, 1)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
+};
+
+struct nobacktrack_entry : estimator_entry {
+  static constexpr std::string_view form = "nobacktrack";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what = "like uoro, with a scale for every unit";
+  template <class F>
+  static auto make(const F& f, const named_numbers&, index_t) {
+    return nobacktrack(f);
+  }
+};
+
+struct es_entry : estimator_entry {
+  static constexpr std::string_view form = "es:SIGMA[:PAIRS]";
+  static constexpr claim gradient = claim::smoothed;
+  static constexpr std::string_view what =
+      "evolution strategies: PAIRS (1) antithetic perturbations of standard deviation SIGMA a sequence";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return es(f, {.sigma = n.number(0, 0.1), .pairs = n.count(1, 1)});
+  }
+  static index_t period(const named_numbers&, index_t length) { return length; }
+};
+
+struct nres_entry : estimator_entry {
+  static constexpr std::string_view form = "nres:SIGMA[:PAIRS[:WINDOW]]";
+  static constexpr claim gradient = claim::smoothed;
+  static constexpr std::string_view what = "the same, with a gradient every WINDOW steps (10)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return nres(f, {.sigma = n.number(0, 0.1), .pairs = n.count(1, 1), .window = n.count(2, 10)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(2, 10); }
+};
+
+struct pes_entry : estimator_entry {
+  static constexpr std::string_view form = "pes:SIGMA[:PAIRS[:WINDOW]]";
+  static constexpr claim gradient = claim::smoothed;
+  static constexpr std::string_view what = "the same, with new perturbations in every window";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return pes(f, {.sigma = n.number(0, 0.1), .pairs = n.count(1, 1), .window = n.count(2, 10)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(2, 10); }
+};
+
+}  // namespace detail
+
+/// All estimators over recurrent systems; those of one claim beside each other.
+using estimator_catalogue =
+    catalogue_entries<detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::tbptt_entry,
+                      detail::chunked_entry, detail::artbp_entry, detail::artbp_fixed_entry,
+                      detail::uoro_entry, detail::nobacktrack_entry, detail::es_entry, detail::nres_entry,
+                      detail::pes_entry>;
+
+namespace detail {
+
+// visit(entry, numbers) for the entry that the text names. Throws unroll::error, with the names there are,
+// where there is none, and on more or fewer numbers than its form has.
+template <class Visit>
+decltype(auto) with_entry(std::string_view text, Visit&& visit) {
+  const named_numbers n(text);
+  return estimator_catalogue::find(
+      [&](auto entry) { return line_of(entry).name() == n.name(); },
+      [&](auto entry) -> decltype(auto) {
+        const auto [least, most] = line_of(entry).options();
+        if (n.size() < least)
+          fail("estimators", text,
+               "needs " + std::to_string(least) + " number(s) behind the name, e.g. " + n.name() + ":10");
+        if (n.size() > most)
+          fail("options", text,
+               "has " + std::to_string(n.size()) + " numbers, takes at most " + std::to_string(most));
+        return visit(entry, n);
+      },
+      [&] { fail("estimators", "name", "\"" + n.name() + "\" is none of " + estimator_catalogue::forms()); });
+}
+
+}  // namespace detail
+
+/// Calls visit(estimator) with the estimator over `system` that the text names ("tbptt:5:20"), for sequences
+/// of up to `length` steps, and returns what it returns. Throws unroll::error on a text that is none of the
+/// catalogue, naming those there are, and on options that the estimator refuses.
+template <class F, class Visit>
+decltype(auto) with_estimator(std::string_view text, const F& system, index_t length, Visit&& visit) {
+  return detail::with_entry(text, [&](auto entry, const named_numbers& n) -> decltype(auto) {
+    return visit(entry.make(system, n, length));
+  });
+}
+
+/// Steps between two gradients of the estimator that the text names, over sequences of `length` steps; 1
+/// where they come at no fixed steps. Throws as with_estimator does.
+inline index_t gradient_period(std::string_view text, index_t length) {
+  return detail::with_entry(text,
+                            [&](auto entry, const named_numbers& n) { return entry.period(n, length); });
+}
+
+}  // namespace unroll

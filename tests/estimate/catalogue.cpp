@@ -1,0 +1,149 @@
+#include "unroll/estimate/catalogue.hpp"
+
+#include "tests/properties/random_task.hpp"
+#include "tests/support/catch.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/testing/estimator_conformance.hpp"
+
+using namespace unroll;
+using Catch::Matchers::ContainsSubstring;
+
+namespace {
+
+using cell = cells::elman<double>;
+
+support::random_task<cell> make_task(index_t length) {
+  cells::elman_options o;
+  o.hidden = 2;
+  return {cell(o), length, key{3}};
+}
+
+// "nres:SIGMA[:PAIRS[:WINDOW]]" -> "nres:0.01", "nres:0.01:2" and "nres:0.01:2:4", or without numbers in
+// front of those that may be left out.
+std::vector<std::string> texts_of(const catalogue_line& line) {
+  std::vector<std::string> texts;
+  const auto [least, most] = line.options();
+  const bool scaled = line.form.find("SIGMA") != line.form.npos;
+  const char* numbers[] = {scaled ? ":0.01" : ":4", ":5", ":4"};
+  std::string text(line.name());
+  for (std::size_t n = 0; n <= most; ++n) {
+    if (n >= least) texts.push_back(text);
+    if (n < most) text += numbers[n];
+  }
+  return texts;
+}
+
+}  // namespace
+
+TEST_CASE("every name of the catalogue builds an estimator that is what the catalogue says and conforms") {
+  auto task = make_task(23);
+  auto exact = bptt(task.cell, {.max_steps = 23});
+  gradient<double> expected(task.cell.size().params), g(expected.size());
+  exact.advance(task.theta, task.xs, expected);
+  exact.finish(task.theta, expected);
+  std::vector<std::string> names;
+  for (const catalogue_line& line : estimator_catalogue::lines) {
+    INFO(line.form);
+    CHECK(std::count(names.begin(), names.end(), line.name()) == 0);
+    names.emplace_back(line.name());
+    CHECK_FALSE(line.what.empty());
+    for (const std::string& text : texts_of(line)) {
+      INFO(text);
+      with_estimator(text, task.cell, 23, [&](auto e) {
+        using E = decltype(e);
+        CHECK(E::unbiased == (line.gradient != claim::biased));
+        CHECK((E::estimated_gradient != estimand::frozen_theta) == (line.gradient == claim::smoothed));
+        if (line.gradient == claim::exact) CHECK_FALSE(E::random);
+        CHECK(E::references.size() > 0);
+        CHECK(testing::estimator_conformance(e, task.theta, task.xs) == std::vector<std::string>{});
+        g.zero();
+        e.reset(key{5});
+        report r = e.advance(task.theta, task.xs, g);
+        r += e.finish(task.theta, g);
+        CHECK(r.losses == 23);
+        if (line.gradient == claim::exact)
+          for (index_t i = 0; i < g.size(); ++i)
+            CHECK_THAT(g[i], Catch::Matchers::WithinAbs(expected[i], 1e-12));
+      });
+    }
+  }
+}
+
+TEST_CASE("a gradient is not known before its period") {
+  auto task = make_task(20);
+  for (const catalogue_line& line : estimator_catalogue::lines)
+    for (const std::string& text : texts_of(line)) {
+      INFO(text);
+      const index_t period = gradient_period(text, 20);
+      CHECK(period <= 20);
+      with_estimator(text, task.cell, 20, [&](auto e) {
+        gradient<double> g(task.cell.size().params);
+        const auto known = [&] { return std::any_of(g.begin(), g.end(), [](double x) { return x != 0; }); };
+        e.reset(key{5});
+        e.advance(task.theta, std::span(task.xs).first(std::size_t(period - 1)), g);
+        if (period > 1) CHECK_FALSE(known());
+        e.advance(task.theta, std::span(task.xs).subspan(std::size_t(period - 1), 1), g);
+        if (period == 20) e.finish(task.theta, g);
+        if (period > 1) CHECK(known());
+      });
+    }
+}
+
+TEST_CASE("options reach the estimator") {
+  auto task = make_task(20);
+  const auto period_of = [](const char* text) { return gradient_period(text, 20); };
+  CHECK(period_of("bptt") == 20);
+  CHECK(period_of("checkpointed:3") == 20);
+  CHECK(period_of("rtrl") == 1);
+  CHECK(period_of("tbptt:7") == 1);
+  CHECK(period_of("tbptt:3:7") == 3);
+  CHECK(period_of("chunked:6") == 6);
+  CHECK(period_of("artbp:6") == 1);
+  CHECK(period_of("uoro") == 1);
+  CHECK(period_of("uoro:4") == 4);
+  CHECK(period_of("es:0.1") == 20);
+  CHECK(period_of("nres:0.1") == 10);
+  CHECK(period_of("pes:0.1:2:5") == 5);
+  const auto same = [&](const char* text, auto other) {
+    INFO(text);
+    gradient<double> a(task.cell.size().params), b(a.size());
+    with_estimator(text, task.cell, 20, [&](auto e) {
+      e.reset(key{5});
+      e.advance(task.theta, task.xs, a);
+      e.finish(task.theta, a);
+    });
+    other.reset(key{5});
+    other.advance(task.theta, task.xs, b);
+    other.finish(task.theta, b);
+    CHECK(std::equal(a.begin(), a.end(), b.begin()));
+  };
+  same("tbptt:3:7", tbptt(task.cell, {.k1 = 3, .k2 = 7}));
+  same("tbptt:7", tbptt(task.cell, {.k1 = 1, .k2 = 7}));
+  same("chunked:6", chunked_tbptt(task.cell, {.window = 6}));
+  same("artbp:6", artbp(task.cell, polynomial_truncation(6, 4)));
+  same("artbp:6:5", artbp(task.cell, polynomial_truncation(6, 5)));
+  same("artbp_fixed:6", artbp(task.cell, fixed_truncation(6)));
+  same("uoro:4", uoro(task.cell, {.block = 4}));
+  same("nobacktrack", nobacktrack(task.cell));
+  same("es:0.1:2", es(task.cell, {.sigma = 0.1, .pairs = 2}));
+  same("nres:0.1:2:4", nres(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
+  same("pes:0.1:2:4", pes(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
+}
+
+TEST_CASE("what is not in the catalogue is refused with what is") {
+  const auto make = [&](const char* text) { with_estimator(text, make_task(2).cell, 2, [](auto) {}); };
+  CHECK_THROWS_WITH(make("backprop"),
+                    ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
+                                      "rtrl: exact; tbptt[:K1]:K2, chunked:K: biased; artbp"));
+  CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
+  CHECK_THROWS_WITH(make("tbptt"),
+                    ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));
+  CHECK_THROWS_WITH(make("tbptt:1:2:3"), ContainsSubstring("has 3 numbers, takes at most 2"));
+  CHECK_THROWS_WITH(make("rtrl:1"), ContainsSubstring("has 1 numbers, takes at most 0"));
+  for (const char* text : {"", ":", "tbptt:", "tbptt:0", "tbptt:1.5", "tbptt:-1", "tbptt:1x",
+                           "uoro:", "uoro:1e30", "es:nan", "es:1e999", "es:inf", "es:-1", "bptt/2"}) {
+    INFO(text);
+    CHECK_THROWS_AS(make(text), error);
+    CHECK_THROWS_AS(gradient_period(text, 2) > 0 && (make(text), true), error);
+  }
+}
