@@ -152,7 +152,7 @@ struct plan_command : command {
     r.add("memories", p.memory_bytes / unit).add("adjoints", p.adjoint_bytes / unit);
     r.add("graphs", p.graph_bytes / unit)
         .add("decoder", p.decoder_graph_bytes / unit)
-        .add("work", p.work_bytes / unit);
+        .add("work", p.workspace_bytes / unit);
     return r;
   }
   static unroll::row all_numbers(const unroll::memory_plan& p) {
@@ -168,7 +168,7 @@ struct plan_command : command {
         .add("adjoint_bytes", p.adjoint_bytes)
         .add("graph_bytes", p.graph_bytes);
     r.add("decoder_graph_bytes", p.decoder_graph_bytes)
-        .add("work_bytes", p.work_bytes)
+        .add("work_bytes", p.workspace_bytes)
         .add("bytes", p.bytes());
     return r;
   }

@@ -74,9 +74,9 @@ TEST_CASE("what a write's vjp throws reaches the caller under every policy") {
     explicit throwing(linear f) : linear(std::move(f)) {}
     void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
                    std::span<const double* const> past, view<const double> tape, view<const double> dm,
-                   std::span<double* const> dpast, dparams<double> g, view<double> work) const {
+                   std::span<double* const> dpast, dparams<double> g, view<double> workspace) const {
       if (s == 1) fail("throwing", "s", "is 1");
-      linear::write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
+      linear::write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
     }
   };
   const task<throwing> k(throwing(make_linear()), 7);
@@ -104,7 +104,7 @@ TEST_CASE("with_policy makes the estimator of the name") {
   CHECK(gradient_of("window:2") == run(incremental_tbptt(k.model, {.window = 2}), k.theta, k.xs));
   CHECK(gradient_of("reservoir:2") == run(reservoir_tbptt(k.model, {.size = 2}), k.theta, k.xs));
   CHECK(gradient_of("reservoir:2:uncompensated") ==
-        run(uncompensated_reservoir(k.model, {.size = 2}), k.theta, k.xs));
+        run(uncompensated_reservoir<linear>(k.model, {.size = 2}), k.theta, k.xs));
   CHECK(gradient_of("proportional:2") == run(proportional_replay(k.model, {.budget = 2}), k.theta, k.xs));
   CHECK(gradient_of("proportional:2:random_order") ==
         run(proportional_replay(k.model, {.budget = 2, .design = sampling_design::random_order}), k.theta,

@@ -242,13 +242,13 @@ TEST_CASE("proportional_replay replays what has an adjoint, however small or lar
     explicit scaled(const base& b) : base(b) {}
     void read_vjp(std::span<const base::input> x, index_t t, params<const float> th,
                   std::span<const float* const> past, std::span<float* const> dpast, float* losses,
-                  dparams<float> g, view<float> work) const {
-      std::vector<std::vector<float>> fresh(dpast.size(), std::vector<float>(2));
+                  dparams<float> g, view<float> workspace) const {
+      std::vector<std::vector<float>> sent(dpast.size(), std::vector<float>(2));
       std::vector<float*> to;
-      for (auto& v : fresh) to.push_back(v.data());
-      base::read_vjp(x, t, th, past, to, losses, g, work);
+      for (auto& v : sent) to.push_back(v.data());
+      base::read_vjp(x, t, th, past, to, losses, g, workspace);
       for (std::size_t s = 0; s < dpast.size(); ++s)
-        for (std::size_t i = 0; i < 2; ++i) dpast[s][i] += 1e-24f * fresh[s][i];
+        for (std::size_t i = 0; i < 2; ++i) dpast[s][i] += 1e-24f * sent[s][i];
     }
   };
   for (std::size_t t = 0; t < 6; ++t) xs.push_back({.x = &numbers[4 * t], .target = &numbers[4 * t + 2]});
@@ -270,8 +270,8 @@ TEST_CASE("proportional_replay replays everything where an adjoint is not finite
     explicit overflowing(linear f) : linear(std::move(f)) {}
     void read_vjp(std::span<const example> x, index_t t, params<const double> theta,
                   std::span<const double* const> past, std::span<double* const> dpast, double* losses,
-                  dparams<double> g, view<double> work) const {
-      linear::read_vjp(x, t, theta, past, dpast, losses, g, work);
+                  dparams<double> g, view<double> workspace) const {
+      linear::read_vjp(x, t, theta, past, dpast, losses, g, workspace);
       if (t == 4) dpast[1][0] = std::numeric_limits<double>::infinity();
     }
   };

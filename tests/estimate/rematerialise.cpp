@@ -5,6 +5,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_models.hpp"
 #include "unroll/estimate/incremental_tbptt.hpp"
+#include "unroll/io/checkpoint.hpp"
 #include "unroll/testing/conformance.hpp"
 
 namespace {
@@ -70,13 +71,13 @@ TEST_CASE("rematerialise has the same bits in batches of any size, and as many c
             CHECK(e.counts().write_vjps == T - 1);
             CHECK(calls.graphs + calls.bare_writes == e.counts().writes + e.counts().rewrites);
             CHECK(calls.live.empty());
-            const index_t room = std::min(batch, std::max<index_t>(1, T - 1));
-            const index_t kept = whole_batches(std::min(keep, T - 1), room);
-            CHECK(calls.peak <= std::max(room, kept));
+            const index_t together = std::min(batch, std::max<index_t>(1, T - 1));
+            const index_t kept = whole_batches(std::min(keep, T - 1), together);
+            CHECK(calls.peak <= std::max(together, kept));
             if (chunk < 40) continue;
-            const index_t groups = (T - 1 + room - 1) / room;
-            CHECK(calls.largest == room);
-            const index_t replayed = std::max<index_t>(0, groups - kept / room);
+            const index_t groups = (T - 1 + together - 1) / together;
+            CHECK(calls.largest == together);
+            const index_t replayed = std::max<index_t>(0, groups - kept / together);
             CHECK(calls.calls == groups + replayed + groups + groups + 1);  // write, replay, vjp, read
           }
     }
@@ -229,4 +230,35 @@ TEST_CASE("rematerialise refuses too many segments, a start and impossible optio
   CHECK_THROWS_AS(e.reset({}, state<const double>(start, 1)), error);
   CHECK_THROWS_AS(rematerialise(k.model, {.segments = 0}), error);
   CHECK_THROWS_AS(rematerialise(k.model, {.keep = -1}), error);
+}
+
+TEST_CASE("rematerialise can be saved after a finish() that failed, and goes on where it is loaded") {
+  struct throwing : linear {
+    bool* broken;
+    throwing(linear f, bool& b) : linear(std::move(f)), broken(&b) {}
+    index_t write_workspace(index_t, index_t) const { return workspace(0, 1); }  // graphs in the workspace
+    void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
+                   std::span<const double* const> past, view<const double> tape, view<const double> dm,
+                   std::span<double* const> dpast, dparams<double> g, view<double> workspace) const {
+      if (*broken) fail("throwing", "s", "is " + std::to_string(s));
+      linear::write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
+    }
+  };
+  bool broken = true;
+  const task<throwing> k(throwing(make_linear(), broken), 5);
+  for (const index_t keep : {0, 2}) {
+    const rematerialise_options o{.segments = 5, .keep = keep};
+    rematerialise e(k.model, o), resumed(k.model, o);
+    std::vector<double> g(std::size_t(k.theta.size()));
+    broken = true;
+    e.advance(k.theta, k.xs, g);
+    CHECK_THROWS_AS(e.finish(k.theta, g), error);
+    checkpoint c;
+    c.save("run", e);
+    c.load("run", resumed);
+    hold_inputs(resumed, k.xs);
+    broken = false;
+    resumed.finish(k.theta, g);
+    CHECK(g == run(rematerialise(k.model, o), k.theta, k.xs));
+  }
 }

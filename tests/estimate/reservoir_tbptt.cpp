@@ -27,7 +27,9 @@ testing::enumeration enumerate_reservoir(const M& model, index_t size, params<co
   testing::enumerator all;
   const reservoir_tbptt_options how{.segments = index_t(xs.size()), .size = size};
   if (!compensated)
-    return testing::enumerate(all, uncompensated_reservoir(model, how, testing::enumerating_chooser(all)),
+    return testing::enumerate(all,
+                              uncompensated_reservoir<M, testing::enumerating_chooser>(
+                                  model, how, testing::enumerating_chooser(all)),
                               theta, xs, {}, covariance);
   return testing::enumerate(all, reservoir_tbptt(model, how, testing::enumerating_chooser(all)), theta, xs,
                             {}, covariance);
@@ -144,8 +146,8 @@ TEST_CASE("reservoir_tbptt keeps every promise of an estimator") {
       testing::estimator_conformance_options o;
       o.randomness = {seed};
       const reservoir_tbptt_options how{.segments = 50, .size = size};
-      CHECK(testing::estimator_conformance(uncompensated_reservoir(l.model, how), l.theta, l.xs, &bad, o) ==
-            strings{});
+      CHECK(testing::estimator_conformance(uncompensated_reservoir<linear>(l.model, how), l.theta, l.xs, &bad,
+                                           o) == strings{});
       CHECK(testing::estimator_conformance(reservoir_tbptt(l.model, how), l.theta, l.xs, &bad, o) ==
             strings{});
       CHECK(testing::estimator_conformance(reservoir_tbptt(unchecked(l.model), how), l.theta, l.xs, &bad,

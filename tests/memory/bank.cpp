@@ -19,12 +19,12 @@ auto one(const K& k, index_t s) {
 
 TEST_CASE("a bank writes memories, keeps graphs in its slots and counts") {
   const task<attention> k(make_attention(true), 4);
-  memory_bank<attention> bank(k.model, 4, 3, 2);
-  CHECK(bank.slots() == 2);
-  CHECK(bank.owner(0) == memory_bank<attention>::none);
+  memory_bank<attention> bank(k.model, {.segments = 4, .adjoints = 3, .graphs = 2});
+  CHECK(bank.graphs().size() == 2);
+  CHECK(bank.graphs().owner(0) == memory_bank<attention>::none);
   bank.write(k.model, one(k, 0), k.theta, 1);
   bank.write(k.model, one(k, 1), k.theta);
-  CHECK(bank.owner(1) == 0);
+  CHECK(bank.graphs().owner(1) == 0);
   CHECK(bank.written() == 2);
   CHECK(bank.counts().live_graphs == 1);
 
@@ -40,23 +40,23 @@ TEST_CASE("a bank writes memories, keeps graphs in its slots and counts") {
   CHECK(again == loss);
   bank.memory(0)[0] -= 1;
 
-  const auto targets = bank.targets(2);
-  CHECK(targets.size() == 2);
-  CHECK(targets[0] == nullptr);
-  targets[0] = bank.adjoint(0).data();
-  bank.read_vjp(k.model, one(k, 2), 2, k.theta, targets, &again, {});
+  const auto dpast = bank.null_dpast(2);
+  CHECK(dpast.size() == 2);
+  CHECK(dpast[0] == nullptr);
+  dpast[0] = bank.adjoint(0).data();
+  bank.read_vjp(k.model, one(k, 2), 2, k.theta, dpast, &again, {});
   CHECK(bank.adjoint(0)[0] != 0);
   CHECK(bank.adjoint(1)[0] == 0);
-  CHECK(bank.targets(2)[0] == nullptr);
+  CHECK(bank.null_dpast(2)[0] == nullptr);
   std::vector<double> g(std::size_t(k.theta.size()));
   bank.write_vjp(k.model, one(k, 0), k.theta, 1, bank.adjoint(0), {}, g);
-  CHECK(bank.owner(1) == memory_bank<attention>::none);
+  CHECK(bank.graphs().owner(1) == memory_bank<attention>::none);
   CHECK(g[0] != 0);
 
   const double before = bank.memory(1)[0];
   bank.rewrite(k.model, one(k, 1), 1, k.theta, 0);
   CHECK(bank.memory(1)[0] == before);
-  CHECK(bank.owner(0) == 1);
+  CHECK(bank.graphs().owner(0) == 1);
   const replay_counts c = bank.counts();
   CHECK(c.writes == 2);
   CHECK(c.rewrites == 1);
@@ -67,14 +67,14 @@ TEST_CASE("a bank writes memories, keeps graphs in its slots and counts") {
 
   bank.clear();
   CHECK(bank.written() == 0);
-  CHECK(bank.owner(0) == memory_bank<attention>::none);
+  CHECK(bank.graphs().owner(0) == memory_bank<attention>::none);
   CHECK(bank.adjoint(0)[0] == 0);
   CHECK(bank.counts().writes == 0);
 }
 
 TEST_CASE("a memory that is not finite does not count as written and frees its slot") {
   const task<linear> k(make_linear(), 3);
-  memory_bank<linear> bank(k.model, 3, 0, 1);
+  memory_bank<linear> bank(k.model, {.segments = 3, .graphs = 1});
   const double wrong[2] = {std::nan(""), 0};
   example bad = k.xs[0];
   bad.x = wrong;
@@ -82,7 +82,7 @@ TEST_CASE("a memory that is not finite does not count as written and frees its s
   CHECK_FALSE(bank.finite(0, 1));
   bank.keep_first(0);
   CHECK(bank.written() == 0);
-  CHECK(bank.owner(0) == memory_bank<linear>::none);
+  CHECK(bank.graphs().owner(0) == memory_bank<linear>::none);
   bank.write(k.model, one(k, 0), k.theta, 0);
   CHECK(bank.finite(0, 1));
   CHECK(bank.written() == 1);
@@ -93,18 +93,18 @@ TEST_CASE("a write that throws leaves no graph in its slot") {
     explicit throwing(linear f) : linear(std::move(f)) {}
     void write(std::span<const example> xs, index_t s, params<const double> theta,
                std::span<const double* const> past, view<double> m, view<double> tape,
-               view<double> work) const {
+               view<double> workspace) const {
       if (s == 1) fail("throwing", "s", "is 1");
-      linear::write(xs, s, theta, past, m, tape, work);
+      linear::write(xs, s, theta, past, m, tape, workspace);
     }
   };
   const task<throwing> k(throwing(make_linear()), 3);
-  memory_bank<throwing> bank(k.model, 3, 0, 1);
+  memory_bank<throwing> bank(k.model, {.segments = 3, .graphs = 1});
   bank.write(k.model, one(k, 0), k.theta, 0);
-  CHECK(bank.owner(0) == 0);
+  CHECK(bank.graphs().owner(0) == 0);
   CHECK_THROWS_AS(bank.write(k.model, one(k, 1), k.theta, 0), error);
   CHECK(bank.written() == 1);
-  CHECK(bank.owner(0) == memory_bank<throwing>::none);  // its tape may be half overwritten
+  CHECK(bank.graphs().owner(0) == memory_bank<throwing>::none);  // its tape may be half overwritten
 }
 
 TEST_CASE("a write sees the earlier memories only where the model's writes read them") {
@@ -113,32 +113,32 @@ TEST_CASE("a write sees the earlier memories only where the model's writes read 
     watching(attention f, std::vector<std::size_t>& s) : attention(std::move(f)), seen(&s) {}
     void write(std::span<const example> xs, index_t s, params<const double> theta,
                std::span<const double* const> past, view<double> m, view<double> tape,
-               view<double> work) const {
+               view<double> workspace) const {
       seen->push_back(past.size());
-      attention::write(xs, s, theta, past, m, tape, work);
+      attention::write(xs, s, theta, past, m, tape, workspace);
     }
     void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
                    std::span<const double* const> past, view<const double> tape, view<const double> dm,
-                   std::span<double* const> dpast, dparams<double> g, view<double> work) const {
+                   std::span<double* const> dpast, dparams<double> g, view<double> workspace) const {
       seen->push_back(past.size());
-      attention::write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
+      attention::write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
     }
   };
   for (const bool recurrent : {false, true}) {
     std::vector<std::size_t> seen;
     const task<watching> k(watching(make_attention(recurrent), seen), 3);
-    memory_bank<watching> bank(k.model, 3, 2, 1);
+    memory_bank<watching> bank(k.model, {.segments = 3, .adjoints = 2, .graphs = 1});
     bank.write(k.model, one(k, 0), k.theta);
     bank.write(k.model, one(k, 1), k.theta, 0);
     std::vector<double> g(std::size_t(k.theta.size()));
-    bank.write_vjp(k.model, one(k, 1), k.theta, 0, bank.adjoint(1), bank.targets(recurrent ? 1 : 0), g);
+    bank.write_vjp(k.model, one(k, 1), k.theta, 0, bank.adjoint(1), bank.null_dpast(recurrent ? 1 : 0), g);
     CHECK(seen == (recurrent ? std::vector<std::size_t>{0, 1, 1} : std::vector<std::size_t>{0, 0, 0}));
   }
 }
 
 TEST_CASE("a bank remembers how many graphs were alive at once, not how many are") {
   const task<linear> k(make_linear(), 4);
-  memory_bank<linear> bank(k.model, 4, 1, 3);
+  memory_bank<linear> bank(k.model, {.segments = 4, .adjoints = 1, .graphs = 3});
   std::vector<double> g(std::size_t(k.theta.size()));
   for (const index_t slot : {0, 1, 2}) bank.write(k.model, one(k, slot), k.theta, slot);
   for (const index_t slot : {0, 1})
@@ -150,7 +150,8 @@ TEST_CASE("a bank remembers how many graphs were alive at once, not how many are
 TEST_CASE("a bank holds what it says") {
   const task<linear> k(make_linear(), 3);
   const auto bytes = [&](index_t segments, index_t adjoints, index_t graphs) {
-    return memory_bank<linear>(k.model, segments, adjoints, graphs).bytes();
+    return memory_bank<linear>(k.model, {.segments = segments, .adjoints = adjoints, .graphs = graphs})
+        .bytes();
   };
   const auto d = k.model.size();
   const std::size_t one = std::size_t(d.memory) * sizeof(double);
@@ -162,14 +163,14 @@ TEST_CASE("a bank holds what it says") {
 TEST_CASE("a bank keeps the graphs of a batch together") {
   const task<linear> k(make_linear(), 6);
   const auto some = [&](std::size_t s, std::size_t n) { return std::span(k.xs).subspan(s, n); };
-  memory_bank<linear> bank(k.model, 6, 5, 4, 3);
+  memory_bank<linear> bank(k.model, {.segments = 6, .adjoints = 5, .graphs = 4, .batch = 3});
   bank.write(k.model, some(0, 3), k.theta, 1);
   CHECK(bank.written() == 3);
   for (index_t s = 0; s < 3; ++s) {
-    CHECK(bank.owner(1 + s) == s);
-    CHECK(bank.first_of_batch(1 + s) == 0);
+    CHECK(bank.graphs().owner(1 + s) == s);
+    CHECK(bank.graphs().first_of_batch(1 + s) == 0);
   }
-  CHECK(bank.owner(0) == memory_bank<linear>::none);
+  CHECK(bank.graphs().owner(0) == memory_bank<linear>::none);
   std::vector<double> g(std::size_t(k.theta.size()));
   using Catch::Matchers::ContainsSubstring;
   CHECK_THROWS_WITH(bank.write_vjp(k.model, some(0, 2), k.theta, 1, bank.adjoint(0, 2), {}, g),
@@ -180,16 +181,16 @@ TEST_CASE("a bank keeps the graphs of a batch together") {
   CHECK_THROWS_AS(bank.read(k.model, some(0, 4), 0, k.theta, losses), error);
   CHECK_THROWS_AS(bank.read_vjp(k.model, some(0, 4), 0, k.theta, {}, losses, g), error);
   bank.write_vjp(k.model, some(0, 3), k.theta, 1, bank.adjoint(0, 3), {}, g);
-  CHECK(bank.owner(1) == memory_bank<linear>::none);
+  CHECK(bank.graphs().owner(1) == memory_bank<linear>::none);
 
   // what takes the slot of one of them takes all
   bank.rewrite(k.model, some(0, 3), 0, k.theta, 0);
   bank.rewrite(k.model, some(1, 1), 1, k.theta, 2);
-  CHECK(bank.owner(0) == memory_bank<linear>::none);
-  CHECK(bank.owner(2) == 1);
+  CHECK(bank.graphs().owner(0) == memory_bank<linear>::none);
+  CHECK(bank.graphs().owner(2) == 1);
   bank.rewrite(k.model, some(0, 2), 0, k.theta, 0);
   CHECK(bank.counts().live_graphs == 3);
   bank.keep_first(1);
   CHECK(bank.written() == 1);
-  for (index_t slot = 0; slot < 4; ++slot) CHECK(bank.owner(slot) == memory_bank<linear>::none);
+  for (index_t slot = 0; slot < 4; ++slot) CHECK(bank.graphs().owner(slot) == memory_bank<linear>::none);
 }

@@ -46,12 +46,12 @@ class reservoir_replay final {
     const auto n = std::size_t(d.memory);
     const unroll::reservoir sample(size_);
     const std::size_t old = memories_.size();  // memories of documents before: none
-    std::vector<double> work(std::size_t(model_.workspace(index_t(old + xs.size()), 1)));
+    std::vector<double> workspace(std::size_t(model_.workspace(index_t(old + xs.size()), 1)));
     std::vector<held> slots(static_cast<std::size_t>(size_));
     const auto send_back = [&](held& h) {
       if (h.s >= 0)
         model_.write_vjp(xs.subspan(std::size_t(h.s), 1), h.s, theta, {}, unroll::view<const double>(h.tape),
-                         unroll::view<const double>(h.collected), {}, g, work);
+                         unroll::view<const double>(h.collected), {}, g, workspace);
       h.s = -1;
     };
     unroll::report r;
@@ -59,7 +59,7 @@ class reservoir_replay final {
       if (t > 0) {
         const index_t s = t - 1, slot = sample.slot(chooser_, s);
         std::vector<double> m(n), tape(std::size_t(d.tape));
-        model_.write(xs.subspan(std::size_t(s), 1), s, theta, {}, m, tape, work);
+        model_.write(xs.subspan(std::size_t(s), 1), s, theta, {}, m, tape, workspace);
         memories_.push_back(m);
         if (slot >= 0) {
           send_back(slots[std::size_t(slot)]);
@@ -73,17 +73,17 @@ class reservoir_replay final {
       for (auto& v : dm) dpast.push_back(v.data());
       double loss = 0;
       model_.read_vjp(xs.subspan(std::size_t(t), 1), index_t(past.size()), theta, past, dpast, &loss, g,
-                      work);
+                      workspace);
       r.loss += loss;
       const double factor = mistake_ == replay_mistake::no_compensation ? 1 : sample.weight(t);
       for (held& h : slots) {
         if (h.s < 0) continue;
         for (std::size_t i = 0; i < n; ++i) {
-          const double fresh = dm[old + std::size_t(h.s)][i];
+          const double sent = dm[old + std::size_t(h.s)][i];
           if (mistake_ == replay_mistake::compensates_accumulated)
-            h.collected[i] = factor * (h.collected[i] + fresh);
+            h.collected[i] = factor * (h.collected[i] + sent);
           else
-            h.collected[i] += factor * fresh;
+            h.collected[i] += factor * sent;
         }
       }
     }

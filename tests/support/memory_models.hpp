@@ -46,11 +46,11 @@ class weights {
   }
   void read_vjp(std::span<const char> xs, index_t t, unroll::params<const double> theta,
                 std::span<const double* const> past, std::span<double* const> dpast, double* losses,
-                unroll::dparams<double>, unroll::view<double> work) const {
+                unroll::dparams<double>, unroll::view<double> workspace) const {
     for (index_t i = 0; i < index_t(xs.size()); ++i)
       for (double* dm : dpast.first(std::size_t(t + i)))
         if (dm) dm[t + i] += 1;
-    read(xs, t, theta, past, losses, work);
+    read(xs, t, theta, past, losses, workspace);
   }
 
  private:
@@ -85,7 +85,7 @@ class counted_memory {
   index_t scored(const input& x) const { return index_t(unroll::scored_losses(f_, x)); }
   index_t workspace(index_t earlier, index_t batch) const { return f_.workspace(earlier, batch); }
   void write(segments xs, index_t s, theta_type theta, past_type past, view<double> m, view<double> tape,
-             view<double> work) const {
+             view<double> workspace) const {
     called(xs);
     for (index_t i = 0; i < index_t(xs.size()); ++i) {
       ++calls_->writes_of[s + i];
@@ -97,25 +97,25 @@ class counted_memory {
         calls_->peak = std::max(calls_->peak, index_t(calls_->live.size()));
       }
     }
-    f_.write(xs, s, theta, past, m, tape, work);
+    f_.write(xs, s, theta, past, m, tape, workspace);
   }
   void write_vjp(segments xs, index_t s, theta_type theta, past_type past, view<const double> tape,
                  view<const double> dm, std::span<double* const> dpast, unroll::dparams<double> g,
-                 view<double> work) const {
+                 view<double> workspace) const {
     calls_->write_vjps += called(xs);
     for (index_t i = 0; i < index_t(xs.size()); ++i) calls_->live.erase(tape.data() + i * size().tape);
-    f_.write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
+    f_.write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
   }
   void read(segments xs, index_t t, theta_type theta, past_type past, double* losses,
-            view<double> work) const {
+            view<double> workspace) const {
     calls_->reads += called(xs);
-    f_.read(xs, t, theta, past, losses, work);
+    f_.read(xs, t, theta, past, losses, workspace);
   }
   void read_vjp(segments xs, index_t t, theta_type theta, past_type past, std::span<double* const> dpast,
-                double* losses, unroll::dparams<double> g, view<double> work) const {
+                double* losses, unroll::dparams<double> g, view<double> workspace) const {
     calls_->reads += called(xs);
     calls_->read_vjps += index_t(xs.size());
-    f_.read_vjp(xs, t, theta, past, dpast, losses, g, work);
+    f_.read_vjp(xs, t, theta, past, dpast, losses, g, workspace);
   }
 
  private:
@@ -146,7 +146,7 @@ parts every_part(const K& k) {
   const auto T = k.xs.size();
   const auto d = k.model.size();
   const auto P = std::size_t(d.params), n = std::size_t(d.memory);
-  std::vector<double> work(std::size_t(k.model.workspace(index_t(T), 1)));
+  std::vector<double> workspace(std::size_t(k.model.workspace(index_t(T), 1)));
   std::vector<std::vector<double>> m(T, std::vector<double>(n)),
       tape(T, std::vector<double>(std::size_t(d.tape)));
   std::vector<const double*> past;
@@ -158,13 +158,13 @@ parts every_part(const K& k) {
     std::vector<double> direct(P);
     double loss = 0;
     const auto one = [&](std::size_t s) { return std::span(k.xs).subspan(s, 1); };
-    k.model.read_vjp(one(t), index_t(t), k.theta, past, dpast, &loss, direct, work);
+    k.model.read_vjp(one(t), index_t(t), k.theta, past, dpast, &loss, direct, workspace);
     for (std::size_t i = 0; i < P; ++i) r.direct[i] += direct[i];
     for (std::size_t s = 0; s < t; ++s)
       k.model.write_vjp(one(s), index_t(s), k.theta, {}, unroll::view<const double>(tape[s]),
-                        unroll::view<const double>(dm[s]), {}, z[s], work);
+                        unroll::view<const double>(dm[s]), {}, z[s], workspace);
     r.z.push_back(std::move(z));
-    k.model.write(one(t), index_t(t), k.theta, {}, m[t], tape[t], work);
+    k.model.write(one(t), index_t(t), k.theta, {}, m[t], tape[t], workspace);
     past.push_back(m[t].data());
   }
   return r;

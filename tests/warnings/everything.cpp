@@ -21,11 +21,11 @@ using namespace unroll;
   template class unroll::counted<F>;                 \
   template class unroll::with_resets<F>;             \
   template class unroll::finite_difference<F>
-#define UNROLL_MEMORY_ESTIMATORS(M)                  \
-  template class unroll::rematerialise<M>;           \
-  template class unroll::proportional_replay<M>;     \
-  template class unroll::reservoir_tbptt<M>;         \
-  template class unroll::uncompensated_reservoir<M>; \
+#define UNROLL_MEMORY_ESTIMATORS(M)                                 \
+  template class unroll::rematerialise<M>;                          \
+  template class unroll::proportional_replay<M>;                    \
+  template class unroll::reservoir_tbptt<M>;                        \
+  template class unroll::reservoir_tbptt<M, philox_chooser, false>; \
   template class unroll::incremental_tbptt<M>
 
 #define UNROLL_IN(T)                                                            \

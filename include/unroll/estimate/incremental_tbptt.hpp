@@ -5,7 +5,7 @@
 namespace unroll {
 
 struct incremental_tbptt_options {
-  index_t segments = 64;  ///< room for a sequence of so many segments
+  index_t segments = 64;  ///< most segments of a sequence
   index_t window = 2;     ///< segments in front of a loss whose memories receive its adjoint
 };
 
@@ -44,40 +44,52 @@ class incremental_tbptt final {
 
   explicit incremental_tbptt(M model, incremental_tbptt_options options = {})
       : model_(std::move(model)),
-        size_(std::min(checked(options).window, std::max<index_t>(1, options.segments - 1))),
-        window_(model_, options.segments, size_) {}
+        guard_("incremental_tbptt", model_),
+        run_(model_, graph_window<M>::sizes(checked(options).segments, options.window)),
+        size_(run_.bank().graphs().size()) {}
 
   void reset(key, state<const scalar> s0 = {}) {
-    check_no_start<scalar>("incremental_tbptt::reset", s0);
-    window_.reset();
-    finished_ = false;
+    guard_.reset(s0);
+    run_.reset();
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("incremental_tbptt::advance", model_, theta, g, finished_);
-    return window_.advance(
-        "incremental_tbptt::advance", model_, theta, xs, g, [&](index_t t) { return t % size_; },
-        [](index_t) { return 1.0; });
+    guard_.check_advance(theta, g);
+    report r = run_.start(guard_.estimator(), theta, xs);
+    if (r.code != status::ok) return run_.end(r);
+    graph_window window(run_, model_, theta);
+    for (const input& x : xs) {
+      if (!finite_input(model_, x)) return run_.stop(r);
+      const index_t t = run_.size();  // x is segment t, and reads m_0 .. m_{t-1}
+      if (run_.bank().written() < t) {
+        const index_t slot = (t - 1) % size_;  // of segment t - 1 - S, which leaves the window
+        window.send_back(slot, g);
+        if (!run_.write(model_, theta, slot)) return run_.stop(r);
+      }
+      if (!run_.read(model_, theta, x, window.route_adjoints(t), g, r)) return run_.stop(r);
+      window.collect(1);
+    }
+    return run_.end(r);
   }
 
   /// Sends back the last window.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("incremental_tbptt::finish", model_, theta, g, finished_);
-    const report r = window_.finish(model_, theta, g);
-    finished_ = r.code == status::ok;
-    return r;
+    guard_.check_finish(theta, g);
+    const report r = run_.start(theta);
+    if (r.code != status::ok) return run_.end(r);
+    graph_window(run_, model_, theta).send_all_back(g);
+    return guard_.close(run_.end(r));
   }
 
   template <class V>
   void visit(V&& v) {
-    visit_memory_identity(v, "incremental_tbptt, window " + std::to_string(size_), model_);
-    visit_flag(v, "finished", finished_);
-    window_.visit(v);
+    guard_.visit(v, "window " + std::to_string(size_), model_);
+    run_.visit(v);
   }
-  index_t held() const { return window_.held(); }
-  void hold(std::span<const input> xs) { window_.hold(xs); }
+  index_t held() const { return run_.held(); }
+  void hold(std::span<const input> xs) { run_.hold(xs); }
   const M& system() const { return model_; }
-  const replay_counts& counts() const { return window_.counts(); }
+  const replay_counts& counts() const { return run_.counts(); }
 
  private:
   static incremental_tbptt_options checked(incremental_tbptt_options o) {
@@ -87,9 +99,9 @@ class incremental_tbptt final {
   }
 
   M model_;
-  index_t size_;
-  graph_window<M> window_;
-  bool finished_ = false;
+  sequence_guard<M> guard_;
+  segment_run<M> run_;
+  index_t size_;  // S, or all memories of a shorter sequence
 };
 
 }  // namespace unroll

@@ -3,40 +3,9 @@
 #include <optional>
 
 #include "unroll/estimate/policy.hpp"
+#include "unroll/memory/costed_model.hpp"
 
 namespace unroll {
-
-/// A memory model over text that can say what its calls take without making one: numbers held, by kind, and
-/// floating-point operations. n tokens are cut into segments of segment_length() tokens, the last of which
-/// may be shorter.
-///
-///   memory_dims size() const, bool independent() const, index_t workspace(earlier, batch) const
-///                                            as of the memory model
-///   index_t weights() const                  frozen numbers
-///   index_t segment_length() const           tokens
-///   index_t longest_text() const             tokens, in whole segments
-///   bool holds(index_t tokens) const         whether segments of so many tokens together have positions
-///   index_t read_tape(index_t batch) const   the part of the workspace that a batch of reads keeps for its
-///   vjp double write(s), write_vjp(s), read(t, tokens), read_vjp(t, tokens) const
-///                                            operations of the call on one segment
-///
-/// Optional: `using numbers`, what the numbers are stored in; floats without it. write_workspace(earlier,
-/// batch), as of the memory model.
-template <class C>
-concept costed_memory_model = requires(const C& c, index_t n) {
-  { c.size() } -> std::same_as<memory_dims>;
-  { c.independent() } -> std::same_as<bool>;
-  { c.workspace(n, n) } -> std::same_as<index_t>;
-  { c.weights() } -> std::same_as<index_t>;
-  { c.segment_length() } -> std::same_as<index_t>;
-  { c.longest_text() } -> std::same_as<index_t>;
-  { c.holds(n) } -> std::same_as<bool>;
-  { c.read_tape(n) } -> std::same_as<index_t>;
-  { c.write(n) } -> std::convertible_to<double>;
-  { c.write_vjp(n) } -> std::convertible_to<double>;
-  { c.read(n, n) } -> std::convertible_to<double>;
-  { c.read_vjp(n, n) } -> std::convertible_to<double>;
-};
 
 /// Bytes of one number of each kind. The default is this library in float.
 struct number_bytes {
@@ -45,7 +14,7 @@ struct number_bytes {
   double graph = 4;        ///< activations of the encoder and of the decoder
   double memory = 4;
   double adjoint = 4;
-  double work = 4;  ///< everything else
+  double workspace = 4;  ///< everything else
 };
 
 /// What the numbers of a costed model take in this library.
@@ -81,26 +50,90 @@ struct memory_plan {
   double adjoint_bytes = 0;        ///< all adjoints
   double graph_bytes = 0;          ///< live encoder graphs
   double decoder_graph_bytes = 0;  ///< of one batch of segments, less where encoder graphs lie in turn
-  double work_bytes = 0;           ///< the workspace
+  double workspace_bytes = 0;      ///< the rest of the workspace
 
   /// Of everything, multiplications and additions.
   double operations() const { return write_operations + write_vjp_operations + read_operations; }
   /// What the estimator holds.
   double estimator_bytes() const {
-    return memory_bytes + adjoint_bytes + graph_bytes + decoder_graph_bytes + work_bytes;
+    return memory_bytes + adjoint_bytes + graph_bytes + decoder_graph_bytes + workspace_bytes;
   }
   double bytes() const { return weight_bytes + parameter_bytes + estimator_bytes(); }
 };
 
+/// What a policy does with the n memories of a sequence, and what it holds beside them.
+struct replay_plan {
+  index_t batch = 1;          ///< B, segments of a call
+  double rewrites = 0;        ///< R; on average where draws are independent
+  double write_vjps = 0;      ///< V, on average
+  index_t adjoints = 0;       ///< A, accumulators
+  index_t graphs = 0;         ///< G, tapes
+  bool in_workspace = false;  ///< no graph is kept: tapes lie there where the model says what writes need
+};
+/// Of a policy of size S, at most n, in batches of B. [x] is x rounded up to whole batches, K = [min(S, n)].
+///
+///                    rewrites R        write vjps V                       adjoints A   graphs G
+///   rematerialise    n                 n                                  n            B
+///   keep_all         0                 n                                  n            [n]
+///   keep:S           min(n, [n] - K)   n                                  n            K
+///   window:S         0                 n                                  2 S          S
+///   reservoir:S      0                 S + sum_{s=S}^{n-1} S / (s + 1)    2 S          S
+///   proportional:S   S                 S                                  n            B
+inline replay_plan replay_of(const policy& p, index_t n) {
+  const index_t most = std::max<index_t>(1, n), size = std::min(p.size, most);
+  replay_plan out{.batch = std::min(p.batch, most), .write_vjps = double(n), .adjoints = n};
+  const auto exact = [&](index_t keep) {
+    const index_t kept = whole_batches(std::min(keep, n), out.batch);
+    out.rewrites = double(std::clamp<index_t>(whole_batches(n, out.batch) - kept, 0, n));
+    out.graphs = std::max(out.batch, kept);
+    out.in_workspace = kept == 0;
+  };
+  switch (p.name) {
+    case policy::kind::rematerialise:
+      exact(0);
+      break;
+    case policy::kind::keep_all:
+      exact(n);
+      break;
+    case policy::kind::keep:
+      exact(size);
+      break;
+    case policy::kind::reservoir:
+      for (index_t s = p.size; s < n; ++s) out.write_vjps += double(p.size) / double(s + 1) - 1;
+      [[fallthrough]];
+    case policy::kind::window:
+      out.graphs = size;
+      out.adjoints = 2 * size;
+      break;
+    case policy::kind::proportional:
+      out.rewrites = out.write_vjps = double(std::min(p.size, n));
+      out.graphs = out.batch;
+      break;
+  }
+  return out;
+}
+
 /// Bytes and operations of the gradient over segments of `tokens` tokens together: one less than the text
-/// has, whose last token is a target only. `bytes` is what numbers are taken to take; how many they are is
-/// what this library pads them to. Throws unroll::error when the text has more positions than the model,
-/// naming the longest one, and where the policy does not fit the model.
+/// has, whose last token is a label only. T segments write n = T - 1 memories, and the policy has R, V, A, G
+/// and B of replay_of().
+///
+///   writes      n; reads T, all but the first with their vjp
+///   operations  (1 + R / n) sum_{s<n} write(s)  +  (V / n) sum_{s<n} write_vjp(s)
+///               +  read(0)  +  sum_{t=1}^{n} read_vjp(t)
+///               (a segment that is written again, or sent back, costs the mean over all segments)
+///   numbers     weights(), params (gradient and moments with them), n memories, A adjoints, G tapes, and the
+///               workspace W = workspace(n, B), read_tape(B) of which are the decoder's graph.
+///               Tapes in the workspace lie behind what writes need:
+///               W = max(workspace(n, B), write_workspace(n, B) + G tape), of which G tape count as graphs
+///
+/// `bytes` is what each number is taken to take; how many there are is what this library pads them to.
+/// Throws unroll::error when the text has more positions than the model, naming the longest one, and where
+/// the policy does not fit the model.
 template <costed_memory_model C>
 memory_plan plan(const C& model, index_t tokens, const policy& p,
                  const number_bytes& bytes = number_bytes_of<C>()) {
   check_at_least("plan", "tokens", tokens, 1);
-  const index_t length = model.segment_length(), segments = (tokens - 1) / length + 1, n = segments - 1;
+  const index_t length = model.segment_length(), n = (tokens - 1) / length, last = tokens - n * length;
   if (!model.holds(tokens))
     fail("plan", "tokens",
          "are " + std::to_string(tokens) +
@@ -111,74 +144,69 @@ memory_plan plan(const C& model, index_t tokens, const policy& p,
   if (p.batch < 1 || (p.batch > 1 && !takes_batches(p)))
     fail("plan", "policy",
          "\"" + to_string(p) + "\" has a batch of " + std::to_string(p.batch) + ", must be 1");
+  const replay_plan replay = replay_of(p, n);
 
   memory_plan out;
   out.replay = p;
-  out.segments = segments;
+  out.segments = n + 1;
   out.tokens = tokens;
-  const index_t most = std::max<index_t>(1, n);
-  const index_t size = std::min(p.size, most), batch = std::min(p.batch, most);
-  index_t adjoints = n, slots = batch;
-  const double all = double(n);
-  out.write_vjps = all;
-  out.rewrites = 0;
-  switch (p.name) {
-    case policy::kind::rematerialise:
-      out.rewrites = all;
-      break;
-    case policy::kind::keep_all:
-      slots = whole_batches(most, batch);
-      break;
-    case policy::kind::keep:  // the last whole batches
-      slots = whole_batches(size, batch);
-      out.rewrites = double(std::max<index_t>(0, whole_batches(n, batch) - slots));
-      break;
-    case policy::kind::reservoir:
-      for (index_t s = p.size; s < n; ++s) out.write_vjps += double(p.size) / double(s + 1) - 1;
-      [[fallthrough]];
-    case policy::kind::window:
-      slots = size;
-      adjoints = 2 * size;
-      break;
-    case policy::kind::proportional:  // of independent draws on average
-      out.rewrites = out.write_vjps = double(std::min(p.size, n));
-      break;
-  }
-  out.live_graphs = std::min(slots, n);
-  out.writes = all;
-  out.reads = double(segments);
-  out.read_vjps = all;
+  out.writes = out.read_vjps = double(n);
+  out.reads = double(n + 1);
+  out.rewrites = replay.rewrites;
+  out.write_vjps = replay.write_vjps;
+  out.live_graphs = std::min(replay.graphs, n);
 
-  double write = 0, write_vjp = 0;
   for (index_t s = 0; s < n; ++s) {
-    write += model.write(s);
-    write_vjp += model.write_vjp(s);
-    out.read_operations += s == 0 ? model.read(0, length) : model.read_vjp(s, length);
+    out.write_operations += model.write(s);
+    out.write_vjp_operations += model.write_vjp(s);
   }
-  const index_t last = tokens - n * length;
-  out.read_operations += n == 0 ? model.read(0, last) : model.read_vjp(n, last);
-  if (n > 0) {  // those that are run again, or back, are taken to be average ones
-    out.write_operations = write * (1 + out.rewrites / all);
-    out.write_vjp_operations = write_vjp * out.write_vjps / all;
+  if (n > 0) {
+    out.write_operations *= 1 + out.rewrites / double(n);
+    out.write_vjp_operations = out.write_vjp_operations * out.write_vjps / double(n);
+  }
+  for (index_t t = 0; t <= n; ++t) {
+    const index_t read = t < n ? length : last;
+    out.read_operations += t == 0 ? model.read(0, read) : model.read_vjp(t, read);
   }
 
   const memory_dims d = model.size();
-  double read_tape = double(model.read_tape(batch)), work = double(model.workspace(n, batch));
-  if constexpr (requires { model.write_workspace(n, batch); })
-    if (p.name == policy::kind::rematerialise) {  // graphs lie where reads work, behind what writes need
-      const double graphs = double(slots) * double(d.tape), others = work - read_tape;
-      work = std::max(work, double(model.write_workspace(n, batch)) + graphs) - graphs;
-      read_tape = std::max(0., work - others);
+  const double graphs = double(replay.graphs) * double(d.tape);
+  double read_tape = double(model.read_tape(replay.batch));
+  double workspace = double(model.workspace(n, replay.batch));  // W, less what counts as graphs
+  if constexpr (requires { model.write_workspace(n, replay.batch); })
+    if (replay.in_workspace) {
+      const double of_reads = workspace - read_tape,
+                   of_writes = double(model.write_workspace(n, replay.batch));
+      workspace = std::max(workspace, of_writes + graphs) - graphs;
+      read_tape = std::max(0., workspace - of_reads);
     }
   out.weight_bytes = double(model.weights()) * bytes.weights;
   out.parameter_bytes = double(d.params) * bytes.parameters;
-  out.memory_bytes = all * double(d.memory) * bytes.memory;
-  out.adjoint_bytes = double(adjoints) * double(d.memory) * bytes.adjoint;
-  out.graph_bytes = double(slots) * double(d.tape) * bytes.graph;
+  out.memory_bytes = double(n) * double(d.memory) * bytes.memory;
+  out.adjoint_bytes = double(replay.adjoints) * double(d.memory) * bytes.adjoint;
+  out.graph_bytes = graphs * bytes.graph;
   out.decoder_graph_bytes = read_tape * bytes.graph;
-  out.work_bytes = (work - read_tape) * bytes.work;
+  out.workspace_bytes = (workspace - read_tape) * bytes.workspace;
   return out;
 }
+
+namespace detail {
+
+/// The largest i from 1 to `most` that fits, where all smaller ones do; 0 where 1 does not.
+template <class Fits>
+index_t largest_that_fits(index_t most, const Fits& fits) {
+  index_t low = 0, high = most;
+  while (low < high) {
+    const index_t middle = low + (high - low + 1) / 2;
+    if (fits(middle))
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+}  // namespace detail
 
 /// The longest text whose plan takes at most `budget` bytes, in tokens, in whole segments; 0 where not even
 /// one fits. Infinite budget: what the positions allow.
@@ -186,15 +214,9 @@ template <costed_memory_model C>
 index_t longest_text(const C& model, const policy& p, double budget,
                      const number_bytes& bytes = number_bytes_of<C>()) {
   const index_t length = model.segment_length();
-  index_t low = 0, high = model.longest_text() / length;
-  while (low < high) {
-    const index_t middle = low + (high - low + 1) / 2;
-    if (plan(model, middle * length, p, bytes).bytes() <= budget)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return low * length;
+  return length * detail::largest_that_fits(model.longest_text() / length, [&](index_t segments) {
+           return plan(model, segments * length, p, bytes).bytes() <= budget;
+         });
 }
 
 /// The cheapest policy without bias that fits: the exact one with the fewest operations, which keeps as many
@@ -204,28 +226,19 @@ index_t longest_text(const C& model, const policy& p, double budget,
 template <costed_memory_model C>
 std::optional<memory_plan> cheapest_unbiased(const C& model, index_t tokens, double budget,
                                              const number_bytes& bytes = number_bytes_of<C>()) {
+  const index_t n = (tokens - 1) / model.segment_length();
   const auto fits = [&](const policy& p) { return plan(model, tokens, p, bytes).bytes() <= budget; };
-  const auto largest = [&](policy::kind name, index_t most) {  // the largest size that fits, or 0
-    index_t low = 0, high = most;
-    while (low < high) {
-      const index_t middle = low + (high - low + 1) / 2;
-      if (fits({name, middle, true}))
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    return low;
+  const auto largest = [&](policy::kind name) {
+    const auto of_size = [&](index_t size) { return policy{.name = name, .size = size}; };
+    return of_size(detail::largest_that_fits(n, [&](index_t size) { return fits(of_size(size)); }));
   };
-  const index_t length = model.segment_length(), n = (tokens - 1) / length;
-  policy best{policy::kind::keep_all, 0, true};
+  policy best{.name = policy::kind::keep_all};
+  if (!fits(best)) best = largest(policy::kind::keep);
+  if (best.name == policy::kind::keep && best.size == 0) best = policy{};
   if (!fits(best)) {
-    const index_t graphs = largest(policy::kind::keep, n);
-    best = graphs > 0 ? policy{policy::kind::keep, graphs, true} : policy{};
-    if (graphs == 0 && !fits(best)) {
-      const index_t size = model.independent() ? largest(policy::kind::reservoir, n) : 0;
-      if (size == 0) return std::nullopt;
-      best = {policy::kind::reservoir, size, true};
-    }
+    if (!model.independent()) return std::nullopt;
+    best = largest(policy::kind::reservoir);
+    if (best.size == 0) return std::nullopt;
   }
   return plan(model, tokens, best, bytes);
 }

@@ -113,7 +113,7 @@ struct uncompensated_entry : policy_entry {
   static constexpr bool batches = false, independent = true;
   template <memory_model M, chooser C>
   static auto make(const M& model, const policy& p, index_t segments, const C& choose) {
-    return uncompensated_reservoir(model, {.segments = segments, .size = p.size}, choose);
+    return uncompensated_reservoir<M, C>(model, {.segments = segments, .size = p.size}, choose);
   }
 };
 

@@ -1,12 +1,12 @@
 #pragma once
 
-#include "unroll/estimate/parts/segment_run.hpp"
+#include "unroll/estimate/parts/adjoint_sums.hpp"
 #include "unroll/sample/proportional.hpp"
 
 namespace unroll {
 
 struct proportional_replay_options {
-  index_t segments = 64;  ///< room for a sequence of so many segments
+  index_t segments = 64;  ///< most segments of a sequence
   index_t budget = 8;     ///< segments that are written once more and sent back
   sampling_design design = sampling_design::systematic;  ///< unbiased whichever; the variance differs
   index_t batch = 1;  ///< segments that are written and read together, and replayed where they are neighbours
@@ -54,64 +54,68 @@ class proportional_replay final {
 
   explicit proportional_replay(M model, proportional_replay_options options = {}, C chooser = C{})
       : model_(std::move(model)),
+        guard_("proportional_replay", model_),
         budget_(checked(options, model_).budget),
         chooser_(std::move(chooser)),
         batch_(batch_of("proportional_replay", model_, options.segments, options.batch)),
-        run_(model_, options.segments, options.segments - 1, batch_, batch_),
+        run_(model_, {.segments = options.segments,
+                      .adjoints = options.segments - 1,
+                      .graphs = batch_,
+                      .batch = batch_}),
         norm_(options.segments - 1),
         p_(options.segments - 1),
         sampler_(options.segments - 1, options.design),
         taken_(options.segments - 1) {}
 
   void reset(key k, state<const scalar> s0 = {}) {
-    check_no_start<scalar>("proportional_replay::reset", s0);
+    guard_.reset(s0);
     chooser_.reset(k);
     run_.reset();
-    finished_ = false;
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("proportional_replay::advance", model_, theta, g, finished_);
-    report r = run_.accumulate("proportional_replay::advance", model_, theta, xs, g,
-                               [](index_t) { return memory_bank<M>::none; });
-    r.bytes += bytes();
-    return r;
+    guard_.check_advance(theta, g);
+    report r = run_.start(guard_.estimator(), theta, xs);
+    if (r.code != status::ok) return end(r);
+    adjoint_sums sums(run_, model_, theta);
+    // All of them before the first loss is looked at; where that fails, one by one, up to the one at fault.
+    for (std::size_t n = sums.first_group(xs); !xs.empty(); n = 1) {
+      if (sums.take(xs.first(n), false, g, r))
+        xs = xs.subspan(n);
+      else if (n == 1)
+        return end(run_.stop(r));
+    }
+    return end(r);
   }
 
   /// Draws the sample and sends it back.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("proportional_replay::finish", model_, theta, g, finished_);
-    memory_bank<M>& bank = run_.bank();
-    const replay_counts before = bank.counts();
-    report r = run_.check_finish(theta);
-    if (r.code == status::ok) {
-      const index_t n = bank.written();
-      draw_sample(n);
-      for (index_t s = 0; s < n; ++s)
-        if (taken_[s] && p_[s] < 1) bank.scale_adjoint(1 / p_[s], s);
-      for (index_t end = n; end > 0; --end) {
-        if (!taken_[end - 1]) continue;
-        index_t s = end - 1;
-        while (s > run_.batch_start(end - 1) && taken_[s - 1]) --s;
-        run_.send_back(model_, theta, s, end - s, s % batch_, g);
-        end = s + 1;
-      }
-      finished_ = true;
+    guard_.check_finish(theta, g);
+    const report r = run_.start(theta);
+    if (r.code != status::ok) return end(r);
+    adjoint_sums sums(run_, model_, theta);
+    const index_t n = run_.bank().written();
+    draw_sample(sums, n);
+    for (index_t s = 0; s < n; ++s)
+      if (taken_[s] && p_[s] < 1) run_.bank().scale_adjoint(1 / p_[s], s);
+    for (index_t end = n; end > 0; --end) {
+      if (!taken_[end - 1]) continue;
+      index_t s = end - 1;  // the first of the neighbours in the batch that are taken, too
+      while (s > sums.batch_start(end - 1) && taken_[s - 1]) --s;
+      sums.send_back(s, end - s, g);
+      end = s + 1;
     }
-    r = run_.charge(r, before);
-    r.bytes += bytes();
-    return r;
+    return guard_.close(end(r));
   }
 
   C& chooser() { return chooser_; }
   template <class V>
   void visit(V&& v) {
-    visit_memory_identity(v,
-                          "proportional_replay, budget " + std::to_string(budget_) + ", design " +
-                              std::to_string(int(sampler_.design())) + ", batch " + std::to_string(batch_),
-                          model_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v,
+                 "budget " + std::to_string(budget_) + ", design " + std::to_string(int(sampler_.design())) +
+                     ", batch " + std::to_string(batch_),
+                 model_);
     visit_part(v, "chooser", chooser_);
     v("inclusion", view<double>(p_));
     run_.visit(v);
@@ -119,7 +123,7 @@ class proportional_replay final {
   index_t held() const { return run_.held(); }
   void hold(std::span<const input> xs) { run_.hold(xs); }
   const M& system() const { return model_; }
-  const replay_counts& counts() const { return run_.bank().counts(); }
+  const replay_counts& counts() const { return run_.counts(); }
   /// The inclusion probabilities of the sequence that was finished last.
   view<const double> inclusion() const& { return view<const double>(p_).part(0, run_.bank().written()); }
   void inclusion() && = delete;
@@ -131,12 +135,16 @@ class proportional_replay final {
     check_independent("proportional_replay", model);
     return o;
   }
-  std::size_t bytes() const { return norm_.bytes() + p_.bytes() + sampler_.bytes() + taken_.bytes(); }
+  report end(report r) const {
+    r = run_.end(r);
+    r.bytes += norm_.bytes() + p_.bytes() + sampler_.bytes() + taken_.bytes();
+    return r;
+  }
 
   // Writes p and taken of the n memories. Where a norm is not finite, all of them are taken.
-  void draw_sample(index_t n) {
+  void draw_sample(adjoint_sums<M>& sums, index_t n) {
     const view<double> norm = view<double>(norm_).part(0, n), p = view<double>(p_).part(0, n);
-    run_.norms(norm);
+    sums.norms(norm);
     if (std::all_of(norm.begin(), norm.end(), [](double x) { return std::isfinite(x); }))
       inclusion_probabilities(norm, budget_, p);
     else
@@ -145,6 +153,7 @@ class proportional_replay final {
   }
 
   M model_;
+  sequence_guard<M> guard_;
   index_t budget_;
   C chooser_;
   index_t batch_;
@@ -152,7 +161,6 @@ class proportional_replay final {
   block<double> norm_, p_;
   proportional_sampler sampler_;
   block<char> taken_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

@@ -1,11 +1,11 @@
 #pragma once
 
-#include "unroll/estimate/parts/segment_run.hpp"
+#include "unroll/estimate/parts/adjoint_sums.hpp"
 
 namespace unroll {
 
 struct rematerialise_options {
-  index_t segments = 64;  ///< room for a sequence of so many segments
+  index_t segments = 64;  ///< most segments of a sequence
   index_t keep = 0;       ///< graphs of the last writes to keep; segments - 1: all of them, plain BPTT
   index_t batch = 1;      ///< segments that are written, replayed and read together
 };
@@ -29,8 +29,8 @@ struct rematerialise_options {
 /// is in front of the call of advance() once more, and of writing and reading that call's segments once more,
 /// one by one.
 ///
-/// Exact, variance 0. Memory: 2 (segments - 1) memories and max(batch, keep) graphs; without `keep` these lie
-/// where reads work, if the model tells what writes need. Over T segments: T - 1
+/// Exact, variance 0. Memory: 2 (segments - 1) memories and max(batch, keep) graphs; without `keep` the
+/// graphs lie in the workspace of reads, where the model says what writes need of it. Over T segments: T - 1
 /// writes, T - 1 - min(keep, T - 1) rewrites, T - 1 write vjps, T reads and read vjps (T - 1 where losses
 /// have no parameters of their own).
 ///
@@ -50,49 +50,58 @@ class rematerialise final {
 
   explicit rematerialise(M model, rematerialise_options options = {})
       : model_(std::move(model)),
+        guard_("rematerialise", model_),
         batch_(batch_of("rematerialise", model_, checked(options).segments, options.batch)),
         keep_(whole_batches(std::min(options.keep, options.segments - 1), batch_)),
-        run_(model_, options.segments, options.segments - 1, std::max(batch_, keep_), batch_, keep_ == 0) {}
+        run_(model_, {.segments = options.segments,
+                      .adjoints = options.segments - 1,
+                      .graphs = std::max(batch_, keep_),
+                      .batch = batch_,
+                      .graphs_end_with_reads = keep_ == 0}) {}
 
   void reset(key, state<const scalar> s0 = {}) {
-    check_no_start<scalar>("rematerialise::reset", s0);
+    guard_.reset(s0);
     run_.reset();
-    finished_ = false;
   }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    check_call("rematerialise::advance", model_, theta, g, finished_);
-    return run_.accumulate("rematerialise::advance", model_, theta, xs, g,
-                           [&](index_t s) { return keep_ > 0 ? slot(s) : memory_bank<M>::none; });
+    guard_.check_advance(theta, g);
+    report r = run_.start(guard_.estimator(), theta, xs);
+    if (r.code != status::ok) return run_.end(r);
+    adjoint_sums sums(run_, model_, theta);
+    // All of them before the first loss is looked at; where that fails, one by one, up to the one at fault.
+    for (std::size_t n = sums.first_group(xs); !xs.empty(); n = 1) {
+      if (sums.take(xs.first(n), keep_ > 0, g, r))
+        xs = xs.subspan(n);
+      else if (n == 1)
+        return run_.stop(r);
+    }
+    return run_.end(r);
   }
 
   /// Sends all adjoints back.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    check_call("rematerialise::finish", model_, theta, g, finished_);
-    memory_bank<M>& bank = run_.bank();
-    const replay_counts before = bank.counts();
-    const report r = run_.check_finish(theta);
-    if (r.code != status::ok) return run_.charge(r, before);
-    for (index_t s = bank.written(); s > 0;) {
-      const index_t end = s;
-      s = bank.owner(slot(s - 1)) == s - 1 ? bank.first_of_batch(slot(s - 1)) : first_to_rewrite(s - 1);
-      run_.send_back(model_, theta, s, end - s, slot(s), g);
+    guard_.check_finish(theta, g);
+    const report r = run_.start(theta);
+    if (r.code != status::ok) return run_.end(r);
+    adjoint_sums sums(run_, model_, theta);
+    for (index_t end = run_.bank().written(); end > 0;) {
+      const index_t s = first_together_with(end - 1, sums);
+      sums.send_back(s, end - s, g);
+      end = s;
     }
-    finished_ = true;
-    return run_.charge(r, before);
+    return guard_.close(run_.end(r));
   }
 
   template <class V>
   void visit(V&& v) {
-    visit_memory_identity(
-        v, "rematerialise, keep " + std::to_string(keep_) + ", batch " + std::to_string(batch_), model_);
-    visit_flag(v, "finished", finished_);
+    guard_.visit(v, "keep " + std::to_string(keep_) + ", batch " + std::to_string(batch_), model_);
     run_.visit(v);
   }
   index_t held() const { return run_.held(); }
   void hold(std::span<const input> xs) { run_.hold(xs); }
   const M& system() const { return model_; }
-  const replay_counts& counts() const { return run_.bank().counts(); }
+  const replay_counts& counts() const { return run_.counts(); }
 
  private:
   static rematerialise_options checked(rematerialise_options o) {
@@ -100,18 +109,19 @@ class rematerialise final {
     check_at_least("rematerialise", "keep", o.keep, 0);
     return o;
   }
-  index_t slot(index_t s) const { return s % run_.bank().slots(); }
-  // The first of the segments up to s, of its batch, that have no graph.
-  index_t first_to_rewrite(index_t s) const {
-    const index_t first = run_.batch_start(s);
-    while (s > first && run_.bank().owner(slot(s - 1)) != s - 1) --s;
+  // The first of the segments up to s, of its batch, that are sent back with it: through one piece of graphs,
+  // or because none of them has a graph.
+  static index_t first_together_with(index_t s, const adjoint_sums<M>& sums) {
+    if (sums.has_graph(s)) return sums.first_of_graph(s);
+    const index_t first = sums.batch_start(s);
+    while (s > first && !sums.has_graph(s - 1)) --s;
     return s;
   }
 
   M model_;
+  sequence_guard<M> guard_;
   index_t batch_, keep_;
   segment_run<M> run_;
-  bool finished_ = false;
 };
 
 }  // namespace unroll

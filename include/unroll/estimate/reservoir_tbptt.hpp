@@ -6,70 +6,8 @@
 namespace unroll {
 
 struct reservoir_tbptt_options {
-  index_t segments = 64;  ///< room for a sequence of so many segments
+  index_t segments = 64;  ///< most segments of a sequence
   index_t size = 2;       ///< graphs in the reservoir
-};
-
-/// Graphs in slots that Algorithm R deals out: what the two estimators below share.
-template <class M, chooser C>
-class reservoir_window {
- public:
-  using T = typename M::scalar;
-  using input = typename M::input;
-
-  reservoir_window(std::string_view estimator, M model, const reservoir_tbptt_options& o, C choose)
-      : model_(std::move(model)),
-        reservoir_(checked(estimator, o, model_)),
-        chooser_(std::move(choose)),
-        window_(model_, o.segments, std::min(o.size, std::max<index_t>(1, o.segments - 1))) {}
-
-  void reset(key k) {
-    chooser_.reset(k);
-    window_.reset();
-    finished_ = false;
-  }
-  /// factor(reservoir, t): what the adjoints by J_t are multiplied with.
-  template <class Factor>
-  report advance(std::string_view function, params<const T> theta, std::span<const input> xs, dparams<T> g,
-                 const Factor& factor) {
-    check_call(function, model_, theta, g, finished_);
-    return window_.advance(
-        function, model_, theta, xs, g, [&](index_t s) { return reservoir_.slot(chooser_, s); },
-        [&](index_t t) { return factor(reservoir_, t); });
-  }
-  report finish(std::string_view function, params<const T> theta, dparams<T> g) {
-    check_call(function, model_, theta, g, finished_);
-    const report r = window_.finish(model_, theta, g);
-    finished_ = r.code == status::ok;
-    return r;
-  }
-
-  C& chooser() { return chooser_; }
-  const M& model() const { return model_; }
-  template <class V>
-  void visit(V&& v, const std::string& name) {
-    visit_memory_identity(v, name + ", size " + std::to_string(window_.size()), model_);
-    visit_flag(v, "finished", finished_);
-    visit_part(v, "chooser", chooser_);
-    window_.visit(v);
-  }
-  index_t held() const { return window_.held(); }
-  void hold(std::span<const input> xs) { window_.hold(xs); }
-  const replay_counts& counts() const { return window_.counts(); }
-
- private:
-  static index_t checked(std::string_view estimator, const reservoir_tbptt_options& o, const M& model) {
-    check_at_least(estimator, "segments", o.segments, 1);
-    check_at_least(estimator, "size", o.size, 1);
-    check_independent(estimator, model);
-    return o.size;
-  }
-
-  M model_;
-  reservoir reservoir_;
-  C chooser_;
-  graph_window<M> window_;
-  bool finished_ = false;
 };
 
 /// Unbiased incremental truncated backpropagation: the window of incremental_tbptt, filled by Algorithm R
@@ -91,8 +29,11 @@ class reservoir_window {
 /// S + sum_{n=S}^{T-2} S / (n + 1) expected with graph, each of these with a write vjp; T reads and read vjps
 /// (T - 1 where losses have no parameters of their own).
 ///
-/// UIO-LLMs, section 3.3.3; docs/math/reservoir_tbptt.md.
-template <class M, class C = philox_chooser>
+/// Without compensation, as in the published code, the factor is 1: a loss that finds t > S earlier segments
+/// counts S / t of what it should. Biased unless S >= T - 1.
+///
+/// UIO-LLMs, section 3.3.3 and its code; docs/math/reservoir_tbptt.md.
+template <class M, class C = philox_chooser, bool compensated = true>
 class reservoir_tbptt final {
   static_assert(require_memory_model<M>() && unroll::chooser<C>);
 
@@ -101,89 +42,82 @@ class reservoir_tbptt final {
   using scalar = typename M::scalar;
   using input = typename M::input;
   static constexpr estimand estimated_gradient = estimand::frozen_theta;
-  static constexpr bool unbiased = true;
+  static constexpr bool unbiased = compensated;
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "vitter1985reservoir"};
 
   explicit reservoir_tbptt(M model, reservoir_tbptt_options options = {}, C chooser = C{})
-      : window_("reservoir_tbptt", std::move(model), options, std::move(chooser)) {}
+      : model_(std::move(model)),
+        guard_(name, model_),
+        reservoir_(checked(options, model_).size),
+        chooser_(std::move(chooser)),
+        run_(model_, graph_window<M>::sizes(options.segments, options.size)) {}
 
   void reset(key k, state<const scalar> s0 = {}) {
-    check_no_start<scalar>("reservoir_tbptt::reset", s0);
-    window_.reset(k);
+    guard_.reset(s0);
+    chooser_.reset(k);
+    run_.reset();
   }
-  void mirror(bool on) { window_.chooser().mirror(on); }
+  void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    return window_.advance("reservoir_tbptt::advance", theta, xs, g,
-                           [](const reservoir& r, index_t t) { return r.weight(t); });
+    guard_.check_advance(theta, g);
+    report r = run_.start(guard_.estimator(), theta, xs);
+    if (r.code != status::ok) return run_.end(r);
+    graph_window window(run_, model_, theta);
+    for (const input& x : xs) {
+      if (!finite_input(model_, x)) return run_.stop(r);
+      const index_t t = run_.size();  // x is segment t, and reads m_0 .. m_{t-1}
+      if (run_.bank().written() < t) {
+        const index_t slot = reservoir_.slot(chooser_, t - 1);  // none: segment t - 1 is rejected
+        window.send_back(slot, g);
+        if (!run_.write(model_, theta, slot)) return run_.stop(r);
+      }
+      if (!run_.read(model_, theta, x, window.route_adjoints(t), g, r)) return run_.stop(r);
+      window.collect(compensated ? reservoir_.weight(t) : 1);
+    }
+    return run_.end(r);
   }
 
   /// Sends back what is in the reservoir.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    return window_.finish("reservoir_tbptt::finish", theta, g);
+    guard_.check_finish(theta, g);
+    const report r = run_.start(theta);
+    if (r.code != status::ok) return run_.end(r);
+    graph_window(run_, model_, theta).send_all_back(g);
+    return guard_.close(run_.end(r));
   }
 
   template <class V>
   void visit(V&& v) {
-    window_.visit(v, "reservoir_tbptt");
+    guard_.visit(v, "size " + std::to_string(run_.bank().graphs().size()), model_);
+    visit_part(v, "chooser", chooser_);
+    run_.visit(v);
   }
-  index_t held() const { return window_.held(); }
-  void hold(std::span<const input> xs) { window_.hold(xs); }
-  const M& system() const { return window_.model(); }
-  const replay_counts& counts() const { return window_.counts(); }
+  index_t held() const { return run_.held(); }
+  void hold(std::span<const input> xs) { run_.hold(xs); }
+  const M& system() const { return model_; }
+  const replay_counts& counts() const { return run_.counts(); }
 
  private:
-  reservoir_window<M, C> window_;
+  static constexpr const char* name = compensated ? "reservoir_tbptt" : "uncompensated_reservoir";
+
+  static reservoir_tbptt_options checked(reservoir_tbptt_options o, const M& model) {
+    check_at_least(name, "segments", o.segments, 1);
+    check_at_least(name, "size", o.size, 1);
+    check_independent(name, model);
+    return o;
+  }
+
+  M model_;
+  sequence_guard<M> guard_;
+  reservoir reservoir_;
+  C chooser_;
+  segment_run<M> run_;
 };
 
-/// reservoir_tbptt without the factor, as in the published code: a loss that finds t > S earlier segments
-/// counts S / t of what it should. Biased unless S >= T - 1; assumptions, memory and time as above.
-///
-/// UIO-LLMs, the code of section 3.3.3; docs/math/reservoir_tbptt.md.
+/// reservoir_tbptt without compensation.
 template <class M, class C = philox_chooser>
-class uncompensated_reservoir final {
-  static_assert(require_memory_model<M>() && unroll::chooser<C>);
-
- public:
-  using system_type = M;
-  using scalar = typename M::scalar;
-  using input = typename M::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
-  static constexpr bool unbiased = false;
-  static constexpr bool random = true;
-  static constexpr std::array references{"li2024uio", "vitter1985reservoir"};
-
-  explicit uncompensated_reservoir(M model, reservoir_tbptt_options options = {}, C chooser = C{})
-      : window_("uncompensated_reservoir", std::move(model), options, std::move(chooser)) {}
-
-  void reset(key k, state<const scalar> s0 = {}) {
-    check_no_start<scalar>("uncompensated_reservoir::reset", s0);
-    window_.reset(k);
-  }
-  void mirror(bool on) { window_.chooser().mirror(on); }
-
-  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    return window_.advance("uncompensated_reservoir::advance", theta, xs, g,
-                           [](const reservoir&, index_t) { return 1.0; });
-  }
-
-  /// Sends back what is in the reservoir.
-  report finish(params<const scalar> theta, dparams<scalar> g) {
-    return window_.finish("uncompensated_reservoir::finish", theta, g);
-  }
-
-  template <class V>
-  void visit(V&& v) {
-    window_.visit(v, "uncompensated_reservoir");
-  }
-  index_t held() const { return window_.held(); }
-  void hold(std::span<const input> xs) { window_.hold(xs); }
-  const M& system() const { return window_.model(); }
-  const replay_counts& counts() const { return window_.counts(); }
-
- private:
-  reservoir_window<M, C> window_;
-};
+using uncompensated_reservoir = reservoir_tbptt<M, C, false>;
 
 }  // namespace unroll

@@ -1,60 +1,33 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
 #include <span>
 #include <string>
 #include <utility>
 
 #include "unroll/core/arena.hpp"
-#include "unroll/core/block.hpp"
-#include "unroll/core/visit.hpp"
-#include "unroll/exec/of.hpp"
 #include "unroll/exec/visit_block.hpp"
-#include "unroll/system/memory_model.hpp"
+#include "unroll/memory/graph_slots.hpp"
+#include "unroll/memory/model_traits.hpp"
+#include "unroll/memory/replay_counts.hpp"
 
 namespace unroll {
 
-/// What the replay of a sequence of segments has cost since it began.
-struct replay_counts {
-  std::int64_t writes = 0;      ///< memories written for the first time
-  std::int64_t rewrites = 0;    ///< memories written again, to have their graph
-  std::int64_t write_vjps = 0;  ///< graphs that were sent back through
-  std::int64_t reads = 0;       ///< losses evaluated, with their vjp or without
-  std::int64_t read_vjps = 0;   ///< those with their vjp
-  index_t live_graphs = 0;      ///< most graphs of writes that were alive at once
+/// What a memory_bank has memory for.
+struct memory_bank_sizes {
+  index_t segments = 1;  ///< of a sequence. Nobody reads the memory of the last one: it is never written
+  index_t adjoints = 0;  ///< accumulators for adjoints of memories
+  index_t graphs = 0;    ///< graphs of writes that are alive at once
+  index_t batch = 1;     ///< most segments of one call of the model
+  /// No segment is read while a graph is needed. Where the model says what writes need (write_workspace),
+  /// graphs then lie in the rest of the workspace, and every read ends them; they are not saved.
+  bool graphs_end_with_reads = false;
 };
 
-/// Whether the loss of a segment depends on theta other than through the memories: what the model's optional
-/// member `bool reads_params() const` says, else true. Where it does not, the first segment is read without a
-/// vjp, and read_vjp is given an empty dtheta.
-template <class M>
-bool reads_params(const M& model) {
-  if constexpr (requires {
-                  { model.reads_params() } -> std::same_as<bool>;
-                })
-    return model.reads_params();
-  else
-    return true;
-}
-
-/// Where the numbers of a memory model lie: at the model's own executor(), or on the host.
-template <class M>
-auto executor_of(const M& model) {
-  if constexpr (requires { model.executor(); })
-    return model.executor();
-  else
-    return exec::host<numbers_of<M>>{};
-}
-
-/// The memories of a sequence of segments, some accumulators of their adjoints, and slots for the graphs
-/// (tapes) of some writes. Makes the calls of the model, of up to `batch` segments each, so that it can count
-/// them. Everything is allocated at construction: (segments - 1 + adjoints) memories, `graphs` tapes and the
-/// workspace of one call, at the place of the model's executor, and nothing waits for it but finite(). The
-/// memory of the last segment is written by nobody.
-///
-/// With graphs_end_with_reads, tapes lie where reads work, behind the workspace of writes: whoever asks for
-/// it reads no segment while it needs a graph, and a read ends all of them.
+/// The numbers of one sequence of segments: memories, accumulators for their adjoints, and the graphs (tapes)
+/// of some writes. Calls the model with them, and counts the calls. Everything is allocated at construction,
+/// at the place of the model's executor: (segments - 1) memories, as many adjoints and tapes as asked for,
+/// and the workspace of one call. Only finite() waits for the executor.
 template <class M>
 class memory_bank {
   static_assert(memory_model<M>);
@@ -68,38 +41,45 @@ class memory_bank {
   using activation = typename numbers_of<M>::activation;
   using loss_type = typename numbers_of<M>::accumulator;
   using segments = std::span<const input>;  ///< consecutive inputs
-  static constexpr index_t none = -1;
+  static constexpr index_t none = graph_slots::none;
 
-  memory_bank(const M& model, index_t room, index_t adjoints, index_t graphs, index_t batch = 1,
-              bool graphs_end_with_reads = false)
+  memory_bank(const M& model, const memory_bank_sizes& sizes)
       : executor_(executor_of(model)),
         size_(model.size()),
-        batch_(batch),
-        write_work_(graphs_end_with_reads ? write_workspace(model, room - 1, batch) : none),
-        memories_(executor_.template allocate<memory_type>((room - 1) * size_.memory)),
-        adjoints_(executor_.template allocate<adjoint_type>(adjoints * size_.memory)),
-        tapes_(executor_.template allocate<activation>(shared() ? 0 : graphs * size_.tape)),
-        work_(executor_.template allocate<activation>(
-            std::max(model.workspace(room - 1, batch), shared() ? write_work_ + graphs * size_.tape : 0))),
+        batch_(sizes.batch),
+        write_workspace_(sizes.graphs_end_with_reads ? workspace_of_writes(model, sizes) : none),
+        memories_(executor_.template allocate<memory_type>((sizes.segments - 1) * size_.memory)),
+        adjoints_(executor_.template allocate<adjoint_type>(sizes.adjoints * size_.memory)),
+        tapes_(executor_.template allocate<activation>(shared() ? 0 : sizes.graphs * size_.tape)),
+        workspace_(executor_.template allocate<activation>(
+            std::max(model.workspace(sizes.segments - 1, batch_),
+                     shared() ? write_workspace_ + sizes.graphs * size_.tape : 0))),
         answer_(executor_.template allocate<loss_type>(1)),
-        past_(room),
-        dpast_(room),
-        graphs_(graphs) {
+        past_(sizes.segments),
+        dpast_(sizes.segments),
+        graphs_(sizes.graphs) {
     clear();
   }
 
   /// A new sequence: no memory, no graph, zero adjoints.
   void clear() {
     clear_adjoints();
-    std::fill(graphs_.begin(), graphs_.end(), graph{});
-    written_ = live_ = 0;
+    graphs_.clear();
+    written_ = 0;
     counts_ = {};
   }
 
   const executor_type& executor() const { return executor_; }
-  index_t batch() const { return batch_; }      ///< most segments of a call
-  index_t written() const { return written_; }  ///< memories so far
+  index_t batch() const { return batch_; }               ///< most segments of a call
+  index_t written() const { return written_; }           ///< memories so far
+  const graph_slots& graphs() const { return graphs_; }  ///< whose graphs are alive
+  const replay_counts& counts() const { return counts_; }
   memory_type* memory(index_t s) { return memories_.data() + s * size_.memory; }
+  std::size_t bytes() const {
+    return memories_.bytes() + adjoints_.bytes() + tapes_.bytes() + workspace_.bytes() + past_.bytes() +
+           dpast_.bytes() + graphs_.bytes() + answer_.bytes();
+  }
+
   /// n adjoints, one after another.
   view<adjoint_type> adjoint(index_t i, index_t n = 1) {
     return {adjoints_.data() + i * size_.memory, n * size_.memory};
@@ -118,42 +98,59 @@ class memory_bank {
   }
   /// WRITES its norm to `out`, at the executor's place.
   void norm_of_adjoint(index_t i, loss_type* out) { executor_.norm(adjoint(i).data(), size_.memory, out); }
-  index_t slots() const { return graphs_.size(); }  ///< graphs that it has room for
-  /// The segment whose graph is in a slot, or none.
-  index_t owner(index_t slot) const { return graphs_[slot].segment; }
-  /// The first segment of the batch that was written with the graph in this slot.
-  index_t first_of_batch(index_t slot) const { return graphs_[slot].first; }
-  const replay_counts& counts() const { return counts_; }
-  std::size_t bytes() const {
-    return memories_.bytes() + adjoints_.bytes() + tapes_.bytes() + work_.bytes() + past_.bytes() +
-           dpast_.bytes() + graphs_.bytes() + answer_.bytes();
-  }
 
-  /// Shows what save and resume need, see core/visit.hpp. `read`: segments whose losses are known.
-  template <class V>
-  void visit(V&& v, index_t read) {
-    visit_integer(v, "written", written_, std::max<index_t>(0, read - 1), std::min(read, past_.size() - 1));
-    visit_graphs(v);
-    visit_counts(v);
-    visit_block(v, "memories", executor_, memories_, written_ * size_.memory);
-    visit_block(v, "adjoints", executor_, adjoints_, adjoints_.size());
-    visit_block(v, "tapes", executor_, tapes_, live_ > 0 ? tapes_.size() : 0);
-  }
-
-  /// The addresses of the adjoints of m_0 .. m_{t-1}, all null until the caller sets them; one set at a time.
-  std::span<adjoint_type*> targets(index_t t) {
+  /// For a call of the model behind t memories: the addresses to which it adds their adjoints, all null until
+  /// the caller sets them. There is one such list, which the next call of this clears.
+  std::span<adjoint_type*> null_dpast(index_t t) {
     std::fill_n(dpast_.data(), t, nullptr);
     return {dpast_.data(), std::size_t(t)};
   }
 
   /// Writes the memories of the next segments, from s = written() on, with their graphs in as many slots from
-  /// `slot` on or without. Throws unroll::error on more than batch() of them; then, and where the model
+  /// `slot` on, or without. Throws unroll::error on more than batch() of them; then, and where the model
   /// throws, they do not count as written.
   void write(const M& model, segments xs, params<const T> theta, index_t slot = none) {
     encode(model, xs, written_, theta, slot);
     counts_.writes += std::int64_t(xs.size());
     written_ += index_t(xs.size());
   }
+  /// Writes the memories from s on once more, to have their graphs.
+  void rewrite(const M& model, segments xs, index_t s, params<const T> theta, index_t slot) {
+    encode(model, xs, s, theta, slot);
+    counts_.rewrites += std::int64_t(xs.size());
+  }
+  /// Only the first n memories count as written; graphs of others are gone.
+  void keep_first(index_t n) {
+    graphs_.release_from(n);
+    written_ = n;
+  }
+  /// Sends dm back through the graphs of one batch, the first of which is in `slot`; the slots are empty
+  /// afterwards. Throws unroll::error where xs is not the batch that was written.
+  void write_vjp(const M& model, segments xs, params<const T> theta, index_t slot,
+                 view<const adjoint_type> dm, std::span<adjoint_type* const> dpast, dparams<T> g) {
+    const index_t n = index_t(xs.size()), s = graphs_.owner(slot), written = graphs_.size_of_batch(slot);
+    if (written != n)
+      fail("memory_bank::write_vjp", "xs",
+           "are " + std::to_string(n) + " segments, the graph is that of " + std::to_string(written));
+    model.write_vjp(xs, s, theta, seen_by_write(model, s), view<const activation>(tape(slot, n)), dm, dpast,
+                    g, workspace_of_write());
+    counts_.write_vjps += n;
+    graphs_.release(slot);
+  }
+  /// WRITES the losses of the segments from t on, at the executor's place.
+  void read(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses) {
+    begin_read("memory_bank::read", xs);
+    model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, workspace());
+  }
+  /// The same, and ADDS what they owe to the memories and to theta: to dpast, of t + xs.size() - 1 addresses,
+  /// and to g, unless that is empty.
+  void read_vjp(const M& model, segments xs, index_t t, params<const T> theta,
+                std::span<adjoint_type* const> dpast, loss_type* losses, dparams<T> g) {
+    begin_read("memory_bank::read_vjp", xs);
+    counts_.read_vjps += std::int64_t(xs.size());
+    model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), dpast, losses, g, workspace());
+  }
+
   /// Whether the memories of the segments s .. s + n - 1 are finite.
   bool finite(index_t s, index_t n) { return finite(memory(s), n * size_.memory); }
   /// Of n numbers at the executor's place.
@@ -162,81 +159,22 @@ class memory_bank {
     executor_.all_finite(x, n, 1, answer_.data());
     return exec::value(executor_, answer_.data()) != 0;
   }
-  /// Only the first n memories count as written; graphs of others are gone.
-  void keep_first(index_t n) {
-    for (index_t slot = 0; slot < slots(); ++slot)
-      if (owner(slot) >= n) release(slot);
-    written_ = n;
-  }
-  /// Writes memories once more, to have their graphs.
-  void rewrite(const M& model, segments xs, index_t s, params<const T> theta, index_t slot) {
-    encode(model, xs, s, theta, slot);
-    counts_.rewrites += std::int64_t(xs.size());
-  }
-  /// Sends dm back through the graphs of one batch, the first of which is in `slot`; the slots are free
-  /// afterwards. Throws unroll::error where xs is not the batch that was written.
-  void write_vjp(const M& model, segments xs, params<const T> theta, index_t slot,
-                 view<const adjoint_type> dm, std::span<adjoint_type* const> dpast, dparams<T> g) {
-    const index_t n = index_t(xs.size()), s = owner(slot);
-    if (size_of_batch(slot) != n)
-      fail("memory_bank::write_vjp", "xs",
-           "are " + std::to_string(n) + " segments, the graph is that of " +
-               std::to_string(size_of_batch(slot)));
-    model.write_vjp(xs, s, theta, seen_by_write(model, s), view<const activation>(tape(slot, n)), dm, dpast,
-                    g, work_of_write());
-    counts_.write_vjps += n;
-    release(slot);
-  }
-  void read(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses) {
-    check_batch("memory_bank::read", xs);
-    counts_.reads += std::int64_t(xs.size());
-    model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, work());
-  }
-  void read_vjp(const M& model, segments xs, index_t t, params<const T> theta,
-                std::span<adjoint_type* const> dpast, loss_type* losses, dparams<T> g) {
-    check_batch("memory_bank::read_vjp", xs);
-    counts_.reads += std::int64_t(xs.size());
-    counts_.read_vjps += std::int64_t(xs.size());
-    model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), dpast, losses, g, work());
+
+  /// Shows what save and resume need, see core/visit.hpp. `read`: segments whose losses are known.
+  template <class V>
+  void visit(V&& v, index_t read) {
+    visit_integer(v, "written", written_, std::max<index_t>(0, read - 1), std::min(read, past_.size() - 1));
+    if (shared()) graphs_.clear();  // whoever needs one writes it again
+    graphs_.visit(v, written_, batch_);
+    if (shared() && graphs_.live() > 0)
+      fail("visit", "slots", "hold graphs, which this estimator keeps in no stream");
+    counts_.visit(v);
+    visit_block(v, "memories", executor_, memories_, written_ * size_.memory);
+    visit_block(v, "adjoints", executor_, adjoints_, adjoints_.size());
+    visit_block(v, "tapes", executor_, tapes_, graphs_.live() > 0 ? tapes_.size() : 0);
   }
 
  private:
-  // Slots of one batch lie side by side and have the same `first`.
-  struct graph {
-    std::int32_t segment = none, first = none;
-  };
-
-  template <class V>
-  void visit_graphs(V&& v) {
-    live_ = 0;
-    for (index_t slot = 0; slot < slots(); ++slot) {
-      const std::string name = "slot" + std::to_string(slot);
-      graph& g = graphs_[slot];
-      visit_integer(v, name, g.segment, none, written_ - 1);
-      visit_integer(v, name + ".first", g.first, none, g.segment);
-      const index_t before = g.segment - g.first;
-      const bool empty = g.segment == none;
-      if (shared() && !empty) fail("visit", name, "holds a graph, which this estimator keeps in no stream");
-      // what release() and write_vjp() rely on
-      if (empty != (g.first == none) || before >= batch_ || before > slot ||
-          (before > 0 &&
-           (graphs_[slot - 1].segment != g.segment - 1 || graphs_[slot - 1].first != g.first)) ||
-          (!empty && before == 0 && slot > 0 && graphs_[slot - 1].first == g.first))
-        fail("visit", name,
-             "holds the graph of segment " + std::to_string(g.segment) + " of a batch from " +
-                 std::to_string(g.first) + " on, which does not fit the slots in front of it");
-      live_ += empty ? 0 : 1;
-    }
-  }
-  template <class V>
-  void visit_counts(V&& v) {
-    visit_integer(v, "writes", counts_.writes);
-    visit_integer(v, "rewrites", counts_.rewrites);
-    visit_integer(v, "write_vjps", counts_.write_vjps);
-    visit_integer(v, "reads", counts_.reads);
-    visit_integer(v, "read_vjps", counts_.read_vjps);
-    visit_integer(v, "live_graphs", counts_.live_graphs);
-  }
   void check_batch(std::string_view function, segments xs) const {
     if (index_t(xs.size()) > batch_)
       fail(function, "xs",
@@ -246,43 +184,37 @@ class memory_bank {
   void encode(const M& model, segments xs, index_t s, params<const T> theta, index_t slot) {
     const index_t n = index_t(xs.size());
     check_batch("memory_bank::write", xs);
+    const bool graph = slot != none;
     // first: where the model throws, nobody owns what the tapes then hold
-    for (index_t i = 0; slot != none && i < n; ++i) release(slot + i);
+    for (index_t i = 0; graph && i < n; ++i) graphs_.release(slot + i);
     model.write(xs, s, theta, seen_by_write(model, s), {memory(s), n * size_.memory},
-                slot == none ? view<activation>{} : tape(slot, n), work_of_write());
-    if (slot == none) return;
-    for (index_t i = 0; i < n; ++i) graphs_[slot + i] = {std::int32_t(s + i), std::int32_t(s)};
-    counts_.live_graphs = std::max(counts_.live_graphs, live_ += n);
+                graph ? tape(slot, n) : view<activation>{}, workspace_of_write());
+    if (!graph) return;
+    graphs_.fill(slot, s, n);
+    counts_.live_graphs = std::max(counts_.live_graphs, graphs_.live());
   }
-  index_t size_of_batch(index_t slot) const {
-    index_t n = 0;
-    for (const index_t first = graphs_[slot].first;
-         slot + n < slots() && first != none && graphs_[slot + n].first == first;)
-      ++n;
-    return n;
+  void begin_read(std::string_view function, segments xs) {
+    check_batch(function, xs);
+    counts_.reads += std::int64_t(xs.size());
+    if (shared()) graphs_.clear();
   }
-  // The graphs of a batch are one piece: they go together.
-  void release(index_t slot) {
-    if (slot == none || owner(slot) == none) return;
-    const index_t first = slot - (owner(slot) - graphs_[slot].first), n = size_of_batch(first);
-    std::fill_n(graphs_.data() + first, n, graph{});
-    live_ -= n;
-  }
+
   // The part of the workspace that writes need, where the model tells it.
-  static index_t write_workspace(const M& model, index_t earlier, index_t batch) {
-    if constexpr (requires { model.write_workspace(earlier, batch); })
-      return arena<activation>::rounded(model.write_workspace(earlier, batch));
+  static index_t workspace_of_writes(const M& model, const memory_bank_sizes& sizes) {
+    if constexpr (requires { model.write_workspace(sizes.segments, sizes.batch); })
+      return arena<activation>::rounded(model.write_workspace(sizes.segments - 1, sizes.batch));
     else
       return none;
   }
-  bool shared() const { return write_work_ != none; }
-  view<activation> work() {
-    for (index_t slot = 0; shared() && slot < slots(); ++slot) release(slot);
-    return {work_.data(), work_.size()};
+  // Whether graphs lie in the workspace, behind what writes need.
+  bool shared() const { return write_workspace_ != none; }
+  view<activation> workspace() { return {workspace_.data(), workspace_.size()}; }
+  view<activation> workspace_of_write() {
+    return {workspace_.data(), shared() ? write_workspace_ : workspace_.size()};
   }
-  view<activation> work_of_write() { return {work_.data(), shared() ? write_work_ : work_.size()}; }
   view<activation> tape(index_t slot, index_t n) {
-    return {(shared() ? work_.data() + write_work_ : tapes_.data()) + slot * size_.tape, n * size_.tape};
+    activation* const tapes = shared() ? workspace_.data() + write_workspace_ : tapes_.data();
+    return {tapes + slot * size_.tape, n * size_.tape};
   }
   // Made for each call: a bank that was copied points to its own memories.
   std::span<const memory_type* const> past(index_t t) {
@@ -298,15 +230,15 @@ class memory_bank {
 
   executor_type executor_;
   memory_dims size_;
-  index_t batch_, write_work_;
+  index_t batch_, write_workspace_;
   place_block<memory_type> memories_;
   place_block<adjoint_type> adjoints_;
-  place_block<activation> tapes_, work_;
+  place_block<activation> tapes_, workspace_;
   place_block<loss_type> answer_;  // what is asked for and brought to the host
   block<const memory_type*> past_;
   block<adjoint_type*> dpast_;
-  block<graph> graphs_;
-  index_t written_ = 0, live_ = 0;
+  graph_slots graphs_;
+  index_t written_ = 0;
   replay_counts counts_;
 };
 

@@ -3,7 +3,8 @@
 #include <span>
 #include <vector>
 
-#include "unroll/memory/bank.hpp"
+#include "unroll/core/error.hpp"
+#include "unroll/memory/model_traits.hpp"
 
 namespace unroll {
 
@@ -23,7 +24,7 @@ class memory_reader final {
         size_(model.size().memory),
         segments_((check_at_least("memory_reader", "segments", segments, 1), segments)),
         memories_(executor_.template allocate<typename N::memory>((segments - 1) * size_)),
-        work_(executor_.template allocate<typename N::activation>(model.workspace(segments - 1, 1))),
+        workspace_(executor_.template allocate<typename N::activation>(model.workspace(segments - 1, 1))),
         loss_(executor_.template allocate<typename N::accumulator>(1)) {
     past_.reserve(std::size_t(segments));
   }
@@ -43,12 +44,12 @@ class memory_reader final {
     past_.clear();
     for (index_t t = 0; t < n && more(t); ++t) {
       const auto x = text.subspan(std::size_t(t), 1);
-      model_->read(x, t, theta, past_, loss_.data(), work_);
+      model_->read(x, t, theta, past_, loss_.data(), workspace_);
       out.push_back(double(exec::value(executor_, loss_.data())));
       if (t + 1 == n) break;
       const view<memory_type> m(memories_.data() + t * size_, size_);
       model_->write(x, t, theta, model_->independent() ? std::span<const memory_type* const>{} : past_, m, {},
-                    work_);
+                    workspace_);
       past_.push_back(m.data());
     }
     return out;
@@ -67,7 +68,7 @@ class memory_reader final {
   executor_type executor_;
   index_t size_, segments_;
   block_at<typename N::memory> memories_;
-  block_at<typename N::activation> work_;
+  block_at<typename N::activation> workspace_;
   block_at<typename N::accumulator> loss_;
   std::vector<const typename N::memory*> past_;
 };

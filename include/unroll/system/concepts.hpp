@@ -22,7 +22,7 @@
 //                      with_lanes, lanes_from     has_lane_slices  lane_parallel
 //   memory model       numbers, executor()        what its numbers are stored in, and where
 //    (memory_model.hpp) reads_params()            whether losses have parameters of their own; yes
-//                      identity()                 visit_memory_identity: what must be the same in a resume
+//                      identity()                 visit_identity: what must be the same in a resume
 //                      finite(x), scored(x)       as of a system; one loss a segment
 //   estimator          last_state(theta)          has_last_state   the state behind the last input
 //    (estimate/        visit(v)                   checkpoint       save and resume

@@ -189,8 +189,8 @@ TEST_CASE("the expectation over all reservoirs and over all replayed sets is the
     });
   }
   testing::enumerator all;
-  const auto biased =
-      uncompensated_reservoir(k.model, {.segments = 5, .size = 1}, testing::enumerating_chooser(all));
+  const uncompensated_reservoir<memory_llama<double>, testing::enumerating_chooser> biased(
+      k.model, {.segments = 5, .size = 1}, testing::enumerating_chooser(all));
   CHECK(relative_error(testing::enumerate(all, biased, k.theta, k.xs).mean, exact.g) > 1e-2);
 }
 
@@ -356,14 +356,15 @@ TEST_CASE("graphs that lie where reads work end with a read and have the same bi
   const problem p(4);
   const auto one = [&](std::size_t s) { return std::span<const segment>(p.xs).subspan(s, 1); };
   using bank_type = memory_bank<memory_llama<double>>;
-  bank_type apart(p.model, 4, 3, 2), in_turn(p.model, 4, 3, 2, 1, true);
+  bank_type apart(p.model, {.segments = 4, .adjoints = 3, .graphs = 2}),
+      in_turn(p.model, {.segments = 4, .adjoints = 3, .graphs = 2, .graphs_end_with_reads = true});
   CHECK(in_turn.bytes() + std::size_t(p.model.size().tape) * sizeof(double) < apart.bytes());
   std::vector<std::vector<double>> g;
   for (bank_type* bank : {&apart, &in_turn}) {
     double loss = 0;
     bank->write(p.model, one(0), p.theta, 0);
     bank->read(p.model, one(1), 1, p.theta, &loss);
-    CHECK(bank->owner(0) == (bank == &apart ? 0 : bank_type::none));
+    CHECK(bank->graphs().owner(0) == (bank == &apart ? 0 : bank_type::none));
     for (const index_t slot : {0, 1}) bank->rewrite(p.model, one(std::size_t(slot)), slot, p.theta, slot);
     bank->executor().fill(matrix<double>(bank->adjoint(0, 2).data(), bank->adjoint(0, 2).size(), 1), 0.5);
     g.emplace_back(std::size_t(p.theta.size()));

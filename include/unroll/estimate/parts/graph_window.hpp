@@ -4,90 +4,74 @@
 
 namespace unroll {
 
-/// The segments whose graphs are alive, in slots, each with the adjoint it has collected. What
-/// incremental_tbptt and reservoir_tbptt share: they differ in who stays and in the factor on what is new.
+/// The graphs that are alive in the slots of a run's bank, each with two adjoints of its memory: adjoint
+/// `slot` is what the losses so far have sent to it, adjoint graphs + `slot` what the newest loss has, which
+/// is not known to be finite. What incremental_tbptt and reservoir_tbptt share, at one theta.
 template <class M>
 class graph_window {
  public:
   using T = typename M::scalar;
-  using input = typename M::input;
   using adjoint_type = typename memory_bank<M>::adjoint_type;
 
-  graph_window(const M& model, index_t segments, index_t size)
-      : size_(size), run_(model, segments, 2 * size, size) {}
-
-  void reset() { run_.reset(); }
-
-  /// slot(s): the slot for the graph of segment s, whose holder is sent back and leaves, or none.
-  /// factor(t): what the adjoints by J_t are multiplied with before they are added.
-  /// Graphs leave when the next segment arrives, also where that segment is then refused.
-  template <class Slot, class Factor>
-  report advance(std::string_view function, const M& model, params<const T> theta, std::span<const input> xs,
-                 dparams<T> g, Slot&& slot, Factor&& factor) {
-    memory_bank<M>& bank = run_.bank();
-    const auto make_room = [&](index_t s) {
-      const index_t i = slot(s);
-      if (i >= 0 && bank.owner(i) >= 0) send_back(model, theta, i, g);
-      return i;
-    };
-    const auto targets = [&](index_t, std::span<adjoint_type*> dm) {
-      for (index_t i = 0; i < size_; ++i)
-        if (bank.owner(i) >= 0) dm[std::size_t(bank.owner(i))] = fresh(i).data();
-    };
-    return run_.feed(
-        function, model, theta, xs, g, make_room, targets, [&](index_t t) { collect(T(factor(t))); },
-        [&](index_t) { collect(T(0)); });
+  /// The bank that a window of `size` graphs needs.
+  static memory_bank_sizes sizes(index_t segments, index_t size) {
+    const index_t graphs = std::min(size, std::max<index_t>(1, segments - 1));
+    return {.segments = segments, .adjoints = 2 * graphs, .graphs = graphs};
   }
 
-  /// Sends back what is still alive, the newest first, so that writes that read pass on what they owe.
-  report finish(const M& model, params<const T> theta, dparams<T> g) {
-    const replay_counts before = counts();
-    const report r = run_.check_finish(theta);
-    if (r.code != status::ok) return run_.charge(r, before);
-    for (index_t newest = 0; newest >= 0;) {
-      newest = memory_bank<M>::none;
-      for (index_t i = 0; i < size_; ++i)
-        if (run_.bank().owner(i) >= 0 && (newest < 0 || run_.bank().owner(i) > run_.bank().owner(newest)))
-          newest = i;
-      if (newest >= 0) send_back(model, theta, newest, g);
+  graph_window(segment_run<M>& run, const M& model, params<const T> theta)
+      : run_(run), bank_(run.bank()), model_(model), theta_(theta) {}
+
+  /// Where a loss that t memories have been written in front of adds its adjoints: nowhere for memories whose
+  /// graphs are gone.
+  std::span<adjoint_type*> route_adjoints(index_t t) {
+    const std::span<adjoint_type*> dpast = bank_.null_dpast(t);
+    for (index_t slot = 0; slot < size(); ++slot) {
+      if (!alive(slot)) continue;
+      bank_.clear_adjoint(newest(slot));
+      dpast[std::size_t(owner(slot))] = bank_.adjoint(newest(slot)).data();
     }
-    return run_.charge(r, before);
+    return dpast;
+  }
+  /// Adds what the newest loss has sent, times a factor, to what the losses before it have.
+  void collect(double factor) {
+    for (index_t slot = 0; slot < size(); ++slot)
+      if (alive(slot)) bank_.add_adjoint(double(T(factor)), newest(slot), slot);
   }
 
-  const replay_counts& counts() const { return run_.bank().counts(); }
-  index_t size() const { return size_; }
-  template <class V>
-  void visit(V&& v) {
-    run_.visit(v);
+  /// Sends what has been collected back through the graph in a slot, which is empty afterwards. Nothing to do
+  /// where the slot is none or empty.
+  void send_back(index_t slot, dparams<T> g) {
+    if (slot == memory_bank<M>::none || !alive(slot)) return;
+    const index_t s = owner(slot), earlier = model_.independent() ? 0 : s;
+    const std::span<adjoint_type*> dpast = bank_.null_dpast(earlier);
+    for (index_t i = 0; i < size(); ++i)
+      if (alive(i) && owner(i) < earlier) dpast[std::size_t(owner(i))] = bank_.adjoint(i).data();
+    bank_.write_vjp(model_, run_.segments(s), theta_, slot, bank_.adjoint(slot), dpast, g);
+    bank_.clear_adjoint(slot);
   }
-  index_t held() const { return run_.held(); }
-  void hold(std::span<const input> xs) { run_.hold(xs); }
+  /// Of all graphs, the newest first, so that writes that read pass on what they owe.
+  void send_all_back(dparams<T> g) {
+    for (index_t slot = newest_alive(); slot != memory_bank<M>::none; slot = newest_alive())
+      send_back(slot, g);
+  }
 
  private:
-  view<adjoint_type> collected(index_t slot) { return run_.bank().adjoint(slot); }
-  view<adjoint_type> fresh(index_t slot) { return run_.bank().adjoint(size_ + slot); }  // by the newest loss
-
-  // Adds factor times what is fresh; a factor of 0 forgets it, even where it is not finite.
-  void collect(T factor) {
-    for (index_t i = 0; i < size_; ++i) {
-      if (run_.bank().owner(i) < 0) continue;
-      if (factor != T(0)) run_.bank().add_adjoint(double(factor), size_ + i, i);
-      run_.bank().clear_adjoint(size_ + i);
-    }
-  }
-  // An adjoint for a memory whose graph is gone has nowhere to go.
-  void send_back(const M& model, params<const T> theta, index_t slot, dparams<T> g) {
-    memory_bank<M>& bank = run_.bank();
-    const index_t s = bank.owner(slot), earlier = model.independent() ? 0 : s;
-    const std::span<adjoint_type*> dm = bank.targets(earlier);
-    for (index_t i = 0; i < size_; ++i)
-      if (bank.owner(i) >= 0 && bank.owner(i) < earlier) dm[std::size_t(bank.owner(i))] = collected(i).data();
-    bank.write_vjp(model, run_.segments(s), theta, slot, collected(slot), dm, g);
-    bank.clear_adjoint(slot);
+  index_t size() const { return bank_.graphs().size(); }
+  index_t owner(index_t slot) const { return bank_.graphs().owner(slot); }
+  bool alive(index_t slot) const { return owner(slot) != memory_bank<M>::none; }
+  index_t newest(index_t slot) const { return size() + slot; }
+  index_t newest_alive() const {
+    index_t newest = memory_bank<M>::none;
+    for (index_t slot = 0; slot < size(); ++slot)
+      if (alive(slot) && (newest == memory_bank<M>::none || owner(slot) > owner(newest))) newest = slot;
+    return newest;
   }
 
-  index_t size_;
-  segment_run<M> run_;
+  segment_run<M>& run_;
+  memory_bank<M>& bank_;
+  const M& model_;
+  params<const T> theta_;
 };
 
 }  // namespace unroll

@@ -2,24 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
-#include "unroll/estimate/parts/run_groups.hpp"
+#include "unroll/estimate/parts/sequence_guard.hpp"
 #include "unroll/memory/bank.hpp"
 
 namespace unroll {
 
-/// visit_identity().
-template <class V, class M>
-void visit_memory_identity(V&& v, const std::string& estimator, const M& model) {
-  visit_identity(v, estimator, model);
-}
-
-/// What the estimators over memory models share: the segments of a sequence, their bank, and the loops that
-/// write each memory when the next segment arrives and read that segment.
+/// A sequence of segments, as the estimators over memory models go through it: its inputs, its bank, its
+/// losses, and the gradient in front of a loss that nobody has looked at. A call of an estimator is
+/// start() .. end(); where a segment is not finite it ends with stop().
 template <class M>
 class segment_run {
  public:
@@ -28,14 +22,13 @@ class segment_run {
   using adjoint_type = typename memory_bank<M>::adjoint_type;
   using loss_type = typename memory_bank<M>::loss_type;
 
-  /// The arguments of memory_bank.
-  segment_run(const M& model, index_t segments, index_t adjoints, index_t graphs, index_t batch = 1,
-              bool graphs_end_with_reads = false)
-      : most_(checked(segments)),
-        segments_(segments),
-        bank_(model, segments, adjoints, graphs, batch, graphs_end_with_reads),
-        losses_(bank_.executor().template allocate<loss_type>(segments)),
-        seen_(segments),
+  /// sizes: of the bank.
+  segment_run(const M& model, const memory_bank_sizes& sizes)
+      : most_(checked(sizes.segments)),
+        segments_(most_),
+        bank_(model, sizes),
+        losses_(bank_.executor().template allocate<loss_type>(most_)),
+        seen_(most_),
         before_(bank_.executor().template allocate<T>(reads_params(model) ? model.size().params : 0)) {}
 
   void reset() {
@@ -43,11 +36,109 @@ class segment_run {
     bank_.clear();
   }
 
-  index_t size() const { return segments_.size(); }
-  /// Inputs from s on.
+  index_t size() const { return segments_.size(); }  ///< the next segment is segment size()
+  /// The inputs of n segments, from s on.
   std::span<const input> segments(index_t s, index_t n = 1) const { return segments_.part(s, n); }
   memory_bank<M>& bank() { return bank_; }
   const memory_bank<M>& bank() const { return bank_; }
+  const replay_counts& counts() const { return bank_.counts(); }
+
+  /// Begins an advance(). Throws where there is no room for xs. Not ok: theta is not finite.
+  report start(std::string_view estimator, params<const T> theta, std::span<const input> xs) {
+    segments_.check_held();
+    const index_t segments = size() + index_t(xs.size());
+    if (segments > most_)
+      fail(std::string(estimator) + "::advance", "xs",
+           "makes " + std::to_string(segments) + " segments, options.segments is " + std::to_string(most_));
+    return start(theta);
+  }
+  /// Begins a finish(). Not ok: theta is not finite.
+  report start(params<const T> theta) {
+    segments_.check_held();
+    counts_before_ = counts();
+    report r;
+    if (bank_.finite(theta.data(), theta.size())) return r;
+    r.code = status::non_finite;
+    r.at = size();
+    return r;
+  }
+  /// Ends a call: enters what it has cost, and the memory held.
+  report end(report r) const {
+    r.steps += counts().steps() - counts_before_.steps();
+    r.vjps += counts().vjps() - counts_before_.vjps();
+    r.bytes = segments_.bytes() + bank_.bytes() + losses_.bytes() + seen_.bytes() + before_.bytes();
+    return r;
+  }
+  /// Ends a call at the next segment, which is not finite.
+  report stop(report r) const {
+    r.code = status::non_finite;
+    r.at = size();
+    return end(r);
+  }
+
+  /// Writes the memory of the newest segment, with its graph in `slot` or without. False: it is not finite
+  /// and does not count as written.
+  bool write(const M& model, params<const T> theta, index_t slot) {
+    const index_t s = size() - 1;
+    bank_.write(model, segments(s), theta, slot);
+    if (bank_.finite(s, 1)) return true;
+    bank_.keep_first(s);
+    return false;
+  }
+  /// Reads x as the next segment: ADDS what its loss owes to the memories to dpast, size() addresses, and
+  /// what it owes to theta to g; enters the loss in r. False: the loss is not finite, the sequence ends in
+  /// front of x, g is as before, and what was added to dpast is of no use.
+  bool read(const M& model, params<const T> theta, const input& x, std::span<adjoint_type*> dpast,
+            dparams<T> g, report& r) {
+    const index_t t = size();
+    remember(g);
+    read(model, theta, t, {&x, 1}, dpast, g);
+    if (!losses_finite(t, 1)) {
+      restore(g);
+      return false;
+    }
+    segments_.push(x);
+    enter(model, t, r);
+    return true;
+  }
+
+  // What these two are made of, for those who take many segments before they look at a loss.
+
+  /// Takes inputs into the sequence, and gives the newest n up.
+  void push(std::span<const input> xs) {
+    for (const auto& x : xs) segments_.push(x);
+  }
+  void drop_last(index_t n) { segments_.drop_last(n); }
+  /// Reads xs, the segments from t on; dpast has t + xs.size() - 1 addresses.
+  void read(const M& model, params<const T> theta, index_t t, std::span<const input> xs,
+            std::span<adjoint_type*> dpast, dparams<T> g) {
+    if (t == 0 && !direct()) return bank_.read(model, xs, t, theta, losses(t));
+    bank_.read_vjp(model, xs, t, theta, dpast, losses(t), direct() ? g : dparams<T>{});
+  }
+  /// Where the losses from segment t on are written, at the executor's place.
+  loss_type* losses(index_t t) { return losses_.data() + t; }
+  /// n of them, on the host. Waits for the executor.
+  view<const loss_type> look_at_losses(index_t t, index_t n) {
+    bank_.executor().download(losses(t), n, seen_.data() + t);
+    bank_.executor().synchronise();
+    return {seen_.data() + t, n};
+  }
+  bool losses_finite(index_t t, index_t n) {
+    const view<const loss_type> seen = look_at_losses(t, n);
+    return std::all_of(seen.begin(), seen.end(), [](loss_type loss) { return std::isfinite(loss); });
+  }
+  /// Enters the losses from segment t on, which have been looked at.
+  void enter(const M& model, index_t t, report& r) const {
+    for (; t < size(); ++t) {
+      r.loss += double(seen_[t]);
+      r.losses += scored_losses(model, segments(t).front());
+      ++r.consumed;
+    }
+  }
+  /// What a loss owes to theta directly is in g before the loss is known to be finite: g is remembered in
+  /// front of it and restored where it is not.
+  void remember(dparams<T> g) { copy(g.data(), before_.data()); }
+  void restore(dparams<T> g) { copy(before_.data(), g.data()); }
 
   template <class V>
   void visit(V&& v) {
@@ -57,235 +148,26 @@ class segment_run {
   index_t held() const { return size(); }
   void hold(std::span<const input> xs) { segments_.hold(xs); }
 
-  /// Takes the segments one by one and looks at each loss.
-  ///   graph(s)        slot for the graph of the write of segment s, or none
-  ///   targets(t, dm)  sets dm[s], the address to which the adjoint of m_s by J_t is added; null: nowhere
-  ///   taken(t)        J_t is finite
-  ///   refused(t)      it is not: what was added to the targets must be taken away again
-  /// Throws when there are more segments than there is room for.
-  template <class Graph, class Targets, class Taken, class Refused>
-  report feed(std::string_view function, const M& model, params<const T> theta, std::span<const input> xs,
-              dparams<T> g, Graph&& graph, Targets&& targets, Taken&& taken, Refused&& refused) {
-    const replay_counts before = bank_.counts();
-    report r = start(function, theta, xs);
-    if (r.code == status::ok) one_by_one(r, model, theta, xs, g, graph, targets, taken, refused);
-    return charge(r, before);
-  }
-
-  /// Takes the segments in batches, where every memory has its adjoint, adjoint(s), and all of what the
-  /// losses send is added up. The losses are looked at when all segments have been read; where one of them,
-  /// or a memory, is not finite, or the model has thrown, the sequence goes back to where it was and takes
-  /// the same segments one by one, which stops at the right one.
-  ///   graph(s)        slot for the graphs of the batch whose first segment is s, or none
-  template <class Graph>
-  report accumulate(std::string_view function, const M& model, params<const T> theta,
-                    std::span<const input> xs, dparams<T> g, Graph&& graph) {
-    const replay_counts before = bank_.counts();
-    report r = start(function, theta, xs);
-    if (r.code != status::ok) return charge(r, before);
-    const std::span<const input> good = xs.first(usable(model, xs));
-    const index_t t0 = size(), written = bank_.written();
-    remember(g);
-    if (!good.empty() && batches(model, theta, good, g, graph)) {
-      enter(r, model, t0);
-      xs = xs.subspan(good.size());
-    } else if (!good.empty()) {
-      restore(g);
-      segments_.drop_last(size() - t0);
-      bank_.keep_first(written);
-      accumulate_again(model, theta, t0);
-    }
-    one_by_one(
-        r, model, theta, xs, g, graph, [&](index_t t, std::span<adjoint_type*> dm) { aim(t, dm); },
-        [](index_t) {}, [&](index_t t) { accumulate_again(model, theta, t); });
-    return charge(r, before);
-  }
-  /// Sets dm to the adjoints of m_0 .. m_{t-1}.
-  void aim(index_t t, std::span<adjoint_type*> dm) {
-    for (index_t s = 0; s < t; ++s) dm[std::size_t(s)] = bank_.adjoint(s).data();
-  }
-  /// The first segment of the batch that ends with s: segments of two batches have different s / batch().
-  index_t batch_start(index_t s) const { return s - s % bank_.batch(); }
-
-  /// Sends the adjoints of the segments s .. s + n - 1, a batch, back through their graphs in the slots from
-  /// `slot` on; where they are not there, writes the segments once more.
-  void send_back(const M& model, params<const T> theta, index_t s, index_t n, index_t slot, dparams<T> g) {
-    if (bank_.owner(slot) != s) bank_.rewrite(model, segments(s, n), s, theta, slot);
-    const index_t earlier = model.independent() ? 0 : s;
-    const std::span<adjoint_type*> dm = bank_.targets(earlier);
-    aim(earlier, dm);
-    bank_.write_vjp(model, segments(s, n), theta, slot, bank_.adjoint(s, n), dm, g);
-  }
-
-  /// WRITES the norms of the first adjoints, in finish(): the losses are no more looked at. A norm is 0 of
-  /// zero only; where squares vanish it is taken of a multiple.
-  void norms(view<double> out) {
-    const auto all = [&] {
-      for (index_t i = 0; i < out.size(); ++i) bank_.norm_of_adjoint(i, losses_.data() + i);
-      look(0, out.size());
-    };
-    all();
-    const int power = std::numeric_limits<adjoint_type>::max_exponent / 4 * 3;
-    for (index_t i = 0; i < out.size(); ++i) {
-      out[i] = double(seen_[i]);
-      if (out[i] == 0) bank_.scale_adjoint(std::ldexp(1., power), i);
-    }
-    if (std::find(out.begin(), out.end(), 0.) == out.end()) return;
-    all();
-    for (index_t i = 0; i < out.size(); ++i) {
-      if (out[i] != 0) continue;
-      out[i] = std::ldexp(double(seen_[i]), -power);
-      bank_.scale_adjoint(std::ldexp(1., -power), i);
-    }
-  }
-
-  /// The first report of finish(): not ok where theta is not finite.
-  report check_finish(params<const T> theta) {
-    segments_.check_held();
-    report r;
-    if (bank_.finite(theta.data(), theta.size())) return r;
-    r.code = status::non_finite;
-    r.at = size();
-    return r;
-  }
-
-  /// Enters the work done since `before`, and the memory held.
-  report charge(report r, const replay_counts& before) const {
-    const replay_counts& now = bank_.counts();
-    r.steps += now.writes + now.rewrites + now.reads - before.writes - before.rewrites - before.reads;
-    r.vjps += now.write_vjps + now.read_vjps - before.write_vjps - before.read_vjps;
-    r.bytes = segments_.bytes() + bank_.bytes() + losses_.bytes() + seen_.bytes() + before_.bytes();
-    return r;
-  }
-
  private:
-  report start(std::string_view function, params<const T> theta, std::span<const input> xs) {
-    segments_.check_held();
-    if (size() + index_t(xs.size()) > most_)
-      fail(function, "xs",
-           "makes " + std::to_string(size() + index_t(xs.size())) + " segments, options.segments is " +
-               std::to_string(most_));
-    return check_finish(theta);
-  }
-  template <class Graph, class Targets, class Taken, class Refused>
-  void one_by_one(report& r, const M& model, params<const T> theta, std::span<const input> xs, dparams<T> g,
-                  Graph&& graph, Targets&& targets, Taken&& taken, Refused&& refused) {
-    const auto stop = [&] {
-      r.code = status::non_finite;
-      r.at = size();
-    };
-    for (const auto& x : xs) {
-      const index_t t = size();
-      if (!finite_input(model, x)) return stop();
-      if (const index_t s = t - 1; t > bank_.written()) {
-        bank_.write(model, segments(s), theta, graph(s));
-        if (!bank_.finite(s, 1)) {
-          bank_.keep_first(s);
-          return stop();
-        }
-      }
-      remember(g);
-      read(model, {&x, 1}, t, theta, g, targets);
-      if (!look(t, 1)) {
-        restore(g);
-        refused(t);
-        return stop();
-      }
-      segments_.push(x);
-      enter(r, model, t);
-      taken(t);
-    }
-  }
-  // Takes all segments; false where something is not finite, or the model throws.
-  template <class Graph>
-  bool batches(const M& model, params<const T> theta, std::span<const input> xs, dparams<T> g,
-               Graph&& graph) {
-    const index_t t0 = size(), written = bank_.written();
-    for (const auto& x : xs) segments_.push(x);
-    try {
-      for (index_t t = t0, n = 0; t < size(); t += n) {
-        // the memories in front of segments t .. t + n - 1 belong to one batch of writes
-        n = t == 0 ? 1 : std::min(size() - t, batch_start(t - 1) + bank_.batch() - (t - 1));
-        if (const index_t w = bank_.written(), end = t + n - 1; w < end)
-          bank_.write(model, segments(w, end - w), theta, graph(w));
-        read(model, segments(t, n), t, theta, g,
-             [&](index_t end, std::span<adjoint_type*> dm) { aim(end, dm); });
-      }
-    } catch (...) {
-      return false;
-    }
-    return bank_.finite(written, bank_.written() - written) && look(t0, size() - t0);
-  }
-  // Brings n losses to the host; whether they are finite.
-  bool look(index_t t, index_t n) {
-    bank_.executor().download(losses_.data() + t, n, seen_.data() + t);
-    bank_.executor().synchronise();
-    return std::all_of(seen_.data() + t, seen_.data() + t + n,
-                       [](loss_type loss) { return std::isfinite(loss); });
-  }
-  template <class Targets>
-  void read(const M& model, std::span<const input> xs, index_t t, params<const T> theta, dparams<T> g,
-            Targets&& targets) {
-    loss_type* const losses = losses_.data() + t;
-    if (t == 0 && before_.size() == 0) return bank_.read(model, xs, t, theta, losses);
-    const index_t end = t + index_t(xs.size()) - 1;
-    const std::span<adjoint_type*> dm = bank_.targets(end);
-    targets(end, dm);
-    bank_.read_vjp(model, xs, t, theta, dm, losses, before_.size() == 0 ? dparams<T>{} : g);
-  }
-  // The segments from t on are in the sequence.
-  void enter(report& r, const M& model, index_t t) {
-    for (; t < size(); ++t) {
-      r.loss += double(seen_[t]);
-      r.losses += scored_losses(model, segments(t).front());
-      ++r.consumed;
-    }
-  }
-  static std::size_t usable(const M& model, std::span<const input> xs) {
-    std::size_t n = 0;
-    try {
-      while (n < xs.size() && finite_input(model, xs[n])) ++n;
-    } catch (const error&) {
-    }
-    return n;
-  }
-  // What a loss owes to theta directly is in g before the loss is known to be finite.
-  void remember(dparams<T> g) { copy(g.data(), before_.data()); }
-  void restore(dparams<T> g) { copy(before_.data(), g.data()); }
-  void copy(const T* from, T* to) {
-    const index_t n = before_.size();
-    bank_.executor().copy(matrix<const T>(from, n, 1), matrix<T>(to, n, 1));
-  }
-
-  // The adjoints by the losses in front of segment t, added in the same order as before.
-  void accumulate_again(const M& model, params<const T> theta, index_t t) {
-    bank_.clear_adjoints();
-    for (index_t u = 1, n = 0; u < t; u += n) {
-      n = std::min(t - u, bank_.batch());
-      const std::span<adjoint_type*> dm = bank_.targets(u + n - 1);
-      aim(u + n - 1, dm);
-      bank_.read_vjp(model, segments(u, n), u, theta, dm, losses_.data() + u, {});
-    }
-  }
   static index_t checked(index_t segments) {
     check_at_least("segment_run", "segments", segments, 1);
     return segments;
+  }
+  // Whether losses owe something to theta other than through memories.
+  bool direct() const { return before_.size() > 0; }
+  void copy(const T* from, T* to) {
+    const index_t n = before_.size();
+    bank_.executor().copy(matrix<const T>(from, n, 1), matrix<T>(to, n, 1));
   }
 
   index_t most_;
   input_list<input> segments_;
   memory_bank<M> bank_;
   typename memory_bank<M>::executor_type::template block<loss_type> losses_;
-  block<loss_type> seen_;  // the losses, on the host
-  typename memory_bank<M>::executor_type::template block<T>
-      before_;  // g in front of the segments whose losses have not been looked at
+  block<loss_type> seen_;                                             // the losses, on the host
+  typename memory_bank<M>::executor_type::template block<T> before_;  // g, remembered
+  replay_counts counts_before_;                                       // at the start of the call
 };
-
-/// Throws unless there is no s0: the first segment of a memory model has nothing in front of it.
-template <class T>
-void check_no_start(std::string_view function, state<const T> s0) {
-  if (!s0.empty()) fail(function, "s0", "is given, but a memory model begins without memories");
-}
 
 /// Throws where writes read earlier memories.
 template <class M>

@@ -1,0 +1,137 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "unroll/estimate/parts/segment_run.hpp"
+
+namespace unroll {
+
+/// The sums A_s = sum_t dJ_t/dm_s of all memories of a run, adjoint s of its bank, at one theta: what
+/// rematerialise and proportional_replay collect in advance() and send back in finish().
+template <class M>
+class adjoint_sums {
+ public:
+  using T = typename M::scalar;
+  using input = typename M::input;
+  using adjoint_type = typename memory_bank<M>::adjoint_type;
+  using loss_type = typename memory_bank<M>::loss_type;
+
+  adjoint_sums(segment_run<M>& run, const M& model, params<const T> theta)
+      : run_(run), bank_(run.bank()), model_(model), theta_(theta) {}
+
+  /// How many of xs are worth a try together: those in front of the first one that is not finite or invalid,
+  /// but one at least.
+  std::size_t first_group(std::span<const input> xs) const {
+    std::size_t n = 0;
+    try {
+      while (n < xs.size() && finite_input(model_, xs[n])) ++n;
+    } catch (const error&) {
+    }
+    return std::max<std::size_t>(1, n);
+  }
+
+  /// Takes all of xs into the run: writes the memories in front of them and reads them, in batches, with
+  /// graphs or without, and then looks at all losses. False where one of them, a memory or an input is not
+  /// finite: the run, g and the sums are as before. So they are where the model throws; what it throws
+  /// reaches the caller only where xs is a single segment.
+  bool take(std::span<const input> xs, bool graphs, dparams<T> g, report& r) {
+    const bool single = xs.size() == 1;
+    if (single && !finite_input(model_, xs.front())) return false;
+    const index_t t0 = run_.size(), written = bank_.written();
+    run_.remember(g);
+    run_.push(xs);
+    try {
+      read_in_batches(t0, graphs, g);
+      if (bank_.finite(written, bank_.written() - written) && run_.losses_finite(t0, index_t(xs.size()))) {
+        run_.enter(model_, t0, r);
+        return true;
+      }
+    } catch (...) {
+      take_back(t0, written, g);
+      if (single) throw;
+      return false;
+    }
+    take_back(t0, written, g);
+    return false;
+  }
+
+  /// Whether the graph of segment s is alive, and the first segment of the batch that it is a piece of.
+  bool has_graph(index_t s) const { return bank_.graphs().owner(slot(s)) == s; }
+  index_t first_of_graph(index_t s) const { return bank_.graphs().first_of_batch(slot(s)); }
+  /// The first segment of the batch of s.
+  index_t batch_start(index_t s) const { return s - s % bank_.batch(); }
+  /// Sends A_s .. A_{s+n-1}, of one batch, back through their graphs; where these are gone, the segments are
+  /// written once more.
+  void send_back(index_t s, index_t n, dparams<T> g) {
+    const auto xs = run_.segments(s, n);
+    if (!has_graph(s)) bank_.rewrite(model_, xs, s, theta_, slot(s));
+    const auto dpast = route_adjoints(model_.independent() ? 0 : s);
+    bank_.write_vjp(model_, xs, theta_, slot(s), bank_.adjoint(s, n), dpast, g);
+  }
+
+  /// WRITES the norms of the first sums. They are brought to the host as losses are, which are not looked at
+  /// any more. A norm is 0 only of a sum that is: where the squares vanish it is taken of a multiple.
+  void norms(view<double> out) {
+    const index_t n = out.size();
+    const view<const loss_type> measured = measure(n);
+    std::copy(measured.begin(), measured.end(), out.begin());
+    if (std::find(out.begin(), out.end(), 0.) == out.end()) return;
+    const double multiple = std::ldexp(1., std::numeric_limits<adjoint_type>::max_exponent / 4 * 3);
+    for (index_t s = 0; s < n; ++s)
+      if (out[s] == 0) bank_.scale_adjoint(multiple, s);
+    measure(n);
+    for (index_t s = 0; s < n; ++s) {
+      if (out[s] != 0) continue;
+      out[s] = double(measured[s]) / multiple;
+      bank_.scale_adjoint(1 / multiple, s);
+    }
+  }
+
+ private:
+  // Of the graph of segment s.
+  index_t slot(index_t s) const { return s % bank_.graphs().size(); }
+  view<const loss_type> measure(index_t n) {
+    for (index_t s = 0; s < n; ++s) bank_.norm_of_adjoint(s, run_.losses(s));
+    return run_.look_at_losses(0, n);
+  }
+  // Reads the segments from t on that the run has, with the memories in front of them.
+  void read_in_batches(index_t t, bool graphs, dparams<T> g) {
+    for (index_t n = 0; t < run_.size(); t += n) {
+      // the memories in front of segments t .. t + n - 1 belong to one batch of writes
+      n = t == 0 ? 1 : std::min(run_.size() - t, batch_start(t - 1) + bank_.batch() - (t - 1));
+      if (const index_t s = bank_.written(), end = t + n - 1; s < end)
+        bank_.write(model_, run_.segments(s, end - s), theta_, graphs ? slot(s) : memory_bank<M>::none);
+      read(t, n, g);
+    }
+  }
+  void read(index_t t, index_t n, dparams<T> g) {
+    run_.read(model_, theta_, t, run_.segments(t, n), route_adjoints(t + n - 1), g);
+  }
+  // To t segments and `written` memories, with g as it was remembered; the losses in front of segment t are
+  // read once more, for their sums, which have the same bits: they are added in the same order.
+  void take_back(index_t t, index_t written, dparams<T> g) {
+    run_.restore(g);
+    run_.drop_last(run_.size() - t);
+    bank_.keep_first(written);
+    bank_.clear_adjoints();
+    for (index_t u = 1, n = 0; u < t; u += n) {
+      n = std::min(t - u, bank_.batch());
+      read(u, n, {});
+    }
+  }
+  // The addresses of A_0 .. A_{t-1}, for a call of the model.
+  std::span<adjoint_type*> route_adjoints(index_t t) {
+    const std::span<adjoint_type*> dpast = bank_.null_dpast(t);
+    for (index_t s = 0; s < t; ++s) dpast[std::size_t(s)] = bank_.adjoint(s).data();
+    return dpast;
+  }
+
+  segment_run<M>& run_;
+  memory_bank<M>& bank_;
+  const M& model_;
+  params<const T> theta_;
+};
+
+}  // namespace unroll

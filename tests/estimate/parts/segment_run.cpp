@@ -1,0 +1,90 @@
+#include "unroll/estimate/parts/segment_run.hpp"
+
+#include <cmath>
+
+#include "tests/support/catch.hpp"
+#include "tests/support/memory_models.hpp"
+
+using namespace unroll;
+using namespace memory_task;
+
+TEST_CASE("a run takes a segment whose loss is finite, and leaves no trace of another") {
+  const task<unchecked<linear>> k(unchecked<linear>(make_linear()), 3);
+  segment_run<unchecked<linear>> run(k.model, {.segments = 3, .adjoints = 2, .graphs = 1});
+  std::vector<double> g(std::size_t(k.theta.size()), 0.5);
+  report r = run.start("test", k.theta, k.xs);
+  CHECK(run.read(k.model, k.theta, k.xs[0], run.bank().null_dpast(0), g, r));
+  CHECK(run.size() == 1);
+  CHECK(r.consumed == 1);
+  CHECK(r.losses == 1);
+  CHECK(r.loss > 0);
+  CHECK(run.write(k.model, k.theta, 0));
+  CHECK(run.bank().written() == 1);
+
+  const double wrong[2] = {std::nan(""), 0};
+  example bad = k.xs[1];
+  bad.target = wrong;
+  const auto before = g;
+  const report seen = r;
+  CHECK_FALSE(run.read(k.model, k.theta, bad, run.bank().null_dpast(1), g, r));
+  CHECK(g == before);
+  CHECK(run.size() == 1);
+  CHECK(r.consumed == seen.consumed);
+  CHECK(r.loss == seen.loss);
+  const report stopped = run.stop(r);
+  CHECK(stopped.code == status::non_finite);
+  CHECK(stopped.at == 1);
+  CHECK(stopped.steps == 3);
+  CHECK(stopped.vjps == 2);
+
+  // the next call counts from its start
+  r = run.start(k.theta);
+  CHECK(run.read(k.model, k.theta, k.xs[1], run.bank().null_dpast(1), g, r));
+  CHECK(run.end(r).steps == 1);
+  CHECK(run.end(r).bytes > run.bank().bytes());
+  CHECK(g != before);
+}
+
+TEST_CASE("a memory that is not finite is not in the run, and its slot is empty") {
+  const task<unchecked<linear>> k(unchecked<linear>(make_linear()), 3);
+  segment_run<unchecked<linear>> run(k.model, {.segments = 3, .graphs = 1});
+  std::vector<double> g(std::size_t(k.theta.size()));
+  const double wrong[2] = {std::nan(""), 0};
+  example bad = k.xs[0];
+  bad.x = wrong;  // a linear memory reads no x
+  report r = run.start(k.theta);
+  CHECK(run.read(k.model, k.theta, bad, {}, g, r));
+  CHECK_FALSE(run.write(k.model, k.theta, 0));
+  CHECK(run.bank().written() == 0);
+  CHECK(run.bank().graphs().live() == 0);
+}
+
+TEST_CASE("a run refuses more segments than it has room for and a theta that is not finite") {
+  const task<linear> k(make_linear(), 4);
+  segment_run<linear> run(k.model, {.segments = 3});
+  CHECK_THROWS_WITH(
+      run.start("test", k.theta, k.xs),
+      Catch::Matchers::ContainsSubstring("test::advance: xs: makes 4 segments, options.segments is 3"));
+  parameters<double> wrong(k.theta);
+  wrong[0] = std::nan("");
+  const report r = run.start("test", wrong, std::span(k.xs).first(3));
+  CHECK(r.code == status::non_finite);
+  CHECK(r.at == 0);
+  CHECK_THROWS_AS(segment_run<linear>(k.model, {.segments = 0}), error);
+}
+
+TEST_CASE("the first loss is read without a vjp where losses have no parameters of their own") {
+  const task<attention> k(make_attention(), 2);
+  segment_run<attention> run(k.model, {.segments = 2, .adjoints = 1});
+  std::vector<double> g(std::size_t(k.theta.size()));
+  report r = run.start(k.theta);
+  CHECK(run.read(k.model, k.theta, k.xs[0], {}, g, r));
+  CHECK(run.counts().read_vjps == 0);
+  CHECK(run.write(k.model, k.theta, graph_slots::none));
+  const auto dpast = run.bank().null_dpast(1);
+  dpast[0] = run.bank().adjoint(0).data();
+  CHECK(run.read(k.model, k.theta, k.xs[1], dpast, g, r));
+  CHECK(run.counts().read_vjps == 1);
+  CHECK(run.bank().adjoint(0)[0] != 0);
+  CHECK(g == std::vector<double>(g.size()));
+}
