@@ -98,11 +98,13 @@ class sequence_guard {
 
   std::string named(std::string_view call) const { return std::string(estimator_).append("::").append(call); }
   void check(std::string_view call, params<const T> theta, dparams<T> g) const {
-    if (!finished_ && theta.size() == params_ && g.size() == params_) return;
+    if (finished_ || theta.size() != params_ || g.size() != params_) refuse(call, theta.size(), g.size());
+  }
+  [[noreturn]] void refuse(std::string_view call, index_t theta, index_t g) const {
     const std::string function = named(call);
     if (finished_) fail(function, "call", "comes after finish(), must come after reset()");
-    check_size(function, "theta", theta.size(), params_);
-    check_size(function, "g", g.size(), params_);
+    check_size(function, "theta", theta, params_);
+    fail(function, "g", "has size " + std::to_string(g) + ", expected " + std::to_string(params_));
   }
 
   std::string_view estimator_;
