@@ -31,7 +31,7 @@ struct polynomial {
 enum class es_mutation {
   none,
   missing_half,    ///< divides by sigma instead of 2 sigma
-  truncated_noise  ///< fresh noise every step on carried states, credited to the newest noise only
+  truncated_noise  ///< new noise every step on carried states, credited to the newest noise only
 };
 
 /// Exact mean of the mutant on the polynomial, by quadrature.

@@ -66,9 +66,9 @@ void examine(const E& made) {
       auto spoiled = xs;
       spoiled[k - 1] = 1e200;
       const std::span<const double> all(spoiled);
-      E e(made), fresh(made);
+      E e(made), other(made);
       e.reset(key{5});
-      fresh.reset(key{5});
+      other.reset(key{5});
       std::array<double, 2> g{}, h{};
       std::size_t taken = 0;
       report r;
@@ -81,24 +81,24 @@ void examine(const E& made) {
         else
           CHECK((r.consumed >= 0 && r.consumed < index_t(given)));
       }
-      CHECK(fresh.advance(theta, all.first(taken), h).code == status::ok);
+      CHECK(other.advance(theta, all.first(taken), h).code == status::ok);
       CHECK(g == h);
       if (r.code != status::ok) CHECK(r.at == std::int64_t(k));
       // one call stops in front of step k; copies are fed input by input and stop where a window is full
       if (chunk == steps && r.code != status::ok && !requires { e.copies(); }) CHECK(taken == k);
-      const report end = e.finish(theta, g), same = fresh.finish(theta, h);
+      const report end = e.finish(theta, g), same = other.finish(theta, h);
       CHECK((end.code == same.code && end.at == same.at));
       CHECK(g == h);
       if (r.code == status::ok) CHECK((end.code == status::non_finite && end.at == std::int64_t(k)));
 
       e.reset(key{5});
-      fresh = made;
-      fresh.reset(key{5});
+      other = made;
+      other.reset(key{5});
       g = h = {};
       e.advance(theta, xs, g);
-      fresh.advance(theta, xs, h);
+      other.advance(theta, xs, h);
       CHECK(e.finish(theta, g).code == status::ok);
-      fresh.finish(theta, h);
+      other.finish(theta, h);
       CHECK(g == h);
       CHECK((std::isfinite(g[0]) && g[0] != 0 && std::isfinite(g[1])));
     }

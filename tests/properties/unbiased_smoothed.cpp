@@ -110,11 +110,10 @@ TEST_CASE("pes may be farther from the gradient than es, where both windows pull
   const std::vector<double> theta{.3};
   const bool xs[] = {false, true};
   const double width = .5;
-  testing::enumerator one(3), fresh(3);
+  testing::enumerator one(3), many(3);
   CHECK(std::abs(
             testing::enumerate(one, es(gap{}, {.sigma = width}, testing::enumerating_chooser(one)), theta, xs)
                 .mean[0]) < 1e-14);
-  CHECK(
-      testing::enumerate(fresh, pes(gap{}, {.sigma = width}, testing::enumerating_chooser(fresh)), theta, xs)
-          .mean[0] == Approx(2 * width * width).epsilon(1e-12));
+  CHECK(testing::enumerate(many, pes(gap{}, {.sigma = width}, testing::enumerating_chooser(many)), theta, xs)
+            .mean[0] == Approx(2 * width * width).epsilon(1e-12));
 }

@@ -54,11 +54,15 @@ constexpr index_t first_split(index_t steps, index_t slots) {
       std::min<std::int64_t>(longest_chain(slots, r - 1), steps - longest_chain(slots - 1, r - 1)));
 }
 
-/// The snapshots of one chain. Steps are counted from 0, snapshot i is the state in front of step i.
+/// Which states of a chain of steps are kept, and when. Steps are counted from 0; snapshot i is the state in
+/// front of step i.
 ///
-/// First sweep: run step 0, 1, ...; before the memory of step i is given up for step i + 1, pass(i) says into
-/// which slot its front state goes, or -1. Reversal: for i from the end down, resume() names the last
-/// snapshot; advance from there to i, storing at stop(i) while that is not i itself; then discard(i).
+/// Forwards, steps 0, 1, ... are run in turn. Before step i + 1 overwrites what step i has recorded, pass(i)
+/// says in which slot the state in front of step i is to be kept, or -1.
+///
+/// Backwards, for each i from the last one down: run from the snapshot that resume() names to step i. On the
+/// way, keep the state in front of step stop(i), which is asked again behind each, until it is i itself. Walk
+/// step i backwards; discard(i).
 class checkpoint_schedule {
  public:
   /// steps: the length of the chain, or 0 where it is not known.
@@ -110,15 +114,14 @@ class checkpoint_schedule {
     }
   }
 
-  /// During the first sweep, pass() called for the steps 0 .. passed - 1, or behind the reversal. The free
-  /// slots are then those of reset(), or none.
+  /// pass() has been called for the steps 0 .. passed - 1, or (reversed) all steps have been walked
+  /// backwards. The free slots are not shown: they are those of reset() that no snapshot has, or none.
   template <class V>
   void visit(V&& v, index_t passed, bool reversed) {
     visit_integer(v, "count", count_, reversed ? 0 : std::min<index_t>(passed, 1), std::min(passed, slots_));
     if (steps_ > 0)
       visit_integer(v, "next", next_, count_ == slots_ ? steps_ - 1 : 0);
-    else  // the level of the front of the chain is that which nothing drops, others rise by one a pass at
-          // most
+    else  // the first snapshot has the level that is never dropped; others rise by at most one a pass
       visit_integer(v, "level", level_, passed == 0 ? start_level : 0, passed == 0 ? start_level : passed);
     for (index_t i = 0; i < count_; ++i) {
       const std::string name = std::to_string(i);
@@ -141,8 +144,9 @@ class checkpoint_schedule {
     return slot;
   }
 
-  // Wang, Moin & Iaccarino 2009, algorithm 1, with the newest snapshot, whose level is level_, still in the
-  // working memory. A snapshot is dispensable when a later one has a higher level.
+  // Wang, Moin & Iaccarino 2009, algorithm 1. Its newest snapshot, of level level_, has no slot yet: it is
+  // the state that the caller has just computed. A snapshot is dispensable when a later one has a higher
+  // level.
   index_t pass_unknown(index_t i) {
     if (count_ == slots_) {
       index_t highest = level_, victim = count_ - 1;

@@ -10,15 +10,6 @@
 // The loops of estimators that run their inputs in groups: run_groups() in advance(), run_rest() in finish().
 namespace unroll {
 
-/// Throws unless theta and g have the system's number of parameters and the sequence is still open.
-template <class F>
-void check_call(std::string_view function, const F& f, params<const typename F::scalar> theta,
-                dparams<typename F::scalar> g, bool finished) {
-  if (finished) fail(function, "call", "comes after finish(), must come after reset()");
-  check_size(function, "theta", theta.size(), f.size().params);
-  check_size(function, "g", g.size(), f.size().params);
-}
-
 /// Takes the inputs `xs` one by one and runs them in groups. `memory` has
 ///   push(x)                 takes one more input
 ///   pending()               inputs taken but not yet run
