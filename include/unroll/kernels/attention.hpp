@@ -13,7 +13,18 @@ namespace unroll::kernels {
 
 namespace detail {
 
-inline constexpr index_t query_block = 48;  // queries of a head that are worked on together
+/// Queries of a head that are worked on together: so many that their scores stay in the second cache.
+inline index_t query_block(index_t queries, index_t keys) {
+  return keys > 512 ? 32 : queries > most_queries || keys > 400 ? 64 : most_queries;
+}
+/// Numbers that a block of so many lanes takes: scores, their adjoints, two matrices of queries, five numbers
+/// a query.
+inline index_t block_numbers(index_t lanes, index_t head, index_t keys) {
+  return lanes * (2 * keys + 2 * head + 5);
+}
+/// Distance between the scores of two heads: an odd number of cache lines, so that they spread over the
+/// cache.
+inline index_t score_stride(index_t keys) { return ((keys + 15) / 16 | 1) * 16; }
 inline constexpr index_t packed_from = 8;  // queries from which copying neighbouring blocks side by side pays
 
 /// What the queries of one key-value head look at: the rows of that head of every block of keys.
@@ -25,34 +36,50 @@ struct visible_keys {
   index_t before_row = 0;  // the head's first row in `before`
   key_block<T> own = {};
   key_block_adjoint<T> down = {};
-  index_t own_row = 0;    // and in `own`
-  index_t own_count = 0;  // the keys of `own` that any query of the block sees
+  index_t own_row = 0;  // and in `own`
 
   template <class U>
-  matrix<U> of_head(const matrix<U>& m, index_t row, index_t count) const {
-    return part(m, row, head, 0, count);
+  matrix<U> of_head(const matrix<U>& m, index_t row, index_t from, index_t count) const {
+    return part(m, row, head, from, count);
   }
-  /// f(first score, k, v) for every block; the own keys come last, also where they are none.
+  /// f(first score, first lane that sees any of the keys, k, v) for every block; the own keys come last, also
+  /// where they are none.
   template <class F>
-  void for_each(F&& f) const {
+  void for_each(const visible_lanes<T>& visible, index_t lanes, F&& f) const {
     index_t at = 0;
     for (const key_block<T>& b : before) {
-      f(at, of_head(b.k, before_row, b.k.cols), of_head(b.v, before_row, b.k.cols));
+      f(at, index_t{0}, of_head(b.k, before_row, 0, b.k.cols), of_head(b.v, before_row, 0, b.k.cols));
       at += b.k.cols;
     }
-    f(at, of_head(own.k, own_row, own_count), of_head(own.v, own_row, own_count));
+    for_own(visible, lanes, at, [&](index_t lane, index_t from, index_t count) {
+      f(at + from, lane, of_head(own.k, own_row, from, count), of_head(own.v, own_row, from, count));
+    });
   }
-  /// f(first score, dk, dv) for every block whose adjoints are wanted.
+  /// f(first score, first lane, dk, dv) for every block whose adjoints are wanted.
   template <class F>
-  void for_each_adjoint(F&& f) const {
+  void for_each_adjoint(const visible_lanes<T>& visible, index_t lanes, F&& f) const {
     index_t at = 0;
     for (std::size_t i = 0; i < before.size(); ++i) {
       const index_t count = before[i].k.cols;
       if (!dbefore.empty())
-        f(at, of_head(dbefore[i].dk, before_row, count), of_head(dbefore[i].dv, before_row, count));
+        f(at, index_t{0}, of_head(dbefore[i].dk, before_row, 0, count),
+          of_head(dbefore[i].dv, before_row, 0, count));
       at += count;
     }
-    f(at, of_head(down.dk, own_row, own_count), of_head(down.dv, own_row, own_count));
+    for_own(visible, lanes, at, [&](index_t lane, index_t from, index_t count) {
+      f(at + from, lane, of_head(down.dk, own_row, from, count), of_head(down.dv, own_row, from, count));
+    });
+  }
+
+ private:
+  // The own keys that lanes in front of a group do not see, group by group.
+  template <class F>
+  static void for_own(const visible_lanes<T>& visible, index_t lanes, index_t in_front, F&& f) {
+    for (index_t g = 0, from = 0; g < visible.groups(lanes); ++g) {
+      const index_t end = visible.reach[g + 1] - in_front;
+      if (g == 0 || end > from) f(g * lane_group, from, end - from);
+      from = end;
+    }
   }
 };
 
@@ -135,16 +162,6 @@ struct packed_prefix {
   };
 };
 
-/// The next queries [first, first + count), all tokens or all memory tokens.
-struct query_range {
-  index_t first = 0, count = 0;
-  static query_range from(index_t first, index_t queries, const attention_mask& mask) {
-    index_t end = std::min(first + query_block, queries);
-    if (mask.ordinals > mask.first + first) end = std::min(end, mask.ordinals - mask.first);
-    return {first, end - first};
-  }
-};
-
 /// x . y of few elements.
 template <class Isa, class T>
 UNROLL_INLINE inline T short_dot(const T* x, const T* y, index_t n) {
@@ -207,10 +224,14 @@ struct attention_of_one {
 /// in front with their adjoints, if they are in several blocks. Fewer queries never need more.
 inline index_t attention_workspace(const attention_shape& shape, index_t tokens, index_t keys_before,
                                    index_t largest_block) {
-  const index_t block = std::min(tokens, detail::query_block);
+  const index_t keys = keys_before + tokens, lanes = detail::lanes_of(tokens);
+  const auto of = [&](index_t most, index_t up_to) {
+    return detail::block_numbers(std::min(lanes, most), shape.head_dim, std::min(keys, up_to));
+  };
   const index_t copies =
       largest_block < keys_before && tokens >= detail::packed_from ? 4 * shape.head_dim * keys_before : 0;
-  return (detail::score_stride(keys_before + tokens) + 1) * std::max(2 * block, shape.heads) + copies;
+  return std::max({of(32, keys), of(64, 512), of(80, 400), detail::score_stride(keys) * shape.heads}) +
+         copies;
 }
 
 /// Attention of the n queries of one sequence over all keys of the blocks `before` and, under the mask, over
@@ -236,39 +257,48 @@ void attention(const attention_inputs<T>& in, matrix<T> out, std::type_identity_
         in, out.data, log_sum, workspace.data(), prefix.keys + 1);
   detail::visible_keys<T> seen{head};
   seen.own = own;
-  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + tokens);
+  const index_t keys = prefix.keys + tokens, block = std::min(n, detail::query_block(n, keys)),
+                lanes = detail::lanes_of(block);
   T* const scores = workspace.data();
-  T* const self = scores + stride * block;  // of memory tokens: their own score, behind all others
-  T* const share = self + block;            // 1 / sum of the exponentials
-  T* const panel = share + block;
-  UNROLL_ASSERT(workspace.size() >= (stride + 2) * block + prefix.size());
+  T* const queries = scores + lanes * keys;
+  T* const counts = queries + lanes * head;
+  T* const self = counts + lanes;  // of memory tokens: their own score
+  T* const share = self + lanes;   // 1 / sum of the exponentials
+  T* const panel = share + lanes;
+  UNROLL_ASSERT(workspace.size() >= panel - scores + prefix.size());
   for (index_t g = 0; g < shape.kv_heads; ++g) {
     prefix.load(g, panel, seen);
     seen.own_row = g * head;
     for (index_t j = g * group; j < (g + 1) * group; ++j)
-      for (index_t i = 0; i < n;) {
-        const index_t count = detail::query_range::from(i, n, mask).count;
-        seen.own_count = mask.visible(i + count - 1);
-        const index_t keys = prefix.keys + seen.own_count;
-        const matrix<T> S(scores, keys, count, stride);
+      for (index_t i = 0, count = 0; i < n; i += count) {
+        count = std::min(block, n - i);
         const matrix<const T> Q(q.data + j * head + i * q.stride, head, count, q.stride);
         const matrix<T> O(out.data + j * head + i * out.stride, head, count, out.stride);
         const auto own_columns = [&](const auto& m) {
           return part(m, g * head, head, mask.first + i, count);
         };
-        const detail::query_block_of_head<T> of_head{mask, i, prefix.keys,        keys,
-                                                     root, Q, own_columns(own.k), own_columns(own.v)};
-        seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
-          linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(S, at, k.cols));
+        const detail::query_block_of_head<T> of_head{
+            mask, i, prefix.keys, root, Q, own_columns(own.k), own_columns(own.v)};
+        const detail::visible_lanes<T> visible(of_head, counts);
+        const index_t L = of_head.lanes();
+        const matrix<T> S(scores, L, visible.reach[visible.groups(L)]), Qt(queries, L, head);
+        detail::to_lanes<T>(Q, Qt);
+        seen.for_each(visible, L, [&](index_t at, index_t lane, matrix<const T> k, matrix<const T>) {
+          linalg::gemm<T>(op::none, rows_of(Qt, lane, L - lane), op::none, k, false,
+                          part(S, lane, L - lane, at, k.cols));
         });
-        simd::dispatch<detail::softmax_kernel<T>, const detail::query_block_of_head<T>&, const matrix<T>&>(
-            of_head, S, self, share, log_sum ? log_sum + j + i * shape.heads : nullptr, shape.heads);
-        seen.for_each([&](index_t at, matrix<const T>, matrix<const T> v) {
-          linalg::gemm<T>(op::none, v, op::none, rows_of(S, at, v.cols), at > 0, O);
+        simd::dispatch<detail::softmax_kernel<T>, const detail::query_block_of_head<T>&,
+                       const detail::visible_lanes<T>&, const matrix<T>&>(
+            of_head, visible, S, self, share, log_sum ? log_sum + j + i * shape.heads : nullptr, shape.heads);
+        seen.for_each(visible, L, [&](index_t at, index_t lane, matrix<const T>, matrix<const T> v) {
+          linalg::gemm<T>(op::none, v, op::transpose, part(S, lane, count - lane, at, v.cols), at > 0,
+                          columns_of(O, lane, count - lane));
         });
-        simd::dispatch<detail::share_kernel<T>, const detail::query_block_of_head<T>&, const T*, const T*,
-                       const matrix<T>&>(of_head, self, share, O);
-        i += count;
+        simd::dispatch<detail::share_kernel<T>, const matrix<T>&, const T*>(O, share);
+        const index_t m = of_head.first_memory();
+        for (index_t c = m; c < count; ++c) self[c] *= share[c];
+        detail::add_scaled_columns<T>(self + m, columns_of(of_head.own_v, m, count - m),
+                                      columns_of(O, m, count - m));
       }
   }
 }
@@ -295,23 +325,26 @@ void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>&
   detail::visible_keys<T> seen{head};
   seen.own = in.own;
   seen.down = down;
-  const index_t block = std::min(n, detail::query_block), stride = detail::score_stride(prefix.keys + tokens);
+  const index_t keys = prefix.keys + tokens, block = std::min(n, detail::query_block(n, keys)),
+                lanes = detail::lanes_of(block);
   T* const scores = workspace.data();
-  T* const dscores = scores + stride * block;
-  T* const self = dscores + stride * block;
-  T* const dself = self + block;
-  T* const panel = dself + block;
-  UNROLL_ASSERT(workspace.size() >= 2 * (stride + 1) * block + 2 * prefix.size());
+  T* const dscores = scores + lanes * keys;
+  T* const queries = dscores + lanes * keys;
+  T* const doutputs = queries + lanes * head;
+  T* const counts = doutputs + lanes * head;
+  T* const self = counts + lanes;
+  T* const dself = self + lanes;
+  T* const log_sums = dself + lanes;
+  T* const along = log_sums + lanes;  // out . dout
+  T* const panel = along + lanes;
+  UNROLL_ASSERT(workspace.size() >= panel - scores + 2 * prefix.size());
   for (index_t g = 0; g < shape.kv_heads; ++g) {
     prefix.load(g, panel, seen);
     prefix.load_adjoint(panel + prefix.size(), to.dbefore, seen);
     seen.own_row = g * head;
     for (index_t j = g * group; j < (g + 1) * group; ++j)
-      for (index_t i = 0; i < n;) {
-        const index_t count = detail::query_range::from(i, n, mask).count;
-        seen.own_count = mask.visible(i + count - 1);
-        const index_t keys = prefix.keys + seen.own_count;
-        const matrix<T> P(scores, keys, count, stride), dS(dscores, keys, count, stride);
+      for (index_t i = 0, count = 0; i < n; i += count) {
+        count = std::min(block, n - i);
         const matrix<const T> Q(q.data + j * head + i * q.stride, head, count, q.stride);
         const matrix<const T> O(out.data + j * head + i * out.stride, head, count, out.stride);
         const matrix<const T> dO(dout.data + j * head + i * dout.stride, head, count, dout.stride);
@@ -319,28 +352,47 @@ void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>&
         const auto own_columns = [&](const auto& m) {
           return part(m, g * head, head, mask.first + i, count);
         };
-        const detail::query_block_of_head<T> of_head{mask, i, prefix.keys,           keys,
-                                                     root, Q, own_columns(in.own.k), own_columns(in.own.v)};
-        seen.for_each([&](index_t at, matrix<const T> k, matrix<const T> v) {
-          linalg::gemm<T>(op::transpose, k, op::none, Q, false, rows_of(P, at, k.cols));
-          linalg::gemm<T>(op::transpose, v, op::none, dO, false, rows_of(dS, at, k.cols));
+        const detail::query_block_of_head<T> of_head{
+            mask, i, prefix.keys, root, Q, own_columns(in.own.k), own_columns(in.own.v)};
+        const detail::visible_lanes<T> visible(of_head, counts);
+        const index_t L = of_head.lanes();
+        const matrix<T> P(scores, L, visible.reach[visible.groups(L)]), dS(dscores, L, P.cols),
+            Qt(queries, L, head), dOt(doutputs, L, head);
+        detail::to_lanes<T>(Q, Qt);
+        detail::to_lanes<T>(dO, dOt);
+        simd::dispatch<detail::column_dots_kernel, const matrix<const T>&, const matrix<const T>&>(O, dO,
+                                                                                                   along);
+        for (index_t c = 0; c < P.rows; ++c)
+          log_sums[c] = given.log_sum[j + (i + std::min(c, count - 1)) * shape.heads];
+        std::fill(along + count, along + P.rows, T(0));
+        seen.for_each(visible, L, [&](index_t at, index_t lane, matrix<const T> k, matrix<const T> v) {
+          linalg::gemm<T>(op::none, rows_of(Qt, lane, L - lane), op::none, k, false,
+                          part(P, lane, L - lane, at, k.cols));
+          linalg::gemm<T>(op::none, rows_of(dOt, lane, L - lane), op::none, v, false,
+                          part(dS, lane, L - lane, at, k.cols));
         });
         simd::dispatch<detail::softmax_vjp_kernel<T>, const detail::query_block_of_head<T>&,
-                       const matrix<const T>&, const matrix<const T>&, const T*, index_t, const matrix<T>&,
-                       const matrix<T>&>(of_head, O, dO, given.log_sum + j + i * shape.heads, shape.heads, P,
-                                         dS, self, dself);
-        seen.for_each_adjoint([&](index_t at, matrix<T> dk, matrix<T> dv) {
-          if (dv.data) linalg::gemm<T>(op::none, dO, op::transpose, rows_of(P, at, dv.cols), true, dv);
-          if (dk.data) linalg::gemm<T>(op::none, Q, op::transpose, rows_of(dS, at, dk.cols), true, dk);
+                       const detail::visible_lanes<T>&, const matrix<const T>&, const T*, const T*,
+                       const matrix<T>&, const matrix<T>&>(of_head, visible, dO, log_sums, along, P, dS, self,
+                                                           dself);
+        seen.for_each_adjoint(visible, L, [&](index_t at, index_t lane, matrix<T> dk, matrix<T> dv) {
+          const index_t some = count - lane;
+          if (dv.data)
+            linalg::gemm<T>(op::none, columns_of(dO, lane, some), op::none, part(P, lane, some, at, dv.cols),
+                            true, dv);
+          if (dk.data)
+            linalg::gemm<T>(op::none, columns_of(Q, lane, some), op::none, part(dS, lane, some, at, dk.cols),
+                            true, dk);
         });
-        const bool memory = of_head.memory();
-        if (memory && down.dv.data) detail::add_scaled_columns<T>(self, dO, own_columns(down.dv));
-        if (memory && down.dk.data) detail::add_scaled_columns<T>(dself, Q, own_columns(down.dk));
-        seen.for_each([&](index_t at, matrix<const T> k, matrix<const T>) {
-          linalg::gemm<T>(op::none, k, op::none, rows_of(dS, at, k.cols), at > 0, dQ);
+        const index_t m = of_head.first_memory();
+        const auto memory = [&](const auto& x) { return columns_of(x, m, count - m); };
+        if (down.dv.data) detail::add_scaled_columns<T>(self + m, memory(dO), memory(own_columns(down.dv)));
+        if (down.dk.data) detail::add_scaled_columns<T>(dself + m, memory(Q), memory(own_columns(down.dk)));
+        seen.for_each(visible, L, [&](index_t at, index_t lane, matrix<const T> k, matrix<const T>) {
+          linalg::gemm<T>(op::none, k, op::transpose, part(dS, lane, count - lane, at, k.cols), at > 0,
+                          columns_of(dQ, lane, count - lane));
         });
-        if (memory) detail::add_scaled_columns<T>(dself, of_head.own_k, dQ);
-        i += count;
+        detail::add_scaled_columns<T>(dself + m, memory(of_head.own_k), memory(dQ));
       }
     prefix.add(g, to.dbefore);
   }

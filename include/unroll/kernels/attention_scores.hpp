@@ -6,115 +6,155 @@
 #include "unroll/core/linalg.hpp"
 #include "unroll/kernels/attention_shape.hpp"
 
-// What attention does to the scores of a block of queries of one head, between the matrix products: one call
-// for all columns, whole vectors of each. Columns lie score_stride apart, so that a last vector may reach
-// beyond the keys.
+// What attention does to the scores of a block of queries of one head, between the matrix products. Scores
+// lie with a query in each lane, those of a key side by side, so that nothing is summed within a vector and
+// what a query gets does not depend on the others of its block.
 namespace unroll::kernels::detail {
 
-/// Distance between two columns of scores: an odd number of cache lines, so that they spread over the cache.
-inline index_t score_stride(index_t keys) { return ((keys + 15) / 16 | 1) * 16; }
-
-/// Query c of the block is query first + c of its sequence and sees the first before + mask.visible(first +
-/// c) of `keys` keys, and, a memory token, its own key and value besides.
-template <class T>
-struct query_block_of_head {
-  attention_mask mask;
-  index_t first, before, keys;
-  T root;  // 1 / sqrt(head)
-  matrix<const T> q, own_k, own_v;
-
-  bool memory() const { return mask.memory_token(first); }
-  index_t visible(index_t c) const { return before + mask.visible(first + c); }
-};
+/// Lanes of so many queries: whole vectors of every instruction set.
+inline index_t lanes_of(index_t queries) { return (queries + 15) / 16 * 16; }
 
 template <class Isa, class T>
 UNROLL_INLINE inline T dot_on(const T* x, const T* y, index_t n) {
   return T(simd::sum_on<Isa, T>([](const auto& u, const auto& v) UNROLL_INLINE { return u * v; }, n, x, y));
 }
 
-/// y = 0 from element n on, which is in or in front of the vector at `from`, to element `end`, in whole
-/// vectors.
-template <int N, class T>
-UNROLL_INLINE inline void clear_vectors(T* y, index_t from, index_t end) {
-  for (index_t i = from; i < end; i += N) simd::store(simd::vec<T, N>{}, y + i);
-}
-
-/// s <- exp((s - most) root) for the first n elements, 0 behind them in the last vector; returns the sum, in
-/// the order of simd::sum_on.
-template <class Isa, class T>
-UNROLL_INLINE inline T exponentials_on(T* s, index_t n, T most, T root) {
-  constexpr int N = simd::width<Isa, T>;
-  using vec = simd::vec<T, N>;
-  const auto at = [&](index_t i) UNROLL_INLINE { return simd::exp((simd::load<N>(s + i) - most) * root); };
-  double total = 0;
-  for (index_t block = 0; block < n; block += 4096) {
-    const index_t end = block + 4096 < n ? block + 4096 : n;
-    vec part[4] = {};
-    index_t i = block;
-    for (; i + 4 * N <= end; i += 4 * N) {
-      UNROLL_FULLY
-      for (int u = 0; u < 4; ++u) {
-        const vec e = at(i + u * N);
-        simd::store(e, s + i + u * N);
-        part[u] += e;
-      }
-    }
-    for (; i + N <= end; i += N) {
-      const vec e = at(i);
-      simd::store(e, s + i);
-      part[0] += e;
-    }
-    if (i < end) {
-      const vec e = simd::keep_first(at(i), end - i, T(0));
-      simd::store(e, s + i);
-      part[1] += e;
-    }
-    total += double(simd::reduce((part[0] + part[1]) + (part[2] + part[3])));
-  }
-  return T(total);
-}
-
-/// Column c of s, the scores k . q: exp((s - largest) / sqrt(head)), 0 where a key is not seen; share[c] is 1
-/// over their sum with self[c], the same of a memory token's own key. lse[c * lse_stride], unless lse is
-/// null.
+/// Query c of the block is query first + c of its sequence and sees the first before + mask.visible(first +
+/// c) keys, and, a memory token, its own key and value besides.
 template <class T>
-struct softmax_kernel {
-  template <class Isa>
-  UNROLL_INLINE static void run(const query_block_of_head<T>& b, const matrix<T>& s, T* self, T* share,
-                                T* lse, index_t lse_stride) {
-    constexpr int N = simd::width<Isa, T>;
-    const bool memory = b.memory();
-    for (index_t c = 0; c < s.cols; ++c) {
-      T* const column = s.data + c * s.stride;
-      const index_t n = b.visible(c), whole = n / N * N;
-      T most = std::numeric_limits<T>::lowest();
-      if (memory)
-        most = self[c] = dot_on<Isa>(b.q.data + c * b.q.stride, b.own_k.data + c * b.own_k.stride, b.q.rows);
-      if (whole < n)
-        simd::store(simd::keep_first(simd::load<N>(column + whole), n - whole, most), column + whole);
-      most = simd::largest_on<Isa>(column, (n + N - 1) / N * N, most);
-      T sum = exponentials_on<Isa>(column, n, most, b.root);
-      clear_vectors<N>(column, (n + N - 1) / N * N, b.keys);
-      if (memory) sum += self[c] = std::exp((self[c] - most) * b.root);
-      share[c] = 1 / sum;
-      if (lse) lse[c * lse_stride] = most * b.root + std::log(sum);
+struct query_block_of_head {
+  attention_mask mask;
+  index_t first, before;
+  T root;                           // 1 / sqrt(head_dim)
+  matrix<const T> q, own_k, own_v;  // head_dim x queries each
+
+  index_t queries() const { return q.cols; }
+  index_t lanes() const { return lanes_of(q.cols); }
+  /// The first memory token; from there on there is no other.
+  index_t first_memory() const {
+    const index_t c = mask.ordinals - mask.first - first;
+    return mask.ordinals < 0 || c > q.cols ? q.cols : c < 0 ? 0 : c;
+  }
+  index_t visible(index_t c) const { return before + mask.visible(first + c); }
+};
+
+inline constexpr index_t lane_group = 32;    // lanes that take part in the same products
+inline constexpr index_t most_queries = 80;  // of a block
+
+/// How many keys each lane sees; lanes behind the last query see what it sees.
+template <class T>
+struct visible_lanes {
+  const T* counts;
+  index_t reach[(most_queries + lane_group - 1) / lane_group + 1];  // keys that lanes in front of a group see
+
+  visible_lanes(const query_block_of_head<T>& b, T* to) : counts(to), reach{} {
+    index_t most = b.before, n = 0;
+    for (index_t c = 0; c < b.lanes(); ++c) {
+      if (c < b.queries()) n = b.visible(c);
+      to[c] = T(n);
+      most = n > most ? n : most;
+      reach[c / lane_group + 1] = most;
     }
+  }
+  index_t groups(index_t lanes) const { return (lanes + lane_group - 1) / lane_group; }
+  /// The least and the largest count of N lanes.
+  template <int N>
+  UNROLL_INLINE void bounds(index_t lane, index_t& least, index_t& most) const {
+    T low = counts[lane], high = low;
+    for (int i = 1; i < N; ++i) {
+      low = counts[lane + i] < low ? counts[lane + i] : low;
+      high = counts[lane + i] > high ? counts[lane + i] : high;
+    }
+    least = index_t(low);
+    most = index_t(high);
   }
 };
 
-/// Column c of o, the sum of exponentials times values: with a memory token's own, times share[c].
+/// The columns of m, head_dim x queries, a lane each: m', zeros in the lanes behind the last.
+template <class T>
+void to_lanes(const matrix<const T>& m, const matrix<T>& lanes) {
+  for (index_t d = 0; d < lanes.cols; ++d)
+    std::fill(lanes.data + d * lanes.stride + m.cols, lanes.data + d * lanes.stride + lanes.rows, T(0));
+  linalg::transpose<T>(m, rows_of(lanes, 0, m.cols));
+}
+
+/// s, lanes x keys, from the scores k . q to exp((s - largest) root), 0 where a key is not seen. self: the
+/// same of a memory token's own key, 0 of other lanes; share: 1 over the sum of both. lse[c * lse_stride],
+/// unless lse is null.
+template <class T>
+struct softmax_kernel {
+  template <class Isa>
+  UNROLL_INLINE static void run(const query_block_of_head<T>& b, const visible_lanes<T>& seen,
+                                const matrix<T>& s, T* self, T* share, T* lse, index_t lse_stride) {
+    constexpr int N = simd::width<Isa, T>;
+    using vec = simd::vec<T, N>;
+    constexpr T lowest = std::numeric_limits<T>::lowest();
+    const index_t memory = b.first_memory();
+    for (index_t c = 0; c < s.rows; ++c)
+      self[c] = c < memory || c >= b.queries()
+                    ? lowest
+                    : dot_on<Isa>(b.q.data + c * b.q.stride, b.own_k.data + c * b.own_k.stride, b.q.rows);
+    for (index_t l = 0; l < s.rows; l += N) {
+      T* const column = s.data + l;
+      const vec count = simd::load<N>(seen.counts + l);
+      const auto score = [&](index_t t) UNROLL_INLINE { return simd::load<N>(column + t * s.stride); };
+      const auto seen_score = [&](index_t t) UNROLL_INLINE {
+        return simd::where_greater(count, simd::splat<N>(T(t)), score(t), simd::splat<N>(lowest));
+      };
+      vec most[4];
+      for (vec& m : most) m = simd::load<N>(self + l);
+      index_t t = 0, all, some;
+      seen.template bounds<N>(l, all, some);
+      for (; t + 4 <= all; t += 4) {
+        UNROLL_FULLY
+        for (int u = 0; u < 4; ++u) most[u] = larger(score(t + u), most[u]);
+      }
+      for (; t < some; ++t) {
+        const vec v = seen_score(t);
+        simd::store(v, column + t * s.stride);
+        most[0] = larger(v, most[0]);
+      }
+      const vec largest = larger(larger(most[0], most[1]), larger(most[2], most[3]));
+      const auto exponential = [&](const vec& v) UNROLL_INLINE { return simd::exp((v - largest) * b.root); };
+      const vec own = exponential(simd::load<N>(self + l));
+      vec sum = own;
+      for (index_t block = 0; block < some; block += 256) {
+        const index_t end = block + 256 < some ? block + 256 : some;
+        vec part{};
+        for (t = block; t < end; ++t) {
+          const vec e = exponential(score(t));
+          simd::store(e, column + t * s.stride);
+          part += e;
+        }
+        sum += part;
+      }
+      for (t = some; t < s.cols; ++t) simd::store(vec{}, column + t * s.stride);
+      simd::store(own, self + l);
+      simd::store(T(1) / sum, share + l);
+      if (!lse) continue;
+      T sums[std::size_t(N)], base[std::size_t(N)];
+      simd::store(sum, sums);
+      simd::store(largest * b.root, base);
+      for (index_t c = l; c < l + N && c < b.queries(); ++c)
+        lse[c * lse_stride] = base[c - l] + std::log(sums[c - l]);
+    }
+  }
+
+ private:
+  template <int N>
+  UNROLL_INLINE static simd::vec<T, N> larger(const simd::vec<T, N>& u, const simd::vec<T, N>& v) {
+    return simd::where_greater(u, v, u, v);
+  }
+};
+
+/// Column c of o, head_dim x queries, times share[c].
 template <class T>
 struct share_kernel {
   template <class Isa>
-  UNROLL_INLINE static void run(const query_block_of_head<T>& b, const T* self, const T* share,
-                                const matrix<T>& o) {
-    const bool memory = b.memory();
-    for (index_t c = 0; c < o.cols; ++c) {
-      T* const column = o.data + c * o.stride;
-      if (memory) linalg::detail::axpy_on<Isa>(self[c], b.own_v.data + c * b.own_v.stride, column, o.rows);
+  UNROLL_INLINE static void run(const matrix<T>& o, const T* share) {
+    for (index_t c = 0; c < o.cols; ++c)
       simd::map_on<Isa>([factor = share[c]](const auto& u) UNROLL_INLINE { return u * factor; }, o.rows,
-                        column, column);
-    }
+                        o.data + c * o.stride, o.data + c * o.stride);
   }
 };
 
@@ -132,47 +172,60 @@ void add_scaled_columns(const T* factor, const matrix<const T>& x, const matrix<
 }
 
 /// From the scores to p and from v . dout to ds, both 0 where a key is not seen, and the same of a memory
-/// token's own key in self and dself.
+/// token's own key in self and dself. p and ds are lanes x keys; lse and along, out . dout, one a lane.
 template <class T>
 struct softmax_vjp_kernel {
   template <class Isa>
-  UNROLL_INLINE static void run(const query_block_of_head<T>& b, const matrix<const T>& out,
-                                const matrix<const T>& dout, const T* lse, index_t lse_stride,
-                                const matrix<T>& p, const matrix<T>& ds, T* self, T* dself) {
+  UNROLL_INLINE static void run(const query_block_of_head<T>& b, const visible_lanes<T>& seen,
+                                const matrix<const T>& dout, const T* lse, const T* along, const matrix<T>& p,
+                                const matrix<T>& ds, T* self, T* dself) {
     constexpr int N = simd::width<Isa, T>;
     using vec = simd::vec<T, N>;
-    const bool memory = b.memory();
-    for (index_t c = 0; c < p.cols; ++c) {
-      T *const pc = p.data + c * p.stride, *const dsc = ds.data + c * ds.stride;
-      const T* const dc = dout.data + c * dout.stride;
-      const index_t n = b.visible(c);
-      const T l = lse[c * lse_stride], root = b.root;
-      const T along = dot_on<Isa>(out.data + c * out.stride, dc, out.rows);
-      const auto at = [&](index_t i, vec& u, vec& du) UNROLL_INLINE {
-        u = simd::exp(simd::load<N>(pc + i) * root - l);
-        du = u * (simd::load<N>(dsc + i) - along) * root;
+    const T root = b.root;
+    for (index_t l = 0; l < p.rows; l += N) {
+      T *const pl = p.data + l, *const dl = ds.data + l;
+      const vec count = simd::load<N>(seen.counts + l), sums = simd::load<N>(lse + l);
+      const vec mean = simd::load<N>(along + l), none{};
+      const auto at = [&](index_t t, vec& u, vec& du) UNROLL_INLINE {
+        u = simd::exp(simd::load<N>(pl + t * p.stride) * root - sums);
+        du = u * (simd::load<N>(dl + t * ds.stride) - mean) * root;
       };
       vec u, du;
-      index_t i = 0;
-      for (; i + N <= n; i += N) {
-        at(i, u, du);
-        simd::store(u, pc + i);
-        simd::store(du, dsc + i);
+      index_t t = 0, all, some;
+      seen.template bounds<N>(l, all, some);
+      for (; t < all; ++t) {
+        at(t, u, du);
+        simd::store(u, pl + t * p.stride);
+        simd::store(du, dl + t * ds.stride);
       }
-      if (i < n) {
-        at(i, u, du);
-        simd::store(simd::keep_first(u, n - i, T(0)), pc + i);
-        simd::store(simd::keep_first(du, n - i, T(0)), dsc + i);
-        i += N;
+      for (; t < some; ++t) {
+        at(t, u, du);
+        const vec key = simd::splat<N>(T(t));
+        simd::store(simd::where_greater(count, key, u, none), pl + t * p.stride);
+        simd::store(simd::where_greater(count, key, du, none), dl + t * ds.stride);
       }
-      clear_vectors<N>(pc, i, b.keys);
-      clear_vectors<N>(dsc, i, b.keys);
-      if (!memory) continue;
-      const index_t head = b.q.rows;
-      self[c] = std::exp(
-          dot_on<Isa>(b.q.data + c * b.q.stride, b.own_k.data + c * b.own_k.stride, head) * root - l);
-      dself[c] = self[c] * (dot_on<Isa>(dc, b.own_v.data + c * b.own_v.stride, head) - along) * root;
+      for (; t < p.cols; ++t) {
+        simd::store(none, pl + t * p.stride);
+        simd::store(none, dl + t * ds.stride);
+      }
     }
+    for (index_t c = b.first_memory(); c < b.queries(); ++c) {
+      const index_t n = b.q.rows;
+      self[c] = std::exp(dot_on<Isa>(b.q.data + c * b.q.stride, b.own_k.data + c * b.own_k.stride, n) * root -
+                         lse[c]);
+      dself[c] = self[c] *
+                 (dot_on<Isa>(dout.data + c * dout.stride, b.own_v.data + c * b.own_v.stride, n) - along[c]) *
+                 root;
+    }
+  }
+};
+
+/// along[c] = x_c . y_c.
+struct column_dots_kernel {
+  template <class Isa, class T>
+  UNROLL_INLINE static void run(const matrix<const T>& x, const matrix<const T>& y, T* along) {
+    for (index_t c = 0; c < x.cols; ++c)
+      along[c] = dot_on<Isa>(x.data + c * x.stride, y.data + c * y.stride, x.rows);
   }
 };
 
