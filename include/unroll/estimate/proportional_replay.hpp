@@ -99,12 +99,11 @@ class proportional_replay final {
     draw_sample(sums, n);
     for (index_t s = 0; s < n; ++s)
       if (taken_[s] && p_[s] < 1) run_.bank().scale_adjoint(1 / p_[s], s);
-    for (index_t end = n; end > 0; --end) {
-      if (!taken_[end - 1]) continue;
-      index_t s = end - 1;  // the first of the neighbours in the batch that are taken, too
-      while (s > sums.batch_start(end - 1) && taken_[s - 1]) --s;
-      sums.send_back(s, end - s, g);
-      end = s + 1;
+    for (index_t s = n - 1; s >= 0; --s) {
+      if (!taken_[s]) continue;
+      const index_t last = s;  // of the neighbours in a batch that are taken
+      while (s > sums.batch_start(last) && taken_[s - 1]) --s;
+      sums.send_back(s, last + 1 - s, g);
     }
     return guard_.close(end(r));
   }

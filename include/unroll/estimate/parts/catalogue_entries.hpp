@@ -73,7 +73,7 @@ constexpr catalogue_line line_of(Entry = {}) {
 template <class... Entry>
 struct catalogue_entries {
   /// All of them as text, in order.
-  static constexpr catalogue_line lines[] = {line_of<Entry>()...};
+  static constexpr catalogue_line lines[sizeof...(Entry)] = {line_of<Entry>()...};
 
   /// All forms, and behind those of one claim what it is: "bptt, rtrl: exact; tbptt[:K1]:K2: biased".
   static std::string forms() {
