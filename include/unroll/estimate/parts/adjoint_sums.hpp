@@ -57,8 +57,9 @@ class adjoint_sums {
     return false;
   }
 
-  /// Whether the graph of segment s is alive, and the first segment of the batch that it is a piece of.
+  /// Whether the graph of segment s is alive.
   bool has_graph(index_t s) const { return bank_.graphs().owner(slot(s)) == s; }
+  /// The first segment of the batch that was written together with s, whose graph is alive.
   index_t first_of_graph(index_t s) const { return bank_.graphs().first_of_batch(slot(s)); }
   /// The first segment of the batch of s.
   index_t batch_start(index_t s) const { return s - s % bank_.batch(); }

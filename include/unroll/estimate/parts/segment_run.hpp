@@ -102,12 +102,13 @@ class segment_run {
     return true;
   }
 
-  // What these two are made of, for those who take many segments before they look at a loss.
+  // What these two are made of, for estimators that read many segments before they look at a loss.
 
-  /// Takes inputs into the sequence, and gives the newest n up.
+  /// The next segments are xs.
   void push(std::span<const input> xs) {
     for (const auto& x : xs) segments_.push(x);
   }
+  /// The sequence ends in front of its newest n segments.
   void drop_last(index_t n) { segments_.drop_last(n); }
   /// Reads xs, the segments from t on; dpast has t + xs.size() - 1 addresses.
   void read(const M& model, params<const T> theta, index_t t, std::span<const input> xs,
@@ -123,6 +124,7 @@ class segment_run {
     bank_.executor().synchronise();
     return {seen_.data() + t, n};
   }
+  /// Whether n losses from segment t on are finite. Looks at them.
   bool losses_finite(index_t t, index_t n) {
     const view<const loss_type> seen = look_at_losses(t, n);
     return std::all_of(seen.begin(), seen.end(), [](loss_type loss) { return std::isfinite(loss); });
@@ -135,9 +137,10 @@ class segment_run {
       ++r.consumed;
     }
   }
-  /// What a loss owes to theta directly is in g before the loss is known to be finite: g is remembered in
-  /// front of it and restored where it is not.
+  /// Remembers g in front of a read, which adds what a loss owes to theta before the loss is known to be
+  /// finite.
   void remember(dparams<T> g) { copy(g.data(), before_.data()); }
+  /// WRITES g as it was remembered.
   void restore(dparams<T> g) { copy(before_.data(), g.data()); }
 
   template <class V>
