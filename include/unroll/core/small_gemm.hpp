@@ -96,7 +96,7 @@ struct tile {
     const T* a = t.a;
     const T* b = t.b;
     index_t q = 0;
-    if constexpr (M > 1)
+    if constexpr (M > 1 && M * R >= 12 && N * int(sizeof(T)) >= 32)  // the others are rare and compile faster
       if (t.ahead) {
         const lines_ahead<T> ahead = *t.ahead;
         for (const T* c = ahead.next_tile; q < R; ++q, a += t.aq, b += t.bq, c += t.cj) {
