@@ -18,6 +18,8 @@
 #include "unroll/cells/linear_memory.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/cells/readout.hpp"
+#include "unroll/cells/recurrent_cell.hpp"
+#include "unroll/cells/recurrent_step.hpp"
 #include "unroll/cells/simple_recurrent.hpp"
 #include "unroll/cells/slices.hpp"
 #include "unroll/core/arena.hpp"
