@@ -112,7 +112,8 @@ struct gru_equations {
       });
     }
     if (after()) return;
-    const matrix<T> da_all = rows_of(du_all, 2 * h, h);  // what it and r say above is of the other kind
+    const matrix<T> da_all =
+        rows_of(du_all, 2 * h, h);  // a is r s: what the loop wrote of r and a is overwritten
     at.w.transposed_product(2, 1, rows_of(d_all, 2 * h, h), false, da_all);
     for (index_t l = 0; l < options.lanes; ++l) {
       const T* r = lane_of(at.tape, l).r;

@@ -23,7 +23,7 @@ namespace unroll::cells {
 /// hidden) and b_y unless out = 0. A step costs lanes x hidden x (gates hidden + gates in + out)
 /// multiply-adds, a vjp twice that.
 template <class Equations>
-class recurrent_cell final {
+class recurrent_cell {
   using E = Equations;
   using T = typename E::scalar;
 
@@ -40,8 +40,8 @@ class recurrent_cell final {
 
   const options_type& options() const { return f_.options; }
   dims size() const {
-    return {w_y() + readout_.params(), state(), lanes() * tape_stride(), step_scratch() + readout_.scratch(1),
-            lanes()};
+    return {w_y() + readout_.params(), state_size(), lanes() * tape_stride(),
+            step_scratch() + readout_.scratch(1), lanes()};
   }
   unroll::layout layout() const {
     unroll::layout l;
@@ -129,8 +129,8 @@ class recurrent_cell final {
 
   void forward(std::span<const input> xs, const window<T>& w) const {
     run(xs.first(std::size_t(w.steps)), {w.theta,
-                                         {w.states, state()},
-                                         {w.states + state(), state()},
+                                         {w.states, state_size()},
+                                         {w.states + state_size(), state_size()},
                                          {w.tape, lanes() * tape_stride()},
                                          w.loss,
                                          w.scratch,
@@ -141,7 +141,7 @@ class recurrent_cell final {
                 dparams<T> dtheta) const {
     const T* theta = w.theta.data();
     T* dw = dtheta.data();
-    T* next = w.states + state();
+    T* next = w.states + state_size();
     T* readout_scratch = w.scratch.data() + window_parts(w.steps);
     T* input_scratch = readout_scratch + readout_.scratch(w.steps);
     const matrix<T> d = cotangents(w.scratch.data(), w.steps);
@@ -208,7 +208,7 @@ class recurrent_cell final {
   index_t hidden() const { return f_.options.hidden; }
   index_t lanes() const { return f_.options.lanes; }
   index_t n() const { return hidden() * lanes(); }
-  index_t state() const { return E::states * n(); }
+  index_t state_size() const { return E::states * n(); }
   index_t tape_stride() const { return E::taped * hidden() + readout_.width(); }
   // Where parameters begin; w_h does at 0.
   index_t w_x() const { return E::gates * hidden() * hidden(); }
@@ -223,13 +223,13 @@ class recurrent_cell final {
   }
 
   // Scratch of a step: d | du if it is apart | the cotangent of s', which backward changes | the readout's.
-  index_t step_scratch() const { return window_parts(1) + (elementwise ? 0 : state()); }
+  index_t step_scratch() const { return window_parts(1) + (elementwise ? 0 : state_size()); }
   // Scratch of a window: d of all steps | du if it is apart | the readout's | the gathered inputs | W_h'.
   index_t window_parts(index_t steps) const {
     return E::cotangents * n() * steps + (E::apart ? E::gates * n() : 0);
   }
-  // The backward products want W_h' in order. With matrices a copy always pays; with vectors where W_h stays
-  // in the second-level cache and the copy is read often.
+  // Whether backward reads W_h' from a copy, whose columns lie in order: with several lanes always, with one
+  // only where W_h stays in the second-level cache and there are steps enough to pay for the copy.
   bool transposes(index_t steps) const {
     return lanes() >= 4 || (hidden() <= (E::gates == 1 ? 256 : 128) && steps >= (E::gates == 1 ? 8 : 16));
   }
@@ -262,6 +262,7 @@ class recurrent_cell final {
     return {d, E::cotangents * hidden(), lanes() * steps};
   }
   matrix<T> from_loss(matrix<T> d) const { return rows_of(d, d.rows - hidden(), hidden()); }
+  // Where u lies, its tangent and its cotangent: with those of z, or in memory of its own.
   matrix<T> of_products(matrix<T> d, T* apart) const {
     if (E::apart) return {apart, E::gates * hidden(), lanes()};
     return d;
@@ -273,7 +274,7 @@ class recurrent_cell final {
     } else {
       const matrix<T> ds = states(scratch + window_parts(1));
       if (dnext.empty())
-        std::fill_n(ds.data, state(), T(0));
+        std::fill_n(ds.data, state_size(), T(0));
       else
         std::copy(dnext.begin(), dnext.end(), ds.data);
       return ds;
@@ -306,7 +307,7 @@ class recurrent_cell final {
     T* tape = e.tape.data();
     if constexpr (requires { f_.forward_one_lane(s, s, next, steps); })
       if (lanes() == 1) return f_.forward_one_lane(w.w_h, s, next, steps);
-    for (; steps > 0; --steps, s = next, next += state(), tape += lanes() * tape_stride()) {
+    for (; steps > 0; --steps, s = next, next += state_size(), tape += lanes() * tape_stride()) {
       const matrix<T> u = of_products(arguments(tape, next), e.scratch.data());
       product(w, s, !E::apart, u);
       f_.forward(w, states(s), kept(tape), u, states(next));
@@ -316,14 +317,15 @@ class recurrent_cell final {
   // The steps of a window backwards; ds is the cotangent of s_{i+1}, then of s_i.
   void retreat(const recurrent_weights<T>& w, const window<T>& steps, const T* carry, matrix<T> d,
                T* ds) const {
-    if constexpr (requires { f_.backward_one_lane(ds, carry, ds, ds, ds, state()); })
+    if constexpr (requires { f_.backward_one_lane(ds, carry, ds, ds, ds, state_size()); })
       if (lanes() == 1 && w.transposed)
-        return f_.backward_one_lane(w.transposed, carry, steps.states + state(), d.data, ds, steps.steps);
+        return f_.backward_one_lane(w.transposed, carry, steps.states + state_size(), d.data, ds,
+                                    steps.steps);
     T* apart = d.data + d.rows * d.cols;
     for (index_t i = steps.steps - 1; i >= 0; --i) {
-      const T* s = steps.states + i * state();
+      const T* s = steps.states + i * state_size();
       const matrix<T> di = columns_of(d, i * lanes(), lanes()), du = of_products(di, apart);
-      f_.backward({w, states(s), states(s + state()), kept(steps.tape + i * lanes() * tape_stride())},
+      f_.backward({w, states(s), states(s + state_size()), kept(steps.tape + i * lanes() * tape_stride())},
                   carry ? carry[i] : T(1), states(ds), di, du);
       through_product(w, du, E::apart, h_of(ds));
     }
