@@ -49,6 +49,9 @@ TEST_CASE("after a resume a list waits for its inputs") {
   CHECK_THROWS_WITH(resumed.check_held(), ContainsSubstring("gives the last 3 inputs back"));
   const std::vector<int> two{2, 3}, three{1, 2, 3};
   CHECK_THROWS_WITH(resumed.hold(two), ContainsSubstring("has size 2, expected 3"));
+  const input_list<int> copy = resumed;
+  CHECK(copy.size() == 3);
+  CHECK_THROWS_AS(copy.check_held(), error);
   resumed.hold(three);
   CHECK_NOTHROW(resumed.check_held());
   CHECK(content(resumed) == three);
