@@ -33,7 +33,7 @@ class forward_gradient final {
         u_(f_.size().state),
         unext_(f_.size().state),
         tape_(f_.size().tape),
-        scratch_(f_.size().scratch) {
+        workspace_(f_.size().workspace) {
     reset(key{});
   }
   const F& system() const { return f_; }
@@ -63,11 +63,11 @@ class forward_gradient final {
     guard_.check_advance(theta, g);
     report r;
     r.bytes = v_.bytes() + s_.bytes() + next_.bytes() + u_.bytes() + unext_.bytes() + tape_.bytes() +
-              scratch_.bytes();
+              workspace_.bytes();
     const bool usable = linalg::all_finite(theta.data(), theta.size());
     for (const input& x : xs) {
       scalar loss = 0, slope = 0;
-      const edge<scalar> e{theta, s_, next_, tape_, &loss, scratch_, t_};
+      const edge<scalar> e{theta, s_, next_, tape_, &loss, workspace_, t_};
       if (usable && finite_input(f_, x)) {
         f_.step(x, e);
         f_.jvp(x, e, v_, u_, unext_, &slope);
@@ -102,7 +102,7 @@ class forward_gradient final {
   block<scalar, state_space> s_, next_;
   block<scalar, state_tangent_space> u_, unext_;
   block<scalar, tape_space> tape_;
-  block<scalar> scratch_;
+  block<scalar> workspace_;
   std::int64_t t_ = 0;
 };
 

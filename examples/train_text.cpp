@@ -49,13 +49,13 @@ double bits_per_character(const system_type& one_lane, params<const T> theta, st
   const dims d = one_lane.size();
   block<T, state_space> s(d.state), next(d.state);
   block<T, tape_space> tape(d.tape);
-  buffer<T> scratch(d.scratch);
+  buffer<T> workspace(d.workspace);
   start_state(one_lane, s);
   double bits = 0;
   std::int64_t t = 0;
   for (const input& x : xs) {
     T loss = 0;
-    one_lane.step(x, {theta, s, next, tape, &loss, scratch, t++});
+    one_lane.step(x, {theta, s, next, tape, &loss, workspace, t++});
     bits += double(loss) / std::log(2.0);
     std::swap(s, next);
   }

@@ -103,17 +103,17 @@ class forward_only {
         states_((steps + 1) * f.size().state),
         tape_(steps * f.size().tape),
         loss_(steps),
-        scratch_(window_scratch(f, steps)) {}
+        workspace_(window_workspace(f, steps)) {}
   void reset(key) {}
   void advance(params<const scalar> theta, std::span<const typename F::input> xs, dparams<scalar>) {
-    window_forward(f_, xs, {theta, steps_, states_.data(), tape_.data(), loss_.data(), scratch_, 0});
+    window_forward(f_, xs, {theta, steps_, states_.data(), tape_.data(), loss_.data(), workspace_, 0});
   }
   void finish(params<const scalar>, dparams<scalar>) {}
 
  private:
   F f_;
   index_t steps_;
-  buffer<scalar> states_, tape_, loss_, scratch_;
+  buffer<scalar> states_, tape_, loss_, workspace_;
 };
 
 template <class F>

@@ -107,19 +107,21 @@ struct edge_data {
   using T = typename F::scalar;
   const F& f;
   dims d = f.size();
-  std::vector<T> theta, s, next = nans<T>(d.state), tape = nans<T>(d.tape), scratch = nans<T>(d.scratch);
+  std::vector<T> theta, s, next = nans<T>(d.state), tape = nans<T>(d.tape), workspace = nans<T>(d.workspace);
   T loss = std::numeric_limits<T>::quiet_NaN();
 
   edge_data(const F& cell, key k)
       : f(cell), theta(normals<T>(d.params, k, 10, 0.4)), s(normals<T>(d.state, k, 11, 0.5)) {}
-  edge<T> view_of() { return {theta, s, next, tape, &loss, scratch}; }
+  edge<T> view_of() { return {theta, s, next, tape, &loss, workspace}; }
   void step(const typename F::input& x) { f.step(x, view_of()); }
   /// <u, s'> + c loss
   double value(const typename F::input& x, const std::vector<T>& u, T c) {
     step(x);
     return dot(u, next) + double(c) * double(loss);
   }
-  void fresh_scratch() { std::fill(scratch.begin(), scratch.end(), std::numeric_limits<T>::quiet_NaN()); }
+  void spoil_workspace() {
+    std::fill(workspace.begin(), workspace.end(), std::numeric_limits<T>::quiet_NaN());
+  }
 };
 
 /// vjp and jvp against central differences; vjp adds; empty arguments; <vjp u, v> = <u, jvp v>.
@@ -135,7 +137,7 @@ void derivatives(const F& f, const typename F::input& x, key k) {
   e.step(x);
   REQUIRE(std::isfinite(e.loss));
   std::vector<T> ds(size_t(d.state)), dtheta(size_t(d.params));
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.vjp(x, const_edge<T>(e.view_of()), u, c, ds, dtheta);
 
   // central differences: h^2/6 f''' + eps |f| / h
@@ -158,13 +160,13 @@ void derivatives(const F& f, const typename F::input& x, key k) {
 
   // adds, and takes empty arguments
   auto ds2 = ds, dtheta2 = dtheta;
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.vjp(x, const_edge<T>(e.view_of()), u, 0, ds2, {});
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.vjp(x, const_edge<T>(e.view_of()), {}, c, ds2, {});
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.vjp(x, const_edge<T>(e.view_of()), u, 0, {}, dtheta2);
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.vjp(x, const_edge<T>(e.view_of()), {}, c, {}, dtheta2);
   for (T& v : ds) v *= 2;
   for (T& v : dtheta) v *= 2;
@@ -175,11 +177,11 @@ void derivatives(const F& f, const typename F::input& x, key k) {
   const auto vs = normals<T>(d.state, k, 21), vt = normals<T>(d.params, k, 22);
   auto next = nans<T>(d.state), a = next, b = next;
   T loss = 0, loss_a = 0, loss_b = 0;
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.jvp(x, const_edge<T>(e.view_of()), vt, vs, next, &loss);
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.jvp(x, const_edge<T>(e.view_of()), vt, {}, a, &loss_a);
-  e.fresh_scratch();
+  e.spoil_workspace();
   f.jvp(x, const_edge<T>(e.view_of()), {}, vs, b, &loss_b);
   const double left = (dot(ds, vs) + dot(dtheta, vt)) / 2, right = dot(u, next) + c * loss;
   CHECK(std::abs(left - right) < 1e-12 * (1 + std::abs(left)));
@@ -206,7 +208,7 @@ void dense_hooks(const F& f, const typename F::input& x, key k) {
     for (index_t i = 0; i < n; ++i) {
       std::vector<T> u(size_t(d.state)), ds(size_t(d.state)), dtheta(size_t(d.params));
       u[size_t(l * n + i)] = 1;
-      e.fresh_scratch();
+      e.spoil_workspace();
       f.vjp(x, ce, u, 0, ds, dtheta);
       for (index_t j = 0; j < n; ++j) J[size_t((l * n + j) * n + i)] = ds[size_t(l * n + j)];
       for (index_t p = 0; p < d.params; ++p) M[size_t((l * d.params + p) * n + i)] = dtheta[size_t(p)];
@@ -215,21 +217,21 @@ void dense_hooks(const F& f, const typename F::input& x, key k) {
 
   if constexpr (has_jacobian<F>) {
     auto got = nans<T>(index_t(J.size()));
-    e.fresh_scratch();
+    e.spoil_workspace();
     f.jacobian(x, ce, got);
     CHECK(distance(got, J) < rounding<T>);
     std::vector<T> added(M.size(), T(1));
     const index_t cut = d.params / 3;
-    e.fresh_scratch();
+    e.spoil_workspace();
     f.immediate(x, ce, added, 0, cut);
-    e.fresh_scratch();
+    e.spoil_workspace();
     f.immediate(x, ce, added, cut, d.params);
     for (T& v : added) v -= 1;
     CHECK(distance(added, M) < rounding<T>);
   }
   if constexpr (has_row_norms<F>) {
     auto got = nans<T>(d.state);
-    e.fresh_scratch();
+    e.spoil_workspace();
     f.row_norms(x, ce, got);
     CHECK(distance(got, norms) < rounding<T>);
   }
@@ -239,10 +241,10 @@ void dense_hooks(const F& f, const typename F::input& x, key k) {
     for (index_t l = 0; l < d.lanes; ++l) {
       auto ul = std::vector<T>(size_t(d.state));
       std::copy_n(u.begin() + l * n, n, ul.begin() + l * n);
-      e.fresh_scratch();
+      e.spoil_workspace();
       f.vjp(x, ce, ul, 0, {}, dparams<T>(expected.data() + l * d.params, d.params));
     }
-    e.fresh_scratch();
+    e.spoil_workspace();
     f.lane_vjp(x, ce, u, got);
     CHECK(distance(got, expected) < rounding<T>);
   }
@@ -264,10 +266,10 @@ window_result<typename F::scalar> run_window(const F& f, const std::vector<typen
                      normals<T>(d.params, k, 42)};
   const auto theta = normals<T>(d.params, k, 40, 0.4), s = normals<T>(d.state, k, 41, 0.5);
   std::copy(s.begin(), s.end(), r.states.begin());
-  auto scratch = nans<T>(window_scratch(f, steps));
-  const window<T> w{theta, steps, r.states.data(), r.tape.data(), r.loss.data(), scratch, 0};
+  auto workspace = nans<T>(window_workspace(f, steps));
+  const window<T> w{theta, steps, r.states.data(), r.tape.data(), r.loss.data(), workspace, 0};
   window_forward(f, {xs.data(), xs.size()}, w);
-  std::fill(scratch.begin(), scratch.end(), std::numeric_limits<T>::quiet_NaN());
+  std::fill(workspace.begin(), workspace.end(), std::numeric_limits<T>::quiet_NaN());
   window_backward(f, {xs.data(), xs.size()}, w, in, r.ds, r.dtheta);
   return r;
 }

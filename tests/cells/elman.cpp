@@ -25,9 +25,9 @@ TEST_CASE("the Elman cell without readout is the golden network") {
   for (std::size_t i = 0; i < 3; ++i) xs[i] = {x.data() + i, target.data() + 2 * i, nullptr, nullptr};
 
   std::vector<double> states(8), tape(6), loss(3), ds(2);
-  std::vector<double> scratch(std::size_t(window_scratch(cell, 3)));
+  std::vector<double> workspace(std::size_t(window_workspace(cell, 3)));
   states[0] = states[1] = 0.3;
-  const window<double> w{theta, 3, states.data(), tape.data(), loss.data(), scratch, 0};
+  const window<double> w{theta, 3, states.data(), tape.data(), loss.data(), workspace, 0};
   window_forward(cell, {xs.data(), xs.size()}, w);
   window_backward(cell, {xs.data(), xs.size()}, w, {}, ds, dtheta);
 

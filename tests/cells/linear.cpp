@@ -20,9 +20,9 @@ TEST_CASE("the linear cell has the closed form of a geometric series") {
   xs.back().target = zero.data();
 
   std::vector<double> states(steps + 1), tape(steps), loss(steps), ds(1), dtheta(3);
-  std::vector<double> scratch(std::size_t(window_scratch(cell, steps)));
+  std::vector<double> workspace(std::size_t(window_workspace(cell, steps)));
   states[0] = s0;
-  const window<double> w{theta, steps, states.data(), tape.data(), loss.data(), scratch, 0};
+  const window<double> w{theta, steps, states.data(), tape.data(), loss.data(), workspace, 0};
   window_forward(cell, {xs.data(), xs.size()}, w);
   window_backward(cell, {xs.data(), xs.size()}, w, {}, ds, dtheta);
 

@@ -89,7 +89,7 @@ TEST_CASE("the readout reads and writes columns at a stride") {
     std::vector<double> h(std::size_t(n * h_stride), nan_value), dy(std::size_t(n * dy_stride), nan_value),
         dh = h;
     result q{{}, std::vector<double>(steps, nan_value), {}, std::vector<double>(w.size(), 1)};
-    std::vector<double> scratch(std::size_t(r.scratch(steps)), nan_value);
+    std::vector<double> workspace(std::size_t(r.workspace(steps)), nan_value);
     for (index_t k = 0; k < n; ++k)
       for (index_t i = 0; i < hidden; ++i)
         h[std::size_t(k * h_stride + i)] = dense[std::size_t(k * hidden + i)];
@@ -97,7 +97,7 @@ TEST_CASE("the readout reads and writes columns at a stride") {
               {dy.data(), out, n, dy_stride}, q.loss.data());
     r.backward(w.data(), {xs.data(), xs.size()}, {h.data(), hidden, n, h_stride},
                {dy.data(), out, n, dy_stride}, weight.data(), {dh.data(), hidden, n, h_stride}, q.dw.data(),
-               scratch.data());
+               workspace.data());
     for (index_t k = 0; k < n; ++k) {
       for (index_t i = 0; i < hidden; ++i) q.dh.push_back(dh[std::size_t(k * h_stride + i)]);
       for (index_t i = 0; i < out; ++i) q.dy.push_back(dy[std::size_t(k * dy_stride + i)]);

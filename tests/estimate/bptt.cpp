@@ -77,7 +77,7 @@ TEST_CASE("bptt costs one step and one vjp a step") {
   CHECK(r.vjps == 50);
   CHECK(r.jvps == 0);
   CHECK(r.consumed == 50);
-  // 51 states of 2, 50 tapes of 2, 50 losses, 2 + 2 of scratch, one cotangent of 2; and the inputs
+  // 51 states of 2, 50 tapes of 2, 50 losses, 2 + 2 of workspace, one cotangent of 2; and the inputs
   CHECK(r.bytes == (102 + 100 + 50 + 4 + 2) * sizeof(double) + 50 * sizeof(cell::input));
 }
 

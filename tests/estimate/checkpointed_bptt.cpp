@@ -81,7 +81,7 @@ TEST_CASE("the memory of checkpointed bptt is what its slots and block say") {
   const auto xs = golden::long_inputs(30);
   unroll::report r;
   run(checkpointed_bptt(cell{}, {.slots = 4, .steps = 30, .block = 5}), xs, &r);
-  // 4 snapshots, 6 states, the last state and a cotangent of 2; 5 tapes of 2; losses and factors; scratch
+  // 4 snapshots, 6 states, the last state and a cotangent of 2; 5 tapes of 2; losses and factors; workspace
   CHECK(r.bytes == (4 * 2 + 6 * 2 + 2 + 2 + 5 * 2 + 5 + 5 + 4) * sizeof(double) + 30 * sizeof(cell::input));
   // a budget of 7 states and a half gives 7 slots
   run(checkpointed_bptt(cell{}, {.bytes = 15 * sizeof(double), .steps = 30}), xs, &r);

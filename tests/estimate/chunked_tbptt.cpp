@@ -46,7 +46,7 @@ TEST_CASE("chunked_tbptt is bptt of every chunk from the state the one before ha
   CHECK(r.steps == 23);
   CHECK(r.vjps == 23);
 
-  std::array<double, 2> s{.3, .3}, next{}, tape{}, scratch{};
+  std::array<double, 2> s{.3, .3}, next{}, tape{}, workspace{};
   double loss = 0;
   unroll::bptt chunk(cell{}, {.max_steps = 6, .block = 6});
   for (std::size_t first = 0; first < 23; first += 6) {
@@ -55,7 +55,7 @@ TEST_CASE("chunked_tbptt is bptt of every chunk from the state the one before ha
     chunk.advance(theta, part, expected);
     chunk.finish(theta, expected);
     for (const auto& x : part) {
-      cell{}.step(x, {theta, s, next, tape, &loss, scratch, 0});
+      cell{}.step(x, {theta, s, next, tape, &loss, workspace, 0});
       s = next;
     }
   }

@@ -19,7 +19,7 @@ struct run {
   std::vector<double> x = std::vector<double>(std::size_t(steps * lanes * in)), y = x;
   block<double, state_space> states{(steps + 1) * d.state};
   block<double, tape_space> tapes{steps * d.tape};
-  buffer<double> scratch{d.scratch};
+  buffer<double> workspace{d.workspace};
   double loss = 0;
 
   run() {
@@ -35,7 +35,7 @@ struct run {
             {states.data() + (t + 1) * d.state, d.state},
             {tapes.data() + t * d.tape, d.tape},
             &loss,
-            scratch,
+            workspace,
             t};
   }
 };

@@ -41,7 +41,7 @@ class artbp final {
     const unroll::dims d = system_.size();
     const auto steps = index_t(xs.size());
     std::vector<scalar> states(std::size_t((steps + 1) * d.state)), tape(std::size_t(steps * d.tape)),
-        scratch(std::size_t(d.scratch)), delta(std::size_t(d.state)), before(delta);
+        workspace(std::size_t(d.workspace)), delta(std::size_t(d.state)), before(delta);
     scalar loss = 0;
     unroll::report r;
     const auto edge = [&](index_t t) {
@@ -50,7 +50,7 @@ class artbp final {
                                   {states.data() + (t + 1) * d.state, d.state},
                                   {tape.data() + t * d.tape, d.tape},
                                   &loss,
-                                  scratch,
+                                  workspace,
                                   t};
     };
     unroll::start_state(system_, {states.data(), d.state});

@@ -41,13 +41,13 @@ inline unroll::testing::enumeration enumerate_uoro(uoro_mutation m) {
   const testing::enumerating_chooser draw(all);
   return testing::enumerate_outcomes(all, 8, [&](view<double> g) {
     for (double& v : g) v = 0;
-    vec h{.3, .3}, s{}, tape{}, scratch{};
+    vec h{.3, .3}, s{}, tape{}, workspace{};
     big th{};
     double previous_sign = 1;
     for (std::size_t t = 0; t < xs.size(); ++t) {
       vec next{}, j{}, nu{}, nu_b{};
       double loss = 0;
-      const edge<double> e{theta, h, next, tape, &loss, scratch, std::int64_t(t)};
+      const edge<double> e{theta, h, next, tape, &loss, workspace, std::int64_t(t)};
       f.step(xs[t], e);
       const auto credit = [&] {
         const double c = (next[0] - xs[t].y[0]) * s[0] + (next[1] - xs[t].y[1]) * s[1];

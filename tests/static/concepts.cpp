@@ -106,11 +106,11 @@ static_assert(!has_jvp<writes_direction>);
 
 // --- optional members ---
 struct half_a_window : good_vjp {
-  index_t window_scratch(index_t) const { return 0; }
+  index_t window_workspace(index_t) const { return 0; }
   void forward(std::span<const int>, const window<double>&) const {}
 };
 struct window_without_vjp : system_ {
-  index_t window_scratch(index_t) const { return 0; }
+  index_t window_workspace(index_t) const { return 0; }
   void forward(std::span<const int>, const window<double>&) const {}
   void backward(std::span<const int>, const window<double>&, const injection<double>&, dstate<double>,
                 dparams<double>) const {}

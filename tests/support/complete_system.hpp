@@ -99,7 +99,7 @@ struct complete {
   }
   void vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext, T dloss, unroll::dstate<T> ds,
            unroll::dparams<T> dtheta) const {
-    T* z = e.scratch.data();
+    T* z = e.workspace.data();
     dz(e, dnext, dloss, z);
     if (is(fault::vjp_overwrites)) std::fill(ds.begin(), ds.end(), T(0));
     if (is(fault::vjp_dtheta_overwrites)) std::fill(dtheta.begin(), dtheta.end(), T(0));
@@ -116,7 +116,7 @@ struct complete {
   void jvp(T x, const unroll::const_edge<T>& e, unroll::params_tangent<const T> dtheta,
            unroll::state_tangent<const T> ds, unroll::state_tangent<T> dnext, T* dloss) const {
     T sum = 0;
-    T* out = e.scratch.data();
+    T* out = e.workspace.data();
     for (index_t i = 0; i < n * lanes; ++i) {
       const index_t k = i % n;
       T z = 0;
@@ -130,7 +130,7 @@ struct complete {
     if (dloss) *dloss = is(fault::jvp_drops_loss) ? T(0) : sum;
   }
 
-  index_t window_scratch(index_t) const { return 4 * n * lanes; }
+  index_t window_workspace(index_t) const { return 4 * n * lanes; }
   void forward(std::span<const T> xs, const unroll::window<T>& w) const {
     const index_t steps = w.steps - (is(fault::forward_stops_early) ? 1 : 0);
     for (index_t i = 0; i < steps; ++i) step(xs[std::size_t(i)], unroll::edge_of(*this, w, i));
@@ -138,7 +138,7 @@ struct complete {
   void backward(std::span<const T> xs, const unroll::window<T>& w, const unroll::injection<T>& in,
                 unroll::dstate<T> ds, unroll::dparams<T> dtheta) const {
     if (is(fault::backward_overwrites)) std::fill(dtheta.begin(), dtheta.end(), T(0));
-    unroll::dstate<T> before{w.scratch.data() + 2 * n * lanes, n * lanes};
+    unroll::dstate<T> before{w.workspace.data() + 2 * n * lanes, n * lanes};
     for (index_t i = w.steps - 1; i >= 0; --i) {
       if (in.carry && !is(fault::backward_ignores_carry))
         for (T& v : ds) v = in.carry[i] == T(0) ? T(0) : in.carry[i] * v;
@@ -177,7 +177,7 @@ struct complete {
   }
   void lane_vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext,
                 unroll::view<T> dtheta) const {
-    T* z = e.scratch.data();
+    T* z = e.workspace.data();
     dz(e, dnext, T(0), z);
     for (index_t l = 0; l < lanes; ++l)
       for (index_t from = 0; from < lanes; ++from)

@@ -93,7 +93,7 @@ struct lanes_rnn {
     for (index_t l = 0; l < count; ++l) {
       double part_loss = 0;
       cell.step(of(x, l), {e.theta, e.s.part(2 * l, 2), e.next.part(2 * l, 2), e.tape.part(2 * l, 2),
-                           &part_loss, e.scratch, e.t});
+                           &part_loss, e.workspace, e.t});
       *e.loss += part_loss;
     }
   }

@@ -22,7 +22,7 @@ struct rnn {
     std::array<T, 2> y{};
   };
 
-  unroll::dims size() const { return {.params = 8, .state = 2, .tape = 2, .scratch = 2, .lanes = 1}; }
+  unroll::dims size() const { return {.params = 8, .state = 2, .tape = 2, .workspace = 2, .lanes = 1}; }
   void start(unroll::state<T> s) const {
     s[0] = T(0.3);
     s[1] = T(0.3);

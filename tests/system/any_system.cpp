@@ -87,10 +87,10 @@ TEST_CASE("windows are walked step by step where the cell has no window passes")
   const any_golden f = golden::rnn<>{};
   const auto theta = golden::theta();
   const auto xs = golden::inputs();
-  std::vector<double> states(8), tape(6), loss(3), scratch(std::size_t(unroll::window_scratch(f, 3)));
+  std::vector<double> states(8), tape(6), loss(3), workspace(std::size_t(unroll::window_workspace(f, 3)));
   std::vector<double> ds(2), g(8);
   unroll::start_state(f, {states.data(), 2});
-  const unroll::window<double> w{theta, 3, states.data(), tape.data(), loss.data(), scratch, 0};
+  const unroll::window<double> w{theta, 3, states.data(), tape.data(), loss.data(), workspace, 0};
   unroll::window_forward(f, xs, w);
   unroll::window_backward(f, xs, w, {}, ds, g);
   CHECK(loss[0] + loss[1] + loss[2] == Approx(golden::loss).epsilon(1e-14));

@@ -42,8 +42,8 @@ TEST_CASE("a window counts its steps, and every optional member is counted") {
   const counted f(support::complete<double>{2, 2}, calls);
   const auto theta = support::complete_theta<double>();
   const auto xs = support::complete_inputs<double>(5);
-  std::vector<double> states(6 * 4, 0.25), tape(5 * 4), loss(5), scratch(16), ds(4), dtheta(6), big(100);
-  const unroll::window<double> w{theta, 5, states.data(), tape.data(), loss.data(), scratch, 0};
+  std::vector<double> states(6 * 4, 0.25), tape(5 * 4), loss(5), workspace(16), ds(4), dtheta(6), big(100);
+  const unroll::window<double> w{theta, 5, states.data(), tape.data(), loss.data(), workspace, 0};
   unroll::window_forward(f, xs, w);
   unroll::window_backward(f, xs, w, {}, ds, dtheta);
   CHECK(calls == call_counts{.steps = 5, .vjps = 5});

@@ -18,8 +18,8 @@ struct black_box {
   using input = T;
   unroll::dims size() const { return {2, 1, 1, 1, 1}; }
   void step(T x, const unroll::edge<T>& e) const {
-    e.scratch[0] = x * x;
-    e.next[0] = e.theta[0] * e.s[0] + e.theta[1] * e.scratch[0];
+    e.workspace[0] = x * x;
+    e.next[0] = e.theta[0] * e.s[0] + e.theta[1] * e.workspace[0];
     e.tape[0] = 1;
     *e.loss = e.next[0] * e.next[0];
   }

@@ -16,7 +16,7 @@ namespace {
 template <class F>
 struct memory {
   using T = typename F::scalar;
-  std::vector<T> theta, states, tape, loss, scratch;
+  std::vector<T> theta, states, tape, loss, workspace;
   unroll::window<T> w;
 
   memory(const F& f, std::vector<T> p, std::span<const typename F::input> xs) : theta(std::move(p)) {
@@ -25,9 +25,9 @@ struct memory {
     states.resize(std::size_t((k + 1) * d.state));
     tape.resize(std::size_t(k * d.tape));
     loss.resize(std::size_t(k));
-    scratch.resize(std::size_t(unroll::window_scratch(f, k)));
+    workspace.resize(std::size_t(unroll::window_workspace(f, k)));
     unroll::start_state(f, {states.data(), d.state});
-    w = {theta, k, states.data(), tape.data(), loss.data(), scratch, 0};
+    w = {theta, k, states.data(), tape.data(), loss.data(), workspace, 0};
     unroll::window_forward(f, xs, w);
   }
 };
@@ -116,7 +116,7 @@ TEST_CASE("the edges of a window lie side by side") {
   CHECK(e.tape.data() == m.tape.data() + 4);
   CHECK(e.loss == m.loss.data() + 2);
   CHECK(e.t == 12);
-  CHECK(e.scratch.size() == f.size().scratch);
+  CHECK(e.workspace.size() == f.size().workspace);
 }
 
 TEST_CASE("a window without steps does nothing") {

@@ -66,7 +66,7 @@ class forward_mode final {
     s_ = unroll::buffer<T>(d_.state);
     next_ = unroll::buffer<T>(d_.state);
     tape_ = unroll::buffer<T>(d_.tape);
-    scratch_ = unroll::buffer<T>(d_.scratch);
+    workspace_ = unroll::buffer<T>(d_.workspace);
     tangent_ = unroll::buffer<T>(d_.state * d_.params);
     moved_ = unroll::buffer<T>(d_.state);
     unit_ = unroll::buffer<T>(d_.params);
@@ -145,7 +145,7 @@ class forward_mode final {
                             {next_.data(), next_.size()},
                             {tape_.data(), tape_.size()},
                             &loss,
-                            scratch_,
+                            workspace_,
                             t_};
     f_.step(x, e);
     for (index_t p = 0; p < d_.params; ++p) {
@@ -171,7 +171,7 @@ class forward_mode final {
   F f_;
   unroll::dims d_;
   fault wrong_;
-  unroll::buffer<T> s_, next_, tape_, scratch_, tangent_, moved_, unit_, sum_;
+  unroll::buffer<T> s_, next_, tape_, workspace_, tangent_, moved_, unit_, sum_;
   std::shared_ptr<T> shared_;
   T draws_ = 0;
   std::int64_t t_ = 0;

@@ -34,7 +34,7 @@ class derived_adolc {
         active_in_(in_.size()),
         active_next_(std::size_t(size_.state)) {
     size_.tape = 0;
-    size_.scratch = 0;
+    size_.workspace = 0;
   }
 
   const F& function() const { return f_; }

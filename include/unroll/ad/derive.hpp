@@ -16,7 +16,7 @@ namespace unroll::ad {
 /// One step as a function over any number type N, of which derive() makes a system:
 ///
 ///     using scalar = float or double;  using input = anything copyable
-///     dims size() const                          params, state and lanes; tape and scratch are ignored
+///     dims size() const                          params, state and lanes; tape and workspace are ignored
 ///     template <class N> N operator()(std::span<const N> theta, std::span<const N> s, const input& x,
 ///                                     std::span<N> next) const
 ///
@@ -48,7 +48,7 @@ class derived {
         "and template <class N> N operator()(std::span<const N> theta, std::span<const N> s, "
         "const input& x, std::span<N> next) const");
     size_.tape = 0;
-    size_.scratch = 0;
+    size_.workspace = 0;
     const auto n = std::size_t(size_.params + size_.state), m = std::size_t(size_.state);
     dual_in_.resize(n);
     dual_next_.resize(m);

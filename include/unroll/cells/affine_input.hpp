@@ -15,7 +15,7 @@ namespace unroll::cells {
 ///
 /// Every function works on `steps` steps of all lanes at once: z has steps x lanes columns, column
 /// step * lanes + lane, of `rows` scalars each. When the dense x of consecutive steps lie side by side in
-/// memory a window is one product straight from them, otherwise they are first gathered into `scratch`.
+/// memory a window is one product straight from them, otherwise they are first gathered into `workspace`.
 /// `w` and `dw` point to the params() parameters: w_x (rows x in), then b.
 template <class T>
 class affine_input {
@@ -24,14 +24,14 @@ class affine_input {
   affine_input(index_t in, index_t rows, index_t lanes) : in_(in), rows_(rows), lanes_(lanes) {}
 
   index_t params() const { return rows_ * (in_ + 1); }
-  index_t scratch(index_t steps) const { return steps > 1 ? in_ * lanes_ * steps : 0; }
+  index_t workspace(index_t steps) const { return steps > 1 ? in_ * lanes_ * steps : 0; }
 
   /// WRITES z = W_x x + b. With (dw instead of w) this is also the directional derivative of z.
-  void forward(const T* w, std::span<const example<T>> xs, matrix<T> z, T* scratch) const {
+  void forward(const T* w, std::span<const example<T>> xs, matrix<T> z, T* workspace) const {
     linalg::set_columns<T>(w + rows_ * in_, z);
     if (in_ == 0) return;
     if (all_dense(xs)) {
-      linalg::gemm<T>(op::none, {w, rows_, in_}, op::none, columns(xs, scratch), true, z);
+      linalg::gemm<T>(op::none, {w, rows_, in_}, op::none, columns(xs, workspace), true, z);
       return;
     }
     for (std::size_t i = 0; i < xs.size(); ++i) {
@@ -45,11 +45,11 @@ class affine_input {
   }
 
   /// ADDS dz x' to dw_x and dz to db, summed over steps and lanes.
-  void backward(std::span<const example<T>> xs, matrix<const T> dz, T* dw, T* scratch) const {
+  void backward(std::span<const example<T>> xs, matrix<const T> dz, T* dw, T* workspace) const {
     linalg::sum_columns<T>(dz, dw + rows_ * in_);
     if (in_ == 0) return;
     if (all_dense(xs)) {
-      linalg::gemm<T>(op::none, dz, op::transpose, columns(xs, scratch), true, {dw, rows_, in_});
+      linalg::gemm<T>(op::none, dz, op::transpose, columns(xs, workspace), true, {dw, rows_, in_});
       return;
     }
     for (std::size_t i = 0; i < xs.size(); ++i) {
@@ -98,13 +98,14 @@ class affine_input {
     return std::all_of(xs.begin(), xs.end(), [](const example<T>& x) { return x.token == nullptr; });
   }
   // All x as one in x (steps x lanes) matrix.
-  matrix<const T> columns(std::span<const example<T>> xs, T* scratch) const {
+  matrix<const T> columns(std::span<const example<T>> xs, T* workspace) const {
     const index_t n = in_ * lanes_;
     const T* data = xs.front().x;
     for (std::size_t i = 1; i < xs.size(); ++i)
       if (xs[i].x != data + index_t(i) * n) {
-        for (std::size_t j = 0; j < xs.size(); ++j) std::copy(xs[j].x, xs[j].x + n, scratch + index_t(j) * n);
-        data = scratch;
+        for (std::size_t j = 0; j < xs.size(); ++j)
+          std::copy(xs[j].x, xs[j].x + n, workspace + index_t(j) * n);
+        data = workspace;
         break;
       }
     return {data, in_, lanes_ * index_t(xs.size())};

@@ -15,11 +15,11 @@ namespace unroll::cells {
 ///
 /// Every function works on `steps` steps of all lanes at once, so that a window costs one product. Hidden
 /// vectors, outputs and their cotangents are matrices of steps x lanes columns, column step * lanes + lane;
-/// the stride of the matrix is what one lane of the state (or tape, or scratch) takes. For one step pass
+/// the stride of the matrix is what one lane of the state (or tape, or workspace) takes. For one step pass
 /// one example. `w` and `dw` point to the readout's `params()` parameters: w_y (width x hidden), then b_y.
 ///
 ///   tape        width() scalars a lane: forward leaves dloss/dy there, backward and jvp read it
-///   scratch     scratch(steps) scalars, for backward and jvp
+///   workspace     workspace(steps) scalars, for backward and jvp
 template <class T>
 class readout {
  public:
@@ -29,7 +29,7 @@ class readout {
 
   index_t width() const { return out_ == 0 ? hidden_ : out_; }  ///< length of y
   index_t params() const { return out_ * (hidden_ + 1); }
-  index_t scratch(index_t steps) const { return width() * lanes_ * steps; }
+  index_t workspace(index_t steps) const { return width() * lanes_ * steps; }
 
   /// Appends "w_y" and "b_y", if there are any.
   void describe(layout& l) const {
@@ -67,7 +67,7 @@ class readout {
   /// The gradient of sum_i weight[i] loss[i]; weight may be null: one everywhere. WRITES dh, the cotangent of
   /// h; ADDS to dw, which may be null: not wanted.
   void backward(const T* w, std::span<const example<T>> xs, matrix<const T> h, matrix<const T> dy,
-                const T* weight, matrix<T> dh, T* dw, T* scratch) const {
+                const T* weight, matrix<T> dh, T* dw, T* workspace) const {
     for (index_t i = 0, n = index_t(xs.size()); i < n;) {
       const index_t end = run_end(xs, weight, i);
       if (end == i) {
@@ -82,7 +82,7 @@ class readout {
         weigh(dy_run, weight ? weight + i : nullptr, dh_run);
       } else {
         if (weight && std::any_of(weight + i, weight + end, [](T v) { return v != T(1); })) {
-          const matrix<T> weighted{scratch, out_, (end - i) * lanes_};
+          const matrix<T> weighted{workspace, out_, (end - i) * lanes_};
           weigh(dy_run, weight + i, weighted);
           dy_run = weighted;
         }
@@ -99,9 +99,9 @@ class readout {
   /// The directional derivative of the loss of one step along (dw, dh). dw may be null and dh.data may be
   /// null: zero.
   T jvp(const T* w, matrix<const T> h, matrix<const T> dy, const T* dw, matrix<const T> dh,
-        T* scratch) const {
+        T* workspace) const {
     T sum = 0;
-    matrix<T> y_t{scratch, width(), lanes_};  // the tangent of y
+    matrix<T> y_t{workspace, width(), lanes_};  // the tangent of y
     if (out_ == 0) {
       if (!dh.data) return 0;
       output(nullptr, dh, y_t);

@@ -41,7 +41,7 @@ class recurrent_cell {
   const options_type& options() const { return f_.options; }
   dims size() const {
     return {w_y() + readout_.params(), state_size(), lanes() * tape_stride(),
-            step_scratch() + readout_.scratch(1), lanes()};
+            step_workspace() + readout_.workspace(1), lanes()};
   }
   unroll::layout layout() const {
     unroll::layout l;
@@ -64,7 +64,7 @@ class recurrent_cell {
   index_t scored(const input& x) const { return readout_.scored(x); }
   /// WRITES y of the states s, lane after lane.
   void output(params<const T> theta, unroll::state<const T> s, view<T> y) const {
-    check_size(E::name, "y", y.size(), readout_.scratch(1));
+    check_size(E::name, "y", y.size(), readout_.workspace(1));
     readout_.output(theta.data() + w_y(), h_of(s.data()), {y.data(), readout_.width(), lanes()});
   }
 
@@ -82,12 +82,12 @@ class recurrent_cell {
            dparams<T> dtheta) const {
     const T* w = e.theta.data();
     T* dw = dtheta.data();
-    const matrix<T> d = cotangents(e.scratch.data());
+    const matrix<T> d = cotangents(e.workspace.data());
     readout_.backward(w + w_y(), {&x, 1}, h_of(e.next.data()), outputs(e.tape.data()), &dloss, from_loss(d),
-                      dw ? dw + w_y() : nullptr, e.scratch.data() + step_scratch());
+                      dw ? dw + w_y() : nullptr, e.workspace.data() + step_workspace());
     const recurrent_step<T> at = made(e);
-    const matrix<T> du = of_products(d, e.scratch.data() + d.rows * d.cols);
-    const auto delta = entering(dnext, e.scratch.data());
+    const matrix<T> du = of_products(d, e.workspace.data() + d.rows * d.cols);
+    const auto delta = entering(dnext, e.workspace.data());
     f_.backward(at, T(1), delta, d, du);
     if (!ds.empty()) {
       if constexpr (elementwise) {
@@ -104,9 +104,9 @@ class recurrent_cell {
            state_tangent<T> dnext, T* dloss) const {
     const T* w = e.theta.data();
     const T* dw = dtheta.data();
-    const matrix<T> d = cotangents(e.scratch.data());
+    const matrix<T> d = cotangents(e.workspace.data());
     const matrix<T> dz = elementwise ? states(dnext.data()) : rows_of(d, 0, E::gates * hidden());
-    const matrix<T> du = of_products(dz, e.scratch.data() + d.rows * d.cols);
+    const matrix<T> du = of_products(dz, e.workspace.data() + d.rows * d.cols);
     const recurrent_step<T> at = made(e);
     const recurrent_weights<T> dweights = dw ? weights(dw) : recurrent_weights<T>{};
     if (dw)
@@ -119,11 +119,11 @@ class recurrent_cell {
     f_.tangent(at, dweights, states(ds.data()), dz, du, states(dnext.data()));
     if (dloss)
       *dloss = readout_.jvp(w + w_y(), h_of(e.next.data()), outputs(e.tape.data()), dw ? dw + w_y() : nullptr,
-                            h_of(dnext.data()), e.scratch.data() + step_scratch());
+                            h_of(dnext.data()), e.workspace.data() + step_workspace());
   }
 
-  index_t window_scratch(index_t steps) const {
-    return window_parts(steps) + readout_.scratch(steps) + input_.scratch(steps) +
+  index_t window_workspace(index_t steps) const {
+    return window_parts(steps) + readout_.workspace(steps) + input_.workspace(steps) +
            (transposes(steps) ? w_x() : 0);
   }
 
@@ -133,7 +133,7 @@ class recurrent_cell {
                                          {w.states + state_size(), state_size()},
                                          {w.tape, lanes() * tape_stride()},
                                          w.loss,
-                                         w.scratch,
+                                         w.workspace,
                                          w.t});
   }
 
@@ -142,26 +142,26 @@ class recurrent_cell {
     const T* theta = w.theta.data();
     T* dw = dtheta.data();
     T* next = w.states + state_size();
-    T* readout_scratch = w.scratch.data() + window_parts(w.steps);
-    T* input_scratch = readout_scratch + readout_.scratch(w.steps);
-    const matrix<T> d = cotangents(w.scratch.data(), w.steps);
+    T* readout_workspace = w.workspace.data() + window_parts(w.steps);
+    T* input_workspace = readout_workspace + readout_.workspace(w.steps);
+    const matrix<T> d = cotangents(w.workspace.data(), w.steps);
     xs = xs.first(std::size_t(w.steps));
     readout_.backward(theta + w_y(), xs, h_of(next, w.steps), outputs(w.tape, w.steps), in.loss_weight,
-                      from_loss(d), dw ? dw + w_y() : nullptr, readout_scratch);
+                      from_loss(d), dw ? dw + w_y() : nullptr, readout_workspace);
     recurrent_weights<T> u = weights(theta);
     if (transposes(w.steps)) {
-      T* copy = input_scratch + input_.scratch(w.steps);
+      T* copy = input_workspace + input_.workspace(w.steps);
       linalg::transpose<T>({theta, E::gates * hidden(), hidden()}, {copy, hidden(), E::gates * hidden()});
       u.transposed = copy;
     }
     retreat(u, w, in.carry, d, ds.data());
-    if (dw) collect(xs, d, w.states, w.tape, dw, input_scratch);
+    if (dw) collect(xs, d, w.states, w.tape, dw, input_workspace);
   }
 
   void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
     const recurrent_step<T> at = made(e);
     const index_t block = E::states * hidden() * E::states * hidden();
-    for (index_t l = 0; l < lanes(); ++l) f_.jacobian(at.lane(l), J.data() + l * block, e.scratch.data());
+    for (index_t l = 0; l < lanes(); ++l) f_.jacobian(at.lane(l), J.data() + l * block, e.workspace.data());
   }
 
   void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
@@ -189,11 +189,11 @@ class recurrent_cell {
 
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
     const index_t P = size().params;
-    const matrix<T> d = cotangents(e.scratch.data());
+    const matrix<T> d = cotangents(e.workspace.data());
     std::fill_n(d.data, d.rows * d.cols, T(0));
     const recurrent_step<T> all = made(e);
-    f_.backward(all, T(1), entering(dnext, e.scratch.data()), d,
-                of_products(d, e.scratch.data() + d.rows * d.cols));
+    f_.backward(all, T(1), entering(dnext, e.workspace.data()), d,
+                of_products(d, e.workspace.data() + d.rows * d.cols));
     for (index_t l = 0; l < lanes(); ++l) {
       const recurrent_step<T> at = all.lane(l);
       T* dw = dtheta.data() + l * P;
@@ -222,9 +222,9 @@ class recurrent_cell {
     return E::gates * hidden();
   }
 
-  // Scratch of a step: d | du if it is apart | the cotangent of s', which backward changes | the readout's.
-  index_t step_scratch() const { return window_parts(1) + (elementwise ? 0 : state_size()); }
-  // Scratch of a window: d of all steps | du if it is apart | the readout's | the gathered inputs | W_h'.
+  // Workspace of a step: d | du if it is apart | the cotangent of s', which backward changes | the readout's.
+  index_t step_workspace() const { return window_parts(1) + (elementwise ? 0 : state_size()); }
+  // Workspace of a window: d of all steps | du if it is apart | the readout's | the gathered inputs | W_h'.
   index_t window_parts(index_t steps) const {
     return E::cotangents * n() * steps + (E::apart ? E::gates * n() : 0);
   }
@@ -267,12 +267,12 @@ class recurrent_cell {
     if (E::apart) return {apart, E::gates * hidden(), lanes()};
     return d;
   }
-  // The cotangent of s' as backward wants it, where it changes it in its part of the scratch of a step.
-  auto entering(dstate<const T> dnext, T* scratch) const {
+  // The cotangent of s' as backward wants it, where it changes it in its part of the workspace of a step.
+  auto entering(dstate<const T> dnext, T* workspace) const {
     if constexpr (elementwise) {
       return states(dnext.data());
     } else {
-      const matrix<T> ds = states(scratch + window_parts(1));
+      const matrix<T> ds = states(workspace + window_parts(1));
       if (dnext.empty())
         std::fill_n(ds.data, state_size(), T(0));
       else
@@ -295,7 +295,7 @@ class recurrent_cell {
   void run(std::span<const input> xs, const edge<T>& e) const {
     const T* theta = e.theta.data();
     const index_t steps = index_t(xs.size());
-    input_.forward(theta + w_x(), xs, arguments(e.tape.data(), e.next.data(), steps), e.scratch.data());
+    input_.forward(theta + w_x(), xs, arguments(e.tape.data(), e.next.data(), steps), e.workspace.data());
     advance(weights(theta), e, steps);
     readout_.forward(theta + w_y(), xs, h_of(e.next.data(), steps), outputs(e.tape.data(), steps), e.loss);
   }
@@ -308,7 +308,7 @@ class recurrent_cell {
     if constexpr (requires { f_.forward_one_lane(s, s, next, steps); })
       if (lanes() == 1) return f_.forward_one_lane(w.w_h, s, next, steps);
     for (; steps > 0; --steps, s = next, next += state_size(), tape += lanes() * tape_stride()) {
-      const matrix<T> u = of_products(arguments(tape, next), e.scratch.data());
+      const matrix<T> u = of_products(arguments(tape, next), e.workspace.data());
       product(w, s, !E::apart, u);
       f_.forward(w, states(s), kept(tape), u, states(next));
     }
@@ -332,10 +332,10 @@ class recurrent_cell {
   }
 
   // ADDS the parameter gradient of the steps whose cotangents are d.
-  void collect(std::span<const input> xs, matrix<T> d, const T* s, const T* tape, T* dw, T* scratch) const {
+  void collect(std::span<const input> xs, matrix<T> d, const T* s, const T* tape, T* dw, T* workspace) const {
     const index_t steps = index_t(xs.size());
     recurrent_gradient(d, h_of(s, steps), kept(tape, steps), dw);
-    input_.backward(xs, rows_of(d, 0, E::gates * hidden()), dw + w_x(), scratch);
+    input_.backward(xs, rows_of(d, 0, E::gates * hidden()), dw + w_x(), workspace);
   }
   void recurrent_gradient(matrix<const T> d, matrix<const T> h, matrix<const T> tape, T* dw) const {
     if constexpr (requires { f_.gradient(d, h, tape, dw, dw); })

@@ -35,8 +35,8 @@
 //
 // Of one lane:
 //
-//   void jacobian(const recurrent_step<T>& at, T* J, T* scratch) const
-//     WRITES ds'/ds, states hidden x states hidden. `scratch` has hidden numbers.
+//   void jacobian(const recurrent_step<T>& at, T* J, T* workspace) const
+//     WRITES ds'/ds, states hidden x states hidden. `workspace` has hidden numbers.
 //   void immediate(const recurrent_step<T>& at, index_t i, index_t j, T v, T* column) const
 //     ADDS to `column`, states hidden numbers, the derivative of s' by entry (i, j) of [w_h w_x b own], which
 //     multiplies v, number j of [h; x; 1].

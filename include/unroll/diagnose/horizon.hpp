@@ -48,7 +48,7 @@ lag_profile profile_lags(const F& f, std::type_identity_t<params<const typename 
   check_size("profile_lags", "theta", theta.size(), d.params);
   check_at_least("profile_lags", "max_lag", max_lag, 0);
 
-  buffer<T> states((steps + 1) * n), tape(steps * d.tape), loss(steps), scratch(window_scratch(f, 1));
+  buffer<T> states((steps + 1) * n), tape(steps * d.tape), loss(steps), workspace(window_workspace(f, 1));
   start_state(f, {states.data(), n});
   const auto edge_at = [&](index_t t) {
     return edge<T>{theta,
@@ -56,7 +56,7 @@ lag_profile profile_lags(const F& f, std::type_identity_t<params<const typename 
                    {states.data() + (t + 1) * n, n},
                    {tape.data() + t * d.tape, d.tape},
                    loss.data() + t,
-                   {scratch.data(), d.scratch},
+                   {workspace.data(), d.workspace},
                    t};
   };
   for (index_t t = 0; t < steps; ++t) f.step(xs[std::size_t(t)], edge_at(t));

@@ -46,7 +46,7 @@ class smoothed_gradient final {
         noise_(options.sigma != 0 ? system_.size().params : 0),
         g_(system_.size().params),
         ds_(system_.size().state),
-        scratch_(window_scratch(system_, std::min(window_, options.max_steps))) {
+        workspace_(window_workspace(system_, std::min(window_, options.max_steps))) {
     check_at_least("smoothed_gradient", "max_steps", options.max_steps, 0);
     check_at_least("smoothed_gradient", "window", options.window, 0);
     if (!(options.sigma >= 0 && std::isfinite(options.sigma)))
@@ -62,7 +62,7 @@ class smoothed_gradient final {
            "has " + std::to_string(xs.size()) + " steps, max_steps is " + std::to_string(loss_.size()));
     report r;
     r.bytes = states_.bytes() + tape_.bytes() + loss_.bytes() + theta_.bytes() + noise_.bytes() + g_.bytes() +
-              ds_.bytes() + scratch_.bytes();
+              ds_.bytes() + workspace_.bytes();
     g_.zero();
     const bool pair = options_.sigma != 0;
     for (int sign = pair ? -1 : 1; sign <= 1; sign += 2) one_path(k, scalar(sign), theta, xs, r);
@@ -115,7 +115,7 @@ class smoothed_gradient final {
     w.states = states_.data() + t * system_.size().state;
     w.tape = tape_.data() + t * system_.size().tape;
     w.loss = loss_.data() + t;
-    w.scratch = scratch_;
+    w.workspace = workspace_;
     w.t = t;
     return w;
   }
@@ -127,7 +127,7 @@ class smoothed_gradient final {
   parameters<scalar> theta_;
   buffer<scalar> noise_;
   gradient<scalar> g_;
-  buffer<scalar> ds_, scratch_;
+  buffer<scalar> ds_, workspace_;
 };
 
 }  // namespace unroll

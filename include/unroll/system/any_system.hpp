@@ -55,7 +55,7 @@ class any_system final {
            state_tangent<T> dnext, T* dloss) const {
     cell_->jvp(x, e, dtheta, ds, dnext, dloss);
   }
-  index_t window_scratch(index_t steps) const { return cell_->window_scratch(steps); }
+  index_t window_workspace(index_t steps) const { return cell_->window_workspace(steps); }
   void forward(std::span<const Input> xs, const window<T>& w) const { cell_->forward(xs, w); }
   void backward(std::span<const Input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
                 dparams<T> dtheta) const {
@@ -84,7 +84,7 @@ class any_system final {
                      dparams<T> dtheta) const = 0;
     virtual void jvp(const Input& x, const const_edge<T>& e, params_tangent<const T> dtheta,
                      state_tangent<const T> ds, state_tangent<T> dnext, T* dloss) const = 0;
-    virtual index_t window_scratch(index_t steps) const = 0;
+    virtual index_t window_workspace(index_t steps) const = 0;
     virtual void forward(std::span<const Input> xs, const window<T>& w) const = 0;
     virtual void backward(std::span<const Input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
                           dparams<T> dtheta) const = 0;
@@ -125,7 +125,7 @@ class any_system final {
       else
         missing("jvp");
     }
-    index_t window_scratch(index_t steps) const override { return unroll::window_scratch(f, steps); }
+    index_t window_workspace(index_t steps) const override { return unroll::window_workspace(f, steps); }
     void forward(std::span<const Input> xs, const window<T>& w) const override { window_forward(f, xs, w); }
     void backward(std::span<const Input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
                   dparams<T> dtheta) const override {

@@ -15,7 +15,7 @@
 //                      output(theta, s, y)        last_output      y of a state, for whoever acts on it
 //                      supports(hook)             supports         which hooks the system inside has
 //                      vjp, jvp                   has_vjp, has_jvp
-//                      window_scratch, forward, backward           has_window: a window at once
+//                      window_workspace, forward, backward           has_window: a window at once
 //                      jacobian, immediate        has_jacobian     rtrl, dense
 //                      row_norms                  has_row_norms    nobacktrack
 //                      lane_vjp                   has_lane_vjp     rank-one estimators, rtrl
@@ -77,7 +77,7 @@ concept has_jvp = recurrent<F> &&
 
 /// Whole windows at once, so that the input projection and the parameter gradient of a window are one matrix
 /// product each. Must agree with the same number of step and vjp calls up to rounding.
-///   index_t window_scratch(index_t steps) const
+///   index_t window_workspace(index_t steps) const
 ///   void forward(std::span<const input> xs, const window<T>& w) const
 ///   void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
 ///                 dparams<T> dtheta) const
@@ -87,7 +87,7 @@ concept has_window = has_vjp<F> &&
     requires(const F& f, std::span<const typename F::input> xs, const window<typename F::scalar>& w,
              const injection<typename F::scalar>& in, dstate<typename F::scalar> ds,
              dparams<typename F::scalar> dtheta, index_t steps) {
-  { f.window_scratch(steps) } -> std::same_as<index_t>;
+  { f.window_workspace(steps) } -> std::same_as<index_t>;
   f.forward(xs, w);
   f.backward(xs, w, in, ds, dtheta);
 };

@@ -53,7 +53,7 @@ class counted final {
     f_.jvp(x, e, dtheta, ds, dnext, dloss);
   }
 
-  index_t window_scratch(index_t steps) const requires has_window<F> { return f_.window_scratch(steps); }
+  index_t window_workspace(index_t steps) const requires has_window<F> { return f_.window_workspace(steps); }
   void forward(std::span<const input> xs, const window<T>& w) const requires has_window<F> {
     calls_->steps += w.steps;
     f_.forward(xs, w);

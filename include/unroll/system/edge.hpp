@@ -11,8 +11,8 @@ namespace unroll {
 struct dims {
   index_t params = 0;
   index_t state = 0;
-  index_t tape = 0;     ///< what one step saves for its vjp and jvp
-  index_t scratch = 0;  ///< working memory of one step, vjp or jvp; its contents mean nothing between calls
+  index_t tape = 0;       ///< what one step saves for its vjp and jvp
+  index_t workspace = 0;  ///< working memory of one step, vjp or jvp; its contents mean nothing between calls
   index_t lanes = 1;
 };
 
@@ -25,7 +25,7 @@ struct edge {
   state<T> next;
   unroll::tape<T> tape;
   T* loss = nullptr;
-  view<T> scratch;
+  view<T> workspace;
   std::int64_t t = 0;  ///< steps since the sequence began
 };
 
@@ -36,12 +36,12 @@ struct const_edge {
   state<const T> s;
   state<const T> next;
   unroll::tape<const T> tape;
-  view<T> scratch;
+  view<T> workspace;
   std::int64_t t = 0;
 
   const_edge() = default;
   const_edge(const edge<T>& e)
-      : theta(e.theta), s(e.s), next(e.next), tape(e.tape), scratch(e.scratch), t(e.t) {}
+      : theta(e.theta), s(e.s), next(e.next), tape(e.tape), workspace(e.workspace), t(e.t) {}
 };
 
 /// `steps` consecutive edges side by side in memory. The owner provides the memory.
@@ -52,7 +52,7 @@ struct window {
   T* states = nullptr;  ///< (steps + 1) states; the first is given, a forward pass writes the others
   T* tape = nullptr;    ///< steps tapes
   T* loss = nullptr;    ///< steps losses
-  view<T> scratch;      ///< window_scratch(f, steps) scalars
+  view<T> workspace;    ///< window_workspace(f, steps) scalars
   std::int64_t t = 0;   ///< index of the first step
 };
 

@@ -24,16 +24,16 @@ class finite_difference final {
 
   const F& system() const { return f_; }
 
-  /// The scratch holds the moved point (theta, s), its two results and a tape.
+  /// The workspace holds the moved point (theta, s), its two results and a tape.
   dims size() const {
     dims d = f_.size();
-    d.scratch += d.params + 3 * d.state + d.tape;
+    d.workspace += d.params + 3 * d.state + d.tape;
     return d;
   }
 
   void step(const input& x, const edge<T>& e) const {
     const dims d = f_.size();
-    f_.step(x, {e.theta, e.s, e.next, e.tape, e.loss, e.scratch.part(0, d.scratch), e.t});
+    f_.step(x, {e.theta, e.s, e.next, e.tape, e.loss, e.workspace.part(0, d.workspace), e.t});
   }
 
   void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
@@ -94,12 +94,12 @@ class finite_difference final {
  private:
   // The moved point starts as a copy of (theta, s).
   struct point {
-    view<T> scratch, theta, s, up, down, tape;
+    view<T> workspace, theta, s, up, down, tape;
     point(const F& f, const const_edge<T>& e) {
       const dims d = f.size();
       index_t offset = 0;
-      const auto take = [&](index_t n) { return e.scratch.part(std::exchange(offset, offset + n), n); };
-      scratch = take(d.scratch);
+      const auto take = [&](index_t n) { return e.workspace.part(std::exchange(offset, offset + n), n); };
+      workspace = take(d.workspace);
       theta = take(d.params);
       s = take(d.state);
       up = take(d.state);
@@ -120,7 +120,7 @@ class finite_difference final {
                 {next.data(), next.size()},
                 {at.tape.data(), at.tape.size()},
                 &loss,
-                at.scratch,
+                at.workspace,
                 e.t});
   }
 

@@ -16,17 +16,17 @@ edge<typename F::scalar> edge_of(const F& f, const window<typename F::scalar>& w
           {w.states + (i + 1) * d.state, d.state},
           {w.tape + i * d.tape, d.tape},
           w.loss + i,
-          view<T>{w.scratch.data(), d.scratch},
+          view<T>{w.workspace.data(), d.workspace},
           w.t + i};
 }
 
-/// Scalars of scratch that window_forward and window_backward need for a window of `steps` steps.
+/// Scalars of workspace that window_forward and window_backward need for a window of `steps` steps.
 template <class F>
-index_t window_scratch(const F& f, index_t steps) {
+index_t window_workspace(const F& f, index_t steps) {
   const dims d = f.size();
-  const index_t own = d.scratch + d.state;  // step by step: the edge's scratch and the next cotangent
+  const index_t own = d.workspace + d.state;  // step by step: the edge's workspace and the next cotangent
   if constexpr (has_window<F>)
-    return std::max(own, f.window_scratch(steps));
+    return std::max(own, f.window_workspace(steps));
   else
     return own;
 }
@@ -47,7 +47,7 @@ void steps_backward(const F& f, std::span<const typename F::input> xs, const win
                     dparams<typename F::scalar> dtheta) {
   using T = typename F::scalar;
   const dims d = f.size();
-  dstate<T> before{w.scratch.data() + d.scratch, d.state};
+  dstate<T> before{w.workspace.data() + d.workspace, d.state};
   for (index_t i = w.steps - 1; i >= 0; --i) {
     if (in.carry && in.carry[i] != T(1)) {
       // a cut must drop what it cuts even where that is not finite, so no 0 * x

@@ -31,8 +31,8 @@ struct resettable {
 /// first step needs no flag, so that a sequence may begin from an s0 of the caller. edge.t goes on counting.
 ///
 /// It has the optional members of F; window passes too where the input of F is trivially copyable: from one
-/// step with a flag to the next, and in one where no flag is set, with the bits of F. Scratch: that of F and
-/// two states, for windows three and the inputs. No call allocates.
+/// step with a flag to the next, and in one where no flag is set, with the bits of F. Workspace: that of F
+/// and two states, for windows three and the inputs. No call allocates.
 template <class F>
 class with_resets final {
   static_assert(require_recurrent<F>());
@@ -49,7 +49,7 @@ class with_resets final {
   const F& system() const { return f_; }
   dims size() const {
     dims d = f_.size();
-    d.scratch += 2 * d.state;
+    d.workspace += 2 * d.state;
     return d;
   }
   void start(state<T> s) const { start_state(f_, s); }
@@ -69,15 +69,15 @@ class with_resets final {
 
   void step(const input& x, const edge<T>& e) const {
     edge<T> inner = e;
-    inner.s = from(x, e.s, e.scratch);
-    inner.scratch = own(e.scratch);
+    inner.s = from(x, e.s, e.workspace);
+    inner.workspace = own(e.workspace);
     f_.step(x.x, inner);
   }
   void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
            dparams<T> dtheta) const requires has_vjp<F> {
     const const_edge<T> inner = reset_edge(x, e);
     const bool keep = any(x) && !ds.empty();  // what ds holds for flagged lanes stays, to the bit
-    T* held = spare(e.scratch);
+    T* held = spare(e.workspace);
     if (keep) std::copy(ds.begin(), ds.end(), held);
     f_.vjp(x.x, inner, dnext, dloss, ds, dtheta);
     if (keep) flagged(x, [&](index_t first, index_t n) { std::copy_n(held + first, n, ds.data() + first); });
@@ -86,7 +86,7 @@ class with_resets final {
            state_tangent<T> dnext, T* dloss) const requires has_jvp<F> {
     const const_edge<T> inner = reset_edge(x, e);
     if (any(x) && !ds.empty()) {
-      T* masked = spare(e.scratch);
+      T* masked = spare(e.workspace);
       std::copy(ds.begin(), ds.end(), masked);
       flagged(x, [&](index_t first, index_t n) { std::fill_n(masked + first, n, T(0)); });
       ds = {masked, ds.size()};
@@ -110,8 +110,8 @@ class with_resets final {
     f_.lane_vjp(x.x, reset_edge(x, e), dnext, dtheta);
   }
 
-  // scratch of a window: what F or a single step needs, behind it the inputs of F side by side
-  index_t window_scratch(index_t steps) const requires keeps_windows {
+  // workspace of a window: what F or a single step needs, behind it the inputs of F side by side
+  index_t window_workspace(index_t steps) const requires keeps_windows {
     const auto bytes = index_t(sizeof(X)) * steps + index_t(alignof(X));
     return passes(steps) + (bytes + index_t(sizeof(T)) - 1) / index_t(sizeof(T));
   }
@@ -157,14 +157,14 @@ class with_resets final {
       if (x.reset[l] != 0) visit(l * n, n);
   }
 
-  // scratch of a step: that of F | the state it starts from | a spare state
-  view<T> own(view<T> scratch) const { return {scratch.data(), f_.size().scratch}; }
-  T* spare(view<T> scratch) const { return scratch.data() + f_.size().scratch + f_.size().state; }
-  state<const T> from(const input& x, state<const T> s, view<T> scratch) const {
+  // workspace of a step: that of F | the state it starts from | a spare state
+  view<T> own(view<T> workspace) const { return {workspace.data(), f_.size().workspace}; }
+  T* spare(view<T> workspace) const { return workspace.data() + f_.size().workspace + f_.size().state; }
+  state<const T> from(const input& x, state<const T> s, view<T> workspace) const {
     if (!any(x)) return s;
     const dims d = f_.size();
-    T* to = scratch.data() + d.scratch;
-    T* start = spare(scratch);
+    T* to = workspace.data() + d.workspace;
+    T* start = spare(workspace);
     start_state(f_, state<T>(start, d.state));
     std::copy(s.begin(), s.end(), to);
     flagged(x, [&](index_t first, index_t n) { std::copy_n(start + first, n, to + first); });
@@ -172,13 +172,13 @@ class with_resets final {
   }
   const_edge<T> reset_edge(const input& x, const const_edge<T>& e) const {
     const_edge<T> inner = e;
-    inner.s = from(x, e.s, e.scratch);
-    inner.scratch = own(e.scratch);
+    inner.s = from(x, e.s, e.workspace);
+    inner.workspace = own(e.workspace);
     return inner;
   }
 
   index_t passes(index_t steps) const {
-    return std::max(unroll::window_scratch(f_, steps), size().scratch + size().state);
+    return std::max(unroll::window_workspace(f_, steps), size().workspace + size().state);
   }
   /// A step with a flag stands alone; others run to the next one.
   index_t run_end(std::span<const input> xs, index_t i, index_t steps) const {
@@ -187,15 +187,15 @@ class with_resets final {
     return i;
   }
   std::span<const X> inputs(std::span<const input> xs, const window<T>& w, index_t i, index_t end) const {
-    void* room = w.scratch.data() + passes(w.steps);
+    void* begin = w.workspace.data() + passes(w.steps);
     auto bytes = std::size_t(w.steps) * sizeof(X) + alignof(X);
-    auto* to = static_cast<X*>(std::align(alignof(X), std::size_t(w.steps) * sizeof(X), room, bytes));
+    auto* to = static_cast<X*>(std::align(alignof(X), std::size_t(w.steps) * sizeof(X), begin, bytes));
     for (index_t k = i; k < end; ++k) std::construct_at(to + (k - i), xs[std::size_t(k)].x);
     return {to, std::size_t(end - i)};
   }
   window<T> part(const window<T>& w, index_t i, index_t end) const {
     const dims d = f_.size();
-    return {w.theta, end - i, w.states + i * d.state, w.tape + i * d.tape, w.loss + i, w.scratch, w.t + i};
+    return {w.theta, end - i, w.states + i * d.state, w.tape + i * d.tape, w.loss + i, w.workspace, w.t + i};
   }
 
   F f_;

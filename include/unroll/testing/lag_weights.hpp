@@ -19,7 +19,7 @@ class tagging_system final {
 
   explicit tagging_system(index_t steps) : n_(steps) { check_at_least("tagging_system", "steps", steps, 1); }
 
-  dims size() const { return {.params = n_ * n_, .state = n_, .tape = 0, .scratch = 0, .lanes = 1}; }
+  dims size() const { return {.params = n_ * n_, .state = n_, .tape = 0, .workspace = 0, .lanes = 1}; }
   bool finite(index_t s) const {
     if (s < 0 || s >= n_) fail("tagging_system", "input", "is " + std::to_string(s) + ", not a step");
     return true;

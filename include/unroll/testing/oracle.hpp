@@ -11,11 +11,11 @@
 // Slow and obvious ways to the derivatives that the library computes fast. Everything here allocates freely.
 namespace unroll::testing {
 
-/// The memory of one step: state before and after, tape, scratch and loss.
+/// The memory of one step: state before and after, tape, workspace and loss.
 template <class F>
 struct edge_memory {
   using T = typename F::scalar;
-  std::vector<T> s, next, tape, scratch;
+  std::vector<T> s, next, tape, workspace;
   T loss = 0;
 
   explicit edge_memory(const F& f) {
@@ -23,11 +23,13 @@ struct edge_memory {
     s.resize(std::size_t(d.state));
     next.resize(std::size_t(d.state));
     tape.resize(std::size_t(d.tape));
-    scratch.resize(std::size_t(d.scratch));
+    workspace.resize(std::size_t(d.workspace));
     start_state(f, state<T>(s));
   }
   /// The edge of one step in this memory.
-  edge<T> at(params<const T> theta, std::int64_t t = 0) { return {theta, s, next, tape, &loss, scratch, t}; }
+  edge<T> at(params<const T> theta, std::int64_t t = 0) {
+    return {theta, s, next, tape, &loss, workspace, t};
+  }
 };
 
 /// Sum of the losses of one pass over `xs` from `s0` (empty: the system's own start).

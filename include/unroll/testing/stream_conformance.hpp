@@ -152,7 +152,7 @@ class stream_checks {
     const dims d = f.size();
     block<T, state_space> s(d.state), next(d.state);
     block<T, tape_space> tape(d.tape);
-    buffer<T> scratch(d.scratch);
+    buffer<T> workspace(d.workspace);
     start_state(f, state<T>(s));
     E by_one(made_), at_once(made_);
     vec g(theta_.size());
@@ -175,7 +175,7 @@ class stream_checks {
       }
       if (t == xs_.size()) break;
       T loss = 0;
-      f.step(xs_[t], {params<const T>(theta_), s, next, tape, &loss, scratch, std::int64_t(t)});
+      f.step(xs_[t], {params<const T>(theta_), s, next, tape, &loss, workspace, std::int64_t(t)});
       std::swap(s, next);
       advance(by_one, g, xs_.subspan(t, 1));
     }

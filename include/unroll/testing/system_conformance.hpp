@@ -62,10 +62,10 @@ class system_checks {
   // One step and its memory.
   struct place {
     vec theta, s;
-    guarded<T> next, tape, loss, scratch;
+    guarded<T> next, tape, loss, workspace;
     std::int64_t t;
-    edge<T> at() { return {theta, s, next, tape, loss.data(), view<T>(scratch), t}; }
-    bool intact() const { return next.intact() && tape.intact() && loss.intact() && scratch.intact(); }
+    edge<T> at() { return {theta, s, next, tape, loss.data(), view<T>(workspace), t}; }
+    bool intact() const { return next.intact() && tape.intact() && loss.intact() && workspace.intact(); }
   };
   struct cotangents {
     vec ds, dtheta;
@@ -101,7 +101,7 @@ class system_checks {
             guarded<T>(d_.state, garbage),
             guarded<T>(d_.tape, garbage),
             guarded<T>(1, garbage),
-            guarded<T>(d_.scratch, garbage),
+            guarded<T>(d_.workspace, garbage),
             t_};
     f.step(x, e.at());
     return e;
@@ -111,14 +111,14 @@ class system_checks {
   }
   // Adds to `into`; an empty part of it is not asked for.
   cotangents vjp(const X& x, place& e, const vec& dnext, T dloss, cotangents into, T garbage = poison) const {
-    e.scratch.fill(garbage);
+    e.workspace.fill(garbage);
     if constexpr (has_vjp<F>)
       f_.vjp(x, const_edge<T>(e.at()), dstate<const T>(dnext), dloss, dstate<T>(into.ds),
              dparams<T>(into.dtheta));
     return into;
   }
   tangents jvp(const X& x, place& e, const vec& dtheta, const vec& ds, T garbage = poison) const {
-    e.scratch.fill(garbage);
+    e.workspace.fill(garbage);
     tangents r{vec(n(), garbage), garbage};
     if constexpr (has_jvp<F>)
       f_.jvp(x, const_edge<T>(e.at()), params_tangent<const T>(dtheta), state_tangent<const T>(ds),
@@ -127,7 +127,7 @@ class system_checks {
   }
 
   void check_sizes() {
-    expect(d_.params >= 0 && d_.tape >= 0 && d_.scratch >= 0, "size: a size is negative");
+    expect(d_.params >= 0 && d_.tape >= 0 && d_.workspace >= 0, "size: a size is negative");
     expect(d_.state > 0, "size: the state is empty");
     expect(d_.lanes > 0 && d_.state % std::max(d_.lanes, index_t(1)) == 0,
            "size: the lanes do not divide the state");
@@ -141,7 +141,7 @@ class system_checks {
     const auto same = [](const place& l, const place& r) {
       return same_bits(l.next.values(), r.next.values()) && same_bits(l.loss.values(), r.loss.values());
     };
-    expect(same(a, b), "step: the result depends on what was in next, tape, loss or scratch before");
+    expect(same(a, b), "step: the result depends on what was in next, tape, loss or workspace before");
     expect(same(b, c), "step: a copy of the system gives other bits");
     expect(same(b, make(x, theta_, s, T(3))), "step: the same input gives other bits the second time");
     expect(a.intact(), "step: writes outside its memory");
@@ -152,9 +152,9 @@ class system_checks {
     const vec u = random(n());
     const T dloss = T(0.7);
     const cotangents r = vjp(x, e, u, dloss), again = vjp(x, e, u, dloss, T(3));
-    expect(e.intact(), "vjp: writes outside its scratch");
+    expect(e.intact(), "vjp: writes outside its workspace");
     expect(same_bits(r.ds, again.ds) && same_bits(r.dtheta, again.dtheta),
-           "vjp: the same input gives other bits the second time, or reads old scratch");
+           "vjp: the same input gives other bits the second time, or reads old workspace");
 
     cotangents base{random(n()), random(p())};
     const cotangents sum = vjp(x, e, u, dloss, base);
@@ -200,9 +200,9 @@ class system_checks {
     place e = make(x, theta_, s);
     const vec dtheta = random(p()), ds = random(n());
     const tangents r = jvp(x, e, dtheta, ds), again = jvp(x, e, dtheta, ds, T(3));
-    expect(e.intact(), "jvp: writes outside its scratch");
+    expect(e.intact(), "jvp: writes outside its workspace");
     expect(same_bits(r.dnext, again.dnext) && same_bits(vec{r.dloss}, vec{again.dloss}),
-           "jvp: must write its results, whatever was there or in scratch before");
+           "jvp: must write its results, whatever was there or in workspace before");
     const tangents no_s = jvp(x, e, dtheta, {}), zero_s = jvp(x, e, dtheta, vec(n()));
     const tangents no_theta = jvp(x, e, {}, ds), zero_theta = jvp(x, e, vec(p()), ds);
     expect(close(no_s.dnext, zero_s.dnext) && close({no_s.dloss}, {zero_s.dloss}),
@@ -294,7 +294,7 @@ class system_checks {
     if constexpr (has_jacobian<F>) {
       if (supports(f_, hook::jacobian)) {
         guarded<T> j(index_t(lanes * m * m), poison);
-        e.scratch.fill(poison);
+        e.workspace.fill(poison);
         f_.jacobian(x, at, view<T>(j));
         vec expected(lanes * m * m);
         for (std::size_t i = 0; i < n(); ++i)
@@ -305,7 +305,7 @@ class system_checks {
         guarded<T> got(index_t(lanes * m * p()));
         vec sum = random(lanes * m * p());
         got.assign(sum);
-        e.scratch.fill(poison);
+        e.workspace.fill(poison);
         f_.immediate(x, at, view<T>(got), index_t(p0), index_t(p1));
         for (std::size_t i = 0; i < n(); ++i)
           for (std::size_t c = p0; c < p1; ++c) sum[i / m * m * p() + i % m + c * m] += rows[i].dtheta[c];
@@ -316,7 +316,7 @@ class system_checks {
     if constexpr (has_row_norms<F>) {
       if (supports(f_, hook::row_norms)) {
         guarded<T> norms(d_.state, poison);
-        e.scratch.fill(poison);
+        e.workspace.fill(poison);
         f_.row_norms(x, at, view<T>(norms));
         vec expected(n());
         for (std::size_t i = 0; i < n(); ++i) expected[i] = T(length(rows[i].dtheta));
@@ -330,7 +330,7 @@ class system_checks {
         vec sum = random(lanes * p());
         guarded<T> got(index_t(lanes * p()));
         got.assign(sum);
-        e.scratch.fill(poison);
+        e.workspace.fill(poison);
         f_.lane_vjp(x, at, dstate<const T>(u), view<T>(got));
         for (std::size_t l = 0; l < lanes; ++l) {
           const vec one = vjp(x, e, of_lane(u, index_t(l)), T(0)).dtheta;
@@ -347,11 +347,11 @@ class system_checks {
       const index_t k = index_t(xs_.size());
       const auto steps = std::size_t(k);
       guarded<T> states((k + 1) * d_.state, poison), tape(k * d_.tape, poison), loss(k, poison),
-          scratch(f_.window_scratch(k), poison);
+          workspace(f_.window_workspace(k), poison);
       vec s(n());
       start_state(f_, state<T>(s));
       std::copy(s.begin(), s.end(), states.data());
-      const window<T> w{theta_, k, states.data(), tape.data(), loss.data(), view<T>(scratch), 5};
+      const window<T> w{theta_, k, states.data(), tape.data(), loss.data(), view<T>(workspace), 5};
       f_.forward(xs_, w);
 
       std::vector<place> edges;
@@ -379,7 +379,7 @@ class system_checks {
         guarded<T> ds(d_.state), dtheta(d_.params);
         ds.assign(entering);
         dtheta.assign(base);
-        scratch.fill(poison);
+        workspace.fill(poison);
         f_.backward(xs_, w, in, dstate<T>{ds.data(), ds.size()}, dparams<T>{dtheta.data(), dtheta.size()});
         cotangents sum{entering, base};
         double scale = 0;
@@ -397,7 +397,7 @@ class system_checks {
                "backward: does not add to dtheta what the steps add" + kind);
         expect(ds.intact() && dtheta.intact(), "backward: writes outside ds or dtheta");
       }
-      expect(states.intact() && tape.intact() && loss.intact() && scratch.intact(),
+      expect(states.intact() && tape.intact() && loss.intact() && workspace.intact(),
              "window: writes outside its memory");
     }
   }

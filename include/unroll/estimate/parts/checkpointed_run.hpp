@@ -28,7 +28,7 @@ class checkpointed_run {
         states_((block + 1) * sizes_.state),
         tape_(block * sizes_.tape),
         loss_(block),
-        workspace_(window_scratch(f, block)),
+        workspace_(window_workspace(f, block)),
         carry_(block),
         last_(sizes_.state),
         delta_(sizes_.state) {}

@@ -28,7 +28,7 @@ class particles {
     states_before_ = block<T, state_space>(2 * pairs * sizes_.state);
     next_ = block<T, state_space>(sizes_.state);
     tape_ = block<T, tape_space>(sizes_.tape);
-    workspace_ = buffer<T>(sizes_.scratch);
+    workspace_ = buffer<T>(sizes_.workspace);
     noise_ = buffer<T>(pairs * sizes_.params);
     up_ = parameters<T>(sizes_.params);
     down_ = parameters<T>(sizes_.params);

@@ -24,7 +24,7 @@ class window_buffer {
         states_((capacity + 1) * sizes_.state),
         tape_(capacity * sizes_.tape),
         loss_(capacity),
-        workspace_(window_scratch(f, longest)) {}
+        workspace_(window_workspace(f, longest)) {}
 
   /// An empty sequence that starts from s0, or from the system's own start when s0 is empty.
   void reset(const F& f, state<const T> s0) {
