@@ -6,6 +6,7 @@
 #include <ctime>
 #include <vector>
 
+#include "any_revision.hpp"
 #include "unroll/llama.hpp"
 #include "unroll/unroll.hpp"
 
@@ -18,17 +19,16 @@ int main(int argc, char** argv) {
   const index_t segments = number(4), length = number(5);
   config c;
   c.hidden = number(2);
-  c.intermediate_size = c.hidden * 8 / 3 / 4 * 4;
   c.layers = number(3);
   c.heads = c.kv_heads = c.hidden < 128 ? 4 : 8;
-  c.head_dim = c.hidden / c.heads;
+  bench::set_widths(c, c.hidden / c.heads, c.hidden * 8 / 3 / 4 * 4);
   c.vocabulary = 256;
   c.context = segments * length;
   memory_options o;
   o.segment = length;
   o.ratio = 8;
-  o.encoder.rank = o.transfer_head.rank = 8;
-  o.encoder.alpha = o.transfer_head.alpha = 16;
+  o.encoder.rank = bench::transfer_head_of(o).rank = 8;
+  o.encoder.alpha = bench::transfer_head_of(o).alpha = 16;
   parameters<float> w(weight_map(c).size());
   init_weights<float>(weight_map(c), w, {1});
   const memory_llama<float> model(c, std::make_shared<const parameters<float>>(std::move(w)), o);

@@ -10,6 +10,8 @@
 #include <unroll/unroll.hpp>
 #include <vector>
 
+#include "any_revision.hpp"
+
 using namespace unroll;
 
 namespace {
@@ -175,10 +177,9 @@ void draws() {
 llama::config llama_shape(index_t hidden, index_t layers, index_t context) {
   llama::config c;
   c.hidden = hidden;
-  c.intermediate_size = hidden * 8 / 3 / 4 * 4;
   c.layers = layers;
   c.heads = c.kv_heads = 4;
-  c.head_dim = hidden / 4;
+  bench::set_widths(c, hidden / 4, hidden * 8 / 3 / 4 * 4);
   c.vocabulary = 256;
   c.context = context;
   return c;
