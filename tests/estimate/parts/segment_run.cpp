@@ -88,3 +88,29 @@ TEST_CASE("the first loss is read without a vjp where losses have no parameters 
   CHECK(run.bank().adjoint(0)[0] != 0);
   CHECK(g == std::vector<double>(g.size()));
 }
+
+TEST_CASE("a read that throws leaves no trace of its segment") {
+  struct throwing : linear {
+    bool* broken;
+    throwing(linear f, bool& b) : linear(std::move(f)), broken(&b) {}
+    void read_vjp(std::span<const example> xs, index_t t, params<const double> theta,
+                  std::span<const double* const> past, std::span<double* const> dpast, double* losses,
+                  dparams<double> g, view<double> workspace) const {
+      linear::read_vjp(xs, t, theta, past, dpast, losses, g, workspace);
+      if (*broken) fail("throwing", "t", "is " + std::to_string(t));
+    }
+  };
+  bool broken = true;
+  const task<throwing> k(throwing(make_linear(), broken), 1);
+  segment_run<throwing> run(k.model, {.segments = 1});
+  std::vector<double> g(std::size_t(k.theta.size()), 0.5);
+  const auto before = g;
+  report r = run.start(k.theta);
+  CHECK_THROWS_AS(run.read(k.model, k.theta, k.xs[0], {}, g, r), error);
+  CHECK(g == before);
+  CHECK(run.size() == 0);
+  CHECK(r.consumed == 0);
+  broken = false;
+  CHECK(run.read(k.model, k.theta, k.xs[0], {}, g, r));
+  CHECK(g != before);
+}

@@ -87,19 +87,24 @@ class segment_run {
   }
   /// Reads x as the next segment: ADDS what its loss owes to the memories to dpast, size() addresses, and
   /// what it owes to theta to g; enters the loss in r. False: the loss is not finite, the sequence ends in
-  /// front of x, g is as before, and what was added to dpast is of no use.
+  /// front of x, g is as before, and what was added to dpast is of no use; so it is where the model throws.
   bool read(const M& model, params<const T> theta, const input& x, std::span<adjoint_type*> dpast,
             dparams<T> g, report& r) {
     const index_t t = size();
     remember(g);
-    read(model, theta, t, {&x, 1}, dpast, g);
-    if (!losses_finite(t, 1)) {
+    try {
+      read(model, theta, t, {&x, 1}, dpast, g);
+      if (losses_finite(t, 1)) {
+        segments_.push(x);
+        enter(model, t, r);
+        return true;
+      }
+    } catch (...) {
       restore(g);
-      return false;
+      throw;
     }
-    segments_.push(x);
-    enter(model, t, r);
-    return true;
+    restore(g);
+    return false;
   }
 
   // What these two are made of, for estimators that read many segments before they look at a loss.
