@@ -49,7 +49,7 @@ class llama_workload {
         logits_(c_.vocabulary * c_.context * sequences),
         x_(c_.hidden * c_.context * sequences),
         work_(std::max(model_.stack().workspace_size(whole(sequences), false),
-                       llama::lm_head_workspace<executor>(c_, sequences * c_.context))) {
+                       llama::lm_head<executor>::workspace_size(c_, sequences * c_.context))) {
     for (index_t i = 0; i < c_.context; ++i) positions_.push_back(i);
     for (index_t i = 0; i < sequences * c_.context; ++i) {
       ids_.push_back(llama::token(i * 7919 % c_.vocabulary));
@@ -117,8 +117,8 @@ class llama_workload {
   }
   void head(matrix<const T> x) {
     filled_ = c_.vocabulary * x.cols;
-    llama::lm_head_logits(executor{}, map(), weights_.data(), x,
-                          matrix<T>(logits_.data(), c_.vocabulary, x.cols), view<T>(work_));
+    const llama::lm_head<executor> head{model_.stack().executor(), map(), weights_.data(), view<T>(work_)};
+    head.logits(x, matrix<T>(logits_.data(), c_.vocabulary, x.cols));
   }
 
   llama::config c_;

@@ -22,6 +22,7 @@
 #include "unroll/llama/cache.hpp"
 #include "unroll/llama/check_vocabulary.hpp"
 #include "unroll/llama/config.hpp"
+#include "unroll/llama/embedding.hpp"
 #include "unroll/llama/generate.hpp"
 #include "unroll/llama/language_model.hpp"
 #include "unroll/llama/layer.hpp"

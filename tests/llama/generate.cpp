@@ -55,50 +55,6 @@ TEST_CASE("in float the logits are those of double up to rounding") {
   CHECK(distance(g.logits(), expected.back()) < 200 * 1.2e-7 * largest);
 }
 
-TEST_CASE("a cache of sinks and a window gives what the kept tokens give at compact positions") {
-  for (const config& c : {small(2), small(2, rope_pairs::neighbours), plain_llama::small_yarn()})
-    for (const auto [sinks, window, chunk] :
-         {std::array<index_t, 3>{0, 5, 1}, {4, 6, 1}, {1, 1, 1}, {2, 9, 3}, {3, 8, 8}, {0, 40, 7}}) {
-      const problem<double> p(c, 60);
-      const auto expected = p.plain().logits(p.ids, plain_llama::kept_by(60, sinks, window, chunk));
-      generator<double, streaming_cache<double>> g(
-          p.stack, p.weights, streaming_cache<double>(p.stack, sinks, window), {}, chunk);
-      double most = 0;
-      for (index_t t = 0; t < 60; t += chunk) {
-        const index_t n = std::min(chunk, 60 - t);
-        g.append(p.part(t, n));
-        most = std::max(most, distance(g.logits(), expected[std::size_t(t + n - 1)]));
-      }
-      CHECK(most < 1e-11);
-    }
-}
-
-TEST_CASE("with one layer a streaming cache equals a fresh pass over exactly the kept tokens") {
-  const problem<double> p(small(1), 60);
-  const auto kept = plain_llama::kept_by(60, 3, 10, 1);
-  generator<double, streaming_cache<double>> g(p.stack, p.weights, streaming_cache<double>(p.stack, 3, 10));
-  generator<double> fresh(p.stack, p.weights);
-  for (std::size_t t = 0; t < p.ids.size(); ++t) {
-    g.append(p.ids[t]);
-    std::vector<token> seen;
-    for (const index_t i : kept[t]) seen.push_back(p.ids[std::size_t(i)]);
-    fresh.reset();
-    fresh.append(seen);
-    for (index_t i = 0; i < fresh.logits().size(); ++i)
-      CHECK(std::abs(g.logits()[i] - fresh.logits()[i]) < 1e-12);
-  }
-}
-
-TEST_CASE("a streaming cache that never evicts is a plain cache") {
-  const problem<double> p(small(), 20);
-  generator<double> all(p.stack, p.weights);
-  generator<double, streaming_cache<double>> g(p.stack, p.weights, streaming_cache<double>(p.stack, 4, 16));
-  all.append(p.ids);
-  g.append(p.ids);
-  for (index_t i = 0; i < all.logits().size(); ++i)
-    CHECK(g.logits()[i] == Approx(all.logits()[i]).epsilon(1e-12));
-}
-
 TEST_CASE("appended tokens are scored as the model written out scores them") {
   const problem<double> p(small());
   const auto expected = p.plain().logits(p.ids);
@@ -111,37 +67,6 @@ TEST_CASE("appended tokens are scored as the model written out scores them") {
     total += nll[i];
   }
   CHECK(sum == Approx(total).epsilon(1e-12));
-}
-
-TEST_CASE("adapters take part in what is generated") {
-  const problem<double> p(small());
-  const lora_map map(p.stack.shape(), {.rank = 2});
-  parameters<double> theta(map.size());
-  init_lora<double>(map, theta, key{5}, 0.5);
-  generator<double> plain(p.stack, p.weights), zero(p.stack, p.weights, adapters<double>{}),
-      adapted(p.stack, p.weights, adapters<double>{&map, theta.data()});
-  // the same model with the adapters added to its weights
-  parameters<double> merged = p.weights;
-  for (index_t i = 0; i < p.stack.shape().layers; ++i)
-    for (const layer_matrix m : {layer_matrix::q, layer_matrix::v}) {
-      const auto f = map.at(i, m);
-      const index_t in = lora_map::in_width(p.stack.shape(), m),
-                    out = lora_map::out_width(p.stack.shape(), m);
-      const index_t w = m == layer_matrix::q ? p.stack.map()[i].q : p.stack.map()[i].v;
-      for (index_t a = 0; a < in; ++a)
-        for (index_t b = 0; b < out; ++b)
-          for (index_t r = 0; r < 2; ++r)
-            merged[w + a + b * in] += map.scale() * theta[f.a + a + r * in] * theta[f.b + r + b * 2];
-    }
-  generator<double> expected(p.stack, merged);
-  for (auto* g : {&plain, &zero, &adapted, &expected}) g->append(p.ids);
-  double change = 0;
-  for (index_t i = 0; i < plain.logits().size(); ++i) {
-    CHECK(plain.logits()[i] == zero.logits()[i]);
-    CHECK(adapted.logits()[i] == Approx(expected.logits()[i]).epsilon(1e-11));
-    change = std::max(change, std::abs(plain.logits()[i] - adapted.logits()[i]));
-  }
-  CHECK(change > 1e-3);
 }
 
 TEST_CASE("what is generated greedily is what the model written out finds most probable") {
@@ -258,14 +183,8 @@ TEST_CASE("generating allocates nothing") {
   CHECK(counter.count() == 0);
 }
 
-TEST_CASE("generators and caches refuse what does not fit, and take nothing of it") {
+TEST_CASE("a generator refuses what does not fit, and take nothing of it") {
   const problem<double> p(small());
-  const config& c = p.stack.shape();
-  CHECK_THROWS_WITH(key_value_cache<double>(c, 41), ContainsSubstring("41, the model has 40 positions"));
-  CHECK_THROWS_WITH(key_value_cache<double>(c, 0), ContainsSubstring("capacity"));
-  CHECK_THROWS_WITH(streaming_cache<double>(p.stack, 20, 21), ContainsSubstring("41"));
-  CHECK_THROWS_WITH(streaming_cache<double>(p.stack, -1, 21), ContainsSubstring("sinks"));
-  CHECK_THROWS_WITH(streaming_cache<double>(p.stack, 1, 0), ContainsSubstring("window"));
   CHECK_THROWS_WITH(generator<double>(p.stack, params<const double>{}), ContainsSubstring("weights"));
 
   generator<double> g(p.stack, p.weights);

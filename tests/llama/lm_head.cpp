@@ -2,6 +2,7 @@
 
 #include "tests/llama/small_llama.hpp"
 #include "tests/support/catch.hpp"
+#include "unroll/exec/of.hpp"
 #include "unroll/testing/allocations.hpp"
 #include "unroll/testing/guarded.hpp"
 
@@ -15,20 +16,26 @@ using unroll::testing::detail::guarded;
 
 namespace {
 
-struct ends {
+using host = exec::of<double>;
+
+struct problem {
+  host executor;
   weight_map map;
   std::vector<double> weights, x, workspace;
   std::vector<token> targets;
 
-  ends(const config& c, std::vector<token> t)
+  problem(const config& c, std::vector<token> t)
       : map(c), weights(lively_weights<double>(map)), targets(std::move(t)) {
     x = normals<double>(c.hidden * tokens(), 3, 1);
-    workspace.resize(std::size_t(lm_head_workspace(c, tokens())));
+    workspace.resize(std::size_t(lm_head<host>::workspace_size(c, tokens())));
   }
   index_t tokens() const { return index_t(targets.size()); }
   matrix<double> columns(std::vector<double>& v) const { return {v.data(), map.shape().hidden, tokens()}; }
+  lm_head<host> head() { return {executor, map, weights.data(), view<double>(workspace)}; }
   double nll(double* out = nullptr) {
-    return lm_head_nll(map, weights.data(), columns(x), targets.data(), out, view<double>(workspace));
+    double total;
+    head().losses(columns(x), targets, out, &total);
+    return total;
   }
   /// -log softmax by its definition.
   double by_hand(index_t n) const {
@@ -63,7 +70,7 @@ TEST_CASE("The loss of the head is the cross entropy of every scored token") {
   for (const bool tied : {true, false}) {
     config c = small_llama();
     c.tied = tied;
-    ends at(c, some_targets(9, c, 4));
+    problem at(c, some_targets(9, c, 4));
     std::vector<double> each(9, -1);
     const double sum = at.nll(each.data());
     double expected = 0;
@@ -84,11 +91,11 @@ TEST_CASE("The gradients of the head agree with differences, also over several c
       c.tied = tied;
       auto targets = some_targets(540, c, unscored);  // chunks of 512
       if (unscored == 3) std::fill(targets.begin() + 512, targets.end(), -1);
-      ends at(c, targets);
-      CHECK(llama::detail::lm_head_chunk(c, 540) == 512);
+      problem at(c, targets);
+      CHECK(lm_head<host>::chunk(c, 540) == 512);
       std::vector<double> dx(at.x.size(), 5), dw(at.weights.size(), 0.25), each(540, -1), scores(540, -1);
-      const double sum = lm_head_vjp(at.map, at.weights.data(), at.columns(at.x), at.targets.data(), 1.5,
-                                     at.columns(dx), dw.data(), each.data(), view<double>(at.workspace));
+      double sum;
+      at.head().losses_vjp(at.columns(at.x), at.targets, {at.columns(dx), dw.data(), 1.5}, each.data(), &sum);
       CHECK(sum == Approx(at.nll(scores.data())).epsilon(1e-14));
       for (std::size_t i = 0; i < each.size(); ++i) CHECK(each[i] == Approx(scores[i]).margin(1e-13));
       const auto slope = [&](std::vector<double>& values, index_t first, index_t n) {
@@ -118,25 +125,24 @@ TEST_CASE("The gradients of the head agree with differences, also over several c
       }
       // Frozen, and in place: the same dx.
       auto in_place = at.x;
-      lm_head_vjp(at.map, at.weights.data(), at.columns(in_place), at.targets.data(), 1.5,
-                  at.columns(in_place), nullptr, nullptr, view<double>(at.workspace));
+      at.head().losses_vjp(at.columns(in_place), at.targets, {at.columns(in_place), nullptr, 1.5}, nullptr,
+                           &sum);
       CHECK(in_place == dx);
     }
 }
 
 TEST_CASE("Logits of any size give a finite loss") {
   const config c = small_llama();
-  ends at(c, some_targets(4, c, 100));
+  problem at(c, some_targets(4, c, 100));
   for (index_t i = 0; i < c.hidden; ++i) at.weights[std::size_t(at.map.norm() + i)] *= 1e6;
   CHECK(std::isfinite(at.nll()));
 }
 
 TEST_CASE("Logits are what the loss is made of, over several chunks") {
   const config c = small_llama();
-  ends at(c, some_targets(600, c, 1000));
+  problem at(c, some_targets(600, c, 1000));
   std::vector<double> logits(std::size_t(c.vocabulary * 600)), each(600);
-  lm_head_logits(at.map, at.weights.data(), at.columns(at.x),
-                 matrix<double>(logits.data(), c.vocabulary, 600), view<double>(at.workspace));
+  at.head().logits(at.columns(at.x), matrix<double>(logits.data(), c.vocabulary, 600));
   at.nll(each.data());
   for (index_t n = 0; n < 600; n += 7) {
     double total = 0;
@@ -146,31 +152,6 @@ TEST_CASE("Logits are what the loss is made of, over several chunks") {
   }
 }
 
-TEST_CASE("Embeddings are copied, and their gradients are added at their tokens") {
-  const config c = small_llama();
-  const weight_map map(c);
-  const auto w = lively_weights<float>(map);
-  const std::vector<token> ids{3, 0, 3};
-  std::vector<float> x(std::size_t(3 * c.hidden)), dw(w.size(), 0);
-  const matrix<float> columns(x.data(), c.hidden, 3);
-  embed(map, w.data(), ids.data(), 3, columns);
-  for (index_t j = 0; j < 3; ++j)
-    for (index_t i = 0; i < c.hidden; ++i)
-      CHECK(x[std::size_t(i + j * c.hidden)] ==
-            w[std::size_t(map.embedding() + ids[std::size_t(j)] * c.hidden + i)]);
-  embed_vjp(map, ids.data(), 3, columns, dw.data());
-  for (index_t v = 0; v < c.vocabulary; ++v)
-    for (index_t i = 0; i < c.hidden; ++i) {
-      const std::size_t at = std::size_t(map.embedding() + v * c.hidden + i);
-      CHECK(dw[at] == (v == 3 ? 2 : v == 0 ? 1 : 0) * w[at]);
-    }
-  CHECK_NOTHROW(check_tokens("f", "ids", c, ids));
-  const std::vector<token> bad{1, -1}, worse{token(c.vocabulary)};
-  CHECK_NOTHROW(check_tokens("f", "targets", c, bad, true));
-  CHECK_THROWS_WITH(check_tokens("f", "ids", c, bad), Catch::Matchers::ContainsSubstring("f: ids: holds -1"));
-  CHECK_THROWS_WITH(check_tokens("f", "ids", c, worse, true), Catch::Matchers::ContainsSubstring("holds 23"));
-}
-
 TEST_CASE("The head keeps to its memory and allocates nothing") {
   const config c = small_llama();
   const weight_map map(c);
@@ -178,15 +159,18 @@ TEST_CASE("The head keeps to its memory and allocates nothing") {
   auto x = normals<float>(c.hidden * 5, 3, 1);
   std::vector<float> dw(w.size()), logits(std::size_t(c.vocabulary * 5));
   const auto targets = some_targets(5, c, 100);
-  guarded<float> workspace(lm_head_workspace(c, 5));
-  const view<float> space(workspace.data(), workspace.size());
+  const exec::of<float> e;
+  guarded<float> workspace(lm_head<exec::of<float>>::workspace_size(c, 5));
+  lm_head<exec::of<float>> head{e, map, w.data(), {workspace.data(), workspace.size()}};
+  float total;
   const matrix<float> columns(x.data(), c.hidden, 5);
   const unroll::testing::allocation_counter counter;
-  lm_head_nll(map, w.data(), columns, targets.data(), nullptr, space);
-  lm_head_logits(map, w.data(), columns, matrix<float>(logits.data(), c.vocabulary, 5), space);
-  lm_head_vjp(map, w.data(), columns, targets.data(), 1, columns, dw.data(), nullptr, space);
+  head.losses(columns, targets, nullptr, &total);
+  head.logits(columns, matrix<float>(logits.data(), c.vocabulary, 5));
+  head.losses_vjp(columns, targets, {columns, dw.data()}, nullptr, &total);
   CHECK(counter.count() == 0);
   CHECK(workspace.intact());
-  CHECK_THROWS_WITH(lm_head_nll(map, w.data(), columns, targets.data(), nullptr, space.part(0, 20)),
+  head.workspace = head.workspace.part(0, 20);
+  CHECK_THROWS_WITH(head.losses(columns, targets, nullptr, &total),
                     Catch::Matchers::ContainsSubstring("workspace"));
 }

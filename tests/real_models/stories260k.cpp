@@ -18,19 +18,15 @@ namespace {
 /// The most likely tokens behind `ids`, by whole passes.
 std::vector<token> continued(const pretrained<float>& m, std::vector<token> ids, index_t count) {
   const transformer<float> stack(m.shape);
-  std::vector<index_t> positions(ids.size() + std::size_t(count));
-  std::iota(positions.begin(), positions.end(), index_t{0});
   for (index_t i = 0; i < count; ++i) {
-    const pass<float> p{.length = index_t(ids.size()),
-                        .layers = m.shape.layers,
-                        .positions = std::span(positions).first(ids.size())};
+    const pass<float> p = stack.pass_over(0, index_t(ids.size()));
     buffer<float> x(m.shape.hidden * p.length), logits(m.shape.vocabulary),
-        work(std::max(stack.workspace_size(p, false), lm_head_workspace(m.shape, 1)));
+        work(std::max(stack.workspace_size(p, false), lm_head<exec::of<float>>::workspace_size(m.shape, 1)));
     const matrix<float> columns(x.data(), m.shape.hidden, p.length);
-    embed(stack.map(), m.weights.data(), ids.data(), p.length, columns);
+    embed(stack.executor(), stack.map(), m.weights.data(), ids, columns);
     stack.forward(m.weights.data(), {}, p, columns, {}, work);
-    lm_head_logits(stack.map(), m.weights.data(), columns_of(columns, p.length - 1, 1),
-                   matrix<float>(logits.data(), m.shape.vocabulary, 1), work);
+    const lm_head<exec::of<float>> head{stack.executor(), stack.map(), m.weights.data(), work};
+    head.logits(columns_of(columns, p.length - 1, 1), matrix<float>(logits.data(), m.shape.vocabulary, 1));
     ids.push_back(token(std::max_element(logits.begin(), logits.end()) - logits.begin()));
   }
   return ids;

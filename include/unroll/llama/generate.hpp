@@ -4,6 +4,7 @@
 
 #include "unroll/exec/mirror.hpp"
 #include "unroll/llama/cache.hpp"
+#include "unroll/llama/embedding.hpp"
 #include "unroll/llama/lm_head.hpp"
 #include "unroll/llama/sampling.hpp"
 #include "unroll/llama/transformer.hpp"
@@ -39,7 +40,7 @@ class generator final {
     largest.keys = cache_.capacity();
     const E& e = stack.executor();
     workspace_ = e.template allocate<A>(
-        std::max(lm_head_workspace<E>(c, chunk_), stack.workspace_size(largest, false)));
+        std::max(lm_head<E>::workspace_size(c, chunk_), stack.workspace_size(largest, false)));
     x_ = e.template allocate<A>(c.hidden * chunk_);
     logits_ = exec::mirror<E, P>(e, c.vocabulary);
     losses_ = exec::mirror<E, P>(e, chunk_ + 1);
@@ -72,8 +73,7 @@ class generator final {
     const E& e = stack_->executor();
     run(ids, [&](matrix<const A> x, index_t first) {
       if (first + x.cols < index_t(ids.size())) return;
-      lm_head_logits(e, stack_->map(), weights_.data(), columns_of(x, x.cols - 1, 1),
-                     matrix<P>(logits_.data(), logits_.size(), 1), view<A>(workspace_));
+      head().logits(columns_of(x, x.cols - 1, 1), matrix<P>(logits_.data(), logits_.size(), 1));
       logits_.fetch(e, logits_.size());
     });
   }
@@ -95,9 +95,8 @@ class generator final {
     P sum = 0;
     const E& e = stack_->executor();
     run(ids, [&](matrix<const A> x, index_t first) {
-      lm_head_losses(e, stack_->map(), weights_.data(), x,
-                     targets.subspan(std::size_t(first), std::size_t(x.cols)), losses_.data(),
-                     losses_.data() + x.cols, view<A>(workspace_));
+      head().losses(x, targets.subspan(std::size_t(first), std::size_t(x.cols)), losses_.data(),
+                    losses_.data() + x.cols);
       const view<const P> got = losses_.fetch(e, x.cols + 1);
       sum += got[x.cols];
       if (!nll.empty()) std::copy_n(got.data(), x.cols, nll.data() + first);
@@ -106,6 +105,7 @@ class generator final {
   }
 
  private:
+  lm_head<E> head() { return {stack_->executor(), stack_->map(), weights_.data(), view<A>(workspace_)}; }
   /// The next n tokens.
   pass<M> next(index_t n) const { return stack_->pass_over(cache_.size(), n, cache_.before()); }
   // Calls use(outputs of the last layer, number of their first token) chunk by chunk.

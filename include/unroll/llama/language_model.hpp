@@ -5,6 +5,7 @@
 
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/exec/mirror.hpp"
+#include "unroll/llama/embedding.hpp"
 #include "unroll/llama/lm_head.hpp"
 #include "unroll/llama/transformer.hpp"
 
@@ -53,8 +54,8 @@ class language_model final {
     for (index_t i = 0; i < o.threads; ++i) {
       x_.push_back(on.template allocate<A>(c.hidden * largest));
       tape_.push_back(on.template allocate<A>(stack_.tape_size(p)));
-      workspace_.push_back(
-          on.template allocate<A>(std::max(stack_.workspace_size(p), lm_head_workspace<E>(c, largest))));
+      workspace_.push_back(on.template allocate<A>(
+          std::max(stack_.workspace_size(p), lm_head<E>::workspace_size(c, largest))));
     }
     for (index_t i = 1; i < o.shares; ++i) gradients_.push_back(on.template allocate<P>(stack_.map().size()));
     sums_ = exec::mirror<E, P>(on, o.shares);
@@ -77,8 +78,8 @@ class language_model final {
       const view<A> workspace = workspace_[std::size_t(worker)];
       embed(e, stack_.map(), w.data(), r.of(ids), x);
       stack_.forward(w.data(), {}, pass_of(r.tokens / options_.length), x, {}, workspace);
-      lm_head_losses(e, stack_.map(), w.data(), matrix<const A>(x), r.of(targets), losses_.data() + r.first,
-                     sums_.data() + share, workspace);
+      const lm_head<E> head{e, stack_.map(), w.data(), workspace};
+      head.losses(x, r.of(targets), losses_.data() + r.first, sums_.data() + share);
     });
     if (!out.empty()) std::copy_n(losses_.fetch(e, out.size()).data(), out.size(), out.data());
     return sum;
@@ -102,8 +103,8 @@ class language_model final {
       const pass<M> p = pass_of(r.tokens / options_.length);
       embed(e, map, w.data(), r.of(ids), x);
       stack_.forward(w.data(), {}, p, x, tape, workspace);
-      lm_head_losses_vjp(e, map, w.data(), matrix<const A>(x), r.of(targets), 1, x, dw,
-                         static_cast<P*>(nullptr), sums_.data() + share, workspace);
+      const lm_head<E> head{e, map, w.data(), workspace};
+      head.losses_vjp(x, r.of(targets), {.dx = x, .dweights = dw}, nullptr, sums_.data() + share);
       stack_.vjp(w.data(), {}, p, tape, x, {.weights = dw, .inputs = true}, workspace);
       embed_vjp(e, map, r.of(ids), matrix<const A>(x), dw);
     });

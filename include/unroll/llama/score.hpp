@@ -81,7 +81,7 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
   worker_pool pool(std::min(o.threads, windows.size()));
   std::vector<typename E::template block<A>> xs, workspaces;
   std::vector<exec::mirror<E, P>> losses;
-  const index_t workspace_size = std::max(lm_head_workspace<E>(c, windows.length()),
+  const index_t workspace_size = std::max(lm_head<E>::workspace_size(c, windows.length()),
                                           stack.workspace_size(stack.pass_over(0, windows.length()), false));
   for (index_t i = 0; i < pool.size(); ++i) {
     xs.push_back(e.template allocate<A>(c.hidden * windows.length()));
@@ -101,9 +101,9 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
       stack.forward(weights.data(), a, stack.pass_over(0, w.count), x, view<A>{}, workspace);
       const index_t first = w.first + w.repeated, n = w.count - w.repeated;
       exec::mirror<E, P>& nll = losses[std::size_t(i)];
-      lm_head_losses(e, stack.map(), weights.data(), matrix<const A>(columns_of(x, w.repeated, n)),
-                     ids.subspan(std::size_t(first) + 1, std::size_t(n)), nll.data(), nll.data() + n,
-                     workspace);
+      const lm_head<E> head{e, stack.map(), weights.data(), workspace};
+      head.losses(columns_of(x, w.repeated, n), ids.subspan(std::size_t(first) + 1, std::size_t(n)),
+                  nll.data(), nll.data() + n);
       std::copy_n(nll.fetch(e, n).data(), n, out.nll.begin() + first);
     };
     pool.run(job);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "unroll/llama/embedding.hpp"
 #include "unroll/llama/lm_head.hpp"
 #include "unroll/llama/transformer.hpp"
 #include "unroll/memory/memory_llama/tables.hpp"
@@ -79,15 +80,15 @@ class memory_decoder {
     for (index_t b = 0; b < p.sequences; ++b)
       embed(e, stack.map(), weights, xs[std::size_t(b)].tokens, columns_of(h, b * p.length, p.length));
     stack.forward(weights, {}, p, h, tape, left);
+    const lm_head<E> head{e, stack.map(), weights, left};
     for (index_t b = 0; b < p.sequences; ++b) {
       const std::span<const token> targets = xs[std::size_t(b)].targets;
-      const index_t first = b * p.length;
-      const matrix<const A> x(columns_of(h, first, index_t(targets.size())));
+      const index_t first = b * p.length, scored = index_t(targets.size());
+      const matrix<const A> x(columns_of(h, first, scored));
       if (vjp)
-        lm_head_losses_vjp(e, stack.map(), weights, x, targets, 1, columns_of(dh, first, x.cols),
-                           static_cast<P*>(nullptr), of_tokens + first, total, left);
+        head.losses_vjp(x, targets, {.dx = columns_of(dh, first, scored)}, of_tokens + first, total);
       else
-        lm_head_losses(e, stack.map(), weights, x, targets, of_tokens + first, total, left);
+        head.losses(x, targets, of_tokens + first, total);
     }
     if (vjp) stack.vjp(weights, {}, p, tape, dh, {.before = {dpast, p.before.blocks.size()}}, left);
     P* const to = losses ? losses : total;

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "unroll/llama/lm_head.hpp"
+#include "unroll/llama/embedding.hpp"
 #include "unroll/llama/transformer.hpp"
 #include "unroll/memory/memory_llama/tables.hpp"
 

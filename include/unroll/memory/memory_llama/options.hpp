@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "unroll/llama/lora.hpp"
 #include "unroll/llama/pass.hpp"
 #include "unroll/text/segments.hpp"
 

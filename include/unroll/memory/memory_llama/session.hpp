@@ -42,7 +42,7 @@ class memory_session final {
     prefix<M> full = cache_.before();
     full.keys = full.capacity;
     workspace_ = executor().template allocate<A>(std::max(
-        {model_.encode_workspace(full, batch), lm_head_workspace<E>(shape(), 1),
+        {model_.encode_workspace(full, batch), lm_head<E>::workspace_size(shape(), 1),
          model_.stack().workspace_size(model_.stack().pass_over(0, segment_length(), full), false)}));
   }
 
@@ -139,8 +139,8 @@ class memory_session final {
     stack.forward(w, {}, stack.pass_over(cache_.size(), n, cache_.before()), x, view<A>{},
                   view<A>(workspace_), cache_.hook());
     cache_.extend(n);
-    lm_head_logits(executor(), stack.map(), w, matrix<const A>(columns_of(x, n - 1, 1)),
-                   matrix<P>(logits_.data(), shape().vocabulary, 1), view<A>(workspace_));
+    const lm_head<E> head{executor(), stack.map(), w, view<A>(workspace_)};
+    head.logits(columns_of(x, n - 1, 1), matrix<P>(logits_.data(), shape().vocabulary, 1));
     logits_.fetch(executor(), logits_.size());
   }
 

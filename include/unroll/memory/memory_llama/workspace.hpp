@@ -90,7 +90,8 @@ class memory_workspace {
     space.template cut_as<P>(p.tokens());
     space.template cut_as<P>(1);
     if (vjp) space.cut(shape().hidden, p.tokens()), space.cut_flat(stack_.tape_size(p));
-    return space.used() + std::max(stack_.workspace_size(p, vjp), lm_head_workspace<E>(shape(), p.tokens()));
+    return space.used() +
+           std::max(stack_.workspace_size(p, vjp), lm_head<E>::workspace_size(shape(), p.tokens()));
   }
 
   /// Throws, in the name of `function`, unless a workspace of `got` numbers is enough for n segments.
