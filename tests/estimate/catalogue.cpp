@@ -120,11 +120,14 @@ TEST_CASE("options reach the estimator") {
   same("tbptt:3:7", tbptt(task.cell, {.k1 = 3, .k2 = 7}));
   same("tbptt:7", tbptt(task.cell, {.k1 = 1, .k2 = 7}));
   same("chunked:6", chunked_tbptt(task.cell, {.window = 6}));
+  same("snap", snap(task.cell));
+  same("snap:2", rtrl(task.cell));  // all of a dense network
   same("artbp:6", artbp(task.cell, polynomial_truncation(6, 4)));
   same("artbp:6:5", artbp(task.cell, polynomial_truncation(6, 5)));
   same("artbp_fixed:6", artbp(task.cell, fixed_truncation(6)));
   same("uoro:4", uoro(task.cell, {.block = 4}));
   same("nobacktrack", nobacktrack(task.cell));
+  same("kf_rtrl", kf_rtrl(task.cell));
   same("es:0.1:2", es(task.cell, {.sigma = 0.1, .pairs = 2}));
   same("nres:0.1:2:4", nres(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
   same("pes:0.1:2:4", pes(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
@@ -134,7 +137,7 @@ TEST_CASE("what is not in the catalogue is refused with what is") {
   const auto make = [&](const char* text) { with_estimator(text, make_task(2).cell, 2, [](auto) {}); };
   CHECK_THROWS_WITH(make("backprop"),
                     ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
-                                      "rtrl: exact; tbptt[:K1]:K2, chunked:K: biased; artbp"));
+                                      "rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH]: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
                     ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));

@@ -2,6 +2,7 @@
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
 
 #include "tests/properties/estimator_promises.hpp"
@@ -25,4 +26,8 @@ TEMPLATE_TEST_CASE("tbptt keeps every promise on every cell", "", float, double)
 
 TEMPLATE_TEST_CASE("rtrl keeps every promise on every cell", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::rtrl(f, {.columns = 5}); });
+}
+
+TEMPLATE_TEST_CASE("snap keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::snap(f); });
 }

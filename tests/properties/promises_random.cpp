@@ -1,4 +1,5 @@
 #include "unroll/estimate/artbp.hpp"
+#include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/uoro.hpp"
@@ -14,6 +15,10 @@ TEMPLATE_TEST_CASE("uoro keeps every promise on every cell", "", float, double) 
 
 TEMPLATE_TEST_CASE("nobacktrack keeps every promise on every cell", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::nobacktrack(f); });
+}
+
+TEMPLATE_TEST_CASE("kf_rtrl keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::kf_rtrl(f); });
 }
 
 TEMPLATE_TEST_CASE("artbp keeps every promise on every cell", "", float, double) {

@@ -1,4 +1,5 @@
 #include "tests/properties/unbiased.hpp"
+#include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/uoro.hpp"
@@ -25,6 +26,11 @@ TEST_CASE("uoro in blocks is unbiased, also when the last block is not full") {
       if (index_t(task.xs.size()) < block) continue;
       examine_bias(task, [&](const auto& f, const auto& c) { return unroll::uoro(f, {.block = block}, c); });
     }
+}
+
+TEST_CASE("kf_rtrl is unbiased on every cell, by enumeration of all its signs") {
+  for (const auto& task : support::any_tasks<double>(5, 3, 2, 2, 41))
+    examine_bias(task, [](const auto& f, const auto& c) { return unroll::kf_rtrl(f, {}, c); });
 }
 
 TEST_CASE("nobacktrack is unbiased on every cell, by enumeration of all its signs") {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "unroll/system/window.hpp"
@@ -35,6 +36,8 @@ enum class fault {
   immediate_overwrites,
   immediate_ignores_range,
   row_norms_squared,
+  jacobian_mask_misses,
+  immediate_mask_misses,
   lane_vjp_all_lanes,  ///< every lane gets the sum over the lanes
   not_finite_at_zero,
   nothing_scored,  ///< says that no lane has a loss
@@ -175,6 +178,18 @@ struct complete {
       out[i] = is(fault::row_norms_squared) ? square : std::sqrt(square);
     }
   }
+  void jacobian_mask(unroll::view<std::uint8_t> j) const {
+    std::fill(j.begin(), j.end(), std::uint8_t(0));
+    for (index_t i = 0; i < n; ++i) {
+      j[i * n + i] = 1;
+      if (!is(fault::jacobian_mask_misses)) j[(i + 1) % n * n + i] = 1;
+    }
+  }
+  void immediate_mask(unroll::view<std::uint8_t> f, index_t p0, index_t p1) const {
+    std::fill(f.begin(), f.end(), std::uint8_t(0));
+    for (index_t p = p0; p < p1; ++p)
+      f[(p - p0) * n + p % n] = p < 2 * n || !is(fault::immediate_mask_misses);
+  }
   void lane_vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext,
                 unroll::view<T> dtheta) const {
     T* z = e.workspace.data();
@@ -187,7 +202,7 @@ struct complete {
 
 static_assert(unroll::has_window<complete<double>> && unroll::has_jvp<complete<float>> &&
               unroll::has_jacobian<complete<float>> && unroll::has_row_norms<complete<double>> &&
-              unroll::has_lane_vjp<complete<double>>);
+              unroll::has_lane_vjp<complete<double>> && unroll::has_masks<complete<float>>);
 
 /// Three lanes that have a loss only where the input is positive.
 struct masked {

@@ -53,7 +53,8 @@ TEST_CASE("supports tells which optional members the cell inside has") {
   const any all = support::complete<double>{2, 1};
   const any none = step_only{};
   const any_golden some = golden::rnn<>{};
-  for (const hook h : {hook::vjp, hook::jvp, hook::window, hook::jacobian, hook::row_norms, hook::lane_vjp}) {
+  for (const hook h :
+       {hook::vjp, hook::jvp, hook::window, hook::jacobian, hook::row_norms, hook::masks, hook::lane_vjp}) {
     CHECK(all.supports(h));
     CHECK_FALSE(none.supports(h));
     CHECK(some.supports(h) == (h == hook::vjp || h == hook::jvp));
@@ -105,6 +106,10 @@ TEST_CASE("a missing member throws and says which") {
   CHECK(message([&] { f.jacobian(1, {}, {}); }).find("jacobian") == 12);
   CHECK(message([&] { f.immediate(1, {}, {}, 0, 0); }).find("immediate") == 12);
   CHECK(message([&] { f.row_norms(1, {}, {}); }).find("row_norms") == 12);
+  CHECK(message([&] { f.jacobian_mask({}); }).find("jacobian_mask") == 12);
+  CHECK(message([&] { f.immediate_mask({}, 0, 0); }).find("immediate_mask") == 12);
+  CHECK(message([&] { f.weight_matrices(); }).find("weight_matrices") == 12);
+  CHECK(message([&] { f.factors(1, {}, {}, {}); }).find("factors") == 12);
   CHECK(message([&] { f.lane_vjp(1, {}, {}, {}); }).find("lane_vjp") == 12);
 }
 

@@ -73,6 +73,8 @@ TEMPLATE_TEST_CASE("every fault is found and named", "", float, double) {
       {fault::immediate_overwrites, "immediate: does not add"},
       {fault::immediate_ignores_range, "immediate: does not add"},
       {fault::row_norms_squared, "row_norms: disagrees"},
+      {fault::jacobian_mask_misses, "masks: an entry"},
+      {fault::immediate_mask_misses, "masks: an entry"},
       {fault::lane_vjp_all_lanes, "lane_vjp: does not add"},
       {fault::not_finite_at_zero, "at theta = 0"},
       {fault::nothing_scored, "scored: counts no loss"},

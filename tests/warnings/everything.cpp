@@ -10,6 +10,8 @@ using namespace unroll;
   template class unroll::chunked_tbptt<F>;           \
   template class unroll::checkpointed_bptt<F>;       \
   template class unroll::rtrl<F>;                    \
+  template class unroll::snap<F>;                    \
+  template class unroll::kf_rtrl<F>;                 \
   template class unroll::artbp<F, fixed_truncation>; \
   template class unroll::uoro<F>;                    \
   template class unroll::nobacktrack<F>;             \

@@ -209,6 +209,10 @@ struct gru_equations {
         column[k] += slope_n(g, k) * at.w.w_h[3 * h * i + 2 * h + k] * s[i] * slope_r(g, i) * v;
   }
 
+  /// Row `row` of W moves every unit: r, in front of the product.
+  bool reaches_every_unit(index_t row) const { return !after() && row < options.hidden; }
+  /// Rows of W_h multiply s and others r s.
+  bool shares_rows() const { return !after(); }
   void row_norms(const recurrent_step<T>& at, T s2, T norm2_x, T* out) const {
     const index_t h = options.hidden;
     const lane<const T> g = lane_of(at.tape, 0);

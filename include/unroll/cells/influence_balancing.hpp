@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "unroll/system/concepts.hpp"
@@ -93,6 +94,13 @@ class influence_balancing {
   }
   void row_norms(const input&, const const_edge<T>&, view<T> out) const {
     std::fill(out.begin(), out.end(), T(1));
+  }
+  void jacobian_mask(view<std::uint8_t> j) const {
+    std::fill(j.begin(), j.end(), std::uint8_t(0));
+    for (index_t i = 0; i < o_.n; ++i) j[i * o_.n + i] = j[i * o_.n + std::max(i - 1, index_t(0))] = 1;
+  }
+  void immediate_mask(view<std::uint8_t> mask, index_t, index_t) const {
+    std::fill(mask.begin(), mask.end(), std::uint8_t(1));
   }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
     vjp(x, e, dnext, T(0), {}, dparams<T>(dtheta.data(), dtheta.size()));

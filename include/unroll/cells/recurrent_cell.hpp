@@ -1,7 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdint>
+#include <vector>
 
 #include "unroll/cells/affine_input.hpp"
 #include "unroll/cells/readout.hpp"
@@ -187,6 +190,46 @@ class recurrent_cell {
     }
   }
 
+  void jacobian_mask(view<std::uint8_t> J) const {  // h reaches every unit; what else a unit holds, itself
+    const index_t h = hidden(), n = E::states * h;
+    for (index_t j = 0; j < n; ++j)
+      for (index_t i = 0; i < n; ++i) J[j * n + i] = j < h || i % h == j % h;
+  }
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {  // weights of a unit reach it
+    const index_t h = hidden(), n = E::states * h;
+    for (index_t p = p0; p < p1; ++p) {
+      bool every = false;
+      if constexpr (requires { f_.reaches_every_unit(p); }) every = f_.reaches_every_unit(p % (E::gates * h));
+      for (index_t i = 0; i < n; ++i) mask[(p - p0) * n + i] = p < w_y() && (every || i % h == p % h);
+    }
+  }
+
+  bool supports(hook k) const requires requires(const E& f) { f.shares_rows(); }
+  { return has_hook<recurrent_cell>(k) && (k != hook::factors || !f_.shares_rows()); }
+  /// [w_h w_x b], which multiplies [h; x; 1]; where u stands apart, w_h, [w_x b] and what the cell has of its
+  /// own.
+  std::vector<weight_matrix> weight_matrices() const {
+    const auto all = matrices();
+    return {all.begin(), all.end()};
+  }
+  void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    const index_t h = hidden(), in = f_.options.in, n = E::states * h;
+    std::fill(d.begin(), d.end(), T(0));
+    T *al = a.data(), *column = d.data();
+    const recurrent_step<T> all = made(e);
+    for (index_t l = 0; l < lanes(); ++l) {
+      const recurrent_step<T> at = all.lane(l);
+      al = std::copy_n(at.s.data, h, al);
+      for (index_t j = 0; j < in; ++j) *al++ = input_.at(x, l, j);
+      *al++ = 1;
+      if (E::apart) *al++ = 1;
+      for (const weight_matrix& w : matrices()) {
+        const index_t j = w.first / (E::gates * h);  // of [h; x; 1; own], any that multiplies this matrix
+        for (index_t i = 0; i < w.rows; ++i, column += n) f_.immediate(at, i, j, T(1), column);
+      }
+    }
+  }
+
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
     const index_t P = size().params;
     const matrix<T> d = cotangents(e.workspace.data());
@@ -204,6 +247,15 @@ class recurrent_cell {
 
  private:
   static constexpr bool elementwise = E::taped == 0;  // s' = f(z + u)
+
+  auto matrices() const {
+    const index_t h = hidden(), rows = E::gates * h, x = f_.options.in + 1;
+    if constexpr (E::apart)
+      return std::array<weight_matrix, 3>{
+          {{0, rows, h, rows}, {w_x(), rows, x, rows}, {own(), w_y() - own(), 1, w_y() - own()}}};
+    else
+      return std::array<weight_matrix, 1>{{{0, rows, h + x, rows}}};
+  }
 
   index_t hidden() const { return f_.options.hidden; }
   index_t lanes() const { return f_.options.lanes; }

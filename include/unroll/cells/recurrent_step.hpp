@@ -48,6 +48,8 @@
 //   void init_biases(T* b) const            changes what init() has drawn for b, gates hidden numbers
 //   index_t own_params() const              parameters of the cell's own, and their names
 //   void describe_own(layout& l) const
+//   bool reaches_every_unit(index_t i) const        whether row i of W moves more than its own unit
+//   bool shares_rows() const                whether different rows of W_h multiply different vectors
 //   index_t product_gates() const           only the first gates of u are W_h h, the others are the cell's
 //   void gradient(matrix<const T> d, matrix<const T> h, matrix<const T> tape, T* dw_h, T* own) const
 //     ADDS the gradient of w_h (gates hidden x hidden), otherwise d h', and of `own`. A column is a lane of a

@@ -6,13 +6,16 @@
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/parts/catalogue_entries.hpp"
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/uoro.hpp"
+#include "unroll/system/any_system.hpp"
 
 namespace unroll {
 namespace detail {
@@ -87,6 +90,19 @@ struct chunked_entry : estimator_entry {
   static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
 };
 
+struct snap_entry : estimator_entry {
+  static constexpr std::string_view form = "snap[:REACH]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what = "like rtrl, with only what theta reaches within REACH steps (1)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    if constexpr (has_masks<F>)
+      return snap(f, {.reach = n.count(0, 1)});
+    else  // refused, in snap's words
+      return snap(any_system<typename F::scalar, typename F::input>(f), {.reach = n.count(0, 1)});
+  }
+};
+
 struct artbp_entry : estimator_entry {
   static constexpr std::string_view form = "artbp:L0[:ALPHA]";
   static constexpr claim gradient = claim::unbiased;
@@ -130,6 +146,20 @@ struct nobacktrack_entry : estimator_entry {
   }
 };
 
+struct kf_rtrl_entry : estimator_entry {
+  static constexpr std::string_view form = "kf_rtrl";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "ds/dtheta as one random Kronecker product for every weight matrix";
+  template <class F>
+  static auto make(const F& f, const named_numbers&, index_t) {
+    if constexpr (has_jacobian<F> && has_factors<F>)
+      return kf_rtrl(f);
+    else  // refused, in its words
+      return kf_rtrl(any_system<typename F::scalar, typename F::input>(f));
+  }
+};
+
 struct es_entry : estimator_entry {
   static constexpr std::string_view form = "es:SIGMA[:PAIRS]";
   static constexpr claim gradient = claim::smoothed;
@@ -169,9 +199,9 @@ struct pes_entry : estimator_entry {
 /// All estimators over recurrent systems; those of one claim beside each other.
 using estimator_catalogue =
     catalogue_entries<detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::tbptt_entry,
-                      detail::chunked_entry, detail::artbp_entry, detail::artbp_fixed_entry,
-                      detail::uoro_entry, detail::nobacktrack_entry, detail::es_entry, detail::nres_entry,
-                      detail::pes_entry>;
+                      detail::chunked_entry, detail::snap_entry, detail::artbp_entry,
+                      detail::artbp_fixed_entry, detail::uoro_entry, detail::nobacktrack_entry,
+                      detail::kf_rtrl_entry, detail::es_entry, detail::nres_entry, detail::pes_entry>;
 
 namespace detail {
 

@@ -17,6 +17,8 @@
 // Each header of this folder is one way to keep M:
 //
 //     dense         every entry                            M itself
+//     masked        the entries of a pattern               M with the others taken for 0: biased
+//     kronecker     a product B (x) u' a matrix of theta   random, E B (x) u' = M
 //     rank_one      two vectors s~, theta~ of each lane    random, E s~ theta~' = M
 namespace unroll::influence {
 
@@ -26,7 +28,8 @@ namespace unroll::influence {
 ///                                          M. q is lanes x n. Returns the vjps of f that it took
 ///   std::size_t bytes() const
 ///   void visit(v)                          core/visit.hpp
-/// rank_one moves s~ alone and leaves to its estimator how F is drawn.
+/// kronecker takes a sign for each lane beside it; rank_one moves s~ alone and leaves to its estimator how F
+/// is drawn.
 template <class M, class F>
 concept influence_of = std::copyable<M> &&
     requires(M m, const M& c, const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,

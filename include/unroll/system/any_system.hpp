@@ -66,6 +66,14 @@ class any_system final {
     cell_->immediate(x, e, m, p0, p1);
   }
   void row_norms(const Input& x, const const_edge<T>& e, view<T> out) const { cell_->row_norms(x, e, out); }
+  void jacobian_mask(view<std::uint8_t> j) const { cell_->jacobian_mask(j); }
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {
+    cell_->immediate_mask(mask, p0, p1);
+  }
+  std::vector<weight_matrix> weight_matrices() const { return cell_->weight_matrices(); }
+  void factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    cell_->factors(x, e, a, d);
+  }
   void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
     cell_->lane_vjp(x, e, dnext, dtheta);
   }
@@ -92,6 +100,10 @@ class any_system final {
     virtual void immediate(const Input& x, const const_edge<T>& e, view<T> m, index_t p0,
                            index_t p1) const = 0;
     virtual void row_norms(const Input& x, const const_edge<T>& e, view<T> out) const = 0;
+    virtual void jacobian_mask(view<std::uint8_t> j) const = 0;
+    virtual void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const = 0;
+    virtual std::vector<weight_matrix> weight_matrices() const = 0;
+    virtual void factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const = 0;
     virtual void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
                           view<T> dtheta) const = 0;
   };
@@ -151,6 +163,30 @@ class any_system final {
         f.row_norms(x, e, out);
       else
         missing("row_norms");
+    }
+    void jacobian_mask(view<std::uint8_t> j) const override {
+      if constexpr (has_masks<F>)
+        f.jacobian_mask(j);
+      else
+        missing("jacobian_mask");
+    }
+    void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const override {
+      if constexpr (has_masks<F>)
+        f.immediate_mask(mask, p0, p1);
+      else
+        missing("immediate_mask");
+    }
+    std::vector<weight_matrix> weight_matrices() const override {
+      if constexpr (has_factors<F>)
+        return f.weight_matrices();
+      else
+        missing("weight_matrices");
+    }
+    void factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const override {
+      if constexpr (has_factors<F>)
+        f.factors(x, e, a, d);
+      else
+        missing("factors");
     }
     void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
                   view<T> dtheta) const override {

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
 #include <span>
+#include <vector>
 
 #include "unroll/system/edge.hpp"
 
@@ -15,9 +17,11 @@
 //                      output(theta, s, y)        last_output      y of a state, for whoever acts on it
 //                      supports(hook)             supports         which hooks the system inside has
 //                      vjp, jvp                   has_vjp, has_jvp
-//                      window_workspace, forward, backward           has_window: a window at once
-//                      jacobian, immediate        has_jacobian     rtrl, dense
+//                      window_workspace, forward, backward         has_window: a window at once
+//                      jacobian, immediate        has_jacobian     rtrl; jacobian alone: snap, kf_rtrl
 //                      row_norms                  has_row_norms    nobacktrack
+//                      jacobian_mask, immediate_mask               has_masks: snap
+//                      weight_matrices, factors   has_factors      kf_rtrl
 //                      lane_vjp                   has_lane_vjp     rank-one estimators, rtrl
 //                      with_lanes, lanes_from     has_lane_slices  lane_parallel
 //   memory model       numbers, executor()        what its numbers are stored in, and where
@@ -113,6 +117,37 @@ concept has_row_norms = recurrent<F> &&
   f.row_norms(x, e, out);
 };
 
+/// Which entries of those Jacobians of a lane can differ from zero for some theta, s and x, for estimators
+/// that leave entries out. 0: never; 1: perhaps. A matter of what is connected, not of the numbers.
+///   void jacobian_mask(view<std::uint8_t> J) const                             WRITES n x n, column-major
+///   void immediate_mask(view<std::uint8_t> F, index_t p0, index_t p1) const
+///       WRITES columns [p0, p1) of ds'/dtheta at fixed s: n x (p1 - p0), column-major
+template <class F>
+concept has_masks = recurrent<F> && requires(const F& f, view<std::uint8_t> mask, index_t p) {
+  f.jacobian_mask(mask);
+  f.immediate_mask(mask, p, p);
+};
+
+/// A matrix W inside of theta, column-major: W(i, j) is theta[first + j stride + i].
+struct weight_matrix {
+  index_t first = 0, rows = 0, columns = 0, stride = 0;
+};
+
+/// The Jacobian by theta as products, where theta moves s' only as matrices that multiply vectors, z_b = W_b
+/// a_b, no number of it in two of them: ds'/dW_b (i, j) = D_b (:, i) a_b (j) with D_b = ds'/dz_b. For
+/// estimators that keep it so.
+///   std::vector<weight_matrix> weight_matrices() const      the W_b; theta outside of them does not move s'
+///   void factors(x, e, view<T> a, view<T> d) const
+///       WRITES for every lane the a_b, one behind the other: lanes x (sum of columns); and the D_b: lanes
+///       blocks of n x (sum of rows), column-major
+template <class F>
+concept has_factors = recurrent<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             view<typename F::scalar> m) {
+  { f.weight_matrices() } -> std::same_as<std::vector<weight_matrix>>;
+  f.factors(x, e, m, m);
+};
+
 /// void lane_vjp(x, e, dstate<const T> dnext, view<T> dtheta) const
 /// ADDS dnext . ds'/dtheta of each lane apart to `dtheta`, lanes x params, for estimators with per-lane
 /// noise.
@@ -134,30 +169,39 @@ concept has_lane_slices = recurrent<F> && requires(const F& f, const typename F:
 
 /// The optional members above, for systems that learn only at run time whether they have them (any_system):
 /// such a system also offers `bool supports(hook) const`.
-enum class hook { vjp, jvp, window, jacobian, row_norms, lane_vjp };
+enum class hook { vjp, jvp, window, jacobian, row_norms, masks, factors, lane_vjp };
+
+/// Whether the type has the optional member.
+template <class F>
+constexpr bool has_hook(hook h) {
+  switch (h) {
+    case hook::vjp:
+      return has_vjp<F>;
+    case hook::jvp:
+      return has_jvp<F>;
+    case hook::window:
+      return has_window<F>;
+    case hook::jacobian:
+      return has_jacobian<F>;
+    case hook::row_norms:
+      return has_row_norms<F>;
+    case hook::masks:
+      return has_masks<F>;
+    case hook::factors:
+      return has_factors<F>;
+    case hook::lane_vjp:
+      return has_lane_vjp<F>;
+  }
+  return false;
+}
 
 /// Whether the optional member can be called: what the system itself says, else what its type has.
 template <class F>
 bool supports(const F& f, hook h) {
-  if constexpr (requires { f.supports(h); }) {
+  if constexpr (requires { f.supports(h); })
     return f.supports(h);
-  } else {
-    switch (h) {
-      case hook::vjp:
-        return has_vjp<F>;
-      case hook::jvp:
-        return has_jvp<F>;
-      case hook::window:
-        return has_window<F>;
-      case hook::jacobian:
-        return has_jacobian<F>;
-      case hook::row_norms:
-        return has_row_norms<F>;
-      case hook::lane_vjp:
-        return has_lane_vjp<F>;
-    }
-    return false;
-  }
+  else
+    return has_hook<F>(h);
 }
 
 /// Writes the state in front of the first step: s0 where it is given (of the size of s), else the system's

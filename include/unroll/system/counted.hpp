@@ -77,6 +77,14 @@ class counted final {
     ++calls_->row_norms;
     f_.row_norms(x, e, out);
   }
+  void jacobian_mask(view<std::uint8_t> j) const requires has_masks<F> { f_.jacobian_mask(j); }
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const requires has_masks<F> {
+    f_.immediate_mask(mask, p0, p1);
+  }
+  std::vector<weight_matrix> weight_matrices() const requires has_factors<F> { return f_.weight_matrices(); }
+  void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const requires has_factors<F> {
+    f_.factors(x, e, a, d);
+  }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
                 view<T> dtheta) const requires has_lane_vjp<F> {
     ++calls_->vjps;

@@ -24,7 +24,7 @@ constexpr bool require_recurrent() {
   return recurrent<F>;
 }
 
-/// The same, with vjp.
+/// The same as require_recurrent, with vjp.
 template <class F>
 constexpr bool require_vjp() {
   constexpr bool base = require_recurrent<F>();
@@ -35,7 +35,31 @@ constexpr bool require_vjp() {
   return base && has_vjp<F>;
 }
 
-/// The same, with jvp.
+/// The same as require_recurrent, with the masks of the Jacobians.
+template <class F>
+constexpr bool require_masks() {
+  constexpr bool base = require_recurrent<F>();
+  static_assert(
+      has_masks<F>,
+      "this estimator needs: void jacobian_mask(unroll::view<std::uint8_t> J) const and void "
+      "immediate_mask(unroll::view<std::uint8_t> F, unroll::index_t p0, unroll::index_t p1) const   "
+      "(1 where ds'/ds, ds'/dtheta can differ from zero, else 0)");
+  return base && has_masks<F>;
+}
+
+/// The same as require_recurrent, with the factors of the Jacobian by theta.
+template <class F>
+constexpr bool require_factors() {
+  constexpr bool base = require_recurrent<F>();
+  static_assert(
+      has_jacobian<F> && has_factors<F>,
+      "this estimator needs jacobian() and immediate(), and: std::vector<unroll::weight_matrix> "
+      "weight_matrices() const and void factors(const input& x, const unroll::const_edge<scalar>& e, "
+      "unroll::view<scalar> a, unroll::view<scalar> d) const   (where ds'/dW is d times a')");
+  return base && has_factors<F>;
+}
+
+/// The same as require_recurrent, with jvp.
 template <class F>
 constexpr bool require_jvp() {
   constexpr bool base = require_recurrent<F>();

@@ -105,6 +105,14 @@ class with_resets final {
   void row_norms(const input& x, const const_edge<T>& e, view<T> out) const requires has_row_norms<F> {
     f_.row_norms(x.x, reset_edge(x, e), out);
   }
+  void jacobian_mask(view<std::uint8_t> j) const requires has_masks<F> { f_.jacobian_mask(j); }
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const requires has_masks<F> {
+    f_.immediate_mask(mask, p0, p1);
+  }
+  std::vector<weight_matrix> weight_matrices() const requires has_factors<F> { return f_.weight_matrices(); }
+  void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const requires has_factors<F> {
+    f_.factors(x.x, reset_edge(x, e), a, d);
+  }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
                 view<T> dtheta) const requires has_lane_vjp<F> {
     f_.lane_vjp(x.x, reset_edge(x, e), dnext, dtheta);

@@ -9,6 +9,7 @@
 #include "unroll/rng/draw.hpp"
 #include "unroll/system/window.hpp"
 #include "unroll/testing/guarded.hpp"
+#include "unroll/testing/structure_conformance.hpp"
 
 namespace unroll::testing {
 
@@ -283,14 +284,14 @@ class system_checks {
     const std::size_t lanes = std::size_t(d_.lanes), m = n() / lanes;
     // row i of ds'/ds and ds'/dtheta
     std::vector<cotangents> rows;
-    if (supports(f_, hook::vjp)) {
-      for (std::size_t i = 0; i < n(); ++i) {
-        vec unit(n());
-        unit[i] = 1;
-        rows.push_back(vjp(x, e, unit, T(0)));
-      }
+    if (n() == 0 || !supports(f_, hook::vjp)) return;
+    for (std::size_t i = 0; i < n(); ++i) {
+      vec unit(n());
+      unit[i] = 1;
+      rows.push_back(vjp(x, e, unit, T(0)));
     }
-    if (rows.empty()) return;
+    const std::string fault = structure_fault(f_, x, at, rows);
+    expect(fault.empty(), fault);
     if constexpr (has_jacobian<F>) {
       if (supports(f_, hook::jacobian)) {
         guarded<T> j(index_t(lanes * m * m), poison);
@@ -435,8 +436,9 @@ class system_checks {
 /// The rules that the concepts of a system cannot express, tried along the sequence `xs`: results do not
 /// depend on old memory or on earlier calls; nothing is written outside its memory; vjp adds, jvp writes;
 /// empty views mean zero; vjp and jvp are adjoint and agree with central differences of step; the lanes are
-/// independent; windows, jacobian, immediate, row_norms and lane_vjp agree with step and vjp; zero is safe.
-/// Returns what is wrong, nothing for a conforming system. Choose theta and xs so that F is smooth there.
+/// independent; windows, jacobian, immediate, row_norms, masks, factors and lane_vjp agree with step and vjp;
+/// zero is safe. Returns what is wrong, nothing for a conforming system. Choose theta and xs so that F is
+/// smooth there.
 template <recurrent F>
 std::vector<std::string> system_conformance(const F& f,
                                             std::type_identity_t<params<const typename F::scalar>> theta,
