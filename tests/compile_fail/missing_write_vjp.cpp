@@ -28,10 +28,10 @@ struct model {
   }
   void read_vjp(std::span<const double> xs, unroll::index_t t, unroll::params<const double> theta,
                 past_type past, std::span<double* const> dpast, double* losses, unroll::dparams<double>,
-                unroll::view<double> work) const {
+                unroll::view<double> workspace) const {
     for (std::size_t i = 0; i < xs.size(); ++i)
       if (!dpast.empty() && dpast.front()) *dpast.front() += xs[i];
-    read(xs, t, theta, past, losses, work);
+    read(xs, t, theta, past, losses, workspace);
   }
 };
 

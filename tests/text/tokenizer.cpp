@@ -52,9 +52,9 @@ entries random_pieces(dice& d, bool bytes, std::size_t joins) {
   for (std::size_t i = 0; i < joins; ++i) {
     const auto pick = [&] { return e[first + d(e.size() - first)].text; };
     const std::string text = pick() + pick();
-    bool fresh = true;
-    for (const auto& p : e) fresh = fresh && p.text != text;
-    if (fresh) e.push_back({text, -float(d(6))});
+    bool found = false;
+    for (const auto& p : e) found = found || p.text == text;
+    if (!found) e.push_back({text, -float(d(6))});
   }
   return e;
 }

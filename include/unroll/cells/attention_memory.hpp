@@ -61,28 +61,28 @@ class attention_memory {
   }
 
   void write(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const> past,
-             view<T> m, view<T> tape, view<T> work) const {
+             view<T> m, view<T> tape, view<T> workspace) const {
     for (index_t i = 0; i < index_t(xs.size()); ++i)
-      write_one(xs[std::size_t(i)], theta, past, m.part(i * o_.size, o_.size), tape_of(tape, i), work);
+      write_one(xs[std::size_t(i)], theta, past, m.part(i * o_.size, o_.size), tape_of(tape, i), workspace);
   }
   void write_vjp(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const> past,
                  view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
-                 view<T> work) const {
+                 view<T> workspace) const {
     for (index_t i = index_t(xs.size()) - 1; i >= 0; --i)
       write_one_vjp(xs[std::size_t(i)], theta, past, tape_of(tape, i), dm.part(i * o_.size, o_.size), dpast,
-                    dtheta, work);
+                    dtheta, workspace);
   }
   void read(std::span<const input> xs, index_t t, params<const T>, std::span<const T* const> past, T* losses,
-            view<T> work) const {
+            view<T> workspace) const {
     for (std::size_t i = 0; i < xs.size(); ++i)
-      losses[i] = residual(xs[i], past.first(std::size_t(t) + i), work);
+      losses[i] = residual(xs[i], past.first(std::size_t(t) + i), workspace);
   }
   void read_vjp(std::span<const input> xs, index_t t, params<const T>, std::span<const T* const> past,
-                std::span<T* const> dpast, T* losses, dparams<T>, view<T> work) const {
+                std::span<T* const> dpast, T* losses, dparams<T>, view<T> workspace) const {
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const std::size_t n = std::size_t(t) + i;
-      losses[i] = residual(xs[i], past.first(n), work);
-      attend_vjp(xs[i].x, past.first(n), work.data() + o_.size, work.data(), dpast.first(n));
+      losses[i] = residual(xs[i], past.first(n), workspace);
+      attend_vjp(xs[i].x, past.first(n), workspace.data() + o_.size, workspace.data(), dpast.first(n));
     }
   }
 
@@ -93,13 +93,13 @@ class attention_memory {
     return tape.empty() ? tape : tape.part(i * n, n);
   }
   void write_one(const input& x, params<const T> theta, std::span<const T* const> past, view<T> m,
-                 view<T> tape, view<T> work) const {
+                 view<T> tape, view<T> workspace) const {
     const index_t n = o_.size;
     std::copy_n(theta.data() + n * n, n, m.data());
     linalg::gemv<T>(op::none, {theta.data(), n, n}, x.x, true, m.data());
     if (o_.recurrent) {
-      T* a = tape.empty() ? work.data() : tape.data() + n;
-      attend(x.x, past, a, work.data() + n);
+      T* a = tape.empty() ? workspace.data() : tape.data() + n;
+      attend(x.x, past, a, workspace.data() + n);
       linalg::gemv<T>(op::none, {theta.data() + n * (n + 1), n, n}, a, true, m.data());
     }
     linalg::tanh(m.data(), m.data(), n);
@@ -107,9 +107,9 @@ class attention_memory {
   }
   void write_one_vjp(const input& x, params<const T> theta, std::span<const T* const> past,
                      view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
-                     view<T> work) const {
+                     view<T> workspace) const {
     const index_t n = o_.size, u = n * (n + 1);
-    T* dz = work.data();
+    T* dz = workspace.data();
     for (index_t i = 0; i < n; ++i) dz[i] = dm[i] * (1 - tape[i] * tape[i]);
     if (!dtheta.empty()) {
       linalg::ger<T>(1, dz, x.x, {dtheta.data(), n, n});
@@ -117,7 +117,7 @@ class attention_memory {
       if (o_.recurrent) linalg::ger<T>(1, dz, tape.data() + n, {dtheta.data() + u, n, n});
     }
     if (!o_.recurrent || dpast.empty()) return;
-    T* da = work.data() + n;
+    T* da = workspace.data() + n;
     linalg::gemv<T>(op::transpose, {theta.data() + u, n, n}, dz, false, da);
     T* p = da + n;
     weigh(x.x, past, p);
@@ -150,11 +150,11 @@ class attention_memory {
       linalg::axpy<T>(scale * p[s] * (dp[s] - mean), x, dpast[s], o_.size);
     }
   }
-  // Leaves the residual and the weights in `work`.
-  T residual(const input& x, std::span<const T* const> past, view<T> work) const {
-    attend(x.x, past, work.data(), work.data() + o_.size);
-    linalg::axpy<T>(-1, x.target, work.data(), o_.size);
-    return linalg::dot(work.data(), work.data(), o_.size) / 2;
+  // Leaves the residual and the weights in `workspace`.
+  T residual(const input& x, std::span<const T* const> past, view<T> workspace) const {
+    attend(x.x, past, workspace.data(), workspace.data() + o_.size);
+    linalg::axpy<T>(-1, x.target, workspace.data(), o_.size);
+    return linalg::dot(workspace.data(), workspace.data(), o_.size) / 2;
   }
 
   attention_memory_options o_;

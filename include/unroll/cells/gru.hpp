@@ -31,17 +31,19 @@ struct gru_options {
 template <class T>
 struct gru_equations {
   using scalar = T;
-  using options_type = gru_options;
-  static constexpr const char* name = "gru";
+  using options_type = gru_options;           ///< sizes and loss
+  static constexpr const char* name = "gru";  ///< of the cell, for messages
+  /// Rows of z, of s, of the tape and of d, in units of hidden.
   static constexpr index_t gates = 3, states = 1, taped = 4, cotangents = 4;
-  static constexpr bool apart = true;
+  static constexpr bool apart = true;  ///< whether W_h h is kept apart from z
   gru_options options;
 
   index_t own_params() const { return after() ? options.hidden : 0; }  ///< c
+  /// Appends "b_hn", which is c.
   void describe_own(layout& l) const {
     if (after()) l.add("b_hn", options.hidden);
   }
-  index_t product_gates() const { return after() ? 3 : 2; }
+  index_t product_gates() const { return after() ? 3 : 2; }  ///< those that multiply s itself
 
   void forward(const recurrent_weights<T>& w, matrix<const T> s_all, matrix<T> tape, matrix<T> u_all,
                matrix<T> next_all) const {
@@ -129,6 +131,7 @@ struct gru_equations {
     }
   }
 
+  /// ADDS the gradients of U and c.
   void gradient(matrix<const T> d, matrix<const T> s, matrix<const T> tape, T* dw_h, T* dc) const {
     const index_t h = options.hidden;
     const matrix<T> dw{dw_h, 3 * h, h};
@@ -138,6 +141,7 @@ struct gru_equations {
     if (after()) linalg::sum_columns<T>(du_n, dc);
   }
 
+  /// WRITES the tangent of s'.
   void tangent(const recurrent_step<T>& at, const recurrent_weights<T>& dw, matrix<const T> ds_all,
                matrix<T> dz_all, matrix<T> du_all, matrix<T> dnext) const {
     const index_t h = options.hidden;

@@ -59,9 +59,9 @@ class linear_memory {
   }
 
   void write(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const> past,
-             view<T> m, view<T> tape, view<T> work) const {
+             view<T> m, view<T> tape, view<T> workspace) const {
     for (index_t i = 0; i < index_t(xs.size()); ++i) {
-      T* z = tape.empty() ? work.data() : tape.data() + i * width();
+      T* z = tape.empty() ? workspace.data() : tape.data() + i * width();
       std::copy_n(xs[std::size_t(i)].x, o_.in, z);
       if (o_.recurrent) mean(past, z + o_.in);
       linalg::gemv<T>(op::none, w(theta.data()), z, false, m.data() + i * o_.memory);
@@ -69,30 +69,30 @@ class linear_memory {
   }
   void write_vjp(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const>,
                  view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
-                 view<T> work) const {
+                 view<T> workspace) const {
     for (index_t i = index_t(xs.size()) - 1; i >= 0; --i) {
       const T* d = dm.data() + i * o_.memory;
       if (!dtheta.empty()) linalg::ger<T>(1, d, tape.data() + i * width(), w(dtheta.data()));
       if (!o_.recurrent) continue;
       const matrix<const T> r(theta.data() + o_.memory * o_.in, o_.memory, o_.memory);
-      linalg::gemv<T>(op::transpose, r, d, false, work.data());
-      spread(work.data(), dpast);
+      linalg::gemv<T>(op::transpose, r, d, false, workspace.data());
+      spread(workspace.data(), dpast);
     }
   }
 
   void read(std::span<const input> xs, index_t t, params<const T> theta, std::span<const T* const> past,
-            T* losses, view<T> work) const {
+            T* losses, view<T> workspace) const {
     for (std::size_t i = 0; i < xs.size(); ++i)
-      losses[i] = residual(xs[i], theta, past.first(std::size_t(t) + i), work);
+      losses[i] = residual(xs[i], theta, past.first(std::size_t(t) + i), workspace);
   }
   void read_vjp(std::span<const input> xs, index_t t, params<const T> theta, std::span<const T* const> past,
-                std::span<T* const> dpast, T* losses, dparams<T> dtheta, view<T> work) const {
-    const T* average = work.data();
+                std::span<T* const> dpast, T* losses, dparams<T> dtheta, view<T> workspace) const {
+    const T* average = workspace.data();
     const T* e = average + o_.memory;
-    T* d = work.data() + o_.memory + o_.out;
+    T* d = workspace.data() + o_.memory + o_.out;
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const std::size_t n = std::size_t(t) + i;
-      losses[i] = residual(xs[i], theta, past.first(n), work);
+      losses[i] = residual(xs[i], theta, past.first(n), workspace);
       if (!dtheta.empty()) {
         linalg::ger<T>(1, e, average, {dtheta.data() + v(), o_.out, o_.memory});
         linalg::axpy<T>(1, e, dtheta.data() + v() + o_.out * o_.memory, o_.out);
@@ -119,13 +119,13 @@ class linear_memory {
     for (T* dm : dpast)
       if (dm) linalg::axpy<T>(T(1) / T(dpast.size()), d, dm, o_.memory);
   }
-  // Leaves the mean and the residual in `work`.
-  T residual(const input& x, params<const T> theta, std::span<const T* const> past, view<T> work) const {
-    T* e = work.data() + o_.memory;
-    mean(past, work.data());
+  // Leaves the mean and the residual in `workspace`.
+  T residual(const input& x, params<const T> theta, std::span<const T* const> past, view<T> workspace) const {
+    T* e = workspace.data() + o_.memory;
+    mean(past, workspace.data());
     const T* b = theta.data() + v() + o_.out * o_.memory;
     for (index_t i = 0; i < o_.out; ++i) e[i] = b[i] - x.target[i];
-    linalg::gemv<T>(op::none, {theta.data() + v(), o_.out, o_.memory}, work.data(), true, e);
+    linalg::gemv<T>(op::none, {theta.data() + v(), o_.out, o_.memory}, workspace.data(), true, e);
     return linalg::dot(e, e, o_.out) / 2;
   }
 

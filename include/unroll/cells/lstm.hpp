@@ -26,10 +26,11 @@ struct lstm_options {
 template <class T>
 struct lstm_equations {
   using scalar = T;
-  using options_type = lstm_options;
-  static constexpr const char* name = "lstm";
+  using options_type = lstm_options;           ///< sizes and loss
+  static constexpr const char* name = "lstm";  ///< of the cell, for messages
+  /// Rows of z, of s, of the tape and of d, in units of hidden.
   static constexpr index_t gates = 4, states = 2, taped = 5, cotangents = 4;
-  static constexpr bool apart = false;
+  static constexpr bool apart = false;  ///< whether W_h h is kept apart from z
   lstm_options options;
 
   /// Adds forget_bias to the bias of f.
@@ -82,6 +83,7 @@ struct lstm_equations {
     }
   }
 
+  /// WRITES the tangent of s'.
   void tangent(const recurrent_step<T>& at, const recurrent_weights<T>&, matrix<const T> ds, matrix<T> dz,
                matrix<T>, matrix<T> dnext) const {
     const index_t h = options.hidden;

@@ -101,19 +101,19 @@ class readout {
   T jvp(const T* w, matrix<const T> h, matrix<const T> dy, const T* dw, matrix<const T> dh,
         T* workspace) const {
     T sum = 0;
-    matrix<T> y_t{workspace, width(), lanes_};  // the tangent of y
+    matrix<T> y_tangent{workspace, width(), lanes_};
     if (out_ == 0) {
       if (!dh.data) return 0;
-      output(nullptr, dh, y_t);
+      output(nullptr, dh, y_tangent);
     } else {
       if (dw)
-        output(dw, h, y_t);
+        output(dw, h, y_tangent);
       else
-        clear(y_t);
-      if (dh.data) linalg::gemm<T>(op::none, {w, out_, hidden_}, op::none, dh, true, y_t);
+        clear(y_tangent);
+      if (dh.data) linalg::gemm<T>(op::none, {w, out_, hidden_}, op::none, dh, true, y_tangent);
     }
     for (index_t l = 0; l < lanes_; ++l)
-      sum += linalg::dot<T>(dy.data + l * dy.stride, y_t.data + l * y_t.stride, width());
+      sum += linalg::dot<T>(dy.data + l * dy.stride, y_tangent.data + l * y_tangent.stride, width());
     return sum;
   }
 

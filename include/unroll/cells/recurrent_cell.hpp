@@ -32,7 +32,7 @@ class recurrent_cell {
 
  public:
   using scalar = T;
-  using options_type = typename E::options_type;
+  using options_type = typename E::options_type;  ///< sizes and loss
   using input = example<T>;
 
   explicit recurrent_cell(const options_type& options) : f_{options} {

@@ -71,10 +71,10 @@ T* column(const matrix<T>& m, index_t l) {
 /// beside the usual ones.
 template <class T>
 struct recurrent_weights {
-  const T* w_h = nullptr;  ///< gates hidden x hidden; null in a tangent that is zero
-  const T* own = nullptr;  ///< own_params() numbers; likewise
-  index_t hidden = 0;
-  index_t gates = 1;
+  const T* w_h = nullptr;         ///< gates hidden x hidden; null in a tangent that is zero
+  const T* own = nullptr;         ///< own_params() numbers; likewise
+  index_t hidden = 0;             ///< units
+  index_t gates = 1;              ///< matrices in W_h
   const T* transposed = nullptr;  ///< hidden x gates hidden: a copy of W_h', or null: there is none
 
   /// y = W x, or y += W x when `add`, for gates [first, first + count) of W_h. x: hidden x lanes, y: count
@@ -101,10 +101,10 @@ struct recurrent_weights {
 /// A step that has been made, of all lanes or of one: where derivatives are taken. A column is a lane.
 template <class T>
 struct recurrent_step {
-  recurrent_weights<T> w;
-  matrix<const T> s;     ///< states hidden x lanes
-  matrix<const T> next;  ///< s', states hidden x lanes
-  matrix<const T> tape;  ///< taped hidden x lanes
+  recurrent_weights<T> w;  ///< with which it was made
+  matrix<const T> s;       ///< states hidden x lanes
+  matrix<const T> next;    ///< s', states hidden x lanes
+  matrix<const T> tape;    ///< taped hidden x lanes
 
   /// The same of lane `l` alone.
   recurrent_step lane(index_t l) const {

@@ -23,10 +23,11 @@ struct simple_recurrent_options {
 template <class T, class Phi>
 struct simple_recurrent_equations {
   using scalar = T;
-  using options_type = simple_recurrent_options;
-  static constexpr const char* name = Phi::name;
+  using options_type = simple_recurrent_options;  ///< sizes and loss
+  static constexpr const char* name = Phi::name;  ///< of the cell, for messages
+  /// Rows of z, of s, of the tape and of d, in units of hidden.
   static constexpr index_t gates = 1, states = 1, taped = 0, cotangents = 1;
-  static constexpr bool apart = false;
+  static constexpr bool apart = false;  ///< whether W_h h is kept apart from z
   simple_recurrent_options options;
 
   void forward(const recurrent_weights<T>&, matrix<const T>, matrix<T>, matrix<T>, matrix<T> next) const {
@@ -40,11 +41,13 @@ struct simple_recurrent_equations {
   void backward(const recurrent_step<T>& at, T carry, matrix<const T> ds, matrix<T> d, matrix<T>) const {
     simd::dispatch<backward_kernel>(ds.data, carry, at.next.data, d.data, d.rows * d.cols);
   }
+  /// The same backwards: `d` enters as the cotangents from the losses and leaves as those of z.
   void backward_one_lane(const T* w_h_transposed, const T* carry, const T* next, T* d, T* ds,
                          index_t steps) const {
     simd::dispatch<backward_window_kernel>(w_h_transposed, options.hidden, carry, next, d, ds, steps);
   }
 
+  /// WRITES the tangent of s', in whose place that of z stands.
   void tangent(const recurrent_step<T>& at, const recurrent_weights<T>&, matrix<const T>, matrix<T>,
                matrix<T>, matrix<T> dnext) const {
     const T* none = nullptr;

@@ -11,7 +11,8 @@
 
 namespace unroll {
 
-/// The part c_l of the gradient through which losses depend on the parameters of `lag` steps earlier.
+/// One term of the gradient g = sum_l c_l by lag: c_l is the derivative of all losses by the uses of theta
+/// `lag` steps before each.
 struct lag_entry {
   index_t lag = 0;        ///< steps between a use of theta and the loss that it moves
   double norm = 0;        ///< ||c_l||

@@ -65,7 +65,7 @@ inline std::filesystem::path follow_links(std::filesystem::path path) {
 /// unroll::error. A file has one position, so one thread reads at a time.
 class byte_source {
  public:
-  /// Throws unroll::error, in the name of `function`, when the file cannot be opened.
+  /// Throws unroll::error, whose message begins with `function`, when the file cannot be opened.
   static byte_source open(const std::filesystem::path& path, std::string_view function) {
     byte_source s;
     s.function_ = function;
@@ -94,8 +94,8 @@ class byte_source {
   static byte_source memory(S&& bytes, std::string name, std::string_view function) = delete;
 
   std::uint64_t size() const { return size_; }
-  const std::string& name() const { return name_; }          ///< as messages show it
-  const std::string& function() const { return function_; }  ///< in whose name messages speak
+  const std::string& name() const { return name_; }          ///< how error messages call the source
+  const std::string& function() const { return function_; }  ///< what error messages begin with
 
   /// Copies the bytes [at, at + count) to `out`.
   void read(std::uint64_t at, void* out, std::size_t count) const {
@@ -139,8 +139,8 @@ class byte_source {
   std::uint64_t size_ = 0;
 };
 
-/// All bytes of a regular file. Throws unroll::error, in the name of `function`, when it cannot be read or
-/// has more than `most` bytes; nothing larger is allocated.
+/// All bytes of a regular file. Throws unroll::error, whose message begins with `function`, when it cannot be
+/// read or has more than `most` bytes, before anything is allocated.
 inline std::string read_file(const std::filesystem::path& path, std::string_view function = "read_file",
                              std::uintmax_t most = std::uintmax_t{1} << 40) {
   const auto source = byte_source::open(path, function);
@@ -169,8 +169,8 @@ inline bool same_file(const std::filesystem::path& a, const std::filesystem::pat
 /// replaced. Devices, pipes and the descriptors in /dev/fd are not replaced but written to, at once.
 class file_writer {
  public:
-  /// Throws unroll::error, in the name of `function`, for a folder, a file without write permission, and
-  /// where nothing can be written.
+  /// Throws unroll::error, whose message begins with `function`, for a folder, a file without write
+  /// permission, and where nothing can be written.
   explicit file_writer(const std::filesystem::path& path, std::string_view function = "write_file")
       : path_(detail::follow_links(path)), function_(function) {
     namespace fs = std::filesystem;

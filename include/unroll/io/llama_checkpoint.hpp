@@ -35,7 +35,7 @@ inline constexpr harmless_key harmless_in_config[] = {
     {"transformers_version", "what wrote it"},
     {"torch_dtype", "tensors carry their type"},
     {"dtype", "tensors carry their type"},
-    {"initializer_range", "of fresh weights"},
+    {"initializer_range", "of initial weights"},
     {"attention_dropout", "in training only"},
     {"use_cache", "how it is computed, not what"},
     {"pretraining_tp", "how it is computed, not what"},
@@ -68,14 +68,15 @@ inline constexpr harmless_key harmless_in_config[] = {
     {"unsloth_fixed", "a remark of another library"},
     {"unsloth_version", "a remark of another library"}};
 
-// Rows 2i and 2i + 1 of every head of a matrix [heads * head, width] (row-major) become rows i and
-// i + head / 2, or the other way round. `spare` has room for one head.
+// Rows 2i and 2i + 1 of every head of a matrix [heads head_dim, width] (row-major) become rows i and
+// i + head_dim / 2, or the other way round. `spare` has room for one head.
 template <class T>
-void turn_rope_rows(T* rows, index_t heads, index_t head, index_t width, rope_pairs to, T* spare) {
-  for (index_t h = 0; h < heads; ++h, rows += head * width) {
-    std::copy_n(rows, head * width, spare);
-    for (index_t i = 0; i < head; ++i) {
-      const index_t neighbour = i < head / 2 ? 2 * i : 2 * (i - head / 2) + 1;  // of row i among halves
+void turn_rope_rows(T* rows, index_t heads, index_t head_dim, index_t width, rope_pairs to, T* spare) {
+  for (index_t h = 0; h < heads; ++h, rows += head_dim * width) {
+    std::copy_n(rows, head_dim * width, spare);
+    for (index_t i = 0; i < head_dim; ++i) {
+      const index_t neighbour =
+          i < head_dim / 2 ? 2 * i : 2 * (i - head_dim / 2) + 1;  // of row i among halves
       const auto [from, into] = to == rope_pairs::halves ? std::pair(neighbour, i) : std::pair(i, neighbour);
       std::copy_n(spare + from * width, width, rows + into * width);
     }
@@ -216,19 +217,19 @@ void permute_rope_pairs(config& c, params<T> weights) {
 template <class T>
 pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
   refuse_other_kinds(bytes);
-  std::array<std::int32_t, 7> head{};
-  if (bytes.size() < sizeof head)
+  std::array<std::int32_t, 7> header{};
+  if (bytes.size() < sizeof header)
     bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, the header alone has 28");
-  bytes.read(0, head.data(), sizeof head);
+  bytes.read(0, header.data(), sizeof header);
   config c;
-  c.hidden = head[0];
-  c.intermediate_size = head[1];
-  c.layers = head[2];
-  c.heads = head[3];
-  c.kv_heads = head[4];
-  c.tied = head[5] > 0;
-  c.vocabulary = c.tied ? index_t(head[5]) : -index_t(head[5]);
-  c.context = head[6];
+  c.hidden = header[0];
+  c.intermediate_size = header[1];
+  c.layers = header[2];
+  c.heads = header[3];
+  c.kv_heads = header[4];
+  c.tied = header[5] > 0;
+  c.vocabulary = c.tied ? index_t(header[5]) : -index_t(header[5]);
+  c.context = header[6];
   c.pairs = rope_pairs::neighbours;
   if (c.heads < 1 || c.hidden % c.heads != 0)
     bytes.refuse("has hidden size " + std::to_string(c.hidden) + " and " + std::to_string(c.heads) +
@@ -236,7 +237,8 @@ pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
   c.head_dim = c.hidden / c.heads;
   check(c, bytes.function() + ": " + bytes.name());
   // decided in doubles first, so that nothing below overflows
-  const double needed = sizeof head + 4 * (detail::weight_count(c) + double(c.context) * double(c.head_dim));
+  const double needed =
+      sizeof header + 4 * (detail::weight_count(c) + double(c.context) * double(c.head_dim));
   const auto differs = [&](const std::string& n) {
     bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, its header needs " + n);
   };
@@ -245,7 +247,7 @@ pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
 
   const weight_map map(c);
   pretrained<T> out{c, parameters<T>(map.size())};
-  std::uint64_t at = sizeof head;
+  std::uint64_t at = sizeof header;
   const auto read = [&](index_t i) {
     const layout_block& b = map.names().blocks()[std::size_t(i)];
     const view<T> part(out.weights.data() + b.offset, b.size());

@@ -103,7 +103,7 @@ inline constexpr harmless_key harmless_in_adapter_config[] = {
     {"loftq_config", "of an init_lora_weights that is refused"},
     {"corda_config", "of an init_lora_weights that is refused"},
     {"lora_ga_config", "of an init_lora_weights that is refused"},
-    {"eva_config", "of fresh adapters"},
+    {"eva_config", "of initial adapters"},
     {"ensure_weight_tying", "of modules_to_save, which is refused"},
     {"qalora_group_size", "of use_qalora, which is refused"},
     {"megatron_core", "of megatron_config, which is refused"},
@@ -278,7 +278,7 @@ lora_files lora_bytes(const config& c, const lora_map& map, params<const T> thet
   check_size("lora_bytes", "theta", theta.size(), map.size());
   const lora_map named(c, map.options());  // whatever prefix `map` has
   check_size("lora_bytes", "map", map.size(), named.size());
-  if (named.size() == 0) fail("lora_bytes", "map", "has no target");
+  if (named.size() == 0) fail("lora_bytes", "map", "adapts no matrix");
   std::vector<T> turned(theta.begin(), theta.end());
   detail::turn_adapter_rows(c, named, turned.data(), rope_pairs::halves);
   const auto at = [&](const layout_block& b) -> const T* { return turned.data() + b.offset; };

@@ -8,10 +8,11 @@
 
 namespace unroll {
 
-/// Scales g down to the norm `most` when it is longer (Pascanu, Mikolov & Bengio 2013) and returns the norm
-/// it had, right for numbers of any size whose norm is a double (a longer one is scaled too, and returned as
-/// infinity). A gradient that is not finite is left alone, and so is the norm that tells; the optimisers then
-/// refuse it. Clipping an unbiased gradient leaves a biased one.
+/// Scales g down to the Euclidean norm `most` where it is longer (Pascanu, Mikolov & Bengio 2013) and returns
+/// the norm it had. Squares neither overflow nor underflow; a norm that is itself beyond the doubles is
+/// returned as infinity, and g is scaled all the same. Where g holds NaN or infinity it is left as it is and
+/// the returned norm is not finite; the optimisers refuse such a gradient. Clipping makes an unbiased
+/// gradient biased.
 template <class T>
 double clip_norm(dparams<T> g, double most) {
   if (!(most > 0)) fail("clip_norm", "most", "is " + std::to_string(most) + ", must be positive");

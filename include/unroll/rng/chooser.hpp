@@ -28,7 +28,7 @@ concept chooser = std::copyable<C> && requires(C c, key k, std::int64_t t, view<
   c.normals(t, out);
 };
 
-/// What a chooser shows (core/visit.hpp): draws are pure functions of the key.
+/// Shows the whole state of a chooser (core/visit.hpp); draws are functions of it.
 template <class V>
 void visit_stream(V&& v, key& k, bool& mirrored) {
   auto seed = static_cast<std::int64_t>(k.seed);
@@ -37,7 +37,7 @@ void visit_stream(V&& v, key& k, bool& mirrored) {
   visit_flag(v, "mirrored", mirrored);
 }
 
-/// The running face: counter-based random numbers.
+/// The chooser of a run: counter-based random numbers.
 class philox_chooser {
  public:
   philox_chooser() = default;

@@ -6,9 +6,10 @@
 
 #include "unroll/core/error.hpp"
 
-// At which steps a backward pass is cut. Steps are counted from the last cut, k = 1, 2, ...; behind step k
-// comes the next cut with probability cut(k), whatever happened before. A term of lag l counts where none of
-// l steps is followed by a cut; that has the probability survival(law, l) = (1 - cut(1)) ... (1 - cut(l)).
+// Random places where backward passes are cut. Let k = 1, 2, ... count the steps since the last cut: a cut
+// follows step k with probability cut(k), independently of all others. The gradient of a loss by parameters
+// used l steps earlier passes where no cut follows any of the l steps between; the probability of that is
+// survival(law, l) = (1 - cut(1)) ... (1 - cut(l)).
 namespace unroll {
 
 /// cut(k) must lie in [0, 1): a law that cuts with probability 1 somewhere cannot be compensated.
@@ -26,10 +27,10 @@ double survival(const L& law, index_t lag) {
   return p;
 }
 
-/// Cuts with probability 1 / mean after every step: geometric lengths, survival (1 - 1 / mean)^l. The
-/// variance of an estimate exists for every length T; a loss' share of it stays bounded as T grows where the
-/// state forgets faster, rho^2 < 1 - 1 / mean with rho the rate at which J_{t:s} shrinks a step, and grows
-/// like (rho^2 / (1 - 1 / mean))^T where it forgets more slowly. An infinite mean never cuts.
+/// Cuts with probability 1 / mean after every step: geometric lengths, survival (1 - 1 / mean)^l. An infinite
+/// mean never cuts. Let rho be the factor by which J_{t:s} shrinks a step. The variance of an estimate is
+/// finite for every length T; what one loss adds to it stays bounded as T grows if rho^2 < 1 - 1 / mean, and
+/// otherwise grows like (rho^2 / (1 - 1 / mean))^T.
 class fixed_truncation {
  public:
   explicit fixed_truncation(double mean) : cut_(1 / mean) {
@@ -43,8 +44,8 @@ class fixed_truncation {
 
 /// cut(k) = (alpha - 1) / ((alpha - 2) mean + k), the law of Tallec and Ollivier 2017. The mean length
 /// is exactly `mean`; survival falls like (1 + l / ((alpha - 2) mean))^-(alpha - 1), slower than any
-/// exponential, so that the variance a loss stays bounded in every contracting system. The longest of N runs
-/// is about N^(1 / (alpha - 1)) (alpha - 2) mean.
+/// exponential, so that what one loss adds to the variance stays bounded in every contracting system. The
+/// longest of N runs has about N^(1 / (alpha - 1)) (alpha - 2) mean steps.
 class polynomial_truncation {
  public:
   explicit polynomial_truncation(double mean, double alpha = 4)

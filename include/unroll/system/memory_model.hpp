@@ -68,21 +68,22 @@ template <class M>
 concept memory_write_vjp = requires(const M& m, segments_of_model<M> xs, index_t s, past_of<M> past,
                                     dpast_of<M> dpast, params<const typename M::scalar> theta,
                                     dparams<typename M::scalar> g, const_activations_of<M> tape,
-                                    view<const typename numbers_of<M>::adjoint> dm, activations_of<M> work) {
-  { m.write_vjp(xs, s, theta, past, tape, dm, dpast, g, work) } -> std::same_as<void>;
+                                    view<const typename numbers_of<M>::adjoint> dm,
+                                    activations_of<M> workspace) {
+  { m.write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace) } -> std::same_as<void>;
 };
 template <class M>
 concept memory_read = requires(const M& m, segments_of_model<M> xs, index_t t, past_of<M> past,
                                params<const typename M::scalar> theta,
-                               typename numbers_of<M>::accumulator* losses, activations_of<M> work) {
-  { m.read(xs, t, theta, past, losses, work) } -> std::same_as<void>;
+                               typename numbers_of<M>::accumulator* losses, activations_of<M> workspace) {
+  { m.read(xs, t, theta, past, losses, workspace) } -> std::same_as<void>;
 };
 template <class M>
 concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t t, past_of<M> past,
                                    dpast_of<M> dpast, params<const typename M::scalar> theta,
                                    typename numbers_of<M>::accumulator* losses, dparams<typename M::scalar> g,
-                                   activations_of<M> work) {
-  { m.read_vjp(xs, t, theta, past, dpast, losses, g, work) } -> std::same_as<void>;
+                                   activations_of<M> workspace) {
+  { m.read_vjp(xs, t, theta, past, dpast, losses, g, workspace) } -> std::same_as<void>;
 };
 
 }  // namespace detail
@@ -108,17 +109,18 @@ concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t 
 ///   index_t workspace(index_t earlier, index_t batch) const
 ///       numbers that one call needs for up to `batch` segments, the last of which stands behind up to
 ///       `earlier` memories
-///   void write(xs, s, theta, past, view<memory> m, view<activation> tape, view<activation> work) const
+///   void write(xs, s, theta, past, view<memory> m, view<activation> tape, view<activation> workspace) const
 ///       WRITES the n memories, one after another; an empty tape: without a graph, with the same bits. The
 ///       n tapes are one piece, which the batch may lay out as it likes
 ///   void write_vjp(xs, s, theta, past, view<const activation> tape, view<const adjoint> dm,
-///                  std::span<adjoint* const> dpast, dparams<scalar> dtheta, view<activation> work) const
+///                  std::span<adjoint* const> dpast, dparams<scalar> dtheta, view<activation> workspace)
+///                  const
 ///       with the tape of a write of the same batch: ADDS the sum of dm_i . dm_{s+i}/dtheta to dtheta, that
 ///       of the last segment first, and dm . dm_s/dm_u to dpast[u] where it is not null
-///   void read(xs, t, theta, past, accumulator* losses, view<activation> work) const
+///   void read(xs, t, theta, past, accumulator* losses, view<activation> workspace) const
 ///       WRITES the losses J_t .. J_{t+n-1}, each summed over the tokens of its segment
 ///   void read_vjp(xs, t, theta, past, std::span<adjoint* const> dpast, accumulator* losses,
-///                 dparams<scalar> dtheta, view<activation> work) const
+///                 dparams<scalar> dtheta, view<activation> workspace) const
 ///       the same, and ADDS dJ_{t+i}/dm_s to dpast[s] where it is not null, dJ_{t+i}/dtheta to dtheta, that
 ///       of the first segment first; an empty dtheta: not wanted
 ///
@@ -164,22 +166,22 @@ constexpr bool require_memory_model() {
       detail::memory_write<M>,
       "a memory model needs: void write(std::span<const input> xs, index_t s, "
       "unroll::params<const scalar> theta, std::span<const memory* const> past, "
-      "unroll::view<memory> m, unroll::view<activation> tape, unroll::view<activation> work) const");
+      "unroll::view<memory> m, unroll::view<activation> tape, unroll::view<activation> workspace) const");
   static_assert(detail::memory_write_vjp<M>,
                 "a memory model needs: void write_vjp(std::span<const input> xs, index_t s, "
                 "unroll::params<const scalar> theta, std::span<const memory* const> past, "
                 "unroll::view<const activation> tape, unroll::view<const adjoint> dm, "
                 "std::span<adjoint* const> dpast, unroll::dparams<scalar> dtheta, "
-                "unroll::view<activation> work) const   (it ADDS to dpast and dtheta)");
+                "unroll::view<activation> workspace) const   (it ADDS to dpast and dtheta)");
   static_assert(detail::memory_read<M>,
                 "a memory model needs: void read(std::span<const input> xs, index_t t, "
                 "unroll::params<const scalar> theta, std::span<const memory* const> past, "
-                "accumulator* losses, unroll::view<activation> work) const");
+                "accumulator* losses, unroll::view<activation> workspace) const");
   static_assert(detail::memory_read_vjp<M>,
                 "a memory model needs: void read_vjp(std::span<const input> xs, index_t t, "
                 "unroll::params<const scalar> theta, std::span<const memory* const> past, "
                 "std::span<adjoint* const> dpast, accumulator* losses, unroll::dparams<scalar> dtheta, "
-                "unroll::view<activation> work) const   (it ADDS to dpast and dtheta)");
+                "unroll::view<activation> workspace) const   (it ADDS to dpast and dtheta)");
   return memory_model<M>;
 }
 

@@ -57,10 +57,10 @@ class memory_model_checks {
   }
 
  private:
-  // What one write leaves, and its work.
+  // What one write leaves, and its workspace.
   struct written {
-    guarded<T> m, tape, work;
-    bool intact() const { return m.intact() && tape.intact() && work.intact(); }
+    guarded<T> m, tape, workspace;
+    bool intact() const { return m.intact() && tape.intact() && workspace.intact(); }
   };
   struct cotangents {
     T loss = 0;
@@ -100,42 +100,42 @@ class memory_model_checks {
   std::span<const X> segments(index_t t, index_t n = 1) const {
     return xs_.subspan(std::size_t(t), std::size_t(n));
   }
-  index_t workspace(index_t t) const { return f_.workspace(t, 1); }
+  index_t workspace_size(index_t t) const { return f_.workspace(t, 1); }
 
   written write(const vec& theta, index_t t, const memories& past, bool graph = true,
                 T garbage = poison) const {
     written r{guarded<T>(d_.memory, garbage), guarded<T>(d_.tape, garbage),
-              guarded<T>(workspace(t), garbage)};
+              guarded<T>(workspace_size(t), garbage)};
     f_.write(segments(t), t, theta, seen_by_write(past), view<T>(r.m), graph ? view<T>(r.tape) : view<T>{},
-             view<T>(r.work));
+             view<T>(r.workspace));
     return r;
   }
   // Adds to `into`; the adjoints of the memories of `skip` are not asked for.
   cotangents write_vjp(written& w, index_t t, const memories& past, const vec& dm, cotangents into,
                        index_t skip = -1, T garbage = poison) const {
-    w.work.fill(garbage);
+    w.workspace.fill(garbage);
     f_.write_vjp(segments(t), t, theta_, seen_by_write(past), view<const T>(w.tape.data(), d_.tape), dm,
-                 targets(into, skip), dparams<T>(into.dtheta), view<T>(w.work));
+                 adjoint_addresses(into, skip), dparams<T>(into.dtheta), view<T>(w.workspace));
     into.intact = w.intact();
     return into;
   }
   cotangents read_vjp(index_t t, const memories& past, cotangents into, index_t skip = -1,
                       T garbage = poison) const {
-    guarded<T> work(workspace(t), garbage);
+    guarded<T> workspace(workspace_size(t), garbage);
     guarded<T> loss(1, garbage);
-    f_.read_vjp(segments(t), t, theta_, addresses(past), targets(into, skip), view<T>(loss).data(),
-                dparams<T>(into.dtheta), view<T>(work));
+    f_.read_vjp(segments(t), t, theta_, addresses(past), adjoint_addresses(into, skip), view<T>(loss).data(),
+                dparams<T>(into.dtheta), view<T>(workspace));
     into.loss = loss.data()[0];
-    into.intact = work.intact() && loss.intact();
+    into.intact = workspace.intact() && loss.intact();
     return into;
   }
   T read(const vec& theta, index_t t, const memories& past, T garbage = poison) const {
-    guarded<T> work(workspace(t), garbage);
+    guarded<T> workspace(workspace_size(t), garbage);
     guarded<T> loss(1, garbage);
-    f_.read(segments(t), t, theta, addresses(past), view<T>(loss).data(), view<T>(work));
-    return work.intact() && loss.intact() ? loss.data()[0] : poison;
+    f_.read(segments(t), t, theta, addresses(past), view<T>(loss).data(), view<T>(workspace));
+    return workspace.intact() && loss.intact() ? loss.data()[0] : poison;
   }
-  static std::vector<T*> targets(cotangents& c, index_t skip) {
+  static std::vector<T*> adjoint_addresses(cotangents& c, index_t skip) {
     std::vector<T*> p;
     for (std::size_t s = 0; s < c.dpast.size(); ++s)
       p.push_back(index_t(s) == skip ? nullptr : c.dpast[s].data());
@@ -241,8 +241,10 @@ class memory_model_checks {
   }
   written write_of_copy(index_t t, const memories& past) const {
     const M copy(f_);
-    written r{guarded<T>(d_.memory, poison), guarded<T>(d_.tape, poison), guarded<T>(workspace(t), poison)};
-    copy.write(segments(t), t, theta_, seen_by_write(past), view<T>(r.m), view<T>(r.tape), view<T>(r.work));
+    written r{guarded<T>(d_.memory, poison), guarded<T>(d_.tape, poison),
+              guarded<T>(workspace_size(t), poison)};
+    copy.write(segments(t), t, theta_, seen_by_write(past), view<T>(r.m), view<T>(r.tape),
+               view<T>(r.workspace));
     return r;
   }
 
@@ -268,40 +270,40 @@ class memory_model_checks {
   void check_batch(index_t n, const memories& all) {
     const std::string name = "a batch of " + std::to_string(n) + " gives ";
     const memories past(all.begin(), all.begin() + n - 1);
-    const index_t room = f_.workspace(n - 1, n);
-    guarded<T> m(n * d_.memory, poison), tape(n * d_.tape, poison), work(room, poison), losses(n, poison);
+    guarded<T> m(n * d_.memory, poison), tape(n * d_.tape, poison), losses(n, poison);
+    guarded<T> workspace(f_.workspace(n - 1, n), poison);
     const vec dm = random(n * d_.memory);
     cotangents batch = noise(past.size());
     batch.loss = 0;
     cotangents single = batch;
     const auto write = [&](view<T> graph) {
       m.fill(poison);
-      f_.write(segments(0, n), 0, theta_, {}, view<T>(m), graph, view<T>(work));
+      f_.write(segments(0, n), 0, theta_, {}, view<T>(m), graph, view<T>(workspace));
       for (index_t i = 0; i < n; ++i)
         expect(same_bits(vec(m.data() + i * d_.memory, m.data() + (i + 1) * d_.memory), all[std::size_t(i)]),
                "write: " + name + "other memories");
     };
     write({});
     write(view<T>(tape));
-    work.fill(poison);
+    workspace.fill(poison);
     f_.write_vjp(segments(0, n), 0, theta_, {}, view<const T>(tape.data(), n * d_.tape), view<const T>(dm),
-                 {}, dparams<T>(batch.dtheta), view<T>(work));
+                 {}, dparams<T>(batch.dtheta), view<T>(workspace));
     for (index_t i = n - 1; i >= 0; --i) {
       written w = this->write(theta_, i, {});
-      w.work.fill(poison);
+      w.workspace.fill(poison);
       f_.write_vjp(segments(i), i, theta_, {}, view<const T>(w.tape.data(), d_.tape),
                    view<const T>(dm).part(i * d_.memory, d_.memory), {}, dparams<T>(single.dtheta),
-                   view<T>(w.work));
+                   view<T>(w.workspace));
     }
     expect(same_bits(batch.dtheta, single.dtheta), "write_vjp: " + name + "another dtheta");
 
     vec bare(std::size_t(n), T(0)), with_vjp, one_by_one;
-    work.fill(poison);
-    f_.read(segments(0, n), 0, theta_, addresses(past), view<T>(losses).data(), view<T>(work));
+    workspace.fill(poison);
+    f_.read(segments(0, n), 0, theta_, addresses(past), view<T>(losses).data(), view<T>(workspace));
     bare = losses.values();
-    work.fill(poison);
-    f_.read_vjp(segments(0, n), 0, theta_, addresses(past), targets(batch, -1), view<T>(losses).data(),
-                dparams<T>(batch.dtheta), view<T>(work));
+    workspace.fill(poison);
+    f_.read_vjp(segments(0, n), 0, theta_, addresses(past), adjoint_addresses(batch, -1),
+                view<T>(losses).data(), dparams<T>(batch.dtheta), view<T>(workspace));
     with_vjp = losses.values();
     for (index_t t = 0; t < n; ++t) {
       const memories before(past.begin(), past.begin() + t);
@@ -316,7 +318,7 @@ class memory_model_checks {
     expect(same_bits(with_vjp, one_by_one), "read_vjp: " + name + "other losses");
     expect(same_bits(batch.dtheta, single.dtheta), "read_vjp: " + name + "another dtheta");
     expect(batch.dpast == single.dpast, "read_vjp: " + name + "other adjoints");
-    expect(m.intact() && tape.intact() && work.intact() && losses.intact(),
+    expect(m.intact() && tape.intact() && workspace.intact() && losses.intact(),
            name + "writes outside its memory");
   }
 
@@ -328,10 +330,11 @@ class memory_model_checks {
     }
     const auto x = segments(t);
     T loss;
-    guarded<T> m(d_.memory), tape(d_.tape), work(workspace(t));  // a model that writes too far is told above
+    guarded<T> m(d_.memory), tape(d_.tape),
+        workspace(workspace_size(t));  // a model that writes too far is told above
     const auto seen = seen_by_write(past), all = addresses(past);
     cotangents c = zero(past.size());
-    const auto to = targets(c, -1);
+    const auto to = adjoint_addresses(c, -1);
     const std::span<T* const> to_seen = std::span<T* const>(to).first(seen.size());
     const auto count = [&](const char* call, auto&& body) {
       const allocation_counter counter;
@@ -339,11 +342,11 @@ class memory_model_checks {
       const std::int64_t made = counter.count();
       expect(made == 0, std::string(call) + ": allocates " + std::to_string(made) + " times");
     };
-    const view<T> into(m), graph(tape), room(work);
-    count("write", [&] { f_.write(x, t, theta_, seen, into, graph, room); });
-    count("write_vjp", [&] { f_.write_vjp(x, t, theta_, seen, graph, into, to_seen, c.dtheta, room); });
-    count("read", [&] { f_.read(x, t, theta_, all, &loss, room); });
-    count("read_vjp", [&] { f_.read_vjp(x, t, theta_, all, to, &loss, c.dtheta, room); });
+    const view<T> into(m), graph(tape), given(workspace);
+    count("write", [&] { f_.write(x, t, theta_, seen, into, graph, given); });
+    count("write_vjp", [&] { f_.write_vjp(x, t, theta_, seen, graph, into, to_seen, c.dtheta, given); });
+    count("read", [&] { f_.read(x, t, theta_, all, &loss, given); });
+    count("read_vjp", [&] { f_.read_vjp(x, t, theta_, all, to, &loss, c.dtheta, given); });
   }
 
   const M& f_;

@@ -55,16 +55,16 @@ double sequence_loss(const M& f, std::type_identity_t<params<const typename M::s
                      std::type_identity_t<state<const typename M::scalar>> = {}) {
   std::vector<std::vector<typename numbers_of<M>::memory>> memories;
   std::vector<const typename numbers_of<M>::memory*> past;
-  std::vector<typename numbers_of<M>::activation> work(std::size_t(f.workspace(index_t(xs.size()), 1)));
+  std::vector<typename numbers_of<M>::activation> workspace(std::size_t(f.workspace(index_t(xs.size()), 1)));
   double loss = 0;
   for (std::size_t t = 0; t < xs.size(); ++t) {
     typename numbers_of<M>::accumulator one = 0;
-    f.read(xs.subspan(t, 1), index_t(t), theta, past, &one, work);
+    f.read(xs.subspan(t, 1), index_t(t), theta, past, &one, workspace);
     loss += double(one);
     memories.emplace_back(std::size_t(f.size().memory));
     const std::span<const typename numbers_of<M>::memory* const> seen(past);
     f.write(xs.subspan(t, 1), index_t(t), theta, f.independent() ? seen.first(0) : seen, memories.back(), {},
-            work);
+            workspace);
     past.push_back(memories.back().data());
   }
   return loss;

@@ -17,16 +17,18 @@
 
 namespace unroll::llama {
 
-/// A vocabulary and the way from text to its ids by byte-pair encoding (Sennrich et al. 2016, with the byte
-/// fallback of SentencePiece, Kudo and Richardson 2018): the text is cut into characters; a character that
-/// is no piece becomes its bytes, or unk where bytes are no pieces; then the neighbours whose join comes
-/// first (highest score, or earliest in the list of merges; leftmost among equals) are joined, until no
-/// neighbours can be.
+/// A vocabulary, with byte-pair encoding from text to its ids (Sennrich et al. 2016) and back:
 ///
-/// Any bytes are a text: what is not UTF-8 is cut into single bytes. With byte pieces
-/// decode(encode(text)) == text, except that a mark for blanks (U+2581) in the text of a vocabulary that
-/// uses it comes back as a blank and an added text of kind control as nothing. Joining by scores never makes
-/// a byte or a control, even where characters spell its name.
+///   1. The text is cut into characters. A character that is no piece is cut into its bytes, or becomes unk
+///      where the vocabulary has no bytes (the byte fallback of SentencePiece, Kudo and Richardson 2018).
+///   2. Of all pairs of neighbours that may be joined, the best one is, and so on until none is left. The
+///   best
+///      has the highest score, or stands first in the list of merges; of equals it is the leftmost.
+///
+/// Any bytes are a text: what is not UTF-8 is cut into single bytes. decode(encode(text)) == text where the
+/// vocabulary has bytes, with two exceptions: U+2581 comes back as a blank where the vocabulary writes blanks
+/// so, and an added text of kind control comes back as nothing. Joining by scores never makes a byte or a
+/// control, even where characters spell its name.
 class tokenizer final {
  public:
   /// Joins by score. `name` stands for the file in messages. Throws unroll::error on a piece that is empty,
@@ -156,8 +158,8 @@ class tokenizer final {
       if (p.text.empty()) fail("tokenizer", name, place + " has no text");
       if (!std::isfinite(p.score))
         fail("tokenizer", name, place + " has score " + std::to_string(p.score) + ", must be finite");
-      const auto [at, fresh] = ids_.emplace(p.text, token(i));
-      if (!fresh)
+      const auto [at, is_new] = ids_.emplace(p.text, token(i));
+      if (!is_new)
         fail("tokenizer", name, place + " and piece " + std::to_string(at->second) + " have the same text");
       kinds_.push_back(p.kind);
       ends_stretch_.push_back(marks(p.kind));

@@ -10,29 +10,35 @@
 
 namespace unroll::llama {
 
-/// What an id stands for: text; nothing that was known; a mark such as the begin of a text, which no text
-/// contains; one byte (its text is "<0x00>" to "<0xFF>"); a text that is an id wherever it appears.
-enum class piece_kind { normal, unknown, control, byte, user };
+/// What an id stands for.
+enum class piece_kind {
+  normal,   ///< a text
+  unknown,  ///< any character that has no id
+  control,  ///< a mark that no text contains, such as the begin of a text
+  byte,     ///< one byte; the piece is its name, "<0x00>" to "<0xFF>"
+  user      ///< a text that becomes this id wherever it appears, before anything is joined
+};
 
 /// One id of a vocabulary.
 struct vocabulary_entry {
-  std::string text;  ///< the piece
-  float score = 0;   ///< of two possible joins, the one whose result scores higher comes first
+  std::string text;                      ///< the piece
+  float score = 0;                       ///< the pair whose join has the highest score is joined first
   piece_kind kind = piece_kind::normal;  ///< what the piece is
 };
 
-/// `left` and `right` side by side become `result`.
+/// A rule of byte-pair encoding: the neighbours `left` and `right` are joined to `result`.
 struct merge {
-  token left = 0, right = 0, result = 0;  ///< two neighbours, and what they become
+  token left = 0, right = 0, result = 0;  ///< ids
 };
 
-/// A text that becomes its id before anything is cut into characters.
+/// A text that becomes its id before the rest is cut into characters.
 struct added_text {
-  std::string text;         ///< as it stands in texts
-  token id = 0;             ///< what it becomes
-  bool normalised = false;  ///< looked for after blanks were put in front and replaced, itself so treated
-  bool special = false;     ///< a mark: nothing where ids become text
-  bool eats_left = false, eats_right = false;  ///< with all white space beside it
+  std::string text;  ///< as it stands in texts
+  token id = 0;      ///< what it becomes
+  /// Looked for in the normalised text (a blank in front, blanks replaced), and is normalised itself.
+  bool normalised = false;
+  bool special = false;                        ///< a mark: decode() leaves it out
+  bool eats_left = false, eats_right = false;  ///< takes the white space on that side along
 };
 
 struct tokenizer_options {
@@ -42,7 +48,7 @@ struct tokenizer_options {
   bool fuse_unknown = false;        ///< neighbouring unknown characters are one unk, not one each
 };
 
-/// Another way from text to ids, for vocabularies whose rules only their own library knows.
+/// Finds the ids of a text where the rules are not those of `tokenizer` and another library has them.
 class text_encoder {
  public:
   virtual ~text_encoder() = default;
