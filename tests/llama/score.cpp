@@ -40,7 +40,7 @@ TEST_CASE("a text within the context is scored in one pass") {
   }
 }
 
-TEST_CASE("a longer text is scored in consecutive windows, each a fresh context") {
+TEST_CASE("a longer text is scored in consecutive windows, none of which sees what is in front of it") {
   const problem<double> p(small(), 100);
   std::vector<double> expected = written_out(p, 0, 40, 0);
   append(expected, written_out(p, 40, 40, 0));

@@ -11,8 +11,8 @@
 
 namespace unroll::llama {
 
-/// A model that takes a text token by token, or chunk by chunk, and knows the logits of the next token: the
-/// same as those of one pass over the whole text, up to rounding. The stack and its weights must outlive it.
+/// A model that takes a text token by token, or chunk by chunk, and knows the logits of the next token: up to
+/// rounding those of one pass over the whole text. The stack and its weights must outlive it.
 /// `Cache` decides what is remembered: key_value_cache everything, streaming_cache sinks and a window.
 /// Nothing allocates after the construction. X: see transformer.
 template <class X, class Cache = key_value_cache<X>>
@@ -147,11 +147,11 @@ struct generation {
   stop_reason why = stop_reason::tokens;  ///< it ended
 };
 
-/// Draws up to `tokens` tokens behind those that `g`, a generator or a memory_session, has taken and gives
+/// Draws up to `tokens` tokens behind those that `g`, a generator or a memory_session, has taken, and gives
 /// each to `visit(token)`, which returns whether to go on. A token in `ends` ends the text and is not given.
-/// Each token is also taken by `g`, where there is room: a second call goes on where the first one stopped.
-/// Draw n of the key is that of the n-th token of the text. A sampler of fewer tokens than the model has
-/// draws among the first ones: rows of the embedding that only fill it up are never drawn.
+/// `g` takes each token too, while there is room, so that a second call continues the text. The n-th token of
+/// the text is draw n of the key. A sampler with a smaller vocabulary than the model's draws from the first
+/// ids only: never a row of the embedding that belongs to no token.
 template <class Text, class Visit>
 generation generate(Text& g, sampler& s, index_t tokens, std::span<const token> ends, key k, Visit&& visit) {
   check_at_least("generate", "tokens", tokens, 0);

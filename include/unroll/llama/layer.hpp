@@ -15,8 +15,8 @@ struct wanted_gradients {
   bool inputs = false;              ///< whether the cotangent of the pass's inputs is wanted
 };
 
-/// Layer i of a pass, forwards and back: what transformer.hpp says, as operations of the executor. A view of
-/// all it needs, made for one call.
+/// Layer i of a pass and its vjp: the equations of transformer.hpp, as operations of the executor. A view of
+/// all it needs, made for one call. x, h and their cotangents are hidden x tokens.
 template <class E>
 class layer {
   using W = typename E::numbers::weight;
@@ -31,14 +31,14 @@ class layer {
   const transformer_workspace<E>& sizes;  ///< sizes
   const weight_map& map;
   const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
-  const W* w;                             ///< weights
+  const W* w;                             ///< weights, map.size() numbers
   adapters<P> a;
-  const pass<M>& p;  ///< the pass
-  const pass_workspace<A, P>& t;
-  index_t i;  ///< number of the layer
+  const pass<M>& p;
+  const pass_workspace<A, P>& t;  ///< where temporaries lie
+  index_t i;                      ///< number of the layer
 
-  /// The columns of the wanted outputs among those of all tokens, side by side: m itself, a part of it, or a
-  /// copy in `to`.
+  /// The columns of wanted outputs of m, hidden x tokens, side by side: m itself, a part of it, or a copy in
+  /// `to`, hidden x outputs.
   matrix<A> outputs(matrix<A> m, matrix<A> to) const {
     if (p.outputs_from == 0) return m;
     const index_t n = p.length - p.outputs_from;
@@ -47,7 +47,7 @@ class layer {
       e.copy(columns_of(m, b * p.length + p.outputs_from, n), columns_of(to, b * n, n));
     return to;
   }
-  /// Back into the columns of all tokens.
+  /// The inverse: `from`, hidden x outputs, back into the columns of m, hidden x tokens, where it is a copy.
   void put_outputs(matrix<A> from, matrix<A> m) const {
     if (p.outputs_from == 0 || p.sequences == 1) return;
     const index_t n = p.length - p.outputs_from;
@@ -55,7 +55,7 @@ class layer {
       e.copy(columns_of(from, b * n, n), columns_of(m, b * p.length + p.outputs_from, n));
   }
 
-  /// From the layer's inputs: queries, keys, values, and what the attention makes of them.
+  /// From x, the layer's inputs, the queries, keys and values, and the attention's output.
   template <class Hook>
   void attend(matrix<const A> x, const activations& s, Hook& hook) const {
     norm(at().attention_norm, x, t.normed, s.rstd.data);
@@ -75,12 +75,12 @@ class layer {
     hook.keys(i, matrix<const A>(keys(s.kv)), matrix<const A>(values(s.kv)));
     e.attention(call(s), s.mixed, s.log_sum.data, t.attention);
   }
-  /// h += W_O' mixed; h: the inputs at the tokens whose outputs are computed.
+  /// h += W_O' mixed; h: on entry the inputs at the tokens whose outputs are computed, hidden x outputs.
   void project(const activations& s, matrix<A> h) const {
     product(op::transpose, at().o, q_width(), hidden(), s.mixed, true, h);
     adapt(layer_matrix::o, s.mixed, h);
   }
-  /// Gate over up, from the second norm on.
+  /// The second norm of h, and gate over up.
   void gate(matrix<const A> h, const activations& s) const {
     const matrix<A> normed = columns_of(t.normed, 0, h.cols);
     norm(at().mlp_norm, h, normed, s.rstd_mid.data);
@@ -96,7 +96,7 @@ class layer {
     adapt(layer_matrix::down, active, h);
   }
 
-  /// dh: from the cotangent of the outputs to that of h.
+  /// dh, hidden x outputs: on entry the cotangent of the layer's outputs, on return that of h.
   void mlp_vjp(const saved_activations& s, matrix<A> dh, const wanted_gradients<P>& want) const {
     P* const dw = want.weights;
     const index_t n = dh.cols;
@@ -118,8 +118,8 @@ class layer {
                   dw ? dw + at().mlp_norm : nullptr);
   }
 
-  /// dx: from the cotangent of h, where h is computed, to that of the layer's inputs, all of which are
-  /// written only if `below`, if anything wants them. dh: the columns of it at the wanted outputs.
+  /// dh, hidden x outputs: the cotangent of h. dx, hidden x tokens, of which dh may be a part: on return, if
+  /// `below`, the cotangent of x; else nothing below this layer wants it, and it is not computed.
   template <class Hook>
   void attention_vjp(matrix<const A> x, const saved_activations& s, matrix<A> dx, matrix<A> dh,
                      const wanted_gradients<P>& want, bool below, Hook& hook) const {
@@ -166,9 +166,10 @@ class layer {
                   dw ? dw + at().attention_norm : nullptr);
   }
 
-  /// Whether anything looks in.
+  /// Whether the hook does anything.
   template <class Hook>
   static constexpr bool hooked = !std::is_same_v<std::remove_cvref_t<Hook>, no_hook>;
+  /// y = rmsnorm(x), both hidden x tokens; gain: offset of the gains; rstd: one a token, or null.
   void norm(index_t gain, matrix<const A> x, matrix<A> y, P* rstd) const {
     e.rmsnorm(x, w + gain, sizes.shape().norm_epsilon, y, rstd);
   }
@@ -191,11 +192,12 @@ class layer {
   /// The matrix whose first rows the queries are.
   matrix<A> all(matrix<A> q) const { return {q.data, sizes.qkv_width(), q.cols, q.stride}; }
 
+  /// y = [y +] op(W) x, with W, in x out, at the offset `weight`.
   void product(op o, index_t weight, index_t in, index_t out, matrix<const A> x, bool add,
                matrix<A> y) const {
     e.gemm(o, matrix<const W>(w + weight, in, out), op::none, x, add, y);
   }
-  /// The gradient of a weight: d += x dy'.
+  /// The gradient of a weight, in x out: d += x dy', with x in x tokens and dy out x tokens.
   void outer(matrix<const A> x, matrix<const A> dy, P* d) const {
     e.gemm(op::none, x, op::transpose, dy, true, matrix<P>(d, x.rows, dy.rows));
   }
@@ -215,7 +217,7 @@ class layer {
       e.rotary(way, table, p.positions.subspan(std::size_t(b * p.length + p.outputs_from), std::size_t(n)),
                shared ? q : columns_of(q, b * n, n));
   }
-  /// dnormed += W_Q dq at the tokens that have queries, and the adapter's.
+  /// dnormed += W_Q dq at the tokens that have queries, and what the adapter adds.
   void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want) const {
     if (!part()) return adapt_vjp(layer_matrix::q, normed, dq, dnormed, want);
     const matrix<A> seen = dnormed.data ? outputs(dnormed, t.dpicked) : matrix<A>();

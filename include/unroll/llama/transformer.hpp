@@ -8,17 +8,18 @@
 
 namespace unroll::llama {
 
-/// The layers of a Llama (Touvron et al. 2023, arXiv 2302.13971), without embedding and head. Column n of x
-/// is token n. Layer i, with g its gains and without the adapters:
+/// The layers of a Llama (Touvron et al. 2023, arXiv 2302.13971), without embedding and output layer. x is
+/// hidden x tokens. Layer i, with g its gains and without the adapters:
 ///
 ///   a = rmsnorm(x, g_1)    q, k, v = W_Q' a, W_K' a, W_V' a; q and k rotated by their positions
 ///   h = x + W_O' attention(q; keys and values before, k, v)
 ///   b = rmsnorm(h, g_2)    x <- h + W_D' (up * silu(gate)),   gate, up = W_G' b, W_U' b
 ///
-/// The vjp is exact, also to adapters, to the prefix and to what hooks see. Every product is one over all
-/// tokens, q, k, v and gate, up together: with P weights in its layers, a pass is 2 P flops a token, its vjp
-/// 2 P without and 4 P with the gradients of the weights; attention comes on top, and with saved::inputs
-/// another pass. Nothing allocates: the caller brings tape_size and workspace_size numbers.
+/// The vjp is exact, also to adapters, to the prefix and to what hooks see. A product is over all tokens at
+/// once; q, k, v are one product, and so are gate and up. With P weights in its layers, a pass takes 2 P
+/// flops a token, its vjp 2 P, or 4 P with the gradients of the weights, and attention comes on top; with
+/// saved::inputs the vjp takes another pass. Nothing allocates: the caller brings a tape of tape_size numbers
+/// and a workspace of workspace_size.
 ///
 /// X: an executor, or what exec::of makes one of (float, double, numbers<...>). Weights, tapes and all else
 /// live at the executor's place. Gradients of adapters are added sequence by sequence: a pass over several
@@ -65,9 +66,9 @@ class transformer final {
     return sizes().workspace_size(p, with_vjp);
   }
 
-  /// x: the inputs of layer 0, then the outputs of layer p.layers - 1, at the tokens where they are wanted.
-  /// An empty tape saves nothing and gives the same bits. Throws unroll::error on wrong sizes and on
-  /// positions outside the table.
+  /// x, hidden x tokens: on entry the inputs of layer 0, on return the outputs of layer p.layers - 1 in the
+  /// columns of wanted outputs. weights: map().size() numbers. An empty tape saves nothing and gives the same
+  /// bits. Throws unroll::error on wrong sizes and on positions outside the table.
   template <class Hook = no_hook>
   void forward(const W* weights, adapters<P> a, const pass<M>& p, matrix<A> x, view<A> tape,
                view<A> workspace, Hook&& hook = {}) const {
@@ -182,7 +183,7 @@ class transformer final {
                                 const pass_workspace<A, P>& t) const {
     return {executor_, sizes(), map(), table(), weights, a, p, t, i};
   }
-  /// The activations of a layer from its inputs, once more.
+  /// The activations of a layer, computed again from its inputs x, hidden x tokens.
   layer_activations<A, P> run_again(const layer<executor_type>& l, matrix<const A> x,
                                     view<A> workspace) const {
     arena<A> space(workspace);

@@ -7,17 +7,17 @@
 // The memory of a pass: what a tape and a workspace hold, and how large they are. Sizes need no weights.
 namespace unroll::llama {
 
-/// What a layer computes and its vjp needs, beside the layer's input. Those behind the keys and values are of
-/// the tokens whose outputs are computed: of all but in the last layer of a pass with outputs_from.
+/// What a layer computes and its vjp needs, beside the layer's input. n tokens have keys and values, m of
+/// them queries and outputs: all, but in the last layer of a pass with outputs_from.
 template <class A, class P>
 struct layer_activations {
-  matrix<P> rstd;      ///< of the attention's norm
-  matrix<A> q, kv;     ///< rotated queries; rotated keys over values
-  matrix<A> mixed;     ///< the attention's output
-  matrix<P> log_sum;   ///< its heads x tokens
-  matrix<A> mid;       ///< h, the input of the second norm
-  matrix<P> rstd_mid;  ///< of the second norm
-  matrix<A> gated;     ///< gate over up
+  matrix<P> rstd;      ///< of the attention's norm, n
+  matrix<A> q, kv;     ///< rotated queries, query_width x m; rotated keys over values, 2 kv_width x n
+  matrix<A> mixed;     ///< the attention's output, query_width x m
+  matrix<P> log_sum;   ///< of its softmax, heads x m
+  matrix<A> mid;       ///< h, the input of the second norm, hidden x m
+  matrix<P> rstd_mid;  ///< of the second norm, m
+  matrix<A> gated;     ///< gate over up, 2 intermediate_size x m
 };
 
 /// The same, to be read only.
@@ -29,11 +29,11 @@ layer_activations<const A, const P> constant(const layer_activations<A, P>& s) {
 /// The workspace of a forward pass and of its vjp.
 template <class A, class P>
 struct pass_workspace {
-  matrix<A> normed, hidden;  ///< hidden x tokens, intermediate_size x tokens
-  matrix<A> picked, tail;    ///< columns of the wanted outputs side by side; null where they are that anyway
-  view<A> adapter, attention;
-  P* rstd = nullptr;                                 ///< one a token
-  matrix<A> dnormed, dqkv, dmixed, dgated, dpicked;  ///< of the vjp
+  matrix<A> normed, hidden;    ///< hidden x tokens, intermediate_size x tokens
+  matrix<A> picked, tail;      ///< hidden x outputs: columns of wanted outputs; null where no copy is needed
+  view<A> adapter, attention;  ///< workspaces of these operations
+  P* rstd = nullptr;           ///< one a token
+  matrix<A> dnormed, dqkv, dmixed, dgated, dpicked;  ///< of the vjp, shaped as what they are cotangents of
 };
 
 /// Sizes of tapes and workspaces of a transformer<E>, in numbers of its activations.

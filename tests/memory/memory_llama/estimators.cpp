@@ -270,8 +270,8 @@ TEST_CASE("a document leaves nothing behind for the next one") {
     };
     take(shared, a);
     const auto after = take(shared, b);
-    rematerialise fresh(model, {.segments = 8, .keep = 2});
-    CHECK(after == take(fresh, b));
+    rematerialise other(model, {.segments = 8, .keep = 2});
+    CHECK(after == take(other, b));
     // also when the document before was broken off
     shared.reset(key{});
     std::vector<double> ignored(std::size_t(theta.size()));

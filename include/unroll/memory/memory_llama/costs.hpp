@@ -9,9 +9,17 @@ namespace unroll::llama {
 /// What the calls of a memory_llama of this shape cost, without its weights: numbers held and operations, as
 /// plan() of estimate/plan.hpp asks for them.
 ///
-/// Operations are floating-point multiplications and additions of the matrix products and of attention; what
-/// is done once a number (norms, rotations, activations) is left out. A vjp is counted as if every layer
-/// passed on to the one below it, and every earlier memory wanted its adjoint.
+/// Operations are the floating-point multiplications and additions of matrix products and attention, not of
+/// what costs a few a number (norms, rotations, activations). A vjp is counted with the cotangents of all
+/// layers and of all earlier memories. With l, M the tokens of a segment and its memory tokens, d = hidden,
+/// q = query_width, kv = kv_width, f = intermediate_size, V = vocabulary, L the layers:
+///
+///   a layer, a token    2 (2 d q + 2 d kv + 3 d f)
+///   the output layer    2 d V
+///   an adapter          2 rank (in + out)
+///   attention           4 q a visible pair of tokens and layer; 10 q in the encoder's vjp, 14 q in the
+///                       decoder's with its forward pass
+///   the transfer head   4 d kv and its adapters a layer and memory token
 template <class X>
 class memory_costs {
  public:
@@ -45,9 +53,11 @@ class memory_costs {
            (n == 0 || can_write(n - 1));
   }
 
+  /// Operations to write the memory of segment s.
   double write(index_t s) const {
     return encoder_products(0) + encoder_adapters(1, 1) + encoder_attention(s, 4) + transfer(1, 1);
   }
+  /// Operations of the vjp of that; with saved::inputs also those of the layers once more.
   double write_vjp(index_t s) const {
     double sum = encoder_products(0) + encoder_adapters(3, 2) + encoder_attention(s, 10) + transfer(3, 2);
     if (options().encoder_tape == saved::inputs)  // everything once more but the last product of each layer
@@ -55,10 +65,11 @@ class memory_costs {
              encoder_adapters(1, 1) + encoder_attention(s, 4);
     return sum;
   }
-  /// Of segment t with `tokens` tokens.
+  /// Operations to read segment t, of which there are `tokens` tokens.
   double read(index_t t, index_t tokens) const {
     return double(tokens) * (double(shape().layers) * linear() + output()) + decoder_attention(t, tokens, 4);
   }
+  /// The same with the vjp.
   double read_vjp(index_t t, index_t tokens) const {
     double sum = double(tokens) * (2 * double(shape().layers) * linear() + 2 * output()) +
                  decoder_attention(t, tokens, 14);

@@ -7,14 +7,14 @@
 
 namespace unroll::llama {
 
-/// A text in the making: everything that a memory model remembers while it reads and generates. All of it is
-/// in this object; two texts are two sessions, or one with a reset() between.
+/// A text that a memory model reads and continues, with all that the model remembers of it. Two texts are two
+/// sessions, or one with a reset() between.
 ///
-/// Tokens join the residual, which the decoder reads behind the memories. A full residual of l tokens is
-/// encoded into one more memory, and its own keys and values are dropped, as soon as another token comes: so
-/// the logits behind any token are those of memory_llama::read on the same text, up to rounding. Of many
-/// tokens at once only those that stay in the residual are decoded, and up to `batch` segments are encoded
-/// together: larger products for the workspace of so many. The memories have the same bits.
+/// Tokens join the residual, which the decoder reads behind the memories. When the residual has l tokens and
+/// another one comes, it is encoded into one more memory, and its keys and values are dropped. So the logits
+/// behind any token are those of memory_llama::read on the same text, up to rounding. Of many tokens at once
+/// only those that stay in the residual are decoded, and up to `batch` segments are encoded together, in a
+/// workspace of so many, with the bits of one by one.
 ///
 /// Memories and residual share one cache of positions() columns, 2 layers kv_width positions() numbers.
 /// Nothing allocates after the construction. `theta` must outlive the session and keep its values.
@@ -184,9 +184,9 @@ class memory_session final {
   index_t memories_ = 0, tokens_ = 0;
 };
 
-/// Greedy auto-encoding: the session forgets everything, takes `text`, one whole segment, into memory, is
-/// given `begin`, and WRITES what it then believes the text was. `out` is as long as the text. Only the first
-/// `pieces` tokens of the model's vocabulary are written; 0: all.
+/// Greedy auto-encoding: resets the session, has it encode `text`, one whole segment, into a memory, and
+/// WRITES to `out`, as long as the text, the most probable tokens behind `begin`. They are chosen among the
+/// first `pieces` tokens of the model's vocabulary; 0: among all.
 template <class X>
 void reproduce(memory_session<X>& session, std::span<const token> text, token begin, std::span<token> out,
                index_t pieces = 0) {
