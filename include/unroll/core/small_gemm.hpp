@@ -87,33 +87,39 @@ UNROLL_INLINE inline void tile_term(const tile_arguments<T>& t, const T* a, cons
 }
 
 /// C (+)= A B for M vectors of N rows by R columns. Every number is one sum in the order of the terms,
-/// whatever M and R: the bits of a column do not depend on how many there are.
-template <class T, int N, int M, int R>
+/// whatever M and R: the bits of a column do not depend on how many there are. Ahead: it asks for what
+/// follows, in a function of its own, which small tiles do without.
+template <class T, int N, int M, int R, bool Ahead = false>
 struct tile {
-  template <class>
+  template <class Isa>
   UNROLL_INLINE static void run(const tile_arguments<T>& t) {
+    if constexpr (!Ahead && M > 1 && M * R >= 12 && N * int(sizeof(T)) >= 32)
+      if (t.ahead) return Isa::template call<tile<T, N, M, R, true>, const tile_arguments<T>&>(t);
     vec<T, N> sum[std::size_t(R)][std::size_t(M)] = {};
     const T* a = t.a;
     const T* b = t.b;
-    index_t q = 0;
-    if constexpr (M > 1 && M * R >= 12 && N * int(sizeof(T)) >= 32)  // the others are rare and compile faster
-      if (t.ahead) {
-        const lines_ahead<T> ahead = *t.ahead;
-        for (const T* c = ahead.next_tile; q < R; ++q, a += t.aq, b += t.bq, c += t.cj) {
+    index_t left = t.inner;
+    if constexpr (Ahead) {
+      const lines_ahead<T> ahead = *t.ahead;
+      const T* c = ahead.next_tile;
+      for (int j = 0; j < R; ++j, a += t.aq, b += t.bq, c += t.cj) {
+        tile_term<T, N, M, R>(t, a, b, sum);
+        UNROLL_FULLY
+        for (int u = 0; u < M; ++u) simd::prefetch(c + u * N);
+      }
+      left -= R;
+      const char* first = ahead.panel;
+      for (index_t i = 0; i < ahead.runs; ++i, first += 64) {
+        const char* line = first;
+        const index_t terms = ahead.run < left ? ahead.run : left;
+        left -= terms;
+        for (index_t n = terms; n > 0; --n, a += t.aq, b += t.bq, line += ahead.stride) {
           tile_term<T, N, M, R>(t, a, b, sum);
-          UNROLL_FULLY
-          for (int u = 0; u < M; ++u) simd::prefetch(c + u * N);
-        }
-        const char* first = ahead.panel;
-        for (index_t left = ahead.runs; left > 0; --left, first += 64) {
-          const index_t end = q + ahead.run < t.inner ? q + ahead.run : t.inner;
-          for (const char* line = first; q < end; ++q, a += t.aq, b += t.bq, line += ahead.stride) {
-            tile_term<T, N, M, R>(t, a, b, sum);
-            simd::prefetch(line);
-          }
+          simd::prefetch(line);
         }
       }
-    for (; q < t.inner; ++q, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, sum);
+    }
+    for (; left > 0; --left, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, sum);
     T* c = t.c;
     const index_t cj = t.cj, last = t.c_last;
     if (t.add) {
@@ -206,11 +212,13 @@ struct gemm_arguments {
   index_t ldc;
 };
 
-/// The lines of op(A) for rows [i, i + rows) and terms [q, q + terms), in the order in which they lie.
+/// The lines of op(A) from row i and term q on, of as many as `most` rows, in the order in which they lie.
 template <class T>
-UNROLL_INLINE inline lines_ahead<T> lines_of_panel(const gemm_arguments<T>& g, index_t i, index_t rows,
-                                                   index_t q, index_t terms) {
-  if (rows <= 0 || terms <= 0) return {};
+UNROLL_INLINE inline lines_ahead<T> lines_of_panel(const gemm_arguments<T>& g, index_t i, index_t most,
+                                                   index_t q) {
+  const index_t rows = most < g.m - i ? most : g.m - i;
+  const index_t terms = inner_block < g.k - q ? inner_block : g.k - q;
+  if (terms <= 0) return {};
   const index_t columns = g.a_transposed ? rows : terms, length = g.a_transposed ? terms : rows;
   const T* const from = g.a_transposed ? g.a + q + i * g.lda : g.a + i + q * g.lda;
   return {nullptr, reinterpret_cast<const char*>(from), g.lda * index_t(sizeof(T)), columns,
@@ -228,7 +236,9 @@ struct small_gemm {
     const bool a_in_cache = g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (256 << 10);
     const bool pack_a = g.a_transposed || (g.n >= 96 && g.k >= 64);
     const index_t narrow = g.m <= tiles::long_M * N ? long_tile_columns : R;
-    const bool ask = g.m * g.k * index_t(sizeof(T)) > (64 << 10);
+    // Asking costs instructions, and nothing waits for a small A or one that is read for few columns.
+    const bool ask = (pack_a || !a_in_cache) && g.n >= 24 && g.m * g.k * index_t(sizeof(T)) > (64 << 10);
+    lines_ahead<T> panel, ahead;
     const index_t columns = !pack_a && a_in_cache ? narrow : (pack_b ? 1 : 6) * column_block<T>;
     alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
     alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
@@ -237,6 +247,8 @@ struct small_gemm {
       t.inner = inner_block < g.k - q ? inner_block : g.k - q;
       t.cj = g.ldc;
       t.add = g.add || q > 0;
+      const bool asks = ask && t.inner >= 64;
+      t.ahead = asks ? &ahead : nullptr;
       for (index_t j0 = 0; j0 < g.n; j0 += columns) {
         const index_t width = columns < g.n - j0 ? columns : g.n - j0;
         const T* b0 = g.b + (g.b_transposed ? j0 + q * g.ldb : q + j0 * g.ldb);
@@ -266,14 +278,11 @@ struct small_gemm {
             t.aq = g.lda;
           }
           t.a_last = t.c_last;
-          const index_t next_i = i + group * N, rows_left = g.m - next_i, terms_left = g.k - q - t.inner;
-          lines_ahead<T> panel, ahead;
-          t.ahead = ask && t.inner >= 64 ? &ahead : nullptr;
-          if (t.ahead && rows_left > 0)
-            panel = lines_of_panel(g, next_i, rows_left < M * N ? rows_left : M * N, q, t.inner);
-          else if (t.ahead && j0 + width == g.n)
-            panel = lines_of_panel(g, 0, g.m < M * N ? g.m : M * N, q + t.inner,
-                                   terms_left < inner_block ? terms_left : inner_block);
+          const index_t next_i = i + group * N;
+          if (asks)
+            panel = next_i < g.m        ? lines_of_panel(g, next_i, M * N, q)
+                    : j0 + width == g.n ? lines_of_panel(g, 0, M * N, q + t.inner)
+                                        : lines_ahead<T>();
           for (index_t j = 0; j < width;) {
             index_t r = long_tile_columns;
             auto multiply = group <= tiles::long_M ? tiles::of_long[std::size_t(group - 1)] : nullptr;
@@ -284,10 +293,10 @@ struct small_gemm {
             }
             t.b = b0 + j * t.bj;
             t.c = g.c + i + (j0 + j) * g.ldc;
-            if (t.ahead) {
-              const T* const tile = j + r < width   ? t.c + r * g.ldc
-                                    : rows_left > 0 ? g.c + next_i + j0 * g.ldc
-                                                    : g.c + (j0 + width) * g.ldc;
+            if (asks) {
+              const T* const tile = j + r < width  ? t.c + r * g.ldc
+                                    : next_i < g.m ? g.c + next_i + j0 * g.ldc
+                                                   : g.c + (j0 + width) * g.ldc;
               ahead = panel.next(tile, t.inner, r);
             }
             multiply(t);
