@@ -91,6 +91,9 @@ TEST_CASE("inclusion probabilities are proportional, capped at one, and sum to t
   const double big = std::numeric_limits<double>::max();
   CHECK(inclusion({big, big, big, big}, 1) == std::vector<double>(4, .25));
   CHECK_THROWS_AS(inclusion({1, 2}, 0), error);
+  std::vector<double> written(4, 1);  // what stood there before does not matter
+  inclusion_probabilities(std::vector<double>{1, 2, 3, 2}, 2, written);
+  CHECK(written == std::vector<double>{.25, .5, .75, .5});
   std::vector<double> a(50), p;
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = std::exp(.3 * double(i * 7 % 50));
   for (index_t budget = 1; budget < 50; ++budget) {
