@@ -1,4 +1,5 @@
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "tests/support/catch.hpp"
@@ -169,6 +170,26 @@ TEMPLATE_TEST_CASE("a gradient that is not finite changes neither theta nor the 
   check(adam<T>(3), limits::max());  // its square is not finite
 }
 
+TEST_CASE("an optimiser with the values that another one shows goes on as that one does") {
+  const auto check = [](auto one, auto other) {
+    list theta{1, 2, 3};
+    const list g{0.5, -1, 2};
+    REQUIRE(one.step(theta, g) == status::ok);
+    std::vector<double> shown;
+    one.visit([&](const char*, auto values) { shown.insert(shown.end(), values.begin(), values.end()); });
+    std::size_t at = 0;
+    other.visit([&](const char*, auto values) {
+      for (auto& v : values) v = static_cast<std::remove_reference_t<decltype(v)>>(shown[at++]);
+    });
+    list again = theta;
+    REQUIRE(one.step(theta, g) == status::ok);
+    REQUIRE(other.step(again, g) == status::ok);
+    CHECK(again == theta);
+  };
+  check(momentum<double>(3), momentum<double>(3));
+  check(adam<double>(3), adam<double>(3));
+}
+
 TEST_CASE("schedules have their documented values") {
   CHECK(constant_schedule{}(7) == 1);
   CHECK(inverse_sqrt_schedule{}(0) == 1);
@@ -180,6 +201,7 @@ TEST_CASE("schedules have their documented values") {
   CHECK(c(10) == Approx(1));
   CHECK(c(60) == Approx(0.55));
   CHECK(c(110) == 0.1);
+  CHECK(c(160) == 0.1);
   CHECK(c(1000) == 0.1);
 }
 
