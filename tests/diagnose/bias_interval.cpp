@@ -180,6 +180,15 @@ TEST_CASE("projections on the mean so far are those of the definition") {
   CHECK(along.variance() == Approx((squares - sum * sum / 3) / 2));
 }
 
+TEST_CASE("the shape of the noise along the mean does not depend on how large the mean is") {
+  for (const double mean : {10., 1e8}) {
+    along_mean along(1);
+    for (int i = 0; i < 512; ++i) along.add(std::vector<double>{mean + (i % 2 == 0 ? 1 : -1)});
+    CHECK(along.shape().variance == Approx(1).epsilon(0.02));
+    CHECK(std::abs(along.shape().third) < 0.05);
+  }
+}
+
 TEST_CASE("the effective number of events counts them") {
   // 400 draws, an event in every 50th: 8 of them
   std::vector<std::vector<double>> rare, normal;
