@@ -98,6 +98,18 @@ TEST_CASE("a coordinate that waits for its first event is no bias") {
   CHECK(bias_interval(sample, told, 0.95).high > 1);
 }
 
+TEST_CASE("a bias that only the direction of the mean itself shows is none yet") {
+  // five events in 20 draws: the first gives the direction, so that four are left to lie along it
+  std::vector<std::vector<double>> draws(20, {0});
+  for (const std::size_t i : {0u, 4u, 8u, 12u}) draws[i] = {1};
+  draws[16] = {0.3};
+  const auto sample = sample_of(draws);
+  const double mean = sample.x().mean()[0], trace = sample.total_variance() / 20;
+  const mean_norm m{.square = mean * mean, .trace = trace, .trace_of_square = trace * trace};
+  CHECK(norm_interval(m.square, m.trace, m.trace_of_square, 0.95).low > 0.03);
+  CHECK(bias_interval(sample, m, 0.95).low == 0);
+}
+
 TEST_CASE("batch sums see noise along a direction that few draws hold") {
   // tr V^2 = 255 + (1 + 0.04 * 2500)^2 = 10456
   int seen = 0, missed = 0;
