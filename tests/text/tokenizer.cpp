@@ -244,6 +244,26 @@ TEST_CASE("a special added text that is looked for with its blank keeps its name
   CHECK(t.find(t.piece(259)) == 259);
 }
 
+TEST_CASE("white space that an added text has eaten is not another one's any more") {
+  entries e = with_bytes();
+  e.push_back({"<x>"});
+  const std::vector<added_text> added{{"<x>", 259, false, false, false, true},
+                                      {"\n", 13, false, false, true, false}};
+  const tokenizer t(e, {}, added, {.prefix = false});
+  CHECK(t.encode("<x>\nb") == ids{259, 3 + 'b'});
+  CHECK(t.encode("b \n") == ids{3 + 'b', 13});
+}
+
+TEST_CASE("only the shortest form of a character is one, and no half of a pair") {
+  using llama::detail::character_length;
+  CHECK(character_length("\xF0\x90\x80\x80") == 4);
+  CHECK(character_length("\xF4\x8F\xBF\xBF") == 4);
+  CHECK(character_length("\xED\x9F\xBF") == 3);
+  for (const char* wrong : {"\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xED\xA0\x80", "\xE0\x9F\xBF",
+                            "\xC1\xBF", "\xE2\x96", "\x80"})
+    CHECK(character_length(wrong) == 1);
+}
+
 TEST_CASE("added texts of white space share a long run of it in linear time") {
   const std::string run(300000, '\n');
   for (const bool left : {true, false}) {
