@@ -48,6 +48,7 @@ TEST_CASE("adding marks one number in each half and asks for their sum at the en
   auto s = data::adding<double>({.steps = steps, .lanes = lanes}, key{2});
   const auto xs = s.inputs();
   double error = 0;
+  std::vector<index_t> marked(std::size_t(steps), 0);
   for (index_t l = 0; l < lanes; ++l) {
     double sum = 0;
     index_t marks = 0;
@@ -58,6 +59,7 @@ TEST_CASE("adding marks one number in each half and asks for their sum at the en
         sum += x[0];
         CHECK((t < steps / 2) == (marks == 0));
         ++marks;
+        ++marked[std::size_t(t)];
       }
     }
     CHECK(marks == 2);
@@ -66,6 +68,10 @@ TEST_CASE("adding marks one number in each half and asks for their sum at the en
     error += (target - 1) * (target - 1) / double(lanes);
   }
   CHECK(error == Approx(1.0 / 6).epsilon(0.1));  // the documented floor; deviation of the mean 2.6 %
+  for (index_t t = 0; t < steps; ++t) {          // uniform in either half, to five standard errors
+    const double p = 1. / double(t < steps / 2 ? steps / 2 : steps - steps / 2);
+    CHECK(std::abs(double(marked[std::size_t(t)]) - lanes * p) < 5 * std::sqrt(lanes * p * (1 - p)));
+  }
   CHECK(xs[0].target == nullptr);
 }
 
