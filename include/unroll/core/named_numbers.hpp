@@ -27,8 +27,8 @@ class named_numbers final {
     }
   }
 
-  const std::string& text() const { return text_; }
-  const std::string& name() const { return name_; }
+  const std::string& text() const { return text_; }  ///< all of it
+  const std::string& name() const { return name_; }  ///< what stands before the numbers
   /// How many numbers there are.
   std::size_t size() const { return numbers_.size(); }
   /// Number i, from 0, or `otherwise` where there are fewer.

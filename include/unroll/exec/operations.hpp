@@ -49,11 +49,11 @@ struct attention_call {
 
 /// How large a call is, for the workspace of attention.
 struct attention_size {
-  index_t sequences = 1;
-  index_t length = 0;  ///< tokens of a sequence
-  index_t blocks = 0;  ///< of the prefix
-  index_t keys = 0;    ///< columns of a block
-  bool vjp = false;    ///< whether the vjp is called as well
+  index_t sequences = 1;  ///< of a call
+  index_t length = 0;     ///< tokens of a sequence
+  index_t blocks = 0;     ///< of the prefix
+  index_t keys = 0;       ///< columns of a block
+  bool vjp = false;       ///< whether the vjp is called as well
 };
 
 /// What attention_vjp is given beside the call, and where it writes.
@@ -88,9 +88,9 @@ struct cross_entropy_adjoint {
 /// 0 (all_finite's); null: it is not looked at.
 template <class P>
 struct optimised {
-  P* theta = nullptr;    ///< n numbers
-  const P* g = nullptr;  ///< n numbers
-  index_t n = 0;
+  P* theta = nullptr;     ///< n numbers
+  const P* g = nullptr;   ///< n numbers
+  index_t n = 0;          ///< parameters
   const P* ok = nullptr;  ///< one number
 };
 

@@ -51,6 +51,7 @@ class rank_one {
     return s_.bytes() + moved_.bytes() + theta_.bytes() + added_.bytes() + lanes_.size() * sizeof(lane);
   }
 
+  /// Keeps q . s~ of every lane, the weight with which accumulate() adds theta~; q: lanes blocks of n.
   void project(dstate<const T> q) {
     for (index_t l = 0; l < lanes(); ++l)
       lanes_[std::size_t(l)].weight = linalg::dot(q.data() + l * n_, s(l).data(), n_);

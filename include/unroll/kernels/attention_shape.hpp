@@ -50,8 +50,8 @@ struct key_block_adjoint {
 /// the keys of their own sequence.
 template <class T>
 struct attention_inputs {
-  attention_shape shape;
-  attention_mask mask;
+  attention_shape shape;                      ///< heads and their size
+  attention_mask mask;                        ///< what a query sees of its own sequence
   matrix<const T> q;                          ///< query_width x n
   std::span<const key_block<T>> before = {};  ///< in front of the sequence
   key_block<T> own;                           ///< kv_width x (mask.first + n)

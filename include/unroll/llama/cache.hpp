@@ -16,7 +16,7 @@ namespace unroll::llama {
 /// The hook of a pass whose keys and values `cache` stores.
 template <class Cache>
 struct storing_hook : no_hook {
-  Cache* cache;
+  Cache* cache;  ///< outlives the pass
   /// Those of one layer, kv_width x tokens each.
   template <class A>
   void keys(index_t layer, matrix<const A> k, matrix<const A> v) {

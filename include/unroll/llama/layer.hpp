@@ -33,7 +33,7 @@ class layer {
   const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
   const W* w;                             ///< weights, map.size() numbers
   adapters<P> a;
-  const pass<M>& p;
+  const pass<M>& p;               ///< what is computed, and where it goes
   const pass_workspace<A, P>& t;  ///< where temporaries lie
   index_t i;                      ///< number of the layer
 

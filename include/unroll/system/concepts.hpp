@@ -130,7 +130,8 @@ concept has_masks = recurrent<F> && requires(const F& f, view<std::uint8_t> mask
 
 /// A matrix W inside of theta, column-major: W(i, j) is theta[first + j stride + i].
 struct weight_matrix {
-  index_t first = 0, rows = 0, columns = 0, stride = 0;
+  index_t first = 0;                          ///< of its numbers in theta
+  index_t rows = 0, columns = 0, stride = 0;  ///< stride: numbers from a column to the next
 };
 
 /// The Jacobian by theta as products, where theta moves s' only as matrices that multiply vectors, z_b = W_b

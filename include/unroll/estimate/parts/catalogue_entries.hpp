@@ -48,7 +48,7 @@ struct catalogue_line {
   constexpr std::string_view name() const { return form.substr(0, form.find_first_of(":[")); }
   /// How many options there may be.
   struct range {
-    std::size_t least = 0, most = 0;
+    std::size_t least = 0, most = 0;  ///< both included
   };
   /// Those that are not in brackets must be there.
   constexpr range options() const {

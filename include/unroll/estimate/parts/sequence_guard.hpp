@@ -16,6 +16,7 @@ inline std::string size_text(const dims& d) {
   return std::to_string(d.params) + " parameters, " + std::to_string(d.state) + " of state, " +
          std::to_string(d.tape) + " of tape, " + std::to_string(d.lanes) + " lanes";
 }
+/// The same of a memory model.
 inline std::string size_text(const memory_dims& d) {
   return std::to_string(d.params) + " parameters, " + std::to_string(d.memory) + " of memory, " +
          std::to_string(d.tape) + " of tape";
@@ -66,7 +67,7 @@ class sequence_guard {
   sequence_guard(std::string_view estimator, const F& f) : estimator_(estimator), params_(f.size().params) {
     if constexpr (has_state) state_ = f.size().state;
   }
-  std::string_view estimator() const { return estimator_; }
+  std::string_view estimator() const { return estimator_; }  ///< its name
 
   /// A new sequence. s0: its first state, or empty; a memory model has none.
   void reset(state<const T> s0) {
@@ -75,14 +76,16 @@ class sequence_guard {
     if (!s0.empty() && s0.size() != state_) check_size(named("reset"), "s0", s0.size(), state_);
     finished_ = false;
   }
+  /// theta, g: as many numbers as the system has parameters.
   void check_advance(params<const T> theta, dparams<T> g) const { check("advance", theta, g); }
+  /// The same.
   void check_finish(params<const T> theta, dparams<T> g) const { check("finish", theta, g); }
   /// The sequence is finished; returns r.
   report close(report r) {
     finished_ = true;
     return r;
   }
-  bool finished() const { return finished_; }
+  bool finished() const { return finished_; }  ///< since close(), until reset()
 
   /// options: those that the numbers depend on, "block 128"; may be empty.
   template <class V>

@@ -25,8 +25,8 @@ class memory_decoder {
 
  public:
   const transformer<X>& stack;
-  const memory_tables<E>& tables;
-  const W* weights;  ///< stack.map().size() numbers
+  const memory_tables<E>& tables;  ///< sizes and positions
+  const W* weights;                ///< stack.map().size() numbers
 
   /// WRITES the losses; null, of one segment: to the workspace. Returns where the last one is; null: it is 0,
   /// nothing is scored. past: at least as many memories as stand in front of the last segment.

@@ -26,8 +26,8 @@ class memory_encoder {
 
  public:
   const transformer<X>& stack;
-  const memory_tables<E>& tables;
-  const W* weights;  ///< stack.map().size() numbers
+  const memory_tables<E>& tables;  ///< sizes and positions
+  const W* weights;                ///< stack.map().size() numbers
 
   /// The pass that writes the segments s .. s + n - 1; past: what recurrent memories are written behind.
   pass<M> pass_of(index_t s, index_t n, prefix<M> past) const {
