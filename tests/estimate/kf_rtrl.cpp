@@ -61,6 +61,14 @@ struct golden_columns {
   }
 };
 
+/// Says of itself what is 1 % wrong.
+struct wrong_factors : golden_columns {
+  void factors(const input& in, const const_edge<double>& e, view<double> out, view<double> d) const {
+    golden_columns::factors(in, e, out, d);
+    d[3] *= 1.01;
+  }
+};
+
 std::vector<double> by_columns(const auto& by_rows) {
   std::vector<double> v(8);
   for (std::size_t k = 0; k < 8; ++k) v[k] = by_rows[k % 2 * 4 + k / 2];
@@ -161,6 +169,9 @@ TEST_CASE("kf_rtrl keeps the promises of every estimator and refuses what it can
   CHECK(testing::estimator_conformance(kf_rtrl(t.f), t.theta, t.xs) == std::vector<std::string>{});
   CHECK(testing::system_conformance(golden_columns{}, golden_theta(), golden::delayed_inputs()) ==
         std::vector<std::string>{});
+  const auto wrong = testing::system_conformance(wrong_factors{}, golden_theta(), golden::delayed_inputs());
+  REQUIRE_FALSE(wrong.empty());
+  for (const auto& line : wrong) CHECK_THAT(line, ContainsSubstring("factors: disagree with vjp"));
   CHECK_THROWS_WITH(kf_rtrl(t.f, {.epsilon = -1}), ContainsSubstring("epsilon"));
   const any_system<double, golden::rnn<>::input> unknown{golden::rnn<>{}};
   CHECK_THROWS_WITH(kf_rtrl(unknown), ContainsSubstring("factors"));
