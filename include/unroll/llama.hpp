@@ -19,6 +19,7 @@
 #include "unroll/kernels/cross_entropy.hpp"
 #include "unroll/kernels/rotary_table.hpp"
 #include "unroll/kernels/sampling.hpp"
+#include "unroll/kernels/softmax.hpp"
 #include "unroll/llama/cache.hpp"
 #include "unroll/llama/check_vocabulary.hpp"
 #include "unroll/llama/config.hpp"

@@ -147,7 +147,7 @@ void calls(const setting<E>& s, bool together, results& out) {
   auto theta = s.theta();
   auto m = e.template allocate<M>(n * d.memory);
   auto tape = e.template allocate<A>(n * d.tape);
-  auto work = e.template allocate<A>(model.workspace(n, T));
+  auto workspace = e.template allocate<A>(model.workspace(n, T));
   auto dm = e.template allocate<P>(n * d.memory), toward = e.template allocate<P>(n * d.memory);
   auto g = e.template allocate<P, param_space>(d.params);
   auto losses = e.template allocate<P>(T);
@@ -159,7 +159,7 @@ void calls(const setting<E>& s, bool together, results& out) {
   const index_t step = together ? n : 1;
   for (index_t i = 0; i < n; i += step)
     model.write(text.subspan(std::size_t(i), std::size_t(step)), i, at, {}, part(m, i, step, d.memory),
-                part(tape, i, step, d.tape), view<A>(work));
+                part(tape, i, step, d.tape), view<A>(workspace));
   out.push_back({"memories" + how, s.fetched(m.data(), m.size())});
 
   std::vector<const M*> past;
@@ -175,14 +175,14 @@ void calls(const setting<E>& s, bool together, results& out) {
   reads([&](index_t t, index_t k) {
     model.read(text.subspan(std::size_t(t), std::size_t(k)), t, at,
                std::span<const M* const>(past.data(), std::size_t(t + k - 1)), losses.data() + t,
-               view<A>(work));
+               view<A>(workspace));
   });
   out.push_back({"losses" + how, s.fetched(losses.data(), T)});
   reads([&](index_t t, index_t k) {
     model.read_vjp(text.subspan(std::size_t(t), std::size_t(k)), t, at,
                    std::span<const M* const>(past.data(), std::size_t(t + k - 1)),
                    std::span<P* const>(dpast.data(), std::size_t(t + k - 1)), losses.data() + t, {},
-                   view<A>(work));
+                   view<A>(workspace));
   });
   out.push_back({"losses of read_vjp" + how, s.fetched(losses.data(), T)});
   out.push_back({"adjoints of memories" + how, s.fetched(dm.data(), dm.size())});
@@ -195,7 +195,7 @@ void calls(const setting<E>& s, bool together, results& out) {
     model.write_vjp(text.subspan(std::size_t(i), std::size_t(step)), i, at, {},
                     view<const A>(part(tape, i, step, d.tape)),
                     view<const P>(part(toward, i, step, d.memory)), {}, dparams<P>(g.data(), g.size()),
-                    view<A>(work));
+                    view<A>(workspace));
   out.push_back({"gradient by write_vjp" + how, s.fetched(g.data(), g.size())});
 }
 

@@ -1,5 +1,5 @@
 #include "tests/cuda/model_case.hpp"
-#include "tests/testing/torch_executor.hpp"
+#include "tests/exec/torch_executor.hpp"
 
 namespace model_test {
 

@@ -347,7 +347,7 @@ void bandwidth(report& to) {
   const std::vector<const bf16*> blocks = {x.data()};
   const auto prefix = to_device(blocks);
   const index_t heads = hidden / head;
-  cuda::device_block<float> work(kernels::attention_shares<128>::numbers(1, heads, keys + 1));
+  cuda::device_block<float> workspace(kernels::attention_shares<128>::numbers(1, heads, keys + 1));
   const kernels::flash_operands on{{heads, heads, head},
                                    {},
                                    1,
@@ -355,7 +355,7 @@ void bandwidth(report& to) {
                                    {x.data(), hidden, 1},
                                    {x.data(), hidden, 1},
                                    {prefix.data(), 0, hidden * keys, nullptr, {0, 1, keys}}};
-  const kernels::attention_shares<128> shares{work.data(), kernels::key_parts::bound(keys + 1)};
+  const kernels::attention_shares<128> shares{workspace.data(), kernels::key_parts::bound(keys + 1)};
   one("attention of one token, 32 heads of 128, 3137 keys", 2 * double(hidden) * double(keys),
       [&](cudaStream_t s) {
         cuda::launch(kernels::decode_attention_body<128>{on, shares}, s);

@@ -17,9 +17,9 @@ outputs run(const attention_inputs& in, key order) {
       in.body<kernels::flash_attention_body<Head>>(in.q.data(), in.k.data(), in.v.data(), blocks.data(),
                                                    in.of.ranges.data(), o.out.data(), o.log_sum.data());
   const index_t keys = index_t(in.of.blocks) * in.of.keys + in.of.first + 1;
-  std::vector<float> work(
+  std::vector<float> workspace(
       std::size_t(kernels::attention_shares<Head>::numbers(in.of.sequences, in.of.heads, keys)), NAN);
-  const kernels::attention_shares<Head> shares{work.data(), kernels::key_parts::bound(keys)};
+  const kernels::attention_shares<Head> shares{workspace.data(), kernels::key_parts::bound(keys)};
   testing::simt::run(kernels::decode_attention_body<Head>{flash.on, shares}, order);
   testing::simt::run(kernels::decode_attention_join_body<Head>{flash.on, shares, flash.out, flash.log_sum},
                      order);

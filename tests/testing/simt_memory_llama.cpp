@@ -1,9 +1,9 @@
 // The Llama with memories on testing::simt, which is to say as a device runs it: every call against float64,
 // in float to 1e-5 and in bfloat16 to twice the error of PyTorch's operations; the estimators over it; a
 // training run.
+#include "tests/exec/results.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
-#include "tests/testing/simt_results.hpp"
 #include "unroll/estimate/policy.hpp"
 #include "unroll/llama/score.hpp"
 #include "unroll/memory/memory_llama/session.hpp"

@@ -5,7 +5,7 @@
 
 #include "unroll/cells/example.hpp"
 #include "unroll/core/layout.hpp"
-#include "unroll/core/linalg.hpp"
+#include "unroll/kernels/softmax.hpp"
 #include "unroll/rng/draw.hpp"
 #include "unroll/system/memory_model.hpp"
 
@@ -127,7 +127,7 @@ class attention_memory {
   void weigh(const T* x, std::span<const T* const> past, T* p) const {
     const T scale = 1 / std::sqrt(T(o_.size));
     for (std::size_t s = 0; s < past.size(); ++s) p[s] = scale * linalg::dot(x, past[s], o_.size);
-    if (!past.empty()) linalg::softmax_cross_entropy(p, index_t(past.size()), -1, p);
+    if (!past.empty()) kernels::softmax_cross_entropy(p, index_t(past.size()), -1, p);
   }
   void attend(const T* x, std::span<const T* const> past, T* a, T* p) const {
     weigh(x, past, p);

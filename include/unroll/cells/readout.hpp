@@ -6,7 +6,7 @@
 
 #include "unroll/cells/example.hpp"
 #include "unroll/core/layout.hpp"
-#include "unroll/core/linalg.hpp"
+#include "unroll/kernels/softmax.hpp"
 
 namespace unroll::cells {
 
@@ -199,7 +199,7 @@ class readout {
     T sum = 0;
     for (index_t l = 0; l < lanes_; ++l) {
       T* p = dy.data + l * dy.stride;
-      sum += linalg::softmax_cross_entropy<T>(y.data + l * y.stride, width(), label[l], p);
+      sum += kernels::softmax_cross_entropy<T>(y.data + l * y.stride, width(), label[l], p);
       if (label[l] < 0)
         std::fill_n(p, width(), T(0));
       else

@@ -124,24 +124,6 @@ void exp(const T* x, T* y, index_t n) {
 
 namespace detail {
 
-/// p = exp((x - most) scale) with `most` at least the largest of x: returns the sum; p may be x.
-template <class Isa, class T>
-UNROLL_INLINE inline T shifted_exp_on(const T* x, index_t n, T most, T scale, T* p) {
-  simd::map_on<Isa>([most, scale](const auto& u) UNROLL_INLINE { return simd::exp((u - most) * scale); }, n,
-                    p, x);
-  return T(simd::sum_on<Isa, T>([](const auto& u) UNROLL_INLINE { return u; }, n, p));
-}
-
-template <class T>
-struct softmax_kernel {
-  template <class Isa>
-  UNROLL_INLINE static T run(const T* logits, index_t n, T most, T* p) {
-    const T sum = shifted_exp_on<Isa>(logits, n, most, T(1), p), share = 1 / sum;
-    simd::map_on<Isa>([share](const auto& u) UNROLL_INLINE { return u * share; }, n, p, p);
-    return sum;
-  }
-};
-
 template <class T>
 struct transpose_kernel {
   template <class Isa>
@@ -191,16 +173,6 @@ struct add_columns_kernel {
 
 }  // namespace detail
 
-/// Writes p = softmax(logits) and returns -log p[label] in nats, 0 for a negative label; p may be logits.
-/// Stable: exact up to rounding for logits of any finite size.
-template <class T>
-T softmax_cross_entropy(const T* logits, index_t n, index_t label, T* p) {
-  const T largest = *std::max_element(logits, logits + n);
-  const T shifted = label < 0 ? T(0) : logits[label] - largest;
-  const T sum = simd::dispatch<detail::softmax_kernel<T>>(logits, n, largest, p);
-  return label < 0 ? T(0) : std::log(sum) - shifted;
-}
-
 /// b = a'; the two must not overlap.
 template <class T>
 void transpose(std::type_identity_t<matrix<const T>> a, matrix<T> b) {
@@ -238,7 +210,6 @@ void set_columns(const std::type_identity_t<T>* b, matrix<T> a) {
   UNROLL_INSTANCE void tanh<T>(const T*, T*, index_t);                                     \
   UNROLL_INSTANCE void logistic<T>(const T*, T*, index_t);                                 \
   UNROLL_INSTANCE void exp<T>(const T*, T*, index_t);                                      \
-  UNROLL_INSTANCE T softmax_cross_entropy<T>(const T*, index_t, index_t, T*);              \
   UNROLL_INSTANCE void transpose<T>(matrix<const T>, matrix<T>);                           \
   UNROLL_INSTANCE void sum_columns<T>(matrix<const T>, T*);                                \
   UNROLL_INSTANCE void add_columns<T>(const T*, matrix<T>);

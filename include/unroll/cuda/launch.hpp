@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(Body::threads) run_body(const __grid_constant_
 /// fails; what fails while it runs is reported by the next synchronisation.
 template <class Body>
 void launch(const Body& body, cudaStream_t stream = nullptr, bool early = false) {
-  const index_t blocks = body.blocks(), bytes = body.shared_bytes();
+  const index_t blocks = body.blocks(), bytes = kernels::shared_bytes_of(body);
   if (blocks == 0) return;
   if (blocks > 0x7fffffff)
     fail("cuda::launch", "blocks", "are " + std::to_string(blocks) + ", a grid has at most 2147483647");

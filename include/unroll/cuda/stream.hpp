@@ -119,7 +119,7 @@ class machine {
           run(kernels::gemv_body<C>{a, b.data, float(alpha), add, c.data});
           return true;
         } else if (kernels::product_split::pays(c.rows, k)) {
-          in_parts(oa, a, ob, b, alpha, add, c, k);
+          in_parts(oa, a, ob, b, alpha, add, c);
           return true;
         }
       timed(
@@ -138,25 +138,26 @@ class machine {
   std::shared_ptr<stream_state> state;
 
  private:
-  /// As many columns at a time as the library's workspace has room for.
+  /// As many columns at a time as the library's workspace holds.
   template <class A, class B, class C>
-  void in_parts(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c,
-                index_t k) const {
+  void in_parts(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
     float* const products = static_cast<float*>(state->products->workspace_data());
-    const index_t parts = kernels::product_split::parts(k),
-                  room = index_t(state->products->workspace() / sizeof(float)) / (c.rows * parts) / 8 * 8;
-    for (index_t j = 0; j < c.cols; j += room) {
-      const index_t n = std::min(room, c.cols - j);
+    const index_t k = oa == op::none ? a.cols : a.rows, parts = kernels::product_split::parts(k);
+    const index_t most = index_t(state->products->workspace() / sizeof(float)) / (c.rows * parts) / 8 * 8;
+    for (index_t j = 0; j < c.cols; j += most) {
+      const index_t n = std::min(most, c.cols - j);
       const matrix<C> to = columns_of(c, j, n);
-      run(kernels::gemm_mma_body<bf16, bf16, float>{oa,
-                                                    a,
-                                                    ob,
-                                                    ob == op::none ? columns_of(b, j, n) : rows_of(b, j, n),
-                                                    1,
-                                                    false,
-                                                    {products, c.rows, n},
-                                                    kernels::product_split::terms(k)});
-      run(kernels::join_products_body<C>{products, parts, float(alpha), add, to});
+      run(kernels::gemm_mma_body<bf16, bf16, float>{
+          .oa = oa,
+          .a = a,
+          .ob = ob,
+          .b = ob == op::none ? columns_of(b, j, n) : rows_of(b, j, n),
+          .alpha = 1,
+          .add = false,
+          .c = {products, c.rows, n},
+          .k_part = kernels::product_split::terms(k)});
+      run(kernels::join_products_body<C>{
+          .products = products, .parts = parts, .alpha = float(alpha), .add = add, .c = to});
     }
   }
   /// The thread may have used another device since.
@@ -227,11 +228,12 @@ class stream final : public exec::body_executor<N, detail::machine> {
   void download(const U* here, index_t n, U* to) const {
     if (n == 0) return;
     detail::stream_state& s = state();
-    const index_t bytes = n * index_t(sizeof(U)), room = (bytes + 63) / 64 * 64;
-    if (s.downloaded + room > s.downloads.size()) return copy_bytes(to, here, bytes, cudaMemcpyDeviceToHost);
+    const index_t bytes = n * index_t(sizeof(U)), rounded = (bytes + 63) / 64 * 64;
+    if (s.downloaded + rounded > s.downloads.size())
+      return copy_bytes(to, here, bytes, cudaMemcpyDeviceToHost);
     copy_bytes(s.downloads.data() + s.downloaded, here, bytes, cudaMemcpyDeviceToHost);
     s.waiting.push_back({s.downloaded, bytes, to});
-    s.downloaded += room;
+    s.downloaded += rounded;
   }
   /// Waits for all that was enqueued. Where that failed it throws, and what was to be downloaded is dropped.
   void synchronise() const {

@@ -2,7 +2,7 @@
 
 #include <cuda_runtime.h>
 
-#include <type_traits>
+#include <cstdint>
 
 #include "unroll/kernels/body.hpp"
 
@@ -24,6 +24,21 @@ namespace unroll::cuda {
   "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, " \
   "%41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, " \
   "%61, %62, %63}"
+
+// The instruction for `n` columns: `sum` names its registers, which ... are, and the others the operands.
+#define UNROLL_WGMMA_ROWS(n, sum, of_a, of_b, of_add, ...)                                        \
+  asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " of_add                                     \
+               ", 0;\n"                                                                           \
+               "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 " sum ", " of_a ", " of_b \
+               ", add, 1, 1, 0, 0;\n}"                                                            \
+               : __VA_ARGS__                                                                      \
+               : "l"(a), "l"(b), "r"(add))
+#define UNROLL_WGMMA_FRAGMENTS(n, sum, operands, ...)                                                   \
+  asm volatile(                                                                                         \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                                    \
+      "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 " sum ", " operands ", add, 1, 1, 1;\n}" \
+      : __VA_ARGS__                                                                                     \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
 /// Products of a warp group whose operands lie in shared memory.
 struct wgmma {
@@ -59,15 +74,14 @@ struct wgmma {
   __device__ static void multiply_rows(float* d, std::uint64_t a, int a_panel, std::uint64_t b, int b_panel) {
 #pragma unroll
     for (int i = 0; i < Steps; ++i)
-      rows(d, a + std::uint64_t((i / 4 * a_panel + i % 4 * 32) >> 4),
-           b + std::uint64_t((i / 4 * b_panel + i % 4 * 32) >> 4), i > 0, std::integral_constant<int, N>());
+      rows<N>(d, a + std::uint64_t((i / 4 * a_panel + i % 4 * 32) >> 4),
+              b + std::uint64_t((i / 4 * b_panel + i % 4 * 32) >> 4), i > 0);
   }
   /// d += a b over Steps * 16 rows of b, which has N columns.
   template <int Steps, int N>
   __device__ static void multiply_fragments(float* d, const kernels::word* a, std::uint64_t b) {
 #pragma unroll
-    for (int i = 0; i < Steps; ++i)
-      fragments(d, a + 4 * i, b + std::uint64_t(i * 2048 >> 4), std::integral_constant<int, N>());
+    for (int i = 0; i < Steps; ++i) fragments<N>(d, a + 4 * i, b + std::uint64_t(i * 2048 >> 4));
   }
 
  private:
@@ -76,43 +90,26 @@ struct wgmma {
 #pragma unroll
     for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
   }
-  /// d = a b' + (add ? d : 0) over 16 numbers of the rows of a and of b.
-  __device__ static void rows(float* d, std::uint64_t a, std::uint64_t b, int add,
-                              std::integral_constant<int, 64>) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " UNROLL_WGMMA_D64
-        ", %32, %33, add, 1, 1, 0, 0;\n}"
-        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0)
-        : "l"(a), "l"(b), "r"(add));
+  /// d = a b' + (add ? d : 0) over 16 numbers of the rows of a and of b, of which there are N.
+  template <int N>
+  __device__ static void rows(float* d, std::uint64_t a, std::uint64_t b, int add) {
+    static_assert(N == 64 || N == 128);
+    if constexpr (N == 64)
+      UNROLL_WGMMA_ROWS("64", UNROLL_WGMMA_D64, "%32", "%33", "%34", UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0));
+    else
+      UNROLL_WGMMA_ROWS("128", UNROLL_WGMMA_D128, "%64", "%65", "%66", UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0),
+                        UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32));
   }
-  __device__ static void rows(float* d, std::uint64_t a, std::uint64_t b, int add,
-                              std::integral_constant<int, 128>) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " UNROLL_WGMMA_D128
-        ", %64, %65, add, 1, 1, 0, 0;\n}"
-        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0), UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32)
-        : "l"(a), "l"(b), "r"(add));
-  }
-  /// d += a b over 16 rows of b: a of fragments.
-  __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b,
-                                   std::integral_constant<int, 64>) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " UNROLL_WGMMA_D64
-        ", {%32, %33, %34, %35}, %36, add, 1, 1, 1;\n}"
-        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  }
-  __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b,
-                                   std::integral_constant<int, 128>) {
-    asm volatile(
-        "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " UNROLL_WGMMA_D128
-        ", {%64, %65, %66, %67}, %68, add, 1, 1, 1;\n}"
-        : UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0), UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  /// d += a b over 16 rows of b, which has N columns: a of fragments.
+  template <int N>
+  __device__ static void fragments(float* d, const kernels::word* a, std::uint64_t b) {
+    static_assert(N == 64 || N == 128);
+    if constexpr (N == 64)
+      UNROLL_WGMMA_FRAGMENTS("64", UNROLL_WGMMA_D64, "{%32, %33, %34, %35}, %36",
+                             UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0));
+    else
+      UNROLL_WGMMA_FRAGMENTS("128", UNROLL_WGMMA_D128, "{%64, %65, %66, %67}, %68",
+                             UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 0), UNROLL_WGMMA_32(UNROLL_WGMMA_SUM, 32));
   }
 #endif
 };

@@ -43,13 +43,13 @@ namespace exec {
 ///   fill(x, value)                   x = value
 ///   copy(x, y)                       y = x, also between kinds: a cast, rounded to nearest. Columns may move
 ///                                    to columns in front of them in the same matrix
-///   gather_columns(x, ids, y)        y_j = x_ids[j]: the embedding
-///   scatter_add_columns(x, ids, y)   y_ids[j] += x_j, j in order: its vjp
+///   gather_columns(x, ids, y)        y_j = x_ids[j]: the embedding; y: as many columns as ids
+///   scatter_add_columns(x, ids, y)   y_ids[j] += x_j, j in order: its vjp; x: as many columns as ids
 ///
 /// vectors (n numbers of kind P unless it says U)
 ///   axpy(alpha, x, y, n)             y += alpha x;  x: U
 ///   scale(alpha, x, n)               x *= alpha
-///   sum_columns(x, y)                y += sum_j x_j;  x: matrix of any kind
+///   sum_columns(x, y)                y += sum_j x_j;  x: rows x n of any kind; y: rows
 ///   sum(x, n, out)                   *out = x_0 + x_1 + ...
 ///   dot(x, y, n, out), norm(x, n, out)
 ///   all_finite(x, n, power, out)     *out = 1 where every x_i ^ power is finite, else 0; power is 1 or 2;
@@ -67,13 +67,14 @@ namespace exec {
 ///                                    together
 ///
 /// model (A unless it says otherwise; n tokens are the columns)
-///   rmsnorm(x, gain, epsilon, y, rstd)       y = gain x rstd, rstd = 1 / sqrt(mean(x^2) + epsilon), one P a
-///                                    column, may be null; gain: W; y may be x. (The residual of a layer is
-///                                    added by the product in front of it.)
+///   rmsnorm(x, gain, epsilon, y, rstd)       y = gain x rstd, rstd = 1 / sqrt(mean(x^2) + epsilon); x, y:
+///                                    rows x n, y may be x; gain: rows W; rstd: n P, may be null. (The
+///                                    residual of a layer is added by the product in front of it.)
 ///   rmsnorm_vjp(x, gain, rstd, dy, dx, dgain)     with h = gain dy: dx += rstd h - x rstd^3 mean(h x),
-///                                    dgain (P) += dy x rstd unless it is null
+///                                    dgain (rows P) += dy x rstd unless it is null; dy, dx: as x
 ///   rotary(turn, table, positions, x)        turns every head of every column in place: column j has the
-///                                    position positions[j % positions.size()]; table: P; x: A or P
+///                                    position positions[j % positions.size()]; table: P; x: A or P, a
+///                                    multiple of table.head_dim rows
 ///   swiglu(gated, out)               gated: [gate; up], 2 m x n; out = up gate logistic(gate), m x n
 ///   swiglu_vjp(gated, dout, dgated)  with s = logistic(gate): dgate = dout up s (1 + gate (1 - s)),
 ///                                    dup = dout gate s; dout may be either half of dgated

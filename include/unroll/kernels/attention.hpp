@@ -8,6 +8,7 @@
 #include "unroll/core/arena.hpp"
 #include "unroll/core/linalg.hpp"
 #include "unroll/kernels/attention_scores.hpp"
+#include "unroll/kernels/softmax.hpp"
 
 namespace unroll::kernels {
 
@@ -42,8 +43,9 @@ struct visible_keys {
   matrix<U> of_head(const matrix<U>& m, index_t row, index_t from, index_t count) const {
     return part(m, row, head, from, count);
   }
-  /// f(first score, first lane that sees any of the keys, k, v) for every block; the own keys come last, also
-  /// where they are none.
+  /// f(at, lane, k, v) for every block of keys, whose scores are those from number `at` on, and of whose keys
+  /// `lane` is the first to see any: the blocks in front, then the sequence's own keys, of which there may be
+  /// none.
   template <class F>
   void for_each(const visible_lanes<T>& visible, index_t lanes, F&& f) const {
     index_t at = 0;
@@ -55,7 +57,7 @@ struct visible_keys {
       f(at + from, lane, of_head(own.k, own_row, from, count), of_head(own.v, own_row, from, count));
     });
   }
-  /// f(first score, first lane, dk, dv) for every block whose adjoints are wanted.
+  /// f(at, lane, dk, dv) for every block whose adjoints are wanted, with `at` and `lane` as in for_each.
   template <class F>
   void for_each_adjoint(const visible_lanes<T>& visible, index_t lanes, F&& f) const {
     index_t at = 0;
@@ -203,7 +205,7 @@ struct attention_of_one {
     for (index_t j = 0; j < shape.heads; ++j) {
       T* const s = scores + j * stride;
       const T most = simd::largest_on<Isa>(s, keys, std::numeric_limits<T>::lowest());
-      const T sum = linalg::detail::shifted_exp_on<Isa>(s, keys, most, root, s), share = 1 / sum;
+      const T sum = exponentials_on<Isa>(s, keys, most, root, s), share = 1 / sum;
       simd::map_on<Isa>([share](const auto& u) UNROLL_INLINE { return u * share; }, keys, s, s);
       if (lse) lse[j] = most * root + std::log(sum);
     }

@@ -49,7 +49,7 @@ struct attention_operands {
   }
 };
 
-/// out_i = sum_t p_ti v_t,  p_ti = exp(s_ti - log_sum_i),  s_ti = k_t . q_i / sqrt(head), by the online
+/// out_i = sum_t p_ti v_t,  p_ti = exp(s_ti - log_sum_i),  s_ti = k_t . q_i / sqrt(head_dim), by the online
 /// softmax. out: query_width x queries; log_sum: heads x queries, may be null.
 template <class T, int E>
 struct attention_body {
@@ -59,7 +59,6 @@ struct attention_body {
 
   static constexpr int threads = 128;
   UNROLL_HD index_t blocks() const { return ceil_div(on.shape.heads * on.q.cols, threads / 32); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.warps([&](const auto& w) {
@@ -114,24 +113,32 @@ struct attention_body {
 
 namespace detail {
 
-/// For key (k, v) and query `column` of head j: p, and ds = p (v . dout - out . dout) / sqrt(head), in all
-/// lanes.
+/// Head j of a query, which is a column: its numbers, and what the vjp is given of it.
+template <class T>
+struct query_of_head {
+  const T *q, *out, *dout;
+  const float* log_sum;
+
+  UNROLL_HD query_of_head(const attention_operands<T>& on, const attention_cotangents<T, float>& d, index_t j,
+                          index_t column)
+      : q(on.q.data + j * on.shape.head_dim + column * on.q.stride),
+        out(d.out.data + j * on.shape.head_dim + column * d.out.stride),
+        dout(d.dout.data + j * on.shape.head_dim + column * d.dout.stride),
+        log_sum(d.log_sum + j + column * on.shape.heads) {}
+};
+
+/// For key (k, v) and a query: p, and ds = p (v . dout - out . dout) / sqrt(head_dim), in all lanes.
 template <class T, int E, class Warp, class Fragment>
-UNROLL_HD void probability(const Warp& w, const attention_operands<T>& on,
-                           const attention_cotangents<T, float>& d, index_t j, index_t column, const T* k,
-                           const T* v, Fragment& p) {
-  const index_t head = on.shape.head_dim;
-  const T* const q = on.q.data + j * head + column * on.q.stride;
-  const T* const out = d.out.data + j * head + column * d.out.stride;
-  const T* const dout = d.dout.data + j * head + column * d.dout.stride;
+UNROLL_HD void probability(const Warp& w, const attention_operands<T>& on, const query_of_head<T>& query,
+                           const T* k, const T* v, Fragment& p) {
   w.lanes([&](int l) {
     float s = 0, dp = 0;
     UNROLL_UNROLLED
     for (int e = 0; e < E; ++e) {
       const index_t r = l + 32 * e;
-      if (r >= head) continue;
-      s = fmaf(float(q[r]), float(k[r]), s);
-      dp = fmaf(float(dout[r]), float(v[r]) - float(out[r]), dp);
+      if (r >= on.shape.head_dim) continue;
+      s = fmaf(float(query.q[r]), float(k[r]), s);
+      dp = fmaf(float(query.dout[r]), float(v[r]) - float(query.out[r]), dp);
     }
     p(l, 0) = s;
     p(l, 1) = dp;
@@ -139,7 +146,7 @@ UNROLL_HD void probability(const Warp& w, const attention_operands<T>& on,
   w.sum(p);
   w.lanes([&](int l) {
     const float root = on.root();
-    p(l, 0) = math::exp(fmaf(p(l, 0), root, -d.log_sum[j + column * on.shape.heads]));
+    p(l, 0) = math::exp(fmaf(p(l, 0), root, -*query.log_sum));
     p(l, 1) = p(l, 0) * p(l, 1) * root;
   });
 }
@@ -155,7 +162,6 @@ struct attention_dq_body {
 
   static constexpr int threads = 128;
   UNROLL_HD index_t blocks() const { return ceil_div(on.shape.heads * on.q.cols, threads / 32); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.warps([&](const auto& w) {
@@ -168,8 +174,9 @@ struct attention_dq_body {
         UNROLL_UNROLLED
         for (int e = 0; e < E; ++e) sum(l, e) = 0;
       });
+      const detail::query_of_head<T> query(on, d, j, column);
       on.for_keys(column / on.queries(), column % on.queries(), j / on.group(), [&](const T* k, const T* v) {
-        detail::probability<T, E>(w, on, d, j, column, k, v, p);
+        detail::probability<T, E>(w, on, query, k, v, p);
         w.lanes([&](int l) {
           UNROLL_UNROLLED
           for (int e = 0; e < E; ++e)
@@ -187,32 +194,36 @@ struct attention_dq_body {
 
 namespace detail {
 
-/// Adds, over the heads of key-value head g and the queries [first, queries) of a sequence with see(i), in
-/// order, p dout to dv and ds q to dk.
+/// A key of key-value head g and its value, with the first query of its sequence that may see it.
+template <class T>
+struct key_of_head {
+  index_t sequence, g, first;
+  const T *k, *v;
+};
+
+/// Adds, over the query heads of key.g and the queries from key.first on for which see(i), in order, p dout
+/// to dv and ds q to dk.
 template <class T, int E, class Warp, class Fragment, class See>
 UNROLL_HD void key_adjoint(const Warp& w, const attention_operands<T>& on,
-                           const attention_cotangents<T, float>& d, index_t sequence, index_t g,
-                           index_t first, const T* k, const T* v, Fragment& dk, Fragment& dv, See&& see) {
-  const index_t head = on.shape.head_dim, queries = on.queries();
+                           const attention_cotangents<T, float>& d, const key_of_head<T>& key, Fragment& dk,
+                           Fragment& dv, See&& see) {
   auto p = w.template fragment<float, 2>();
   w.lanes([&](int l) {
     UNROLL_UNROLLED
     for (int e = 0; e < E; ++e) dk(l, e) = dv(l, e) = 0;
   });
-  for (index_t j = g * on.group(); j < (g + 1) * on.group(); ++j)
-    for (index_t i = first; i < queries; ++i) {
+  for (index_t j = key.g * on.group(); j < (key.g + 1) * on.group(); ++j)
+    for (index_t i = key.first; i < on.queries(); ++i) {
       if (!see(i)) continue;
-      const index_t column = sequence * queries + i;
-      detail::probability<T, E>(w, on, d, j, column, k, v, p);
-      const T* const q = on.q.data + j * head + column * on.q.stride;
-      const T* const dout = d.dout.data + j * head + column * d.dout.stride;
+      const query_of_head<T> query(on, d, j, key.sequence * on.queries() + i);
+      probability<T, E>(w, on, query, key.k, key.v, p);
       w.lanes([&](int l) {
         UNROLL_UNROLLED
         for (int e = 0; e < E; ++e) {
           const index_t r = l + 32 * e;
-          if (r >= head) continue;
-          dk(l, e) = fmaf(p(l, 1), float(q[r]), dk(l, e));
-          dv(l, e) = fmaf(p(l, 0), float(dout[r]), dv(l, e));
+          if (r >= on.shape.head_dim) continue;
+          dk(l, e) = fmaf(p(l, 1), float(query.q[r]), dk(l, e));
+          dv(l, e) = fmaf(p(l, 0), float(query.dout[r]), dv(l, e));
         }
       });
     }
@@ -229,7 +240,6 @@ struct attention_dkv_body {
 
   static constexpr int threads = 128;
   UNROLL_HD index_t blocks() const { return ceil_div(on.shape.kv_heads * on.k.cols, threads / 32); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.warps([&](const auto& w) {
@@ -239,9 +249,12 @@ struct attention_dkv_body {
       const index_t t = column % on.length();
       auto sum_k = w.template fragment<float, E>();
       auto sum_v = w.template fragment<float, E>();
-      detail::key_adjoint<T, E>(w, on, d, column / on.length(), g, larger(0, t - on.mask.first),
-                                on.k.data + g * head + column * on.k.stride,
-                                on.v.data + g * head + column * on.v.stride, sum_k, sum_v,
+      const detail::key_of_head<T> key{.sequence = column / on.length(),
+                                       .g = g,
+                                       .first = larger(0, t - on.mask.first),
+                                       .k = on.k.data + g * head + column * on.k.stride,
+                                       .v = on.v.data + g * head + column * on.v.stride};
+      detail::key_adjoint<T, E>(w, on, d, key, sum_k, sum_v,
                                 [&](index_t i) { return on.mask.first + i == t || t < on.mask.visible(i); });
       w.lanes([&](int l) {
         UNROLL_UNROLLED
@@ -268,7 +281,6 @@ struct attention_prefix_vjp_body {
   static constexpr int threads = 128;
   UNROLL_HD index_t tasks() const { return prefix_blocks * keys * on.shape.kv_heads; }
   UNROLL_HD index_t blocks() const { return ceil_div(tasks(), threads / 32); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.warps([&](const auto& w) {
@@ -284,9 +296,12 @@ struct attention_prefix_vjp_body {
       for (index_t s = 0; s < on.sequences; ++s) {
         const prefix_range seen = on.range(s);
         if (b < seen.first || b >= seen.first + seen.blocks || t >= seen.keys) continue;
-        detail::key_adjoint<T, E>(w, on, d, s, g, 0, on.blocks[b] + on.key_offset + at,
-                                  on.blocks[b] + on.value_offset + at, sum_k, sum_v,
-                                  [](index_t) { return true; });
+        const detail::key_of_head<T> key{.sequence = s,
+                                         .g = g,
+                                         .first = 0,
+                                         .k = on.blocks[b] + on.key_offset + at,
+                                         .v = on.blocks[b] + on.value_offset + at};
+        detail::key_adjoint<T, E>(w, on, d, key, sum_k, sum_v, [](index_t) { return true; });
         w.lanes([&](int l) {
           UNROLL_UNROLLED
           for (int e = 0; e < E; ++e) {

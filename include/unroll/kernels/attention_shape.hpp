@@ -17,9 +17,9 @@ struct attention_shape {
   UNROLL_HD index_t kv_width() const { return kv_heads * head_dim; }  ///< numbers of all keys of a token
 };
 
-/// Which of the keys of its own sequence query i, the token first + i, sees: the first visible(i), and its
-/// own. Causal by default; with `ordinals` tokens followed by memory tokens, memory token j sees the first
-/// (j + 1) ratio ordinals and itself, no other memory token.
+/// Which keys of its own sequence a query sees. Query i is the token first + i; it sees the first visible(i)
+/// keys, and its own. The mask is causal unless `ordinals` is set: then so many ordinary tokens are followed
+/// by memory tokens, and memory token j sees the first (j + 1) * ratio ordinary tokens, and itself.
 struct attention_mask {
   index_t ordinals = -1;  ///< -1: all tokens are ordinals, the mask is causal
   index_t ratio = 0;      ///< ordinals that a memory token covers

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "unroll/core/bf16.hpp"
@@ -12,7 +13,7 @@
 //     ...                                          its arguments, public members
 //     static constexpr int threads = 256;          of a block, a multiple of 32
 //     UNROLL_HD index_t blocks() const;
-//     UNROLL_HD index_t shared_bytes() const;      of a block
+//     UNROLL_HD index_t shared_bytes() const;      of a block; not there: 0
 //     template <class Context> UNROLL_HD void operator()(Context& c) const;
 //   };
 //
@@ -24,14 +25,14 @@
 // Members of a context. What stands outside of the functions given to them runs once a block on the host and
 // in every thread on a device: it may only depend on the block.
 //   c.block(), c.threads()
-//   c.template shared<T>(n)        the next n T of the block's shared memory, 128-byte aligned, not
-//   initialised c.phase(f)                     f(thread) in every thread, then a barrier of the block
+//   c.template shared<T>(n)        the next n T of the block's shared memory, 128-byte aligned
+//   c.phase(f)                     f(thread) in every thread, then a barrier of the block
 //   c.template registers<T, N>()   r(thread, i): N numbers of every thread that live across phases
 //   c.warps(f)                     f(w) in every warp, then a barrier of the block
 //   c.template fragments<T, N>()   N numbers of every lane of every warp that live across calls of warps:
 //                                  f(w, lane, i), f.of(w) as an operand, f.template part<M>(w, at) M of them
-//   c.copy_async(to, from, bytes, valid)   inside phase or lanes: 4, 8 or 16 bytes, aligned to their size,
-//   from
+//   c.copy_async(to, from, bytes, valid)
+//                                  inside phase or lanes: 4, 8 or 16 bytes, aligned to their size, from
 //                                  global to shared memory, zeros unless valid (a bool)
 //   c.copy_async(base, offset, from, valid)   the same of 16 bytes to base + offset, of bfloat16
 //   c.commit()                     outside: closes a group of copies, maybe an empty one
@@ -77,6 +78,15 @@ UNROLL_HD constexpr index_t larger(index_t a, index_t b) { return a < b ? b : a;
 template <class T>
 UNROLL_HD constexpr index_t shared_size(index_t n) {
   return ceil_div(n * index_t(sizeof(T)), 128) * 128;
+}
+
+/// Bytes of shared memory that a block of a body takes.
+template <class Body>
+constexpr index_t shared_bytes_of(const Body& body) {
+  if constexpr (requires { body.shared_bytes(); })
+    return body.shared_bytes();
+  else
+    return 0;
 }
 
 /// Two bfloat16 as an operand of mma holds them.
@@ -211,6 +221,11 @@ struct by_eights {
     const index_t first = block % chunks * chunk + 8 * thread;
     if (first < rows) f(first, int(smaller(8, rows - first)), col);
   }
+  /// f as for_each takes it, in every thread of a block.
+  template <class Context, class F>
+  UNROLL_HD void run(Context& c, F&& f) const {
+    c.phase([&](int thread) { for_each(c.block(), thread, f); });
+  }
 };
 
 /// The blocks of a body that works on the numbers of a matrix one by one: a block has up to `chunk` rows of
@@ -227,6 +242,11 @@ struct by_numbers {
     const index_t chunks = ceil_div(rows, chunk), col = block / chunks, first = block % chunks * chunk;
     for (index_t i = thread; i < chunk && first + i < rows; i += threads) f(first + i, col);
   }
+  /// f as for_each takes it, in every thread of a block.
+  template <class Context, class F>
+  UNROLL_HD void run(Context& c, F&& f) const {
+    c.phase([&](int thread) { for_each(c.block(), thread, f); });
+  }
 };
 
 /// s[0] = join of s[0 .. threads), by halves; threads is a power of two. The block has written s in an
@@ -242,6 +262,17 @@ UNROLL_HD void join_by_halves(Context& c, T* s, Join&& join) {
 template <class Context, class T>
 UNROLL_HD void sum_by_halves(Context& c, T* s) {
   join_by_halves(c, s, [](T a, T b) { return a + b; });
+}
+/// s[0] = the largest of n numbers x, which a softmax subtracts; s: the block's `threads` numbers in shared
+/// memory.
+template <class Context, class S, class P>
+UNROLL_HD void largest_by_halves(Context& c, S* s, const P* x, index_t n) {
+  c.phase([&](int t) {
+    float most = -INFINITY;
+    for (index_t i = t; i < n; i += c.threads()) most = most < float(x[i]) ? float(x[i]) : most;
+    s[t] = S(most);
+  });
+  join_by_halves(c, s, [](S a, S b) { return a < b ? b : a; });
 }
 
 }  // namespace unroll::kernels

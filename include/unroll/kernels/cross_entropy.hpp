@@ -2,34 +2,20 @@
 
 #include <cmath>
 
-#include "unroll/core/linalg.hpp"
+#include "unroll/kernels/softmax.hpp"
 
 namespace unroll::kernels {
 
 /// Distance between two columns of logits: an odd number of cache lines, so that they spread over the cache.
 inline index_t logit_stride(index_t vocabulary) { return ((vocabulary + 15) / 16 | 1) * 16; }
 
-namespace detail {
-
-/// logits <- exp(logits - largest); returns log sum exp(logits), and `share` = 1 / the sum of the results.
-template <class T>
-T exponentials(T* logits, index_t n, T* share) {
-  const T most = simd::largest(logits, n, logits[0]);
-  simd::map([most](const auto& u) UNROLL_INLINE { return simd::exp(u - most); }, n, logits, logits);
-  const T sum = T(simd::sum<T>([](const auto& u) UNROLL_INLINE { return u; }, n, logits));
-  *share = 1 / sum;
-  return most + std::log(sum);
-}
-
-}  // namespace detail
-
-/// -log softmax(logits)[target] in nats, 0 for a negative target. Leaves the logits changed.
+/// -log softmax(logits)[target] of n logits in nats, 0 for a negative target. Leaves the logits changed.
 template <class T>
 T cross_entropy(T* logits, index_t n, index_t target) {
   if (target < 0) return 0;
-  T share;
   const T wanted = logits[target];
-  return detail::exponentials(logits, n, &share) - wanted;
+  const softmax_scale<T> scale = exponentials(logits, n, logits);
+  return scale.largest + std::log(scale.sum) - wanted;
 }
 
 /// The same; the logits become dloss (softmax(logits) - one_hot(target)), 0 for a negative target.
@@ -39,12 +25,11 @@ T cross_entropy_vjp(T* logits, index_t n, index_t target, std::type_identity_t<T
     std::fill_n(logits, n, T(0));
     return 0;
   }
-  T share;
   const T wanted = logits[target];
-  const T loss = detail::exponentials(logits, n, &share) - wanted;
-  linalg::scale(dloss * share, logits, n);
+  const softmax_scale<T> scale = exponentials(logits, n, logits);
+  linalg::scale(dloss * (1 / scale.sum), logits, n);
   logits[target] -= dloss;
-  return loss;
+  return scale.largest + std::log(scale.sum) - wanted;
 }
 
 #if defined(UNROLL_INSTANCE)

@@ -7,7 +7,7 @@ namespace unroll::kernels {
 
 /// losses_j = log sum_i exp(logits_ij) - logits_j[target_j] in nats, 0 where the target is negative; with
 /// `vjp` the logits become dloss (softmax(logits_j) - one_hot(target_j)), 0 where it is negative. logits:
-/// vocabulary x n, one block a column.
+/// vocabulary x n, targets and losses: n, one block a column.
 template <class P>
 struct cross_entropy_body {
   matrix<P> logits;
@@ -33,12 +33,7 @@ struct cross_entropy_body {
       });
       return;
     }
-    c.phase([&](int t) {
-      float most = -INFINITY;
-      for (index_t i = t; i < n; i += threads) most = most < float(at[i]) ? float(at[i]) : most;
-      largest[t] = most;
-    });
-    join_by_halves(c, largest, [](float a, float b) { return a < b ? b : a; });
+    largest_by_halves(c, largest, at, n);
     c.phase([&](int t) {
       float sum = 0;
       for (index_t i = t; i < n; i += threads) sum += math::exp(float(at[i]) - largest[0]);

@@ -29,9 +29,7 @@ struct flash_attention_body {
   matrix<bf16> out;          ///< as q
   float* log_sum = nullptr;  ///< heads x sequences * queries; may be null
 
-  UNROLL_HD index_t blocks() const {
-    return on.sequences > 0 ? ceil_div(on.queries(), query_tile) * on.shape.heads * on.sequences : 0;
-  }
+  UNROLL_HD index_t blocks() const { return detail::query_tile_of_head<Head>::blocks(on, query_tile); }
   UNROLL_HD index_t shared_bytes() const {
     return shared_size<bf16>(query_tile * Head) + shared_size<bf16>(2 * stages * key_tile * Head);
   }
@@ -40,28 +38,21 @@ struct flash_attention_body {
   UNROLL_HD void operator()(Context& c) const {
     using namespace detail;
     constexpr int key_tiles8 = key_tile / 8, head_tiles8 = Head / 8;
-    // the longest rows first; neighbouring blocks are the heads of one tile
     const attention_mask& mask = on.mask;
-    const int n = int(on.queries()), tiles = int(ceil_div(n, query_tile)), heads = int(on.shape.heads);
-    const int head = int(c.block() % heads), tile = tiles - 1 - int(c.block() / heads % tiles);
-    const index_t sequence = c.block() / (heads * tiles), column = sequence * n;
-    const int first = tile * query_tile, last = int(smaller(first + query_tile, n)) - 1;
-    const sequence_keys<Head> keys(on, sequence, int(head / (heads / on.shape.kv_heads)));
-    const int prefix = keys.prefix;
-    const key_tiles walk(mask, prefix, first, last, key_tile);
-    const bool causal = !mask.memory_token(last);
+    const query_tile_of_head<Head> own(on, c.block(), query_tile, key_tile);
+    const int n = own.n, heads = own.heads, head = own.head, first = own.first, prefix = own.keys.prefix;
+    const index_t column = own.column;
+    const key_tiles walk = own.walk;
+    const bool causal = own.causal;
 
-    using key_panels = panels<key_tile, Head>;
     const panels<query_tile, Head> Q{c.template shared<bf16>(query_tile * Head)};
-    bf16* const staged = c.template shared<bf16>(2 * stages * key_panels::size);
-    const auto keys_of = [=](int step) {
-      return key_panels{staged + step % stages * (2 * key_panels::size)};
-    };
-    const auto values_of = [=](int step) { return key_panels{keys_of(step).at + key_panels::size}; };
+    using pairs = staged_pairs<key_tile, Head, stages>;
+    const pairs staged{c.template shared<bf16>(pairs::size)};
     const auto load_keys = [&](int step) {
       c.phase(
           [&](int thread) {
-            fetch_keys<threads>(c, thread, keys_of(step), values_of(step), keys, walk.tile(step) * key_tile);
+            fetch_keys<threads>(c, thread, staged.first(step), staged.second(step), own.keys,
+                                walk.tile(step) * key_tile);
           },
           no_barrier{});
       c.commit();
@@ -189,7 +180,7 @@ struct flash_attention_body {
           [&](const auto& w) {
             if (steps_of(w) == 0) return;
             auto s = w.template fragment<float, key_tiles8 * 4>();
-            multiply_rows<Together>(w, s, Q, keys_of(0));
+            multiply_rows<Together>(w, s, Q, staged.first(0));
             finish<0, Together>(w, s.view());
             weigh(w, s, 0, [] {});
           },
@@ -199,7 +190,7 @@ struct flash_attention_body {
       // the barrier is there as well because nobody reads the tile before this one behind it
       c.template wait<0, Together>();
       if (step + stages - 1 < walk.steps) load_keys(step + stages - 1);
-      const key_panels K = keys_of(step + (Together ? 1 : 0)), V = values_of(step);
+      const auto K = staged.first(step + (Together ? 1 : 0)), V = staged.second(step);
       c.warps(
           [&](const auto& w) {
             const int steps = steps_of(w);

@@ -201,5 +201,48 @@ struct key_tiles {
   UNROLL_HD int tile(int step) const { return step < end ? step : own_first + (step - end); }
 };
 
+/// Where a block that owns a tile of queries of one head stands: block number `block` of those of all tiles,
+/// heads and sequences. The longest rows come first; neighbouring blocks are the heads of one tile.
+template <int Head>
+struct query_tile_of_head {
+  int n, heads, head;  // queries of a sequence; query heads, and this one
+  index_t column;      // the first query of the sequence, among those of all
+  int first, last;     // queries of the tile, in the sequence
+  sequence_keys<Head> keys;
+  key_tiles walk;
+  bool causal;
+
+  UNROLL_HD static index_t blocks(const flash_operands& on, int query_tile) {
+    return on.sequences > 0 ? ceil_div(on.queries(), query_tile) * on.shape.heads * on.sequences : 0;
+  }
+  UNROLL_HD query_tile_of_head(const flash_operands& on, index_t block, int query_tile, int key_tile)
+      : query_tile_of_head(on, block, query_tile, key_tile, int(ceil_div(on.queries(), query_tile))) {}
+
+ private:
+  UNROLL_HD query_tile_of_head(const flash_operands& on, index_t block, int query_tile, int key_tile,
+                               int tiles)
+      : n(int(on.queries())),
+        heads(int(on.shape.heads)),
+        head(int(block % heads)),
+        column(block / (heads * tiles) * n),
+        first((tiles - 1 - int(block / heads % tiles)) * query_tile),
+        last(int(smaller(first + query_tile, n)) - 1),
+        keys(on, block / (heads * tiles), int(head / (heads / on.shape.kv_heads))),
+        walk(on.mask, keys.prefix, first, last, key_tile),
+        causal(!on.mask.memory_token(last)) {}
+};
+
+/// Pairs of matrices of Rows rows of a head, as keys and values, that arrive in shared memory in Stages
+/// stages.
+template <int Rows, int Head, int Stages>
+struct staged_pairs {
+  using matrix_panels = panels<Rows, Head>;
+  static constexpr int size = 2 * Stages * matrix_panels::size;  // numbers
+  bf16* at;
+
+  UNROLL_HD matrix_panels first(int step) const { return {at + step % Stages * (2 * matrix_panels::size)}; }
+  UNROLL_HD matrix_panels second(int step) const { return {first(step).at + matrix_panels::size}; }
+};
+
 }  // namespace detail
 }  // namespace unroll::kernels

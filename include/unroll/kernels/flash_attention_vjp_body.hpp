@@ -20,7 +20,6 @@ struct flash_delta_body {
   float* delta = nullptr;
 
   UNROLL_HD index_t blocks() const { return ceil_div(heads * out.cols, threads / 32); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.warps([&](const auto& w) {
@@ -96,17 +95,11 @@ struct flash_dkv_body {
     const index_t row = index_t(g) * Head;
 
     using key_panels = panels<key_tile, Head>;
-    using query_panels = panels<query_tile, Head>;
+    using pairs = staged_pairs<query_tile, Head, stages>;  // queries and their cotangents
     bf16* const fixed = c.template shared<bf16>(2 * key_panels::size);
     const key_panels K{fixed}, V{fixed + key_panels::size};
-    bf16* const staged = c.template shared<bf16>(2 * stages * query_panels::size);
+    const pairs staged{c.template shared<bf16>(pairs::size)};
     float* const numbers = c.template shared<float>(2 * stages * query_tile);
-    const auto queries_of = [=](int step) {
-      return query_panels{staged + step % stages * (2 * query_panels::size)};
-    };
-    const auto cotangents_of = [=](int step) {
-      return query_panels{queries_of(step).at + query_panels::size};
-    };
 
     const index_t own = c.block() / (kv_heads * tiles);  // the sequence, unless Prefix
     c.phase(
@@ -155,9 +148,9 @@ struct flash_dkv_body {
       const auto load_queries = [&](int step, int head, int query) {
         c.phase(
             [&](int thread) {
-              fetch_columns<threads>(c, thread, queries_of(step), on.q, head * Head, column + query,
+              fetch_columns<threads>(c, thread, staged.first(step), on.q, head * Head, column + query,
                                      n - query);
-              fetch_columns<threads>(c, thread, cotangents_of(step), given.dout, head * Head, column + query,
+              fetch_columns<threads>(c, thread, staged.second(step), given.dout, head * Head, column + query,
                                      n - query);
               if (thread < query_tile) {
                 const bool valid = query + thread < n;
@@ -190,7 +183,7 @@ struct flash_dkv_body {
           ++head;
         }
         if (step + 1 < steps) load_queries(step + 1, head, query);
-        const query_panels Q = queries_of(step), D = cotangents_of(step);
+        const auto Q = staged.first(step), D = staged.second(step);
         const float* const log_sums = numbers + step % stages * (2 * query_tile);
         c.warps(
             [&](const auto& w) {
@@ -301,9 +294,7 @@ struct flash_dq_body {
   flash_cotangents given;
   matrix<bf16> dq;
 
-  UNROLL_HD index_t blocks() const {
-    return on.sequences > 0 ? ceil_div(on.queries(), query_tile) * on.shape.heads * on.sequences : 0;
-  }
+  UNROLL_HD index_t blocks() const { return detail::query_tile_of_head<Head>::blocks(on, query_tile); }
   UNROLL_HD index_t shared_bytes() const {
     return shared_size<bf16>(2 * query_tile * Head) + shared_size<bf16>(2 * stages * key_tile * Head);
   }
@@ -313,28 +304,22 @@ struct flash_dq_body {
     using namespace detail;
     constexpr int key_tiles8 = key_tile / 8, head_tiles8 = Head / 8;
     const attention_mask& mask = on.mask;
-    const int n = int(on.queries()), tiles = int(ceil_div(n, query_tile)), heads = int(on.shape.heads);
-    const int head = int(c.block() % heads), tile = tiles - 1 - int(c.block() / heads % tiles);
-    const index_t sequence = c.block() / (heads * tiles), column = sequence * n;
-    const int first = tile * query_tile, last = int(smaller(first + query_tile, n)) - 1;
-    const sequence_keys<Head> keys(on, sequence, int(head / (heads / on.shape.kv_heads)));
-    const int prefix = keys.prefix;
-    const key_tiles walk(mask, prefix, first, last, key_tile);
-    const bool causal = !mask.memory_token(last);
+    const query_tile_of_head<Head> own(on, c.block(), query_tile, key_tile);
+    const int n = own.n, heads = own.heads, head = own.head, first = own.first, prefix = own.keys.prefix;
+    const index_t column = own.column;
+    const key_tiles walk = own.walk;
+    const bool causal = own.causal;
 
     using query_panels = panels<query_tile, Head>;
-    using key_panels = panels<key_tile, Head>;
     bf16* const fixed = c.template shared<bf16>(2 * query_panels::size);
     const query_panels Q{fixed}, D{fixed + query_panels::size};
-    bf16* const staged = c.template shared<bf16>(2 * stages * key_panels::size);
-    const auto keys_of = [=](int step) {
-      return key_panels{staged + step % stages * (2 * key_panels::size)};
-    };
-    const auto values_of = [=](int step) { return key_panels{keys_of(step).at + key_panels::size}; };
+    using pairs = staged_pairs<key_tile, Head, stages>;
+    const pairs staged{c.template shared<bf16>(pairs::size)};
     const auto load_keys = [&](int step) {
       c.phase(
           [&](int thread) {
-            fetch_keys<threads>(c, thread, keys_of(step), values_of(step), keys, walk.tile(step) * key_tile);
+            fetch_keys<threads>(c, thread, staged.first(step), staged.second(step), own.keys,
+                                walk.tile(step) * key_tile);
           },
           no_barrier{});
       c.commit();
@@ -371,7 +356,7 @@ struct flash_dq_body {
       // the barrier is there as well because nobody reads the tile before this one behind it
       c.template wait<0, Together>();
       if (step + 1 < walk.steps) load_keys(step + 1);
-      const key_panels K = keys_of(step), V = values_of(step);
+      const auto K = staged.first(step), V = staged.second(step);
       const int from = walk.tile(step) * key_tile;
       c.warps(
           [&](const auto& w) {

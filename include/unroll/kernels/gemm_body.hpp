@@ -31,6 +31,8 @@ struct gemm_body {
     const index_t tiles = ceil_div(c.rows, tile), row = x.block() % tiles * tile,
                   col = x.block() / tiles * tile;
     const index_t k = oa == op::none ? a.cols : a.rows;
+    const operand<A> of_a{a, oa == op::none, row, c.rows};
+    const operand<B> of_b{b, ob == op::transpose, col, c.cols};
     auto sum = x.template registers<float, 16>();
     // thread t has rows 4 (t % 16) + i and columns 4 (t / 16) + j of the tile
     const auto idle = [&](int t) { return row + 4 * (t % 16) >= c.rows || col + 4 * (t / 16) >= c.cols; };
@@ -41,8 +43,8 @@ struct gemm_body {
     for (index_t k0 = 0; k0 < k; k0 += depth) {
       const index_t count = smaller(depth, k - k0);
       x.phase([&](int t) {
-        load(a, oa == op::none, row, c.rows, k0, count, as, t);
-        load(b, ob == op::transpose, col, c.cols, k0, count, bs, t);
+        of_a.load(k0, count, as, t);
+        of_b.load(k0, count, bs, t);
       });
       x.phase([&](int t) {
         if (idle(t)) return;
@@ -67,18 +69,24 @@ struct gemm_body {
   }
 
  private:
-  /// s[i + e tile] = the number (first + i, k0 + e) of the operand, whose rows lie side by side if `along`; 0
-  /// behind `end`.
+  /// The rows of op(a), or the columns of op(b), from `first` on; those from `end` on are 0. They lie side by
+  /// side in memory if `along`.
   template <class U>
-  UNROLL_HD static void load(const matrix<const U>& m, bool along, index_t first, index_t end, index_t k0,
-                             index_t count, float* s, int t) {
-    for (index_t at = t; at < tile * depth; at += threads) {
-      const index_t i = along ? at % tile : at / depth, e = along ? at / tile : at % depth;
-      const index_t r = first + i, q = k0 + e;
-      s[i + e * tile] =
-          r < end && e < count ? float(m.data[along ? r + q * m.stride : q + r * m.stride]) : 0.f;
+  struct operand {
+    matrix<const U> m;
+    bool along;
+    index_t first, end;
+
+    /// A thread's part of s[i + e tile] = the number (first + i, k0 + e), 0 from e = count on.
+    UNROLL_HD void load(index_t k0, index_t count, float* s, int t) const {
+      for (index_t at = t; at < tile * depth; at += threads) {
+        const index_t i = along ? at % tile : at / depth, e = along ? at / tile : at % depth;
+        const index_t r = first + i, q = k0 + e;
+        s[i + e * tile] =
+            r < end && e < count ? float(m.data[along ? r + q * m.stride : q + r * m.stride]) : 0.f;
+      }
     }
-  }
+  };
 };
 
 }  // namespace unroll::kernels

@@ -29,16 +29,16 @@ struct gemm_mma_body {
   // Numbers from one row of a tile in shared memory to the next, 16 bytes more than a row: the eight rows of
   // a matrix of ldmatrix lie in different banks.
   static constexpr index_t k_stride = depth + 8, i_stride = tile + 8;
-  static constexpr index_t room = tile * k_stride > depth* i_stride ? tile* k_stride : depth* i_stride;
+  static constexpr index_t staged_size = tile * k_stride > depth* i_stride ? tile* k_stride : depth* i_stride;
 
   UNROLL_HD index_t k() const { return oa == op::none ? a.cols : a.rows; }
   UNROLL_HD index_t parts() const { return k_part > 0 ? ceil_div(k(), k_part) : 1; }
   UNROLL_HD index_t blocks() const { return ceil_div(c.rows, tile) * ceil_div(c.cols, tile) * parts(); }
-  UNROLL_HD index_t shared_bytes() const { return 2 * stages * shared_size<bf16>(room); }
+  UNROLL_HD index_t shared_bytes() const { return 2 * stages * shared_size<bf16>(staged_size); }
   template <class Context>
   UNROLL_HD void operator()(Context& x) const {
-    bf16* const rows = x.template shared<bf16>(stages * room);     // of op(b)', columns of c
-    bf16* const columns = x.template shared<bf16>(stages * room);  // of op(a)', rows of c
+    bf16* const rows = x.template shared<bf16>(stages * staged_size);     // of op(b)', columns of c
+    bf16* const columns = x.template shared<bf16>(stages * staged_size);  // of op(a)', rows of c
     const index_t tiles = ceil_div(c.cols, tile), part = x.block() % parts(), at = x.block() / parts();
     const index_t first = at % tiles * tile, row = at / tiles * tile;
     const index_t k0 = part * k_part, k_end = k_part > 0 ? smaller(k(), k0 + k_part) : k();
@@ -54,8 +54,8 @@ struct gemm_mma_body {
     const auto fetch = [&](index_t step) {
       if (k0 + step * depth < k_end)
         x.phase([&](int t) {
-          of_rows.fetch(x, t, k0 + step * depth, rows + step % stages * room);
-          of_columns.fetch(x, t, k0 + step * depth, columns + step % stages * room);
+          of_rows.fetch(x, t, k0 + step * depth, rows + step % stages * staged_size);
+          of_columns.fetch(x, t, k0 + step * depth, columns + step % stages * staged_size);
         });
       x.commit();
     };
@@ -65,9 +65,10 @@ struct gemm_mma_body {
       x.template wait<1>();
       fetch(step + 2);
       x.warps([&](const auto& w) {
-        multiply(w, sum, rows + step % stages * room, of_rows.k_contiguous, columns + step % stages * room,
-                 of_columns.k_contiguous, int(smaller(tile, c.cols - first)),
-                 int(smaller(tile, c.rows - row)), int(smaller(depth, k_end - k0 - step * depth)));
+        const index_t at_stage = step % stages * staged_size;
+        multiply(w, sum, {rows + at_stage, of_rows.k_contiguous, int(smaller(tile, c.cols - first))},
+                 {columns + at_stage, of_columns.k_contiguous, int(smaller(tile, c.rows - row))},
+                 int(smaller(depth, k_end - k0 - step * depth)));
       });
     }
     x.template wait<0>();
@@ -124,10 +125,16 @@ struct gemm_mma_body {
     }
   };
 
-  /// What lies behind `n_end`, `m_end` and `e_end` is left out by pieces of 16.
+  /// A tile of an operand in shared memory: `end` rows of it count, and it lies as operand has it.
+  struct staged {
+    const bf16* at;
+    bool k_contiguous;
+    int end;
+  };
+  /// What lies behind the ends and behind depth `e_end` is left out by pieces of 16.
   template <class Warp, class Sum>
-  UNROLL_HD static void multiply(const Warp& w, Sum& sum, const bf16* rows, bool rows_by_k,
-                                 const bf16* columns, bool columns_by_k, int n_end, int m_end, int e_end) {
+  UNROLL_HD static void multiply(const Warp& w, Sum& sum, const staged& rows, const staged& columns,
+                                 int e_end) {
     const int n0 = w.index() % 2 * 32, m0 = w.index() / 2 * 32;
     UNROLL_UNROLLED
     for (int e = 0; e < int(depth); e += 16) {
@@ -139,22 +146,24 @@ struct gemm_mma_body {
         const int n = n0 + 16 * half, m = m0 + 16 * half;
         const auto to_u = u.template part<4>(4 * half);
         const auto to_v = v.template part<4>(4 * half);
-        if (rows_by_k)
+        if (rows.k_contiguous)
           w.ldmatrix_x4(
-              to_u, [&](int l) { return rows + (n + l % 8 + l / 8 % 2 * 8) * k_stride + e + l / 16 * 8; });
+              to_u, [&](int l) { return rows.at + (n + l % 8 + l / 8 % 2 * 8) * k_stride + e + l / 16 * 8; });
         else
           w.ldmatrix_x4_transposed(
-              to_u, [&](int l) { return rows + (e + l % 8 + l / 16 * 8) * i_stride + n + l / 8 % 2 * 8; });
-        if (columns_by_k)
-          w.ldmatrix_x4(
-              to_v, [&](int l) { return columns + (m + l % 8 + l / 16 * 8) * k_stride + e + l / 8 % 2 * 8; });
+              to_u, [&](int l) { return rows.at + (e + l % 8 + l / 16 * 8) * i_stride + n + l / 8 % 2 * 8; });
+        if (columns.k_contiguous)
+          w.ldmatrix_x4(to_v, [&](int l) {
+            return columns.at + (m + l % 8 + l / 16 * 8) * k_stride + e + l / 8 % 2 * 8;
+          });
         else
-          w.ldmatrix_x4_transposed(
-              to_v, [&](int l) { return columns + (e + l % 8 + l / 8 % 2 * 8) * i_stride + m + l / 16 * 8; });
+          w.ldmatrix_x4_transposed(to_v, [&](int l) {
+            return columns.at + (e + l % 8 + l / 8 % 2 * 8) * i_stride + m + l / 16 * 8;
+          });
       }
       UNROLL_UNROLLED
       for (int i = 0; i < 8; ++i)
-        if (n0 + i / 4 * 16 < n_end && m0 + i % 4 / 2 * 16 < m_end)
+        if (n0 + i / 4 * 16 < rows.end && m0 + i % 4 / 2 * 16 < columns.end)
           w.mma(sum.template part<4>(w, 4 * i), u.template part<4>(i / 4 * 4), v.template part<2>(i % 4 * 2));
     }
   }

@@ -8,8 +8,8 @@ namespace unroll::kernels {
 
 /// y = alpha a' x, or y += where `add`: the product of one column, as fast as a is read. A warp owns a number
 /// of y; lane l sums eight neighbours of 256 at a time from 8 l on, in order, then the lanes add by halves.
-/// a: k x m, k and its stride multiples of 8, a and x aligned to 16 bytes. `ahead` loads of a lane are under
-/// way before the first is used; it changes no bit.
+/// a: k x m, k and its stride multiples of 8, x: k numbers, y: m; a and x aligned to 16 bytes. `ahead` loads
+/// of a lane are under way before the first is used; it changes no bit.
 template <class C, int ahead = 8>
 struct gemv_body {
   matrix<const bf16> a;
@@ -20,7 +20,6 @@ struct gemv_body {
 
   static constexpr int threads = 128;
   UNROLL_HD index_t blocks() const { return ceil_div(a.cols, warps); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   /// The beginning of the columns of a block, which it may fetch while the kernel that makes x still runs.
   UNROLL_HD void prefetch(index_t block, int thread) const {
     const index_t row = block * warps + thread / 32;

@@ -14,16 +14,13 @@ struct fill_body {
   static constexpr int threads = by_eights::threads;
   UNROLL_HD by_eights grid() const { return {x.rows, x.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
+    grid().run(c, [&](index_t i, int n, index_t j) {
       float values[8];
       UNROLL_UNROLLED
-      for (int i = 0; i < 8; ++i) values[i] = value;
-      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
-        store_eight(values, n, x.data + i + j * x.stride);
-      });
+      for (int e = 0; e < 8; ++e) values[e] = value;
+      store_eight(values, n, x.data + i + j * x.stride);
     });
   }
 };
@@ -39,17 +36,14 @@ struct copy_body {
   static constexpr int threads = by_eights::threads;
   UNROLL_HD by_eights grid() const { return {from.rows, in_order && from.cols > 0 ? 1 : from.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
-        float x[8];
-        for (const index_t end = in_order ? from.cols : j + 1; j < end; ++j) {
-          load_eight(from.data + i + j * from.stride, n, x);
-          store_eight(x, n, to.data + i + j * to.stride);
-        }
-      });
+    grid().run(c, [&](index_t i, int n, index_t j) {
+      float x[8];
+      for (const index_t end = in_order ? from.cols : j + 1; j < end; ++j) {
+        load_eight(from.data + i + j * from.stride, n, x);
+        store_eight(x, n, to.data + i + j * to.stride);
+      }
     });
   }
 };
@@ -64,15 +58,12 @@ struct gather_columns_body {
   static constexpr int threads = by_eights::threads;
   UNROLL_HD by_eights grid() const { return {to.rows, to.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
-        float x[8];
-        load_eight(from.data + i + index_t(ids[j]) * from.stride, n, x);
-        store_eight(x, n, to.data + i + j * to.stride);
-      });
+    grid().run(c, [&](index_t i, int n, index_t j) {
+      float x[8];
+      load_eight(from.data + i + index_t(ids[j]) * from.stride, n, x);
+      store_eight(x, n, to.data + i + j * to.stride);
     });
   }
 };
@@ -87,17 +78,14 @@ struct scatter_add_columns_body {
   static constexpr int threads = by_numbers::threads;
   UNROLL_HD by_numbers grid() const { return {from.rows, from.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, index_t j) {
-        for (index_t k = 0; k < j; ++k)
-          if (ids[k] == ids[j]) return;
-        P& sum = to.data[i + index_t(ids[j]) * to.stride];
-        for (index_t k = j; k < from.cols; ++k)
-          if (ids[k] == ids[j]) sum = P(float(sum) + float(from.data[i + k * from.stride]));
-      });
+    grid().run(c, [&](index_t i, index_t j) {
+      for (index_t k = 0; k < j; ++k)
+        if (ids[k] == ids[j]) return;
+      P& sum = to.data[i + index_t(ids[j]) * to.stride];
+      for (index_t k = j; k < from.cols; ++k)
+        if (ids[k] == ids[j]) sum = P(float(sum) + float(from.data[i + k * from.stride]));
     });
   }
 };

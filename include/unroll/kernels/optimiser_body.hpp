@@ -19,13 +19,10 @@ struct sgd_body {
 
   static constexpr int threads = by_numbers::threads;
   UNROLL_HD index_t blocks() const { return by_numbers{n, 1}.blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      if (ok && *ok == P(0)) return;
-      by_numbers{n, 1}.for_each(c.block(), t, [&](index_t i, index_t) { theta[i] -= rate * g[i]; });
-    });
+    if (ok && *ok == P(0)) return;
+    by_numbers{n, 1}.run(c, [&](index_t i, index_t) { theta[i] -= rate * g[i]; });
   }
 };
 
@@ -42,15 +39,12 @@ struct momentum_body {
 
   static constexpr int threads = by_numbers::threads;
   UNROLL_HD index_t blocks() const { return by_numbers{n, 1}.blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      if (ok && *ok == P(0)) return;
-      by_numbers{n, 1}.for_each(c.block(), t, [&](index_t i, index_t) {
-        v[i] = momentum * v[i] + g[i];
-        theta[i] -= rate * (nesterov ? g[i] + momentum * v[i] : v[i]);
-      });
+    if (ok && *ok == P(0)) return;
+    by_numbers{n, 1}.run(c, [&](index_t i, index_t) {
+      v[i] = momentum * v[i] + g[i];
+      theta[i] -= rate * (nesterov ? g[i] + momentum * v[i] : v[i]);
     });
   }
 };
@@ -69,16 +63,13 @@ struct adamw_body {
 
   static constexpr int threads = by_numbers::threads;
   UNROLL_HD index_t blocks() const { return by_numbers{n, 1}.blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      if (ok && *ok == P(0)) return;
-      by_numbers{n, 1}.for_each(c.block(), t, [&](index_t i, index_t) {
-        m[i] = beta1 * m[i] + rest1 * g[i];
-        v[i] = beta2 * v[i] + rest2 * g[i] * g[i];
-        theta[i] -= first * m[i] / (sqrtf(v[i]) * second + epsilon) + shrink * theta[i];
-      });
+    if (ok && *ok == P(0)) return;
+    by_numbers{n, 1}.run(c, [&](index_t i, index_t) {
+      m[i] = beta1 * m[i] + rest1 * g[i];
+      v[i] = beta2 * v[i] + rest2 * g[i] * g[i];
+      theta[i] -= first * m[i] / (sqrtf(v[i]) * second + epsilon) + shrink * theta[i];
     });
   }
 };

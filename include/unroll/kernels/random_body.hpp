@@ -16,7 +16,6 @@ struct signs_body {
 
   static constexpr int threads = 64;
   UNROLL_HD index_t blocks() const { return ceil_div(n, index_t{128} * threads); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {
@@ -40,7 +39,6 @@ struct normals_body {
 
   static constexpr int threads = 256;
   UNROLL_HD index_t blocks() const { return ceil_div(n, index_t{2} * threads); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {

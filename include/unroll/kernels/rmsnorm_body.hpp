@@ -139,7 +139,6 @@ struct rmsnorm_dgain_body {
 
   static constexpr int threads = 64;
   UNROLL_HD index_t blocks() const { return ceil_div(x.rows, threads); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {

@@ -42,7 +42,7 @@ struct argmax_body {
 /// In this order, or by their ids where top_p is 1, it is the first one at which the weights exp((logit -
 /// largest) / temperature), added up, exceed u times the weight of all that are drawn from. Without sorting:
 /// the weight of that token is the largest w for which tokens of a weight of at least w have enough, found
-/// bit by bit; then its id. n logits; weight: n numbers of work; one block. temperature > 0.
+/// bit by bit; then its id. n logits; weight: n numbers of workspace; one block. temperature > 0.
 template <class P>
 struct sample_body {
   const P* logits;
@@ -61,12 +61,7 @@ struct sample_body {
   UNROLL_HD void operator()(Context& c) const {
     double* const s = c.template shared<double>(threads);
     index_t* const counts = c.template shared<index_t>(threads);
-    c.phase([&](int t) {
-      float most = -INFINITY;
-      for (index_t i = t; i < n; i += threads) most = most < float(logits[i]) ? float(logits[i]) : most;
-      s[t] = double(most);
-    });
-    join_by_halves(c, s, [](double a, double b) { return a < b ? b : a; });
+    largest_by_halves(c, s, logits, n);
     c.phase([&](int t) {
       for (index_t i = t; i < n; i += threads)
         weight[i] = P(math::exp((float(logits[i]) - float(s[0])) / temperature));

@@ -27,7 +27,6 @@ struct join_products_body {
 
   static constexpr int threads = by_numbers::threads;
   UNROLL_HD index_t blocks() const { return ceil_div(c.rows * c.cols, threads); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& x) const {
     x.phase([&](int t) {

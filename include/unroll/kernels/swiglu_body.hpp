@@ -14,19 +14,16 @@ struct swiglu_body {
   static constexpr int threads = by_eights::threads;
   UNROLL_HD by_eights grid() const { return {out.rows, out.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
-        const T* const at = gated.data + i + j * gated.stride;
-        float gate[8], up[8];
-        load_eight(at, n, gate);
-        load_eight(at + out.rows, n, up);
-        UNROLL_UNROLLED
-        for (int e = 0; e < 8; ++e) up[e] = up[e] * (gate[e] * math::logistic(gate[e]));
-        store_eight(up, n, out.data + i + j * out.stride);
-      });
+    grid().run(c, [&](index_t i, int n, index_t j) {
+      const T* const at = gated.data + i + j * gated.stride;
+      float gate[8], up[8];
+      load_eight(at, n, gate);
+      load_eight(at + out.rows, n, up);
+      UNROLL_UNROLLED
+      for (int e = 0; e < 8; ++e) up[e] = up[e] * (gate[e] * math::logistic(gate[e]));
+      store_eight(up, n, out.data + i + j * out.stride);
     });
   }
 };
@@ -41,26 +38,23 @@ struct swiglu_vjp_body {
   static constexpr int threads = by_eights::threads;
   UNROLL_HD by_eights grid() const { return {dout.rows, dout.cols}; }
   UNROLL_HD index_t blocks() const { return grid().blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      grid().for_each(c.block(), t, [&](index_t i, int n, index_t j) {
-        const T* const at = gated.data + i + j * gated.stride;
-        T* const to = dgated.data + i + j * dgated.stride;
-        float gate[8], up[8], d[8];
-        load_eight(at, n, gate);
-        load_eight(at + dout.rows, n, up);
-        load_eight(dout.data + i + j * dout.stride, n, d);
-        UNROLL_UNROLLED
-        for (int e = 0; e < 8; ++e) {
-          const float g = gate[e], s = math::logistic(g);
-          gate[e] = d[e] * up[e] * (s * fmaf(g, 1.f - s, 1.f));
-          up[e] = d[e] * (g * s);
-        }
-        store_eight(gate, n, to);
-        store_eight(up, n, to + dout.rows);
-      });
+    grid().run(c, [&](index_t i, int n, index_t j) {
+      const T* const at = gated.data + i + j * gated.stride;
+      T* const to = dgated.data + i + j * dgated.stride;
+      float gate[8], up[8], d[8];
+      load_eight(at, n, gate);
+      load_eight(at + dout.rows, n, up);
+      load_eight(dout.data + i + j * dout.stride, n, d);
+      UNROLL_UNROLLED
+      for (int e = 0; e < 8; ++e) {
+        const float g = gate[e], s = math::logistic(g);
+        gate[e] = d[e] * up[e] * (s * fmaf(g, 1.f - s, 1.f));
+        up[e] = d[e] * (g * s);
+      }
+      store_eight(gate, n, to);
+      store_eight(up, n, to + dout.rows);
     });
   }
 };

@@ -17,13 +17,9 @@ struct axpy_body {
 
   static constexpr int threads = by_numbers::threads;
   UNROLL_HD index_t blocks() const { return by_numbers{n, 1}.blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      by_numbers{n, 1}.for_each(c.block(), t,
-                                [&](index_t i, index_t) { y[i] = P(fmaf(alpha, float(x[i]), float(y[i]))); });
-    });
+    by_numbers{n, 1}.run(c, [&](index_t i, index_t) { y[i] = P(fmaf(alpha, float(x[i]), float(y[i]))); });
   }
 };
 
@@ -38,17 +34,14 @@ struct scale_body {
 
   static constexpr int threads = by_numbers::threads;
   UNROLL_HD index_t blocks() const { return by_numbers{n, 1}.blocks(); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
-    c.phase([&](int t) {
-      float factor = alpha;
-      if (norm) {
-        if (!(float(*norm) > most && float(*norm) < INFINITY)) return;
-        factor = most / float(*norm);
-      }
-      by_numbers{n, 1}.for_each(c.block(), t, [&](index_t i, index_t) { x[i] = P(factor * float(x[i])); });
-    });
+    float factor = alpha;
+    if (norm) {
+      if (!(float(*norm) > most && float(*norm) < INFINITY)) return;
+      factor = most / float(*norm);
+    }
+    by_numbers{n, 1}.run(c, [&](index_t i, index_t) { x[i] = P(factor * float(x[i])); });
   }
 };
 
@@ -60,7 +53,6 @@ struct sum_columns_body {
 
   static constexpr int threads = 64;
   UNROLL_HD index_t blocks() const { return ceil_div(x.rows, threads); }
-  UNROLL_HD index_t shared_bytes() const { return 0; }
   template <class Context>
   UNROLL_HD void operator()(Context& c) const {
     c.phase([&](int t) {

@@ -20,7 +20,7 @@ namespace {
 
 double nll(view<const double> logits, token target) {
   std::vector<double> p(std::size_t(logits.size()));
-  return linalg::softmax_cross_entropy(logits.data(), logits.size(), target, p.data());
+  return kernels::softmax_cross_entropy(logits.data(), logits.size(), target, p.data());
 }
 
 memory_options options(bool recurrent) {

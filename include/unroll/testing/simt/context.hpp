@@ -289,8 +289,8 @@ class context {
   void copy_async(void* to, const void* from, int bytes, Valid valid) {
     if (bytes != 4 && bytes != 8 && bytes != 16)
       fail("copy_async", "bytes", "are " + std::to_string(bytes) + ", must be 4, 8 or 16");
-    const std::byte* target = static_cast<std::byte*>(to);
-    if (target < memory_.get() || target + bytes > memory_.get() + bytes_)
+    const std::byte* const first = static_cast<std::byte*>(to);
+    if (first < memory_.get() || first + bytes > memory_.get() + bytes_)
       fail("copy_async", "to", "is not in the shared memory of the block");
     const auto misaligned = [bytes](const void* p) {
       return reinterpret_cast<std::uintptr_t>(p) % std::uintptr_t(bytes) != 0;
@@ -343,7 +343,7 @@ class context {
 template <class Body>
 void run(const Body& body, key k = {}) {
   const index_t blocks = body.blocks();
-  context c(Body::threads, body.shared_bytes(), k);
+  context c(Body::threads, kernels::shared_bytes_of(body), k);
   order(int(blocks), k).for_each([&](int block) {
     c.begin(block);
     body(c);

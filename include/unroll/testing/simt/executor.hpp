@@ -28,7 +28,7 @@ class machine {
   std::vector<std::remove_const_t<U>> staged(std::span<U> numbers) const {
     return {numbers.begin(), numbers.end()};
   }
-  double* partial_sums() const { return partial_->data(); }  ///< room of a sum's parts
+  double* partial_sums() const { return partial_->data(); }  ///< of one sum
   const std::shared_ptr<device_memory>& memory() const { return memory_; }
   friend bool operator==(const machine&, const machine&) = default;
 

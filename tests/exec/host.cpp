@@ -271,10 +271,10 @@ namespace {
 /// blocks of a prefix, the second two keys of the second block.
 template <class U>
 struct attending {
-  static constexpr index_t length = 5, first = 2, queries = 3, head = 4, heads = 2, keys = 3, room = 4;
+  static constexpr index_t length = 5, first = 2, queries = 3, head = 4, heads = 2, keys = 3, columns = 4;
   std::vector<U> q = drawn<U>(heads * head * 2 * queries, 30), k = drawn<U>(head * 2 * length, 31),
                  v = drawn<U>(head * 2 * length, 32), dout = drawn<U>(heads * head * 2 * queries, 33);
-  std::vector<std::vector<U>> blocks = {drawn<U>(2 * head * room, 34), drawn<U>(2 * head * room, 35)};
+  std::vector<std::vector<U>> blocks = {drawn<U>(2 * head * columns, 34), drawn<U>(2 * head * columns, 35)};
   std::vector<kernels::prefix_range> ranges = {{0, 2, 3}, {1, 1, 2}};
   kernels::attention_mask mask;
 
@@ -283,7 +283,7 @@ struct attending {
   void seen(index_t s, index_t i, F&& f) const {
     for (index_t b = 0; b < ranges[std::size_t(s)].blocks; ++b)
       for (index_t t = 0; t < ranges[std::size_t(s)].keys; ++t)
-        f(ranges[std::size_t(s)].first + b, t * head, (room + t) * head);
+        f(ranges[std::size_t(s)].first + b, t * head, (columns + t) * head);
     for (index_t t = 0; t < length; ++t) {
       const index_t token = first + i;
       const bool own = t == token;
@@ -357,7 +357,7 @@ TEMPLATE_LIST_TEST_CASE("exec::host: attention with prefixes, either mask", "", 
     call.q = shaped(std::as_const(in.q), heads * head, n);
     call.k = shaped(std::as_const(in.k), head, 2 * length);
     call.v = shaped(std::as_const(in.v), head, 2 * length);
-    call.before = {blocks, 0, head * in.room, in.keys, in.ranges};
+    call.before = {blocks, 0, head * in.columns, in.keys, in.ranges};
     std::vector<U> got(in.q.size()), lse(std::size_t(heads * n)), gq(in.q.size()), gk(in.k.size()),
         gv(in.k.size());
     std::vector<std::vector<U>> gblocks(2, std::vector<U>(in.blocks[0].size(), U(1)));
@@ -412,15 +412,15 @@ TEMPLATE_LIST_TEST_CASE("exec::host: cross entropy and the choice of a token", "
   check_close(dnormed, dh);
   check_close(dlm_head, dw);
 
-  std::vector<U> some = {U(0.5), U(2), U(2), U(-1)}, room(std::size_t(E::sample_workspace(4)));
+  std::vector<U> some = {U(0.5), U(2), U(2), U(-1)}, for_draws(std::size_t(E::sample_workspace(4)));
   std::int32_t token = -1;
   e.argmax(some.data(), 4, &token);
   CHECK(token == 1);
   std::map<std::int32_t, int> counts, nucleus;
   for (std::int64_t i = 0; i < 4000; ++i) {
-    e.sample(some.data(), 4, {2, 1}, key{5}, i, room, &token);
+    e.sample(some.data(), 4, {2, 1}, key{5}, i, for_draws, &token);
     ++counts[token];
-    e.sample(some.data(), 4, {2, 0.6}, key{6}, i, room, &token);
+    e.sample(some.data(), 4, {2, 0.6}, key{6}, i, for_draws, &token);
     ++nucleus[token];
   }
   double total = 0;
@@ -430,7 +430,7 @@ TEMPLATE_LIST_TEST_CASE("exec::host: cross entropy and the choice of a token", "
     CHECK(std::abs(counts[t] - 4000 * p) < 5 * std::sqrt(4000 * p * (1 - p)));
   }
   CHECK((nucleus.size() == 2 && nucleus[1] > 1800 && nucleus[2] > 1800));
-  e.sample(some.data(), 4, {0, 1}, key{5}, 0, room, &token);
+  e.sample(some.data(), 4, {0, 1}, key{5}, 0, for_draws, &token);
   CHECK(token == 1);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "tests/exec/torch_executor.hpp"
 #include "tests/support/catch.hpp"
-#include "tests/testing/torch_executor.hpp"
 #include "unroll/exec/host.hpp"
 
 // How tests of testing::simt compare executors.

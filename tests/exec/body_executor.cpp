@@ -3,10 +3,8 @@
 // threads the same bits.
 #include "unroll/testing/simt/executor.hpp"
 
+#include "tests/exec/results.hpp"
 #include "tests/support/catch.hpp"
-#include "tests/testing/simt_results.hpp"
-#include "unroll/kernels/gemv_body.hpp"
-#include "unroll/kernels/split_product_body.hpp"
 
 using namespace unroll;
 using namespace tests;
@@ -89,76 +87,6 @@ TEMPLATE_LIST_TEST_CASE("simt: products", "[simt]", all_kinds) {
           e.gemm(oa, with(oa, a, m, k), ob, with(ob, b, k, n), oa != ob, shaped<P<E>>(wide, m, n));
           return fetched(e, c, wide);
         });
-}
-
-TEST_CASE("simt: the product of one column", "[simt]") {
-  const index_t rows = 7, spare = 8;
-  for (const index_t k : {8, 264, 1032, 2304})
-    for (const bool add : {false, true}) {
-      const auto with = [&](key order) {
-        const simt::executor<numbers<bf16>> e(order);
-        auto a = placed<bf16>(e, (k + spare) * rows, 1), x = placed<bf16>(e, k, 2);
-        auto y = placed<float>(e, rows, 3);
-        const auto columns = shaped<const bf16>(a, k, rows, spare);
-        e.machine().run(kernels::gemv_body<float>{columns, x.data(), 0.5f, add, y.data()});
-        return fetched(e, y);
-      };
-      const results got = with(key{1});
-      CHECK(got == with(key{2}));
-      const auto a = numbers_like<double>((k + spare) * rows, 1), x = numbers_like<double>(k, 2);
-      std::vector<double> y = numbers_like<double>(rows, 3);
-      for (index_t i = 0; i < rows; ++i) {
-        double sum = 0;
-        for (index_t j = 0; j < k; ++j) sum += a[std::size_t(j + i * (k + spare))] * x[std::size_t(j)];
-        y[std::size_t(i)] = (add ? y[std::size_t(i)] : 0) + sum / 2;
-      }
-      CHECK(distance_of(got[0], y) < 1e-6);
-    }
-}
-
-TEST_CASE("simt: a product whose terms are summed in parts", "[simt]") {
-  const index_t m = 70, n = 33, k = 1096, spare = 8;  // the last part has 72 terms
-  const index_t terms = kernels::product_split::terms(k), parts = kernels::product_split::parts(k);
-  CHECK(terms == 128);
-  CHECK(parts == 9);
-  CHECK(kernels::product_split::pays(m, k));
-  CHECK_FALSE(kernels::product_split::pays(4096, 4096));
-  CHECK_FALSE(kernels::product_split::pays(128, 1000));
-  for (const op oa : {op::none, op::transpose})
-    for (const bool add : {false, true}) {
-      const index_t rows = oa == op::none ? m : k, cols = oa == op::none ? k : m;
-      const auto with = [&](key order) {
-        const simt::executor<numbers<bf16>> e(order);
-        auto a = placed<bf16>(e, (rows + spare) * cols, 1), b = placed<bf16>(e, k * n, 2);
-        auto products = filled<float>(e, m * n * parts, double(NAN)),
-             c = placed<float>(e, (m + spare) * n, 3);
-        e.machine().run(kernels::gemm_mma_body<bf16, bf16, float>{oa,
-                                                                  shaped<const bf16>(a, rows, cols, spare),
-                                                                  op::none,
-                                                                  shaped<const bf16>(b, k, n),
-                                                                  1,
-                                                                  false,
-                                                                  {products.data(), m, n},
-                                                                  terms});
-        e.machine().run(kernels::join_products_body<float>{products.data(), parts, 0.5f, add,
-                                                           shaped<float>(c, m, n, spare)});
-        return fetched(e, c);
-      };
-      const results got = with(key{1});
-      CHECK(got == with(key{2}));
-      const auto a = numbers_like<double>((rows + spare) * cols, 1), b = numbers_like<double>(k * n, 2);
-      std::vector<double> c = numbers_like<double>((m + spare) * n, 3);
-      for (index_t i = 0; i < m; ++i)
-        for (index_t j = 0; j < n; ++j) {
-          double sum = 0;
-          for (index_t t = 0; t < k; ++t)
-            sum += a[std::size_t(oa == op::none ? i + t * (rows + spare) : t + i * (rows + spare))] *
-                   b[std::size_t(t + j * k)];
-          double& to = c[std::size_t(i + j * (m + spare))];
-          to = (add ? to : 0) + sum / 2;
-        }
-      CHECK(distance_of(got[0], c) < 1e-5);
-    }
 }
 
 TEMPLATE_LIST_TEST_CASE("simt: adapters", "[simt]", both_kinds) {
