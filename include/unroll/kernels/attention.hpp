@@ -104,25 +104,25 @@ struct packed_prefix {
     }
     packed = most < keys && queries >= packed_from;
   }
-  /// Numbers of `work` that one copy needs.
+  /// Numbers of the workspace that one copy takes.
   index_t size() const { return packed ? 2 * head * keys : 0; }
 
   /// Makes `seen` look at head g of the blocks.
-  void load(index_t g, T* work, visible_keys<T>& seen) {
+  void load(index_t g, T* workspace, visible_keys<T>& seen) {
     seen.before_row = g * head;
     seen.before = blocks;
     if (!packed) return;
-    simd::dispatch<copy_kernel, const packed_prefix&>(*this, g * head, work);
-    copy = {{work, head, keys}, {work + keys * head, head, keys}};
+    simd::dispatch<copy_kernel, const packed_prefix&>(*this, g * head, workspace);
+    copy = {{workspace, head, keys}, {workspace + keys * head, head, keys}};
     seen.before = {&copy, 1};
     seen.before_row = 0;
   }
   /// The same for their adjoints, which start at 0 and are added to `to` by add().
-  void load_adjoint(T* work, std::span<const key_block_adjoint<T>> to, visible_keys<T>& seen) {
+  void load_adjoint(T* workspace, std::span<const key_block_adjoint<T>> to, visible_keys<T>& seen) {
     seen.dbefore = to;
     if (!packed || to.empty()) return;
-    std::fill_n(work, size(), T(0));
-    dcopy = {{work, head, keys}, {work + keys * head, head, keys}};
+    std::fill_n(workspace, size(), T(0));
+    dcopy = {{workspace, head, keys}, {workspace + keys * head, head, keys}};
     seen.dbefore = {&dcopy, 1};
   }
   void add(index_t g, std::span<const key_block_adjoint<T>> to) const {
