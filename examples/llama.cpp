@@ -3,7 +3,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
-#include "support/llama.hpp"
+#include "support/llama_job.hpp"
 
 using namespace unroll;
 
@@ -12,55 +12,9 @@ namespace {
 using json = nlohmann::ordered_json;
 using llama::token;
 
-struct options {
-  std::string model, tokenizer, text, prompt, json_file, positions, weights = "float";
-  bool has_prompt = false, doubles = false, greedy = false;
-  index_t threads = 1, window = 0, overlap = 0, tokens = 256;
-  double temperature = 1, top_p = 1;
-  std::uint64_t seed = 1;
-};
-
 template <class X>
-struct job {
-  using W = program::weight_of<X>;
-  program::language<W> language;
-  std::vector<token> ids;
-  std::string text;
-
-  job(const options& o, bool may_be_empty) : language(program::load_language<W>(o.model, o.tokenizer)) {
-    program::stretch("llama", language.model.shape, o.positions);
-    if (o.has_prompt || !o.text.empty()) {
-      text = o.has_prompt ? o.prompt : read_file(o.text, "text");
-    } else if (!may_be_empty) {
-      fail("llama", "text", "is missing: --text FILE or --prompt TEXT");
-    }
-    if (text.empty() && may_be_empty)
-      ids = language.words.encode("", true);
-    else
-      ids = program::encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
-  }
-};
-
-json document(const char* command, const options& o, const llama::config& c) {
-  json d;
-  d["command"] = command;
-  d["model"] = o.model;
-  d["precision"] = o.doubles ? "double" : "float";
-  if (!o.doubles) d["weights"] = o.weights;
-  d["context"] = c.positions();
-  return d;
-}
-/// Shows how many tokens are done and stops at Ctrl-C.
-auto watch(const program::progress& line, const char* what, std::size_t tokens) {
-  return [&line, what, tokens](index_t done) {
-    line.show(std::string(what) + " " + std::to_string(done) + " / " + std::to_string(tokens) + " tokens");
-    return !program::interrupted;
-  };
-}
-
-template <class X>
-int score(const options& o) {
-  const job<X> j(o, false);
+int score(const program::llama_options& o) {
+  const program::llama_job<X> j(o, false);
   const auto& model = j.language.model;
   const llama::transformer<X> stack(model.shape);
   llama::text_score<program::parameter_of<X>> s;
@@ -68,7 +22,7 @@ int score(const options& o) {
     const program::progress line;
     s = llama::score<X>(stack, model.weights, j.ids,
                         {.window = o.window, .overlap = o.overlap, .threads = o.threads}, {},
-                        watch(line, "scored", j.ids.size() - 1));
+                        program::watch(line, "scored", j.ids.size() - 1));
   }
   const double mean = s.mean();
   std::printf("%zu tokens, %.6f nats a token, perplexity %.4f", s.nll.size(), mean, std::exp(mean));
@@ -76,7 +30,7 @@ int score(const options& o) {
   if (complete)
     std::printf(", %.4f bits a byte", mean * double(s.nll.size()) / std::log(2.0) / double(j.text.size()));
   std::printf("\n");
-  json d = document("score", o, model.shape);
+  json d = program::llama_document("score", o, model.shape);
   d["window"] = o.window == 0 ? model.shape.positions() : o.window;
   d["overlap"] = o.overlap;
   d["complete"] = complete;
@@ -88,8 +42,8 @@ int score(const options& o) {
 }
 
 template <class X>
-int generate(const options& o) {
-  const job<X> j(o, true);
+int generate(const program::llama_options& o) {
+  const program::llama_job<X> j(o, true);
   const auto& model = j.language.model;
   const llama::tokenizer& words = j.language.words;
   const llama::transformer<X> stack(model.shape);
@@ -117,7 +71,7 @@ int generate(const options& o) {
   const char* why[] = {"tokens", "end of text", "context is full", "interrupted"};
   const double rate = seconds > 0 ? double(done.tokens) / seconds : 0;
   std::fprintf(stderr, "%td tokens, %.0f a second, ended by: %s\n", done.tokens, rate, why[int(done.why)]);
-  json d = document("generate", o, model.shape);
+  json d = program::llama_document("generate", o, model.shape);
   d["prompt"] = j.text;
   d["prompt_tokens"] = j.ids.size();
   d["temperature"] = sampler.how().temperature;
@@ -133,8 +87,8 @@ int generate(const options& o) {
 }
 
 template <class T>
-int differentiate(const options& o) {
-  const job<T> j(o, false);
+int differentiate(const program::llama_options& o) {
+  const program::llama_job<T> j(o, false);
   const auto& model = j.language.model;
   gradient<T> g(model.weights.size());
   llama::text_mean mean;
@@ -142,7 +96,7 @@ int differentiate(const options& o) {
     const program::progress line;
     mean = llama::score_gradient<T>(model.shape, model.weights, j.ids, g,
                                     {.window = o.window, .overlap = o.overlap, .threads = o.threads},
-                                    watch(line, "differentiated", j.ids.size() - 1));
+                                    program::watch(line, "differentiated", j.ids.size() - 1));
   }
   const llama::weight_map map(model.shape);
   json norms = json::object();
@@ -156,7 +110,7 @@ int differentiate(const options& o) {
   }
   std::printf("%-50s %14.8g\n%td tokens, %.6f nats a token\n", "all", std::sqrt(squares), mean.tokens,
               mean.nll);
-  json d = document("gradient", o, model.shape);
+  json d = program::llama_document("gradient", o, model.shape);
   d["complete"] = mean.tokens + 1 == index_t(j.ids.size());
   d["tokens"] = mean.tokens;
   d["mean_nll"] = mean.nll;
@@ -169,7 +123,7 @@ int differentiate(const options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  options o;
+  program::llama_options o;
   CLI::App app{
       "Scores, generates and differentiates texts with a Llama from files.\n\n"
       "examples:\n"
@@ -182,64 +136,23 @@ int main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   const auto command = [&](const char* name, const char* what) {
     CLI::App* sub = app.add_subcommand(name, what);
-    sub->add_option("--model", o.model, "a checkpoint .bin, or a folder with config.json and safetensors")
-        ->required()
-        ->check(CLI::ExistingPath);
-    sub->add_option("--tokenizer", o.tokenizer,
-                    "tokenizer .bin, .json or .model; by default the one that lies beside the model")
-        ->check(CLI::ExistingPath);
-    CLI::Option* text = sub->add_option("--text", o.text, "a text file")->check(CLI::ExistingFile);
-    sub->add_option("--prompt", o.prompt, "the text itself")->excludes(text);
-    sub->add_option(
-        "--positions", o.positions,
-        "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
-        "dynamic or longrope positions; by default what the model says");
-    CLI::Option* doubles = sub->add_flag("--double", o.doubles, "compute in double precision");
-    program::add_weights(sub, o.weights)->excludes(doubles);
-    sub->add_option("--json", o.json_file, "write the results to this file")->check(program::writable);
+    o.add(sub);
     return sub;
-  };
-  const auto windows = [&](CLI::App* sub) {
-    sub->add_option("--window", o.window, "inputs of a window; 0: all positions of the model")
-        ->check(CLI::Range(0, 1'000'000'000))
-        ->capture_default_str();
-    sub->add_option("--overlap", o.overlap, "inputs that a window repeats of the one before, without scoring")
-        ->check(CLI::Range(0, 1'000'000'000))
-        ->capture_default_str();
-    sub->add_option("--threads", o.threads, "windows at the same time; the numbers do not depend on it")
-        ->check(CLI::Range(1, 1024))
-        ->capture_default_str();
   };
   CLI::App* scoring =
       command("score",
               "-log p of every token of a text, in nats, behind the token that begins texts.\n"
-              "A text longer than the context is cut into windows, each a fresh context.\n"
+              "A text longer than the context is cut into windows, each read for itself.\n"
               "--json: ids[0] begins the text, nll[i] is that of ids[i + 1].");
-  windows(scoring);
+  o.add_windows(scoring);
   CLI::App* generation =
       command("generate",
               "continues a text, or begins one, token by token. It ends at the ids that "
               "eos_token_id names in\ngeneration_config.json, else in config.json, else at "
               "the end of the vocabulary; and where another text would begin.");
-  generation->add_option("--tokens", o.tokens, "at most so many")
-      ->check(CLI::Range(0, 1'000'000'000))
-      ->capture_default_str();
-  CLI::Option* greedy = generation->add_flag("--greedy", o.greedy, "always the most probable token");
-  generation->add_option("--temperature", o.temperature, "divides the logits; 0: greedy")
-      ->check(program::not_negative)
-      ->excludes(greedy)
-      ->capture_default_str();
-  generation->add_option("--top-p", o.top_p, "the fewest most probable tokens that have this probability")
-      ->check(CLI::Range(0.0, 1.0))
-      ->check(program::positive)
-      ->excludes(greedy)
-      ->capture_default_str();
-  generation->add_option("--seed", o.seed, "the same seed, the same text")
-      ->check(program::not_negative)
-      ->capture_default_str();
-  CLI::App* gradients = command(
-      "gradient", "l2 norms of the gradient of the mean -log p of a text, by tensor; tied matrices are one");
-  windows(gradients);
+  o.add_sampling(generation);
+  o.add_windows(command(
+      "gradient", "l2 norms of the gradient of the mean -log p of a text, by tensor; tied matrices are one"));
 
   return program::run("llama", app, argc, argv, [&] {
     if (app.get_subcommands().empty()) {

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "support/memory_autoencode.hpp"
 #include "support/memory_bench.hpp"
 #include "support/memory_eval.hpp"
 #include "support/memory_generate.hpp"

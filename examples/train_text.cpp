@@ -4,9 +4,11 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <unroll/cells/named_cell.hpp>
 #include <unroll/estimate/catalogue.hpp>
+#include <unroll/train/mean_loss.hpp>
 
-#include "support/program.hpp"
+#include "support/trained_cell.hpp"
 
 using namespace unroll;
 
@@ -14,7 +16,6 @@ namespace {
 
 using T = float;
 using input = cells::example<T>;
-using system_type = any_system<T, input>;
 
 struct options {
   std::string text = UNROLL_DEFAULT_TEXT, task, cell = "gru", estimator = "tbptt:10:40", checkpoint, json;
@@ -44,32 +45,6 @@ corpus make_corpus(const options& o) {
           o.text, program::fingerprint(characters.data(), characters.size())};
 }
 
-/// Bits per character of a forward pass over the held-out stream.
-double bits_per_character(const system_type& one_lane, params<const T> theta, std::span<const input> xs) {
-  const dims d = one_lane.size();
-  block<T, state_space> s(d.state), next(d.state);
-  block<T, tape_space> tape(d.tape);
-  buffer<T> workspace(d.workspace);
-  start_state(one_lane, s);
-  double bits = 0;
-  std::int64_t t = 0;
-  for (const input& x : xs) {
-    T loss = 0;
-    one_lane.step(x, {theta, s, next, tape, &loss, workspace, t++});
-    bits += double(loss) / std::log(2.0);
-    std::swap(s, next);
-  }
-  return bits / double(xs.size());
-}
-
-struct trained_cell {
-  parameters<T> theta;
-  adam<T> optimiser;
-  index_t sequence = 0;
-  report seen = {};  ///< losses since the last report
-  nlohmann::ordered_json history = nlohmann::ordered_json::array();
-};
-
 /// What a checkpoint must agree on before a run may continue from it.
 std::string identity(const options& o, const corpus& c) {
   return program::text_of(
@@ -82,7 +57,7 @@ std::string identity(const options& o, const corpus& c) {
 
 /// One pass over a sequence: an update whenever `every` steps have brought a gradient.
 template <class E>
-void train_sequence(E& estimator, trained_cell& run, std::span<const input> xs, gradient<T>& g,
+void train_sequence(E& estimator, program::trained_cell<T>& run, std::span<const input> xs, gradient<T>& g,
                     const options& o) {
   const auto refuse = [&](const std::string& what) {
     fail("train_text", what,
@@ -120,63 +95,39 @@ int main(int argc, char** argv) {
   app.add_option("--task", o.task, "anbn, instead of a text")->excludes(text);
   app.add_option("--cell", o.cell, "elman, gru, lstm or linear")->capture_default_str();
   app.add_option("--estimator", o.estimator, estimator_catalogue::forms())->capture_default_str();
-  app.add_option("--hidden", o.hidden, "state units")->check(CLI::Range(1, 1'000'000))->capture_default_str();
-  app.add_option("--lanes", o.lanes, "streams side by side")
-      ->check(CLI::Range(1, 100'000))
-      ->capture_default_str();
-  app.add_option("--length", o.length, "steps of a sequence")
-      ->check(CLI::Range(1, 100'000'000))
-      ->capture_default_str();
-  app.add_option("--every", o.every,
-                 "steps between two updates, at least those between two gradients of the estimator")
-      ->check(CLI::Range(1, 100'000'000))
-      ->capture_default_str();
-  app.add_option("--sequences", o.sequences, "to train on")
-      ->check(CLI::Range(1, 100'000'000))
-      ->capture_default_str();
-  app.add_option("--report", o.report, "sequences between two reports")
-      ->check(CLI::Range(1, 100'000'000))
-      ->capture_default_str();
-  app.add_option("--held-out", o.held_out, "characters to evaluate on")
-      ->check(CLI::Range(1, 1'000'000'000))
-      ->capture_default_str();
-  app.add_option("--rate", o.rate, "of Adam")->check(program::positive)->capture_default_str();
-  app.add_option("--clip", o.clip, "gradient norm, 0: off; clipping biases every estimator")
-      ->check(program::not_negative)
-      ->capture_default_str();
-  app.add_option("--seed", o.seed, "of parameters, task and estimator")
-      ->check(program::not_negative)
-      ->capture_default_str();
+  using namespace program;
+  constexpr index_t many = 100'000'000;
+  add_count(&app, "--hidden", o.hidden, 1, 1'000'000, "state units");
+  add_count(&app, "--lanes", o.lanes, 1, 100'000, "streams side by side");
+  add_count(&app, "--length", o.length, 1, many, "steps of a sequence");
+  add_count(&app, "--every", o.every, 1, many,
+            "steps between two updates, at least those between two gradients of the estimator");
+  add_count(&app, "--sequences", o.sequences, 1, many, "to train on");
+  add_count(&app, "--report", o.report, 1, many, "sequences between two reports");
+  add_count(&app, "--held-out", o.held_out, 1, 1'000'000'000, "characters to evaluate on");
+  app.add_option("--rate", o.rate, "of Adam")->check(positive)->capture_default_str();
+  add_not_negative(&app, "--clip", o.clip, "gradient norm, 0: off; clipping biases every estimator");
+  add_seed(&app, o.seed, "of parameters, task and estimator");
   CLI::Option* file = app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report")
-                          ->check(program::writable);
+                          ->check(writable);
   app.add_flag("--resume", o.resume, "continue from the checkpoint")->needs(file);
-  app.add_option("--json", o.json, "write the course of the run to this file")->check(program::writable);
+  app.add_option("--json", o.json, "write the course of the run to this file")->check(writable);
 
-  return program::run("train_text", app, argc, argv, [&] {
-    program::check_outputs("train_text", {{"--checkpoint", o.checkpoint}, {"--json", o.json}},
-                           {{"--text", o.task.empty() ? o.text : ""}});
-    program::check_checkpoint("train_text", o.checkpoint, o.resume);
+  return run("train_text", app, argc, argv, [&] {
+    check_outputs("train_text", {{"--checkpoint", o.checkpoint}, {"--json", o.json}},
+                  {{"--text", o.task.empty() ? o.text : ""}});
+    check_checkpoint("train_text", o.checkpoint, o.resume);
     const index_t asked = o.every, period = gradient_period(o.estimator, o.length);
     o.every = std::min(std::max(asked, period), o.length);
     const corpus c = make_corpus(o);
-    const auto size = [&](index_t lanes) {
-      return program::cell_size{c.vocabulary, o.hidden, c.vocabulary, loss_kind::cross_entropy, lanes};
+    const auto made = [&](index_t lanes) {
+      return cells::make_named_cell<T>(
+          o.cell, {c.vocabulary, o.hidden, c.vocabulary, loss_kind::cross_entropy, lanes},
+          fold(key{o.seed}, 0));
     };
-    const auto cell = program::make_cell<T>(o.cell, size(o.lanes), fold(key{o.seed}, 0));
-    const auto reader = program::make_cell<T>(o.cell, size(1), fold(key{o.seed}, 0));
-    trained_cell run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
-    if (o.resume) {
-      const checkpoint saved = load_checkpoint(o.checkpoint);
-      if (saved.text("identity") != identity(o, c))
-        fail("train_text", "checkpoint",
-             "\"" + o.checkpoint + "\" belongs to another run: \"" + saved.text("identity") +
-                 "\", asked for \"" + identity(o, c) + "\"");
-      saved.get("theta", run.theta);
-      saved.load("adam", run.optimiser);
-      const auto course = nlohmann::ordered_json::parse(saved.text("course"));
-      run.sequence = course.at("sequence").get<index_t>();
-      run.history = course.at("history");
-    }
+    const auto cell = made(o.lanes), reader = made(1);
+    trained_cell<T> run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
+    if (o.resume) run.load(o.checkpoint, identity(o, c));
 
     const index_t pieces = c.train.steps() / o.length;
     std::printf(
@@ -187,35 +138,27 @@ int main(int argc, char** argv) {
         period > asked ? " (it has no gradient more often)" : "");
     std::printf("%9s %12s %12s   bits per character\n", "sequence", "training", "held-out");
     const auto report_now = [&] {
-      const double bits = bits_per_character(reader.system, run.theta, c.held_out.inputs());
+      const double bits = training::mean_loss(reader.system, run.theta, c.held_out.inputs()) / std::log(2.0);
       if (!std::isfinite(bits))
         fail("train_text", "held-out",
              "loss after sequence " + std::to_string(run.sequence) + " is not finite; try a smaller --rate");
       const double train_bits = run.seen.loss / double(run.seen.losses) / std::log(2.0);
       std::printf("%9td %12.4f %12.4f\n", run.sequence, train_bits, bits);
-      program::flush_output();
+      flush_output();
       run.history.push_back(
           {{"sequence", run.sequence}, {"train_bits", train_bits}, {"held_out_bits", bits}});
       run.seen = {};
-      if (!o.checkpoint.empty()) {
-        checkpoint saved;
-        saved.set_text("identity", identity(o, c));
-        saved.set_text("course",
-                       nlohmann::ordered_json{{"sequence", run.sequence}, {"history", run.history}}.dump());
-        saved.set("theta", run.theta);
-        saved.save("adam", run.optimiser);
-        save_checkpoint(o.checkpoint, saved);
-      }
+      if (!o.checkpoint.empty()) run.save(o.checkpoint, identity(o, c));
     };
 
     with_estimator(o.estimator, cell.system, o.length, [&](auto estimator) {
       gradient<T> g(run.theta.size());
-      const program::progress line;
-      while (run.sequence < o.sequences && !program::interrupted) {
+      const progress line;
+      while (run.sequence < o.sequences && !interrupted) {
         const auto from = std::size_t(run.sequence % pieces * o.length);
         train_sequence(estimator, run, c.train.inputs().subspan(from, std::size_t(o.length)), g, o);
         line.show("sequence " + std::to_string(run.sequence) + " / " + std::to_string(o.sequences));
-        if (run.sequence % o.report == 0 || run.sequence == o.sequences || program::interrupted) {
+        if (run.sequence % o.report == 0 || run.sequence == o.sequences || interrupted) {
           line.clear();
           report_now();
         }
@@ -232,11 +175,11 @@ int main(int argc, char** argv) {
                                       {"rate", o.rate},
                                       {"clip", o.clip},
                                       {"seed", o.seed},
-                                      {"complete", !program::interrupted.load()},
-                                      {"cpu_seconds", program::processor_seconds()}};
+                                      {"complete", !interrupted.load()},
+                                      {"cpu_seconds", processor_seconds()}};
       document["course"] = run.history;
-      program::write_json(o.json, document);
+      write_json(o.json, document);
     }
-    return program::interrupted ? 130 : 0;
+    return interrupted ? 130 : 0;
   });
 }

@@ -2,11 +2,10 @@
 
 // memory_llama gradient: bias, variance and cost of every policy against the exact gradient, on a text.
 
-#include <unroll/diagnose/json_sink.hpp>
 #include <unroll/diagnose/measure_by_name.hpp>
 #include <unroll/diagnose/recorded_model.hpp>
 
-#include "memory_setup.hpp"
+#include "gradient_report.hpp"
 
 namespace program {
 
@@ -42,26 +41,14 @@ struct gradient_command : command {
     app->add_option("--text", texts.text, "a text file, or a folder, whose first document is taken")
         ->check(CLI::ExistingPath)
         ->capture_default_str();
-    app->add_option("--start", start, "token of the text to begin at")
-        ->check(CLI::Range(0, 2'000'000'000))
-        ->capture_default_str();
-    app->add_option("--segments", segments, "of the text")
-        ->check(CLI::Range(2, 100'000))
-        ->capture_default_str();
+    add_count(app, "--start", start, 0, 2'000'000'000, "token of the text to begin at");
+    add_count(app, "--segments", segments, 2, 100'000, "of the text");
     app->add_option("--policy", policies, "separated by commas: " + unroll::policy_catalogue::forms())
         ->capture_default_str();
-    app->add_option("--replicas", replicas, "gradients drawn from each policy that draws")
-        ->check(CLI::Range(2, 100'000'000))
-        ->capture_default_str();
-    app->add_option("--precision", precision,
-                    "half width of the interval of the relative bias to aim at; 0: as many as --replicas")
-        ->check(CLI::Range(0.0, 10.0))
-        ->check(not_negative)
-        ->capture_default_str();
-    app->add_option("--confidence", confidence, "of the intervals")
-        ->check(CLI::Range(0.5, 0.9999))
-        ->check(not_negative)
-        ->capture_default_str();
+    add_count(app, "--replicas", replicas, 2, 100'000'000, "gradients drawn from each policy that draws");
+    add_share(app, "--precision", precision, 0, 10,
+              "half width of the interval of the relative bias to aim at; 0: as many as --replicas");
+    add_share(app, "--confidence", confidence, 0.5, 0.9999, "of the intervals");
     app->add_flag("--no-batches", no_batches,
                   "save 32 numbers a parameter; the interval then misses noise that few gradients hold");
     app->add_flag("--double", doubles, "compute in double precision");
@@ -73,13 +60,6 @@ struct gradient_command : command {
   int run() { return doubles ? measure_all<double>() : measure_all<float>(); }
 
  private:
-  struct line {
-    std::string policy;
-    unroll::measurement m;
-    unroll::replay_counts counts;
-    unroll::memory_plan planned;
-  };
-
   template <class T>
   int measure_all() {
     using namespace unroll;
@@ -90,11 +70,7 @@ struct gradient_command : command {
     const memory_llama<T>& model = setup.model;
     if (app->count("--policy") == 0) leave_out_unsupported(wanted, model.options());
     const index_t length = model.options().segment, needed = segments * length + 1;
-    if (segments > model.segments())
-      fail("memory_llama", "segments",
-           "are " + std::to_string(segments) + ", the longest text has " + std::to_string(model.segments()) +
-               " segments in " + std::to_string(setup.shape().positions()) +
-               " positions; --positions linear:FACTOR stretches them");
+    check_segments(setup, segments);
     const data::documents all(texts.text, setup.words, {.bos = setup.words.bos() >= 0, .threads = threads});
     if (index_t(all[0].ids.size()) < start + needed)
       fail("memory_llama", "text",
@@ -113,12 +89,12 @@ struct gradient_command : command {
     if (model.independent() &&
         unroll::recorded_model<memory_llama<T>>::numbers(model, segments) * sizeof(T) < 4e9)
       recorded.emplace(model, setup.theta, text, [](index_t) { return !interrupted; });
-    std::vector<line> lines;
+    std::vector<measured_policy> lines;
     std::vector<row> rows;
     for (const policy& p : wanted) {
       if (interrupted) break;
       lines.push_back(measure_one<T>(p, index_t(lines.size()), setup, text, exact, costs, recorded));
-      rows.push_back(summary(lines.back()));
+      rows.push_back(summary(lines.back(), segments));
     }
     std::fputs(to_table(rows, 3).c_str(), stdout);
     std::printf(
@@ -145,20 +121,21 @@ struct gradient_command : command {
            {"confidence", confidence},
            {"complete", !interrupted.load()}};
     d["rows"] = json::array();
-    for (const line& l : lines) d["rows"].push_back(unroll::to_json(all_numbers(l)));
+    for (const measured_policy& l : lines) d["rows"].push_back(unroll::to_json(all_numbers(l, segments)));
     write_json(d);
-    if (!plot.empty() && !lines.empty()) draw(lines);
+    if (!plot.empty() && !lines.empty()) draw_policies(lines, segments, plot);
     return interrupted ? 130 : 0;
   }
 
   /// Row by row other draws: rows that share them err together.
   template <class T>
-  line measure_one(const unroll::policy& p, index_t row, const memory_setup<T>& setup,
-                   const std::vector<segment>& text, const unroll::block<double>& exact,
-                   const unroll::llama::memory_costs<T>& costs,
-                   const std::optional<unroll::recorded_model<memory_llama<T>>>& recorded) {
+  measured_policy measure_one(const unroll::policy& p, index_t row, const memory_setup<T>& setup,
+                              const std::vector<segment>& text, const unroll::block<double>& exact,
+                              const unroll::llama::memory_costs<T>& costs,
+                              const std::optional<unroll::recorded_model<memory_llama<T>>>& recorded) {
     using namespace unroll;
-    std::atomic<index_t> done{0};
+    const std::string name = to_string(p);
+    counting_progress shown(name, "gradients");
     const measure_options how{.replicas = replicas,
                               .precision = precision,
                               .seed = fold(fold(key{seed}, 1), std::uint64_t(row)),
@@ -166,19 +143,11 @@ struct gradient_command : command {
                               .confidence = confidence,
                               .keep_batches = !no_batches,
                               .reference = view<const double>(exact),
-                              .done = &done,
+                              .done = &shown.done,
                               .stop = &interrupted};
-    const std::string name = to_string(p);
-    const progress shown;
-    std::jthread watch([&](std::stop_token end) {
-      while (!end.stop_requested()) {
-        shown.show(name + ": " + std::to_string(done.load()) + " gradients");
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      }
-    });
     const index_t n = index_t(text.size());
     const double bytes = sizeof(T);
-    line out{
+    measured_policy out{
         name,
         {},
         {},
@@ -203,67 +172,6 @@ struct gradient_command : command {
       out.counts = once.counts();
     });
     return out;
-  }
-
-  unroll::row summary(const line& l) const {
-    const auto& m = l.m;
-    const double texts_seconds = m.seconds * double(segments), square = m.exact_norm * m.exact_norm;
-    unroll::row r;
-    r.add("policy", l.policy);
-    r.add("bias", m.relative_bias).add("low", m.relative_bias_low).add("high", m.relative_bias_high);
-    r.add("cosine", m.cosine).add("variance", m.variance / square).add("norm_ratio", m.mean_norm_ratio);
-    r.add("replicas", m.replicas).add("writes", l.counts.writes).add("rewrites", l.counts.rewrites);
-    r.add("back", l.planned.write_vjps).add("graphs", l.counts.live_graphs);
-    r.add("seconds", texts_seconds).add("MB", double(m.bytes) / 1e6);
-    if (const auto note = unroll::note_of(m); !note.empty()) r.add("note", note);
-    return r;
-  }
-  unroll::row all_numbers(const line& l) const {
-    unroll::row r;
-    r.add("policy", l.policy);
-    const unroll::row known = unroll::to_row(l.policy, l.m);
-    for (const auto& f : known.fields())
-      if (f.first != "name") r.add(f.first, f.second);
-    const double square = l.m.exact_norm * l.m.exact_norm;
-    r.add("relative_variance", l.m.variance / square);
-    r.add("norm_ratio", l.m.mean_norm_ratio);
-    r.add("writes", l.counts.writes).add("rewrites", l.counts.rewrites);
-    r.add("write_vjps", l.counts.write_vjps)
-        .add("reads", l.counts.reads)
-        .add("read_vjps", l.counts.read_vjps);
-    r.add("live_graphs", l.counts.live_graphs);
-    r.add("write_vjps_expected", l.planned.write_vjps);
-    r.add("operations_planned", l.planned.operations());
-    r.add("bytes_planned", l.planned.estimator_bytes());
-    r.add("seconds_per_text", l.m.seconds * double(segments));
-    return r;
-  }
-
-  /// Relative bias with its interval, and relative standard deviation, policy by policy.
-  void draw(const std::vector<line>& lines) const {
-    std::string rows;
-    for (const line& l : lines) {
-      const auto& m = l.m;
-      const double deviation = std::sqrt(std::max(0.0, m.variance)) / m.exact_norm;
-      rows += text_of("\"%s\" %g %g %g %g %g\n", l.policy.c_str(), m.relative_bias, m.relative_bias_low,
-                      std::isfinite(m.relative_bias_high) ? m.relative_bias_high : m.relative_bias, deviation,
-                      m.mean_norm_ratio);
-    }
-    draw_figure(
-        plot, 960, 520,
-        "set title " + quoted("Gradients of a memory model over " + std::to_string(segments) + " segments") +
-            " noenhanced\nset style data histograms\nset style fill solid 0.8\nset boxwidth 0.35\nset xtics "
-            "rotate by -35 "
-            "noenhanced\nset yrange [0:*]\nset grid ytics\nset key outside top center horizontal\nset ylabel "
-            "'relative to |g|'\n"
-            "set xrange [-0.7:" +
-            text_of("%g", double(lines.size()) - 0.3) + "]\n$rows << END\n" + rows +
-            "END\nplot $rows using ($0-0.2):2:xtic(1) with boxes lc rgb '#c0392b' title 'bias of the mean "
-            "gradient', "
-            "'' using ($0-0.2):3:(0):($4-$3) with vectors nohead lw 2 lc rgb '#333333' notitle, "
-            "'' using ($0+0.2):5 with boxes lc rgb '#9db8d0' title 'standard deviation', "
-            "'' using 0:6 with points pt 6 lc rgb '#333333' title 'norm ratio E|g^| / |g|: no measure of "
-            "bias'\n");
   }
 };
 

@@ -5,7 +5,8 @@
 #include <optional>
 #include <unroll/io/memory_file.hpp>
 
-#include "memory_common.hpp"
+#include "model_options.hpp"
+#include "text_options.hpp"
 
 namespace program {
 
@@ -136,5 +137,34 @@ memory_setup<X> load_memory(model_options base, const memory_choice& choice, key
                                 {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
   return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
 }
+
+/// Throws unroll::error where the model has no positions for a text of so many segments.
+template <class X>
+void check_segments(const memory_setup<X>& setup, index_t segments) {
+  if (segments > setup.model.segments())
+    fail("memory_llama", "segments",
+         "are " + std::to_string(segments) + ", the longest text has " +
+             std::to_string(setup.model.segments()) + " segments in " +
+             std::to_string(setup.shape().positions()) +
+             " positions; --positions linear:FACTOR stretches them");
+}
+
+/// A command that reads a text with a memory model, whose weights are float or bfloat16: `Command` has
+/// run_with<X>() for the numbers X.
+template <class Command>
+struct reading_command : command {
+  model_options base;
+  memory_choice memory;
+  std::string text;
+
+  using command::command;
+
+  int run() {
+    check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
+    return with_weights(memory.weights, [&]<class X>(std::type_identity<X>) {
+      return static_cast<Command*>(this)->template run_with<X>();
+    });
+  }
+};
 
 }  // namespace program

@@ -80,11 +80,7 @@ struct train_command : command {
     auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const memory_llama<X>& model = setup.model;
     const memory_options& o = model.options();
-    if (segments > model.segments())
-      fail("memory_llama", "segments",
-           "are " + std::to_string(segments) + ", the longest text has " + std::to_string(model.segments()) +
-               " segments in " + std::to_string(setup.shape().positions()) +
-               " positions; --positions linear:FACTOR stretches them");
+    check_segments(setup, segments);
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
     const corpus data = load_corpus(texts, setup.words, threads);
     // of a document of segment + 1 tokens the last target is that of the first segment, which reads no memory

@@ -4,7 +4,8 @@
 
 #include <unroll/train/run_file.hpp>
 
-#include "memory_common.hpp"
+#include "model_options.hpp"
+#include "text_options.hpp"
 
 namespace program {
 

@@ -1,17 +1,18 @@
 #pragma once
 
-// What the example programs share: options, a cell by name, a progress line, main().
+// What the example programs share: a progress line, small helpers, main().
 
 #include <CLI/CLI.hpp>
-#include <charconv>
-#include <cmath>
-#include <cstdlib>
+#include <atomic>
+#include <chrono>
 #include <ctime>
 #include <exception>
 #include <string_view>
+#include <thread>
 #include <unroll/unroll.hpp>
 
 #include "figure.hpp"
+#include "options.hpp"
 
 namespace program {
 
@@ -52,46 +53,23 @@ class progress {
   bool shown_;
 };
 
-/// Checks of options, for CLI11: empty, or what is wrong.
-inline std::string positive(const std::string& number) {
-  const double v = std::strtod(number.c_str(), nullptr);
-  return v > 0 && std::isfinite(v) ? "" : number + " is not above 0 and finite";
-}
-inline std::string not_negative(const std::string& number) {
-  const double v = std::strtod(number.c_str(), nullptr);
-  return v >= 0 && std::isfinite(v) && number.rfind('-', 0) != 0 ? ""
-                                                                 : number + " is not at least 0 and finite";
-}
+/// A progress line "WHAT: N THINGS" that follows a count while other threads raise it.
+class counting_progress {
+ public:
+  counting_progress(const std::string& what, const char* things)
+      : watch_([this, what, things](std::stop_token end) {
+          while (!end.stop_requested()) {
+            line_.show(what + ": " + std::to_string(done.load()) + " " + things);
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+          }
+        }) {}
 
-inline std::string not_empty(const std::string& text) { return text.empty() ? "names nothing" : ""; }
+  std::atomic<index_t> done{0};
 
-/// Every number on the command line is written out in decimal digits and fits its type: CLI11 itself reads
-/// 010 as 8, and lets through what is too large, not a number, or infinite.
-template <class Number>
-std::string written_out(const std::string& text) {
-  const std::string_view digits(text.starts_with('+') ? text.c_str() + 1 : text.c_str());
-  const char* end = digits.data() + digits.size();
-  Number value{};
-  const auto [stop, problem] = std::from_chars(digits.data(), end, value);
-  if (problem == std::errc::result_out_of_range) return text + " is beyond the numbers of this option";
-  const auto first = digits.find_first_not_of('-');
-  const bool padded =
-      std::is_integral_v<Number> && first != digits.npos && digits[first] == '0' && digits.size() > first + 1;
-  if (problem != std::errc{} || stop != end || padded || !std::isfinite(double(value)))
-    return text + (std::is_floating_point_v<Number> ? " is not a finite number"
-                   : std::is_signed_v<Number>       ? " is not a whole number in decimal digits"
-                                                    : " is not a whole number in decimal digits, at least 0");
-  return "";
-}
-inline void check_numbers(CLI::App& app) {
-  for (CLI::Option* option : app.get_options()) {
-    const std::string type = option->get_type_name();
-    if (type.starts_with("UINT")) option->check(written_out<std::uint64_t>);
-    if (type.starts_with("INT")) option->check(written_out<std::int64_t>);
-    if (type.starts_with("FLOAT")) option->check(written_out<double>);
-  }
-  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) check_numbers(*command);
-}
+ private:
+  progress line_;
+  std::jthread watch_;
+};
 
 inline std::vector<std::string> split(std::string_view text, char separator = ',') {
   std::vector<std::string> parts;
@@ -101,45 +79,6 @@ inline std::vector<std::string> split(std::string_view text, char separator = ',
     at = end + 1;
   }
   return parts;
-}
-
-/// A built-in cell chosen by name, with its parameters' names and initial values.
-template <class T>
-struct named_cell {
-  unroll::any_system<T, unroll::cells::example<T>> system;
-  unroll::layout names;
-  unroll::parameters<T> theta;
-
-  template <class Cell>
-  named_cell(const Cell& cell, unroll::key k)
-      : system(cell), names(cell.layout()), theta(cell.size().params) {
-    cell.init(theta, k);
-  }
-};
-
-struct cell_size {
-  index_t in = 1, hidden = 32, out = 1;
-  unroll::loss_kind loss = unroll::loss_kind::squared_error;
-  index_t lanes = 1;
-};
-
-template <class T>
-named_cell<T> make_cell(const std::string& name, const cell_size& n, unroll::key k) {
-  using namespace unroll;
-  if (name == "elman")
-    return {cells::elman<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
-            k};
-  if (name == "gru")
-    return {cells::gru<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
-            k};
-  if (name == "lstm")
-    return {cells::lstm<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
-            k};
-  if (name == "linear")
-    return {
-        cells::linear<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}),
-        k};
-  fail("system", "name", "\"" + name + "\" is none of elman, gru, lstm, linear");
 }
 
 /// main() of every program: reads the command line, then runs body(). An exception becomes one line on

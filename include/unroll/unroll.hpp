@@ -17,6 +17,7 @@
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/linear_memory.hpp"
 #include "unroll/cells/lstm.hpp"
+#include "unroll/cells/named_cell.hpp"
 #include "unroll/cells/readout.hpp"
 #include "unroll/cells/recurrent_cell.hpp"
 #include "unroll/cells/recurrent_step.hpp"
@@ -147,4 +148,5 @@
 #include "unroll/text/segments.hpp"
 #include "unroll/text/token.hpp"
 #include "unroll/train/document_gradients.hpp"
+#include "unroll/train/mean_loss.hpp"
 #include "unroll/train/run.hpp"

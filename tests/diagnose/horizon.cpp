@@ -97,3 +97,17 @@ TEST_CASE("a profile can be cut short, be empty, and refuses wrong sizes") {
   CHECK_THROWS_AS(profile_lags(rnn, theta, xs, -1), unroll::error);
   CHECK_THROWS_AS(profile_lags(rnn, params<const double>(theta.data(), 3), xs, 1), unroll::error);
 }
+
+TEST_CASE("a profile says from which window on the gradient stays within a share") {
+  lag_profile p;
+  p.lags.resize(4);
+  const double cumulative[] = {0.7, 1.2, 0.95, 1};
+  for (std::size_t i = 0; i < 4; ++i) p.lags[i].cumulative = cumulative[i];
+  CHECK(p.window(0.5) == 1);
+  CHECK(p.window(0.25) == 2);
+  CHECK(p.window(0.1) == 3);
+  CHECK(p.window(0.01) == 4);
+  p.lags.back().cumulative = 0.5;  // nowhere within the share
+  CHECK(p.window(0.1) == 4);
+  CHECK(lag_profile{}.window(0.1) == 0);
+}

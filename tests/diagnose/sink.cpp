@@ -80,6 +80,16 @@ TEST_CASE("every number of a measurement has a column") {
   CHECK(to_short_row("uoro", m).find("note") == nullptr);
 }
 
+TEST_CASE("a profile of lags has norms as shares of the gradient and what lies behind each") {
+  lag_profile p;
+  p.gradient_norm = 2;
+  p.lags = {{0, 2, 0.75, 0.75, 4}, {1, 1, 0.25, 1, 5}};
+  CHECK(to_csv(to_rows(p)) ==
+        "lag,norm,tail,projection,cumulative,phi\n"
+        "0,1,0.5,0.75,0.75,4\n"
+        "1,0.5,0,0.25,1,5\n");
+}
+
 #if __has_include(<nlohmann/json.hpp>)
 TEST_CASE("json lines hold one object a row") {
   const auto text = to_json_lines(two_rows());

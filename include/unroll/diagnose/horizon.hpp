@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -25,6 +26,14 @@ struct lag_entry {
 struct lag_profile {
   double gradient_norm = 0;     ///< ||g||
   std::vector<lag_entry> lags;  ///< from 0 on
+
+  /// The shortest window from which on truncation keeps the signed sum of the projections within `share` of
+  /// all of it: 1 is the newest step alone. At most the number of lags.
+  index_t window(double share) const {
+    index_t k = index_t(lags.size());
+    while (k > 0 && std::abs(1 - lags[std::size_t(k - 1)].cumulative) <= share) --k;
+    return std::min(k + 1, index_t(lags.size()));
+  }
 };
 
 /// Splits the gradient of a sequence by lag,

@@ -113,6 +113,21 @@ inline row to_row(const lag_entry& e) {
   return r.add("cumulative", e.cumulative).add("phi", e.phi);
 }
 
+/// A profile as rows, one a lag. Norms are shares of ||g||; `tail`, their sum over the later lags, bounds the
+/// relative bias of truncation there.
+inline std::vector<row> to_rows(const lag_profile& p) {
+  double tail = 0;
+  for (const lag_entry& e : p.lags) tail += e.norm / p.gradient_norm;
+  std::vector<row> rows;
+  for (const lag_entry& e : p.lags) {
+    const double norm = e.norm / p.gradient_norm;
+    row r;
+    r.add("lag", e.lag).add("norm", norm).add("tail", tail -= norm).add("projection", e.projection);
+    rows.push_back(r.add("cumulative", e.cumulative).add("phi", e.phi));
+  }
+  return rows;
+}
+
 namespace detail {
 
 // The names of all rows, in the order in which they first appear.

@@ -1,69 +1,10 @@
 #pragma once
 
-// What the commands of memory_llama share: a command, the model and its vocabulary, the documents.
+// The Llama of a command of memory_llama: from files, or a new one by its sizes; and its vocabulary.
 
-#include <CLI/CLI.hpp>
-#include <chrono>
-#include <nlohmann/json.hpp>
-
-#include "llama.hpp"
+#include "memory_command.hpp"
 
 namespace program {
-
-using json = nlohmann::ordered_json;
-using unroll::fail;
-using unroll::fold;
-using unroll::key;
-using unroll::parameters;
-using unroll::data::bytes_per_token;
-using unroll::data::corpus;
-
-/// A command of the program, with its own options and help.
-struct command {
-  CLI::App* app = nullptr;
-  std::string json_file, plot;
-  index_t threads = index_t(std::max(1u, std::thread::hardware_concurrency()));
-  std::uint64_t seed = 1;
-
-  command(CLI::App& program, const char* name, const char* what, const char* examples)
-      : app(program.add_subcommand(name, what)) {
-    app->footer(std::string("\nexamples:\n") + examples);
-  }
-  bool asked() const { return app->parsed(); }
-
-  void add_outputs(const char* figure = nullptr) {
-    app->add_option("--json", json_file, "write the results to this file")->check(writable);
-    if (figure)
-      app->add_option("--plot", plot, std::string("draw ") + figure + " to this SVG, PNG or PDF file")
-          ->check(drawable);
-  }
-  void add_seed(const char* what) {
-    app->add_option("--seed", seed, what)->check(not_negative)->capture_default_str();
-  }
-  void add_threads() {
-    app->add_option("--threads", threads, "that work at the same time; the numbers do not depend on it")
-        ->check(CLI::Range(1, 1024))
-        ->capture_default_str();
-  }
-  void check_files(const named_files& inputs, named_files outputs = {}) const {
-    outputs.insert(outputs.begin(), {{"--json", json_file}, {"--plot", plot}});
-    check_outputs("memory_llama", outputs, inputs);
-  }
-  void write_json(const json& document) const { program::write_json(json_file, document); }
-};
-
-inline double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-/// Makes the folder of an output, and for a moment a file in it: before the work, not behind it.
-inline void prepare_folder(const std::filesystem::path& folder) {
-  if (folder.empty()) return;
-  std::error_code code;
-  std::filesystem::create_directories(folder, code);
-  if (code) fail("memory_llama", "out", "\"" + folder.string() + "\" cannot be made: " + code.message());
-  const unroll::file_writer probe(folder / "probe", "memory_llama");
-}
 
 /// The position policy in a word, its factor, and what else it needs; empty where there is none.
 inline std::string positions_text(const unroll::llama::config& c) {
@@ -179,56 +120,6 @@ inline std::vector<std::pair<std::string, std::string>> tokenizer_files(const mo
       from.filename() == "tokenizer.json" && fs::exists(config))
     files.emplace_back("tokenizer_config.json", unroll::read_file(config));
   return files;
-}
-
-/// Texts to train on and texts that are held out.
-struct text_options {
-  std::string text = UNROLL_DEFAULT_TEXT, held_out;
-
-  void add(CLI::App* app) {
-    app->add_option("--text", text, "a text file, or a folder of .txt files, each a document of its own")
-        ->check(CLI::ExistingPath)
-        ->capture_default_str();
-    app->add_option("--held-out", held_out,
-                    "the same for evaluation; by default the last tenth of each document of --text")
-        ->check(CLI::ExistingPath);
-  }
-  std::string text_name() const { return "\"" + text + "\""; }
-  std::string held_out_name() const {
-    return held_out.empty() ? "the last tenths of " + text_name() : "\"" + held_out + "\"";
-  }
-};
-
-inline corpus load_corpus(const text_options& o, const unroll::llama::tokenizer& words, index_t threads) {
-  corpus c;
-  const unroll::data::documents_options how{.bos = words.bos() >= 0, .threads = threads};
-  c.train = unroll::data::documents(o.text, words, how);
-  if (!o.held_out.empty()) {
-    c.held_out = unroll::data::documents(o.held_out, words, how);
-  } else {
-    c = unroll::data::hold_out_ends(c.train);
-  }
-  if (std::none_of(c.train.begin(), c.train.end(), [](const auto& d) { return d.ids.size() >= 2; }))
-    fail("memory_llama", "text", o.text_name() + " has no document of 2 tokens");
-  return c;
-}
-
-/// Says how many documents have fewer than `least` tokens, and what follows for them; refuses texts of which
-/// all have fewer. `option` and `name`: what names the texts, and what it names.
-inline void check_documents(const unroll::data::documents& all, const char* option, const std::string& name,
-                            index_t least, const std::string& otherwise) {
-  const index_t too_short = all.shorter_than(least);
-  if (too_short < all.size()) {
-    if (too_short > 0)
-      std::printf("%td of %td documents of %s have fewer than %td tokens: %s\n", too_short, all.size(),
-                  name.c_str(), least, otherwise.c_str());
-    return;
-  }
-  std::size_t longest = 0;
-  for (const auto& d : all) longest = std::max(longest, d.ids.size());
-  fail("memory_llama", option,
-       name + " has no document of " + std::to_string(least) + " tokens: " + otherwise + "; the longest of " +
-           std::to_string(all.size()) + " has " + std::to_string(longest));
 }
 
 }  // namespace program

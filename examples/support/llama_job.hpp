@@ -1,0 +1,100 @@
+#pragma once
+
+// What the commands of llama share: their options, the model with its text, a progress line.
+
+#include <nlohmann/json.hpp>
+
+#include "llama.hpp"
+
+namespace program {
+
+struct llama_options {
+  std::string model, tokenizer, text, prompt, json_file, positions, weights = "float";
+  bool has_prompt = false, doubles = false, greedy = false;
+  index_t threads = 1, window = 0, overlap = 0, tokens = 256;
+  double temperature = 1, top_p = 1;
+  std::uint64_t seed = 1;
+
+  /// Those of every command.
+  void add(CLI::App* app) {
+    app->add_option("--model", model, "a checkpoint .bin, or a folder with config.json and safetensors")
+        ->required()
+        ->check(CLI::ExistingPath);
+    app->add_option("--tokenizer", tokenizer,
+                    "tokenizer .bin, .json or .model; by default the one that lies beside the model")
+        ->check(CLI::ExistingPath);
+    CLI::Option* file = app->add_option("--text", text, "a text file")->check(CLI::ExistingFile);
+    app->add_option("--prompt", prompt, "the text itself")->excludes(file);
+    app->add_option(
+        "--positions", positions,
+        "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
+        "dynamic or longrope positions; by default what the model says");
+    CLI::Option* precise = app->add_flag("--double", doubles, "compute in double precision");
+    add_weights(app, weights)->excludes(precise);
+    app->add_option("--json", json_file, "write the results to this file")->check(writable);
+  }
+  /// Those of commands that cut a text into windows.
+  void add_windows(CLI::App* app) {
+    add_count(app, "--window", window, 0, 1'000'000'000, "inputs of a window; 0: all positions of the model");
+    add_count(app, "--overlap", overlap, 0, 1'000'000'000,
+              "inputs that a window repeats of the one before, without scoring");
+    add_count(app, "--threads", threads, 1, 1024,
+              "windows at the same time; the numbers do not depend on it");
+  }
+  /// Those of sampling.
+  void add_sampling(CLI::App* app) {
+    add_count(app, "--tokens", tokens, 0, 1'000'000'000, "at most so many");
+    CLI::Option* first = app->add_flag("--greedy", greedy, "always the most probable token");
+    add_not_negative(app, "--temperature", temperature, "divides the logits; 0: greedy")->excludes(first);
+    app->add_option("--top-p", top_p, "the fewest most probable tokens that have this probability")
+        ->check(CLI::Range(0.0, 1.0))
+        ->check(positive)
+        ->excludes(first)
+        ->capture_default_str();
+    add_seed(app, seed, "the same seed, the same text");
+  }
+};
+
+/// The model, and the text as tokens.
+template <class X>
+struct llama_job {
+  using W = weight_of<X>;
+  program::language<W> language;
+  std::vector<token> ids;
+  std::string text;
+
+  llama_job(const llama_options& o, bool may_be_empty) : language(load_language<W>(o.model, o.tokenizer)) {
+    stretch("llama", language.model.shape, o.positions);
+    if (o.has_prompt || !o.text.empty()) {
+      text = o.has_prompt ? o.prompt : unroll::read_file(o.text, "text");
+    } else if (!may_be_empty) {
+      unroll::fail("llama", "text", "is missing: --text FILE or --prompt TEXT");
+    }
+    if (text.empty() && may_be_empty)
+      ids = language.words.encode("", true);
+    else
+      ids = encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
+  }
+};
+
+/// What every command writes first.
+inline nlohmann::ordered_json llama_document(const char* command, const llama_options& o,
+                                             const unroll::llama::config& c) {
+  nlohmann::ordered_json d;
+  d["command"] = command;
+  d["model"] = o.model;
+  d["precision"] = o.doubles ? "double" : "float";
+  if (!o.doubles) d["weights"] = o.weights;
+  d["context"] = c.positions();
+  return d;
+}
+
+/// Shows how many tokens are done and stops at Ctrl-C.
+inline auto watch(const progress& line, const char* what, std::size_t tokens) {
+  return [&line, what, tokens](index_t done) {
+    line.show(std::string(what) + " " + std::to_string(done) + " / " + std::to_string(tokens) + " tokens");
+    return !interrupted;
+  };
+}
+
+}  // namespace program

@@ -1,0 +1,33 @@
+#include "unroll/cells/named_cell.hpp"
+
+#include "tests/support/catch.hpp"
+
+using namespace unroll;
+
+namespace {
+
+template <class Cell>
+void check_same(const char* name, const Cell& cell) {
+  INFO(name);
+  const auto named =
+      cells::make_named_cell<double>(name, {.in = 2, .hidden = 3, .out = 1, .lanes = 2}, key{5});
+  parameters<double> theta(cell.size().params);
+  cell.init(theta, key{5});
+  CHECK(named.system.size().state == cell.size().state);
+  CHECK(named.system.size().tape == cell.size().tape);
+  CHECK(named.system.size().lanes == 2);
+  CHECK(named.names.size() == cell.size().params);
+  CHECK(named.theta.size() == theta.size());
+  CHECK(std::equal(theta.begin(), theta.end(), named.theta.begin()));
+}
+
+}  // namespace
+
+TEST_CASE("a cell is made by its name") {
+  check_same("elman", cells::elman<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  check_same("linear", cells::linear<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  check_same("gru", cells::gru<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  check_same("lstm", cells::lstm<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  CHECK_THROWS_WITH(cells::make_named_cell<double>("GRU", {}, key{1}),
+                    Catch::Matchers::ContainsSubstring("\"GRU\" is none of elman, gru, lstm, linear"));
+}
