@@ -78,7 +78,7 @@ class bench_runs {
   }
 
   /// TBPTT(S) as it is written: before every loss the S encoders in front of it run with their graphs, and
-  /// behind it each is sent back.
+  /// after it each is differentiated.
   measured naive_gradient(index_t window, const std::vector<segment>& text) const {
     using namespace unroll;
     const auto& model = setup_.model;
@@ -88,7 +88,7 @@ class bench_runs {
     gradient<T> g(setup_.theta.size());
     const double before = heap_bytes();
     buffer<T> memories((n - 1) * d.memory), adjoints(size * d.memory), tapes(size * d.tape),
-        work(model.workspace(n - 1));
+        workspace(model.workspace(n - 1));
     const auto memory_of = [&](index_t s) { return view<T>(memories).part(s * d.memory, d.memory); };
     const auto slot = [&](buffer<T>& all, index_t s, index_t each) {
       return view<T>(all).part(s % size * each, each);
@@ -100,18 +100,19 @@ class bench_runs {
       std::vector<T*> dpast(std::size_t(t), nullptr);
       adjoints.zero();
       for (index_t s = first; s < t; ++s) {
-        model.write(text[std::size_t(s)], s, setup_.theta, {}, memory_of(s), slot(tapes, s, d.tape), work);
+        model.write(text[std::size_t(s)], s, setup_.theta, {}, memory_of(s), slot(tapes, s, d.tape),
+                    workspace);
         dpast[std::size_t(s)] = slot(adjoints, s, d.memory).data();
       }
       if (t > 0) past.push_back(memory_of(t - 1).data());
-      model.read_vjp(text[std::size_t(t)], t, setup_.theta, past, dpast, {}, work);
+      model.read_vjp(text[std::size_t(t)], t, setup_.theta, past, dpast, {}, workspace);
       for (index_t s = first; s < t; ++s)
         model.write_vjp(text[std::size_t(s)], s, setup_.theta, {}, slot(tapes, s, d.tape),
-                        slot(adjoints, s, d.memory), {}, g, work);
+                        slot(adjoints, s, d.memory), {}, g, workspace);
     }
     out.seconds = processor_seconds() - start;
     out.heap = heap_bytes() - before;
-    out.held = double(memories.bytes() + adjoints.bytes() + tapes.bytes() + work.bytes());
+    out.held = double(memories.bytes() + adjoints.bytes() + tapes.bytes() + workspace.bytes());
     return out;
   }
 
@@ -123,21 +124,21 @@ class bench_runs {
     const memory_dims d = model.size();
     const index_t n = index_t(text.size());
     measured out;
-    buffer<T> memories((n - 1) * d.memory), work(model.workspace(n - 1));
+    buffer<T> memories((n - 1) * d.memory), workspace(model.workspace(n - 1));
     for (index_t i = 0; i < repeats_ && !interrupted; ++i) {
       std::vector<const T*> past;
       const double start = processor_seconds();
       for (index_t s = 0; s + 1 < n && !interrupted; ++s) {
         const view<T> m = view<T>(memories).part(s * d.memory, d.memory);
         model.write(text[std::size_t(s)], s, setup_.theta,
-                    model.independent() ? std::span<const T* const>{} : past, m, {}, work);
+                    model.independent() ? std::span<const T* const>{} : past, m, {}, workspace);
         past.push_back(m.data());
       }
-      if (!interrupted) model.read(text.back(), n - 1, setup_.theta, past, work);
+      if (!interrupted) model.read(text.back(), n - 1, setup_.theta, past, workspace);
       out.seconds = std::min(out.seconds, processor_seconds() - start);
       out.heap = std::max(out.heap, heap_bytes() - before);
     }
-    out.held = double(memories.bytes() + work.bytes());
+    out.held = double(memories.bytes() + workspace.bytes());
     return out;
   }
 
@@ -170,9 +171,9 @@ class bench_runs {
     p.length = chunk;
     p.layers = c.layers;
     p.before = {std::span(&none, 1), tokens, tokens};
-    const index_t work = std::max(stack.workspace_size(p), unroll::llama::lm_head_workspace(c, chunk));
+    const index_t workspace = std::max(stack.workspace_size(p), unroll::llama::lm_head_workspace(c, chunk));
     const double cache = 2 * double(c.layers) * double(c.kv_width()) * double(tokens);
-    return sizeof(T) * (cache + double(work + c.hidden * chunk + c.vocabulary));
+    return sizeof(T) * (cache + double(workspace + c.hidden * chunk + c.vocabulary));
   }
 
  private:

@@ -34,8 +34,8 @@ std::vector<double> window_losses(const memory_llama<X>& model, std::span<const 
   p.length = index_t(positions.size() - m);
   p.layers = stack.shape().layers;
   buffer<T> x(stack.shape().hidden * p.length);
-  buffer<T> work(std::max(stack.workspace_size(p, false),
-                          llama::lm_head_workspace<exec::of<X>>(stack.shape(), p.length)));
+  buffer<T> workspace(std::max(stack.workspace_size(p, false),
+                               llama::lm_head_workspace<exec::of<X>>(stack.shape(), p.length)));
   std::vector<double> out;
   for (std::size_t t = 0; t < std::size_t(segments) && !interrupted; ++t) {
     const std::size_t before = t * m, n = before + length;
@@ -44,11 +44,12 @@ std::vector<double> window_losses(const memory_llama<X>& model, std::span<const 
     p.positions = std::span<const index_t>(positions).first(n);
     const matrix<T> h(x.data(), stack.shape().hidden, p.length);
     llama::embed(stack.executor(), stack.map(), model.weights().data(), seen, h);
-    stack.forward(model.weights().data(), {}, p, h, view<T>{}, view<T>(work));
+    stack.forward(model.weights().data(), {}, p, h, view<T>{}, view<T>(workspace));
     T nll = 0;
     llama::lm_head_losses(stack.executor(), stack.map(), model.weights().data(),
                           matrix<const T>(columns_of(h, index_t(before), index_t(length))),
-                          ids.subspan(t * length + 1, length), static_cast<T*>(nullptr), &nll, view<T>(work));
+                          ids.subspan(t * length + 1, length), static_cast<T*>(nullptr), &nll,
+                          view<T>(workspace));
     out.push_back(double(nll));
   }
   return out;

@@ -24,7 +24,7 @@ struct autoencode_command : reading_command<autoencode_command> {
         ->check(CLI::ExistingPath)
         ->capture_default_str();
     add_count(app, "--texts", texts, 1, 1'000'000, "segments, evenly spread over the documents");
-    add_seed("of fresh parameters");
+    add_seed("of new parameters");
     add_threads();
     add_outputs();
   }

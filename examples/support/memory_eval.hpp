@@ -40,7 +40,7 @@ struct eval_command : reading_command<eval_command> {
         ->capture_default_str();
     add("--sinks", sinks, 0, "first tokens that stay");
     add("--chunk", chunk, 1, "tokens that the streaming cache takes at once");
-    add_seed("of fresh parameters");
+    add_seed("of new parameters");
     add_threads();
     add_outputs("perplexity against the length");
   }

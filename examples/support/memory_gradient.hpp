@@ -32,10 +32,9 @@ struct gradient_command : command {
     memory.b_scale = 0.05;
     base.add(app, true);
     memory.add(app);
-    app->add_option(
-           "--b-scale", memory.b_scale,
-           "standard deviation of the second factor of fresh adapters, so that no gradient is zero by "
-           "construction")
+    app->add_option("--b-scale", memory.b_scale,
+                    "standard deviation of the second factor of new adapters, so that no gradient is zero by "
+                    "construction")
         ->check(not_negative)
         ->capture_default_str();
     app->add_option("--text", texts.text, "a text file, or a folder, whose first document is taken")
@@ -52,7 +51,7 @@ struct gradient_command : command {
     app->add_flag("--no-batches", no_batches,
                   "save 32 numbers a parameter; the interval then misses noise that few gradients hold");
     app->add_flag("--double", doubles, "compute in double precision");
-    add_seed("of fresh parameters and of the draws");
+    add_seed("of new parameters and of the draws");
     add_threads();
     add_outputs("the table");
   }

@@ -19,7 +19,7 @@ struct pretrain_command : command {
 
   explicit pretrain_command(CLI::App& program)
       : command(program, "pretrain",
-                "Trains a plain Llama, fresh or from a checkpoint, on a text or a folder of books.",
+                "Trains a plain Llama, new or from a checkpoint, on a text or a folder of books.",
                 "  memory_llama pretrain --text books/train --held-out books/valid --hidden 384 --layers 8 "
                 "--heads 6 --kv-heads 2 --length 512 --steps 20000 --checkpoint base.ckpt --out base\n"
                 "  memory_llama pretrain --model stories260K-hf --text books/train --held-out books/valid "
@@ -39,7 +39,7 @@ struct pretrain_command : command {
     training.add(app);
     app->add_option("--out", out, "folder for the model: config.json, model.safetensors and the vocabulary")
         ->check(not_empty);
-    add_seed("of the fresh weights and of the places of the text");
+    add_seed("of the new weights and of the places of the text");
     add_threads();
     add_outputs("the course of the run");
   }

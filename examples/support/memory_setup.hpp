@@ -96,7 +96,7 @@ struct memory_setup {
   const unroll::llama::config& shape() const { return model.shape(); }
 };
 
-/// The memory model that the options describe: with the parameters of --adapters, or fresh ones. Adapters
+/// The memory model that the options describe: with the parameters of --adapters, or new ones. Adapters
 /// have the positions that they were trained with unless --positions says others, and no other base unless
 /// --other-base allows it.
 template <class X>

@@ -30,7 +30,7 @@ struct train_command : command {
     memory.add(app);
     memory.add_weights(app);
     app->add_option("--b-scale", memory.b_scale,
-                    "standard deviation of the second factor of fresh adapters; 0: begin at the frozen model")
+                    "standard deviation of the second factor of new adapters; 0: begin at the frozen model")
         ->check(not_negative)
         ->capture_default_str();
     texts.add(app);
@@ -53,7 +53,7 @@ struct train_command : command {
     training.add(app);
     app->add_option("--out", out, "folder for the adapters, in PEFT's files, and the memory tokens")
         ->check(not_empty);
-    add_seed("of fresh parameters, of the places of the text and of the policy's draws");
+    add_seed("of new parameters, of the places of the text and of the policy's draws");
     add_threads();
     add_outputs("the course of the run");
   }

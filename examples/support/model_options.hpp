@@ -17,23 +17,22 @@ inline std::string positions_text(const unroll::llama::config& c) {
   return text;
 }
 
-/// A model from a file or, without one, the shape of a fresh one.
+/// A model from a file or, without one, the shape of a new one.
 struct model_options {
   std::string path, tokenizer, positions;
-  unroll::llama::config fresh{.hidden = 64, .layers = 4, .heads = 4, .context = 1024};
+  unroll::llama::config new_shape{.hidden = 64, .layers = 4, .heads = 4, .context = 1024};
 
-  void add(CLI::App* app, bool fresh_allowed) {
+  void add(CLI::App* app, bool may_be_new) {
     auto* model =
         app->add_option("--model", path, "a checkpoint .bin, or a folder with config.json and safetensors")
             ->check(CLI::ExistingPath);
     app->add_option("--tokenizer", tokenizer,
-                    fresh_allowed
-                        ? "tokenizer .bin, .json or .model; by default the one beside the model, or "
-                          "the 256 bytes for a fresh one"
-                        : "tokenizer .bin, .json or .model; by default the one beside the model")
+                    may_be_new ? "tokenizer .bin, .json or .model; by default the one beside the model, or "
+                                 "the 256 bytes for a new one"
+                               : "tokenizer .bin, .json or .model; by default the one beside the model")
         ->check(CLI::ExistingPath);
-    if (!fresh_allowed) model->required();
-    if (fresh_allowed) add_shape(app);
+    if (!may_be_new) model->required();
+    if (may_be_new) add_shape(app);
     app->add_option(
         "--positions", positions,
         "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
@@ -43,17 +42,17 @@ struct model_options {
     const auto add = [&](const char* name, index_t& value, index_t least, const char* what) {
       app->add_option(name, value, what)->check(CLI::Range(least, index_t{1} << 20))->capture_default_str();
     };
-    add("--hidden", fresh.hidden, 2, "of a fresh model: its hidden size");
-    add("--layers", fresh.layers, 1, "its layers");
-    add("--heads", fresh.heads, 1, "its query heads; a head has hidden / heads numbers");
-    add("--kv-heads", fresh.kv_heads, 0, "its key-value heads; 0: as many as query heads");
-    add("--mlp", fresh.intermediate_size, 0, "its MLP size; 0: 8/3 of the hidden size, in steps of 32");
-    add("--context", fresh.context, 1, "its positions");
+    add("--hidden", new_shape.hidden, 2, "of a new model: its hidden size");
+    add("--layers", new_shape.layers, 1, "its layers");
+    add("--heads", new_shape.heads, 1, "its query heads; a head has hidden / heads numbers");
+    add("--kv-heads", new_shape.kv_heads, 0, "its key-value heads; 0: as many as query heads");
+    add("--mlp", new_shape.intermediate_size, 0, "its MLP size; 0: 8/3 of the hidden size, in steps of 32");
+    add("--context", new_shape.context, 1, "its positions");
   }
 
-  /// The shape of a fresh model, completed.
+  /// The shape of a new model, completed.
   unroll::llama::config shape(index_t vocabulary) const {
-    unroll::llama::config c = fresh;
+    unroll::llama::config c = new_shape;
     if (c.hidden % c.heads != 0)
       fail("memory_llama", "heads",
            "are " + std::to_string(c.heads) + ", do not divide the hidden size of " +
@@ -69,7 +68,7 @@ struct model_options {
   void stretch(unroll::llama::config& c) const { program::stretch("memory_llama", c, positions); }
   named_files inputs(named_files more) const { return inputs_of(path, tokenizer, std::move(more)); }
 
-  /// The model and its vocabulary, from files or fresh ones.
+  /// The model and its vocabulary, from files or new ones.
   template <class W>
   language<W> load(key k) const {
     if (!path.empty()) {

@@ -14,8 +14,8 @@ namespace unroll {
 struct measure_options {
   index_t replicas = 1000;  ///< independent estimates; of the pilot when `precision` is set
   /// Half width of the interval of the relative bias to aim at; 0: take `replicas` as they are. A pilot of
-  /// `replicas` draws then chooses the size of a second, fresh sample, never smaller than the pilot, and only
-  /// the second is reported, so that the interval keeps its confidence (Stein 1945). The aim is met on
+  /// `replicas` draws then chooses the size of a second sample of other draws, never smaller than the pilot.
+  /// Only the second is reported, so that the interval keeps its confidence (Stein 1945). The aim is met on
   /// average, not for certain.
   double precision = 0;
   index_t max_replicas = 1'000'000;  ///< bound of the second sample, where the pilot is not larger

@@ -12,14 +12,13 @@
 
 namespace unroll {
 
-/// A memory model whose memories, losses and their adjoints at one theta on one text are known, so that many
-/// gradients of that text can be drawn while what is the same in every draw was done once: write without a
-/// graph, read and read_vjp answer from the record. Graphs, and what is sent back through them, are the
-/// model's own.
+/// A memory model with a record of its memories, losses and adjoints at one theta on one text. Many gradients
+/// of that text can be drawn, and what is the same in every draw is computed once: write without a graph,
+/// read and read_vjp answer from the record. Graphs and their vjps are still the model's own.
 ///
 /// Writes must not read earlier memories, reads not the parameters. Gradients agree with the model's up to
-/// the rounding of sums. On the host, with numbers of one kind. The record takes numbers(model, segments);
-/// copies share it. To be asked for segments that it lacks throws unroll::error.
+/// the rounding of sums. On the host, with numbers of one kind. The record takes numbers(model, segments)
+/// numbers, and copies share it. Throws unroll::error when asked for a segment that it lacks.
 template <class Model>
 class recorded_model final {
   static_assert(require_memory_model<Model>());
@@ -40,16 +39,16 @@ class recorded_model final {
     check_at_least("recorded_model", "text", n, 1);
     record_->memories = buffer<scalar>((n - 1) * size);
     record_->losses.resize(text.size());
-    buffer<scalar> work(model.workspace(n - 1, 1));
+    buffer<scalar> workspace(model.workspace(n - 1, 1));
     std::vector<const scalar*> past;
     for (index_t t = 0; t < n && more(t); ++t) {
       const auto x = text.subspan(std::size_t(t), 1);
       record_->adjoints.emplace_back(t * size);
       std::vector<scalar*> dpast;
       for (index_t s = 0; s < t; ++s) dpast.push_back(record_->adjoints.back().data() + s * size);
-      model.read_vjp(x, t, theta, past, dpast, &record_->losses[std::size_t(t)], {}, work);
+      model.read_vjp(x, t, theta, past, dpast, &record_->losses[std::size_t(t)], {}, workspace);
       if (t + 1 == n) break;
-      model.write(x, t, theta, {}, memory(t), {}, work);
+      model.write(x, t, theta, {}, memory(t), {}, workspace);
       past.push_back(memory(t).data());
     }
   }
@@ -73,8 +72,8 @@ class recorded_model final {
   index_t workspace(index_t earlier, index_t batch) const { return model_->workspace(earlier, batch); }
 
   void write(std::span<const input> xs, index_t s, params<const scalar> theta, std::span<const scalar* const>,
-             view<scalar> m, view<scalar> tape, view<scalar> work) const {
-    if (!tape.empty()) return model_->write(xs, s, theta, {}, m, tape, work);
+             view<scalar> m, view<scalar> tape, view<scalar> workspace) const {
+    if (!tape.empty()) return model_->write(xs, s, theta, {}, m, tape, workspace);
     // the last segment of a text writes nothing that is read
     check_inside("recorded_model::write", s, xs.size(),
                  std::min(record_->adjoints.size(), record_->losses.size() - 1));
@@ -82,8 +81,8 @@ class recorded_model final {
   }
   void write_vjp(std::span<const input> xs, index_t s, params<const scalar> theta,
                  std::span<const scalar* const>, view<const scalar> tape, view<const scalar> dm,
-                 std::span<scalar* const>, dparams<scalar> dtheta, view<scalar> work) const {
-    model_->write_vjp(xs, s, theta, {}, tape, dm, {}, dtheta, work);
+                 std::span<scalar* const>, dparams<scalar> dtheta, view<scalar> workspace) const {
+    model_->write_vjp(xs, s, theta, {}, tape, dm, {}, dtheta, workspace);
   }
   void read(std::span<const input> xs, index_t t, params<const scalar>, std::span<const scalar* const>,
             scalar* losses, view<scalar>) const {
@@ -92,7 +91,7 @@ class recorded_model final {
   }
   void read_vjp(std::span<const input> xs, index_t t, params<const scalar> theta,
                 std::span<const scalar* const> past, std::span<scalar* const> dpast, scalar* losses,
-                dparams<scalar>, view<scalar> work) const {
+                dparams<scalar>, view<scalar> workspace) const {
     check_inside("recorded_model::read_vjp", t, xs.size(), record_->adjoints.size());
     const index_t size = model_->size().memory;
     for (index_t u = t; u < t + index_t(xs.size()); ++u) {
@@ -100,7 +99,7 @@ class recorded_model final {
       for (index_t s = 0; s < u; ++s)
         if (scalar* to = dpast[std::size_t(s)]) linalg::axpy(scalar(1), adjoint + s * size, to, size);
     }
-    read(xs, t, theta, past, losses, work);
+    read(xs, t, theta, past, losses, workspace);
   }
 
  private:
