@@ -7,6 +7,7 @@
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/lstm.hpp"
+#include "unroll/core/block.hpp"
 #include "unroll/system/any_system.hpp"
 
 namespace unroll::cells {
