@@ -171,7 +171,8 @@ class bench_runs {
     p.length = chunk;
     p.layers = c.layers;
     p.before = {std::span(&none, 1), tokens, tokens};
-    const index_t workspace = std::max(stack.workspace_size(p), unroll::llama::lm_head_workspace(c, chunk));
+    const index_t workspace = std::max(stack.workspace_size(p),
+                                       unroll::llama::lm_head<unroll::exec::of<T>>::workspace_size(c, chunk));
     const double cache = 2 * double(c.layers) * double(c.kv_width()) * double(tokens);
     return sizeof(T) * (cache + double(workspace + c.hidden * chunk + c.vocabulary));
   }

@@ -35,7 +35,7 @@ std::vector<double> window_losses(const memory_llama<X>& model, std::span<const 
   p.layers = stack.shape().layers;
   buffer<T> x(stack.shape().hidden * p.length);
   buffer<T> workspace(std::max(stack.workspace_size(p, false),
-                               llama::lm_head_workspace<exec::of<X>>(stack.shape(), p.length)));
+                               llama::lm_head<exec::of<X>>::workspace_size(stack.shape(), p.length)));
   std::vector<double> out;
   for (std::size_t t = 0; t < std::size_t(segments) && !interrupted; ++t) {
     const std::size_t before = t * m, n = before + length;
@@ -46,10 +46,9 @@ std::vector<double> window_losses(const memory_llama<X>& model, std::span<const 
     llama::embed(stack.executor(), stack.map(), model.weights().data(), seen, h);
     stack.forward(model.weights().data(), {}, p, h, view<T>{}, view<T>(workspace));
     T nll = 0;
-    llama::lm_head_losses(stack.executor(), stack.map(), model.weights().data(),
-                          matrix<const T>(columns_of(h, index_t(before), index_t(length))),
-                          ids.subspan(t * length + 1, length), static_cast<T*>(nullptr), &nll,
-                          view<T>(workspace));
+    const llama::lm_head<exec::of<X>> head{stack.executor(), stack.map(), model.weights().data(), workspace};
+    head.losses(columns_of(h, index_t(before), index_t(length)), ids.subspan(t * length + 1, length), nullptr,
+                &nll);
     out.push_back(double(nll));
   }
   return out;
