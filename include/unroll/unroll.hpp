@@ -1,8 +1,10 @@
 #pragma once
 
-// Gradients through time on the CPU, with nothing but the standard library. Llamas are in llama.hpp. Left
-// out, to be included by name: ad/bridge_*.hpp, xtensor/, io/npy.hpp and diagnose/json_sink.hpp, which need
-// other libraries, and testing/.
+// Gradients through time on the CPU, with nothing but the standard library. Left out, as a program that does
+// not need them would pay for them at every compilation: Llamas, which are in llama.hpp, and files, which are
+// in it too or are included by name (io/checkpoint.hpp, diagnose/csv_file.hpp, text/characters.hpp). By name
+// alone: estimators by their names (estimate/catalogue.hpp, diagnose/measure_by_name.hpp); ad/bridge_*.hpp,
+// xtensor/, io/npy.hpp and diagnose/json_sink.hpp, which need other libraries; testing/.
 
 #include "unroll/ad/derive.hpp"
 #include "unroll/ad/dual.hpp"
@@ -26,6 +28,7 @@
 #include "unroll/core/arena.hpp"
 #include "unroll/core/bf16.hpp"
 #include "unroll/core/block.hpp"
+#include "unroll/core/clock.hpp"
 #include "unroll/core/config.hpp"
 #include "unroll/core/elementary.hpp"
 #include "unroll/core/error.hpp"
@@ -57,7 +60,6 @@
 #include "unroll/diagnose/horizon.hpp"
 #include "unroll/diagnose/interval.hpp"
 #include "unroll/diagnose/measure.hpp"
-#include "unroll/diagnose/measure_by_name.hpp"
 #include "unroll/diagnose/measurement.hpp"
 #include "unroll/diagnose/moments.hpp"
 #include "unroll/diagnose/recorded_model.hpp"
@@ -69,7 +71,6 @@
 #include "unroll/diagnose/text_overlap.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"
-#include "unroll/estimate/catalogue.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/concept.hpp"
@@ -81,7 +82,6 @@
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/parts/adjoint_sums.hpp"
-#include "unroll/estimate/parts/catalogue_entries.hpp"
 #include "unroll/estimate/parts/checkpoint_schedule.hpp"
 #include "unroll/estimate/parts/checkpointed_run.hpp"
 #include "unroll/estimate/parts/graph_window.hpp"
@@ -107,9 +107,6 @@
 #include "unroll/influence/kronecker.hpp"
 #include "unroll/influence/masked.hpp"
 #include "unroll/influence/rank_one.hpp"
-#include "unroll/io/checkpoint.hpp"
-#include "unroll/io/file.hpp"
-#include "unroll/io/file_kind.hpp"
 #include "unroll/io/half.hpp"
 #include "unroll/io/hash.hpp"
 #include "unroll/kernels/attention.hpp"
@@ -144,7 +141,6 @@
 #include "unroll/system/memory_model.hpp"
 #include "unroll/system/window.hpp"
 #include "unroll/system/with_resets.hpp"
-#include "unroll/text/characters.hpp"
 #include "unroll/text/segments.hpp"
 #include "unroll/text/token.hpp"
 #include "unroll/train/document_gradients.hpp"

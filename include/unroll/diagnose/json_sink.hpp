@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "unroll/diagnose/sink.hpp"
+#include "unroll/io/file.hpp"
 
 namespace unroll {
 

@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
-#include <condition_variable>
 #include <exception>
 #include <limits>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "unroll/core/clock.hpp"
 #include "unroll/core/linalg.hpp"
 #include "unroll/core/report.hpp"
 #include "unroll/diagnose/along_mean.hpp"
@@ -214,7 +212,12 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
   index_t thrown_by = blocks;  // the first block whose draw threw, and what; kept whoever stops before it
   std::exception_ptr thrown;
   std::mutex mutex;
-  std::condition_variable turn;
+  std::atomic<unsigned> turn{0};  // moves on with `merged` and `cut`
+
+  const auto next_turn = [&] {
+    turn.fetch_add(1);
+    turn.notify_all();
+  };
 
   const auto give_up = [&](index_t b, const std::exception_ptr& why) {
     const std::lock_guard lock(mutex);
@@ -223,7 +226,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
       thrown_by = b;
       thrown = why;
     }
-    turn.notify_all();
+    next_turn();
   };
   const auto stopped = [&] { return options.stop != nullptr && options.stop->load(); };
   const auto work = [&] {
@@ -238,18 +241,25 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
         for (index_t i = b * block_size; i < end; ++i) {
           if (stopped()) return give_up(b, nullptr);
           g.zero();
-          const auto before = std::chrono::steady_clock::now();
+          const double before = detail::monotonic_seconds();
           const report r = mine(fold(options.seed, std::uint64_t(options.first + i)), dparams<T>(g));
-          const std::chrono::duration<double> time = std::chrono::steady_clock::now() - before;
-          part.add(dparams<const T>(dparams<T>(g)), centre, r, time.count());
+          const double seconds = detail::monotonic_seconds() - before;
+          part.add(dparams<const T>(dparams<T>(g)), centre, r, seconds);
           if (options.done) options.done->fetch_add(1);
         }
-        std::unique_lock lock(mutex);
-        turn.wait(lock, [&] { return merged == b || cut <= b; });
-        if (cut <= b) return;
+        for (bool mine_to_merge = false; !mine_to_merge;) {
+          const unsigned seen = turn.load();
+          {
+            const std::lock_guard lock(mutex);
+            if (cut <= b) return;
+            mine_to_merge = merged == b;
+          }
+          if (!mine_to_merge) turn.wait(seen);
+        }
+        const std::lock_guard lock(mutex);
         all.append(part);
         ++merged;
-        turn.notify_all();
+        next_turn();
       }
     } catch (...) {
       give_up(b < blocks ? b : 0, std::current_exception());
@@ -259,14 +269,14 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
   index_t threads = options.threads;
   if (threads == 0) threads = std::max<index_t>(1, index_t(std::thread::hardware_concurrency()));
   threads = std::min(threads, blocks);
-  {
-    std::vector<std::jthread> others;
-    try {
-      for (index_t i = 1; i < threads; ++i) others.emplace_back(work);
-    } catch (const std::system_error&) {  // the system starts no more: those that run share the blocks
-    }
-    work();
+  std::vector<std::thread> others;
+  others.reserve(std::size_t(threads));
+  try {
+    for (index_t i = 1; i < threads; ++i) others.emplace_back(work);
+  } catch (const std::exception&) {  // the system starts no more: those that run share the blocks
   }
+  work();  // throws nothing
+  for (std::thread& t : others) t.join();
   if (thrown) std::rethrow_exception(thrown);
   return all;
 }

@@ -10,7 +10,6 @@
 
 #include "unroll/diagnose/horizon.hpp"
 #include "unroll/diagnose/measure.hpp"
-#include "unroll/io/file.hpp"
 
 namespace unroll {
 
@@ -218,11 +217,6 @@ inline std::string to_csv(std::span<const row> rows) {
     out += '\n';
   }
   return out;
-}
-
-/// Writes the rows as CSV in one step: the file is never half written.
-inline void write_csv(const std::filesystem::path& path, std::span<const row> rows) {
-  write_file(path, to_csv(rows), "write_csv");
 }
 
 }  // namespace unroll
