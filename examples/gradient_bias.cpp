@@ -1,6 +1,7 @@
 // Bias, variance and cost of gradient estimators, against the exact gradient, on text or on a synthetic task.
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <unroll/diagnose/csv_file.hpp>
 #include <unroll/diagnose/json_sink.hpp>
 #include <unroll/diagnose/measure_by_name.hpp>
 

@@ -4,6 +4,7 @@
 // task.
 
 #include <unroll/cells/named_cell.hpp>
+#include <unroll/text/characters.hpp>
 
 #include "program.hpp"
 

@@ -3,6 +3,7 @@
 // The state of a run of train_text, and its checkpoint.
 
 #include <nlohmann/json.hpp>
+#include <unroll/io/checkpoint.hpp>
 
 #include "program.hpp"
 

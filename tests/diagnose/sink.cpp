@@ -4,6 +4,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
+#include "unroll/diagnose/csv_file.hpp"
 #if __has_include(<nlohmann/json.hpp>)
 #include "unroll/diagnose/json_sink.hpp"
 #endif
