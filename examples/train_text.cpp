@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <unroll/cells/named_cell.hpp>
 #include <unroll/estimate/catalogue.hpp>
+#include <unroll/text/characters.hpp>
 #include <unroll/train/mean_loss.hpp>
 
 #include "support/trained_cell.hpp"
