@@ -204,8 +204,11 @@ class recurrent_cell {
     }
   }
 
-  bool supports(hook k) const requires requires(const E& f) { f.shares_rows(); }
-  { return has_hook<recurrent_cell>(k) && (k != hook::factors || !f_.shares_rows()); }
+  bool supports(hook k) const {
+    if constexpr (requires { f_.shares_rows(); })
+      if (k == hook::factors && f_.shares_rows()) return false;
+    return has_hook<recurrent_cell>(k);
+  }
   /// [w_h w_x b], which multiplies [h; x; 1]; where u stands apart, w_h, [w_x b] and what the cell has of its
   /// own.
   std::vector<weight_matrix> weight_matrices() const {
