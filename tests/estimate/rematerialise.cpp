@@ -196,6 +196,23 @@ TEST_CASE("a memory that is not finite stops rematerialise at the segment that w
   }
 }
 
+TEST_CASE("rematerialise shows no model a memory that is not finite where that is all it reads") {
+  const task<linear> k(make_linear(), 9);
+  auto xs = k.xs;
+  const double wrong[2] = {std::nan(""), 0};
+  xs[5].x = wrong;
+  for (const index_t batch : {1, 3})
+    for (const index_t keep : {0, 4}) {
+      rematerialise e(only_finite_memories(k.model), {.segments = 9, .keep = keep, .batch = batch});
+      std::vector<double> g(std::size_t(k.theta.size()));
+      const report r = e.advance(k.theta, xs, g);
+      CHECK(r.code == status::non_finite);
+      CHECK(r.at == 6);
+      CHECK(e.finish(k.theta, g).code == status::ok);
+      CHECK(g == run(rematerialise(k.model), k.theta, std::span(k.xs).first(6)));
+    }
+}
+
 TEST_CASE("nothing leaks from one document to the next") {
   const task<attention> first(make_attention(true), 5), other(make_attention(true), 8, 11);
   rematerialise e(first.model, {.segments = 8, .keep = 2});
@@ -232,33 +249,44 @@ TEST_CASE("rematerialise refuses too many segments, a start and impossible optio
   CHECK_THROWS_AS(rematerialise(k.model, {.keep = -1}), error);
 }
 
-TEST_CASE("rematerialise can be saved after a finish() that failed, and goes on where it is loaded") {
+TEST_CASE(
+    "rematerialise can be saved after a finish() that failed anywhere, and goes on where it is loaded") {
   struct throwing : linear {
-    bool* broken;
-    throwing(linear f, bool& b) : linear(std::move(f)), broken(&b) {}
-    index_t write_workspace(index_t, index_t) const { return workspace(0, 1); }  // graphs in the workspace
+    index_t* broken;  // the segment whose graph does not go back
+    throwing(linear f, index_t& b) : linear(std::move(f)), broken(&b) {}
+    index_t write_workspace(index_t, index_t batch) const {  // graphs in the workspace
+      return workspace(0, batch);
+    }
     void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
                    std::span<const double* const> past, view<const double> tape, view<const double> dm,
                    std::span<double* const> dpast, dparams<double> g, view<double> workspace) const {
-      if (*broken) fail("throwing", "s", "is " + std::to_string(s));
+      if (s <= *broken && *broken < s + index_t(xs.size())) fail("throwing", "s", "is " + std::to_string(s));
       linear::write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
     }
   };
-  bool broken = true;
-  const task<throwing> k(throwing(make_linear(), broken), 5);
+  const auto check = [](bool recurrent, const rematerialise_options& o) {
+    index_t broken = -1;
+    const task<throwing> k(throwing(make_linear(recurrent), broken), 5);
+    const auto exact = run(rematerialise(k.model, o), k.theta, k.xs);
+    for (const index_t at : {3, 1, 0}) {
+      CAPTURE(recurrent, o.keep, o.batch, at);
+      rematerialise e(k.model, o), resumed(k.model, o);
+      std::vector<double> g(std::size_t(k.theta.size()));
+      broken = at;
+      e.advance(k.theta, k.xs, g);
+      CHECK_THROWS_AS(e.finish(k.theta, g), error);
+      checkpoint c;
+      c.save("run", e);
+      c.load("run", resumed);
+      hold_inputs(resumed, k.xs);
+      broken = -1;
+      resumed.finish(k.theta, g);
+      CHECK(g == exact);
+    }
+  };
   for (const index_t keep : {0, 2}) {
-    const rematerialise_options o{.segments = 5, .keep = keep};
-    rematerialise e(k.model, o), resumed(k.model, o);
-    std::vector<double> g(std::size_t(k.theta.size()));
-    broken = true;
-    e.advance(k.theta, k.xs, g);
-    CHECK_THROWS_AS(e.finish(k.theta, g), error);
-    checkpoint c;
-    c.save("run", e);
-    c.load("run", resumed);
-    hold_inputs(resumed, k.xs);
-    broken = false;
-    resumed.finish(k.theta, g);
-    CHECK(g == run(rematerialise(k.model, o), k.theta, k.xs));
+    check(false, {.segments = 5, .keep = keep});
+    check(false, {.segments = 5, .keep = keep, .batch = 2});
+    check(true, {.segments = 5, .keep = keep});
   }
 }

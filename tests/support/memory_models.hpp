@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <vector>
@@ -134,6 +135,35 @@ struct unchecked : M {
   explicit unchecked(M model) : M(std::move(model)) {}
   bool finite(const typename M::input&) const { return true; }
 };
+
+/// The same, but refuses to read memories that are not finite.
+template <class M>
+struct only_finite_memories : unchecked<M> {
+  using unchecked<M>::unchecked;
+  using segments = std::span<const typename M::input>;
+  using past_type = std::span<const double* const>;
+
+  void read(segments xs, index_t t, unroll::params<const double> theta, past_type past, double* losses,
+            unroll::view<double> workspace) const {
+    check(past);
+    M::read(xs, t, theta, past, losses, workspace);
+  }
+  void read_vjp(segments xs, index_t t, unroll::params<const double> theta, past_type past,
+                std::span<double* const> dpast, double* losses, unroll::dparams<double> g,
+                unroll::view<double> workspace) const {
+    check(past);
+    M::read_vjp(xs, t, theta, past, dpast, losses, g, workspace);
+  }
+
+ private:
+  void check(past_type past) const {
+    for (const double* m : past)
+      if (!std::all_of(m, m + this->size().memory, [](double x) { return std::isfinite(x); }))
+        unroll::fail("only_finite_memories", "past", "is not finite");
+  }
+};
+template <class M>
+only_finite_memories(M) -> only_finite_memories<M>;
 
 /// By two loops, for an independent model k.model with k.theta over the segments k.xs: the direct part of the
 /// gradient, and every z(t, s) = dJ_t/dm_s dm_s/dtheta.

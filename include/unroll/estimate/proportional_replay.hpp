@@ -89,7 +89,7 @@ class proportional_replay final {
     return end(r);
   }
 
-  /// Draws the sample and sends it back.
+  /// Draws the sample and sends it back. Where the model throws, only reset() can follow.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
     const report r = run_.start(theta);

@@ -79,7 +79,8 @@ class rematerialise final {
     return run_.end(r);
   }
 
-  /// Sends all adjoints back.
+  /// Sends all adjoints back. Where a write_vjp of the model throws and has added nothing, finish() can be
+  /// called again, with the same g, and goes on with the segments that are left.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
     const report r = run_.start(theta);

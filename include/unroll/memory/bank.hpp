@@ -86,9 +86,9 @@ class memory_bank {
   }
   /// All of them 0.
   void clear_adjoints() { executor_.fill(matrix<adjoint_type>(adjoints_.data(), adjoints_.size(), 1), 0); }
-  /// Adjoint i = 0.
-  void clear_adjoint(index_t i) {
-    executor_.fill(matrix<adjoint_type>(adjoint(i).data(), size_.memory, 1), 0);
+  /// n adjoints from i on = 0.
+  void clear_adjoint(index_t i, index_t n = 1) {
+    executor_.fill(matrix<adjoint_type>(adjoint(i).data(), n * size_.memory, 1), 0);
   }
   /// Adjoint i *= alpha.
   void scale_adjoint(double alpha, index_t i) { executor_.scale(alpha, adjoint(i).data(), size_.memory); }

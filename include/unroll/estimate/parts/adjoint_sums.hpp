@@ -32,19 +32,28 @@ class adjoint_sums {
     return std::max<std::size_t>(1, n);
   }
 
-  /// Takes all of xs into the run: writes the memories in front of them and reads them, in batches, with
-  /// graphs or without, and then looks at all losses. False where one of them, a memory or an input is not
-  /// finite: the run, g and the sums are as before. So they are where the model throws; what it throws
-  /// reaches the caller only where xs is a single segment.
+  /// Takes all of xs into the run, or nothing: writes the memories in front of them, with graphs or without,
+  /// reads xs in batches, and then looks at all losses. False where an input, a memory or a loss is not
+  /// finite; the run, g and the sums are then as before. They are as before also where the model throws,
+  /// which the caller hears of only where xs is a single segment: more of them give false.
+  /// A single segment is read only where its input and the memories written for it are finite.
   bool take(std::span<const input> xs, bool graphs, dparams<T> g, report& r) {
     const bool single = xs.size() == 1;
     if (single && !finite_input(model_, xs.front())) return false;
     const index_t t0 = run_.size(), written = bank_.written();
+    const auto finite_memories = [&] { return bank_.finite(written, bank_.written() - written); };
     run_.remember(g);
     run_.push(xs);
     try {
+      if (single) {
+        write_in_front_of(t0, graphs);
+        if (!finite_memories()) {
+          end_in_front_of(t0, written);
+          return false;
+        }
+      }
       read_in_batches(t0, graphs, g);
-      if (bank_.finite(written, bank_.written() - written) && run_.losses_finite(t0, index_t(xs.size()))) {
+      if ((single || finite_memories()) && run_.losses_finite(t0, index_t(xs.size()))) {
         run_.enter(model_, t0, r);
         return true;
       }
@@ -63,13 +72,15 @@ class adjoint_sums {
   index_t first_of_graph(index_t s) const { return bank_.graphs().first_of_batch(slot(s)); }
   /// The first segment of the batch of s.
   index_t batch_start(index_t s) const { return s - s % bank_.batch(); }
-  /// Sends A_s .. A_{s+n-1}, of one batch, back through their graphs; where these are gone, the segments are
-  /// written once more.
+  /// Sends A_s .. A_{s+n-1}, of one batch, back through their graphs, after which these sums are 0: whoever
+  /// goes through all segments again after an exception sends none twice. Where the graphs are gone, the
+  /// segments are written once more.
   void send_back(index_t s, index_t n, dparams<T> g) {
     const auto xs = run_.segments(s, n);
     if (!has_graph(s)) bank_.rewrite(model_, xs, s, theta_, slot(s));
     const auto dpast = route_adjoints(model_.independent() ? 0 : s);
     bank_.write_vjp(model_, xs, theta_, slot(s), bank_.adjoint(s, n), dpast, g);
+    bank_.clear_adjoint(s, n);
   }
 
   /// WRITES the norms of the first sums. They are brought to the host as losses are, which are not looked at
@@ -102,20 +113,28 @@ class adjoint_sums {
     for (index_t n = 0; t < run_.size(); t += n) {
       // the memories in front of segments t .. t + n - 1 belong to one batch of writes
       n = t == 0 ? 1 : std::min(run_.size() - t, batch_start(t - 1) + bank_.batch() - (t - 1));
-      if (const index_t s = bank_.written(), end = t + n - 1; s < end)
-        bank_.write(model_, run_.segments(s, end - s), theta_, graphs ? slot(s) : memory_bank<M>::none);
+      write_in_front_of(t + n - 1, graphs);
       read(t, n, g);
     }
+  }
+  // Writes the memories of the segments in front of t that are not written yet, which are of one batch.
+  void write_in_front_of(index_t t, bool graphs) {
+    if (const index_t s = bank_.written(); s < t)
+      bank_.write(model_, run_.segments(s, t - s), theta_, graphs ? slot(s) : memory_bank<M>::none);
   }
   void read(index_t t, index_t n, dparams<T> g) {
     run_.read(model_, theta_, t, run_.segments(t, n), route_adjoints(t + n - 1), g);
   }
-  // To t segments and `written` memories, with g as it was remembered; the losses in front of segment t are
-  // read once more, for their sums, which have the same bits: they are added in the same order.
-  void take_back(index_t t, index_t written, dparams<T> g) {
-    run_.restore(g);
+  // Keeps t segments and `written` memories.
+  void end_in_front_of(index_t t, index_t written) {
     run_.drop_last(run_.size() - t);
     bank_.keep_first(written);
+  }
+  // The same after reads: g is again as it was remembered, and the segments in front of t are read once more
+  // to have their sums again, with the same bits because they are added in the same order.
+  void take_back(index_t t, index_t written, dparams<T> g) {
+    run_.restore(g);
+    end_in_front_of(t, written);
     bank_.clear_adjoints();
     for (index_t u = 1, n = 0; u < t; u += n) {
       n = std::min(t - u, bank_.batch());
