@@ -38,6 +38,12 @@ enum class fault {
   row_norms_squared,
   jacobian_mask_misses,
   immediate_mask_misses,
+  jacobian_mask_only_ones,   ///< entries that are 0 are not written
+  immediate_mask_only_ones,  ///< likewise
+  jacobian_mask_overruns,
+  factors_add,
+  factors_read_workspace,
+  factors_overrun,
   lane_vjp_all_lanes,  ///< every lane gets the sum over the lanes
   not_finite_at_zero,
   nothing_scored,  ///< says that no lane has a loss
@@ -179,16 +185,37 @@ struct complete {
     }
   }
   void jacobian_mask(unroll::view<std::uint8_t> j) const {
-    std::fill(j.begin(), j.end(), std::uint8_t(0));
+    if (!is(fault::jacobian_mask_only_ones)) std::fill(j.begin(), j.end(), std::uint8_t(0));
+    if (is(fault::jacobian_mask_overruns)) j.data()[n * n] = 1;
     for (index_t i = 0; i < n; ++i) {
       j[i * n + i] = 1;
       if (!is(fault::jacobian_mask_misses)) j[(i + 1) % n * n + i] = 1;
     }
   }
   void immediate_mask(unroll::view<std::uint8_t> f, index_t p0, index_t p1) const {
-    std::fill(f.begin(), f.end(), std::uint8_t(0));
+    if (!is(fault::immediate_mask_only_ones)) std::fill(f.begin(), f.end(), std::uint8_t(0));
     for (index_t p = p0; p < p1; ++p)
       f[(p - p0) * n + p % n] = p < 2 * n || !is(fault::immediate_mask_misses);
+  }
+  // every parameter is a matrix of one number
+  std::vector<unroll::weight_matrix> weight_matrices() const {
+    std::vector<unroll::weight_matrix> matrices;
+    for (index_t p = 0; p < 3 * n; ++p)
+      matrices.push_back({.first = p, .rows = 1, .columns = 1, .stride = 1});
+    return matrices;
+  }
+  void factors(T x, const unroll::const_edge<T>& e, unroll::view<T> a, unroll::view<T> d) const {
+    if (!is(fault::factors_add)) std::fill(d.begin(), d.end(), T(0));
+    if (is(fault::factors_overrun)) d.data()[3 * n * n * lanes] = 0;
+    for (index_t i = 0; i < n * lanes; ++i) {
+      const index_t k = i % n, first = i / n * 3 * n;  // of the lane
+      const T read[] = {e.s[i], e.s[neighbour(i)],
+                        x + (is(fault::factors_read_workspace) ? e.workspace[0] : 0)};
+      for (index_t b = 0; b < 3; ++b) {
+        a[first + b * n + k] = read[b];
+        d[(first + b * n + k) * n + k] += e.tape[i];
+      }
+    }
   }
   void lane_vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext,
                 unroll::view<T> dtheta) const {
@@ -202,7 +229,8 @@ struct complete {
 
 static_assert(unroll::has_window<complete<double>> && unroll::has_jvp<complete<float>> &&
               unroll::has_jacobian<complete<float>> && unroll::has_row_norms<complete<double>> &&
-              unroll::has_lane_vjp<complete<double>> && unroll::has_masks<complete<float>>);
+              unroll::has_lane_vjp<complete<double>> && unroll::has_masks<complete<float>> &&
+              unroll::has_factors<complete<double>>);
 
 /// Three lanes that have a loss only where the input is positive.
 struct masked {

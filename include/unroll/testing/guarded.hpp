@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "unroll/core/config.hpp"
@@ -30,7 +31,7 @@ class guarded {
 
  private:
   static constexpr int margin = 8;
-  static constexpr T mark = T(-1234.5);
+  static constexpr T mark = T(std::is_integral_v<T> ? 90 : -1234.5);
   index_t size_;
   std::vector<T> all_;
 };

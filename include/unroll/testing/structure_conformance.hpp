@@ -7,45 +7,65 @@
 #include <vector>
 
 #include "unroll/system/concepts.hpp"
+#include "unroll/testing/guarded.hpp"
 
 namespace unroll::testing::detail {
 
-// Whether the masks let every entry through that is not zero.
+// What is wrong with the masks, or nothing.
 template <class F, class Row>
-bool masks_hold(const F& f, const std::vector<Row>& rows) {
+std::string mask_fault(const F& f, const std::vector<Row>& rows) {
   const dims d = f.size();
   const index_t n = d.state / d.lanes;
-  std::vector<std::uint8_t> j(std::size_t(n * n)), moved(std::size_t(n * d.params));
+  constexpr std::uint8_t unwritten = 0xFF;
+  bool intact = true;
+  guarded<std::uint8_t> j(n * n, unwritten);
   f.jacobian_mask(view<std::uint8_t>(j));
-  const index_t half = d.params / 2;  // in two parts, as a caller may ask for them
-  f.immediate_mask(view<std::uint8_t>(moved.data(), n * half), 0, half);
-  f.immediate_mask(view<std::uint8_t>(moved.data() + n * half, n * (d.params - half)), half, d.params);
+  intact = intact && j.intact();
+  std::vector<std::uint8_t> moved;  // n x params, in two parts, as a caller may ask for them
+  for (const index_t p0 : {index_t(0), d.params / 2}) {
+    const index_t p1 = p0 == 0 ? d.params / 2 : d.params;
+    guarded<std::uint8_t> part(n * (p1 - p0), unwritten);
+    f.immediate_mask(view<std::uint8_t>(part), p0, p1);
+    intact = intact && part.intact();
+    const auto values = part.values();
+    moved.insert(moved.end(), values.begin(), values.end());
+  }
+  if (!intact) return "masks: write outside their memory";
+  const auto zero_or_one = [](std::uint8_t v) { return v <= 1; };
+  if (const auto values = j.values(); !std::all_of(values.begin(), values.end(), zero_or_one) ||
+                                      !std::all_of(moved.begin(), moved.end(), zero_or_one))
+    return "masks: an entry is neither 0 nor 1, or is not written";
   for (index_t i = 0; i < d.state; ++i) {
     const Row& row = rows[std::size_t(i)];
     for (index_t k = 0; k < n; ++k)
-      if (row.ds[std::size_t(i / n * n + k)] != 0 && !j[std::size_t(k * n + i % n)]) return false;
+      if (row.ds[std::size_t(i / n * n + k)] != 0 && !j.data()[k * n + i % n])
+        return "masks: an entry of vjp is masked";
     for (index_t p = 0; p < d.params; ++p)
-      if (row.dtheta[std::size_t(p)] != 0 && !moved[std::size_t(p * n + i % n)]) return false;
+      if (row.dtheta[std::size_t(p)] != 0 && !moved[std::size_t(p * n + i % n)])
+        return "masks: an entry of vjp is masked";
   }
-  return true;
+  return {};
 }
 
-// Whether D_b (:, i) a_b (j) are the rows, and nothing else of theta moves the state.
+// What is wrong with the factors: D_b (:, i) a_b (j) must be the rows, and nothing else of theta move the
+// state.
 template <class F, class Row>
-bool factors_hold(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
-                  const std::vector<Row>& rows) {
+std::string factor_fault(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+                         const std::vector<Row>& rows) {
   using T = typename F::scalar;
+  constexpr T poison = std::numeric_limits<T>::quiet_NaN();
   const dims dim = f.size();
   const index_t n = dim.state / dim.lanes;
   const std::vector<weight_matrix> matrices = f.weight_matrices();
   index_t columns = 0, sum = 0;
   for (const weight_matrix& w : matrices) columns += w.columns, sum += w.rows;
-  std::vector<T> a(std::size_t(dim.lanes * columns)), d(std::size_t(dim.state * sum));
+  guarded<T> a(dim.lanes * columns, poison), d(dim.state * sum, poison);
+  std::fill(e.workspace.begin(), e.workspace.end(), poison);
   f.factors(x, e, view<T>(a), view<T>(d));
+  if (!a.intact() || !d.intact()) return "factors: write outside their memory";
   for (index_t k = 0; k < dim.state; ++k) {
     std::vector<T> rest = rows[std::size_t(k)].dtheta;
-    double largest = 0;
-    for (const T v : rest) largest = std::max(largest, std::abs(double(v)));
+    const double tolerance = 256 * double(std::numeric_limits<T>::epsilon()) * largest(rest);
     const T *al = a.data() + k / n * columns, *dl = d.data() + k / n * n * sum + k % n;
     for (const weight_matrix& w : matrices) {
       for (index_t j = 0; j < w.columns; ++j)
@@ -54,9 +74,9 @@ bool factors_hold(const F& f, const typename F::input& x, const const_edge<typen
       al += w.columns, dl += w.rows * n;
     }
     for (const T v : rest)
-      if (!(std::abs(double(v)) <= 256 * double(std::numeric_limits<T>::epsilon()) * largest)) return false;
+      if (!(std::abs(double(v)) <= tolerance)) return "factors: disagree with vjp";
   }
-  return true;
+  return {};
 }
 
 /// What is wrong with what the system says of the structure of its Jacobians, or nothing. rows: of each state
@@ -65,9 +85,10 @@ template <class F, class Row>
 std::string structure_fault(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
                             const std::vector<Row>& rows) {
   if constexpr (has_masks<F>)
-    if (supports(f, hook::masks) && !masks_hold(f, rows)) return "masks: an entry of vjp is masked";
+    if (supports(f, hook::masks))
+      if (std::string fault = mask_fault(f, rows); !fault.empty()) return fault;
   if constexpr (has_factors<F>)
-    if (supports(f, hook::factors) && !factors_hold(f, x, e, rows)) return "factors: disagree with vjp";
+    if (supports(f, hook::factors)) return factor_fault(f, x, e, rows);
   return {};
 }
 

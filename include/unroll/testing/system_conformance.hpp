@@ -292,6 +292,7 @@ class system_checks {
     }
     const std::string fault = structure_fault(f_, x, at, rows);
     expect(fault.empty(), fault);
+    expect(e.intact(), "factors: writes outside the workspace");
     if constexpr (has_jacobian<F>) {
       if (supports(f_, hook::jacobian)) {
         guarded<T> j(index_t(lanes * m * m), poison);
