@@ -282,8 +282,7 @@ class system_checks {
     place e = make(x, theta_, s);
     const const_edge<T> at(e.at());
     const std::size_t lanes = std::size_t(d_.lanes), m = n() / lanes;
-    // row i of ds'/ds and ds'/dtheta
-    std::vector<cotangents> rows;
+    std::vector<cotangents> rows;  // row i of ds'/ds and ds'/dtheta
     if (n() == 0 || !supports(f_, hook::vjp)) return;
     for (std::size_t i = 0; i < n(); ++i) {
       vec unit(n());
