@@ -22,3 +22,18 @@ TEST_CASE("the mean loss of a sequence is that of the report of a gradient") {
   CHECK(std::isnan(training::mean_loss(task.cell, task.theta, {})));
   CHECK_THROWS_AS(training::mean_loss(task.cell, std::span(task.theta).first(2), task.xs), error);
 }
+
+TEST_CASE("the mean loss looks at an input before it takes the step") {
+  support::random_task<cells::elman<double>> task(cells::elman<double>({.hidden = 3, .lanes = 2}), 4, key{3});
+  const std::vector<double> nan(2, std::nan(""));
+  task.xs[3].x = nan.data();
+  task.xs[3].target = nullptr;  // the state that it would spoil has no loss
+  CHECK(std::isnan(training::mean_loss(task.cell, task.theta, task.xs)));
+
+  support::random_task<cells::elman<double>> text(cells::elman<double>({.in = 3, .hidden = 2}), 4, key{3},
+                                                  support::feed::tokens);
+  const std::int32_t outside = 3;
+  text.xs[2].token = &outside;
+  CHECK_THROWS_WITH(training::mean_loss(text.cell, text.theta, text.xs),
+                    Catch::Matchers::ContainsSubstring("x.token: is 3, must be in [0, 3)"));
+}

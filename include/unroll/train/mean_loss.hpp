@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <span>
 #include <utility>
 
@@ -9,8 +10,8 @@
 namespace unroll::training {
 
 /// Mean loss of a recurrent system over the losses of the sequence xs, at theta and from the system's own
-/// start: one forward pass, two states and one tape. NaN where nothing is scored. Throws unroll::error where
-/// theta has another size.
+/// start: one forward pass, two states and one tape. NaN where nothing is scored, or an input is not finite.
+/// Throws unroll::error where theta has another size, and what the system throws on an invalid input.
 template <class F>
 double mean_loss(const F& system, std::type_identity_t<params<const typename F::scalar>> theta,
                  std::type_identity_t<std::span<const typename F::input>> xs) {
@@ -25,6 +26,7 @@ double mean_loss(const F& system, std::type_identity_t<params<const typename F::
   double sum = 0;
   std::int64_t losses = 0, t = 0;
   for (const auto& x : xs) {
+    if (!finite_input(system, x)) return std::numeric_limits<double>::quiet_NaN();
     T loss = 0;
     system.step(x, {theta, s, next, tape, &loss, workspace, t++});
     sum += double(loss);
