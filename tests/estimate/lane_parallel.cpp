@@ -1,5 +1,6 @@
 #include "unroll/estimate/lane_parallel.hpp"
 
+#include <new>
 #include <vector>
 
 #include "tests/support/catch.hpp"
@@ -89,6 +90,47 @@ TEST_CASE("the number of threads does not change a bit") {
   CHECK(same_bits(run(three, t).first, g));
   auto copy = three;
   CHECK(same_bits(run(copy, t).first, g));
+}
+
+TEST_CASE("an assignment that fails leaves what was dealt out as it was") {
+  struct fragile : cells::elman<double> {
+    index_t* copies;  // until one fails
+    fragile(cells::elman<double> f, index_t& n) : cells::elman<double>(std::move(f)), copies(&n) {}
+    fragile(const fragile& other) : cells::elman<double>(other), copies(other.copies) { count(); }
+    fragile(fragile&&) noexcept = default;
+    fragile& operator=(const fragile& other) {
+      cells::elman<double>::operator=(other);
+      count();
+      return *this;
+    }
+    fragile& operator=(fragile&&) noexcept = default;
+    ~fragile() = default;
+    fragile with_lanes(index_t n) const { return {cells::elman<double>::with_lanes(n), *copies}; }
+    void count() const {
+      if (--*copies == 0) throw std::bad_alloc();
+    }
+  };
+  const task<cells::elman<double>> t;
+  index_t copies = -1;
+  const auto dealt = [&](index_t groups) {
+    return lane_parallel(fragile(t.cell, copies), {.groups = groups, .threads = 1}, exact);
+  };
+  auto to = dealt(3), from = dealt(2);
+  const auto before = run(to, t).first, after = run(from, t).first;
+  CHECK_FALSE(same_bits(before, after));
+  index_t failures = 0;
+  for (bool assigned = false; !assigned;) {
+    copies = failures + 1;
+    try {
+      to = from;
+      assigned = true;
+    } catch (const std::bad_alloc&) {
+      ++failures;
+    }
+    copies = -1;
+    CHECK(same_bits(run(to, t).first, assigned ? after : before));
+  }
+  CHECK(failures >= 3);  // the system and the two groups
 }
 
 TEST_CASE("dealing out keeps the promises of every estimator") {

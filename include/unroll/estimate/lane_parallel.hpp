@@ -59,6 +59,13 @@ class lane_parallel final {
     workers_ = workers(std::min(options_.threads == 0 ? groups : options_.threads, groups));
   }
 
+  lane_parallel(const lane_parallel&) = default;
+  lane_parallel(lane_parallel&&) = default;
+  /// Where the copy cannot be made, *this is as before.
+  lane_parallel& operator=(const lane_parallel& other) { return *this = lane_parallel(other); }
+  lane_parallel& operator=(lane_parallel&&) = default;
+  ~lane_parallel() = default;
+
   void reset(key k, state<const scalar> s0 = {}) {
     guard_.reset(s0);
     const index_t part = f_.size().state / options_.groups;
