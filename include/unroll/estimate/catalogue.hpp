@@ -238,7 +238,9 @@ decltype(auto) with_estimator(std::string_view text, const F& system, index_t le
 }
 
 /// Steps between two gradients of the estimator that the text names, over sequences of `length` steps; 1
-/// where they come at no fixed steps. Throws as with_estimator does.
+/// where they come at no fixed steps. Throws unroll::error on a text that is none of the catalogue, and where
+/// the number that is the period is no count from 1 on. Other options it does not look at: that the estimator
+/// takes them, with_estimator finds out.
 inline index_t gradient_period(std::string_view text, index_t length) {
   return detail::with_entry(text,
                             [&](auto entry, const named_numbers& n) { return entry.period(n, length); });
