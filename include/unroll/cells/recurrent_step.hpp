@@ -12,13 +12,11 @@
 //   const char* name       of the cell, for messages
 //   index_t gates          rows of z
 //   index_t states         rows of s, the first hidden of which are h
-//   index_t taped          rows of the tape, in front of dloss/dy. A step begins with z in the first of them.
-//   0:
-//                          s' = f(z + u) alone, and z stands in s'
+//   index_t taped          rows of the tape, in front of dloss/dy. A step begins with z in the first of
+//                          them. 0: s' = f(z + u) alone, and z stands in s'
 //   index_t cotangents     rows of d, at least `gates`
-//   bool apart             f(z, u, s), where h reaches h' beside u; otherwise u is z, which holds the sum,
-//   and
-//                          du is d
+//   bool apart             f(z, u, s), where h reaches h' beside u; otherwise u is z, which holds the
+//                          sum, and du is d
 //
 // Of all lanes, a column a lane:
 //

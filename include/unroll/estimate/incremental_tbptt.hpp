@@ -20,9 +20,9 @@ struct incremental_tbptt_options {
 /// is gone is dropped, and the graphs leave oldest first: paths through other memories then count only within
 /// the last window of the sequence.
 ///
-/// Assumes that theta is the same until finish(). A loss that is not finite leaves no trace, except that the
-/// graph which made room for the memory in front of it has left: where writes read, what later memories would
-/// have sent to it in finish() is dropped.
+/// Assumes that theta is the same until finish(). A loss that is not finite leaves no trace, except this: to
+/// write the memory in front of it, the oldest graph was sent back and dropped. Where writes read earlier
+/// memories, finish() then sends nothing from later memories through that graph.
 ///
 /// Biased unless S >= T - 1, where it is exact. Variance 0. Memory: segments - 1 memories, 2 S adjoints and S
 /// graphs. Over T segments: T - 1 writes and write vjps, T reads and read vjps (T - 1 where losses have no

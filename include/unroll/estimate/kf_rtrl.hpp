@@ -18,11 +18,12 @@ struct kf_rtrl_options {
 ///   B <- J B / p1 + c D / p2,    u <- p1 u + c p2 a          c = -1 or +1, with equal probability
 ///   p1 = sqrt(|J B| / (|u| + eps)) + eps,  p2 = sqrt(|D| / (|a| + eps)) + eps
 ///
-/// One sign a step and lane, shared by its matrices. Unbiased at fixed theta for every horizon. A step adds
-/// the variance 2 (|u| |a| |J B| |D| + <u, a> <J B, D>) to each matrix at most. Per step and lane, n = state
-/// / lanes: n^2 rows multiply-adds, with `rows` those of all matrices together, one step, one vjp. Memory, to
-/// leading order: 3 n rows scalars a lane, for elman the size of three Jacobians. Needs: vjp, jacobian,
-/// factors. Mujika, Meier & Steger 2018. See docs/math/kf_rtrl.md.
+/// One sign a step and lane, shared by its matrices. Unbiased at fixed theta for every horizon. To the
+/// variance of the influence of each matrix a step adds at least 2 (|u| |a| |J B| |D| + <u, a> <J B, D>), and
+/// just that at eps = 0. Per step and lane, n = state / lanes: n^2 rows multiply-adds, with `rows` those of
+/// all matrices together, one step, one vjp. Memory, to leading order: (2 lanes + 1) n rows scalars, for
+/// elman with one lane the size of three Jacobians. Needs: vjp, jacobian, factors. Mujika, Meier & Steger
+/// 2018. See docs/math/kf_rtrl.md.
 template <class F, class C = philox_chooser>
 class kf_rtrl final {
   static_assert(require_vjp<F>() && require_factors<F>() && chooser<C>);

@@ -50,7 +50,7 @@ class nobacktrack final {
         norms_(system_.size().state),
         row_(hooked_ ? 0 : system_.size().params),
         delta_(system_.size().state),
-        zeros_(system_.size().state) {
+        unit_(system_.size().state) {
     if (!(options_.epsilon >= 0))
       fail("nobacktrack", "epsilon", "is " + std::to_string(options_.epsilon) + ", must be at least 0");
     reset({});
@@ -61,6 +61,7 @@ class nobacktrack final {
     chooser_.reset(k);
     memory_.reset(system_, s0);
     influence_.reset();
+    unit_.zero();
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
@@ -102,7 +103,7 @@ class nobacktrack final {
  private:
   std::size_t bytes() const {
     return memory_.bytes() + influence_.bytes() + nu_.bytes() + norms_.bytes() + row_.bytes() +
-           delta_.bytes() + zeros_.bytes();
+           delta_.bytes() + unit_.bytes();
   }
 
   void carry(const const_edge<scalar>& e, report& r) {
@@ -122,7 +123,7 @@ class nobacktrack final {
       }
       influence_.mix(l, rho0.over, 1);
     }
-    r.vjps += lane_vjp<F>(system_, memory_.x(0), e, delta_, {}, influence_.theta_added(), zeros_);
+    r.vjps += lane_vjp<F>(system_, memory_.x(0), e, delta_, {}, influence_.theta_added(), unit_);
   }
 
   // |F_i| of every state entry, by the hook or by one vjp an entry. Returns the vjps.
@@ -134,9 +135,9 @@ class nobacktrack final {
       }
     for (index_t i = 0; i < norms_.size(); ++i) {
       row_.zero();
-      zeros_[i] = 1;
-      system_.vjp(memory_.x(0), e, zeros_, scalar(0), {}, row_);
-      zeros_[i] = 0;
+      unit_[i] = 1;
+      system_.vjp(memory_.x(0), e, unit_, scalar(0), {}, row_);
+      unit_[i] = 0;
       norms_[i] = linalg::norm(row_.data(), row_.size());
     }
     return norms_.size();
@@ -151,7 +152,8 @@ class nobacktrack final {
   influence::rank_one<scalar> influence_;
   buffer<scalar> nu_, norms_;
   gradient<scalar> row_;
-  block<scalar, state_cotangent_space> delta_, zeros_;
+  block<scalar, state_cotangent_space> delta_;
+  block<scalar, state_cotangent_space> unit_;  // zero, but for one entry while a row is measured
 };
 
 }  // namespace unroll

@@ -61,6 +61,7 @@ class uoro final {
     chooser_.reset(k);
     memory_.reset(system_, s0);
     influence_.reset();
+    zeros_.zero();
   }
   void mirror(bool on) { chooser_.mirror(on); }
 

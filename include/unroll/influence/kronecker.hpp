@@ -19,8 +19,8 @@ namespace unroll::influence {
 ///
 /// which is J B (x) u' + D (x) a' for the squares, and terms odd in c beside it. Mujika, Meier & Steger 2018.
 /// A step takes, in a lane, n^2 rows multiply-adds with `rows` those of all matrices together (n = state /
-/// lanes), and one for each of their parameters. Memory: 3 n rows scalars a lane, to leading order. Needs:
-/// jacobian, factors.
+/// lanes), and one for each of their parameters. Memory: (2 lanes + 1) n rows scalars, to leading order.
+/// Needs: jacobian, factors.
 template <class F>
 class kronecker {
  public:

@@ -16,12 +16,12 @@ namespace unroll::influence {
 ///     M <- 1_S (J M + F),     S = nz(F) + nz(J) nz(F) + ... + nz(J)^(reach - 1) nz(F)
 ///
 /// nz() are the masks that the system states (has_masks), not which numbers happen to be zero: a unit that
-/// does not move in one step may in the next. Where nz(J) S = S nothing is left out and M is exact.
+/// does not move in one step may in the next. Where nz(J) S lies within S nothing is left out, M is exact.
 ///
 /// F, and J without the jacobian hook, are read off by few vjps: rows that share no column are added up in
 /// one, and each entry is taken from the sum in which it is alone (Curtis, Powell & Reid 1974). A parameter
 /// that moves k kept entries takes k^2 multiply-adds a step and lane. Memory, to leading order: kept() and
-/// probes() x params scalars a lane, two integers a kept entry. Needs: vjp, masks.
+/// probes() x params scalars a lane, and once 8 bytes a kept entry and 8 a parameter. Needs: vjp, masks.
 template <class F>
 class masked {
  public:
@@ -45,7 +45,10 @@ class masked {
     rows_ = buffer<T>(probes_ * sizes_.lanes * sizes_.params);
   }
 
-  void reset() { m_.zero(); }
+  void reset() {
+    m_.zero();
+    zeros_.zero();
+  }
 
   /// g += q M, then M <- 1_S (J M + F) at the edge e. Returns the vjps.
   index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g) {
@@ -59,7 +62,7 @@ class masked {
 
   index_t kept() const { return index_t(entries_.size()); }  ///< entries of M, of one lane
   index_t probes() const { return probes_; }                 ///< sums of rows that are read off
-  bool exact() const { return exact_; }                      ///< nz(J) S = S
+  bool exact() const { return exact_; }                      ///< nz(J) S within S
   std::size_t bytes() const {
     return m_.bytes() + rows_.bytes() + jacobian_.bytes() + joined_.bytes() + before_.bytes() + row_.bytes() +
            unit_.bytes() + zeros_.bytes() + entries_.size() * sizeof(entry) +

@@ -18,7 +18,7 @@
 //                      supports(hook)             supports         which hooks the system inside has
 //                      vjp, jvp                   has_vjp, has_jvp
 //                      window_workspace, forward, backward         has_window: a window at once
-//                      jacobian, immediate        has_jacobian     rtrl; jacobian alone: snap, kf_rtrl
+//                      jacobian, immediate        has_jacobian     rtrl; snap, kf_rtrl call only jacobian
 //                      row_norms                  has_row_norms    nobacktrack
 //                      jacobian_mask, immediate_mask               has_masks: snap
 //                      weight_matrices, factors   has_factors      kf_rtrl

@@ -22,8 +22,8 @@ class graph_window {
   graph_window(segment_run<M>& run, const M& model, params<const T> theta)
       : run_(run), bank_(run.bank()), model_(model), theta_(theta) {}
 
-  /// Where a loss that t memories have been written in front of adds its adjoints: nowhere for memories whose
-  /// graphs are gone.
+  /// The addresses to which the loss of segment t adds its adjoints of the t memories in front of it; null
+  /// for a memory whose graph is gone.
   std::span<adjoint_type*> route_adjoints(index_t t) {
     const std::span<adjoint_type*> dpast = bank_.null_dpast(t);
     for (index_t slot = 0; slot < size(); ++slot) {

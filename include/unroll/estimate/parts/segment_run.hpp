@@ -85,9 +85,9 @@ class segment_run {
     bank_.keep_first(s);
     return false;
   }
-  /// Reads x as the next segment: ADDS what its loss owes to the memories to dpast, size() addresses, and
-  /// what it owes to theta to g; enters the loss in r. False: the loss is not finite, the sequence ends in
-  /// front of x, g is as before, and what was added to dpast is of no use; so it is where the model throws.
+  /// Reads x as the next segment and enters its loss in r. ADDS the adjoints of the memories to dpast, size()
+  /// addresses, and the derivative by theta itself to g. False: the loss is not finite. Then, and where the
+  /// model throws, x does not belong to the sequence, g is as before, and what dpast received is of no use.
   bool read(const M& model, params<const T> theta, const input& x, std::span<adjoint_type*> dpast,
             dparams<T> g, report& r) {
     const index_t t = size();
