@@ -32,7 +32,7 @@ LLAMAS = (("stories15M", 288, 256), ("mid", 512, 512))
 
 
 def rows(kind):
-    """(id, workload, their workload, cell, hidden, lanes, steps, target). Targets: docs/performance.md."""
+    """(id, workload, their workload, cell, hidden, lanes, steps, goal). Goals: docs/performance.md."""
     for name, hidden, lanes, target in (
         ("R1", 16, 1, {"*": 100}),
         ("R2", 64, 1, {"*": 20, "elman": 30}),
@@ -165,7 +165,7 @@ def load(paths):
 
 
 def write_summary(f, results):
-    f.write("| row | measured | median ratios, lowest to highest | target | met by |\n|---|---|---|---|---|\n")
+    f.write("| row | measured | median ratios, lowest to highest | goal | met by |\n|---|---|---|---|---|\n")
     groups = {}
     for r in results:
         groups.setdefault((r["row"], r["hidden"], r["lanes"]), []).append(r)
@@ -185,7 +185,7 @@ def write_markdown(path, results, earlier):
         write_summary(f, results)
         f.write("| row | workload | peer | cell | H | B | type | ours, us a step | theirs | ratio [min, max] |")
         f.write(" earlier run |" if earlier else "")
-        f.write(" target |\n|---|---|---|---|---|---|---|---|---|---|" + ("---|" if earlier else "") + "---|\n")
+        f.write(" goal |\n|---|---|---|---|---|---|---|---|---|---|" + ("---|" if earlier else "") + "---|\n")
         for r in results:
             f.write(
                 f"| {r['row']} | {r['workload']} | {r['peer']} | {r['cell']} | {r['hidden']} | {r['lanes']} | {r['type']} "
@@ -225,7 +225,7 @@ def main():
     ap.add_argument("--cells", default=",".join(CELLS))
     ap.add_argument("--shapes", default=",".join(name for name, _, _ in LLAMAS))
     ap.add_argument("--type", default="f32", choices=("f32", "f64"))
-    ap.add_argument("--scale", type=float, default=1, help="factor on the targets, e.g. 0.85 for untuned flags")
+    ap.add_argument("--scale", type=float, default=1, help="factor on the goals, e.g. 0.85 for untuned flags")
     ap.add_argument("--label", default="", help="the compiler flags of ours, kept in the result")
     ap.add_argument("--json", default="")
     ap.add_argument("--markdown", default="", help="write the table to this file")
@@ -297,7 +297,7 @@ def main():
         results.append(row)
         print(
             f"{name:4} {workload:12} {cell:5} H={hidden:<5} B={lanes:<3} ours {row['ours_us']:10.3f} us  theirs "
-            f"{row['theirs_us']:10.1f} us  ratio {row['ratio']:7.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}], of minima {row['ratio_of_minima']:.2f}  target {target:g}"
+            f"{row['theirs_us']:10.1f} us  ratio {row['ratio']:7.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}], of minima {row['ratio_of_minima']:.2f}  goal {target:g}"
             f"{'' if row['met'] else '  MISSED'}",
             flush=True,
         )

@@ -129,7 +129,7 @@ struct bench_parts {
           operations);
       if (wanted <= sizes.plain_most && !interrupted) {
         const double each =
-            costs.read(0, 1) - 2 * double(c.hidden) * double(c.vocabulary);  // without the head
+            costs.read(0, 1) - 2 * double(c.hidden) * double(c.vocabulary);  // without the output layer
         const double pairs = double(n) * double(n - 1) / 2 * 4 * double(c.query_width()) * double(c.layers);
         const measured m = runs.read_plainly(std::span(ids).first(std::size_t(n)));
         add(1, n, m, bench_runs::plain_bytes(setup.model.stack(), n), double(n) * each + pairs);

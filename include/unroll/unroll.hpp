@@ -3,8 +3,9 @@
 // Gradients through time on the CPU, with nothing but the standard library. Left out, as a program that does
 // not need them would pay for them at every compilation: Llamas, which are in llama.hpp, and files, which are
 // in it too or are included by name (io/checkpoint.hpp, diagnose/csv_file.hpp, text/characters.hpp). By name
-// alone: estimators by their names (estimate/catalogue.hpp, diagnose/measure_by_name.hpp); ad/bridge_*.hpp,
-// xtensor/, io/npy.hpp and diagnose/json_sink.hpp, which need other libraries; testing/.
+// alone: estimators by their names (estimate/catalogue.hpp, diagnose/measure_by_name.hpp); what needs other
+// libraries, such as ad/bridge_*.hpp, xtensor/, io/npy.hpp and diagnose/json_sink.hpp; cuda/ and the bodies
+// of kernels/, for devices; testing/.
 
 #include "unroll/ad/derive.hpp"
 #include "unroll/ad/dual.hpp"

@@ -26,6 +26,7 @@ struct numbers {
   std::vector<std::vector<T>> block;  // k, v of every block
   std::vector<std::vector<T>> dblock;
 
+  index_t keys() const { return at.mask.first + at.queries; }
   index_t width() const { return at.shape.heads * at.shape.head_dim; }
   index_t kv_width() const { return at.shape.kv_heads * at.shape.head_dim; }
   index_t total() const {
@@ -37,8 +38,8 @@ struct numbers {
     std::uint32_t seed = 1;
     const auto fill = [&](index_t n) { return tests::random_numbers<T>(n, seed++); };
     q = fill(width() * at.queries);
-    k = fill(kv_width() * at.queries);
-    v = fill(kv_width() * at.queries);
+    k = fill(kv_width() * keys());
+    v = fill(kv_width() * keys());
     dout = fill(width() * at.queries);
     out.assign(q.size(), T(7));
     dq.assign(q.size(), T(7));
@@ -51,7 +52,7 @@ struct numbers {
       dblock.emplace_back(block.back().size(), T(0));
       most = std::max(most, n);
     }
-    workspace.assign(std::size_t(attention_workspace(at.shape, at.queries, total(), most)), T(3));
+    workspace.assign(std::size_t(attention_workspace(at.shape, keys(), total(), most)), T(3));
   }
   std::vector<key_block<T>> blocks() const {
     std::vector<key_block<T>> b;
@@ -69,14 +70,16 @@ struct numbers {
     }
     return b;
   }
-  matrix<const T> columns(const std::vector<T>& x) const {
+  matrix<const T> columns(const std::vector<T>& x) const {  // a column a query
     return {x.data(), index_t(x.size()) / at.queries, at.queries};
   }
   matrix<T> columns(std::vector<T>& x) const {
     return {x.data(), index_t(x.size()) / at.queries, at.queries};
   }
+  matrix<const T> key_columns(const std::vector<T>& x) const { return {x.data(), kv_width(), keys()}; }
+  matrix<T> key_columns(std::vector<T>& x) const { return {x.data(), kv_width(), keys()}; }
   attention_inputs<T> inputs(const std::vector<key_block<T>>& before) const {
-    return {at.shape, at.mask, columns(q), before, {columns(k), columns(v)}};
+    return {at.shape, at.mask, columns(q), before, {key_columns(k), key_columns(v)}};
   }
   attention_cotangents<T> cotangents() const { return {columns(out), lse.data(), columns(dout)}; }
   void forward() {
@@ -86,7 +89,8 @@ struct numbers {
   void backward() {
     const auto b = blocks();
     const auto db = dblocks();
-    attention_vjp<T>(inputs(b), cotangents(), {columns(dq), db, {columns(dk), columns(dv)}}, workspace);
+    attention_vjp<T>(inputs(b), cotangents(), {columns(dq), db, {key_columns(dk), key_columns(dv)}},
+                     workspace);
   }
 };
 
@@ -104,8 +108,8 @@ std::vector<double> definition(const numbers<T>& x) {
           keys.push_back(b.k.data + row + t * b.k.stride);
           values.push_back(b.v.data + row + t * b.v.stride);
         }
-      for (index_t t = 0; t < n; ++t)
-        if (t == i || t < x.at.mask.visible(i)) {
+      for (index_t t = 0; t < x.keys(); ++t)
+        if (t == x.at.mask.first + i || t < x.at.mask.visible(i)) {
           keys.push_back(x.k.data() + row + t * x.kv_width());
           values.push_back(x.v.data() + row + t * x.kv_width());
         }
@@ -125,7 +129,8 @@ std::vector<double> definition(const numbers<T>& x) {
   return out;
 }
 
-// Masks, grouped queries, odd sizes, prefixes: none, empty, one large, many small, more queries than a block.
+// Masks, queries in the middle of their sequence, grouped queries, odd sizes, prefixes: none, empty, one
+// large, many small, more queries than a block.
 std::vector<problem> problems() {
   return {
       {{1, 1, 1}, {}, 1},
@@ -149,6 +154,10 @@ std::vector<problem> problems() {
       {{6, 2, 16}, {}, 3, {300, 20}},
       {{4, 2, 16}, {}, 50, {300, 20}},
       {{4, 4, 6}, {}, 8, std::vector<index_t>(97, 4)},
+      {{2, 1, 6}, {.first = 50}, 90},
+      {{2, 2, 4}, {.ordinals = 60, .ratio = 9, .first = 33}, 34, {5}},
+      {{2, 1, 4}, {}, 90, {350, 20}},
+      {{2, 1, 4}, {}, 70, {500}},
   };
 }
 
@@ -286,7 +295,7 @@ TEST_CASE("attention_vjp writes dq, adds to the adjoints of keys and leaves out 
       if (b % 3 == 0) wanted[b].dv = {};
     }
     attention_vjp<double>(half.inputs(blocks), half.cotangents(),
-                          {half.columns(half.dq), wanted, {{}, half.columns(half.dv)}}, half.workspace);
+                          {half.columns(half.dq), wanted, {{}, half.key_columns(half.dv)}}, half.workspace);
     CHECK(half.dq == once.dq);
     CHECK(half.dv == once.dv);
     CHECK(half.dk == std::vector<double>(half.dk.size(), 0.0));
@@ -318,7 +327,8 @@ TEST_CASE("the adjoint of the queries may take the memory of the queries or of t
       const auto blocks = y.blocks();
       const auto dblocks = y.dblocks();
       attention_vjp<double>(y.inputs(blocks), y.cotangents(),
-                            {y.columns(y.*place), dblocks, {y.columns(y.dk), y.columns(y.dv)}}, y.workspace);
+                            {y.columns(y.*place), dblocks, {y.key_columns(y.dk), y.key_columns(y.dv)}},
+                            y.workspace);
       return y.*place;
     };
     CHECK(backward_into(&numbers<double>::q) == x.dq);
@@ -389,7 +399,7 @@ TEST_CASE("scores of any size neither overflow nor vanish", "[attention]") {
   for (float o : x.out) CHECK(std::abs(o) <= 1.0001f);  // averages of values below 1
 }
 
-TEST_CASE("a number that is not finite reaches the outputs that see it and no others", "[attention]") {
+TEST_CASE("a key that is not finite reaches the outputs that see it and no others", "[attention]") {
   FOR_EACH_INSTRUCTION_SET();
   numbers<float> x({{1, 1, 4}, {}, 70});
   x.k[std::size_t(66 * 4)] = std::numeric_limits<float>::quiet_NaN();
@@ -449,7 +459,7 @@ TEST_CASE("attention and its vjp do not allocate", "[attention]") {
     const testing::allocation_counter counter;
     attention<float>(x.inputs(blocks), x.columns(x.out), x.lse.data(), x.workspace);
     attention_vjp<float>(x.inputs(blocks), x.cotangents(),
-                         {x.columns(x.dq), dblocks, {x.columns(x.dk), x.columns(x.dv)}}, x.workspace);
+                         {x.columns(x.dq), dblocks, {x.key_columns(x.dk), x.key_columns(x.dv)}}, x.workspace);
     const auto count = counter.count();
     CHECK((testing::allocations_are_counted() || testing::counting_is_replaced()));
     CHECK(count == 0);

@@ -69,6 +69,14 @@ TEST_CASE("appended tokens are scored as the model written out scores them") {
   CHECK(sum == Approx(total).epsilon(1e-12));
 }
 
+TEST_CASE("a cache of another model that holds more than there are positions does not lead beyond them") {
+  const problem<double> p(small());
+  config longer = p.stack.shape();
+  longer.context = 80;
+  generator<double> g(p.stack, p.weights, key_value_cache<double>(longer, 80));
+  CHECK_THROWS_WITH(g.append(std::vector<token>(50, 1)), Catch::Matchers::ContainsSubstring("40 positions"));
+}
+
 TEST_CASE("what is generated greedily is what the model written out finds most probable") {
   const problem<double> p(small());
   generator<double> g(p.stack, p.weights);

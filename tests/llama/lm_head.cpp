@@ -66,7 +66,7 @@ std::vector<token> some_targets(index_t n, const config& c, index_t unscored_eve
 
 }  // namespace
 
-TEST_CASE("The loss of the head is the cross entropy of every scored token") {
+TEST_CASE("The loss of the output layer is the cross entropy of every scored token") {
   for (const bool tied : {true, false}) {
     config c = small_llama();
     c.tied = tied;
@@ -84,7 +84,8 @@ TEST_CASE("The loss of the head is the cross entropy of every scored token") {
   }
 }
 
-TEST_CASE("The gradients of the head agree with differences, also over several chunks and unscored ones") {
+TEST_CASE(
+    "The gradients of the output layer agree with differences, also over several chunks and unscored ones") {
   for (const bool tied : {true, false})
     for (const index_t unscored : {4, 3}) {
       config c = small_llama();
@@ -152,7 +153,7 @@ TEST_CASE("Logits are what the loss is made of, over several chunks") {
   }
 }
 
-TEST_CASE("The head keeps to its memory and allocates nothing") {
+TEST_CASE("The output layer keeps to its memory and allocates nothing") {
   const config c = small_llama();
   const weight_map map(c);
   const auto w = lively_weights<float>(map);

@@ -593,4 +593,9 @@ TEST_CASE("Wrong sizes are refused by name") {
   p = at.p;
   p.before.keys = 5;
   CHECK_THROWS_WITH(forward(p, index_t(workspace.size())), ContainsSubstring("capacity"));
+  CHECK(at.stack.positions(0, 32).back() == 31);
+  CHECK(at.stack.positions(32, 0).empty());
+  CHECK_THROWS_WITH(at.stack.positions(30, 3),
+                    ContainsSubstring("is 30 of 3 tokens, there are 32 positions"));
+  CHECK_THROWS_WITH(at.stack.pass_over(-1, 1), ContainsSubstring("is -1 of 1"));
 }

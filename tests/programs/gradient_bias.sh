@@ -10,8 +10,9 @@ run=("${short[@]}" --text book.txt --estimators bptt,uoro)
 "${run[@]}" --csv rows.csv --json rows.json --horizon horizon.csv >table.txt
 grep -q uoro table.txt
 grep -q uoro rows.csv
+head -1 rows.csv | grep -q "^estimator,estimand,relative_bias,"
 expect rows.json complete=true "relative_bias=$number"
-grep -q cumulative horizon.csv
+head -1 horizon.csv | grep -q "^lag,norm,tail,projection,"
 "${run[@]}" --csv /dev/stdout >both.txt  # a descriptor is written to, behind the table
 grep -q "relative bias is that" both.txt
 grep -q "^uoro," both.txt

@@ -17,7 +17,7 @@ struct adapter {
 namespace detail {
 
 // "q_proj" or "self_attn.q_proj" as a place in layer_matrix_names; their number where it is none.
-inline std::size_t target_of(std::string_view name) {
+inline std::size_t matrix_of(std::string_view name) {
   std::size_t i = 0;
   for (const std::string_view t : layer_matrix_names) {
     if (name == t || name == t.substr(t.find('.') + 1)) break;
@@ -26,17 +26,17 @@ inline std::size_t target_of(std::string_view name) {
   return i;
 }
 
-// The targets that options name, and the layers, where names hold their numbers.
-struct named_targets {
+// The matrices that options name, and the layers, where names hold their numbers.
+struct named_matrices {
   std::array<bool, 7> adapted{};
   index_t first = 0, layers = 0;  // 0: names do not tell
 };
 
 // Adds one of "target_modules": a projection, or the end of a module's name from its layer on
 // ("model.layers.3.mlp.up_proj"), which is a place in `numbered`. False where no module has that name.
-inline bool read_target(std::string_view name, index_t layers, std::array<bool, 7>& plain,
+inline bool read_matrix(std::string_view name, index_t layers, std::array<bool, 7>& plain,
                         std::array<std::set<index_t>, 7>& numbered) {
-  if (const std::size_t i = target_of(name); i < layer_matrix_names.size()) return plain[i] = true;
+  if (const std::size_t i = matrix_of(name); i < layer_matrix_names.size()) return plain[i] = true;
   for (std::size_t i = 0; i < layer_matrix_names.size(); ++i) {
     if (!name.ends_with("." + std::string(layer_matrix_names[i]))) continue;
     name.remove_suffix(std::string_view(layer_matrix_names[i]).size() + 1);
@@ -53,9 +53,9 @@ inline bool read_target(std::string_view name, index_t layers, std::array<bool, 
   return false;
 }
 
-inline named_targets read_targets(const json_members& m, index_t layers) {
+inline named_matrices read_matrices(const json_members& m, index_t layers) {
   const char* key = "target_modules";
-  named_targets out;
+  named_matrices out;
   const auto* v = m.find(key);
   if (v && *v == "all-linear") {
     out.adapted.fill(true);
@@ -64,7 +64,7 @@ inline named_targets read_targets(const json_members& m, index_t layers) {
   if (!v || !v->is_array() || v->empty()) m.refuse(key, "a list of projections");
   std::array<std::set<index_t>, 7> numbered;
   for (const auto& name : *v)
-    if (!name.is_string() || !read_target(name.get_ref<const std::string&>(), layers, out.adapted, numbered))
+    if (!name.is_string() || !read_matrix(name.get_ref<const std::string&>(), layers, out.adapted, numbered))
       m.refuse(
           key,
           (name.is_string() ? in_quotes(name.get_ref<const std::string&>()) + " to be one of"
@@ -177,7 +177,7 @@ inline lora_options parse_adapter_config(std::string_view text, const config& c,
   o.alpha = m.number("lora_alpha", 8);
   if (!(std::abs(o.alpha) <= 1e6)) m.refuse("lora_alpha", "a number up to 10^6");
   if (m.truth("use_rslora", false)) o.alpha *= std::sqrt(double(o.rank));  // alpha / sqrt(r), not alpha / r
-  const auto named = detail::read_targets(m, c.layers);
+  const auto named = detail::read_matrices(m, c.layers);
   o.adapted = named.adapted;
   o.first_layer = named.first;
   o.layers = named.layers;

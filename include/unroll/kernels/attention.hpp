@@ -223,7 +223,8 @@ struct attention_of_one {
 
 /// Numbers of workspace that attention and attention_vjp need: scores and their adjoints for one block of
 /// queries of one head, or scores of all heads for a single query, and copies of one head's keys and values
-/// in front with their adjoints, if they are in several blocks. Fewer queries never need more.
+/// in front with their adjoints, if they are in several blocks. tokens: of the sequence, those in front of
+/// its first query included. Fewer tokens never need more.
 inline index_t attention_workspace(const attention_shape& shape, index_t tokens, index_t keys_before,
                                    index_t largest_block) {
   const index_t keys = keys_before + tokens, lanes = detail::lanes_of(tokens);
@@ -240,7 +241,8 @@ inline index_t attention_workspace(const attention_shape& shape, index_t tokens,
 /// the keys of their own sequence, in every head j:
 ///   out_i = sum_t p_ti v_t,   p_ti = exp(k_t . q_i / sqrt(head_dim) - log_sum_i).
 /// out is query_width x n; log_sum is heads x n and may be null. Scores are alive for one block of queries
-/// only. The workspace has at least attention_workspace numbers. out overlaps none of the inputs. 4 head_dim
+/// only. The workspace has at least attention_workspace numbers. out overlaps none of the inputs. Values
+/// that a query does not see must be finite, where one of the 32 queries beside it sees them. 4 head_dim
 /// multiplications and additions for every head and every visible pair.
 template <class T>
 void attention(const attention_inputs<T>& in, matrix<T> out, std::type_identity_t<T>* log_sum,

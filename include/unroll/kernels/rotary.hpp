@@ -69,7 +69,7 @@ void rotate(const rotary_table<T>& table, std::span<const index_t> at, matrix<T>
 }
 
 /// By which angle pair i of a head turns from one position to the next: base^(-2i / head_dim) / scale, i from
-/// 0 to head_dim / 2 - 1. Throws unroll::error unless head is even and positive, base > 0 and scale > 0.
+/// 0 to head_dim / 2 - 1. Throws unroll::error unless head_dim is even and positive, base > 0 and scale > 0.
 inline std::vector<double> inverse_frequencies(index_t head_dim, double base, double scale = 1) {
   check_at_least("rotary", "head_dim", head_dim, 2);
   if (head_dim % 2 != 0) fail("rotary", "head_dim", "is " + std::to_string(head_dim) + ", must be even");

@@ -28,7 +28,7 @@ template <class E>
 void embed(const E& e, const weight_map& map, const typename E::numbers::weight* weights,
            std::span<const token> ids, matrix<typename E::numbers::activation> x) {
   const config& c = map.shape();
-  UNROLL_ASSERT(x.rows == c.hidden && x.cols >= index_t(ids.size()));
+  UNROLL_ASSERT(x.rows == c.hidden && x.cols == index_t(ids.size()));
   e.gather_columns(matrix(weights + map.embedding(), c.hidden, c.vocabulary), ids, x);
 }
 /// ADDS dx, hidden x tokens, to the gradients of the tokens' embeddings; dweights: map.size() numbers.

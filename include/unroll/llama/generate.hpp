@@ -34,8 +34,8 @@ class generator final {
       : stack_(&stack), weights_(weights), adapters_(a), cache_(std::move(cache)), chunk_(chunk) {
     check_size("generator", "weights", weights.size(), stack.map().size());
     check_at_least("generator", "chunk", chunk, 1);
-    chunk_ = std::min(chunk, cache_.largest_chunk());
     const config& c = stack.shape();
+    chunk_ = std::min({chunk, cache_.largest_chunk(), c.positions()});
     pass_size largest = stack.pass_over(0, chunk_, cache_.before());
     largest.keys = cache_.capacity();
     const E& e = stack.executor();

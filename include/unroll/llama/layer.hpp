@@ -1,7 +1,7 @@
 #pragma once
 
 #include "unroll/llama/lora_product.hpp"
-#include "unroll/llama/transformer_workspace.hpp"
+#include "unroll/llama/transformer_sizes.hpp"
 #include "unroll/llama/weights.hpp"
 
 namespace unroll::llama {
@@ -27,13 +27,13 @@ class layer {
   using saved_activations = layer_activations<const A, const P>;
 
  public:
-  const E& e;                             ///< whose operations it takes
-  const transformer_workspace<E>& sizes;  ///< sizes
+  const E& e;                         ///< whose operations it takes
+  const transformer_sizes<E>& sizes;  ///< sizes
   const weight_map& map;
   const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
   const W* w;                             ///< weights, map.size() numbers
   adapters<P> a;
-  const pass<M>& p;               ///< what is computed, and where it goes
+  const pass<M>& p;               ///< of which tokens, at which positions
   const pass_workspace<A, P>& t;  ///< where temporaries lie
   index_t i;                      ///< number of the layer
 

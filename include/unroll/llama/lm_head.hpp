@@ -51,6 +51,7 @@ struct lm_head {
   /// each one to `each`. 2 hidden vocabulary flops a token.
   void losses(matrix<const A> x, std::span<const token> targets, P* each, P* total) const {
     check("lm_head::losses", x);
+    check_size("lm_head::losses", "targets", index_t(targets.size()), x.cols);
     arena<A> space(workspace);
     const buffers t(space, map.shape(), x.cols);
     if (!each) each = t.losses;
@@ -66,6 +67,7 @@ struct lm_head {
                   P* total) const {
     UNROLL_ASSERT(to.dx.rows == x.rows && to.dx.cols == x.cols);
     check("lm_head::losses_vjp", x);
+    check_size("lm_head::losses_vjp", "targets", index_t(targets.size()), x.cols);
     arena<A> space(workspace);
     const buffers t(space, map.shape(), x.cols);
     if (!each) each = t.losses;

@@ -43,8 +43,14 @@ class transformer final {
   const kernels::rotary<P>& rotary() const { return parts_->rotary; }  ///< cosines and sines, on the host
   /// The same at the executor's place.
   const kernels::rotary_table<P>& table() const { return parts_->table; }
-  /// The positions first, first + 1, ..., n of them; valid while a copy of this lives.
+  /// The positions first, first + 1, ..., n of them; valid while a copy of this lives. Throws unroll::error
+  /// where one of them is outside the configuration's.
   std::span<const index_t> positions(index_t first, index_t n) const {
+    const index_t all = shape().positions();
+    if (first < 0 || n < 0 || first > all || n > all - first)
+      fail("transformer::positions", "first",
+           "is " + std::to_string(first) + " of " + std::to_string(n) + " tokens, there are " +
+               std::to_string(all) + " positions");
     return parts_->consecutive.part(first, n);
   }
   /// All layers over one sequence of n tokens at the positions first, first + 1, ...
@@ -58,7 +64,7 @@ class transformer final {
   }
 
   /// Sizes alone; no weights, no tables.
-  const transformer_workspace<executor_type>& sizes() const { return parts_->sizes; }
+  const transformer_sizes<executor_type>& sizes() const { return parts_->sizes; }
   /// Activations that a tape of this pass holds.
   index_t tape_size(const pass_size& p) const { return sizes().tape_size(p); }
   /// Activations that a pass works in.
@@ -157,7 +163,7 @@ class transformer final {
  private:
   struct parts {
     weight_map map;
-    transformer_workspace<executor_type> sizes;
+    transformer_sizes<executor_type> sizes;
     kernels::rotary<P> rotary;
     typename executor_type::template block<P> uploaded;  // the table, at another place than the host
     kernels::rotary_table<P> table;

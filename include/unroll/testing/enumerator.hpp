@@ -52,8 +52,8 @@ class enumerator {
   template <class Probabilities>
   index_t choose(const std::tuple<std::uint64_t, draw_kind, std::int64_t, index_t>& name,
                  const Probabilities& probability) {
-    const auto [at, fresh] = names_.try_emplace(name, asked_);
-    if (fresh) {
+    const auto [at, added] = names_.try_emplace(name, asked_);
+    if (added) {
       if (asked_ == path_.size())
         path_.push_back({std::vector<double>(probability.begin(), probability.end()), 0});
       ++asked_;

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "unroll/exec/of.hpp"
-#include "unroll/memory/memory_llama/workspace.hpp"
+#include "unroll/memory/memory_llama/sizes.hpp"
 #include "unroll/system/memory_model.hpp"
 
 namespace unroll::llama {
@@ -141,7 +141,7 @@ class memory_costs {
     return pairs * each * double(shape().query_width()) * double(shape().layers);
   }
 
-  memory_workspace<exec::of<X>> sizes_;
+  memory_sizes<exec::of<X>> sizes_;
   index_t weights_;
 };
 

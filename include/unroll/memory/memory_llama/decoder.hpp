@@ -48,7 +48,7 @@ class memory_decoder {
   }
 
  private:
-  const memory_workspace<E>& sizes() const { return tables.sizes; }
+  const memory_sizes<E>& sizes() const { return tables.sizes; }
   const memory_options& options() const { return sizes().options(); }
 
   pass<M> pass_of(std::span<const segment> xs, index_t t, std::span<const M* const> past) const {

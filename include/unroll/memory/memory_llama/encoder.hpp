@@ -59,8 +59,9 @@ class memory_encoder {
     const view<A> transfer = space.cut_flat(sizes().transfer_workspace(n));
     const view<A> inputs = saving.cut_flat(sizes().kept(n));
     embed_segments(xs, theta.data() + trainable().memory_offset(), x);
-    stack.forward(weights, adapters_of(theta), p, x, saving.rest(), space.rest(),
-                  write_hook{{}, *this, s, n, head_at(theta.data()), m.data(), inputs.data(), transfer});
+    stack.forward(
+        weights, adapters_of(theta), p, x, saving.rest(), space.rest(),
+        write_hook{{}, *this, s, n, transfer_head_at(theta.data()), m.data(), inputs.data(), transfer});
   }
 
   /// dm: the adjoints of the n memories. ADDS to dtheta (empty: not wanted) and to the adjoints of the
@@ -86,8 +87,15 @@ class memory_encoder {
     const wanted_gradients<P> want{
         .before = options().recurrent ? dpast : std::span<P* const>{}, .adapters = g, .inputs = g != nullptr};
     stack.vjp(weights, adapters_of(theta), p, saved_by_write.rest(), dx, want, space.rest(),
-              write_vjp_hook{
-                  {}, *this, s, n, head_at(theta.data()), inputs.data(), dm.data(), head_at(g), transfer});
+              write_vjp_hook{{},
+                             *this,
+                             s,
+                             n,
+                             transfer_head_at(theta.data()),
+                             inputs.data(),
+                             dm.data(),
+                             transfer_head_at(g),
+                             transfer});
     if (!g) return;
     P* const learned = g + trainable().memory_offset();
     for (index_t b = 0; b < n; ++b) {
@@ -138,7 +146,7 @@ class memory_encoder {
     }
   };
 
-  const memory_workspace<E>& sizes() const { return tables.sizes; }
+  const memory_sizes<E>& sizes() const { return tables.sizes; }
   const memory_options& options() const { return sizes().options(); }
   const memory_map& trainable() const { return sizes().trainable(); }
   index_t memory_tokens() const { return sizes().memory_tokens(); }
@@ -146,7 +154,7 @@ class memory_encoder {
   adapters<P> adapters_of(params<const P> theta) const { return {&trainable().encoder(), theta.data()}; }
   /// The part of theta, or of its gradient, that is the transfer head's.
   template <class U>
-  U* head_at(U* theta) const {
+  U* transfer_head_at(U* theta) const {
     return theta ? theta + trainable().transfer_head_offset() : nullptr;
   }
   transfer_head<E> transfer(const P* theta) const {

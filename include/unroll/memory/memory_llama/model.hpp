@@ -80,7 +80,7 @@ class memory_llama final {
   const layout& names() const& { return trainable().names(); }
   const layout& names() && = delete;
   /// The sizes of all that it works with.
-  const memory_workspace<executor_type>& sizes() const { return tables_->sizes; }
+  const memory_sizes<executor_type>& sizes() const { return tables_->sizes; }
   memory_dims size() const { return {trainable().size(), sizes().memory(), sizes().tape()}; }
   bool independent() const { return !options().recurrent; }
   std::string identity() const { return identity_of(options()); }

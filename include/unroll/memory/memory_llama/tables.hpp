@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "unroll/memory/memory_llama/workspace.hpp"
+#include "unroll/memory/memory_llama/sizes.hpp"
 
 namespace unroll::llama {
 
@@ -13,7 +13,7 @@ class memory_tables {
   using positions = std::span<const index_t>;
 
  public:
-  memory_workspace<E> sizes;         ///< sizes
+  memory_sizes<E> sizes;             ///< sizes
   std::vector<token> first_columns;  ///< zeros, one a memory token: all of them are the one `<mem>`
 
   memory_tables(const config& c, const memory_options& o)

@@ -38,12 +38,12 @@ struct pass_workspace {
 
 /// Sizes of tapes and workspaces of a transformer<E>, in numbers of its activations.
 template <class E>
-class transformer_workspace {
+class transformer_sizes {
   using A = typename E::numbers::activation;
   using P = typename E::numbers::accumulator;
 
  public:
-  explicit transformer_workspace(const config& c) : shape_(c) {}
+  explicit transformer_sizes(const config& c) : shape_(c) {}
 
   const config& shape() const { return shape_; }
   /// Of attention.

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "unroll/llama/lm_head.hpp"
-#include "unroll/llama/transformer_workspace.hpp"
+#include "unroll/llama/transformer_sizes.hpp"
 #include "unroll/memory/memory_llama/parameters.hpp"
 #include "unroll/memory/memory_llama/transfer_head.hpp"
 
@@ -9,13 +9,13 @@ namespace unroll::llama {
 
 /// The sizes of a memory_llama on executor E, in numbers, and where its tokens stand. Has no weights.
 template <class E>
-class memory_workspace {
+class memory_sizes {
   using A = typename E::numbers::activation;
   using P = typename E::numbers::parameter;
 
  public:
   /// Throws unroll::error on options that do not fit and where not even one segment has positions enough.
-  memory_workspace(const config& c, const memory_options& o) : options_(o), stack_(c), map_(c, o) {
+  memory_sizes(const config& c, const memory_options& o) : options_(o), stack_(c), map_(c, o) {
     if (encoder_end(0) > c.positions())
       fail("memory_llama", "segment",
            "of " + std::to_string(o.segment) + " and its memory tokens take " +
@@ -24,7 +24,7 @@ class memory_workspace {
 
   const memory_options& options() const { return options_; }
   const config& shape() const { return stack_.shape(); }
-  const transformer_workspace<E>& stack() const { return stack_; }
+  const transformer_sizes<E>& stack() const { return stack_; }
   const memory_map& trainable() const { return map_; }                ///< where theta's parts lie
   index_t memory_tokens() const { return options_.memory_tokens(); }  ///< M
   index_t segments() const { return options_.segments(shape()); }     ///< most that a text may have
@@ -132,7 +132,7 @@ class memory_workspace {
 
  private:
   memory_options options_;
-  transformer_workspace<E> stack_;
+  transformer_sizes<E> stack_;
   memory_map map_;
 };
 
