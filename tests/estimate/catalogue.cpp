@@ -1,5 +1,7 @@
 #include "unroll/estimate/catalogue.hpp"
 
+#include <cmath>
+
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "unroll/cells/elman.hpp"
@@ -104,7 +106,7 @@ TEST_CASE("options reach the estimator") {
   CHECK(period_of("es:0.1") == 20);
   CHECK(period_of("nres:0.1") == 10);
   CHECK(period_of("pes:0.1:2:5") == 5);
-  const auto same = [&](const char* text, auto other) {
+  const auto same = [&](const char* text, auto other, double tolerance = 0) {
     INFO(text);
     gradient<double> a(task.cell.size().params), b(a.size());
     with_estimator(text, task.cell, 20, [&](auto e) {
@@ -115,13 +117,13 @@ TEST_CASE("options reach the estimator") {
     other.reset(key{5});
     other.advance(task.theta, task.xs, b);
     other.finish(task.theta, b);
-    CHECK(std::equal(a.begin(), a.end(), b.begin()));
+    for (index_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= tolerance * (1 + std::abs(b[i])));
   };
   same("tbptt:3:7", tbptt(task.cell, {.k1 = 3, .k2 = 7}));
   same("tbptt:7", tbptt(task.cell, {.k1 = 1, .k2 = 7}));
   same("chunked:6", chunked_tbptt(task.cell, {.window = 6}));
   same("snap", snap(task.cell));
-  same("snap:2", rtrl(task.cell));  // all of a dense network
+  same("snap:2", rtrl(task.cell), 1e-12);  // all of a dense network, added up in another order
   same("artbp:6", artbp(task.cell, polynomial_truncation(6, 4)));
   same("artbp:6:5", artbp(task.cell, polynomial_truncation(6, 5)));
   same("artbp_fixed:6", artbp(task.cell, fixed_truncation(6)));
