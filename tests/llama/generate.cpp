@@ -10,16 +10,9 @@ using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
+using plain_llama::distance;
 using plain_llama::problem;
 using plain_llama::small;
-
-template <class T>
-double distance(view<const T> got, const plain_llama::numbers& expected) {
-  double most = 0;
-  for (index_t i = 0; i < got.size(); ++i)
-    most = std::max(most, std::abs(double(got[i]) - expected[std::size_t(i)]));
-  return most;
-}
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 // A Llama written with loops over numbers, token by token, to compare with.
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -12,6 +13,15 @@ namespace plain_llama {
 using unroll::index_t;
 using unroll::llama::token;
 using numbers = std::vector<double>;
+
+/// The largest difference between what was computed and what is expected.
+template <class T>
+double distance(unroll::view<const T> got, const numbers& expected) {
+  double most = 0;
+  for (index_t i = 0; i < got.size(); ++i)
+    most = std::max(most, std::abs(double(got[i]) - expected[std::size_t(i)]));
+  return most;
+}
 
 struct model {
   unroll::llama::config c;
