@@ -60,10 +60,10 @@ class lane_parallel final {
   }
 
   lane_parallel(const lane_parallel&) = default;
-  lane_parallel(lane_parallel&&) = default;
+  lane_parallel(lane_parallel&&) noexcept = default;
   /// Where the copy cannot be made, *this is as before.
   lane_parallel& operator=(const lane_parallel& other) { return *this = lane_parallel(other); }
-  lane_parallel& operator=(lane_parallel&&) = default;
+  lane_parallel& operator=(lane_parallel&&) noexcept = default;
   ~lane_parallel() = default;
 
   void reset(key k, state<const scalar> s0 = {}) {
