@@ -228,6 +228,21 @@ TEST_CASE("proportional_replay shows no model a memory that is not finite where 
   }
 }
 
+TEST_CASE("proportional_replay reports the work of a call that ends at a segment that is not finite once") {
+  const task<linear> k(make_linear(), 9);
+  auto xs = k.xs;
+  const double wrong[2] = {std::nan(""), 0};
+  xs[5].x = wrong;
+  for (const index_t batch : {1, 3}) {
+    proportional_replay e(k.model, {.segments = 9, .batch = batch});
+    std::vector<double> g(std::size_t(k.theta.size()));
+    const report r = e.advance(k.theta, xs, g);
+    CHECK(r.code == status::non_finite);
+    CHECK(r.steps == e.counts().steps());
+    CHECK(r.vjps == e.counts().vjps());
+  }
+}
+
 TEST_CASE("proportional_replay has the same bits in batches") {
   const task<attention> k(make_attention(), 12);
   for (const sampling_design design : designs)

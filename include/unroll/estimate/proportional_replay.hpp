@@ -77,23 +77,16 @@ class proportional_replay final {
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
     report r = run_.start(guard_.estimator(), theta, xs);
-    if (r.code != status::ok) return end(r);
-    adjoint_sums sums(run_, model_, theta);
-    // All of them before the first loss is looked at; where that fails, one by one, up to the one at fault.
-    for (std::size_t n = sums.first_group(xs); !xs.empty(); n = 1) {
-      if (sums.take(xs.first(n), false, g, r))
-        xs = xs.subspan(n);
-      else if (n == 1)
-        return end(run_.stop(r));
-    }
-    return end(r);
+    if (r.code != status::ok) return with_own_bytes(run_.end(r));
+    const bool all = adjoint_sums(run_, model_, theta).take_all(xs, false, g, r);
+    return with_own_bytes(all ? run_.end(r) : run_.stop(r));
   }
 
   /// Draws the sample and sends it back. Where the model throws, only reset() can follow.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
     const report r = run_.start(theta);
-    if (r.code != status::ok) return end(r);
+    if (r.code != status::ok) return with_own_bytes(run_.end(r));
     adjoint_sums sums(run_, model_, theta);
     const index_t n = run_.bank().written();
     draw_sample(sums, n);
@@ -105,7 +98,7 @@ class proportional_replay final {
       while (s > sums.batch_start(last) && taken_[s - 1]) --s;
       sums.send_back(s, last + 1 - s, g);
     }
-    return guard_.close(end(r));
+    return guard_.close(with_own_bytes(run_.end(r)));
   }
 
   C& chooser() { return chooser_; }
@@ -134,8 +127,7 @@ class proportional_replay final {
     check_independent("proportional_replay", model);
     return o;
   }
-  report end(report r) const {
-    r = run_.end(r);
+  report with_own_bytes(report r) const {
     r.bytes += norm_.bytes() + p_.bytes() + sampler_.bytes() + taken_.bytes();
     return r;
   }

@@ -68,15 +68,8 @@ class rematerialise final {
     guard_.check_advance(theta, g);
     report r = run_.start(guard_.estimator(), theta, xs);
     if (r.code != status::ok) return run_.end(r);
-    adjoint_sums sums(run_, model_, theta);
-    // All of them before the first loss is looked at; where that fails, one by one, up to the one at fault.
-    for (std::size_t n = sums.first_group(xs); !xs.empty(); n = 1) {
-      if (sums.take(xs.first(n), keep_ > 0, g, r))
-        xs = xs.subspan(n);
-      else if (n == 1)
-        return run_.stop(r);
-    }
-    return run_.end(r);
+    const bool all = adjoint_sums(run_, model_, theta).take_all(xs, keep_ > 0, g, r);
+    return all ? run_.end(r) : run_.stop(r);
   }
 
   /// Sends all adjoints back. Where a write_vjp of the model throws and has added nothing, finish() can be

@@ -66,6 +66,18 @@ class adjoint_sums {
     return false;
   }
 
+  /// Takes xs one after another: all of them together where that can be done, which is before the first loss
+  /// is looked at; where that fails, one by one, up to the one at fault. False: there is one.
+  bool take_all(std::span<const input> xs, bool graphs, dparams<T> g, report& r) {
+    for (std::size_t n = first_group(xs); !xs.empty(); n = 1) {
+      if (take(xs.first(n), graphs, g, r))
+        xs = xs.subspan(n);
+      else if (n == 1)
+        return false;
+    }
+    return true;
+  }
+
   /// Whether the graph of segment s is alive.
   bool has_graph(index_t s) const { return bank_.graphs().owner(slot(s)) == s; }
   /// The first segment of the batch that was written together with s, whose graph is alive.
