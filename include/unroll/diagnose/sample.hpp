@@ -218,7 +218,10 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
     turn.fetch_add(1);
     turn.notify_all();
   };
-
+  const auto my_turn = [&](index_t b) {
+    const std::lock_guard lock(mutex);
+    return merged == b || cut <= b;
+  };
   const auto give_up = [&](index_t b, const std::exception_ptr& why) {
     const std::lock_guard lock(mutex);
     cut = std::min(cut, b);
@@ -247,16 +250,9 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
           part.add(dparams<const T>(dparams<T>(g)), centre, r, seconds);
           if (options.done) options.done->fetch_add(1);
         }
-        for (bool mine_to_merge = false; !mine_to_merge;) {
-          const unsigned seen = turn.load();
-          {
-            const std::lock_guard lock(mutex);
-            if (cut <= b) return;
-            mine_to_merge = merged == b;
-          }
-          if (!mine_to_merge) turn.wait(seen);
-        }
+        for (unsigned seen = turn.load(); !my_turn(b); seen = turn.load()) turn.wait(seen);
         const std::lock_guard lock(mutex);
+        if (cut <= b) return;
         all.append(part);
         ++merged;
         next_turn();
