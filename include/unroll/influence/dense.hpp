@@ -5,6 +5,7 @@
 #include "unroll/core/block.hpp"
 #include "unroll/core/left_product.hpp"
 #include "unroll/influence/concept.hpp"
+#include "unroll/system/lane_vjp.hpp"
 
 namespace unroll::influence {
 
@@ -27,15 +28,19 @@ class dense {
         n_(sizes_.state / sizes_.lanes),
         columns_(columns),
         hooked_(supports(f, hook::jacobian)),
-        by_lane_(sizes_.lanes > 1 && supports(f, hook::lane_vjp)),
         m_(sizes_.state * sizes_.params),
         rows_(hooked_ ? 0 : sizes_.state * sizes_.params),
         jacobian_(n_ * sizes_.state),
         before_(n_ * std::min(columns_, sizes_.params)),
         row_(sizes_.state),
-        unit_(sizes_.state) {}
+        unit_(sizes_.state),
+        zeros_(sizes_.state) {}
 
-  void reset() { m_.zero(); }
+  void reset() {
+    m_.zero();
+    unit_.zero();
+    zeros_.zero();
+  }
 
   /// g += q M, then M <- J M + F at the edge e. Returns the vjps.
   index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g) {
@@ -50,7 +55,8 @@ class dense {
 
   view<const T> values() const { return m_; }  ///< M
   std::size_t bytes() const {
-    return m_.bytes() + rows_.bytes() + jacobian_.bytes() + before_.bytes() + row_.bytes() + unit_.bytes();
+    return m_.bytes() + rows_.bytes() + jacobian_.bytes() + before_.bytes() + row_.bytes() + unit_.bytes() +
+           zeros_.bytes();
   }
   template <class V>
   void visit(V&& v) {
@@ -84,33 +90,24 @@ class dense {
   // Row i of J and F of every lane from the cotangent e_i. rows_ is params x lanes x n. Returns the vjps.
   index_t read_rows(const F& f, const input& x, const const_edge<T>& e) {
     const index_t lanes = sizes_.lanes, P = sizes_.params;
+    index_t vjps = 0;
     rows_.zero();
     for (index_t i = 0; i < n_; ++i) {
       T* rows = rows_.data() + i * lanes * P;
       row_.zero();
-      if constexpr (has_lane_vjp<F>)
-        if (by_lane_) {
-          for (index_t l = 0; l < lanes; ++l) unit_[l * n_ + i] = 1;
-          f.lane_vjp(x, e, unit_, {rows, lanes * P});
-          f.vjp(x, e, unit_, T(0), row_, {});
-          for (index_t l = 0; l < lanes; ++l) unit_[l * n_ + i] = 0;
-        }
-      if (!by_lane_)
-        for (index_t l = 0; l < lanes; ++l) {
-          unit_[l * n_ + i] = 1;
-          f.vjp(x, e, unit_, T(0), row_, {rows + l * P, P});
-          unit_[l * n_ + i] = 0;
-        }
+      for (index_t l = 0; l < lanes; ++l) unit_[l * n_ + i] = 1;
+      vjps += lane_vjp<F>(f, x, e, unit_, row_, {rows, lanes * P}, zeros_);
+      for (index_t l = 0; l < lanes; ++l) unit_[l * n_ + i] = 0;
       for (index_t k = 0; k < sizes_.state; ++k) jacobian_[k * n_ + i] = row_[k];
     }
-    return by_lane_ ? 2 * n_ : sizes_.state;
+    return vjps;
   }
 
   dims sizes_;
   index_t n_, columns_;
-  bool hooked_, by_lane_;
+  bool hooked_;
   buffer<T> m_, rows_, jacobian_, before_;
-  block<T, state_cotangent_space> row_, unit_;
+  block<T, state_cotangent_space> row_, unit_, zeros_;
 };
 
 }  // namespace unroll::influence
