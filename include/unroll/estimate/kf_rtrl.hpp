@@ -59,13 +59,9 @@ class kf_rtrl final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
-    const auto full = [this] { return memory_.pending() == 1; };
-    report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
-      delta_.zero();
-      memory_.backward(system_, theta, 0, 1, {}, delta_, g, spent);
+    report r = run_steps(system_, theta, xs, memory_, delta_, g, [&](const auto& e, report&) {
       chooser_.signs(memory_.end() - 1, view<scalar>(signs_));
-      influence_.propagate(system_, memory_.x(0), memory_.edge(system_, theta, 0), delta_, g, signs_);
-      memory_.keep_last(0, 1);
+      influence_.propagate(system_, memory_.x(0), e, delta_, g, signs_);
     });
     r.bytes = bytes();
     return r;

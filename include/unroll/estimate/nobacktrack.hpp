@@ -67,14 +67,10 @@ class nobacktrack final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
-    const auto full = [this] { return memory_.pending() == 1; };
-    report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
-      delta_.zero();
-      memory_.backward(system_, theta, 0, 1, {}, delta_, g, spent);
+    report r = run_steps(system_, theta, xs, memory_, delta_, g, [&](const auto& e, report& spent) {
       influence_.project(delta_);
-      carry(memory_.edge(system_, theta, 0), spent);
+      carry(e, spent);
       influence_.accumulate(g);
-      memory_.keep_last(0, 1);
     });
     r.bytes = bytes();
     return r;

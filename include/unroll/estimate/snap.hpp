@@ -58,12 +58,8 @@ class snap final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
-    const auto full = [this] { return memory_.pending() == 1; };
-    report r = run_groups(system_, theta, xs, memory_, full, [&](report& spent) {
-      delta_.zero();
-      memory_.backward(system_, theta, 0, 1, {}, delta_, g, spent);
-      spent.vjps += influence_.propagate(system_, memory_.x(0), memory_.edge(system_, theta, 0), delta_, g);
-      memory_.keep_last(0, 1);
+    report r = run_steps(system_, theta, xs, memory_, delta_, g, [&](const auto& e, report& spent) {
+      spent.vjps += influence_.propagate(system_, memory_.x(0), e, delta_, g);
     });
     r.bytes = bytes();
     return r;

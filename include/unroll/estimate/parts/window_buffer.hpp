@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include "unroll/core/block.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
 #include "unroll/estimate/parts/run_groups.hpp"
@@ -138,5 +140,21 @@ class window_buffer {
   index_t forgotten_ = 0, run_ = 0;  // in steps from the front of the memory
   std::int64_t origin_ = 0;          // index since reset of the step at the front
 };
+
+/// advance() of an estimator that looks forward one step at a time: runs each of xs in `memory`, a window of
+/// one, ADDS what its loss owes to theta directly to g, WRITES dl/ds of the state in front of it to q, and
+/// calls step(edge, report).
+template <class F, class Step>
+report run_steps(const F& f, params<const typename F::scalar> theta, std::span<const typename F::input> xs,
+                 window_buffer<F>& memory, dstate<typename F::scalar> q, dparams<typename F::scalar> g,
+                 Step&& step) {
+  const auto full = [&] { return memory.pending() == 1; };
+  return run_groups(f, theta, xs, memory, full, [&](report& spent) {
+    std::fill(q.begin(), q.end(), typename F::scalar(0));
+    memory.backward(f, theta, 0, 1, {}, q, g, spent);
+    step(const_edge<typename F::scalar>(memory.edge(f, theta, 0)), spent);
+    memory.keep_last(0, 1);
+  });
+}
 
 }  // namespace unroll
