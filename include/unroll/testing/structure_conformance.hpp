@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "unroll/system/concepts.hpp"
@@ -22,8 +23,7 @@ std::string mask_fault(const F& f, const std::vector<Row>& rows) {
   f.jacobian_mask(view<std::uint8_t>(j));
   intact = intact && j.intact();
   std::vector<std::uint8_t> moved;  // n x params, in two parts, as a caller may ask for them
-  for (const index_t p0 : {index_t(0), d.params / 2}) {
-    const index_t p1 = p0 == 0 ? d.params / 2 : d.params;
+  for (const auto& [p0, p1] : {std::pair(index_t(0), d.params / 2), std::pair(d.params / 2, d.params)}) {
     guarded<std::uint8_t> part(n * (p1 - p0), unwritten);
     f.immediate_mask(view<std::uint8_t>(part), p0, p1);
     intact = intact && part.intact();
