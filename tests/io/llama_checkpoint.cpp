@@ -191,8 +191,8 @@ TEST_CASE("files of other formats are named as what they are") {
     if (std::string(what) == "a safetensors file") return;
     CHECK_THROWS_WITH(files_of(bytes), ContainsSubstring("load_llama: file: " + expected));
   };
-  refuses("24ka" + made::raw<std::int32_t>({1, 64}), "a llama2.c file of version 1 (magic number \"ak42\")");
-  refuses("24ka" + made::raw<std::int32_t>({2, 64}), "a llama2.c file of version 2 (magic number \"ak42\")");
+  refuses("24ka" + made::raw<std::int32_t>({0, 64}), "a llama2.c file of version 0 (magic number \"ak42\")");
+  refuses("24ka" + made::raw<std::int32_t>({3, 64}), "a llama2.c file of version 3 (magic number \"ak42\")");
   refuses("GGUF\x03", "a GGUF file");
   refuses("tjgg\x03", "a GGML file, from before GGUF");
   refuses("PK\x03\x04\x14", "a zip archive, as torch.save and numpy.savez write");

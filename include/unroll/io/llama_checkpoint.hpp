@@ -1,33 +1,11 @@
 #pragma once
 
+#include "unroll/io/llama_bin.hpp"
 #include "unroll/io/rope_scaling.hpp"
-#include "unroll/io/safetensors.hpp"
-#include "unroll/llama/weights.hpp"
 
 namespace unroll::llama {
 
-/// A Llama from files.
-template <class T>
-struct pretrained {
-  config shape;
-  parameters<T> weights;  ///< laid out by weight_map(shape)
-};
-
-struct load_options {
-  bool allow_non_finite = false;  ///< otherwise a nan or infinite weight is refused by name and position
-};
-
 namespace detail {
-
-using unroll::detail::in_quotes;
-
-// The numbers of a Llama, in a type that no shape overflows.
-inline double weight_count(const config& c) {
-  const double d = double(c.hidden), q = double(c.heads) * double(c.head_dim),
-               kv = double(c.kv_heads) * double(c.head_dim);
-  const double layer = 2 * d + 2 * d * q + 2 * d * kv + 3 * d * double(c.intermediate_size);
-  return double(c.layers) * layer + d + (c.tied ? 1 : 2) * d * double(c.vocabulary);
-}
 
 // What config.json of transformers holds besides the model that is computed.
 inline constexpr harmless_key harmless_in_config[] = {
@@ -208,66 +186,6 @@ void permute_rope_pairs(config& c, params<T> weights) {
   c.pairs = to;
 }
 
-/// An original checkpoint: seven int32 (hidden, intermediate_size, layers, heads, key-value heads,
-/// vocabulary, context), then float32 tensors [out, in], each kind for all layers: embedding; attention
-/// norms, q, k, v, o, MLP norms, gate, down, up; final norm; two tables [context, head_dim / 2] of cos and
-/// sin, which are passed over; the output matrix when the vocabulary is negative. The model keeps its
-/// rope_pairs::neighbours. Throws unroll::error when the header is that of no Llama, when the size is off by
-/// a byte, and on weights that are nan or infinite.
-template <class T>
-pretrained<T> load_bin(const byte_source& bytes, load_options options = {}) {
-  refuse_other_kinds(bytes);
-  std::array<std::int32_t, 7> header{};
-  if (bytes.size() < sizeof header)
-    bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, the header alone has 28");
-  bytes.read(0, header.data(), sizeof header);
-  config c;
-  c.hidden = header[0];
-  c.intermediate_size = header[1];
-  c.layers = header[2];
-  c.heads = header[3];
-  c.kv_heads = header[4];
-  c.tied = header[5] > 0;
-  c.vocabulary = c.tied ? index_t(header[5]) : -index_t(header[5]);
-  c.context = header[6];
-  c.pairs = rope_pairs::neighbours;
-  if (c.heads < 1 || c.hidden % c.heads != 0)
-    bytes.refuse("has hidden size " + std::to_string(c.hidden) + " and " + std::to_string(c.heads) +
-                 " heads, which is no checkpoint of a Llama");
-  c.head_dim = c.hidden / c.heads;
-  check(c, bytes.function() + ": " + bytes.name());
-  // decided in doubles first, so that nothing below overflows
-  const double needed =
-      sizeof header + 4 * (detail::weight_count(c) + double(c.context) * double(c.head_dim));
-  const auto differs = [&](const std::string& n) {
-    bytes.refuse("has " + std::to_string(bytes.size()) + " bytes, its header needs " + n);
-  };
-  if (needed > 1e15) differs("more than 10^15");
-  if (std::uint64_t(needed) != bytes.size()) differs(std::to_string(std::uint64_t(needed)));
-
-  const weight_map map(c);
-  pretrained<T> out{c, parameters<T>(map.size())};
-  std::uint64_t at = sizeof header;
-  const auto read = [&](index_t i) {
-    const layout_block& b = map.names().blocks()[std::size_t(i)];
-    const view<T> part(out.weights.data() + b.offset, b.size());
-    unroll::detail::read_numbers<float>(bytes, at, part, [](float x) { return T(x); });
-    const index_t bad =
-        options.allow_non_finite ? part.size() : unroll::detail::first_non_finite(view<const T>(part));
-    if (bad < part.size())
-      bytes.refuse("tensor " + detail::in_quotes(b.name) + " is " + std::to_string(part[bad]) + " at " +
-                   unroll::detail::position_text(file_shape(b), bad));
-    at += sizeof(float) * std::uint64_t(part.size());
-  };
-  read(0);                                             // embedding
-  for (const index_t m : {0, 1, 2, 3, 4, 5, 6, 8, 7})  // of the nine of a layer, down comes before up
-    for (index_t i = 0; i < c.layers; ++i) read(1 + 9 * i + m);
-  read(1 + 9 * c.layers);                                                      // final norm
-  at += sizeof(float) * std::uint64_t(c.context) * std::uint64_t(c.head_dim);  // tables of cos and sin
-  if (!c.tied) read(2 + 9 * c.layers);
-  return out;
-}
-
 /// The weights of a Llama of this shape from HuggingFace's tensors. Names and shapes are compared with the
 /// config before anything is allocated; the weights and a few kilobytes are all that ever is. Where the
 /// config ties the matrices, a stored lm_head.weight must equal the embedding number by number. The tables
@@ -307,8 +225,8 @@ pretrained<T> load_tensors(const config& c, const tensor_files& files, load_opti
   return out;
 }
 
-/// A Llama from an original .bin file, or from a folder with config.json and model.safetensors or its shards.
-/// Throws unroll::error that names file, tensor and both values.
+/// A Llama from a .bin file of llama2.c, or from a folder with config.json and model.safetensors or its
+/// shards. Throws unroll::error that names file, tensor and both values.
 template <class T>
 pretrained<T> load_llama(const std::filesystem::path& path, load_options options = {}) {
   const char* function = "load_llama";
