@@ -186,42 +186,58 @@ void permute_rope_pairs(config& c, params<T> weights) {
   c.pairs = to;
 }
 
+namespace detail {
+
+// Where the weights of this shape lie; names and shapes are compared with the files, before anything is
+// allocated.
+inline weight_map checked_map(const config& c, const tensor_files& files) {
+  if (c.layers > index_t(files.names().size()) || weight_count(c) > 1e18)
+    files.front().source().refuse("has " + std::to_string(files.names().size()) +
+                                  " tensors with its shards, the config says " + std::to_string(c.layers) +
+                                  " layers of hidden size " + std::to_string(c.hidden));
+  weight_map map(c);
+  check_tensors(files, map.names(), [&](const std::string& name) {
+    return name.ends_with(".rotary_emb.inv_freq") || (c.tied && name == "lm_head.weight");
+  });
+  return map;
+}
+
+// Where the config ties the matrices, a stored lm_head.weight equals the embedding number by number.
+template <class T>
+void check_tied(const config& c, const tensor_files& files, load_options options) {
+  const std::string embedding = "model.embed_tokens.weight", output = "lm_head.weight";
+  if (!c.tied || !files.has(output)) return;
+  const safetensors &file = files.holding(output), &first = files.holding(embedding);
+  const auto& shape = file.at(output).shape;
+  if (const auto& expected = first.at(embedding).shape; shape != expected)
+    file.refuse(output, "has shape " + unroll::detail::shape_text(shape) + ", the config needs " +
+                            unroll::detail::shape_text(expected));
+  std::array<T, 4096> piece, of_embedding;
+  const index_t size = c.hidden * c.vocabulary, most = index_t(piece.size());
+  for (index_t i = 0; i < size; i += most) {
+    const view<T> part(piece.data(), std::min(most, size - i)), other(of_embedding.data(), part.size());
+    file.read(output, i, part, options.allow_non_finite);
+    first.read(embedding, i, other, options.allow_non_finite);
+    for (index_t k = 0; k < part.size(); ++k)
+      if (const T e = other[k]; part[k] != e && !(std::isnan(e) && std::isnan(part[k])))
+        file.refuse(output, "is " + std::to_string(part[k]) + " at " +
+                                unroll::detail::position_text(shape, i + k) + ", " + embedding + " is " +
+                                std::to_string(e) + ", although tie_word_embeddings is true");
+  }
+}
+
+}  // namespace detail
+
 /// The weights of a Llama of this shape from HuggingFace's tensors. Names and shapes are compared with the
 /// config before anything is allocated; the weights and a few kilobytes are all that ever is. Where the
 /// config ties the matrices, a stored lm_head.weight must equal the embedding number by number. The tables
 /// rotary_emb.inv_freq of old files are passed over.
 template <class T>
 pretrained<T> load_tensors(const config& c, const tensor_files& files, load_options options = {}) {
-  const std::string embedding = "model.embed_tokens.weight", output = "lm_head.weight";
-  if (c.layers > index_t(files.names().size()) || detail::weight_count(c) > 1e18)
-    files.front().source().refuse("has " + std::to_string(files.names().size()) +
-                                  " tensors with its shards, the config says " + std::to_string(c.layers) +
-                                  " layers of hidden size " + std::to_string(c.hidden));
-  const weight_map map(c);
-  check_tensors(files, map.names(), [&](const std::string& name) {
-    return name.ends_with(".rotary_emb.inv_freq") || (c.tied && name == output);
-  });
+  const weight_map map = detail::checked_map(c, files);
   pretrained<T> out{c, parameters<T>(map.size())};
   read_tensors(files, map.names(), out.weights.data(), options.allow_non_finite);
-  if (c.tied && files.has(output)) {
-    const safetensors& file = files.holding(output);
-    const auto& shape = file.at(output).shape;
-    if (const auto& expected = files.holding(embedding).at(embedding).shape; shape != expected)
-      file.refuse(output, "has shape " + unroll::detail::shape_text(shape) + ", the config needs " +
-                              unroll::detail::shape_text(expected));
-    std::array<T, 4096> piece;
-    const index_t size = c.hidden * c.vocabulary, most = index_t(piece.size());
-    for (index_t i = 0; i < size; i += most) {
-      const view<T> part(piece.data(), std::min(most, size - i));
-      file.read(output, i, part, options.allow_non_finite);
-      for (index_t k = 0; k < part.size(); ++k)
-        if (const T e = out.weights[map.embedding() + i + k];
-            part[k] != e && !(std::isnan(e) && std::isnan(part[k])))
-          file.refuse(output, "is " + std::to_string(part[k]) + " at " +
-                                  unroll::detail::position_text(shape, i + k) + ", " + embedding + " is " +
-                                  std::to_string(e) + ", although tie_word_embeddings is true");
-    }
-  }
+  detail::check_tied<T>(c, files, options);
   return out;
 }
 
