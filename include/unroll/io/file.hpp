@@ -15,6 +15,7 @@
 #include <utility>
 
 #if __has_include(<unistd.h>) && !defined(_WIN32)  // MinGW's has no fsync
+#include <sys/mman.h>
 #include <unistd.h>
 #define UNROLL_POSIX 1
 #else
@@ -62,7 +63,7 @@ inline std::filesystem::path follow_links(std::filesystem::path path) {
 }  // namespace detail
 
 /// Bytes that are read piece by piece: those of a regular file, or of memory. Reading beyond the end throws
-/// unroll::error. A file has one position, so one thread reads at a time.
+/// unroll::error. A file has one position, so one thread reads at a time, unless it is mapped.
 class byte_source {
  public:
   /// Throws unroll::error, whose message begins with `function`, when the file cannot be opened.
@@ -78,6 +79,22 @@ class byte_source {
     if (code) s.refuse("cannot be read: " + code.message());
     s.file_.reset(std::fopen(path.string().c_str(), "rb"));
     if (!s.file_) s.refuse(std::string("cannot be opened: ") + std::strerror(errno));
+    return s;
+  }
+  /// The same file mapped into memory, where the system maps files: any number of threads may read, and pages
+  /// are loaded when they are read. A file that somebody cuts meanwhile ends the process (SIGBUS), as any
+  /// mapping does.
+  static byte_source map(const std::filesystem::path& path, std::string_view function) {
+    byte_source s = open(path, function);
+#if UNROLL_POSIX
+    const auto n = std::size_t(s.size_);
+    void* at = n > 0 ? mmap(nullptr, n, PROT_READ, MAP_PRIVATE, fileno(s.file_.get()), 0) : MAP_FAILED;
+    if (at != MAP_FAILED) {
+      s.mapping_ = std::shared_ptr<void>(at, [n](void* p) { munmap(p, n); });
+      s.bytes_ = {static_cast<const char*>(at), n};
+      s.file_.reset();
+    }
+#endif
     return s;
   }
   /// Bytes that outlive the source; `name` stands for the file in messages.
@@ -135,6 +152,7 @@ class byte_source {
 
   std::string function_, name_;
   detail::file file_;
+  std::shared_ptr<void> mapping_;
   std::string_view bytes_;
   std::uint64_t size_ = 0;
 };

@@ -9,17 +9,11 @@
 #include <vector>
 
 #include "unroll/core/error.hpp"
+#include "unroll/io/messages.hpp"
 
 namespace unroll {
 
 namespace detail {
-
-/// A name that stands in a file, quoted for a message: cut when it is long, control characters replaced.
-inline std::string in_quotes(std::string_view name) {
-  std::string out = "\"";
-  for (const char c : name.substr(0, 200)) out += static_cast<unsigned char>(c) < 32 ? '?' : c;
-  return out + (name.size() > 200 ? "...\"" : "\"");
-}
 
 // Sees the text before any value is built: nesting has a limit, and no object names a member twice.
 class json_check {

@@ -1,0 +1,173 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "unroll/io/half.hpp"
+
+// How GGUF stores numbers: kinds of blocks, each so many numbers in so many bytes. With d, dmin and m of 11
+// significant bits, scales of at most 7 and q of at most 6, every product below is exact in float; only sums
+// round, so that the values are those of the package gguf 0.19.0 and of ggml, with FMA or without.
+namespace unroll::gguf_blocks {
+
+/// The number whose little-endian bytes begin at b.
+template <class N>
+N number_at(const unsigned char* b) {
+  N n;
+  std::memcpy(&n, b, sizeof n);
+  return n;
+}
+inline float half_at(const unsigned char* b) { return from_f16(number_at<std::uint16_t>(b)); }
+
+struct f32 {
+  static constexpr std::uint32_t id = 0;  ///< in files
+  static constexpr const char* name = "F32";
+  static constexpr index_t values = 1, bytes = 4;  ///< of a block
+  /// x[values] of the block b[bytes].
+  static void unpack(const unsigned char* b, float* x) { *x = number_at<float>(b); }
+};
+
+struct f16 {
+  static constexpr std::uint32_t id = 1;
+  static constexpr const char* name = "F16";
+  static constexpr index_t values = 1, bytes = 2;
+  static void unpack(const unsigned char* b, float* x) { *x = half_at(b); }
+};
+
+/// The upper half of a float.
+struct bf16 {
+  static constexpr std::uint32_t id = 30;
+  static constexpr const char* name = "BF16";
+  static constexpr index_t values = 1, bytes = 2;
+  static void unpack(const unsigned char* b, float* x) {
+    *x = std::bit_cast<float>(std::uint32_t(number_at<std::uint16_t>(b)) << 16);
+  }
+};
+
+/// 32 numbers d (q - 2^(bits - 1)), or d q + m: half d, [half m], [u32 of the fifth bits], 16 bytes with the
+/// lower four bits of q_i and q_(i + 16).
+template <int bits, bool has_minimum>
+struct legacy_block {
+  static constexpr index_t values = 32, bytes = 2 + (has_minimum ? 2 : 0) + (bits == 5 ? 4 : 0) + 16;
+  static void unpack(const unsigned char* b, float* x) {
+    const float d = half_at(b), m = has_minimum ? half_at(b + 2) : 0;
+    const std::uint32_t fifth = bits == 5 ? number_at<std::uint32_t>(b + bytes - 20) : 0;
+    const auto value = [&](std::uint32_t nibble, int i) {
+      const int q = int(nibble | (fifth >> i & 1u) << 4);
+      return has_minimum ? d * float(q) + m : d * float(q - (1 << (bits - 1)));
+    };
+    for (int i = 0; i < 16; ++i) {
+      const std::uint32_t pair = b[bytes - 16 + i];
+      x[i] = value(pair & 15u, i);
+      x[i + 16] = value(pair >> 4, i + 16);
+    }
+  }
+};
+
+struct q4_0 : legacy_block<4, false> {
+  static constexpr std::uint32_t id = 2;
+  static constexpr const char* name = "Q4_0";
+};
+struct q4_1 : legacy_block<4, true> {
+  static constexpr std::uint32_t id = 3;
+  static constexpr const char* name = "Q4_1";
+};
+struct q5_0 : legacy_block<5, false> {
+  static constexpr std::uint32_t id = 6;
+  static constexpr const char* name = "Q5_0";
+};
+struct q5_1 : legacy_block<5, true> {
+  static constexpr std::uint32_t id = 7;
+  static constexpr const char* name = "Q5_1";
+};
+
+/// 32 numbers d q: half d, 32 signed bytes q.
+struct q8_0 {
+  static constexpr std::uint32_t id = 8;
+  static constexpr const char* name = "Q8_0";
+  static constexpr index_t values = 32, bytes = 34;
+  static void unpack(const unsigned char* b, float* x) {
+    const float d = half_at(b);
+    for (int i = 0; i < 32; ++i) x[i] = d * float(std::int8_t(b[2 + i]));
+  }
+};
+
+/// 256 numbers (d scale_j) q - dmin minimum_j, 32 of each j: half d, half dmin, 12 bytes of 6-bit scales and
+/// minima, [32 bytes: bit j of byte i is the fifth of q_(32 j + i)], 128 bytes of nibbles, those of an even j
+/// and of the next in the lower and the upper half.
+template <int bits>
+struct k_block {
+  static constexpr index_t values = 256, bytes = 16 + (bits == 5 ? 32 : 0) + 128;
+  static void unpack(const unsigned char* b, float* x) {
+    const float d = half_at(b), dmin = half_at(b + 2);
+    const unsigned char *s = b + 4, *fifth = b + 16, *nibbles = b + bytes - 128;
+    for (int j = 0; j < 8; ++j) {
+      const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | s[j - 4] >> 6 << 4;
+      const int minimum = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
+      const float step = d * float(scale), least = dmin * float(minimum);
+      for (int i = 0; i < 32; ++i) {
+        int q = nibbles[32 * (j / 2) + i] >> 4 * (j % 2) & 15;
+        if constexpr (bits == 5) q |= (fifth[i] >> j & 1) << 4;
+        x[32 * j + i] = step * float(q) - least;
+      }
+    }
+  }
+};
+
+struct q4_k : k_block<4> {
+  static constexpr std::uint32_t id = 12;
+  static constexpr const char* name = "Q4_K";
+};
+struct q5_k : k_block<5> {
+  static constexpr std::uint32_t id = 13;
+  static constexpr const char* name = "Q5_K";
+};
+
+/// 256 numbers (d scale) (q - 32), 16 of each scale: 128 bytes of lower nibbles, 64 of upper pairs of bits,
+/// 16 signed scales, half d. Of each half of 128 numbers, byte i of the pairs has those of the numbers i,
+/// i + 32, i + 64, i + 96, and bytes i and i + 32 of the nibbles have i, i + 64 and i + 32, i + 96.
+struct q6_k {
+  static constexpr std::uint32_t id = 14;
+  static constexpr const char* name = "Q6_K";
+  static constexpr index_t values = 256, bytes = 210;
+  static void unpack(const unsigned char* b, float* x) {
+    const float d = half_at(b + 208);
+    for (int half = 0; half < 2; ++half, x += 128) {
+      const unsigned char *nibbles = b + 64 * half, *pairs = b + 128 + 32 * half,
+                          *scales = b + 192 + 8 * half;
+      for (int group = 0; group < 4; ++group)
+        for (int i = 0; i < 32; ++i) {
+          const int low = nibbles[32 * (group % 2) + i] >> 4 * (group / 2) & 15;
+          const int q = low | (pairs[i] >> 2 * group & 3) << 4;
+          const float step = d * float(std::int8_t(scales[2 * group + i / 16]));
+          x[32 * group + i] = step * float(q - 32);
+        }
+    }
+  }
+};
+
+/// Calls f(Kind{}) with the kind of that id; false where it is none of those above.
+template <class F>
+bool with_kind(std::uint32_t id, F&& f) {
+  const auto one_of = [&]<class... Kind>(Kind... kind) {
+    return (... || (Kind::id == id ? (f(kind), true) : false));
+  };
+  return one_of(f32{}, f16{}, bf16{}, q4_0{}, q4_1{}, q5_0{}, q5_1{}, q8_0{}, q4_k{}, q5_k{}, q6_k{});
+}
+
+/// "Q2_K" for an id that ggml knows and with_kind does not, "number 99" for others.
+inline std::string unread_kind(std::uint32_t id) {
+  constexpr std::pair<std::uint32_t, const char*> known[] = {
+      {9, "Q8_1"},     {10, "Q2_K"},  {11, "Q3_K"},   {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"},
+      {18, "IQ3_XXS"}, {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"},
+      {24, "I8"},      {25, "I16"},   {26, "I32"},    {27, "I64"},   {28, "F64"},     {29, "IQ1_M"},
+      {34, "TQ1_0"},   {35, "TQ2_0"}, {39, "MXFP4"},  {40, "NVFP4"}};
+  for (const auto& [number, name] : known)
+    if (number == id) return name;
+  return "number " + std::to_string(id);
+}
+
+}  // namespace unroll::gguf_blocks
