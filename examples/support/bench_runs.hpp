@@ -105,10 +105,11 @@ class bench_runs {
         dpast[std::size_t(s)] = slot(adjoints, s, d.memory).data();
       }
       if (t > 0) past.push_back(memory_of(t - 1).data());
-      model.read_vjp(text[std::size_t(t)], t, setup_.theta, past, dpast, {}, workspace);
+      model.read_vjp(text[std::size_t(t)], t, setup_.theta, past, {.dpast = dpast}, workspace);
       for (index_t s = first; s < t; ++s)
-        model.write_vjp(text[std::size_t(s)], s, setup_.theta, {}, slot(tapes, s, d.tape),
-                        slot(adjoints, s, d.memory), {}, g, workspace);
+        model.write_vjp(text[std::size_t(s)], s, setup_.theta, {},
+                        {.tape = slot(tapes, s, d.tape), .dm = slot(adjoints, s, d.memory)}, {.dtheta = g},
+                        workspace);
     }
     out.seconds = processor_seconds() - start;
     out.heap = heap_bytes() - before;

@@ -61,7 +61,7 @@ TEST_CASE("linear_memory writes W x, reads the mean, and its adjoints have their
   double* dpast[] = {&d0, nullptr};
   std::vector<double> g(3);
   // y = 3 (2 - 4) / 2 + 0.5 = -2.5, residual -6.5
-  f.read_vjp({&second, 1}, 2, theta, past, dpast, &loss, g, view<double>(work, 3));
+  f.read_vjp({&second, 1}, 2, theta, past, &loss, {.dpast = dpast, .dtheta = g}, view<double>(work, 3));
   CHECK(loss == 6.5 * 6.5 / 2);
   CHECK(d0 == 3 * -6.5 / 2);
   CHECK(g == std::vector<double>{0, 6.5, -6.5});
@@ -79,7 +79,7 @@ TEST_CASE("attention_memory attends to nothing as zero and to equal memories equ
   const double* past[] = {&m, &m};
   double d[2] = {};
   double* dpast[] = {&d[0], &d[1]};
-  f.read_vjp({&e, 1}, 2, theta, past, dpast, &loss, {}, view<double>(work, 8));
+  f.read_vjp({&e, 1}, 2, theta, past, &loss, {.dpast = dpast}, view<double>(work, 8));
   CHECK(loss == 2.75 * 2.75 / 2);
   CHECK(d[0] == -2.75 / 2);
   CHECK(d[1] == -2.75 / 2);

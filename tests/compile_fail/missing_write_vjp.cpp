@@ -1,12 +1,13 @@
 // An estimator over memories, whose model cannot send adjoints back: the message is the signature to write.
 // expect: a memory model needs: void write_vjp\(std::span<const input> xs, index_t s,
-// expect: std::span<adjoint\* const> dpast, unroll::dparams<scalar> dtheta,
-// expect: it ADDS to dpast and dtheta
+// expect: unroll::write_graphs<numbers> graphs, unroll::memory_gradients<numbers> to,
+// expect: it ADDS to to.dpast and to.dtheta
 #include "unroll/estimate/rematerialise.hpp"
 
 struct model {
   using scalar = double;
   using input = double;
+  using numbers = unroll::numbers<double>;
   using past_type = std::span<const double* const>;
   unroll::memory_dims size() const { return {1, 1, 1}; }
   bool independent() const { return true; }
@@ -17,9 +18,9 @@ struct model {
   }
 #ifndef UNROLL_SHOULD_FAIL
   void write_vjp(std::span<const double> xs, unroll::index_t, unroll::params<const double>, past_type,
-                 unroll::view<const double>, unroll::view<const double> dm, std::span<double* const>,
-                 unroll::dparams<double> g, unroll::view<double>) const {
-    for (std::size_t i = 0; i < xs.size(); ++i) g[0] += dm[unroll::index_t(i)] * xs[i];
+                 unroll::write_graphs<numbers> graphs, unroll::memory_gradients<numbers> to,
+                 unroll::view<double>) const {
+    for (std::size_t i = 0; i < xs.size(); ++i) to.dtheta[0] += graphs.dm[unroll::index_t(i)] * xs[i];
   }
 #endif
   void read(std::span<const double> xs, unroll::index_t, unroll::params<const double>, past_type past,
@@ -27,10 +28,10 @@ struct model {
     for (std::size_t i = 0; i < xs.size(); ++i) losses[i] = past.empty() ? 0 : *past.front() * xs[i];
   }
   void read_vjp(std::span<const double> xs, unroll::index_t t, unroll::params<const double> theta,
-                past_type past, std::span<double* const> dpast, double* losses, unroll::dparams<double>,
+                past_type past, double* losses, unroll::memory_gradients<numbers> to,
                 unroll::view<double> workspace) const {
     for (std::size_t i = 0; i < xs.size(); ++i)
-      if (!dpast.empty() && dpast.front()) *dpast.front() += xs[i];
+      if (!to.dpast.empty() && to.dpast.front()) *to.dpast.front() += xs[i];
     read(xs, t, theta, past, losses, workspace);
   }
 };

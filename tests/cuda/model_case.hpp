@@ -180,9 +180,8 @@ void calls(const setting<E>& s, bool together, results& out) {
   out.push_back({"losses" + how, s.fetched(losses.data(), T)});
   reads([&](index_t t, index_t k) {
     model.read_vjp(text.subspan(std::size_t(t), std::size_t(k)), t, at,
-                   std::span<const M* const>(past.data(), std::size_t(t + k - 1)),
-                   std::span<P* const>(dpast.data(), std::size_t(t + k - 1)), losses.data() + t, {},
-                   view<A>(workspace));
+                   std::span<const M* const>(past.data(), std::size_t(t + k - 1)), losses.data() + t,
+                   {.dpast = {dpast.data(), std::size_t(t + k - 1)}}, view<A>(workspace));
   });
   out.push_back({"losses of read_vjp" + how, s.fetched(losses.data(), T)});
   out.push_back({"adjoints of memories" + how, s.fetched(dm.data(), dm.size())});
@@ -193,9 +192,8 @@ void calls(const setting<E>& s, bool together, results& out) {
   e.upload(drawn.data(), toward.size(), toward.data());
   for (index_t i = n - step; i >= 0; i -= step)
     model.write_vjp(text.subspan(std::size_t(i), std::size_t(step)), i, at, {},
-                    view<const A>(part(tape, i, step, d.tape)),
-                    view<const P>(part(toward, i, step, d.memory)), {}, dparams<P>(g.data(), g.size()),
-                    view<A>(workspace));
+                    {.tape = part(tape, i, step, d.tape), .dm = part(toward, i, step, d.memory)},
+                    {.dtheta = {g.data(), g.size()}}, view<A>(workspace));
   out.push_back({"gradient by write_vjp" + how, s.fetched(g.data(), g.size())});
 }
 

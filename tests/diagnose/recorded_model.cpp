@@ -54,7 +54,8 @@ TEST_CASE("a record that ends before the text is refused by each call that asks 
   };
   const auto send = [&](const recorded_model<attention>& record, index_t at, std::size_t n) {
     gradient<double> g(x.theta.size());
-    record.read_vjp(all.subspan(std::size_t(at), n), at, x.theta, past, dpast, losses.data(), g, work);
+    record.read_vjp(all.subspan(std::size_t(at), n), at, x.theta, past, losses.data(),
+                    {.dpast = dpast, .dtheta = g}, work);
   };
   const auto write = [&](const recorded_model<attention>& record, index_t at, std::size_t n) {
     record.write(all.subspan(std::size_t(at), n), at, x.theta, {}, view<double>(m.data(), index_t(n) * size),

@@ -70,9 +70,10 @@ void holds_what_is_used(const memory_costs<T>& costs, const memory_llama<T>& mod
   const std::span<const T* const> written(past.data(), std::size_t(s));
   const std::span<T* const> to(dpast.data(), std::size_t(s));
   model.write(xs, s, theta, written, m, tape, workspace);
-  model.write_vjp(xs, s, theta, written, tape, m, to, g, workspace);
+  model.write_vjp(xs, s, theta, written, {.tape = tape, .dm = m}, {.dpast = to, .dtheta = g}, workspace);
   const std::size_t seen = std::size_t(s + batch - 1);
-  model.read_vjp(xs, s, theta, {past.data(), seen}, {dpast.data(), seen}, losses.data(), g, workspace);
+  model.read_vjp(xs, s, theta, {past.data(), seen}, losses.data(),
+                 {.dpast = {dpast.data(), seen}, .dtheta = g}, workspace);
   CAPTURE(s, batch);
   CHECK(workspace.used() > 0.95);
   CHECK(tape.used() > 0.95);

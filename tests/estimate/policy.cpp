@@ -73,10 +73,10 @@ TEST_CASE("what a write's vjp throws reaches the caller under every policy") {
   struct throwing : linear {
     explicit throwing(linear f) : linear(std::move(f)) {}
     void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
-                   std::span<const double* const> past, view<const double> tape, view<const double> dm,
-                   std::span<double* const> dpast, dparams<double> g, view<double> workspace) const {
+                   std::span<const double* const> past, write_graphs<numbers<double>> graphs,
+                   memory_gradients<numbers<double>> to, view<double> workspace) const {
       if (s == 1) fail("throwing", "s", "is 1");
-      linear::write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
+      linear::write_vjp(xs, s, theta, past, graphs, to, workspace);
     }
   };
   const task<throwing> k(throwing(make_linear()), 7);

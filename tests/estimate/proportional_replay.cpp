@@ -270,14 +270,14 @@ TEST_CASE("proportional_replay replays what has an adjoint, however small or lar
     using base = cells::attention_memory<float>;
     explicit scaled(const base& b) : base(b) {}
     void read_vjp(std::span<const base::input> x, index_t t, params<const float> th,
-                  std::span<const float* const> past, std::span<float* const> dpast, float* losses,
-                  dparams<float> g, view<float> workspace) const {
-      std::vector<std::vector<float>> sent(dpast.size(), std::vector<float>(2));
-      std::vector<float*> to;
-      for (auto& v : sent) to.push_back(v.data());
-      base::read_vjp(x, t, th, past, to, losses, g, workspace);
+                  std::span<const float* const> past, float* losses,
+                  memory_gradients<unroll::numbers<float>> to, view<float> workspace) const {
+      std::vector<std::vector<float>> sent(to.dpast.size(), std::vector<float>(2));
+      std::vector<float*> dpast;
+      for (auto& v : sent) dpast.push_back(v.data());
+      base::read_vjp(x, t, th, past, losses, {.dpast = dpast, .dtheta = to.dtheta}, workspace);
       for (std::size_t s = 0; s < dpast.size(); ++s)
-        for (std::size_t i = 0; i < 2; ++i) dpast[s][i] += 1e-24f * sent[s][i];
+        for (std::size_t i = 0; i < 2; ++i) to.dpast[s][i] += 1e-24f * sent[s][i];
     }
   };
   for (std::size_t t = 0; t < 6; ++t) xs.push_back({.x = &numbers[4 * t], .target = &numbers[4 * t + 2]});
@@ -298,10 +298,10 @@ TEST_CASE("proportional_replay replays everything where an adjoint is not finite
   struct overflowing : linear {  // of m_1, in the loss of segment 4
     explicit overflowing(linear f) : linear(std::move(f)) {}
     void read_vjp(std::span<const example> x, index_t t, params<const double> theta,
-                  std::span<const double* const> past, std::span<double* const> dpast, double* losses,
-                  dparams<double> g, view<double> workspace) const {
-      linear::read_vjp(x, t, theta, past, dpast, losses, g, workspace);
-      if (t == 4) dpast[1][0] = std::numeric_limits<double>::infinity();
+                  std::span<const double* const> past, double* losses, memory_gradients<numbers<double>> to,
+                  view<double> workspace) const {
+      linear::read_vjp(x, t, theta, past, losses, to, workspace);
+      if (t == 4) to.dpast[1][0] = std::numeric_limits<double>::infinity();
     }
   };
   const task<overflowing> k(overflowing(make_linear()), 6);

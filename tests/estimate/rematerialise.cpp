@@ -258,10 +258,10 @@ TEST_CASE(
       return workspace(0, batch);
     }
     void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
-                   std::span<const double* const> past, view<const double> tape, view<const double> dm,
-                   std::span<double* const> dpast, dparams<double> g, view<double> workspace) const {
+                   std::span<const double* const> past, write_graphs<numbers<double>> graphs,
+                   memory_gradients<numbers<double>> to, view<double> workspace) const {
       if (s <= *broken && *broken < s + index_t(xs.size())) fail("throwing", "s", "is " + std::to_string(s));
-      linear::write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
+      linear::write_vjp(xs, s, theta, past, graphs, to, workspace);
     }
   };
   const auto check = [](bool recurrent, const rematerialise_options& o) {

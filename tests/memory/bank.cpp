@@ -44,12 +44,12 @@ TEST_CASE("a bank writes memories, keeps graphs in its slots and counts") {
   CHECK(dpast.size() == 2);
   CHECK(dpast[0] == nullptr);
   dpast[0] = bank.adjoint(0).data();
-  bank.read_vjp(k.model, one(k, 2), 2, k.theta, dpast, &again, {});
+  bank.read_vjp(k.model, one(k, 2), 2, k.theta, &again, {.dpast = dpast});
   CHECK(bank.adjoint(0)[0] != 0);
   CHECK(bank.adjoint(1)[0] == 0);
   CHECK(bank.null_dpast(2)[0] == nullptr);
   std::vector<double> g(std::size_t(k.theta.size()));
-  bank.write_vjp(k.model, one(k, 0), k.theta, 1, bank.adjoint(0), {}, g);
+  bank.write_vjp(k.model, one(k, 0), k.theta, 1, bank.adjoint(0), {.dtheta = g});
   CHECK(bank.graphs().owner(1) == memory_bank<attention>::none);
   CHECK(g[0] != 0);
 
@@ -118,10 +118,10 @@ TEST_CASE("a write sees the earlier memories only where the model's writes read 
       attention::write(xs, s, theta, past, m, tape, workspace);
     }
     void write_vjp(std::span<const example> xs, index_t s, params<const double> theta,
-                   std::span<const double* const> past, view<const double> tape, view<const double> dm,
-                   std::span<double* const> dpast, dparams<double> g, view<double> workspace) const {
+                   std::span<const double* const> past, write_graphs<numbers<double>> graphs,
+                   memory_gradients<numbers<double>> to, view<double> workspace) const {
       seen->push_back(past.size());
-      attention::write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
+      attention::write_vjp(xs, s, theta, past, graphs, to, workspace);
     }
   };
   for (const bool recurrent : {false, true}) {
@@ -131,7 +131,8 @@ TEST_CASE("a write sees the earlier memories only where the model's writes read 
     bank.write(k.model, one(k, 0), k.theta);
     bank.write(k.model, one(k, 1), k.theta, 0);
     std::vector<double> g(std::size_t(k.theta.size()));
-    bank.write_vjp(k.model, one(k, 1), k.theta, 0, bank.adjoint(1), bank.null_dpast(recurrent ? 1 : 0), g);
+    bank.write_vjp(k.model, one(k, 1), k.theta, 0, bank.adjoint(1),
+                   {.dpast = bank.null_dpast(recurrent ? 1 : 0), .dtheta = g});
     CHECK(seen == (recurrent ? std::vector<std::size_t>{0, 1, 1} : std::vector<std::size_t>{0, 0, 0}));
   }
 }
@@ -142,7 +143,7 @@ TEST_CASE("a bank remembers how many graphs were alive at once, not how many are
   std::vector<double> g(std::size_t(k.theta.size()));
   for (const index_t slot : {0, 1, 2}) bank.write(k.model, one(k, slot), k.theta, slot);
   for (const index_t slot : {0, 1})
-    bank.write_vjp(k.model, one(k, slot), k.theta, slot, bank.adjoint(0), {}, g);
+    bank.write_vjp(k.model, one(k, slot), k.theta, slot, bank.adjoint(0), {.dtheta = g});
   bank.rewrite(k.model, one(k, 0), 0, k.theta, 0);
   CHECK(bank.counts().live_graphs == 3);
 }
@@ -173,14 +174,14 @@ TEST_CASE("a bank keeps the graphs of a batch together") {
   CHECK(bank.graphs().owner(0) == memory_bank<linear>::none);
   std::vector<double> g(std::size_t(k.theta.size()));
   using Catch::Matchers::ContainsSubstring;
-  CHECK_THROWS_WITH(bank.write_vjp(k.model, some(0, 2), k.theta, 1, bank.adjoint(0, 2), {}, g),
+  CHECK_THROWS_WITH(bank.write_vjp(k.model, some(0, 2), k.theta, 1, bank.adjoint(0, 2), {.dtheta = g}),
                     ContainsSubstring("are 2 segments") && ContainsSubstring("is that of 3"));
   CHECK_THROWS_WITH(bank.write(k.model, some(0, 4), k.theta),
                     ContainsSubstring("are 4 segments") && ContainsSubstring("batches of 3"));
   double losses[4];
   CHECK_THROWS_AS(bank.read(k.model, some(0, 4), 0, k.theta, losses), error);
-  CHECK_THROWS_AS(bank.read_vjp(k.model, some(0, 4), 0, k.theta, {}, losses, g), error);
-  bank.write_vjp(k.model, some(0, 3), k.theta, 1, bank.adjoint(0, 3), {}, g);
+  CHECK_THROWS_AS(bank.read_vjp(k.model, some(0, 4), 0, k.theta, losses, {.dtheta = g}), error);
+  bank.write_vjp(k.model, some(0, 3), k.theta, 1, bank.adjoint(0, 3), {.dtheta = g});
   CHECK(bank.graphs().owner(1) == memory_bank<linear>::none);
 
   // what takes the slot of one of them takes all

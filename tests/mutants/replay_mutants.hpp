@@ -50,8 +50,8 @@ class reservoir_replay final {
     std::vector<held> slots(static_cast<std::size_t>(size_));
     const auto send_back = [&](held& h) {
       if (h.s >= 0)
-        model_.write_vjp(xs.subspan(std::size_t(h.s), 1), h.s, theta, {}, unroll::view<const double>(h.tape),
-                         unroll::view<const double>(h.collected), {}, g, workspace);
+        model_.write_vjp(xs.subspan(std::size_t(h.s), 1), h.s, theta, {}, {.tape = h.tape, .dm = h.collected},
+                         {.dtheta = g}, workspace);
       h.s = -1;
     };
     unroll::report r;
@@ -72,8 +72,8 @@ class reservoir_replay final {
       std::vector<double*> dpast;
       for (auto& v : dm) dpast.push_back(v.data());
       double loss = 0;
-      model_.read_vjp(xs.subspan(std::size_t(t), 1), index_t(past.size()), theta, past, dpast, &loss, g,
-                      workspace);
+      model_.read_vjp(xs.subspan(std::size_t(t), 1), index_t(past.size()), theta, past, &loss,
+                      {.dpast = dpast, .dtheta = g}, workspace);
       r.loss += loss;
       const double factor = mistake_ == replay_mistake::no_compensation ? 1 : sample.weight(t);
       for (held& h : slots) {

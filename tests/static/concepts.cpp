@@ -222,16 +222,15 @@ struct memories {
   using input = int;
   using inputs = std::span<const int>;
   using past = std::span<const double* const>;
-  using dpast = std::span<double* const>;
+  using graphs = write_graphs<unroll::numbers<double>>;
+  using gradients = memory_gradients<unroll::numbers<double>>;
   memory_dims size() const { return {}; }
   bool independent() const { return true; }
   index_t workspace(index_t, index_t) const { return 0; }
   void write(inputs, index_t, params<const double>, past, view<double>, view<double>, view<double>) const {}
-  void write_vjp(inputs, index_t, params<const double>, past, view<const double>, view<const double>, dpast,
-                 dparams<double>, view<double>) const {}
+  void write_vjp(inputs, index_t, params<const double>, past, graphs, gradients, view<double>) const {}
   void read(inputs, index_t, params<const double>, past, double*, view<double>) const {}
-  void read_vjp(inputs, index_t, params<const double>, past, dpast, double*, dparams<double>,
-                view<double>) const {}
+  void read_vjp(inputs, index_t, params<const double>, past, double*, gradients, view<double>) const {}
 };
 struct one_segment_a_call : memories {
   void write(int, index_t, params<const double>, past, view<double>, view<double>, view<double>) const {}
@@ -250,13 +249,12 @@ struct two_kinds : memories {
   using scalar = float;
   using numbers = unroll::numbers<bf16>;
   using past = std::span<const bf16* const>;
-  using dpast = std::span<float* const>;
+  using graphs = write_graphs<numbers>;
+  using gradients = memory_gradients<numbers>;
   void write(inputs, index_t, params<const float>, past, view<bf16>, view<bf16>, view<bf16>) const {}
-  void write_vjp(inputs, index_t, params<const float>, past, view<const bf16>, view<const float>, dpast,
-                 dparams<float>, view<bf16>) const {}
+  void write_vjp(inputs, index_t, params<const float>, past, graphs, gradients, view<bf16>) const {}
   void read(inputs, index_t, params<const float>, past, float*, view<bf16>) const {}
-  void read_vjp(inputs, index_t, params<const float>, past, dpast, float*, dparams<float>, view<bf16>) const {
-  }
+  void read_vjp(inputs, index_t, params<const float>, past, float*, gradients, view<bf16>) const {}
 };
 static_assert(memory_model<memories> && require_memory_model<memories>() && memory_model<two_kinds>);
 static_assert(!memory_model<one_segment_a_call> && !memory_model<workspace_of_one>);

@@ -33,10 +33,10 @@ class weights {
       for (index_t t = 0; t < n_; ++t) m[i * n_ + t] = theta[entry(t, s + i)];
   }
   void write_vjp(std::span<const char> xs, index_t s, unroll::params<const double>,
-                 std::span<const double* const>, unroll::view<const double>, unroll::view<const double> dm,
-                 std::span<double* const>, unroll::dparams<double> g, unroll::view<double>) const {
+                 std::span<const double* const>, unroll::write_graphs<unroll::numbers<double>> graphs,
+                 unroll::memory_gradients<unroll::numbers<double>> to, unroll::view<double>) const {
     for (index_t i = 0; i < index_t(xs.size()); ++i)
-      for (index_t t = 0; t < n_; ++t) g[entry(t, s + i)] += dm[i * n_ + t];
+      for (index_t t = 0; t < n_; ++t) to.dtheta[entry(t, s + i)] += graphs.dm[i * n_ + t];
   }
   void read(std::span<const char> xs, index_t t, unroll::params<const double>,
             std::span<const double* const> past, double* losses, unroll::view<double>) const {
@@ -46,10 +46,10 @@ class weights {
     }
   }
   void read_vjp(std::span<const char> xs, index_t t, unroll::params<const double> theta,
-                std::span<const double* const> past, std::span<double* const> dpast, double* losses,
-                unroll::dparams<double>, unroll::view<double> workspace) const {
+                std::span<const double* const> past, double* losses,
+                unroll::memory_gradients<unroll::numbers<double>> to, unroll::view<double> workspace) const {
     for (index_t i = 0; i < index_t(xs.size()); ++i)
-      for (double* dm : dpast.first(std::size_t(t + i)))
+      for (double* dm : to.dpast.first(std::size_t(t + i)))
         if (dm) dm[t + i] += 1;
     read(xs, t, theta, past, losses, workspace);
   }
@@ -100,23 +100,23 @@ class counted_memory {
     }
     f_.write(xs, s, theta, past, m, tape, workspace);
   }
-  void write_vjp(segments xs, index_t s, theta_type theta, past_type past, view<const double> tape,
-                 view<const double> dm, std::span<double* const> dpast, unroll::dparams<double> g,
-                 view<double> workspace) const {
+  void write_vjp(segments xs, index_t s, theta_type theta, past_type past,
+                 unroll::write_graphs<unroll::numbers<double>> graphs,
+                 unroll::memory_gradients<unroll::numbers<double>> to, view<double> workspace) const {
     calls_->write_vjps += called(xs);
-    for (index_t i = 0; i < index_t(xs.size()); ++i) calls_->live.erase(tape.data() + i * size().tape);
-    f_.write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace);
+    for (index_t i = 0; i < index_t(xs.size()); ++i) calls_->live.erase(graphs.tape.data() + i * size().tape);
+    f_.write_vjp(xs, s, theta, past, graphs, to, workspace);
   }
   void read(segments xs, index_t t, theta_type theta, past_type past, double* losses,
             view<double> workspace) const {
     calls_->reads += called(xs);
     f_.read(xs, t, theta, past, losses, workspace);
   }
-  void read_vjp(segments xs, index_t t, theta_type theta, past_type past, std::span<double* const> dpast,
-                double* losses, unroll::dparams<double> g, view<double> workspace) const {
+  void read_vjp(segments xs, index_t t, theta_type theta, past_type past, double* losses,
+                unroll::memory_gradients<unroll::numbers<double>> to, view<double> workspace) const {
     calls_->reads += called(xs);
     calls_->read_vjps += index_t(xs.size());
-    f_.read_vjp(xs, t, theta, past, dpast, losses, g, workspace);
+    f_.read_vjp(xs, t, theta, past, losses, to, workspace);
   }
 
  private:
@@ -148,11 +148,10 @@ struct only_finite_memories : unchecked<M> {
     check(past);
     M::read(xs, t, theta, past, losses, workspace);
   }
-  void read_vjp(segments xs, index_t t, unroll::params<const double> theta, past_type past,
-                std::span<double* const> dpast, double* losses, unroll::dparams<double> g,
-                unroll::view<double> workspace) const {
+  void read_vjp(segments xs, index_t t, unroll::params<const double> theta, past_type past, double* losses,
+                unroll::memory_gradients<unroll::numbers<double>> to, unroll::view<double> workspace) const {
     check(past);
-    M::read_vjp(xs, t, theta, past, dpast, losses, g, workspace);
+    M::read_vjp(xs, t, theta, past, losses, to, workspace);
   }
 
  private:
@@ -188,11 +187,11 @@ parts every_part(const K& k) {
     std::vector<double> direct(P);
     double loss = 0;
     const auto one = [&](std::size_t s) { return std::span(k.xs).subspan(s, 1); };
-    k.model.read_vjp(one(t), index_t(t), k.theta, past, dpast, &loss, direct, workspace);
+    k.model.read_vjp(one(t), index_t(t), k.theta, past, &loss, {.dpast = dpast, .dtheta = direct}, workspace);
     for (std::size_t i = 0; i < P; ++i) r.direct[i] += direct[i];
     for (std::size_t s = 0; s < t; ++s)
-      k.model.write_vjp(one(s), index_t(s), k.theta, {}, unroll::view<const double>(tape[s]),
-                        unroll::view<const double>(dm[s]), {}, z[s], workspace);
+      k.model.write_vjp(one(s), index_t(s), k.theta, {}, {.tape = tape[s], .dm = dm[s]}, {.dtheta = z[s]},
+                        workspace);
     r.z.push_back(std::move(z));
     k.model.write(one(t), index_t(t), k.theta, {}, m[t], tape[t], workspace);
     past.push_back(m[t].data());

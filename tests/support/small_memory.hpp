@@ -84,7 +84,7 @@ struct pass_over {
     for (index_t s = 0; s < n; ++s) {
       const auto i = std::size_t(s);
       const std::span<T* const> to(dpast.data(), i);
-      losses.push_back(gradient ? model.read_vjp(text[i], s, theta, earlier(s), to, {}, work)
+      losses.push_back(gradient ? model.read_vjp(text[i], s, theta, earlier(s), {.dpast = to}, work)
                                 : model.read(text[i], s, theta, earlier(s), work));
       loss += double(losses.back());
       if (s + 1 == n) break;
@@ -97,8 +97,9 @@ struct pass_over {
     }
     if (!gradient) return;
     for (index_t s = n - 2; s >= 0; --s)
-      model.write_vjp(text[std::size_t(s)], s, theta, earlier(s), tapes[std::size_t(s)], dm[std::size_t(s)],
-                      std::span<T* const>(dpast.data(), std::size_t(s)), g, work);
+      model.write_vjp(text[std::size_t(s)], s, theta, earlier(s),
+                      {.tape = tapes[std::size_t(s)], .dm = dm[std::size_t(s)]},
+                      {.dpast = {dpast.data(), std::size_t(s)}, .dtheta = g}, work);
   }
 };
 

@@ -46,17 +46,18 @@ class broken : public attention {
     if (which_ == mistake::allocates) ::operator delete(::operator new(8));
   }
   void write_vjp(std::span<const example> xs, index_t s, params<const double> theta, past_type past,
-                 view<const double> tape, view<const double> dm, dpast_type dpast, dparams<double> g,
+                 write_graphs<numbers<double>> graphs, memory_gradients<numbers<double>> to,
                  view<double> work) const {
-    if (which_ == mistake::writes_dtheta) std::fill(g.begin(), g.end(), 0.);
+    if (which_ == mistake::writes_dtheta) std::fill(to.dtheta.begin(), to.dtheta.end(), 0.);
     if (which_ == mistake::leaves_out && xs.size() > 1) xs = xs.first(xs.size() - 1);
     if (which_ == mistake::other_order && xs.size() > 1) {
       for (std::size_t i = 0; i < xs.size(); ++i)
-        attention::write_vjp(xs.subspan(i, 1), s + index_t(i), theta, past, part(tape, i, size().tape),
-                             part(dm, i, size().memory), dpast, g, work);
+        attention::write_vjp(xs.subspan(i, 1), s + index_t(i), theta, past,
+                             {part(graphs.tape, i, size().tape), part(graphs.dm, i, size().memory)}, to,
+                             work);
       return;
     }
-    attention::write_vjp(xs, s, theta, past, tape, dm, dpast, g, work);
+    attention::write_vjp(xs, s, theta, past, graphs, to, work);
   }
   void read(std::span<const example> xs, index_t t, params<const double> theta, past_type past,
             double* losses, view<double> work) const {
@@ -64,16 +65,17 @@ class broken : public attention {
     attention::read(xs, t, theta, past, losses, work);
   }
   void read_vjp(std::span<const example> xs, index_t t, params<const double> theta, past_type past,
-                dpast_type dpast, double* losses, dparams<double> g, view<double> work) const {
-    attention::read_vjp(xs, t, theta, past, dpast, losses, g, work);
+                double* losses, memory_gradients<numbers<double>> to, view<double> work) const {
+    attention::read_vjp(xs, t, theta, past, losses, to, work);
+    const auto [dpast, g] = to;
     double* const last = dpast.empty() ? nullptr : dpast.back();
     if (which_ == mistake::wrong_adjoint && last) last[0] += .01;
     if (which_ == mistake::needs_all && last && !dpast.front()) last[0] += 1;
     if (which_ == mistake::touches_dtheta && !g.empty()) g[0] += 1;
     if (which_ == mistake::other_loss) losses[0] += 1e-6;
     if (which_ == mistake::added_twice && xs.size() > 1)
-      attention::read_vjp(xs.subspan(1, 1), t + 1, theta, past.first(std::size_t(t + 1)),
-                          dpast.first(std::size_t(t + 1)), losses + 1, g, work);
+      attention::read_vjp(xs.subspan(1, 1), t + 1, theta, past.first(std::size_t(t + 1)), losses + 1,
+                          {dpast.first(std::size_t(t + 1)), g}, work);
   }
 
  private:

@@ -96,16 +96,15 @@ results whole_text(const E& e, const memory_options& o, index_t batch) {
   each_batch(n, [&](index_t s, index_t count) {
     model.read(of(s, count), s, theta, first(past, s + count - 1), again.data() + s,
                part(work, 0, work.size()));
-    model.read_vjp(of(s, count), s, theta, first(past, s + count - 1), first(dpast, s + count - 1),
-                   losses.data() + s, {}, part(work, 0, work.size()));
+    model.read_vjp(of(s, count), s, theta, first(past, s + count - 1), losses.data() + s,
+                   {.dpast = first(dpast, s + count - 1)}, part(work, 0, work.size()));
   });
   for (index_t end = n - 1; end > 0;) {
     const index_t s = (end - 1) / batch * batch, count = end - s;
     model.write_vjp(of(s, count), s, theta, earlier(s),
-                    view<const typename N::activation>(part(tapes, s * tape, count * tape)),
-                    view<const typename N::adjoint>(part(dm, s * memory, count * memory)),
-                    first(dpast, model.independent() ? 0 : s),
-                    dparams<typename N::parameter>(g.data(), g.size()), part(work, 0, work.size()));
+                    {.tape = part(tapes, s * tape, count * tape), .dm = part(dm, s * memory, count * memory)},
+                    {.dpast = first(dpast, model.independent() ? 0 : s), .dtheta = {g.data(), g.size()}},
+                    part(work, 0, work.size()));
     end = s;
   }
   return fetched(e, m, losses, again, dm, g);

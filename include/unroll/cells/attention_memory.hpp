@@ -66,11 +66,10 @@ class attention_memory {
       write_one(xs[std::size_t(i)], theta, past, m.part(i * o_.size, o_.size), tape_of(tape, i), workspace);
   }
   void write_vjp(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const> past,
-                 view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
-                 view<T> workspace) const {
+                 write_graphs<numbers<T>> graphs, memory_gradients<numbers<T>> to, view<T> workspace) const {
     for (index_t i = index_t(xs.size()) - 1; i >= 0; --i)
-      write_one_vjp(xs[std::size_t(i)], theta, past, tape_of(tape, i), dm.part(i * o_.size, o_.size), dpast,
-                    dtheta, workspace);
+      write_one_vjp(xs[std::size_t(i)], theta, past,
+                    {tape_of(graphs.tape, i), graphs.dm.part(i * o_.size, o_.size)}, to, workspace);
   }
   void read(std::span<const input> xs, index_t t, params<const T>, std::span<const T* const> past, T* losses,
             view<T> workspace) const {
@@ -78,11 +77,11 @@ class attention_memory {
       losses[i] = residual(xs[i], past.first(std::size_t(t) + i), workspace);
   }
   void read_vjp(std::span<const input> xs, index_t t, params<const T>, std::span<const T* const> past,
-                std::span<T* const> dpast, T* losses, dparams<T>, view<T> workspace) const {
+                T* losses, memory_gradients<numbers<T>> to, view<T> workspace) const {
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const std::size_t n = std::size_t(t) + i;
       losses[i] = residual(xs[i], past.first(n), workspace);
-      attend_vjp(xs[i].x, past.first(n), workspace.data() + o_.size, workspace.data(), dpast.first(n));
+      attend_vjp(xs[i].x, past.first(n), workspace.data() + o_.size, workspace.data(), to.dpast.first(n));
     }
   }
 
@@ -106,9 +105,11 @@ class attention_memory {
     if (!tape.empty()) std::copy_n(m.data(), n, tape.data());
   }
   void write_one_vjp(const input& x, params<const T> theta, std::span<const T* const> past,
-                     view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
+                     write_graphs<numbers<T>> graph, memory_gradients<numbers<T>> to,
                      view<T> workspace) const {
     const index_t n = o_.size, u = n * (n + 1);
+    const auto [tape, dm] = graph;
+    const auto [dpast, dtheta] = to;
     T* dz = workspace.data();
     for (index_t i = 0; i < n; ++i) dz[i] = dm[i] * (1 - tape[i] * tape[i]);
     if (!dtheta.empty()) {

@@ -68,15 +68,14 @@ class linear_memory {
     }
   }
   void write_vjp(std::span<const input> xs, index_t, params<const T> theta, std::span<const T* const>,
-                 view<const T> tape, view<const T> dm, std::span<T* const> dpast, dparams<T> dtheta,
-                 view<T> workspace) const {
+                 write_graphs<numbers<T>> graphs, memory_gradients<numbers<T>> to, view<T> workspace) const {
     for (index_t i = index_t(xs.size()) - 1; i >= 0; --i) {
-      const T* d = dm.data() + i * o_.memory;
-      if (!dtheta.empty()) linalg::ger<T>(1, d, tape.data() + i * width(), w(dtheta.data()));
+      const T* d = graphs.dm.data() + i * o_.memory;
+      if (!to.dtheta.empty()) linalg::ger<T>(1, d, graphs.tape.data() + i * width(), w(to.dtheta.data()));
       if (!o_.recurrent) continue;
       const matrix<const T> r(theta.data() + o_.memory * o_.in, o_.memory, o_.memory);
       linalg::gemv<T>(op::transpose, r, d, false, workspace.data());
-      spread(workspace.data(), dpast);
+      spread(workspace.data(), to.dpast);
     }
   }
 
@@ -86,19 +85,19 @@ class linear_memory {
       losses[i] = residual(xs[i], theta, past.first(std::size_t(t) + i), workspace);
   }
   void read_vjp(std::span<const input> xs, index_t t, params<const T> theta, std::span<const T* const> past,
-                std::span<T* const> dpast, T* losses, dparams<T> dtheta, view<T> workspace) const {
+                T* losses, memory_gradients<numbers<T>> to, view<T> workspace) const {
     const T* average = workspace.data();
     const T* e = average + o_.memory;
     T* d = workspace.data() + o_.memory + o_.out;
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const std::size_t n = std::size_t(t) + i;
       losses[i] = residual(xs[i], theta, past.first(n), workspace);
-      if (!dtheta.empty()) {
-        linalg::ger<T>(1, e, average, {dtheta.data() + v(), o_.out, o_.memory});
-        linalg::axpy<T>(1, e, dtheta.data() + v() + o_.out * o_.memory, o_.out);
+      if (!to.dtheta.empty()) {
+        linalg::ger<T>(1, e, average, {to.dtheta.data() + v(), o_.out, o_.memory});
+        linalg::axpy<T>(1, e, to.dtheta.data() + v() + o_.out * o_.memory, o_.out);
       }
       linalg::gemv<T>(op::transpose, {theta.data() + v(), o_.out, o_.memory}, e, false, d);
-      spread(d, dpast.first(n));
+      spread(d, to.dpast.first(n));
     }
   }
 

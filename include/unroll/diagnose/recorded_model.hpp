@@ -26,6 +26,7 @@ class recorded_model final {
  public:
   using scalar = typename Model::scalar;
   using input = typename Model::input;
+  using numbers_type = unroll::numbers<scalar>;
 
   /// Reads the text once, forward and back. more(t) is asked before segment t whether to go on; a record that
   /// was ended early is of no use. The model must outlive this. Throws unroll::error on a model whose writes
@@ -46,7 +47,7 @@ class recorded_model final {
       record_->adjoints.emplace_back(t * size);
       std::vector<scalar*> dpast;
       for (index_t s = 0; s < t; ++s) dpast.push_back(record_->adjoints.back().data() + s * size);
-      model.read_vjp(x, t, theta, past, dpast, &record_->losses[std::size_t(t)], {}, workspace);
+      model.read_vjp(x, t, theta, past, &record_->losses[std::size_t(t)], {.dpast = dpast}, workspace);
       if (t + 1 == n) break;
       model.write(x, t, theta, {}, memory(t), {}, workspace);
       past.push_back(memory(t).data());
@@ -80,9 +81,9 @@ class recorded_model final {
     std::copy_n(memory(s).data(), m.size(), m.data());
   }
   void write_vjp(std::span<const input> xs, index_t s, params<const scalar> theta,
-                 std::span<const scalar* const>, view<const scalar> tape, view<const scalar> dm,
-                 std::span<scalar* const>, dparams<scalar> dtheta, view<scalar> workspace) const {
-    model_->write_vjp(xs, s, theta, {}, tape, dm, {}, dtheta, workspace);
+                 std::span<const scalar* const>, write_graphs<numbers_type> graphs,
+                 memory_gradients<numbers_type> to, view<scalar> workspace) const {
+    model_->write_vjp(xs, s, theta, {}, graphs, {.dtheta = to.dtheta}, workspace);
   }
   void read(std::span<const input> xs, index_t t, params<const scalar>, std::span<const scalar* const>,
             scalar* losses, view<scalar>) const {
@@ -90,14 +91,14 @@ class recorded_model final {
     std::copy_n(record_->losses.begin() + t, xs.size(), losses);
   }
   void read_vjp(std::span<const input> xs, index_t t, params<const scalar> theta,
-                std::span<const scalar* const> past, std::span<scalar* const> dpast, scalar* losses,
-                dparams<scalar>, view<scalar> workspace) const {
+                std::span<const scalar* const> past, scalar* losses, memory_gradients<numbers_type> to,
+                view<scalar> workspace) const {
     check_inside("recorded_model::read_vjp", t, xs.size(), record_->adjoints.size());
     const index_t size = model_->size().memory;
     for (index_t u = t; u < t + index_t(xs.size()); ++u) {
       const scalar* adjoint = record_->adjoints[std::size_t(u)].data();
       for (index_t s = 0; s < u; ++s)
-        if (scalar* to = dpast[std::size_t(s)]) linalg::axpy(scalar(1), adjoint + s * size, to, size);
+        if (scalar* dm = to.dpast[std::size_t(s)]) linalg::axpy(scalar(1), adjoint + s * size, dm, size);
     }
     read(xs, t, theta, past, losses, workspace);
   }

@@ -40,7 +40,8 @@ class memory_bank {
   using adjoint_type = typename numbers_of<M>::adjoint;
   using activation = typename numbers_of<M>::activation;
   using loss_type = typename numbers_of<M>::accumulator;
-  using segments = std::span<const input>;  ///< consecutive inputs
+  using segments = std::span<const input>;            ///< consecutive inputs
+  using gradients = memory_gradients<numbers_of<M>>;  ///< what a vjp adds to
   static constexpr index_t none = graph_slots::none;
 
   memory_bank(const M& model, const memory_bank_sizes& sizes)
@@ -127,13 +128,13 @@ class memory_bank {
   /// Sends dm back through the graphs of one batch, the first of which is in `slot`; the slots are empty
   /// afterwards. Throws unroll::error where xs is not the batch that was written.
   void write_vjp(const M& model, segments xs, params<const T> theta, index_t slot,
-                 view<const adjoint_type> dm, std::span<adjoint_type* const> dpast, dparams<T> g) {
+                 view<const adjoint_type> dm, gradients to) {
     const index_t n = index_t(xs.size()), s = graphs_.owner(slot), written = graphs_.size_of_batch(slot);
     if (written != n)
       fail("memory_bank::write_vjp", "xs",
            "are " + std::to_string(n) + " segments, the graph is that of " + std::to_string(written));
-    model.write_vjp(xs, s, theta, seen_by_write(model, s), view<const activation>(tape(slot, n)), dm, dpast,
-                    g, workspace_of_write());
+    model.write_vjp(xs, s, theta, seen_by_write(model, s), {.tape = tape(slot, n), .dm = dm}, to,
+                    workspace_of_write());
     counts_.write_vjps += n;
     graphs_.release(slot);
   }
@@ -142,13 +143,12 @@ class memory_bank {
     begin_read("memory_bank::read", xs);
     model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, workspace());
   }
-  /// The same, and ADDS what they owe to the memories and to theta: to dpast, of t + xs.size() - 1 addresses,
-  /// and to g, unless that is empty.
-  void read_vjp(const M& model, segments xs, index_t t, params<const T> theta,
-                std::span<adjoint_type* const> dpast, loss_type* losses, dparams<T> g) {
+  /// The same, and ADDS their adjoints of the t + xs.size() - 1 memories and their gradient of theta.
+  void read_vjp(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses,
+                gradients to) {
     begin_read("memory_bank::read_vjp", xs);
     counts_.read_vjps += std::int64_t(xs.size());
-    model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), dpast, losses, g, workspace());
+    model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, to, workspace());
   }
 
   /// Whether the memories of the segments s .. s + n - 1 are finite.

@@ -15,6 +15,21 @@ struct memory_dims {
   index_t tape = 0;    ///< activations that one write saves for its vjp: one live encoder graph
 };
 
+/// The graphs of one batch of n writes, and what is sent back through them. N: the model's numbers.
+template <class N>
+struct write_graphs {
+  view<const typename N::activation> tape;  ///< n size().tape, of a write of the same batch
+  view<const typename N::adjoint> dm;       ///< n size().memory, the adjoints of its memories
+};
+
+/// What a vjp of a memory model ADDS to; what is null or empty is not wanted.
+template <class N>
+struct memory_gradients {
+  /// dpast[u]: size().memory numbers, the adjoint of m_u, or null; as many as `past` has.
+  std::span<typename N::adjoint* const> dpast = {};
+  dparams<typename N::parameter> dtheta = {};  ///< size().params, or empty
+};
+
 namespace detail {
 
 template <class M>
@@ -42,11 +57,7 @@ using segments_of_model = std::span<const typename M::input>;
 template <class M>
 using past_of = std::span<const typename numbers_of<M>::memory* const>;
 template <class M>
-using dpast_of = std::span<typename numbers_of<M>::adjoint* const>;
-template <class M>
 using activations_of = view<typename numbers_of<M>::activation>;
-template <class M>
-using const_activations_of = view<const typename numbers_of<M>::activation>;
 
 template <class M>
 concept memory_types = std::floating_point<typename M::scalar> && std::copyable<typename M::input> &&
@@ -66,11 +77,10 @@ concept memory_write = requires(const M& m, segments_of_model<M> xs, index_t s, 
 };
 template <class M>
 concept memory_write_vjp = requires(const M& m, segments_of_model<M> xs, index_t s, past_of<M> past,
-                                    dpast_of<M> dpast, params<const typename M::scalar> theta,
-                                    dparams<typename M::scalar> g, const_activations_of<M> tape,
-                                    view<const typename numbers_of<M>::adjoint> dm,
+                                    params<const typename M::scalar> theta,
+                                    write_graphs<numbers_of<M>> graphs, memory_gradients<numbers_of<M>> to,
                                     activations_of<M> workspace) {
-  { m.write_vjp(xs, s, theta, past, tape, dm, dpast, g, workspace) } -> std::same_as<void>;
+  { m.write_vjp(xs, s, theta, past, graphs, to, workspace) } -> std::same_as<void>;
 };
 template <class M>
 concept memory_read = requires(const M& m, segments_of_model<M> xs, index_t t, past_of<M> past,
@@ -80,10 +90,10 @@ concept memory_read = requires(const M& m, segments_of_model<M> xs, index_t t, p
 };
 template <class M>
 concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t t, past_of<M> past,
-                                   dpast_of<M> dpast, params<const typename M::scalar> theta,
-                                   typename numbers_of<M>::accumulator* losses, dparams<typename M::scalar> g,
-                                   activations_of<M> workspace) {
-  { m.read_vjp(xs, t, theta, past, dpast, losses, g, workspace) } -> std::same_as<void>;
+                                   params<const typename M::scalar> theta,
+                                   typename numbers_of<M>::accumulator* losses,
+                                   memory_gradients<numbers_of<M>> to, activations_of<M> workspace) {
+  { m.read_vjp(xs, t, theta, past, losses, to, workspace) } -> std::same_as<void>;
 };
 
 }  // namespace detail
@@ -112,22 +122,23 @@ concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t 
 ///   void write(xs, s, theta, past, view<memory> m, view<activation> tape, view<activation> workspace) const
 ///       WRITES the n memories, one after another; an empty tape: without a graph, with the same bits. The
 ///       n tapes are one piece, which the batch may lay out as it likes
-///   void write_vjp(xs, s, theta, past, view<const activation> tape, view<const adjoint> dm,
-///                  std::span<adjoint* const> dpast, dparams<scalar> dtheta, view<activation> workspace)
-///                  const
-///       with the tape of a write of the same batch: ADDS the sum of dm_i . dm_{s+i}/dtheta to dtheta, that
-///       of the last segment first, and dm . dm_s/dm_u to dpast[u] where it is not null
+///   void write_vjp(xs, s, theta, past, write_graphs<numbers> graphs, memory_gradients<numbers> to,
+///                  view<activation> workspace) const
+///       ADDS the sum of dm_i . dm_{s+i}/dtheta to dtheta, that of the last segment first, and
+///       dm . dm_s/dm_u to dpast[u]
 ///   void read(xs, t, theta, past, accumulator* losses, view<activation> workspace) const
 ///       WRITES the losses J_t .. J_{t+n-1}, each summed over the tokens of its segment
-///   void read_vjp(xs, t, theta, past, std::span<adjoint* const> dpast, accumulator* losses,
-///                 dparams<scalar> dtheta, view<activation> workspace) const
-///       the same, and ADDS dJ_{t+i}/dm_s to dpast[s] where it is not null, dJ_{t+i}/dtheta to dtheta, that
-///       of the first segment first; an empty dtheta: not wanted
+///   void read_vjp(xs, t, theta, past, accumulator* losses, memory_gradients<numbers> to,
+///                 view<activation> workspace) const
+///       the same, and ADDS dJ_{t+i}/dm_s to dpast[s] and dJ_{t+i}/dtheta to dtheta, that of the first
+///       segment first
 ///
-/// past[s] points to m_s: all that the last segment of the batch sees, of which segment t + i sees the first
-/// t + i, so that a batch of n reads takes t + n - 1. An independent model's write takes an empty `past` and
-/// leaves dpast alone. No call allocates, nor waits for what it has begun: numbers lie where the model's
-/// executor has them, and whoever wants to see a loss asks that executor.
+/// Theta has size().params numbers, m n times size().memory, tape n times size().tape, losses n, the
+/// workspace what workspace() says. past[s] points to the size().memory numbers of m_s: all that the last
+/// segment of the batch sees, of which segment t + i sees the first t + i, so that a batch of n reads takes t
+/// + n - 1. An independent model's write takes an empty `past` and leaves dpast alone. No call allocates, nor
+/// waits for what it has begun: numbers lie where the model's executor has them, and whoever wants to see a
+/// loss asks that executor.
 ///
 /// Optional members:
 ///   using numbers = unroll::numbers<...>  what memories, adjoints, activations and losses (accumulators) are
@@ -170,9 +181,9 @@ constexpr bool require_memory_model() {
   static_assert(detail::memory_write_vjp<M>,
                 "a memory model needs: void write_vjp(std::span<const input> xs, index_t s, "
                 "unroll::params<const scalar> theta, std::span<const memory* const> past, "
-                "unroll::view<const activation> tape, unroll::view<const adjoint> dm, "
-                "std::span<adjoint* const> dpast, unroll::dparams<scalar> dtheta, "
-                "unroll::view<activation> workspace) const   (it ADDS to dpast and dtheta)");
+                "unroll::write_graphs<numbers> graphs, unroll::memory_gradients<numbers> to, "
+                "unroll::view<activation> workspace) const   (it ADDS to to.dpast and to.dtheta; numbers is "
+                "unroll::numbers<scalar>, unless the model has its own)");
   static_assert(detail::memory_read<M>,
                 "a memory model needs: void read(std::span<const input> xs, index_t t, "
                 "unroll::params<const scalar> theta, std::span<const memory* const> past, "
@@ -180,8 +191,9 @@ constexpr bool require_memory_model() {
   static_assert(detail::memory_read_vjp<M>,
                 "a memory model needs: void read_vjp(std::span<const input> xs, index_t t, "
                 "unroll::params<const scalar> theta, std::span<const memory* const> past, "
-                "std::span<adjoint* const> dpast, accumulator* losses, unroll::dparams<scalar> dtheta, "
-                "unroll::view<activation> workspace) const   (it ADDS to dpast and dtheta)");
+                "accumulator* losses, unroll::memory_gradients<numbers> to, "
+                "unroll::view<activation> workspace) const   (it ADDS to to.dpast and to.dtheta; numbers is "
+                "unroll::numbers<scalar>, unless the model has its own)");
   return memory_model<M>;
 }
 

@@ -114,8 +114,8 @@ class memory_model_checks {
   cotangents write_vjp(written& w, index_t t, const memories& past, const vec& dm, cotangents into,
                        index_t skip = -1, T garbage = poison) const {
     w.workspace.fill(garbage);
-    f_.write_vjp(segments(t), t, theta_, seen_by_write(past), view<const T>(w.tape.data(), d_.tape), dm,
-                 adjoint_addresses(into, skip), dparams<T>(into.dtheta), view<T>(w.workspace));
+    f_.write_vjp(segments(t), t, theta_, seen_by_write(past), {.tape = {w.tape.data(), d_.tape}, .dm = dm},
+                 {.dpast = adjoint_addresses(into, skip), .dtheta = into.dtheta}, view<T>(w.workspace));
     into.intact = w.intact();
     return into;
   }
@@ -123,8 +123,8 @@ class memory_model_checks {
                       T garbage = poison) const {
     guarded<T> workspace(workspace_size(t), garbage);
     guarded<T> loss(1, garbage);
-    f_.read_vjp(segments(t), t, theta_, addresses(past), adjoint_addresses(into, skip), view<T>(loss).data(),
-                dparams<T>(into.dtheta), view<T>(workspace));
+    f_.read_vjp(segments(t), t, theta_, addresses(past), view<T>(loss).data(),
+                {.dpast = adjoint_addresses(into, skip), .dtheta = into.dtheta}, view<T>(workspace));
     into.loss = loss.data()[0];
     into.intact = workspace.intact() && loss.intact();
     return into;
@@ -286,14 +286,14 @@ class memory_model_checks {
     write({});
     write(view<T>(tape));
     workspace.fill(poison);
-    f_.write_vjp(segments(0, n), 0, theta_, {}, view<const T>(tape.data(), n * d_.tape), view<const T>(dm),
-                 {}, dparams<T>(batch.dtheta), view<T>(workspace));
+    f_.write_vjp(segments(0, n), 0, theta_, {}, {.tape = {tape.data(), n * d_.tape}, .dm = dm},
+                 {.dtheta = batch.dtheta}, view<T>(workspace));
     for (index_t i = n - 1; i >= 0; --i) {
       written w = this->write(theta_, i, {});
       w.workspace.fill(poison);
-      f_.write_vjp(segments(i), i, theta_, {}, view<const T>(w.tape.data(), d_.tape),
-                   view<const T>(dm).part(i * d_.memory, d_.memory), {}, dparams<T>(single.dtheta),
-                   view<T>(w.workspace));
+      f_.write_vjp(segments(i), i, theta_, {},
+                   {.tape = {w.tape.data(), d_.tape}, .dm = view<const T>(dm).part(i * d_.memory, d_.memory)},
+                   {.dtheta = single.dtheta}, view<T>(w.workspace));
     }
     expect(same_bits(batch.dtheta, single.dtheta), "write_vjp: " + name + "another dtheta");
 
@@ -302,8 +302,8 @@ class memory_model_checks {
     f_.read(segments(0, n), 0, theta_, addresses(past), view<T>(losses).data(), view<T>(workspace));
     bare = losses.values();
     workspace.fill(poison);
-    f_.read_vjp(segments(0, n), 0, theta_, addresses(past), adjoint_addresses(batch, -1),
-                view<T>(losses).data(), dparams<T>(batch.dtheta), view<T>(workspace));
+    f_.read_vjp(segments(0, n), 0, theta_, addresses(past), view<T>(losses).data(),
+                {.dpast = adjoint_addresses(batch, -1), .dtheta = batch.dtheta}, view<T>(workspace));
     with_vjp = losses.values();
     for (index_t t = 0; t < n; ++t) {
       const memories before(past.begin(), past.begin() + t);
@@ -344,9 +344,13 @@ class memory_model_checks {
     };
     const view<T> into(m), graph(tape), given(workspace);
     count("write", [&] { f_.write(x, t, theta_, seen, into, graph, given); });
-    count("write_vjp", [&] { f_.write_vjp(x, t, theta_, seen, graph, into, to_seen, c.dtheta, given); });
+    count("write_vjp", [&] {
+      f_.write_vjp(x, t, theta_, seen, {.tape = graph, .dm = into}, {.dpast = to_seen, .dtheta = c.dtheta},
+                   given);
+    });
     count("read", [&] { f_.read(x, t, theta_, all, &loss, given); });
-    count("read_vjp", [&] { f_.read_vjp(x, t, theta_, all, to, &loss, c.dtheta, given); });
+    count("read_vjp",
+          [&] { f_.read_vjp(x, t, theta_, all, &loss, {.dpast = to, .dtheta = c.dtheta}, given); });
   }
 
   const M& f_;

@@ -94,9 +94,9 @@ TEST_CASE("a read that throws leaves no trace of its segment") {
     bool* broken;
     throwing(linear f, bool& b) : linear(std::move(f)), broken(&b) {}
     void read_vjp(std::span<const example> xs, index_t t, params<const double> theta,
-                  std::span<const double* const> past, std::span<double* const> dpast, double* losses,
-                  dparams<double> g, view<double> workspace) const {
-      linear::read_vjp(xs, t, theta, past, dpast, losses, g, workspace);
+                  std::span<const double* const> past, double* losses, memory_gradients<numbers<double>> to,
+                  view<double> workspace) const {
+      linear::read_vjp(xs, t, theta, past, losses, to, workspace);
       if (*broken) fail("throwing", "t", "is " + std::to_string(t));
     }
   };

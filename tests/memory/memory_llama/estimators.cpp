@@ -77,9 +77,9 @@ std::vector<double> naive_tbptt(const memory_llama<double>& model, params<const 
       std::vector<double> dm(p.m[0].size()), tape(std::size_t(model.size().tape)), m(dm.size());
       std::vector<double*> dpast(std::size_t(t), nullptr);
       dpast[std::size_t(s)] = dm.data();
-      model.read_vjp(text[std::size_t(t)], t, theta, past, dpast, {}, workspace);
+      model.read_vjp(text[std::size_t(t)], t, theta, past, {.dpast = dpast}, workspace);
       model.write(text[std::size_t(s)], s, theta, {}, m, tape, workspace);
-      model.write_vjp(text[std::size_t(s)], s, theta, {}, tape, dm, {}, g, workspace);
+      model.write_vjp(text[std::size_t(s)], s, theta, {}, {.tape = tape, .dm = dm}, {.dtheta = g}, workspace);
     }
   return g;
 }
@@ -369,7 +369,8 @@ TEST_CASE("graphs that lie where reads work end with a read and have the same bi
     bank->executor().fill(matrix<double>(bank->adjoint(0, 2).data(), bank->adjoint(0, 2).size(), 1), 0.5);
     g.emplace_back(std::size_t(p.theta.size()));
     for (const index_t slot : {1, 0})
-      bank->write_vjp(p.model, one(std::size_t(slot)), p.theta, slot, bank->adjoint(slot), {}, g.back());
+      bank->write_vjp(p.model, one(std::size_t(slot)), p.theta, slot, bank->adjoint(slot),
+                      {.dtheta = g.back()});
   }
   CHECK(g[0] == g[1]);
 }

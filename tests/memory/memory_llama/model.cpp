@@ -148,7 +148,7 @@ TEST_CASE("adjoints of memories are those of finite differences") {
     std::vector<double> workspace(std::size_t(model.workspace(2))), d0(p.m[0].size(), 1),
         d1(p.m[0].size(), 1);
     std::vector<double*> dpast{d0.data(), d1.data()};
-    model.read_vjp(text[2], 2, theta, past, dpast, {}, workspace);
+    model.read_vjp(text[2], 2, theta, past, {.dpast = dpast}, workspace);
     const index_t stride = std::max<index_t>(1, n / 23);
     for (int s = 0; s < 2; ++s) {
       std::vector<double> got, expected;
@@ -167,8 +167,8 @@ TEST_CASE("adjoints of memories are those of finite differences") {
     d0.assign(d0.size(), 0);
     const auto earlier = std::span<const double* const>(past).first(model.independent() ? 0 : 1);
     model.write(text[1], 1, theta, earlier, m, tape, workspace);
-    model.write_vjp(text[1], 1, theta, earlier, tape, dm, std::span<double* const>(dpast).first(1), {},
-                    workspace);
+    model.write_vjp(text[1], 1, theta, earlier, {.tape = tape, .dm = dm},
+                    {.dpast = std::span<double* const>(dpast).first(1)}, workspace);
     if (model.independent()) {
       CHECK(d0 == std::vector<double>(d0.size(), 0));
       continue;
@@ -322,7 +322,7 @@ TEST_CASE("without memories the loss is the plain Llama's, and there is nothing 
   for (std::size_t i = 0; i < 6; ++i) sum += plain_llama::nll(logits[i], x.targets[i]);
   std::vector<double> workspace(std::size_t(model.workspace(0))), g(std::size_t(theta.size()));
   CHECK(model.read(x, 0, theta, {}, workspace) == Approx(sum).epsilon(1e-13));
-  CHECK(model.read_vjp(x, 0, theta, {}, {}, g, workspace) == model.read(x, 0, theta, {}, workspace));
+  CHECK(model.read_vjp(x, 0, theta, {}, {.dtheta = g}, workspace) == model.read(x, 0, theta, {}, workspace));
   CHECK(std::all_of(g.begin(), g.end(), [](double v) { return v == 0; }));
   CHECK(model.read({x.tokens}, 0, theta, {}, workspace) == 0);  // nothing is scored
 }
@@ -363,7 +363,7 @@ TEST_CASE("the encoder does not run its last layer, nor what is behind it") {
     gradient.assign(std::size_t(theta.size()), 0);
     f->write(x, 0, theta, {}, memory, tape, workspace);
     const std::vector<double> dm(memory.size(), 1);
-    f->write_vjp(x, 0, theta, {}, tape, dm, {}, gradient, workspace);
+    f->write_vjp(x, 0, theta, {}, {.tape = tape, .dm = dm}, {.dtheta = gradient}, workspace);
   }
   CHECK(m[0] == m[1]);
   CHECK(g[0] == g[1]);

@@ -91,7 +91,7 @@ class adjoint_sums {
     const auto xs = run_.segments(s, n);
     if (!has_graph(s)) bank_.rewrite(model_, xs, s, theta_, slot(s));
     const auto dpast = route_adjoints(model_.independent() ? 0 : s);
-    bank_.write_vjp(model_, xs, theta_, slot(s), bank_.adjoint(s, n), dpast, g);
+    bank_.write_vjp(model_, xs, theta_, slot(s), bank_.adjoint(s, n), {.dpast = dpast, .dtheta = g});
     bank_.clear_adjoint(s, n);
   }
 

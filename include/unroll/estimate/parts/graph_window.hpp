@@ -47,7 +47,8 @@ class graph_window {
     const std::span<adjoint_type*> dpast = bank_.null_dpast(earlier);
     for (index_t i = 0; i < size(); ++i)
       if (alive(i) && owner(i) < earlier) dpast[std::size_t(owner(i))] = bank_.adjoint(i).data();
-    bank_.write_vjp(model_, run_.segments(s), theta_, slot, bank_.adjoint(slot), dpast, g);
+    bank_.write_vjp(model_, run_.segments(s), theta_, slot, bank_.adjoint(slot),
+                    {.dpast = dpast, .dtheta = g});
     bank_.clear_adjoint(slot);
   }
   /// Of all graphs, the newest first, so that writes that read pass on what they owe.

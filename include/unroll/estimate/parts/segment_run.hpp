@@ -119,7 +119,7 @@ class segment_run {
   void read(const M& model, params<const T> theta, index_t t, std::span<const input> xs,
             std::span<adjoint_type*> dpast, dparams<T> g) {
     if (t == 0 && !direct()) return bank_.read(model, xs, t, theta, losses(t));
-    bank_.read_vjp(model, xs, t, theta, dpast, losses(t), direct() ? g : dparams<T>{});
+    bank_.read_vjp(model, xs, t, theta, losses(t), {.dpast = dpast, .dtheta = direct() ? g : dparams<T>{}});
   }
   /// Where the losses from segment t on are written, at the executor's place.
   loss_type* losses(index_t t) { return losses_.data() + t; }

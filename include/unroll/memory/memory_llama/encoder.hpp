@@ -3,6 +3,7 @@
 #include "unroll/llama/embedding.hpp"
 #include "unroll/llama/transformer.hpp"
 #include "unroll/memory/memory_llama/tables.hpp"
+#include "unroll/system/memory_model.hpp"
 
 namespace unroll::llama {
 
@@ -19,6 +20,7 @@ namespace unroll::llama {
 template <class X>
 class memory_encoder {
   using E = exec::of<X>;
+  using numbers = typename E::numbers;
   using W = typename E::numbers::weight;
   using A = typename E::numbers::activation;
   using M = typename E::numbers::memory;
@@ -64,11 +66,11 @@ class memory_encoder {
         write_hook{{}, *this, s, n, transfer_head_at(theta.data()), m.data(), inputs.data(), transfer});
   }
 
-  /// dm: the adjoints of the n memories. ADDS to dtheta (empty: not wanted) and to the adjoints of the
-  /// memories in `past`, one a block (null: not wanted).
+  /// As memory_model says; to.dpast: one address a block of `past`.
   void write_vjp(std::span<const segment> xs, index_t s, params<const P> theta, prefix<M> past,
-                 view<const A> tape, view<const P> dm, std::span<P* const> dpast, dparams<P> dtheta,
-                 view<A> workspace) const {
+                 write_graphs<numbers> graphs, memory_gradients<numbers> to, view<A> workspace) const {
+    const auto [tape, dm] = graphs;
+    const auto [dpast, dtheta] = to;
     const index_t n = index_t(xs.size());
     check(xs, s, theta.size(), past);
     check_size("memory_llama::write_vjp", "tape", tape.size(), n * sizes().tape());

@@ -110,11 +110,10 @@ class memory_llama final {
     const segment x{tokens};
     encoder().write({&x, 1}, s, theta, past, m, tape, workspace);
   }
-  /// Empty dtheta: not wanted.
   void write_vjp(std::span<const segment> xs, index_t s, params<const P> theta,
-                 std::span<const M* const> past, view<const A> tape, view<const P> dm,
-                 std::span<P* const> dpast, dparams<P> dtheta, view<A> workspace) const {
-    encoder().write_vjp(xs, s, theta, memories_to_write(past), tape, dm, dpast, dtheta, workspace);
+                 std::span<const M* const> past, write_graphs<numbers> graphs, memory_gradients<numbers> to,
+                 view<A> workspace) const {
+    encoder().write_vjp(xs, s, theta, memories_to_write(past), graphs, to, workspace);
   }
 
   /// Throws unroll::error unless every segment has 1 to l tokens and positions left, tokens and targets are
@@ -126,8 +125,8 @@ class memory_llama final {
   }
   /// Leaves dtheta alone. Where no adjoint is wanted it costs what read costs.
   void read_vjp(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
-                std::span<P* const> dpast, P* losses, dparams<P>, view<A> workspace) const {
-    decoder(theta).read_vjp(xs, t, past, dpast, losses, workspace);
+                P* losses, memory_gradients<numbers> to, view<A> workspace) const {
+    decoder(theta).read_vjp(xs, t, past, to.dpast, losses, workspace);
   }
 
   // Of one segment. read and read_vjp return the loss, so that they wait for it.
@@ -136,17 +135,16 @@ class memory_llama final {
     write(std::span(&x, 1), s, theta, past, m, tape, workspace);
   }
   void write_vjp(const segment& x, index_t s, params<const P> theta, std::span<const M* const> past,
-                 view<const A> tape, view<const P> dm, std::span<P* const> dpast, dparams<P> dtheta,
-                 view<A> workspace) const {
-    write_vjp(std::span(&x, 1), s, theta, past, tape, dm, dpast, dtheta, workspace);
+                 write_graphs<numbers> graph, memory_gradients<numbers> to, view<A> workspace) const {
+    write_vjp(std::span(&x, 1), s, theta, past, graph, to, workspace);
   }
   P read(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
          view<A> workspace) const {
     return loss_at(decoder(theta).read({&x, 1}, t, past, nullptr, workspace));
   }
   P read_vjp(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
-             std::span<P* const> dpast, dparams<P>, view<A> workspace) const {
-    return loss_at(decoder(theta).read_vjp({&x, 1}, t, past, dpast, nullptr, workspace));
+             memory_gradients<numbers> to, view<A> workspace) const {
+    return loss_at(decoder(theta).read_vjp({&x, 1}, t, past, to.dpast, nullptr, workspace));
   }
 
  private:
