@@ -377,8 +377,8 @@ void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>&
         });
         simd::dispatch<detail::softmax_vjp_kernel<T>, const detail::query_block_of_head<T>&,
                        const detail::visible_lanes<T>&, const matrix<const T>&, const T*, const T*,
-                       const matrix<T>&, const matrix<T>&>(of_head, visible, dO, log_sums, along, P, dS, self,
-                                                           dself);
+                       const detail::block_scores<T>&, const detail::block_scores<T>&>(
+            of_head, visible, dO, log_sums, along, {P, self}, {dS, dself});
         seen.for_each_adjoint(visible, L, [&](index_t at, index_t lane, matrix<T> dk, matrix<T> dv) {
           const index_t some = count - lane;
           if (dv.data)

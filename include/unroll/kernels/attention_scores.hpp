@@ -171,14 +171,23 @@ void add_scaled_columns(const T* factor, const matrix<const T>& x, const matrix<
   simd::dispatch<scaled_columns_kernel, const T*, const matrix<const T>&, const matrix<T>&>(factor, x, y);
 }
 
-/// From the scores to p and from v . dout to ds, both 0 where a key is not seen, and the same of a memory
-/// token's own key in self and dself. p and ds are lanes x keys; lse and along, out . dout, one a lane.
+/// Numbers of a block's queries and the keys that they may see.
+template <class T>
+struct block_scores {
+  matrix<T> keys;  // lanes x keys
+  T* own;          // one a lane: of a memory token and its own key
+};
+
+/// From the scores to p and from v . dout to ds, both 0 where a key is not seen. dout: head_dim x queries;
+/// lse and along, out . dout: one a lane.
 template <class T>
 struct softmax_vjp_kernel {
   template <class Isa>
   UNROLL_INLINE static void run(const query_block_of_head<T>& b, const visible_lanes<T>& seen,
-                                const matrix<const T>& dout, const T* lse, const T* along, const matrix<T>& p,
-                                const matrix<T>& ds, T* self, T* dself) {
+                                const matrix<const T>& dout, const T* lse, const T* along,
+                                const block_scores<T>& probabilities, const block_scores<T>& adjoints) {
+    const matrix<T>&p = probabilities.keys, &ds = adjoints.keys;
+    T *const self = probabilities.own, *const dself = adjoints.own;
     constexpr int N = simd::width<Isa, T>;
     using vec = simd::vec<T, N>;
     const T root = b.root;
