@@ -16,7 +16,8 @@ namespace unroll::cells {
 /// Every function works on `steps` steps of all lanes at once: z has steps x lanes columns, column
 /// step * lanes + lane, of `rows` scalars each. When the dense x of consecutive steps lie side by side in
 /// memory a window is one product straight from them, otherwise they are first gathered into `workspace`.
-/// `w` and `dw` point to the params() parameters: w_x (rows x in), then b.
+/// `w` and `dw` point to the params() parameters: w_x (rows x in), then b; `workspace` has workspace(steps)
+/// numbers.
 template <class T>
 class affine_input {
  public:
@@ -62,7 +63,7 @@ class affine_input {
     }
   }
 
-  /// The same for lane `lane` of one step alone.
+  /// The same for lane `lane` of one step alone; dz: `rows` numbers.
   void backward_lane(const example<T>& x, index_t lane, const T* dz, T* dw) const {
     const affine_input one(in_, rows_, 1);
     const example<T> part = lanes_from(x, lane, in_, 0);

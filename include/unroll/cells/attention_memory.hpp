@@ -86,6 +86,8 @@ class attention_memory {
   }
 
  private:
+  // Of one segment: past: as many memories as there are; m, x, a, da: `size` numbers; tape: size().tape or
+  // none; p, dp: one a memory; workspace: as workspace() says.
   template <class U>
   view<U> tape_of(view<U> tape, index_t i) const {
     const index_t n = size().tape;
@@ -124,12 +126,13 @@ class attention_memory {
     weigh(x.x, past, p);
     attend_vjp(x.x, past, p, da, dpast);
   }
-  // p = softmax(x' m_s / sqrt(n))
+  // p = softmax(x' m_s / sqrt(n)).
   void weigh(const T* x, std::span<const T* const> past, T* p) const {
     const T scale = 1 / std::sqrt(T(o_.size));
     for (std::size_t s = 0; s < past.size(); ++s) p[s] = scale * linalg::dot(x, past[s], o_.size);
     if (!past.empty()) kernels::softmax_cross_entropy(p, index_t(past.size()), -1, p);
   }
+  // a = sum_s p_s m_s.
   void attend(const T* x, std::span<const T* const> past, T* a, T* p) const {
     weigh(x, past, p);
     std::fill_n(a, o_.size, T(0));

@@ -86,7 +86,7 @@ struct gru_equations {
     }
   }
 
-  /// d holds the cotangents of the arguments of r, z and n, and with reset_kind::after that of a.
+  /// The rows of d are the cotangents of the arguments of r, z and n, and with reset_kind::after that of a.
   void backward(const recurrent_step<T>& at, T carry, matrix<T> ds_all, matrix<T> d_all,
                 matrix<T> du_all) const {
     const index_t h = options.hidden;
@@ -234,7 +234,7 @@ struct gru_equations {
   }
 
  private:
-  // One lane of the tape.
+  // One lane of the tape, taped hidden x lanes; of each, hidden numbers.
   template <class U>
   struct lane {
     U *r, *z, *n, *a;
@@ -247,7 +247,7 @@ struct gru_equations {
 
   bool after() const { return options.reset == reset_kind::after; }
   static T square(T v) { return v * v; }
-  // ds'_i by the argument of n_i and of z_i, and dr_i by its argument.
+  // ds'_i by the argument of n_i and of z_i, and dr_i by its argument; s: hidden numbers.
   static T slope_n(const lane<const T>& g, index_t i) { return (1 - g.z[i]) * (1 - g.n[i] * g.n[i]); }
   static T slope_z(const lane<const T>& g, const T* s, index_t i) {
     return (s[i] - g.n[i]) * g.z[i] * (1 - g.z[i]);

@@ -39,7 +39,7 @@ class influence_balancing {
   dims size() const { return {1, o_.n, 0, 0, 1}; }
   void start(state<T> s) const { std::fill(s.begin(), s.end(), T(o_.start)); }
 
-  /// out[k] = c_k, how a theta k steps before the loss moves s'_1.
+  /// out[k] = c_k, how a theta k steps before the loss moves s'_1, for each k < out.size().
   void lag_coefficients(view<T> out) const {
     std::vector<T> u(static_cast<std::size_t>(o_.n));
     for (index_t i = 0; i < o_.n; ++i) u[std::size_t(i)] = v(i);
@@ -108,7 +108,7 @@ class influence_balancing {
 
  private:
   T v(index_t i) const { return i < o_.positive ? T(1) : T(-1); }
-  // to = A from; may be in place, since entry i needs only i and i + 1.
+  // to = A from, vectors of the state; may be in place, since entry i needs only i and i + 1.
   void apply(const T* from, T* to) const {
     for (index_t i = 0; i + 1 < o_.n; ++i) to[i] = (from[i] + from[i + 1]) / 2;
     to[o_.n - 1] = from[o_.n - 1] / 2;

@@ -109,16 +109,17 @@ class linear_memory {
     return {theta, o_.memory, width()};
   }
 
+  // out, `memory` numbers: the mean of the memories.
   void mean(std::span<const T* const> past, T* out) const {
     std::fill_n(out, o_.memory, T(0));
     for (const T* m : past) linalg::axpy<T>(T(1) / T(past.size()), m, out, o_.memory);
   }
-  // The vjp of the mean.
+  // The vjp of the mean; d: `memory` numbers.
   void spread(const T* d, std::span<T* const> dpast) const {
     for (T* dm : dpast)
       if (dm) linalg::axpy<T>(T(1) / T(dpast.size()), d, dm, o_.memory);
   }
-  // Leaves the mean and the residual in `workspace`.
+  // Leaves the mean, `memory` numbers, and the residual, `out`, in `workspace`.
   T residual(const input& x, params<const T> theta, std::span<const T* const> past, view<T> workspace) const {
     T* e = workspace.data() + o_.memory;
     mean(past, workspace.data());

@@ -38,14 +38,14 @@ class readout {
     l.add("b_y", out_);
   }
 
-  /// WRITES y, one column for each column of h.
+  /// WRITES y, width x columns, from h, hidden x columns. Null w with `out` = 0 alone.
   void output(const T* w, matrix<const T> h, matrix<T> y) const {
     if (out_ == 0) return weigh(h, nullptr, y);
     linalg::set_columns<T>(w + out_ * hidden_, y);
     linalg::gemm<T>(op::none, {w, out_, hidden_}, op::none, h, true, y);
   }
 
-  /// WRITES the loss of each step, summed over its lanes, and dy = dloss/dy.
+  /// WRITES the loss of each step, summed over its lanes, and dy = dloss/dy, width rows. loss: one a step.
   void forward(const T* w, std::span<const example<T>> xs, matrix<const T> h, matrix<T> dy, T* loss) const {
     for (index_t i = 0, n = index_t(xs.size()); i < n;) {
       const index_t end = run_end(xs, nullptr, i);
@@ -64,8 +64,8 @@ class readout {
     }
   }
 
-  /// The gradient of sum_i weight[i] loss[i]; weight may be null: one everywhere. WRITES dh, the cotangent of
-  /// h; ADDS to dw, which may be null: not wanted.
+  /// The gradient of sum_i weight[i] loss[i]; weight, one a step, may be null: one everywhere. WRITES dh, the
+  /// cotangent of h, from dy, which forward has left; ADDS to dw, which may be null: not wanted.
   void backward(const T* w, std::span<const example<T>> xs, matrix<const T> h, matrix<const T> dy,
                 const T* weight, matrix<T> dh, T* dw, T* workspace) const {
     for (index_t i = 0, n = index_t(xs.size()); i < n;) {
@@ -143,12 +143,13 @@ class readout {
   bool has_loss(const example<T>& x) const {
     return loss_ == loss_kind::squared_error ? x.target != nullptr : x.label != nullptr;
   }
-  // The end of the run of steps from `first` on whose loss counts.
+  // The end of the run of steps from `first` on whose loss counts; weight: one a step, or null.
   index_t run_end(std::span<const example<T>> xs, const T* weight, index_t first) const {
     index_t i = first;
     while (i < index_t(xs.size()) && has_loss(xs[std::size_t(i)]) && !(weight && weight[i] == T(0))) ++i;
     return i;
   }
+  // The columns of the steps [first, end) of m, steps x lanes columns.
   template <class U>
   matrix<U> steps_of(matrix<U> m, index_t first, index_t end) const {
     return {m.data + first * lanes_ * m.stride, m.rows, (end - first) * lanes_, m.stride};
@@ -156,6 +157,7 @@ class readout {
   static void clear(matrix<T> m) {
     for (index_t k = 0; k < m.cols; ++k) std::fill_n(m.data + k * m.stride, m.rows, T(0));
   }
+  // to = weight from, both width x (steps x lanes); weight: one a step, or null, which is 1.
   void weigh(matrix<const T> from, const T* weight, matrix<T> to) const {
     for (index_t k = 0; k < from.cols; ++k) {
       const T a = weight ? weight[k / lanes_] : T(1);
@@ -165,7 +167,8 @@ class readout {
     }
   }
 
-  // The loss of one step; dy, which may be y, becomes dloss/dy.
+  // The loss of one step; dy, which may be y, becomes dloss/dy. y, dy, target: width x lanes, label: one a
+  // lane.
   T squared_error(const T* target, matrix<const T> y, matrix<T> dy) const {
     const bool dense = y.stride == width() && dy.stride == width();
     const index_t n = dense ? width() * lanes_ : width();
@@ -174,7 +177,7 @@ class readout {
       sum += residual(y.data + l * y.stride, target + l * n, dy.data + l * dy.stride, n);
     return sum / 2;
   }
-  // r = y - target; returns its squared norm.
+  // r = y - target of n numbers; returns the squared norm of r.
   struct residual_kernel {
     template <class Isa>
     UNROLL_INLINE static T run(const T* y, const T* target, T* r, index_t n) {

@@ -289,11 +289,13 @@ class recurrent_cell {
     return lanes() >= 4 || (hidden() <= (E::gates == 1 ? 256 : 128) && steps >= (E::gates == 1 ? 8 : 16));
   }
 
+  // theta: all parameters.
   recurrent_weights<T> weights(const T* theta) const { return {theta, theta + own(), hidden(), E::gates}; }
   recurrent_step<T> made(const const_edge<T>& e) const {
     return {weights(e.theta.data()), states(e.s.data()), states(e.next.data()), kept(e.tape.data())};
   }
-  // Of `steps` steps side by side; a column is a lane of a step.
+  // States, tapes and cotangents of `steps` steps side by side, as many numbers as size() says for each; a
+  // column is a lane of a step.
   template <class U>
   matrix<U> states(U* s, index_t steps = 1) const {
     return {s, E::states * hidden(), lanes() * steps};
@@ -316,8 +318,10 @@ class recurrent_cell {
   matrix<T> cotangents(T* d, index_t steps = 1) const {
     return {d, E::cotangents * hidden(), lanes() * steps};
   }
+  // The rows of d, cotangents hidden x columns, where that of the loss stands.
   matrix<T> from_loss(matrix<T> d) const { return rows_of(d, d.rows - hidden(), hidden()); }
-  // Where u lies, its tangent and its cotangent: with those of z, or in memory of its own.
+  // Where u lies, its tangent and its cotangent, gates hidden x lanes: with those of z, in d, or in memory of
+  // its own.
   matrix<T> of_products(matrix<T> d, T* apart) const {
     if (E::apart) return {apart, E::gates * hidden(), lanes()};
     return d;
@@ -336,11 +340,11 @@ class recurrent_cell {
     }
   }
 
-  // u = W_h h, or u += W_h h.
+  // u = W_h h, or u += W_h h; s: a state, u: gates hidden x lanes.
   UNROLL_INLINE void product(const recurrent_weights<T>& w, const T* s, bool add, matrix<T> u) const {
     w.product(0, product_rows() / hidden(), h_of(s), add, rows_of(u, 0, product_rows()));
   }
-  // dh = W_h' du, or dh += W_h' du.
+  // dh = W_h' du, or dh += W_h' du; du: gates hidden x lanes, dh: hidden x lanes.
   UNROLL_INLINE void through_product(const recurrent_weights<T>& w, matrix<const T> du, bool add,
                                      matrix<T> dh) const {
     w.transposed_product(0, product_rows() / hidden(), rows_of(du, 0, product_rows()), add, dh);
@@ -369,7 +373,8 @@ class recurrent_cell {
     }
   }
 
-  // The steps of a window backwards; ds is the cotangent of s_{i+1}, then of s_i.
+  // The steps of a window backwards; ds, a state, is the cotangent of s_{i+1}, then of s_i. carry: one a
+  // step, or null; d: cotangents hidden x (lanes x steps).
   void retreat(const recurrent_weights<T>& w, const window<T>& steps, const T* carry, matrix<T> d,
                T* ds) const {
     if constexpr (requires { f_.backward_one_lane(ds, carry, ds, ds, ds, state_size()); })
@@ -386,12 +391,14 @@ class recurrent_cell {
     }
   }
 
-  // ADDS the parameter gradient of the steps whose cotangents are d.
+  // ADDS the parameter gradient of the steps whose cotangents are d, cotangents hidden x (lanes x steps), to
+  // dw, all parameters. s, tape: of all steps; workspace: input_.workspace(steps) numbers.
   void collect(std::span<const input> xs, matrix<T> d, const T* s, const T* tape, T* dw, T* workspace) const {
     const index_t steps = index_t(xs.size());
     recurrent_gradient(d, h_of(s, steps), kept(tape, steps), dw);
     input_.backward(xs, rows_of(d, 0, E::gates * hidden()), dw + w_x(), workspace);
   }
+  // That of w_h and the cell's own; h: hidden x columns, d and tape: as many columns.
   void recurrent_gradient(matrix<const T> d, matrix<const T> h, matrix<const T> tape, T* dw) const {
     if constexpr (requires { f_.gradient(d, h, tape, dw, dw); })
       f_.gradient(d, h, tape, dw, dw + own());

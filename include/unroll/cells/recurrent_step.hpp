@@ -18,7 +18,8 @@
 //   bool apart             f(z, u, s), where h reaches h' beside u; otherwise u is z, which holds the
 //                          sum, and du is d
 //
-// Of all lanes, a column a lane:
+// Of all lanes, a column a lane: s, next, ds and dnext are states hidden x lanes, tape taped hidden x lanes,
+// z, u, dz and du gates hidden x lanes, d cotangents hidden x lanes:
 //
 //   void forward(const recurrent_weights<T>& w, matrix<const T> s, matrix<T> tape, matrix<T> u,
 //                matrix<T> next) const
@@ -34,12 +35,13 @@
 // Of one lane:
 //
 //   void jacobian(const recurrent_step<T>& at, T* J, T* workspace) const
-//     WRITES ds'/ds, states hidden x states hidden. `workspace` has hidden numbers.
+//     WRITES J = ds'/ds, states hidden x states hidden. `workspace` has hidden numbers.
 //   void immediate(const recurrent_step<T>& at, index_t i, index_t j, T v, T* column) const
 //     ADDS to `column`, states hidden numbers, the derivative of s' by entry (i, j) of [w_h w_x b own], which
 //     multiplies v, number j of [h; x; 1].
 //   void row_norms(const recurrent_step<T>& at, T h2, T x2, T* out) const
-//     WRITES the norms of the rows of ds'/dtheta, states hidden numbers, from h2 = ||h||^2 and x2 = ||x||^2.
+//     WRITES to `out` the norms of the rows of ds'/dtheta, states hidden numbers, from h2 = ||h||^2 and x2 =
+//     ||x||^2.
 //
 // Where they apply:
 //
@@ -50,16 +52,17 @@
 //   bool shares_rows() const                whether different rows of W_h multiply different vectors
 //   index_t product_gates() const           only the first gates of u are W_h h, the others are the cell's
 //   void gradient(matrix<const T> d, matrix<const T> h, matrix<const T> tape, T* dw_h, T* own) const
-//     ADDS the gradient of w_h (gates hidden x hidden), otherwise d h', and of `own`. A column is a lane of a
-//     step.
+//     ADDS the gradient of w_h to dw_h, gates hidden x hidden (without the member it is d h'), and that of
+//     own_params() numbers to `own`. A column of d, h (hidden rows) and tape is a lane of a step.
 //   void forward_one_lane(const T* w_h, const T* s, T* next, index_t steps) const
 //   void backward_one_lane(const T* w_h_transposed, const T* carry, const T* next, T* d, T* ds,
 //                          index_t steps) const
-//     All steps of a window of one lane with their products, where `taped` is 0: `next` holds z of all steps,
-//     d the cotangents from the losses.
+//     All steps of a window of one lane with their products, where `taped` is 0: `next`, hidden x steps,
+//     holds z of all steps, d, hidden x steps, the cotangents from the losses; s and ds: hidden numbers;
+//     carry: one a step, or null, which is 1; w_h and its transpose: hidden x hidden.
 namespace unroll::cells {
 
-/// Column `l` of a matrix.
+/// Column `l` of m, m.rows numbers.
 template <class T>
 T* column(const matrix<T>& m, index_t l) {
   return m.data + l * m.stride;

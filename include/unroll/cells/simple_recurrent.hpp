@@ -68,7 +68,8 @@ struct simple_recurrent_equations {
   }
 
  private:
-  // d = (d + carry ds) phi'; a carry of zero drops ds even where it is not finite.
+  // d = (d + carry ds) phi' of n numbers, of which `next` are the states; a carry of zero drops ds even where
+  // it is not finite, null ds is zero.
   template <class Isa>
   UNROLL_INLINE static void backward_on(const T* ds, T carry, const T* next, T* d, index_t n) {
     if (!ds || carry == T(0))
@@ -91,7 +92,7 @@ struct simple_recurrent_equations {
       backward_on<Isa>(ds, carry, next, d, n);
     }
   };
-  // z = phi(z + W_h s)
+  // z = phi(z + W_h s) of every step; w: h x h, s: h, z: h x steps.
   struct forward_kernel {
     template <class Isa>
     UNROLL_INLINE static void run(const T* w, index_t h, const T* s, T* z, index_t steps) {
@@ -101,7 +102,8 @@ struct simple_recurrent_equations {
       }
     }
   };
-  // ds is the cotangent of s_{i+1}, then of s_i = W_h' d_i.
+  // ds, h numbers, is the cotangent of s_{i+1}, then of s_i = W_h' d_i. wt: W_h', h x h; next, d: h x steps;
+  // carry: one a step, or null.
   struct backward_window_kernel {
     template <class Isa>
     UNROLL_INLINE static void run(const T* wt, index_t h, const T* carry, const T* next, T* d, T* ds,

@@ -8,8 +8,9 @@ namespace unroll::cells {
 template <class T, int N>
 struct slice {
   index_t at;  ///< first element
+  /// The elements of this slice of p, an array of at least at + N.
   UNROLL_INLINE simd::vec<T, N> load(const T* p) const { return simd::load<N>(p + at); }
-  /// The elements of this slice.
+  /// WRITES them.
   UNROLL_INLINE void store(const simd::vec<T, N>& v, T* p) const { simd::store(v, p + at); }
 };
 

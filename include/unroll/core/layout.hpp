@@ -48,7 +48,7 @@ class layout {
     fail("layout::at", "name", "\"" + std::string(name) + "\" is none of " + names);
   }
 
-  /// The part of `flat` that `name` covers, in the space of `flat`.
+  /// The part of `flat`, size() numbers, that `name` covers, in the space of `flat`.
   template <class T, class Space>
   view<T, Space> part(view<T, Space> flat, std::string_view name) const {
     check_size("layout::part", "flat", flat.size(), size_);

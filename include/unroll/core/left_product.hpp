@@ -114,8 +114,9 @@ struct left_product_kernel {
 
 }  // namespace detail
 
-/// y += M' x, then M <- A M in place and in one pass, with A square. False, and nothing is done, where a
-/// column of M is shorter than a vector of the instruction set or longer than four.
+/// y += M' x, then M <- A M in place and in one pass; A: M.rows x M.rows, x: M.rows numbers, y: M.cols.
+/// False, and nothing is done, where a column of M is shorter than a vector of the instruction set or longer
+/// than four.
 template <class T>
 bool left_product(const T* a, const T* x, matrix<T> m, T* y) {
   UNROLL_ASSERT(m.stride == m.rows);

@@ -36,7 +36,7 @@ template <class T>
 UNROLL_HD matrix<T> rows_of(const matrix<T>& m, index_t row, index_t rows) {
   return part(m, row, rows, 0, m.cols);
 }
-/// Columns [col, col + cols) of m, all rows.
+/// Columns [col, col + cols) of m, m.rows x cols.
 template <class T>
 UNROLL_HD matrix<T> columns_of(const matrix<T>& m, index_t col, index_t cols) {
   return part(m, 0, m.rows, col, cols);

@@ -18,7 +18,7 @@ class along_mean {
  public:
   explicit along_mean(index_t size) : sum_(size) {}
 
-  /// One draw.
+  /// One draw, as many numbers as the mean has.
   void add(view<const double> x) {
     check_size("along_mean::add", "x", x.size(), sum_.size());
     if (norm_ > 0) {

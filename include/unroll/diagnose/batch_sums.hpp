@@ -19,7 +19,7 @@ class batch_sums {
   /// With `keep` false nothing is held and count() is 0.
   batch_sums(index_t size, bool keep) : size_(size), sums_(keep ? most * size : 0) {}
 
-  /// One draw.
+  /// One draw, as many numbers as the others.
   void add(view<const double> x) {
     check_size("batch_sums::add", "x", x.size(), size_);
     if (sums_.size() > 0) linalg::axpy(1.0, x.data(), sums_.data() + (draws_ % most) * size_, size_);

@@ -16,7 +16,7 @@ class moments {
     count_ = 0;
   }
 
-  /// One vector.
+  /// One vector x, as many numbers as the others.
   template <class T, class Space>
   void add(view<T, Space> x) {
     check_size("moments::add", "x", x.size(), mean_.size());

@@ -64,7 +64,7 @@ class draw_block {
 
   void clear() { sums_.clear(); }
 
-  /// Adds one draw. `centre` is empty (zero) or what the draw is compared with.
+  /// Adds one draw. `centre`, as many numbers as the draw, is what it is compared with; empty: zero.
   template <class T>
   void add(dparams<const T> draw, view<const double> centre, const report& r, double seconds) {
     UNROLL_ASSERT(count() < most);

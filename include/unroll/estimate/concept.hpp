@@ -94,7 +94,7 @@ void hold_inputs(E& e, std::span<const typename E::input> xs) {
     check_size("hold_inputs", "xs", index_t(xs.size()), 0);
 }
 
-/// The output of the system (cells: `output`) at the newest state: WRITES y.
+/// The output of the system (cells: `output`) at the newest state: WRITES y, lane after lane.
 template <has_last_state E>
 void last_output(E& e, params<const typename E::scalar> theta, view<typename E::scalar> y) {
   e.system().output(theta, e.last_state(theta), y);

@@ -165,7 +165,7 @@ concept executor = std::copyable<E> &&
   };
 };
 
-/// The number at `here`, brought to the host: waits for everything before.
+/// The one number at `here`, brought to the host: waits for everything before.
 template <class E, class U>
 U value(const E& e, const U* here) {
   U host;

@@ -9,6 +9,7 @@
 // Weights of another kind than the activations, as exec::host sees them: widened where they are used.
 namespace unroll::exec::detail {
 
+/// to = from, n numbers.
 template <class U, class V>
 void copy_numbers(const U* from, index_t n, V* to) {
   if constexpr (std::same_as<U, V>)
@@ -28,7 +29,7 @@ void product(op oa, matrix<const A> a, op ob, matrix<const B> b, bool add, matri
     linalg::gemm(oa, a, ob, b, add, c);
 }
 
-/// Calls f(first row, rows, gains of these rows as T).
+/// Calls f(first row, rows, gains of these rows as T) for the n numbers of `gain`.
 template <class T, class W, class F>
 void for_gains(const W* gain, index_t n, F&& f) {
   if constexpr (std::same_as<W, T>) {
@@ -43,6 +44,7 @@ void for_gains(const W* gain, index_t n, F&& f) {
   }
 }
 
+/// kernels::rmsnorm, and its vjp, with gains of kind W.
 template <class T, class W>
 void rmsnorm(matrix<const T> x, const W* gain, T epsilon, matrix<T> y, T* rstd) {
   if constexpr (std::same_as<W, T>) {

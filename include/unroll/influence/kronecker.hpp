@@ -45,7 +45,8 @@ class kronecker {
     u_.zero();
   }
 
-  /// g += q M, then M <- a draw whose mean is J M + F, at the edge e. c: the sign of each lane.
+  /// g += q M, then M <- a draw whose mean is J M + F, at the edge e. c: the sign of each lane, one each; q:
+  /// a state's cotangent.
   void propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g,
                  view<const T> c) {
     f.jacobian(x, e, jacobian_);

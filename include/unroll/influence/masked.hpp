@@ -159,7 +159,7 @@ class masked {
     return vjps;
   }
 
-  // Column p of lane l; returns its part of q M.
+  // Column p of lane l; q: the lane's part of the cotangent of the state. Returns its part of q M.
   T update(index_t l, index_t p, const T* q) {
     const index_t first = first_[std::size_t(p)], count = first_[std::size_t(p) + 1] - first;
     const entry* at = entries_.data() + first;

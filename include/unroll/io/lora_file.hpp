@@ -125,7 +125,8 @@ inline void read_layers(const json_members& m, index_t layers, lora_options& o) 
   o.layers = index_t(chosen.size());
 }
 
-// Rows of B of W_Q and W_K, between the order of the files (halves) and that of the model.
+// Rows of B of W_Q and W_K in theta, map.size() numbers, between the order of the files (halves) and that of
+// the model.
 template <class T>
 void turn_adapter_rows(const config& c, const lora_map& map, T* theta, rope_pairs to) {
   if (c.pairs == rope_pairs::halves) return;

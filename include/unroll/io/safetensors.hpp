@@ -324,7 +324,7 @@ void check_tensors(const tensor_files& files, const layout& names, Extra&& extra
       files.holding(t.first).refuse(t.first, "is none of the model that the config describes");
 }
 
-/// Reads every block of `names`, checked before, to its place in `flat`.
+/// Reads every block of `names`, checked before, to its place in `flat`, names.size() numbers.
 template <class T>
 void read_tensors(const tensor_files& files, const layout& names, T* flat, bool allow_non_finite = false) {
   for (const layout_block& b : names.blocks())

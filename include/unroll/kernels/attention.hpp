@@ -39,6 +39,7 @@ struct visible_keys {
   key_block_adjoint<T> down = {};
   index_t own_row = 0;  // and in `own`
 
+  /// The head's rows, from row `row` of m on, of `count` columns of m.
   template <class U>
   matrix<U> of_head(const matrix<U>& m, index_t row, index_t from, index_t count) const {
     return part(m, row, head, from, count);
@@ -107,7 +108,7 @@ struct packed_prefix {
   /// Numbers of the workspace that one copy takes.
   index_t size() const { return packed ? 2 * head * keys : 0; }
 
-  /// Makes `seen` look at head g of the blocks.
+  /// Makes `seen` look at head g of the blocks; workspace: size() numbers.
   void load(index_t g, T* workspace, visible_keys<T>& seen) {
     seen.before_row = g * head;
     seen.before = blocks;
@@ -164,7 +165,7 @@ struct packed_prefix {
   };
 };
 
-/// x . y of few elements.
+/// x . y of few elements, n each.
 template <class Isa, class T>
 UNROLL_INLINE inline T short_dot(const T* x, const T* y, index_t n) {
   constexpr int N = simd::width<Isa, T>;
@@ -177,7 +178,8 @@ UNROLL_INLINE inline T short_dot(const T* x, const T* y, index_t n) {
 
 /// Attention of a single query, which sees all keys: bounded by reading these, so they are read once, in the
 /// order in which they lie. 1.7 times as fast as products with one head after another where they come from
-/// memory, 0.9 times in a cache.
+/// memory, 0.9 times in a cache. out: query_width numbers, lse: one a head, or null, scores:
+/// score_stride(keys) a head.
 template <class T>
 struct attention_of_one {
   template <class Isa>
@@ -311,8 +313,8 @@ void attention(const attention_inputs<T>& in, matrix<T> out, std::type_identity_
 /// dp_ti = v_t . dout_i and ds_ti = p_ti (dp_ti - out_i . dout_i) / sqrt(head_dim),
 ///   dv_t += sum_i p_ti dout_i,   dk_t += sum_i ds_ti q_i,   dq_i = sum_t ds_ti k_t.
 /// WRITES dq; ADDS to the adjoints of keys and values, where their data is not null. dq may be the memory of
-/// q or of dout, else nothing overlaps. 10 head_dim multiplications and additions for every head and every
-/// visible pair.
+/// q or of dout, else nothing overlaps; workspace: attention_workspace() numbers. 10 head_dim multiplications
+/// and additions for every head and every visible pair.
 template <class T>
 void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>& given,
                    const attention_adjoints<T>& to, std::type_identity_t<view<T>> workspace) {

@@ -14,6 +14,7 @@ namespace unroll::kernels::detail {
 /// Lanes of so many queries: whole vectors of every instruction set.
 inline index_t lanes_of(index_t queries) { return (queries + 15) / 16 * 16; }
 
+/// x . y, of n numbers.
 template <class Isa, class T>
 UNROLL_INLINE inline T dot_on(const T* x, const T* y, index_t n) {
   return T(simd::sum_on<Isa, T>([](const auto& u, const auto& v) UNROLL_INLINE { return u * v; }, n, x, y));
@@ -79,8 +80,8 @@ void to_lanes(const matrix<const T>& m, const matrix<T>& lanes) {
 }
 
 /// s, lanes x keys, from the scores k . q to exp((s - largest) root), 0 where a key is not seen. self: the
-/// same of a memory token's own key, 0 of other lanes; share: 1 over the sum of both. lse[c * lse_stride],
-/// unless lse is null.
+/// same of a memory token's own key, 0 of other lanes; share: 1 over the sum of both; each one a lane.
+/// lse[c * lse_stride] for each query, unless lse is null.
 template <class T>
 struct softmax_kernel {
   template <class Isa>
@@ -147,7 +148,7 @@ struct softmax_kernel {
   }
 };
 
-/// Column c of o, head_dim x queries, times share[c].
+/// Column c of o, head_dim x queries, times share[c], one a query.
 template <class T>
 struct share_kernel {
   template <class Isa>
@@ -165,7 +166,7 @@ struct scaled_columns_kernel {
       linalg::detail::axpy_on<Isa>(factor[c], x.data + c * x.stride, y.data + c * y.stride, x.rows);
   }
 };
-/// Column c of y += factor[c] times that of x.
+/// Column c of y += factor[c] times that of x; x and y have one shape, factor a number for each column.
 template <class T>
 void add_scaled_columns(const T* factor, const matrix<const T>& x, const matrix<T>& y) {
   simd::dispatch<scaled_columns_kernel, const T*, const matrix<const T>&, const matrix<T>&>(factor, x, y);
@@ -229,7 +230,7 @@ struct softmax_vjp_kernel {
   }
 };
 
-/// along[c] = x_c . y_c.
+/// along[c] = x_c . y_c for each column of x and y.
 struct column_dots_kernel {
   template <class Isa, class T>
   UNROLL_INLINE static void run(const matrix<const T>& x, const matrix<const T>& y, T* along) {

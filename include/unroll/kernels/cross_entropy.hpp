@@ -18,7 +18,7 @@ T cross_entropy(T* logits, index_t n, index_t target) {
   return scale.largest + std::log(scale.sum) - wanted;
 }
 
-/// The same; the logits become dloss (softmax(logits) - one_hot(target)), 0 for a negative target.
+/// The same; the n logits become dloss (softmax(logits) - one_hot(target)), 0 for a negative target.
 template <class T>
 T cross_entropy_vjp(T* logits, index_t n, index_t target, std::type_identity_t<T> dloss) {
   if (target < 0) {

@@ -51,8 +51,8 @@ struct rmsnorm_vjp_kernel {
 }  // namespace detail
 
 /// Root mean square norm of every column (Zhang & Sennrich 2019, arXiv 1910.07467): y = gain * x * rstd with
-/// rstd = 1 / sqrt(mean(x^2) + epsilon), one number a column, which the vjp needs; `rstd` may be null. y may
-/// be x. Two passes over x.
+/// rstd = 1 / sqrt(mean(x^2) + epsilon), one number a column, which the vjp needs; `rstd` may be null. y has
+/// the shape of x and may be x; gain: x.rows numbers. Two passes over x.
 template <class T>
 void rmsnorm(std::type_identity_t<matrix<const T>> x, const std::type_identity_t<T>* gain,
              std::type_identity_t<T> epsilon, matrix<T> y, std::type_identity_t<T>* rstd) {
@@ -63,7 +63,8 @@ void rmsnorm(std::type_identity_t<matrix<const T>> x, const std::type_identity_t
 
 /// ADDS to dx, and to dgain unless it is null: with h = gain * dy,
 ///   dx += rstd h - x rstd^3 mean(h x),   dgain += dy * x * rstd.
-/// dx overlaps none of the others.
+/// dy and dx have the shape of x, gain and dgain x.rows numbers, rstd one a column. dx overlaps none of the
+/// others.
 template <class T>
 void rmsnorm_vjp(std::type_identity_t<matrix<const T>> x, const std::type_identity_t<T>* gain,
                  const std::type_identity_t<T>* rstd, std::type_identity_t<matrix<const T>> dy, matrix<T> dx,

@@ -13,6 +13,7 @@ namespace unroll::kernels {
 
 namespace detail {
 
+/// Turns (x[2 i], x[2 i + 1]); x: 2 half numbers, cosine, sine: `half`.
 template <int sign, class T>
 inline void turn_neighbours(const T* cosine, const T* sine, T* x, index_t half) {
   for (index_t i = 0; i < half; ++i) {
@@ -21,7 +22,8 @@ inline void turn_neighbours(const T* cosine, const T* sine, T* x, index_t half) 
     x[2 * i + 1] = b * cosine[i] + a * s;
   }
 }
-/// By vectors of N elements, what is left by narrower ones: half a head is often less than the widest vector.
+/// cosine, sine: `half` numbers, as many as x and y have. By vectors of N elements, what is left by narrower
+/// ones: half a head is often less than the widest vector.
 template <int N, int sign, class T>
 UNROLL_INLINE inline void turn_halves(const T* cosine, const T* sine, T* x, T* y, index_t half) {
   using vec = simd::vec<T, N>;
@@ -137,7 +139,8 @@ class rotary final {
   void rotate(matrix<T> x, std::span<const index_t> at) const {
     kernels::rotate<turn::forward>(table(), at, x);
   }
-  /// The transpose: turns back. The vjp of rotate, and its inverse but for the square of attention().
+  /// The transpose, of the same x: turns back. The vjp of rotate, and its inverse but for the square of
+  /// attention().
   void rotate_back(matrix<T> x, std::span<const index_t> at) const {
     kernels::rotate<turn::back>(table(), at, x);
   }

@@ -4,7 +4,7 @@
 
 namespace unroll::kernels {
 
-/// out = up * gate * logistic(gate), elementwise (Shazeer 2020, arXiv 2002.05202); out may be gate or up.
+/// out = up * gate * logistic(gate), n numbers each (Shazeer 2020, arXiv 2002.05202); out may be gate or up.
 template <class T>
 void swiglu(const T* gate, const T* up, T* out, index_t n) {
   simd::map([](const auto& g, const auto& u) UNROLL_INLINE { return u * (g * simd::logistic(g)); }, n, out,
@@ -46,7 +46,7 @@ struct swiglu_vjp_kernel {
 };
 }  // namespace detail
 
-/// WRITES with s = logistic(gate):
+/// WRITES with s = logistic(gate), n numbers each:
 ///   dgate = dout * up * s * (1 + gate (1 - s)),   dup = dout * gate * s.
 /// Each of the two outputs may be the memory of any one of the inputs, but not both of the same.
 template <class T>

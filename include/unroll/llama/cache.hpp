@@ -17,7 +17,7 @@ namespace unroll::llama {
 template <class Cache>
 struct storing_hook : no_hook {
   Cache* cache;  ///< outlives the pass
-  /// Those of one layer, kv_width x tokens each.
+  /// k and v of one layer, kv_width x tokens each.
   template <class A>
   void keys(index_t layer, matrix<const A> k, matrix<const A> v) {
     cache->store(layer, k, v);
@@ -65,7 +65,7 @@ class cache_block {
   void store(matrix<const U> from, matrix<M> to) const {
     executor_.copy(from, columns_of(to, size_, from.cols));
   }
-  /// The keys and values of a layer, kv_width x n each, behind those there are.
+  /// The keys k and values v of a layer, kv_width x n each, behind those there are.
   template <class U>
   void store(index_t layer, matrix<const U> k, matrix<const U> v) {
     if (k.cols == 1 && k.stride == v.stride && v.data == k.data + k.rows) {  // rows of one column: one copy
@@ -115,7 +115,7 @@ class key_value_cache final {
            "is " + std::to_string(capacity()) + ", too little for " + std::to_string(size()) +
                " tokens and " + std::to_string(n) + " more");
   }
-  /// Writes keys and values of one layer, kv_width x n each, behind those of the tokens so far.
+  /// Writes keys k and values v of one layer, kv_width x n each, behind those of the tokens so far.
   template <class A>
   void store(index_t layer, matrix<const A> k, matrix<const A> v) {
     block_.store(layer, k, v);
@@ -191,7 +191,7 @@ class streaming_cache final {
       if (count > 0) e.rotary(kernels::turn::forward, stack_.table(), stack_.positions(from, count), keys);
     }
   }
-  /// Writes keys and values of one layer, kv_width x n each, behind those of the tokens held.
+  /// Writes keys k and values v of one layer, kv_width x n each, behind those of the tokens held.
   template <class A>
   void store(index_t layer, matrix<const A> k, matrix<const A> v) {
     block_.store(layer, k, v);

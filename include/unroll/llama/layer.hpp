@@ -55,7 +55,7 @@ class layer {
       e.copy(columns_of(from, b * n, n), columns_of(m, b * p.length + p.outputs_from, n));
   }
 
-  /// From x, the layer's inputs, the queries, keys and values, and the attention's output.
+  /// From x, the layer's inputs, hidden x tokens, the queries, keys and values, and the attention's output.
   template <class Hook>
   void attend(matrix<const A> x, const activations& s, Hook& hook) const {
     norm(at().attention_norm, x, t.normed, s.rstd.data);
@@ -80,7 +80,7 @@ class layer {
     product(op::transpose, at().o, q_width(), hidden(), s.mixed, true, h);
     adapt(layer_matrix::o, s.mixed, h);
   }
-  /// The second norm of h, and gate over up.
+  /// The second norm of h, hidden x outputs, and gate over up.
   void gate(matrix<const A> h, const activations& s) const {
     const matrix<A> normed = columns_of(t.normed, 0, h.cols);
     norm(at().mlp_norm, h, normed, s.rstd_mid.data);
@@ -88,7 +88,7 @@ class layer {
     adapt(layer_matrix::gate, normed, rows_of(s.gated, 0, intermediate_size()));
     adapt(layer_matrix::up, normed, rows_of(s.gated, intermediate_size(), intermediate_size()));
   }
-  /// h += W_D' (up silu(gate)).
+  /// h, hidden x outputs, += W_D' (up silu(gate)).
   void feed(const activations& s, matrix<A> h) const {
     const matrix<A> active = columns_of(t.hidden, 0, h.cols);
     e.swiglu(matrix<const A>(s.gated), active);
@@ -181,6 +181,7 @@ class layer {
   index_t intermediate_size() const { return sizes.shape().intermediate_size; }
   index_t q_width() const { return sizes.shape().query_width(); }
   index_t kv_width() const { return sizes.shape().kv_width(); }
+  /// The halves of kv, 2 kv_width x tokens.
   template <class U>
   matrix<U> keys(matrix<U> kv) const {
     return rows_of(kv, 0, kv_width());
@@ -189,7 +190,7 @@ class layer {
   matrix<U> values(matrix<U> kv) const {
     return rows_of(kv, kv_width(), kv_width());
   }
-  /// The matrix whose first rows the queries are.
+  /// The matrix, qkv_width rows, whose first rows the queries q are, query_width x tokens.
   matrix<A> all(matrix<A> q) const { return {q.data, sizes.qkv_width(), q.cols, q.stride}; }
 
   /// y = [y +] op(W) x, with W, in x out, at the offset `weight`.
@@ -208,6 +209,7 @@ class layer {
     if (part()) mask.first = p.outputs_from;
     return {sizes.heads(), mask, p.sequences, s.q, keys(s.kv), values(s.kv), p.before.at(i, kv_width())};
   }
+  /// Turns q, query_width x outputs, and the keys of kv, 2 kv_width x tokens.
   void rotate(kernels::turn way, matrix<A> q, matrix<A> kv) const {
     if (!part()) return e.rotary(way, table, p.positions, rows_of(all(q), 0, q_width() + kv_width()));
     e.rotary(way, table, p.positions, keys(kv));
@@ -217,7 +219,8 @@ class layer {
       e.rotary(way, table, p.positions.subspan(std::size_t(b * p.length + p.outputs_from), std::size_t(n)),
                shared ? q : columns_of(q, b * n, n));
   }
-  /// dnormed += W_Q dq at the tokens that have queries, and what the adapter adds.
+  /// dnormed, hidden x tokens, += W_Q dq at the tokens that have queries, and what the adapter adds. normed:
+  /// hidden x outputs, dq: query_width x outputs.
   void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want) const {
     if (!part()) return adapt_vjp(layer_matrix::q, normed, dq, dnormed, want);
     const matrix<A> seen = dnormed.data ? outputs(dnormed, t.dpicked) : matrix<A>();
@@ -230,6 +233,7 @@ class layer {
     return want.adapters && lora().has(m);
   }
   lora_product<E> lora() const { return {e, a, i, t.adapter}; }
+  /// What the adapter of m, in x out, adds; x, dx: in x tokens, y, dy: out x tokens.
   void adapt(layer_matrix m, matrix<const A> x, matrix<A> y) const { lora().add(m, x, y); }
   void adapt_vjp(layer_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx,
                  const wanted_gradients<P>& want) const {

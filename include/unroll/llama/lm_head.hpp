@@ -48,7 +48,7 @@ struct lm_head {
   }
 
   /// x, hidden x tokens: outputs of the last layer. WRITES the sum of the losses to *total and, unless null,
-  /// each one to `each`. 2 hidden vocabulary flops a token.
+  /// each one to `each`, one a token. 2 hidden vocabulary flops a token.
   void losses(matrix<const A> x, std::span<const token> targets, P* each, P* total) const {
     check("lm_head::losses", x);
     check_size("lm_head::losses", "targets", index_t(targets.size()), x.cols);
@@ -62,7 +62,7 @@ struct lm_head {
     e.sum(each, x.cols, total);
   }
 
-  /// The same, and the vjp. 6 hidden vocabulary flops a token, 4 without dweights.
+  /// The same of the same x, and the vjp. 6 hidden vocabulary flops a token, 4 without dweights.
   void losses_vjp(matrix<const A> x, std::span<const token> targets, const gradient& to, P* each,
                   P* total) const {
     UNROLL_ASSERT(to.dx.rows == x.rows && to.dx.cols == x.cols);
@@ -84,7 +84,7 @@ struct lm_head {
     e.sum(each, x.cols, total);
   }
 
-  /// WRITES the logits, vocabulary x tokens, of every column of x, hidden x tokens.
+  /// WRITES the logits to `out`, vocabulary x tokens, of every column of x, hidden x tokens.
   void logits(matrix<const A> x, matrix<P> out) const {
     const config& m = map.shape();
     check("lm_head::logits", x);
@@ -129,8 +129,9 @@ struct lm_head {
     check_size(function, "x (rows)", x.rows, map.shape().hidden);
     check_at_least(function, "workspace", workspace.size(), workspace_size(map.shape(), x.cols));
   }
-  /// f(call, first token, buffers) for every chunk with a scored token, after the norm; the losses of other
-  /// chunks become 0, and none(first token, tokens) is called.
+  /// f(call, first token, buffers) for every chunk of x, hidden x tokens, with a scored token, after the
+  /// norm; the losses of other chunks, in `each`, one a token, become 0, and none(first token, tokens) is
+  /// called.
   template <class F, class G>
   void for_chunks(matrix<const A> x, std::span<const token> targets, P* each, const buffers& all, F&& f,
                   G&& none) const {

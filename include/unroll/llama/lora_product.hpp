@@ -39,6 +39,7 @@ struct lora_product {
   }
 
  private:
+  /// A, in x rank, and B, rank x out, of matrix m in `of`, the whole set.
   template <class U>
   matrix<U> first(U* of, layer_matrix m) const {
     const auto at = a.map->at(layer, m);

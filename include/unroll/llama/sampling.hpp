@@ -14,8 +14,8 @@ namespace unroll::llama {
 
 using exec::sampling;
 
-/// The most probable token, the lowest id where several are. Throws unroll::error on logits that are not
-/// finite.
+/// The most probable token, the lowest id where several are; one logit a token of the vocabulary. Throws
+/// unroll::error on logits that are not finite.
 template <class T>
 token most_probable(view<const T> logits) {
   check_at_least("most_probable", "logits", logits.size(), 1);

@@ -73,8 +73,9 @@ class transformer final {
   }
 
   /// x, hidden x tokens: on entry the inputs of layer 0, on return the outputs of layer p.layers - 1 in the
-  /// columns of wanted outputs. weights: map().size() numbers. An empty tape saves nothing and gives the same
-  /// bits. Throws unroll::error on wrong sizes and on positions outside the table.
+  /// columns of wanted outputs. weights: map().size() numbers; workspace: workspace_size(p, false); tape:
+  /// tape_size(p), or empty, which saves nothing and gives the same bits. Throws unroll::error on wrong sizes
+  /// and on positions outside the table.
   template <class Hook = no_hook>
   void forward(const W* weights, adapters<P> a, const pass<M>& p, matrix<A> x, view<A> tape,
                view<A> workspace, Hook&& hook = {}) const {
@@ -117,7 +118,8 @@ class transformer final {
   /// dx, hidden x tokens: on entry the cotangent of the outputs, of which the columns of wanted outputs are
   /// read; on return, if want.inputs, the cotangent of the inputs, else nothing of use. ADDS to the gradients
   /// in `want`. The tape is that of a forward pass with the same arguments. Layers below the lowest one of
-  /// which anything is wanted do not run, and their hooks are not called.
+  /// which anything is wanted do not run, and their hooks are not called. weights: map().size() numbers;
+  /// workspace: workspace_size(p).
   template <class Hook = no_hook>
   void vjp(const W* weights, adapters<P> a, const pass<M>& p, view<const A> tape, matrix<A> dx,
            wanted_gradients<P> want, view<A> workspace, Hook&& hook = {}) const {
@@ -189,7 +191,8 @@ class transformer final {
                                 const pass_workspace<A, P>& t) const {
     return {executor_, sizes(), map(), table(), weights, a, p, t, i};
   }
-  /// The activations of a layer, computed again from its inputs x, hidden x tokens.
+  /// The activations of a layer, computed again from its inputs x, hidden x tokens, in what is left of the
+  /// workspace.
   layer_activations<A, P> run_again(const layer<executor_type>& l, matrix<const A> x,
                                     view<A> workspace) const {
     arena<A> space(workspace);

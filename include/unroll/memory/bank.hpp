@@ -97,7 +97,7 @@ class memory_bank {
   void add_adjoint(double alpha, index_t i, index_t to) {
     executor_.axpy(alpha, adjoint(i).data(), adjoint(to).data(), size_.memory);
   }
-  /// WRITES its norm to `out`, at the executor's place.
+  /// WRITES its norm to *out, at the executor's place.
   void norm_of_adjoint(index_t i, loss_type* out) { executor_.norm(adjoint(i).data(), size_.memory, out); }
 
   /// For a call of the model behind t memories: the addresses to which it adds their adjoints, all null until
@@ -125,8 +125,8 @@ class memory_bank {
     graphs_.release_from(n);
     written_ = n;
   }
-  /// Sends dm back through the graphs of one batch, the first of which is in `slot`; the slots are empty
-  /// afterwards. Throws unroll::error where xs is not the batch that was written.
+  /// Sends dm, one adjoint a segment, back through the graphs of one batch, the first of which is in `slot`;
+  /// the slots are empty afterwards. Throws unroll::error where xs is not the batch that was written.
   void write_vjp(const M& model, segments xs, params<const T> theta, index_t slot,
                  view<const adjoint_type> dm, gradients to) {
     const index_t n = index_t(xs.size()), s = graphs_.owner(slot), written = graphs_.size_of_batch(slot);
@@ -138,7 +138,7 @@ class memory_bank {
     counts_.write_vjps += n;
     graphs_.release(slot);
   }
-  /// WRITES the losses of the segments from t on, at the executor's place.
+  /// WRITES the losses of the segments from t on, one each, at the executor's place.
   void read(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses) {
     begin_read("memory_bank::read", xs);
     model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, workspace());
@@ -153,7 +153,7 @@ class memory_bank {
 
   /// Whether the memories of the segments s .. s + n - 1 are finite.
   bool finite(index_t s, index_t n) { return finite(memory(s), n * size_.memory); }
-  /// Of n numbers at the executor's place.
+  /// Of the n numbers x at the executor's place.
   template <class U>
   bool finite(const U* x, index_t n) {
     executor_.all_finite(x, n, 1, answer_.data());

@@ -36,7 +36,7 @@ UNROLL_HD constexpr index_t draw_index(key k, std::int64_t step, index_t n, std:
   return index_t((high + (low >> 32)) >> 32);
 }
 
-/// out[i] = -1 or +1, one bit each, 128 per Philox call.
+/// out[i] = -1 or +1 for all of `out`, one bit each, 128 per Philox call.
 template <class T, class Space>
 UNROLL_HD constexpr void draw_signs(key k, std::int64_t step, view<T, Space> out) {
   for (index_t i = 0; i < out.size(); i += 128) {

@@ -51,7 +51,7 @@ class systematic_sampler {
 
   std::size_t bytes() const { return ends_.bytes() + cuts_.bytes(); }
 
-  /// WRITES taken[i] = 1 or 0; returns how many. n <= most.
+  /// WRITES taken[i] = 1 or 0 for the n probabilities p; returns how many. n <= most.
   template <chooser C>
   index_t draw(C& choose, std::int64_t first, view<const double> p, view<char> taken) {
     const index_t n = p.size();
@@ -108,7 +108,8 @@ class proportional_sampler {
   sampling_design design() const { return design_; }  ///< how it draws
   std::size_t bytes() const { return systematic_.bytes() + order_.bytes() + p_.bytes() + taken_.bytes(); }
 
-  /// WRITES taken[i] = 1 with probability p[i], else 0; returns how many. Draws are named from `first` on.
+  /// WRITES taken[i] = 1 with probability p[i], else 0, as many of each; returns how many. Draws are named
+  /// from `first` on.
   template <chooser C>
   index_t draw(C& choose, std::int64_t first, view<const double> p, view<char> taken) {
     if (design_ == sampling_design::systematic) return systematic_.draw(choose, first, p, taken);

@@ -46,7 +46,8 @@ namespace unroll {
 ///   bool finite(const input& x) const          false when x holds NaN or infinity; throws when it is invalid
 ///   index_t scored(const input& x) const       number of lanes that have a loss at this step (a bool: all or
 ///                                              none of them); without the member every lane has one
-///   void output(params<const scalar> theta, state<const scalar> s, view<scalar> y) const    WRITES y of s
+///   void output(params<const scalar> theta, state<const scalar> s, view<scalar> y) const    WRITES y of s,
+///                                              lane after lane
 template <class F>
 concept recurrent = std::copyable<F> &&
     requires(const F& f, const typename F::input& x, const edge<typename F::scalar>& e) {
@@ -70,7 +71,8 @@ concept has_vjp = recurrent<F> &&
 
 /// void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta,
 ///          state_tangent<const T> ds, state_tangent<T> dnext, T* dloss) const
-/// WRITES the directional derivatives of s' and of the loss. Empty dtheta or ds mean zero; dloss may be null.
+/// WRITES the directional derivatives of s' and of the loss, *dloss. Empty dtheta or ds mean zero; dloss may
+/// be null.
 template <class F>
 concept has_jvp = recurrent<F> &&
     requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
@@ -108,8 +110,9 @@ concept has_jacobian = recurrent<F> &&
   f.immediate(x, e, m, p, p);
 };
 
-/// void row_norms(x, e, view<T> out) const     WRITES the euclidean norm of each row of ds'/dtheta at fixed s
-/// (one row per state entry, the row of lane l taken over lane l alone), for NoBackTrack.
+/// void row_norms(x, e, view<T> out) const     WRITES the euclidean norm of each row of ds'/dtheta at fixed
+/// s, dims::state of them (one row per state entry, the row of lane l taken over lane l alone), for
+/// NoBackTrack.
 template <class F>
 concept has_row_norms = recurrent<F> &&
     requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,

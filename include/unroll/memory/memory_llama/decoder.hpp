@@ -28,8 +28,9 @@ class memory_decoder {
   const memory_tables<E>& tables;  ///< sizes and positions
   const W* weights;                ///< stack.map().size() numbers
 
-  /// WRITES the losses; null, of one segment: to the workspace. Returns where the last one is; null: it is 0,
-  /// nothing is scored. past: at least as many memories as stand in front of the last segment.
+  /// WRITES the losses, one a segment; null, of one segment: to the workspace. Returns where the last one is;
+  /// null: it is 0, nothing is scored. past: at least as many memories as stand in front of the last segment,
+  /// each of sizes().memory() numbers; workspace: sizes().decoder_workspace().
   const P* read(std::span<const segment> xs, index_t t, std::span<const M* const> past, P* losses,
                 view<A> workspace) const {
     return for_passes(xs, t, past, losses, [&](auto part, index_t u, P* to) {
@@ -63,7 +64,8 @@ class memory_decoder {
     return p;
   }
 
-  /// One pass over segments of equal length; dpast null: without the vjp. Returns where the last loss is.
+  /// One pass over segments of equal length, with the shapes of read; dpast null: without the vjp. Returns
+  /// where the last loss is.
   const P* run(std::span<const segment> xs, index_t t, std::span<const M* const> past, P* const* dpast,
                P* losses, view<A> workspace) const {
     const bool vjp = dpast != nullptr;

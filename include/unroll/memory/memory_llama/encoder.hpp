@@ -45,8 +45,9 @@ class memory_encoder {
     return p;
   }
 
-  /// WRITES the n memories to m, one after another, and to the tape unless it is empty. theta: all trainable
-  /// parameters.
+  /// WRITES the n memories to m, one after another, sizes().memory() numbers each, and to the tape, n times
+  /// sizes().tape(), unless it is empty. theta: all trainable parameters; workspace:
+  /// sizes().encoder_workspace().
   void write(std::span<const segment> xs, index_t s, params<const P> theta, prefix<M> past, view<M> m,
              view<A> tape, view<A> workspace) const {
     const index_t n = index_t(xs.size());
@@ -119,6 +120,7 @@ class memory_encoder {
     A* inputs;       // L x n times hidden x M; null: not kept
     view<A> workspace;
 
+    // all: hidden x tokens.
     void normed(index_t layer, matrix<const A> all) {
       encoder.for_groups(n, [&](index_t b, index_t count) {
         const matrix<const A> h = encoder.memory_columns(all, b, n, count);
@@ -138,6 +140,7 @@ class memory_encoder {
     P* dtheta;        // gradient of the transfer head's adapters; null: not wanted
     view<A> workspace;
 
+    // all: hidden x tokens.
     void dnormed(index_t layer, matrix<A> all) {
       encoder.for_groups(n, [&](index_t b, index_t count) {
         encoder.transfer(theta).vjp(layer, encoder.kept_input(inputs, layer, b, n, count),
@@ -179,7 +182,7 @@ class memory_encoder {
     UNROLL_ASSERT(count == 1 || length == m);
     return columns_of(x, (b + 1) * length - m, count * m);
   }
-  /// The same of the normed inputs that the tape begins with.
+  /// The same of the normed inputs, layers x n of hidden x M, that the tape begins with.
   template <class U>
   matrix<U> kept_input(U* inputs, index_t layer, index_t b, index_t n, index_t count) const {
     const index_t hidden = stack.shape().hidden, m = memory_tokens();
@@ -188,7 +191,7 @@ class memory_encoder {
   std::span<const index_t> positions_of(index_t s, index_t n, index_t b, index_t count) const {
     return tables.memory_positions_of(s + n - b - count, count);
   }
-  /// A layer of the memories of those sequences; the memories of later segments are behind.
+  /// A layer of the memories of those sequences in m, n memories; those of later segments are behind.
   template <class U>
   layer_memories<U> memories_of(U* m, index_t layer, index_t b, index_t n, index_t count) const {
     const index_t size = sizes().memory();

@@ -97,14 +97,16 @@ class memory_llama final {
     return sizes().encoder_workspace(encoder().pass_of(0, batch, past), false);
   }
 
-  /// The calls of memory_model. A batch of several is one pass of as many sequences. Throws unroll::error
+  /// The calls of memory_model, with its shapes. A batch of several is one pass of as many sequences. Throws
+  /// unroll::error
   /// unless the segments are whole, their tokens are in the vocabulary and, in a recurrent model, there is
   /// one and `past` holds s memories; and where positions end.
   void write(std::span<const segment> xs, index_t s, params<const P> theta, std::span<const M* const> past,
              view<M> m, view<A> tape, view<A> workspace) const {
     encoder().write(xs, s, theta, memories_to_write(past), m, tape, workspace);
   }
-  /// Of one segment; the earlier memories may lie in blocks of any shape. s: their number.
+  /// Of one segment; the earlier memories may lie in blocks of any shape. s: their number; m, tape: size()
+  /// numbers; workspace: encode_workspace(past).
   void encode(std::span<const token> tokens, index_t s, params<const P> theta, prefix<M> past, view<M> m,
               view<A> tape, view<A> workspace) const {
     const segment x{tokens};
@@ -160,6 +162,7 @@ class memory_llama final {
     if (!options().recurrent) return {};
     return {past, memory_tokens(), memory_tokens()};
   }
+  // loss: one number, or null: 0.
   P loss_at(const P* loss) const { return loss ? exec::value(executor(), loss) : P(0); }
 
   transformer<X> stack_;

@@ -36,17 +36,17 @@ class memory_map {
   index_t memory_offset() const { return encoder_.size(); }  ///< of the memory tokens in theta
   /// Of the transfer head's adapters in theta.
   index_t transfer_head_offset() const { return size() - transfer_head_.size(); }
-  /// The encoder's adapters in theta.
+  /// The encoder's adapters in theta, size() numbers.
   template <class U, class Space>
   view<U, Space> encoder_part(view<U, Space> theta) const {
     return theta.part(0, memory_offset());
   }
-  /// The memory tokens in theta.
+  /// The memory tokens in theta, size() numbers.
   template <class U, class Space>
   view<U, Space> memory_part(view<U, Space> theta) const {
     return theta.part(memory_offset(), transfer_head_offset() - memory_offset());
   }
-  /// The transfer head's adapters in theta.
+  /// The transfer head's adapters in theta, size() numbers.
   template <class U, class Space>
   view<U, Space> transfer_head_part(view<U, Space> theta) const {
     return theta.part(transfer_head_offset(), transfer_head_.size());

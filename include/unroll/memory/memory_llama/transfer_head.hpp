@@ -46,7 +46,8 @@ struct transfer_head {
     return space.used();
   }
 
-  /// WRITES K and V. positions: one a column of h.
+  /// WRITES K and V, kv_width x columns together, from h, hidden x columns. positions: one a column of h;
+  /// workspace: workspace_size().
   void forward(index_t layer, matrix<const A> h, std::span<const index_t> positions, layer_memories<M> kv,
                view<A> workspace) const {
     arena<A> space(workspace);
@@ -64,7 +65,7 @@ struct transfer_head {
   }
 
   /// From dkv, the adjoints of K and V: ADDS to dh, hidden x columns, and to the gradient `da` of the
-  /// adapters (null: not wanted), the share of memory 0 first.
+  /// adapters (null: not wanted), the share of memory 0 first. h and workspace: as in forward.
   void vjp(index_t layer, matrix<const A> h, std::span<const index_t> positions, layer_memories<const P> dkv,
            matrix<A> dh, P* da, view<A> workspace) const {
     const index_t n = h.cols / dkv.count;
