@@ -41,4 +41,15 @@ inline void check_at_least(std::string_view function, std::string_view argument,
     fail(function, argument, "is " + std::to_string(got) + ", must be at least " + std::to_string(least));
 }
 
+namespace detail {
+
+/// A name that stands in a file, quoted for a message: cut when it is long, control characters replaced.
+inline std::string in_quotes(std::string_view name) {
+  std::string out = "\"";
+  for (const char c : name.substr(0, 200)) out += static_cast<unsigned char>(c) < 32 ? '?' : c;
+  return out + (name.size() > 200 ? "...\"" : "\"");
+}
+
+}  // namespace detail
+
 }  // namespace unroll

@@ -4,31 +4,35 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "unroll/text/added_texts.hpp"
+#include "unroll/text/byte_level.hpp"
+#include "unroll/text/byte_pairs.hpp"
 
 namespace unroll::llama {
 
 /// A vocabulary, with byte-pair encoding from text to its ids (Sennrich et al. 2016) and back:
 ///
-///   1. The text is cut into characters. A character that is no piece is cut into its bytes, or becomes unk
-///      where the vocabulary has no bytes (the byte fallback of SentencePiece, Kudo and Richardson 2018).
-///   2. Of all pairs of neighbours that may be joined, the best one is, and so on until none is left. The
-///   best
-///      has the highest score, or stands first in the list of merges; of equals it is the leftmost.
+///   1. Rules cut the text into pieces (words, mostly), where the vocabulary has some.
+///   2. Each is cut into characters. A character that is no piece is cut into its bytes, or becomes unk
+///      where the vocabulary has no bytes (the byte fallback of SentencePiece, Kudo and Richardson 2018). A
+///      byte-level vocabulary (Radford et al. 2019) begins with the bytes.
+///   3. Of all pairs of neighbours that may be joined, the best one is, and so on until none is left. The
+///      best has the highest score, or stands first in the list of merges; of equals it is the leftmost.
 ///
 /// Any bytes are a text: what is not UTF-8 is cut into single bytes. decode(encode(text)) == text where the
-/// vocabulary has bytes, with two exceptions: U+2581 comes back as a blank where the vocabulary writes blanks
-/// so, and an added text of kind control comes back as nothing. Joining by scores never makes a byte or a
-/// control, even where characters spell its name.
+/// vocabulary has bytes, with three exceptions: U+2581 comes back as a blank where the vocabulary writes
+/// blanks so, an added text of kind control comes back as nothing, and a blank that a text begins with is
+/// dropped where none but it is put in front (blank_step other than normalizer). Joining by scores never
+/// makes a byte or a control, even where characters spell its name.
 class tokenizer final {
  public:
   /// Joins by score. `name` stands for the file in messages. Throws unroll::error on a piece that is empty,
@@ -52,8 +56,7 @@ class tokenizer final {
     for (std::size_t i = 0; i < merges.size(); ++i) {
       const std::string place = "merge " + std::to_string(i);
       for (const token id : {merges[i].left, merges[i].right, merges[i].result}) check_id(place, id, name);
-      if (!joins_.emplace(pair(merges[i].left, merges[i].right), join{std::uint32_t(i), merges[i].result})
-               .second)
+      if (!joins_.add(merges[i].left, merges[i].right, {std::uint32_t(i), merges[i].result}))
         fail("tokenizer", name, place + " is of a pair that an earlier merge joins");
     }
     find_seams();
@@ -81,7 +84,8 @@ class tokenizer final {
   bool ends_stretch(token id) const { return ends_stretch_[checked("tokenizer::ends_stretch", id)]; }
   /// The id of a piece with real blanks (or of a name such as "</s>" or "<0x0A>"), or -1.
   token find(std::string_view text) const {
-    const auto at = ids_.find(marked(text));
+    auto at = ids_.find(options_.byte_level ? detail::byte_level_spelling(text) : marked(text));
+    if (at == ids_.end()) at = ids_.find(text);
     return at == ids_.end() ? -1 : at->second;
   }
 
@@ -100,9 +104,16 @@ class tokenizer final {
       encoder_->encode(text, ids);
       return ids;
     }
+    encoding e{.ids = ids, .name = name};
+    const bool blanks = options_.prefix || options_.blank != " ";
+    const bool early = blanks && options_.blanks == blank_step::normalizer, late = blanks && !early;
+    const auto pieces = [&](std::string_view rest) {
+      pre_tokenize(rest, options_.cuts, [&](std::string_view piece) { append_piece(piece, e); });
+    };
     added_.split(text, ids, [&](std::string_view stretch) {
-      added_normalised_.split(normalised(stretch), ids,
-                              [&](std::string_view rest) { join_pieces(rest, ids, name); });
+      added_normalised_.split(early ? e.keep(normalised(stretch)) : stretch, ids, [&](std::string_view rest) {
+        pieces(late ? e.keep(with_blank(rest, rest.data() == text.data())) : rest);
+      });
     });
     return ids;
   }
@@ -117,7 +128,7 @@ class tokenizer final {
       if (kinds_[i] != piece_kind::control) {
         std::string_view bytes =
             kinds_[i] == piece_kind::unknown ? "\xEF\xBF\xBD" : std::string_view(shown_[i]);
-        if (start && options_.prefix && bytes.front() == ' ' && !ends_stretch_[i]) bytes.remove_prefix(1);
+        if (start && options_.prefix && bytes.front() == ' ' && !found_whole_[i]) bytes.remove_prefix(1);
         text.append(bytes);
         start = false;
       }
@@ -128,18 +139,15 @@ class tokenizer final {
 
  private:
   static constexpr std::uint32_t none = 0xFFFFFFFF;
-  struct join {
-    std::uint32_t rank;
-    token result;
-  };
-  struct symbol {
-    token id;
-    std::uint32_t before, after;
-  };
-  struct candidate {
-    std::uint32_t rank, at;
-    token left, right, result;
-    bool operator<(const candidate& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
+  /// What one call of encode() works with: a word that has been seen is copied from where its ids stand.
+  struct encoding {
+    std::vector<token>& ids;
+    const std::string& name;
+    detail::byte_pairs::workspace workspace = {};
+    std::unordered_map<std::string_view, std::pair<std::size_t, std::size_t>> seen = {};
+    std::deque<std::string> kept = {};  // texts that `seen` points into
+
+    std::string_view keep(std::string text) { return kept.emplace_back(std::move(text)); }
   };
 
   tokenizer(std::vector<vocabulary_entry> pieces, const tokenizer_options& options, const std::string& name,
@@ -150,6 +158,7 @@ class tokenizer final {
     bytes_.fill(-1);
     kinds_.reserve(pieces_.size());
     ends_stretch_.reserve(pieces_.size());
+    found_whole_.reserve(pieces_.size());
     shown_.reserve(pieces_.size());
     ids_.reserve(pieces_.size());
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
@@ -162,9 +171,14 @@ class tokenizer final {
       if (!is_new)
         fail("tokenizer", name, place + " and piece " + std::to_string(at->second) + " have the same text");
       kinds_.push_back(p.kind);
-      ends_stretch_.push_back(marks(p.kind));
+      found_whole_.push_back(marks(p.kind));
+      ends_stretch_.push_back(begins_behind(token(i)));
       const int byte = detail::named_byte(p.text);
-      if (p.kind == piece_kind::byte) {
+      if (options_.byte_level) {
+        auto bytes = p.kind == piece_kind::normal ? detail::spelled_bytes(p.text) : std::nullopt;
+        if (bytes && bytes->size() == 1) bytes_[static_cast<unsigned char>(bytes->front())] = token(i);
+        shown_.push_back(bytes ? std::move(*bytes) : p.text);
+      } else if (p.kind == piece_kind::byte) {
         if (byte < 0) fail("tokenizer", name, place + " is of kind byte and has no name such as <0x0A>");
         bytes_[std::size_t(byte)] = token(i);
         shown_.emplace_back(1, char(static_cast<unsigned char>(byte)));
@@ -178,6 +192,10 @@ class tokenizer final {
     special("unk", options.unk);
     special("bos", options.bos);
     special("eos", options.eos);
+    for (std::size_t b = 0; b < ascii_.size(); ++b) {
+      const char c = char(static_cast<unsigned char>(b));
+      ascii_[b] = find_plain({&c, 1});
+    }
     for (added_text& a : added) add(std::move(a), name);
   }
 
@@ -186,18 +204,20 @@ class tokenizer final {
     if (a.text.empty()) fail("tokenizer", name, "has an added text that is empty");
     check_id("an added text", a.id, name);
     const auto i = std::size_t(a.id);
-    if (a.normalised) a.text = normalised(a.text);
+    const bool in_marks = a.normalised && options_.blanks == blank_step::normalizer;
+    if (in_marks) a.text = normalised(a.text);
     // blanks become marks after these texts are looked for, so characters can become it as well
-    const bool as_characters =
-        pieces_[i].kind == piece_kind::normal && a.text.find(options_.blank) != std::string::npos;
+    const bool as_characters = pieces_[i].kind == piece_kind::normal && !options_.byte_level &&
+                               a.text.find(options_.blank) != std::string::npos;
     if (kinds_[i] == piece_kind::normal || kinds_[i] == piece_kind::user) {
       if (a.special)
         kinds_[i] = piece_kind::control;
-      else if (a.normalised || !as_characters)
+      else if (in_marks || !as_characters)
         kinds_[i] = piece_kind::user;
-      if (a.normalised && !a.special) shown_[i] = detail::replace_all(a.text, options_.blank, " ");
+      if (in_marks && !a.special) shown_[i] = detail::replace_all(a.text, options_.blank, " ");
     }
-    ends_stretch_[i] = !a.normalised && marks(kinds_[i]);
+    found_whole_[i] = !in_marks && marks(kinds_[i]);
+    ends_stretch_[i] = begins_behind(a.id);
     if (!(a.normalised ? added_normalised_ : added_).add(a))
       fail("tokenizer", name, "has two added texts that are looked for as \"" + a.text + "\"");
   }
@@ -214,8 +234,8 @@ class tokenizer final {
     return std::size_t(id);
   }
   static bool marks(piece_kind kind) { return kind == piece_kind::control || kind == piece_kind::user; }
-  static std::uint64_t pair(token left, token right) {
-    return std::uint64_t(std::uint32_t(left)) << 32 | std::uint32_t(right);
+  bool begins_behind(token id) const {
+    return options_.blanks == blank_step::first_stretch ? id == options_.bos : found_whole_[std::size_t(id)];
   }
   std::string marked(std::string_view text) const {
     return options_.blank == " " ? std::string(text) : detail::replace_all(text, " ", options_.blank);
@@ -225,10 +245,26 @@ class tokenizer final {
     return (options_.prefix ? options_.blank : std::string()) + marked(stretch);
   }
 
+  /// What a stretch becomes where blanks are written behind all added texts.
+  std::string with_blank(std::string_view stretch, bool first) const {
+    std::string text = marked(stretch);
+    const bool wanted = options_.prefix && (first || options_.blanks != blank_step::first_stretch);
+    return wanted && !text.starts_with(options_.blank) ? options_.blank + text : text;
+  }
+
   /// The id of a piece that text can become, or -1.
-  token plain(std::string_view text) const {
+  token find_plain(std::string_view text) const {
     const auto at = ids_.find(text);
     return at != ids_.end() && pieces_[std::size_t(at->second)].kind == piece_kind::normal ? at->second : -1;
+  }
+  token plain(std::string_view character) const {
+    const auto first = static_cast<unsigned char>(character[0]);
+    return first < 128 ? ascii_[first] : find_plain(character);
+  }
+  /// The id of a piece that text can become without a join, or -1.
+  token whole(std::string_view text) const {
+    const auto at = ids_.find(options_.byte_level ? detail::byte_level_spelling(text) : std::string(text));
+    return at != ids_.end() && !marks(pieces_[std::size_t(at->second)].kind) ? at->second : -1;
   }
 
   /// Every cut of a piece into two pieces is a join; its rank is the place of the score among all scores.
@@ -254,95 +290,88 @@ class tokenizer final {
       for (const std::size_t length : lengths) {
         if (length >= text.size()) break;
         if (!std::binary_search(lengths.begin(), lengths.end(), text.size() - length)) continue;
-        const token left = plain(text.substr(0, length));
-        const token right = left < 0 ? -1 : plain(text.substr(length));
-        if (right >= 0) joins_.emplace(pair(left, right), join{rank, token(i)});
+        const token left = find_plain(text.substr(0, length));
+        const token right = left < 0 ? -1 : find_plain(text.substr(length));
+        if (right >= 0) joins_.add(left, right, {rank, token(i)});
       }
     }
-  }
-
-  std::vector<symbol> cut(std::string_view text, const std::string& name) const {
-    std::vector<symbol> symbols;
-    symbols.reserve(text.size());
-    const auto append = [&](token id) {
-      const auto at = std::uint32_t(symbols.size());
-      symbols.push_back({id, at - 1, at + 1});
-    };
-    bool unknown_before = false;
-    for (std::size_t at = 0; at < text.size();) {
-      const std::string_view character = text.substr(at, detail::character_length(text.substr(at)));
-      at += character.size();
-      const token id = plain(character);
-      const auto byte_piece = [&](char c) { return bytes_[static_cast<unsigned char>(c)]; };
-      const bool as_bytes = id < 0 && std::all_of(character.begin(), character.end(),
-                                                  [&](char c) { return byte_piece(c) >= 0; });
-      const bool unknown = id < 0 && !as_bytes;
-      if (id >= 0) append(id);
-      if (as_bytes)
-        for (const char c : character) append(byte_piece(c));
-      if (unknown && options_.unk < 0)
-        fail("tokenizer::encode", name,
-             "has \"" + std::string(character) + "\", which is no piece, and the vocabulary " + name_ +
-                 " has neither bytes nor unk");
-      if (unknown && !(unknown_before && options_.fuse_unknown)) append(options_.unk);
-      unknown_before = unknown;
-    }
-    return symbols;
   }
 
   /// Two characters that stand side by side at the seam of no join are never joined across, whatever is
   /// around them: a text falls apart there into stretches (words, mostly), each with a small heap.
   void find_seams() {
-    for (const auto& [key, joined] : joins_) {
-      const auto& left = pieces_[std::size_t(key >> 32)];
-      const auto& right = pieces_[std::size_t(key & none)];
+    falls_apart_ = !options_.byte_level && !options_.whole_pieces;
+    joins_.each([&](token l, token r, const detail::join& joined) {
+      const auto &left = pieces_[std::size_t(l)], &right = pieces_[std::size_t(r)];
       const bool plain_text = left.kind == piece_kind::normal && right.kind == piece_kind::normal &&
                               pieces_[std::size_t(joined.result)].text == left.text + right.text;
       falls_apart_ = falls_apart_ && plain_text;
+      if (!falls_apart_) return;
       std::string_view last = left.text;
       for (std::size_t n = 0; (n = detail::character_length(last)) < last.size();) last.remove_prefix(n);
       const auto first = std::string_view(right.text).substr(0, detail::character_length(right.text));
-      seams_.insert(pair(plain(last), plain(first)));
-    }
+      seams_.insert(plain(last), plain(first), true);
+    });
   }
 
-  void join_pieces(std::string_view text, std::vector<token>& ids, const std::string& name) const {
-    std::vector<symbol> symbols = cut(text, name);
-    std::vector<candidate> heap;
-    for (std::size_t begin = 0, end = 0; begin < symbols.size(); begin = end) {
-      for (end = begin + 1; end < symbols.size(); ++end)
-        if (falls_apart_ && !seams_.contains(pair(symbols[end - 1].id, symbols[end].id))) break;
-      symbols[begin].before = symbols[end - 1].after = none;
-      join_stretch(symbols, std::uint32_t(begin), heap);
-      for (auto i = std::uint32_t(begin); i != none; i = symbols[i].after) ids.push_back(symbols[i].id);
+  /// Appends the ids of what the cuts leave of a text.
+  void append_piece(std::string_view piece, encoding& e) const {
+    if (!falls_apart_) return append_word(piece, e);
+    std::size_t begin = 0;
+    token before = -1;
+    for (std::size_t at = 0; at < piece.size();) {
+      const std::size_t length = detail::character_length(piece.substr(at));
+      const token id = plain(piece.substr(at, length));
+      // unknown characters stay together, as they may become one
+      const bool together = id >= 0 && before >= 0 ? seams_.find(before, id) != nullptr : id == before;
+      if (!together && begin < at) {
+        append_word(piece.substr(begin, at - begin), e);
+        begin = at;
+      }
+      before = id;
+      at += length;
     }
+    append_word(piece.substr(begin), e);
   }
 
-  /// A heap of the joins that are possible, over a linked list of the pieces; an entry whose pieces have
-  /// changed since is passed over.
-  void join_stretch(std::vector<symbol>& symbols, std::uint32_t begin, std::vector<candidate>& heap) const {
-    const auto offer = [&](std::uint32_t i) {
-      if (i == none || symbols[i].after == none) return;
-      const token left = symbols[i].id, right = symbols[symbols[i].after].id;
-      const auto found = joins_.find(pair(left, right));
-      if (found == joins_.end()) return;
-      heap.push_back({found->second.rank, i, left, right, found->second.result});
-      std::push_heap(heap.begin(), heap.end());
-    };
-    for (std::uint32_t i = begin; i != none; i = symbols[i].after) offer(i);
-    while (!heap.empty()) {
-      std::pop_heap(heap.begin(), heap.end());
-      const candidate c = heap.back();
-      heap.pop_back();
-      symbol& left = symbols[c.at];
-      if (left.id != c.left || left.after == none || symbols[left.after].id != c.right) continue;
-      symbol& right = symbols[left.after];
-      left.id = c.result;
-      left.after = right.after;
-      right.id = -1;
-      if (left.after != none) symbols[left.after].before = c.at;
-      offer(left.before);
-      offer(c.at);
+  void append_word(std::string_view word, encoding& e) const {
+    static constexpr std::size_t most_seen = 1 << 16;
+    const std::size_t begin = e.ids.size();
+    if (const auto at = e.seen.find(word); at != e.seen.end()) {
+      const auto [from, n] = at->second;
+      e.ids.resize(begin + n);
+      std::copy_n(e.ids.begin() + std::ptrdiff_t(from), n, e.ids.begin() + std::ptrdiff_t(begin));
+      return;
+    }
+    if (const token id = options_.whole_pieces ? whole(word) : -1; id >= 0) {
+      e.ids.push_back(id);
+    } else {
+      append_characters(word, e);
+      joins_.run(e.ids, begin, e.workspace);
+    }
+    if (e.seen.size() < most_seen) e.seen.emplace(word, std::pair(begin, e.ids.size() - begin));
+  }
+
+  void append_characters(std::string_view text, encoding& e) const {
+    const auto byte_piece = [&](char c) { return bytes_[static_cast<unsigned char>(c)]; };
+    bool unknown_before = false;
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t length = options_.byte_level ? 1 : detail::character_length(text.substr(at));
+      const std::string_view character = text.substr(at, length);
+      at += length;
+      const token id = options_.byte_level ? byte_piece(character[0]) : plain(character);
+      const bool as_bytes = id < 0 && std::all_of(character.begin(), character.end(),
+                                                  [&](char c) { return byte_piece(c) >= 0; });
+      const bool unknown = id < 0 && !as_bytes;
+      if (id >= 0) e.ids.push_back(id);
+      if (as_bytes)
+        for (const char c : character) e.ids.push_back(byte_piece(c));
+      if (unknown && options_.unk < 0)
+        fail("tokenizer::encode", e.name,
+             "has \"" + std::string(character) + "\", which is no piece, and the vocabulary " + name_ +
+                 " has neither bytes nor unk");
+      if (unknown && !(unknown_before && options_.fuse_unknown)) e.ids.push_back(options_.unk);
+      unknown_before = unknown;
     }
   }
 
@@ -350,13 +379,15 @@ class tokenizer final {
   std::vector<vocabulary_entry> pieces_;
   tokenizer_options options_;
   std::vector<piece_kind> kinds_;   // where ids become text; those of pieces_ say what text can become them
+  std::vector<bool> found_whole_;   // a text that is looked for before blanks are written and put in front
   std::vector<bool> ends_stretch_;  // encode() begins a stretch, with a blank in front, behind it
   std::vector<std::string> shown_;
   std::unordered_map<std::string, token, detail::text_hash, detail::text_equal> ids_;
-  std::unordered_map<std::uint64_t, join> joins_;
-  std::unordered_set<std::uint64_t> seams_;  // pairs of the characters on both sides
+  detail::byte_pairs joins_;
+  detail::pair_map<bool> seams_;  // of the characters on both sides
   bool falls_apart_ = true;
   std::array<token, 256> bytes_{};
+  std::array<token, 128> ascii_{};  // characters of one byte
   added_texts added_, added_normalised_;
   std::shared_ptr<const text_encoder> encoder_;
 };

@@ -41,11 +41,34 @@ struct added_text {
   bool eats_left = false, eats_right = false;  ///< takes the white space on that side along
 };
 
+/// A rule that cuts a text into pieces across which nothing is joined. The expressions are those of
+/// tokenizers 0.23, with its Unicode 16.0; digits are those of 17.0, as there.
+enum class cut_rule {
+  gpt2,        ///< 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+  llama3,      ///< (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
+               ///< ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+  qwen2,       ///< as llama3, every number character alone
+  digits,      ///< every number character alone, what is between them whole
+  digit_runs,  ///< runs of number characters, what is between them whole
+  words        ///< before every mark U+2581
+};
+
+/// The step of encode() that writes blanks as marks, and where it puts one in front of what.
+enum class blank_step {
+  normalizer,     ///< before normalised added texts are looked for; in front of every stretch between others
+  pre_tokenizer,  ///< behind that; in front of every stretch between added texts that begins with none
+  first_stretch   ///< as pre_tokenizer, but in front of the stretch that a text begins with alone
+};
+
 struct tokenizer_options {
-  token unk = 0, bos = 1, eos = 2;  ///< -1: there is none
-  bool prefix = true;               ///< a blank is put before every text that is not empty
-  std::string blank = " ";          ///< what stands for a blank in the pieces
-  bool fuse_unknown = false;        ///< neighbouring unknown characters are one unk, not one each
+  token unk = 0, bos = 1, eos = 2;             ///< -1: there is none
+  bool prefix = true;                          ///< a blank is put before every text that is not empty
+  std::string blank = " ";                     ///< what stands for a blank in the pieces
+  bool fuse_unknown = false;                   ///< neighbouring unknown characters are one unk, not one each
+  blank_step blanks = blank_step::normalizer;  ///< where blanks are written and `prefix` is put
+  bool byte_level = false;          ///< a text is its bytes; normal pieces spell them (text/byte_level.hpp)
+  std::vector<cut_rule> cuts = {};  ///< one after another, on the pieces of the one before
+  bool whole_pieces = false;        ///< what the cuts leave becomes a piece at once where it is one
 };
 
 /// Finds the ids of a text where the rules are not those of `tokenizer` and another library has them.
