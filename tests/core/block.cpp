@@ -1,5 +1,6 @@
 #include "unroll/core/block.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -38,6 +39,20 @@ TEST_CASE("blocks copy deeply, move cheaply and assign either way") {
   CHECK(other[1] == 2);
   other.zero();
   CHECK((other[0] == 0 && other[2] == 0));
+}
+
+TEST_CASE(
+    "a block of several MiB starts where a large page can, and is copied, moved and assigned as any other") {
+  const index_t n = index_t{1} << 20;  // 8 MiB of double
+  buffer<double> large(n), small(3);
+  CHECK(reinterpret_cast<std::uintptr_t>(large.data()) % (std::uintptr_t{2} << 20) == 0);
+  CHECK(std::all_of(large.begin(), large.end(), [](double x) { return x == 0; }));
+  large[n - 1] = 5;
+  buffer<double> other = large;
+  small = std::move(large);
+  CHECK((small.size() == n && small[n - 1] == 5 && other[n - 1] == 5));
+  other = buffer<double>(3);
+  CHECK(other.size() == 3);
 }
 
 TEST_CASE("an empty block owns nothing") {

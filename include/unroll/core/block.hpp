@@ -6,6 +6,10 @@
 
 #include "unroll/core/view.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace unroll {
 
 /// Owns `size` zero-initialised elements of one space, aligned to 64 bytes; the size is fixed at
@@ -32,7 +36,7 @@ class block {
     std::swap(size_, other.size_);
     return *this;
   }
-  ~block() { ::operator delete (data_, std::align_val_t{alignment}); }
+  ~block() { ::operator delete(data_, alignment(bytes())); }
 
   T* data() { return data_; }
   const T* data() const { return data_; }
@@ -56,11 +60,21 @@ class block {
   operator view<const T, Space>() const { return {data_, size_}; }
 
  private:
-  static constexpr std::size_t alignment = 64;
+  static constexpr std::size_t large_page = std::size_t{2} << 20;
+  static bool large(std::size_t bytes) { return bytes >= 2 * large_page; }
+  static std::align_val_t alignment(std::size_t bytes) {
+    return std::align_val_t{large(bytes) ? large_page : 64};
+  }
+  // A large block asks for large pages: matrices of more than a few MiB have more pages of 4 KiB than a
+  // processor remembers the places of.
   void allocate(index_t size) {
     if (size == 0) return;
-    data_ = static_cast<T*>(::operator new (std::size_t(size) * sizeof(T), std::align_val_t{alignment}));
+    const std::size_t n = std::size_t(size) * sizeof(T);
+    data_ = static_cast<T*>(::operator new(n, alignment(n)));
     size_ = size;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (large(n)) madvise(data_, n, MADV_HUGEPAGE);  // a wish: where it is not granted nothing changes
+#endif
   }
   T* data_ = nullptr;
   index_t size_ = 0;

@@ -179,23 +179,28 @@ UNROLL_INLINE inline void pack(const T* from, index_t stride, index_t rows, inde
     simd::store(simd::load<N>(from + rows - N), to + rows - N);
   }
 }
-/// to(r, q) = from(q, r) for r < rows, q < inner, by N x N blocks; rows >= N.
-template <int N, class T>
+/// to(r, q) = from(q, r) for r < rows, q < inner, by N x N blocks and narrower ones behind them; rows >= N.
+/// Ahead: asks for the rows behind those at hand.
+template <int N, bool Ahead = false, class T>
 UNROLL_INLINE inline void pack_transposed(const T* from, index_t stride, index_t rows, index_t inner, T* to) {
-  for (index_t i = 0; i < rows; i += N) {
+  const index_t whole = inner - inner % N;
+  for (index_t i = 0; i < rows && whole > 0; i += N) {
     const index_t r = i < rows - N ? i : rows - N;
-    index_t q = 0;
-    for (; q + N <= inner; q += N) {
+    for (index_t q = 0; q < whole; q += N) {
       vec<T, N> block[std::size_t(N)];
       UNROLL_FULLY
-      for (int u = 0; u < N; ++u) block[u] = simd::load<N>(from + q + (r + u) * stride);
+      for (int u = 0; u < N; ++u) {
+        const T* const row = from + q + (r + u) * stride;
+        block[u] = simd::load<N>(row);
+        if constexpr (Ahead) simd::prefetch(row + N * stride);
+      }
       simd::transpose(block);
       UNROLL_FULLY
       for (int u = 0; u < N; ++u) simd::store(block[u], to + r + (q + u) * rows);
     }
-    for (; q < inner; ++q)
-      for (int u = 0; u < N; ++u) to[r + u + q * rows] = from[q + (r + u) * stride];
   }
+  if constexpr (N > 1)
+    if (whole < inner) pack_transposed<N / 2>(from + whole, stride, rows, inner - whole, to + whole * rows);
 }
 
 /// C (+)= op(A) op(B) with C m x n.
@@ -233,15 +238,22 @@ struct small_gemm {
     using tiles = detail::tiles<Isa, T, N>;
     constexpr int M = tiles::M, R = tiles::R;
     const bool pack_b = g.b_transposed && g.m > 2 * M * N;
-    const bool a_in_cache = g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (256 << 10);
+    const bool a_in_cache = g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (128 << 10);
     const bool pack_a = g.a_transposed || (g.n >= 96 && g.k >= 64);
     const index_t narrow = g.m <= tiles::long_M * N ? long_tile_columns : R;
     // Asking costs instructions, and nothing waits for a small A or one that is read for few columns.
-    const bool ask = (pack_a || !a_in_cache) && g.n >= 24 && g.m * g.k * index_t(sizeof(T)) > (64 << 10);
+    const bool large_a = g.m * g.k * index_t(sizeof(T)) > (64 << 10);
+    const bool ask = (pack_a || !a_in_cache) && g.n >= 24 && large_a;
     lines_ahead<T> panel, ahead;
     const index_t columns = !pack_a && a_in_cache ? narrow : (pack_b ? 1 : 6) * column_block<T>;
     alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
     alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
+    if (ask && !pack_a) {  // the first panel, for which no product before has asked
+      const lines_ahead<T> first = lines_of_panel(g, 0, M * N, 0);
+      const char* column = first.panel;
+      for (index_t i = 0; i < first.run; ++i, column += first.stride)
+        for (index_t line = 0; line < first.runs; ++line) simd::prefetch(column + 64 * line);
+    }
     for (index_t q = 0; q < g.k; q += inner_block) {
       tile_arguments<T> t{};
       t.inner = inner_block < g.k - q ? inner_block : g.k - q;
@@ -251,6 +263,10 @@ struct small_gemm {
       t.ahead = asks ? &ahead : nullptr;
       for (index_t j0 = 0; j0 < g.n; j0 += columns) {
         const index_t width = columns < g.n - j0 ? columns : g.n - j0;
+        // A packed panel is narrow, so that it stays in the first cache, where B can be read more often.
+        const bool narrow_panels =
+            pack_a && tiles::long_M > 1 && width * t.inner * index_t(sizeof(T)) <= (256 << 10);
+        const index_t most = narrow_panels ? tiles::long_M : M;
         const T* b0 = g.b + (g.b_transposed ? j0 + q * g.ldb : q + j0 * g.ldb);
         t.bq = g.b_transposed ? g.ldb : 1;
         t.bj = g.b_transposed ? 1 : g.ldb;
@@ -261,11 +277,16 @@ struct small_gemm {
           t.bq = width;
         }
         for (index_t i = 0, vectors = (g.m + N - 1) / N; vectors > 0;) {
-          const index_t group = balanced(vectors, M);
+          // No single vector is left over beside others.
+          const index_t group = vectors == 3 ? 3 : balanced(vectors, most);
           t.c_last = group == vectors ? g.m - i - N : (group - 1) * N;
           if (g.a_transposed) {
             const index_t rows = t.c_last + N;
-            pack_transposed<N>(g.a + q + i * g.lda, g.lda, rows, t.inner, a_buffer);
+            const T* const from = g.a + q + i * g.lda;
+            if (large_a && !asks)
+              pack_transposed<N, true>(from, g.lda, rows, t.inner, a_buffer);
+            else
+              pack_transposed<N>(from, g.lda, rows, t.inner, a_buffer);
             t.a = a_buffer;
             t.aq = rows;
           } else if (pack_a) {
@@ -280,8 +301,8 @@ struct small_gemm {
           t.a_last = t.c_last;
           const index_t next_i = i + group * N;
           if (asks)
-            panel = next_i < g.m        ? lines_of_panel(g, next_i, M * N, q)
-                    : j0 + width == g.n ? lines_of_panel(g, 0, M * N, q + t.inner)
+            panel = next_i < g.m        ? lines_of_panel(g, next_i, most * N, q)
+                    : j0 + width == g.n ? lines_of_panel(g, 0, most * N, q + t.inner)
                                         : lines_ahead<T>();
           for (index_t j = 0; j < width;) {
             index_t r = long_tile_columns;

@@ -61,13 +61,13 @@ class layer {
     norm(at().attention_norm, x, t.normed, s.rstd.data);
     const bool pick = hooked<Hook> || part();
     const matrix<A> normed = pick ? outputs(t.normed, t.picked) : t.normed;
-    hook.normed(i, matrix<const A>(normed));
     if (part()) {
       product(op::transpose, at().q, hidden(), q_width(), normed, false, s.q);
       product(op::transpose, at().k, hidden(), 2 * kv_width(), t.normed, false, s.kv);
     } else {
       product(op::transpose, at().q, hidden(), sizes.qkv_width(), t.normed, false, all(s.q));
     }
+    hook.normed(i, matrix<const A>(normed));  // here, since it may use the weights that were just read
     adapt(layer_matrix::q, part() ? normed : t.normed, s.q);
     adapt(layer_matrix::k, t.normed, keys(s.kv));
     adapt(layer_matrix::v, t.normed, values(s.kv));
