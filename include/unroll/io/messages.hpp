@@ -3,20 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "unroll/core/view.hpp"
 
 // Names and places of files as messages show them.
 namespace unroll::detail {
-
-/// A name that stands in a file, quoted for a message: cut when it is long, control characters replaced.
-inline std::string in_quotes(std::string_view name) {
-  std::string out = "\"";
-  for (const char c : name.substr(0, 200)) out += static_cast<unsigned char>(c) < 32 ? '?' : c;
-  return out + (name.size() > 200 ? "...\"" : "\"");
-}
 
 /// "[2, 3]"
 inline std::string shape_text(const std::vector<index_t>& shape) {
