@@ -17,7 +17,8 @@ struct llama_options {
 
   /// Those of every command.
   void add(CLI::App* app) {
-    app->add_option("--model", model, "a checkpoint .bin, or a folder with config.json and safetensors")
+    app->add_option("--model", model,
+                    "a GGUF file, a checkpoint .bin, or a folder with config.json and safetensors")
         ->required()
         ->check(CLI::ExistingPath);
     app->add_option("--tokenizer", tokenizer,

@@ -24,7 +24,8 @@ struct model_options {
 
   void add(CLI::App* app, bool may_be_new) {
     auto* model =
-        app->add_option("--model", path, "a checkpoint .bin, or a folder with config.json and safetensors")
+        app->add_option("--model", path,
+                        "a GGUF file, a checkpoint .bin, or a folder with config.json and safetensors")
             ->check(CLI::ExistingPath);
     app->add_option("--tokenizer", tokenizer,
                     may_be_new ? "tokenizer .bin, .json or .model; by default the one beside the model, or "

@@ -25,7 +25,7 @@ void parse(std::string_view bytes) {
   for (const auto& [name, t] : g.tensors()) {
     covered += t.bytes;
     std::vector<float> x(std::size_t(t.size));
-    g.read(name, view<float>(x), true);
+    g.read(name, 0, view<float>(x), true);
   }
   if (covered > bytes.size()) std::abort();
   for (const auto& [key, v] : g.keys()) {

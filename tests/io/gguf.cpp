@@ -14,7 +14,7 @@ gguf parse(const std::string& bytes) { return gguf(byte_source::memory(bytes, "f
 template <class T>
 std::vector<T> all(const gguf& g, const std::string& name, bool allow_non_finite = false) {
   std::vector<T> out(std::size_t(g.at(name).size));
-  g.read(name, view<T>(out), allow_non_finite);
+  g.read(name, 0, view<T>(out), allow_non_finite);
   return out;
 }
 
@@ -78,8 +78,17 @@ TEST_CASE("keys and tensors of a GGUF file are read as they were written") {
     const auto blocks = all<float>(g, "blocks");
     for (int i = 0; i < 64; ++i) CHECK(blocks[std::size_t(i)] == 0.5f * float(i % 32));
     std::vector<float> short_of(5);
-    CHECK_THROWS_WITH(g.read("matrix", view<float>(short_of)),
-                      ContainsSubstring("numbers of tensor \"matrix\": has size 5, expected 6"));
+    g.read("matrix", 1, view<float>(short_of));
+    CHECK(short_of == std::vector<float>{2, 3, 4, 5, 6});
+    CHECK_THROWS_WITH(g.read("matrix", 2, view<float>(short_of)),
+                      ContainsSubstring("tensor \"matrix\" has 6 numbers, 5 from 2 on are needed"));
+    std::vector<float> block(32);
+    g.read("blocks", 32, view<float>(block));
+    CHECK(block[31] == 15.5f);
+    CHECK_THROWS_WITH(
+        g.read("blocks", 1, view<float>(block)),
+        ContainsSubstring("tensor \"blocks\" has blocks of 32 numbers, 32 from 1 on are needed"));
+    CHECK_THROWS_WITH(g.read("blocks", 0, view<float>(short_of)), ContainsSubstring("5 from 0 on"));
   }
 }
 

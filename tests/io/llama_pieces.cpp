@@ -5,6 +5,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
 #include "tests/support/llama_files.hpp"
+#include "tests/support/llama_gguf.hpp"
 #include "unroll/testing/simt/executor.hpp"
 
 #if defined(__GLIBC__) && !defined(UNROLL_ADDRESS_SANITIZER)
@@ -75,6 +76,21 @@ TEST_CASE("weights come to an executor piece by piece, with the bits of load_lla
   CHECK(next == map.size());
   CHECK(largest == 1 << 20);
   CHECK(most < 5e6);  // the weights have 9 MB
+}
+
+TEST_CASE("weights of a GGUF file come in pieces as load_llama reads them") {
+  const folder f;
+  config c = made::gguf_shape();
+  c.vocabulary = 33'000;  // 1,056,000 numbers
+  const auto w = made::counted<float>(weight_map(c).size());
+  write_file(f.path / "a.gguf", made::llama_gguf(c, w.data()).bytes());
+  index_t largest = 0;
+  const config shape = load_pieces<float>(
+      f.path / "a.gguf", [](const config&) {},
+      [&](index_t, params<const float> part) { largest = std::max(largest, part.size()); });
+  CHECK(shape == load_llama<float>(f.path / "a.gguf").shape);
+  CHECK(largest == 1 << 20);
+  CHECK(made::same_bits(through(testing::simt::executor<numbers<float>>(), f.path / "a.gguf"), w));
 }
 
 TEST_CASE("what load_llama refuses, pieces refuse, and a file that is no folder is loaded whole") {

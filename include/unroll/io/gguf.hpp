@@ -16,6 +16,9 @@
 
 namespace unroll {
 
+/// Whether the bytes begin as those of a GGUF file.
+inline bool is_gguf(const byte_source& bytes) { return bytes.size() >= 4 && bytes.read(0, 4) == "GGUF"; }
+
 /// What a key of a GGUF file holds, by the numbers of the files.
 enum class gguf_type : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, text, array, u64, i64, f64 };
 
@@ -52,7 +55,7 @@ class gguf {
     if (bytes_.size() < 24)
       bytes_.refuse("has " + std::to_string(bytes_.size()) + " bytes, no GGUF file has less than 24");
     refuse_other_kinds(bytes_, "a GGUF file");
-    if (bytes_.read(0, 4) != "GGUF") bytes_.refuse("does not begin with \"GGUF\"");
+    if (!is_gguf(bytes_)) bytes_.refuse("does not begin with \"GGUF\"");
     at_ = 4;
     const auto version = next<std::uint32_t>();
     if (version == 2u << 24 || version == 3u << 24)
@@ -115,18 +118,25 @@ class gguf {
     return found->second;
   }
 
-  /// All numbers of a tensor in row-major order, dequantised to float, which double holds without rounding
-  /// and bf16 rounds to nearest. Nan and infinity, also those that rounding makes, are refused with their
-  /// position unless allowed.
+  /// Numbers [first, first + out.size()) of a tensor in row-major order, whole blocks, dequantised to float,
+  /// which double holds without rounding and bf16 rounds to nearest. Nan and infinity, also those that
+  /// rounding makes, are refused with their position unless allowed.
   template <class T>
-  void read(const std::string& name, view<T> out, bool allow_non_finite = false) const {
+  void read(const std::string& name, index_t first, view<T> out, bool allow_non_finite = false) const {
     const tensor& t = at(name);
-    check_size(bytes_.function(), "numbers of tensor " + detail::in_quotes(name), out.size(), t.size);
-    gguf_blocks::with_kind(t.kind, [&]<class Kind>(Kind) { unpack<Kind>(t.first, out); });
+    if (first < 0 || first > t.size || out.size() > t.size - first)
+      refuse(name, "has " + std::to_string(t.size) + " numbers, " + std::to_string(out.size()) + " from " +
+                       std::to_string(first) + " on are needed");
+    gguf_blocks::with_kind(t.kind, [&]<class Kind>(Kind) {
+      if (first % Kind::values != 0 || out.size() % Kind::values != 0)
+        refuse(name, "has blocks of " + std::to_string(Kind::values) + " numbers, " +
+                         std::to_string(out.size()) + " from " + std::to_string(first) + " on are needed");
+      unpack<Kind>(t.first + std::uint64_t(first / Kind::values * Kind::bytes), out);
+    });
     if (allow_non_finite) return;
     const index_t bad = detail::first_non_finite(view<const T>(out));
     if (bad < out.size())
-      refuse(name, "is " + std::to_string(out[bad]) + " at " + detail::position_text(t.shape, bad));
+      refuse(name, "is " + std::to_string(out[bad]) + " at " + detail::position_text(t.shape, first + bad));
   }
 
   /// Throws "function: file: tensor "name" message".

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/io/llama_bin.hpp"
+#include "unroll/io/llama_gguf.hpp"
 #include "unroll/io/rope_scaling.hpp"
 
 namespace unroll::llama {
@@ -241,16 +242,20 @@ pretrained<T> load_tensors(const config& c, const tensor_files& files, load_opti
   return out;
 }
 
-/// A Llama from a .bin file of llama2.c, or from a folder with config.json and model.safetensors or its
-/// shards. Throws unroll::error that names file, tensor and both values.
+/// A Llama from a .bin file of llama2.c, from a GGUF file, known by its first bytes, or from a folder with
+/// config.json and model.safetensors or its shards. Throws unroll::error that names file, tensor and both
+/// values.
 template <class T>
 pretrained<T> load_llama(const std::filesystem::path& path, load_options options = {}) {
   const char* function = "load_llama";
   if (path.extension() == ".safetensors")
     unroll::detail::fail_file(function, path, "holds tensors only; name its folder, where config.json is");
   std::error_code code;  // of a path that cannot be: opening it names it
-  if (!std::filesystem::is_directory(path, code))
-    return load_bin<T>(byte_source::open(path, function), options);
+  if (!std::filesystem::is_directory(path, code)) {
+    const auto source = byte_source::open(path, function);
+    return is_gguf(source) ? load_gguf<T>(gguf_files::open(path, function), options)
+                           : load_bin<T>(source, options);
+  }
   const auto source = byte_source::open(path / "config.json", function);
   const config c = parse_config(source.read(0, source.size()), source.name(), function);
   return load_tensors<T>(c, tensor_files::open(path, function), options);
