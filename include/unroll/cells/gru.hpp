@@ -196,7 +196,7 @@ struct gru_equations {
     }
   }
 
-  void immediate(const recurrent_step<T>& at, index_t row, index_t j, T v, T* column) const {
+  UNROLL_INLINE void immediate(const recurrent_step<T>& at, index_t row, index_t j, T v, T* column) const {
     const index_t h = options.hidden, i = row % h, gate = row / h;
     const lane<const T> g = lane_of(at.tape, 0);
     const T* s = at.s.data;
