@@ -54,7 +54,8 @@ program::measured measure_one(const std::string& name, index_t row, const progra
                                  .confidence = o.confidence,
                                  .keep_batches = !o.no_batches,
                                  .done = &shown.done,
-                                 .stop = &program::interrupted})};
+                                 .stop = &program::interrupted,
+                                 .among = program::world})};
 }
 
 row summary(const program::measured& r) {
@@ -122,11 +123,12 @@ int main(int argc, char** argv) {
       "bptt,tbptt:10,uoro\n"
       "  gradient_bias --system influence_balancing --length 500 --estimators "
       "bptt,tbptt:40,tbptt:80,artbp:16\n"
-      "  gradient_bias --task adding --precision 0.02 --json rows.json"};
+      "  gradient_bias --task adding --precision 0.02 --json rows.json\n"
+      "  mpirun -n 4 gradient_bias --threads 2   (the same numbers, built with UNROLL_MPI)"};
   on.add(&app);
   o.add(&app);
 
-  return program::run("gradient_bias", app, argc, argv, [&] {
+  return program::run<program::several_ranks>("gradient_bias", app, argc, argv, [&] {
     on.check(app);
     program::check_outputs(
         "gradient_bias", {{"--json", o.json}, {"--csv", o.csv}, {"--plot", o.plot}, {"--horizon", o.horizon}},
@@ -142,18 +144,20 @@ int main(int argc, char** argv) {
     std::vector<program::measured> results;
     std::vector<row> rows;
     for (const auto& name : names) {
-      if (program::interrupted) break;
+      if (program::stop_asked()) break;
       results.push_back(measure_one(name, index_t(results.size()), e, o, on.seed));
       rows.push_back(summary(results.back()));
     }
     std::fputs(to_table(rows, 3).c_str(), stdout);
     std::printf(
-        "\nrelative bias is that of the mean estimate, with a %g %% interval; norm_ratio is E||g^|| / ||g||, "
+        "\nrelative bias is that of the mean estimate, with a %g %% interval; norm_ratio is E||g^|| / "
+        "||g||, "
         "which is no\n"
         "measure of bias; heavy tails: few estimates carry the noise, do not trust the interval; steps, "
         "vjps, jvps and seconds are per input, variance that of a whole sequence.\n",
         100 * o.confidence);
-    if (!o.csv.empty()) write_csv(o.csv, rows);
+    const bool stopped = program::stop_asked(), writes = program::world.first();
+    if (!o.csv.empty() && writes) write_csv(o.csv, rows);
     if (!o.json.empty()) {
       nlohmann::ordered_json document;
       document["system"] = on.system;
@@ -163,16 +167,16 @@ int main(int argc, char** argv) {
       document["length"] = e.xs.size();
       document["seed"] = on.seed;
       document["confidence"] = o.confidence;
-      document["complete"] = !program::interrupted.load();
+      document["complete"] = !stopped;
       document["rows"] = nlohmann::ordered_json::array();
       for (const auto& r : results) document["rows"].push_back(to_json(for_json(r)));
       program::write_json(o.json, document);
     }
-    if (!o.horizon.empty() && !program::interrupted) write_horizon(e, o.horizon);
-    if (!o.plot.empty() && !results.empty()) {
+    if (!o.horizon.empty() && !stopped && writes) write_horizon(e, o.horizon);
+    if (!o.plot.empty() && !results.empty() && writes) {
       program::draw_bias(results, "Gradient bias: " + e.description, o.plot);
       std::printf("figure: %s\n", o.plot.c_str());
     }
-    return program::interrupted ? 130 : 0;
+    return stopped ? 130 : 0;
   });
 }

@@ -25,18 +25,19 @@ int main(int argc, char** argv) {
   program::autoencode_command autoencode(app);
   program::gradient_command gradient(app);
   program::bench_command bench(app);
-  return program::run("memory_llama", app, argc, argv, [&] {
+  return program::run<program::several_ranks>("memory_llama", app, argc, argv, [&] {
     if (app.get_subcommands().empty()) {
       std::fputs(app.help().c_str(), stdout);
       return 0;
     }
+    if (train.asked()) return train.run();
+    if (gradient.asked()) return gradient.run();
+    program::check_one_process("memory_llama", app.get_subcommands().front()->get_name());
     if (plan.asked()) return plan.run();
     if (pretrain.asked()) return pretrain.run();
-    if (train.asked()) return train.run();
     if (eval.asked()) return eval.run();
     if (generate.asked()) return generate.run();
     if (autoencode.asked()) return autoencode.run();
-    if (gradient.asked()) return gradient.run();
     return bench.run();
   });
 }

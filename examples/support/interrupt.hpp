@@ -12,9 +12,9 @@ namespace program {
 
 inline std::atomic<bool> interrupted{false};
 
-/// From here on Ctrl-C, SIGTERM, or a terminal that goes away (unless under nohup), asks the program to
-/// finish what it is doing and write valid output; a second one ends it. A reader that goes away is an error
-/// of the standard output, not the end.
+/// From here on Ctrl-C, SIGTERM, SIGUSR1, which mpirun passes on, or a terminal that goes away (unless under
+/// nohup), asks the program to finish what it is doing and write valid output; a second one ends it. A reader
+/// that goes away is an error of the standard output, not the end.
 inline void catch_interrupt() {
   const auto handler = [](int) {
     interrupted = true;
@@ -24,6 +24,7 @@ inline void catch_interrupt() {
   };
   std::signal(SIGINT, handler);
   std::signal(SIGTERM, handler);
+  std::signal(SIGUSR1, handler);
   if (std::signal(SIGHUP, handler) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
 }

@@ -91,7 +91,7 @@ struct gradient_command : command {
     std::vector<measured_policy> lines;
     std::vector<row> rows;
     for (const policy& p : wanted) {
-      if (interrupted) break;
+      if (stop_asked()) break;
       lines.push_back(measure_one<T>(p, index_t(lines.size()), setup, text, exact, costs, recorded));
       rows.push_back(summary(lines.back(), segments));
     }
@@ -118,11 +118,12 @@ struct gradient_command : command {
            {"replicas", replicas},
            {"seed", seed},
            {"confidence", confidence},
-           {"complete", !interrupted.load()}};
+           {"ranks", world.size()},
+           {"complete", !stop_asked()}};
     d["rows"] = json::array();
     for (const measured_policy& l : lines) d["rows"].push_back(unroll::to_json(all_numbers(l, segments)));
     write_json(d);
-    if (!plot.empty() && !lines.empty()) draw_policies(lines, segments, plot);
+    if (!plot.empty() && !lines.empty() && world.first()) draw_policies(lines, segments, plot);
     return interrupted ? 130 : 0;
   }
 
@@ -143,7 +144,8 @@ struct gradient_command : command {
                               .keep_batches = !no_batches,
                               .reference = view<const double>(exact),
                               .done = &shown.done,
-                              .stop = &interrupted};
+                              .stop = &interrupted,
+                              .among = world};
     const index_t n = index_t(text.size());
     const double bytes = sizeof(T);
     measured_policy out{

@@ -25,7 +25,8 @@ struct train_command : command {
                 "  memory_llama train --model base --text books/train --held-out books/valid --segment 128 "
                 "--ratio 8 --segments 16 --documents 8 --policy rematerialise --checkpoint run.ckpt --out "
                 "adapters\n"
-                "  memory_llama train ... --checkpoint run.ckpt --resume   (the same options)") {
+                "  memory_llama train ... --checkpoint run.ckpt --resume   (the same options)\n"
+                "  mpirun -n 4 memory_llama train ... --threads 2   (the same bits, built with UNROLL_MPI)") {
     base.add(app, true);
     memory.add(app);
     memory.add_weights(app);
@@ -88,9 +89,9 @@ struct train_command : command {
                     "none of their losses reads a memory (--segment)");
     check_documents(data.held_out, "held-out", texts.held_out_name(), segments * o.segment + 1,
                     "they are not scored (--segments times --segment)");
-    prepare_folder(out);
+    if (world.first()) prepare_folder(out);
     const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
-    training::document_gradients<memory_llama<X>> gradients(model, p, segments, documents, threads);
+    training::document_gradients<memory_llama<X>> gradients(model, p, segments, documents, threads, world);
     training::samples samples(data.train,
                               {.documents = documents,
                                .segments = segments,
@@ -101,14 +102,16 @@ struct train_command : command {
     const auto held_out = data::stretches(data.held_out, segments * o.segment, held_out_texts);
     const double bytes = bytes_per_token(data.held_out, setup.words);
     training_run<T> run(training, std::move(setup.theta), identity(setup.shape(), data, weights));
+    run.check_ranks();
     samples.seek(run->step());
 
     const auto planned = plan(llama::memory_costs<X>(setup.shape(), o), segments * o.segment, p);
     std::printf(
-        "%s\n%td trainable parameters, %s: %td x %td tokens a sample, %td samples a step\n"
+        "%s\n%td trainable parameters, %s: %td x %td tokens a sample, %td samples a step%s\n"
         "planned for a sample: %.3g operations, %.4g MB; %td documents of %lld tokens, %lld held out\n\n",
         describe(setup.shape()).c_str(), run->theta().size(), to_string(p).c_str(), segments, o.segment,
-        documents, planned.operations(), planned.estimator_bytes() / 1e6, data.train.size(),
+        documents, world.size() > 1 ? text_of(" of %td processes", world.size()).c_str() : "",
+        planned.operations(), planned.estimator_bytes() / 1e6, data.train.size(),
         static_cast<long long>(data.train.tokens()), static_cast<long long>(data.held_out.tokens()));
     run.print_head();
     double measured_bytes = 0;
@@ -117,14 +120,15 @@ struct train_command : command {
       for (;;) {
         if (run->due()) {
           const double start = seconds_now();
-          const double nll = training::mean_nll(model, run->theta(), held_out, o.segment, threads,
-                                                [](index_t) { return !interrupted; });
-          if (interrupted) break;  // it is not complete: the resumed run reports
+          const double nll = training::mean_nll(
+              model, run->theta(), held_out, o.segment, threads, [](index_t) { return !interrupted; }, world);
+          if (stop_asked()) break;  // it is not complete: the resumed run reports
           line.clear();
           run.report(nll, bytes, seconds_now() - start);
+          run.check_ranks();
           run.save();
         }
-        if (run->done() || interrupted) break;
+        if (run->done() || stop_asked()) break;
         const double start = seconds_now();
         const key draws = fold(fold(key{seed}, 3), std::uint64_t(run->step()));
         auto& g = run->zeroed_gradient();
@@ -136,7 +140,7 @@ struct train_command : command {
       }
     }
     if (interrupted) run.save();
-    if (!out.empty()) llama::save_memory<X>(out, model, run->theta(), base.path);
+    if (!out.empty() && world.first()) llama::save_memory<X>(out, model, run->theta(), base.path);
     json d{{"command", "train"},
            {"model", base.path},
            {"text", texts.text},
@@ -151,13 +155,14 @@ struct train_command : command {
            {"steps", training.steps},
            {"rate", training.rate},
            {"seed", seed},
+           {"ranks", world.size()},
            {"bytes_planned", planned.estimator_bytes()},
            {"bytes_measured", measured_bytes},
            {"held_out_bytes_per_token", bytes},
            {"complete", run->done() && !run->due()}};  // due: interrupted in the last scoring
     d["course"] = training::to_json(run->course());
     write_json(d);
-    draw_course(run->course(), "memory model, " + to_string(p), plot);
+    if (world.first()) draw_course(run->course(), "memory model, " + to_string(p), plot);
     return interrupted ? 130 : 0;
   }
 

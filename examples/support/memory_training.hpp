@@ -56,6 +56,7 @@ class training_run {
     const bool saved =
         !options_.checkpoint.empty() && unroll::linalg::all_finite(run_.theta().data(), run_.theta().size());
     if (saved) save();
+    world.wait_for_all();  // no rank ends while the first one writes
     fail("memory_llama", "step",
          std::to_string(run_.step()) + " is not finite; try a smaller --rate" +
              (saved ? "; \"" + options_.checkpoint + "\" holds the state before it" : ""));
@@ -80,7 +81,16 @@ class training_run {
                    run_.training_loss(), run_.tokens_per_second());
   }
   void save() {
-    if (!options_.checkpoint.empty()) unroll::training::save_run(options_.checkpoint, run_);
+    if (!options_.checkpoint.empty() && world.first()) unroll::training::save_run(options_.checkpoint, run_);
+  }
+  /// Throws unroll::error unless all ranks have the same run, at the same step and parameters, bit for bit.
+  void check_ranks() {
+    if (world.size() == 1) return;
+    const std::string& identity = run_.identity();
+    world.check_same("memory_llama", "the run", fingerprint(identity.data(), identity.size()));
+    world.check_same("memory_llama", "the step", std::uint64_t(run_.step()));
+    world.check_same("memory_llama", "theta after step " + std::to_string(run_.step()),
+                     fingerprint(run_.theta().data(), std::size_t(run_.theta().size())));
   }
 
  private:

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "interrupt.hpp"
+#include "processes.hpp"
 
 namespace program {
 
@@ -28,8 +29,9 @@ inline bool is_replaced(const std::string& file) {
   return !fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status);
 }
 
-/// For CLI11: empty, or why the file cannot be written.
+/// For CLI11: empty, or why the file cannot be written; of several ranks the first writes.
 inline std::string writable(const std::string& file) {
+  if (!world.first()) return "";
   try {
     if (is_replaced(file)) const unroll::file_writer probe(file, "output");
     return "";
@@ -77,7 +79,7 @@ inline void check_checkpoint(const char* program, const std::string& file, bool 
 
 /// Nothing where no file is named. Bytes that are not UTF-8 are replaced.
 inline void write_json(const std::string& file, const nlohmann::ordered_json& document) {
-  if (file.empty()) return;
+  if (file.empty() || !world.first()) return;
   using json = nlohmann::ordered_json;
   unroll::write_file(file, document.dump(1, ' ', false, json::error_handler_t::replace) + "\n", "--json");
 }

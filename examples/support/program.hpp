@@ -7,12 +7,14 @@
 #include <chrono>
 #include <ctime>
 #include <exception>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <unroll/unroll.hpp>
 
 #include "figure.hpp"
 #include "options.hpp"
+#include "processes.hpp"
 
 namespace program {
 
@@ -38,7 +40,7 @@ inline double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC
 /// One line on the terminal that is written over; silent when standard error is not a terminal.
 class progress {
  public:
-  progress() : shown_(isatty(STDERR_FILENO) != 0) {}
+  progress() : shown_(isatty(STDERR_FILENO) != 0 && world.first()) {}
   ~progress() { clear(); }
   progress(const progress&) = delete;
   progress& operator=(const progress&) = delete;
@@ -81,25 +83,42 @@ inline std::vector<std::string> split(std::string_view text, char separator = ',
   return parts;
 }
 
+/// For run(): the program can be several ranks.
+constexpr bool several_ranks = true;
+
 /// main() of every program: reads the command line, then runs body(). An exception becomes one line on
-/// standard error and exit code 1, as does a standard output that could not be written.
-template <class Body>
+/// standard error and exit code 1, as does a standard output that could not be written; on one of several
+/// ranks it ends all. Several ranks are refused unless the program says that it can be some.
+template <bool several = false, class Body>
 int run(const char* name, CLI::App& app, int argc, char** argv, Body&& body) {
+  std::optional<processes> all;
+  const auto ended = [&](int code) {
+    if (all && code != 0) all->fail_all(code);
+    return code;
+  };
   const auto say = [&](std::string_view what) {
+    let_first_speak();
     const bool named = what.starts_with(name);
-    std::fprintf(stderr, "%s%s%.*s\n", named ? "" : name, named ? "" : ": ", int(what.size()), what.data());
-    return 1;
+    const std::string rank = world.first() ? "" : "rank " + std::to_string(world.rank()) + ": ";
+    std::fprintf(stderr, "%s%s%s%.*s\n", rank.c_str(), named ? "" : name, named ? "" : ": ", int(what.size()),
+                 what.data());
+    return ended(1);
   };
   try {
     hold_standard_streams();
     catch_interrupt();
+    if (several)
+      all.emplace(name);
+    else
+      check_one_process(name, "this program");
     check_numbers(app);
     int code = 0;
     try {
       app.parse(argc, argv);
       code = body();
     } catch (const CLI::ParseError& e) {
-      code = app.exit(e);
+      if (e.get_exit_code() != 0) let_first_speak();
+      return ended(app.exit(e));
     }
     check_output(name);
     return code;

@@ -29,6 +29,7 @@ allowed() {
     ad | memory) echo "$systems" ;;
     cells) echo "$systems ad" ;;
     data) echo "$systems ad cells" ;;
+    ranks) echo "core rng" ;;
     influence) echo "$systems" ;;
     estimate) echo "$systems ad cells influence memory optim" ;;
     io) echo "$base xtensor" ;;
@@ -36,9 +37,9 @@ allowed() {
     llama) echo "$systems xtensor io text" ;;
     memory_llama) echo "$systems xtensor io text llama memory" ;;
     io_llama) echo "$llamas" ;;
-    diagnose) echo "$systems ad cells data xtensor io memory optim influence estimate" ;;
-    train) echo "$llamas io_llama ad cells data optim influence estimate diagnose" ;;
-    testing) echo "$llamas io_llama ad cells data optim influence estimate diagnose train" ;;
+    diagnose) echo "$systems ad cells data ranks xtensor io memory optim influence estimate" ;;
+    train) echo "$llamas io_llama ad cells data ranks optim influence estimate diagnose" ;;
+    testing) echo "$llamas io_llama ad cells data ranks optim influence estimate diagnose train" ;;
     cuda) echo "core rng kernels exec system" ;;
     *) echo "" ;;
   esac
@@ -95,7 +96,7 @@ report() {
       */io/safetensors.hpp | */io/llama_bin.hpp | */io/llama_checkpoint.hpp | */io/llama_pieces.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
       */io/memory_file.hpp | */io/sealed_folder.hpp | */io/weight_hash.hpp) continue ;;
       */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_model.hpp) continue ;;
-      */io/generation_config.hpp | */io/rope_scaling.hpp | */train/run_file.hpp) continue ;;
+      */io/generation_config.hpp | */io/rope_scaling.hpp | */train/run_file.hpp | */ranks/mpi.hpp) continue ;;
       */estimate/catalogue.hpp | */estimate/parts/catalogue_entries.hpp | */diagnose/measure_by_name.hpp) continue ;;
       */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */kernels/panels.hpp | */cuda/wgmma.hpp | */exec/body_executor.hpp) continue ;;  # run by cuda/ and testing/simt/
     esac

@@ -3,6 +3,7 @@
 # shows, the same numbers from every stored form, and refusals.
 # usage: llama.sh PROGRAM FOLDER
 . "$(dirname "$0")/common.sh"
+refused "llama: this program: runs as one process, mpirun has started 2" env OMPI_COMM_WORLD_SIZE=2 "$program" --help
 refused "does not exist" "$program" score --model absent.bin --prompt "Once"
 
 # a model of zeros, whose every token is as probable as the five others, and its six pieces

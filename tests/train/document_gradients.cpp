@@ -2,6 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/memory_task.hpp"
+#include "tests/support/thread_ranks.hpp"
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
@@ -53,6 +54,34 @@ TEST_CASE("the gradient of several documents is the sum of those of each, on any
     const auto one = entries(x.of(parse_policy(name), 1));
     CHECK(entries(x.of(parse_policy(name), 2)) == one);
     CHECK(entries(x.of(parse_policy(name), 9)) == one);
+  }
+}
+
+TEST_CASE("documents dealt to ranks have the gradient and the report of one rank, bit for bit") {
+  problem x;
+  x.documents.push_back(x.documents[0]);
+  x.documents.push_back(x.documents[1]);
+  const policy p = parse_policy("reservoir:1");
+  gradient<double> one(x.whole.theta.size());
+  report expected;
+  {
+    training::document_gradients<attention> all(x.whole.model, p, 5, 6, 1);
+    expected = all.add(key{3}, x.whole.theta, x.documents, one);
+  }
+  for (const index_t size : {2, 3, 7}) {
+    const auto said = thread_ranks::run(size, [&](const ranks& among) {
+      training::document_gradients<attention> mine(x.whole.model, p, 5, 6, 2, among);
+      gradient<double> g(x.whole.theta.size());
+      for (int again = 0; again < 2; ++again) {
+        g.zero();
+        const report r = mine.add(key{3}, x.whole.theta, x.documents, g);
+        if (entries(g) != entries(one)) fail("test", "gradient", "has other bits");
+        if (r.loss != expected.loss || r.losses != expected.losses || r.steps != expected.steps ||
+            r.bytes != expected.bytes)
+          fail("test", "report", "is another");
+      }
+    });
+    CHECK(said == std::vector<std::string>(std::size_t(size)));
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
+#include "tests/support/thread_ranks.hpp"
 #include "unroll/text/documents.hpp"
 
 using namespace unroll;
@@ -38,6 +39,11 @@ TEST_CASE("the mean of held-out texts is that of their tokens, on any number of 
   CHECK(nll == Approx(sum / tokens).epsilon(1e-13));
   CHECK(training::mean_nll(model, theta, stretches, 6, 3, on) == nll);
   CHECK(training::mean_nll(model, theta, {}, 6, 1, on) == 0);
+  for (const index_t size : {2, 5})
+    CHECK(thread_ranks::run(size, [&](const ranks& among) {
+            if (training::mean_nll(model, theta, stretches, 6, 2, on, among) != nll)
+              fail("test", "nll", "has other bits");
+          }) == std::vector<std::string>(std::size_t(size)));
   // ended early: the mean of what was read
   std::vector<training::stretch> firsts;
   for (const auto& ids : stretches) firsts.push_back(ids.first(7));

@@ -32,9 +32,10 @@ inline index_t choose_replicas(double bias_square, double trace, double trace_of
 
 /// Bias, variance and cost of an estimator at theta on the sequence xs, against its own estimand. Replicas
 /// are copies of `estimator` with keys fold(fold(seed, 0), i), spread over all cores; the result has the same
-/// bits for any number of threads. An estimator that draws nothing and whose first four replicas agree in
-/// every bit is taken to be deterministic and stops there. Where the replicas of one that draws all agree,
-/// nothing is known of its bias: the interval is [0, inf).
+/// bits for any number of threads, and of ranks that share them (options.among), all of which call this. An
+/// estimator that draws nothing and whose first four replicas agree in every bit is taken to be deterministic
+/// and stops there. Where the replicas of one that draws all agree, nothing is known of its bias: the
+/// interval is [0, inf).
 ///
 /// The reference is the exact gradient for estimand::frozen_theta (of memory models by rematerialisation),
 /// and a sample of pathwise gradients (smoothed_gradient.hpp) for a smoothed one, whose own variance
@@ -74,7 +75,8 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
                            .threads = options.threads,
                            .keep_batches = options.keep_batches,
                            .done = options.done,
-                           .stop = options.stop});
+                           .stop = options.stop,
+                           .among = options.among});
   };
   const double rounding = 64 * double(std::numeric_limits<T>::epsilon());
   const auto summary_of = [&](const gradient_sample& sample) {
@@ -94,15 +96,16 @@ measurement measure(const E& estimator, std::type_identity_t<params<const typena
 
   std::optional<gradient_sample> pilot(sample_of(0, options.replicas));
   const measurement guess = summary_of(*pilot);
-  const bool stopped = options.stop != nullptr && options.stop->load();
+  const bool stopped = options.among.any(options.stop != nullptr && options.stop->load());
   if (stopped || guess.code != status::ok || guess.replicas < 2 || !(guess.exact_norm > 0)) return guess;
   double trace = 0, trace_of_square = 0;
   detail::mean_covariance(*pilot, trace, trace_of_square);
   trace += reference->trace;
   trace_of_square = detail::add_trace_of_square(trace_of_square, reference->trace_of_square);
   const index_t chosen =
-      detail::choose_replicas(guess.bias_square, trace, trace_of_square, guess.replicas,
-                              options.precision * guess.exact_norm, options.confidence, options.max_replicas);
+      options.among.broadcast(0, detail::choose_replicas(guess.bias_square, trace, trace_of_square,
+                                                         guess.replicas, options.precision * guess.exact_norm,
+                                                         options.confidence, options.max_replicas));
   const index_t pilot_draws = pilot->draws();
   pilot.reset();  // its memory is that of the second sample
   measurement result = summary_of(sample_of(options.replicas, std::max(chosen, options.replicas)));

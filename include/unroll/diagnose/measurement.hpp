@@ -6,6 +6,7 @@
 #include "unroll/core/report.hpp"
 #include "unroll/core/view.hpp"
 #include "unroll/estimate/concept.hpp"
+#include "unroll/ranks/ranks.hpp"
 #include "unroll/rng/key.hpp"
 
 namespace unroll {
@@ -29,6 +30,7 @@ struct measure_options {
   index_t reference_replicas = 0;           ///< draws of a smoothed reference; 0: as many as of the estimator
   std::atomic<index_t>* done = nullptr;     ///< counts finished replicas, for a progress display
   const std::atomic<bool>* stop = nullptr;  ///< set to true by another thread: report what is complete
+  ranks among = {};  ///< that share the replicas, and all get the measurement (ranks/ranks.hpp)
 };
 
 /// What is known about an estimator at one theta on one sequence; docs/diagnostics.md explains each number.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/core/block.hpp"
+#include "unroll/core/visit.hpp"
 
 namespace unroll {
 
@@ -40,6 +41,14 @@ class moments {
       squares_[j] += other.squares_[j] + delta * delta * (n * m / all);
     }
     count_ += other.count_;
+  }
+
+  /// Count, mean and squares, for where else they are needed (core/visit.hpp).
+  template <class V>
+  void visit(V&& v) {
+    visit_integer(v, "count", count_);
+    v("mean", view<double>(mean_));
+    v("squares", view<double>(squares_));
   }
 
   index_t count() const { return count_; }  ///< vectors added

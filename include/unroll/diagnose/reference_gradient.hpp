@@ -55,7 +55,8 @@ reference_gradient reference_of(const E& estimator, params<const typename E::sca
                              .first = first,
                              .threads = options.threads,
                              .keep_batches = options.keep_batches,
-                             .stop = options.stop};
+                             .stop = options.stop,
+                             .among = options.among};
     const auto sample = draw_sample<T>(draw, theta.size(), view<const double>{}, count, how);
     if (sample.diverged() > 0) result.code = status::non_finite;
     if (sample.count() > 0) {

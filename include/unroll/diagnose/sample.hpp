@@ -14,124 +14,11 @@
 #include "unroll/core/report.hpp"
 #include "unroll/diagnose/along_mean.hpp"
 #include "unroll/diagnose/batch_sums.hpp"
-#include "unroll/diagnose/moments.hpp"
+#include "unroll/diagnose/draw_block.hpp"
+#include "unroll/diagnose/shared_blocks.hpp"
 #include "unroll/rng/key.hpp"
 
 namespace unroll {
-
-namespace detail {
-
-// The sums of a sample that do not depend on the order of its draws.
-struct sample_sums {
-  explicit sample_sums(index_t size) : x(size) {}
-
-  void clear() {
-    x.clear();
-    fours.clear();
-    projection.clear();
-    norm = spread = widest = seconds = 0;
-    diverged = 0;
-    work = report{};
-  }
-  void merge(const sample_sums& other) {
-    x.merge(other.x);
-    fours.merge(other.fours);
-    projection.merge(other.projection);
-    norm += other.norm;
-    spread += other.spread;
-    widest = std::max(widest, other.widest);
-    seconds += other.seconds;
-    diverged += other.diverged;
-    work += other.work;
-  }
-
-  moments x;              // x_i = draw_i - centre
-  moments fours{1};       // of the estimates of tr V^2 from groups of four
-  moments projection{1};  // of <x_i, centre>
-  double norm = 0, spread = 0, widest = 0, seconds = 0;
-  index_t diverged = 0;
-  report work;
-};
-
-}  // namespace detail
-
-/// Up to 16 draws in a row of a sample, x_i = draw_i - centre. Memory: 18 P doubles.
-class draw_block {
- public:
-  static constexpr index_t most = 16;  ///< draws that a block takes
-
-  explicit draw_block(index_t size) : size_(size), sums_(size), draws_(most * size) {}
-
-  void clear() { sums_.clear(); }
-
-  /// Adds one draw. `centre`, as many numbers as the draw, is what it is compared with; empty: zero.
-  template <class T>
-  void add(dparams<const T> draw, view<const double> centre, const report& r, double seconds) {
-    UNROLL_ASSERT(count() < most);
-    sums_.work += r;
-    sums_.seconds += seconds;
-    if (r.code != status::ok || !linalg::all_finite(draw.data(), draw.size())) {
-      ++sums_.diverged;
-      return;
-    }
-    double norm2 = 0, projection = 0;
-    const view<double> x = row(count());
-    for (index_t j = 0; j < draw.size(); ++j) {
-      const auto g = double(draw[j]);
-      const double c = centre.empty() ? 0 : centre[j];
-      x[j] = g - c;
-      norm2 += g * g;
-      projection += x[j] * c;
-    }
-    sums_.x.add(x);
-    sums_.norm += std::sqrt(norm2);
-    sums_.projection.add(view<const double>(&projection, 1));
-    if (count() % 4 == 0) add_four();
-  }
-
-  index_t count() const { return sums_.x.count(); }  ///< finite draws
-  /// Draw i less the centre.
-  view<const double> x(index_t i) const& { return view<const double>(draws_).part(i * size_, size_); }
-  view<const double> x(index_t i) && = delete;
-  const detail::sample_sums& sums() const& { return sums_; }  ///< of the draws so far
-  const detail::sample_sums& sums() && = delete;
-
- private:
-  view<double> row(index_t i) { return view<double>(draws_).part(i * size_, size_); }
-
-  // The last four draws, centred at their mean: their spread, and an estimate of tr V^2.
-  void add_four() {
-    constexpr index_t chunk = 256;
-    double centred[4][chunk], gram[4][4] = {};
-    for (index_t j = 0; j < size_; j += chunk) {
-      const index_t n = std::min(chunk, size_ - j);
-      const double* x[4];
-      for (int a = 0; a < 4; ++a) x[a] = row(count() - 4 + a).data() + j;
-      for (index_t i = 0; i < n; ++i) {
-        const double middle = (x[0][i] + x[1][i] + x[2][i] + x[3][i]) / 4;
-        for (int a = 0; a < 4; ++a) centred[a][i] = x[a][i] - middle;
-      }
-      for (int a = 0; a < 4; ++a)
-        for (int b = 0; b <= a; ++b) gram[a][b] += linalg::dot(centred[a], centred[b], n);
-    }
-    for (int a = 0; a < 4; ++a)
-      for (int b = 0; b < a; ++b) gram[b][a] = gram[a][b];
-    const auto pairing = [&](int a, int b, int c, int d) {
-      const double product = (gram[a][c] - gram[a][d] - gram[b][c] + gram[b][d]) / 2;
-      return product * product;
-    };
-    const double value = (pairing(0, 1, 2, 3) + pairing(0, 2, 1, 3) + pairing(0, 3, 1, 2)) / 3;
-    sums_.fours.add(view<const double>(&value, 1));
-    for (int a = 0; a < 4; ++a) {
-      sums_.spread += gram[a][a];
-      sums_.widest = std::max(sums_.widest, gram[a][a]);
-    }
-  }
-
-  index_t size_;
-  detail::sample_sums sums_;
-  block<double> draws_;
-};
 
 /// Everything `measure` needs to know about a sample of vectors x_i = draw_i - centre. Memory: 35 P doubles,
 /// 3 P without the batch sums.
@@ -195,32 +82,37 @@ struct sample_options {
   bool keep_batches = true;                 ///< keep 32 sums of draws, for tr V^2
   std::atomic<index_t>* done = nullptr;     ///< counts finished draws while the call runs
   const std::atomic<bool>* stop = nullptr;  ///< set it to true to get what is complete
+  ranks among = {};                         ///< that draw it together, and all get it
 };
 
 /// Calls report draw(key, dparams<T> g) `count` times, on copies of `draw` in several threads. The bits of
 /// the result do not depend on the number of threads: draws are cut into blocks of 16 that are appended in
-/// order. An exception of a draw ends the call and is passed on. Where the system starts fewer threads, those
-/// do the work. Memory: that of the sample, and a draw_block, a gradient and a copy of `draw` a thread.
+/// order. Nor do they depend on the number of ranks, to which the blocks are dealt in turn: each block goes
+/// to all. An exception of a draw ends the call and is passed on, on other ranks as an unroll::error. Where
+/// the system starts fewer threads, those do the work. Memory: that of the sample, and a draw_block, a
+/// gradient and a copy of `draw` a thread, and one more draw_block where there are several ranks.
 template <class T, class Draw>
 gradient_sample draw_sample(const Draw& draw, index_t params, view<const double> centre, index_t count,
                             const sample_options& options) {
   constexpr index_t block_size = draw_block::most;
+  const ranks& among = options.among;
   const index_t blocks = (count + block_size - 1) / block_size;
   gradient_sample all(params, options.keep_batches);
-  std::atomic<index_t> next{0};
+  std::atomic<index_t> next{among.rank()};
   index_t merged = 0, cut = blocks;  // blocks from `cut` on are not wanted; both guarded by the mutex
   index_t thrown_by = blocks;  // the first block whose draw threw, and what; kept whoever stops before it
   std::exception_ptr thrown;
   std::mutex mutex;
   std::atomic<unsigned> turn{0};  // moves on with `merged` and `cut`
+  detail::shared_blocks others(among, params);
 
   const auto next_turn = [&] {
     turn.fetch_add(1);
     turn.notify_all();
   };
-  const auto my_turn = [&](index_t b) {
+  const auto my_turn = [&](index_t b) {  // our block before b is merged
     const std::lock_guard lock(mutex);
-    return merged == b || cut <= b;
+    return merged > b - among.size() || cut <= b;
   };
   const auto give_up = [&](index_t b, const std::exception_ptr& why) {
     const std::lock_guard lock(mutex);
@@ -231,6 +123,17 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
     }
     next_turn();
   };
+  const auto take_in = [&](index_t end) {  // blocks of other ranks in front of our block `end`
+    for (; merged < end && among.owner(merged) != among.rank(); ++merged) {
+      const draw_block* block = others.receive(merged);
+      if (block == nullptr) {
+        cut = std::min(cut, merged);
+        return;
+      }
+      all.append(*block);
+      if (options.done) options.done->fetch_add(block->count() + block->sums().diverged);
+    }
+  };
   const auto stopped = [&] { return options.stop != nullptr && options.stop->load(); };
   const auto work = [&] {
     index_t b = blocks;
@@ -238,7 +141,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
       Draw mine = draw;
       gradient<T> g(params);
       draw_block part(params);
-      while ((b = next.fetch_add(1)) < blocks) {
+      while ((b = next.fetch_add(among.size())) < blocks) {
         part.clear();
         const index_t end = std::min(count, (b + 1) * block_size);
         for (index_t i = b * block_size; i < end; ++i) {
@@ -252,7 +155,9 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
         }
         for (unsigned seen = turn.load(); !my_turn(b); seen = turn.load()) turn.wait(seen);
         const std::lock_guard lock(mutex);
-        if (cut <= b) return;
+        if (cut > b) take_in(b);
+        if (cut <= b) return next_turn();
+        others.send(part);
         all.append(part);
         ++merged;
         next_turn();
@@ -262,18 +167,22 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
     }
   };
 
+  const index_t own = (blocks - among.rank() + among.size() - 1) / among.size();
   index_t threads = options.threads;
   if (threads == 0) threads = std::max<index_t>(1, index_t(std::thread::hardware_concurrency()));
-  threads = std::min(threads, blocks);
-  std::vector<std::thread> others;
-  others.reserve(std::size_t(threads));
+  threads = std::min(threads, own);
+  std::vector<std::thread> helpers;
+  helpers.reserve(std::size_t(std::max<index_t>(0, threads)));
   try {
-    for (index_t i = 1; i < threads; ++i) others.emplace_back(work);
+    for (index_t i = 1; i < threads; ++i) helpers.emplace_back(work);
   } catch (const std::exception&) {  // the system starts no more: those that run share the blocks
   }
   work();  // throws nothing
-  for (std::thread& t : others) t.join();
+  for (std::thread& t : helpers) t.join();
+  if (!others.ended()) take_in(blocks);
+  if (!others.ended() && merged < blocks) others.send_end(thrown);  // they wait for our next block
   if (thrown) std::rethrow_exception(thrown);
+  others.rethrow();
   return all;
 }
 

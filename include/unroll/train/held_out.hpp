@@ -7,6 +7,7 @@
 #include "unroll/core/worker_pool.hpp"
 #include "unroll/llama/language_model.hpp"
 #include "unroll/memory/reader.hpp"
+#include "unroll/ranks/ranks.hpp"
 #include "unroll/text/segments.hpp"
 
 namespace unroll::training {
@@ -15,27 +16,35 @@ namespace unroll::training {
 using stretch = std::span<const llama::token>;
 
 /// Mean nll a token that a memory model over segments of text has on stretches cut into segments of `length`.
-/// Up to `threads` stretches are read side by side; the result does not depend on them. more(segments read of
+/// Up to `threads` stretches are read side by side on each of the ranks, which share them and all call
+/// this; the result does not depend on them. more(segments read of
 /// a stretch) is asked before each segment, by all these threads at once, whether to go on with that stretch;
 /// the mean is over what was read. 0 where there is nothing to score.
 template <class Model, class More>
 double mean_nll(const Model& model, params<const typename Model::scalar> theta,
-                std::span<const stretch> texts, index_t length, index_t threads, More&& more) {
+                std::span<const stretch> texts, index_t length, index_t threads, More&& more,
+                const ranks& among = {}) {
   check_at_least("mean_nll", "threads", threads, 1);
   if (texts.empty()) return 0;
   index_t longest = 1;
   for (const stretch& text : texts)
     longest = std::max(longest, segmenter(index_t(text.size()) - 1, length, 0, "mean_nll").size());
   std::vector<double> sums(texts.size()), tokens(sums);
-  worker_pool pool(std::min(threads, index_t(texts.size())));
+  const auto all = index_t(texts.size()), first = among.begin(all), own = among.end(all) - first;
+  worker_pool pool(std::min(threads, own));
   std::vector<memory_reader<Model>> readers;
   for (index_t i = 0; i < pool.size(); ++i) readers.emplace_back(model, longest);
-  share_out(pool, index_t(texts.size()), [&](index_t worker, index_t i) {
+  share_out(pool, own, [&](index_t worker, index_t mine) {
+    const index_t i = first + mine;
     const auto text = llama::segments_of(texts[std::size_t(i)], length);
     const std::vector<double> losses = readers[std::size_t(worker)].losses(theta, text, more);
     for (const double loss : losses) sums[std::size_t(i)] += loss;
     tokens[std::size_t(i)] = double(llama::scored(std::span(text).first(losses.size())));
   });
+  for (index_t r = 0; r < among.size(); ++r) {
+    const index_t begin = among.begin_of(all, r), count = among.begin_of(all, r + 1) - begin;
+    for (std::vector<double>* of : {&sums, &tokens}) among.broadcast(r, view<double>(*of).part(begin, count));
+  }
   double sum = 0, n = 0;
   for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];
   return n > 0 ? sum / n : 0;
