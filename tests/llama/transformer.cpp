@@ -59,6 +59,7 @@ struct problem {
   linear_hook<T> hook = {};
 
   std::vector<T> out, dweights, dtheta, dx;
+  index_t inputs_from = 0;
   std::vector<std::vector<T>> dbefore;
   std::vector<const T*> blocks = {};
   std::vector<T*> dblocks = {};
@@ -118,11 +119,11 @@ struct problem {
     loss(tape);
     dx = c;
     const auto run = [&](auto&& h) {
-      stack.vjp(
-          weights.data(), a(), p, view<const T>(tape.data(), index_t(tape.size())), columns(dx),
-          {want.before ? std::span<T* const>(dblocks) : std::span<T* const>(),
-           want.weights ? dweights.data() : nullptr, want.adapters ? dtheta.data() : nullptr, want.inputs},
-          workspace, h);
+      stack.vjp(weights.data(), a(), p, view<const T>(tape.data(), index_t(tape.size())), columns(dx),
+                {want.before ? std::span<T* const>(dblocks) : std::span<T* const>(),
+                 want.weights ? dweights.data() : nullptr, want.adapters ? dtheta.data() : nullptr,
+                 want.inputs, inputs_from},
+                workspace, h);
     };
     if (hooked)
       run(hook);
@@ -395,6 +396,21 @@ TEST_CASE("What is not wanted costs no gradient and changes no bit of the others
   CHECK(same_bits(before_only->dbefore[0], all->dbefore[0]));
   const auto nothing = run({.weights = false, .adapters = false, .before = false, .inputs = false});
   CHECK(same_bits(nothing->dx, nothing->c));
+}
+
+TEST_CASE("Cotangents of inputs from a token on are those of all inputs") {
+  for (const index_t from : {1, 3}) {
+    problem<double> all(small_llama(), all_adapted(2), 2, 5, 2), some(small_llama(), all_adapted(2), 2, 5, 2);
+    all.hooked = some.hooked = true;
+    all.gradient({.weights = false});
+    some.inputs_from = from;
+    some.gradient({.weights = false});
+    CHECK(same_bits(some.dtheta, all.dtheta));
+    const index_t hidden = small_llama().hidden;
+    for (const index_t b : {0, 1})
+      for (index_t i = (b * 5 + from) * hidden; i < (b + 1) * 5 * hidden; ++i)
+        CHECK(some.dx[std::size_t(i)] == all.dx[std::size_t(i)]);
+  }
 }
 
 TEST_CASE("Layers below the lowest adapter do not run backwards") {

@@ -344,6 +344,10 @@ void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>&
   T* const along = log_sums + lanes;  // out . dout
   T* const panel = along + lanes;
   UNROLL_ASSERT(workspace.size() >= panel - scores + 2 * prefix.size());
+  // All that a tape holds, before the heads take parts of its columns.
+  for (const matrix<const T>& m : {q, in.own.k, in.own.v, out})
+    for (index_t c = 0; c < m.cols; ++c)
+      for (index_t i = 0; i < m.rows; i += 64 / index_t(sizeof(T))) simd::prefetch(m.data + i + c * m.stride);
   for (index_t g = 0; g < shape.kv_heads; ++g) {
     prefix.load(g, panel, seen);
     prefix.load_adjoint(panel + prefix.size(), to.dbefore, seen);

@@ -13,6 +13,7 @@ struct wanted_gradients {
   P* weights = nullptr;             ///< of the frozen model, as weight_map lays it out
   P* adapters = nullptr;            ///< of the adapters, as their lora_map lays them out
   bool inputs = false;              ///< whether the cotangent of the pass's inputs is wanted
+  index_t inputs_from = 0;  ///< first token of a sequence of which it is; without gradients of weights only
 };
 
 /// Layer i of a pass and its vjp: the equations of transformer.hpp, as operations of the executor. A view of
@@ -118,11 +119,13 @@ class layer {
                   dw ? dw + at().mlp_norm : nullptr);
   }
 
-  /// dh, hidden x outputs: the cotangent of h. dx, hidden x tokens, of which dh may be a part: on return, if
-  /// `below`, the cotangent of x; else nothing below this layer wants it, and it is not computed.
+  /// dh, hidden x outputs: the cotangent of h. dx, hidden x tokens, of which dh may be a part: on return the
+  /// cotangent of x at the tokens [from, length) of every sequence. Where from is not 0 no weights are wanted
+  /// and all outputs are; where it is length, nothing below this layer is wanted.
   template <class Hook>
   void attention_vjp(matrix<const A> x, const saved_activations& s, matrix<A> dx, matrix<A> dh,
-                     const wanted_gradients<P>& want, bool below, Hook& hook) const {
+                     const wanted_gradients<P>& want, index_t from, Hook& hook) const {
+    const bool below = from < p.length;
     P* const dw = want.weights;
     const matrix<A> dmixed = columns_of(t.dmixed, 0, dh.cols);
     if (dw) outer(s.mixed, dh, dw + at().o);
@@ -147,11 +150,14 @@ class layer {
     const matrix<A> dnormed = below ? t.dnormed : matrix<A>();
     if (below && part())
       product(op::none, at().k, hidden(), 2 * kv_width(), dkv, false, dnormed);
-    else if (below)
-      product(op::none, at().q, hidden(), sizes.qkv_width(), t.dqkv, false, dnormed);
-    query_vjp(normed, dq, dnormed, want);
-    adapt_vjp(layer_matrix::k, t.normed, keys(dkv), dnormed, want);
-    adapt_vjp(layer_matrix::v, t.normed, values(dkv), dnormed, want);
+    else
+      for_tokens(from, [&](index_t first, index_t n) {
+        product(op::none, at().q, hidden(), sizes.qkv_width(), columns_of(t.dqkv, first, n), false,
+                columns_of(dnormed, first, n));
+      });
+    query_vjp(normed, dq, dnormed, want, from);
+    adapt_vjp(layer_matrix::k, t.normed, keys(dkv), dnormed, want, from);
+    adapt_vjp(layer_matrix::v, t.normed, values(dkv), dnormed, want, from);
     if (!below) return;
     if constexpr (hooked<Hook>) {
       const matrix<A> seen = outputs(dnormed, t.picked);
@@ -162,8 +168,11 @@ class layer {
       put_outputs(dh, dx);
       for (index_t b = 0; b < p.sequences; ++b) e.fill(columns_of(dx, b * p.length, p.outputs_from), 0);
     }
-    e.rmsnorm_vjp(x, w + at().attention_norm, s.rstd.data, matrix<const A>(dnormed), dx,
-                  dw ? dw + at().attention_norm : nullptr);
+    for_tokens(from, [&](index_t first, index_t n) {
+      const auto own = [&](const auto& m) { return columns_of(m, first, n); };
+      e.rmsnorm_vjp(own(x), w + at().attention_norm, s.rstd.data + first, matrix<const A>(own(dnormed)),
+                    own(dx), dw ? dw + at().attention_norm : nullptr);
+    });
   }
 
   /// Whether the hook does anything.
@@ -221,8 +230,9 @@ class layer {
   }
   /// dnormed, hidden x tokens, += W_Q dq at the tokens that have queries, and what the adapter adds. normed:
   /// hidden x outputs, dq: query_width x outputs.
-  void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want) const {
-    if (!part()) return adapt_vjp(layer_matrix::q, normed, dq, dnormed, want);
+  void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want,
+                 index_t from) const {
+    if (!part()) return adapt_vjp(layer_matrix::q, normed, dq, dnormed, want, from);
     const matrix<A> seen = dnormed.data ? outputs(dnormed, t.dpicked) : matrix<A>();
     if (seen.data) product(op::none, at().q, hidden(), q_width(), dq, true, seen);
     adapt_vjp(layer_matrix::q, normed, dq, seen, want);
@@ -235,9 +245,21 @@ class layer {
   lora_product<E> lora() const { return {e, a, i, t.adapter}; }
   /// What the adapter of m, in x out, adds; x, dx: in x tokens, y, dy: out x tokens.
   void adapt(layer_matrix m, matrix<const A> x, matrix<A> y) const { lora().add(m, x, y); }
+  /// dx is that of the tokens [from, length) of every sequence.
   void adapt_vjp(layer_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx,
-                 const wanted_gradients<P>& want) const {
-    lora().add_vjp(m, x, dy, dx, want.adapters, p.sequences);
+                 const wanted_gradients<P>& want, index_t from = 0) const {
+    lora().add_vjp(m, x, dy, from == 0 ? dx : matrix<A>(), want.adapters, p.sequences);
+    if (from > 0)
+      for_tokens(from, [&](index_t first, index_t n) {
+        lora().add_vjp(m, columns_of(x, first, n), columns_of(dy, first, n), columns_of(dx, first, n),
+                       nullptr, 1);
+      });
+  }
+  /// f(first column, columns) for the tokens [from, length) of every sequence, all at once where from is 0.
+  template <class F>
+  void for_tokens(index_t from, F&& f) const {
+    if (from == 0) return f(index_t{0}, p.tokens());
+    for (index_t b = 0; from < p.length && b < p.sequences; ++b) f(b * p.length + from, p.length - from);
   }
 };
 

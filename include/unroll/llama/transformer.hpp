@@ -116,10 +116,10 @@ class transformer final {
   }
 
   /// dx, hidden x tokens: on entry the cotangent of the outputs, of which the columns of wanted outputs are
-  /// read; on return, if want.inputs, the cotangent of the inputs, else nothing of use. ADDS to the gradients
-  /// in `want`. The tape is that of a forward pass with the same arguments. Layers below the lowest one of
-  /// which anything is wanted do not run, and their hooks are not called. weights: map().size() numbers;
-  /// workspace: workspace_size(p).
+  /// read; on return, if want.inputs, the cotangent of the inputs from token want.inputs_from of every
+  /// sequence on, else nothing of use. ADDS to the gradients in `want`. The tape is that of a forward pass
+  /// with the same arguments. Layers below the lowest one of which anything is wanted do not run, and their
+  /// hooks are not called. weights: map().size() numbers; workspace: workspace_size(p).
   template <class Hook = no_hook>
   void vjp(const W* weights, adapters<P> a, const pass<M>& p, view<const A> tape, matrix<A> dx,
            wanted_gradients<P> want, view<A> workspace, Hook&& hook = {}) const {
@@ -158,7 +158,9 @@ class transformer final {
         s = constant(run_again(l, x, space.rest()));
       const matrix<A> d = i == p.layers - 1 ? dh : dx;
       l.mlp_vjp(s, d, want);
-      l.attention_vjp(x, s, dx, d, want, i > lowest || want.inputs || want.weights, hook);
+      const bool all_below = i > lowest || want.weights, part = i == p.layers - 1 && p.outputs_from > 0;
+      const index_t first = !all_below && !want.inputs ? p.length : all_below || part ? 0 : want.inputs_from;
+      l.attention_vjp(x, s, dx, d, want, first, hook);
     }
   }
 

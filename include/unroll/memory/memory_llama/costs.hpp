@@ -11,8 +11,9 @@ namespace unroll::llama {
 ///
 /// Operations are the floating-point multiplications and additions of matrix products and attention, not of
 /// what costs a few a number (norms, rotations, activations). A vjp is counted with the cotangents of all
-/// layers and of all earlier memories. With l, M the tokens of a segment and its memory tokens, d = hidden,
-/// q = query_width, kv = kv_width, f = intermediate_size, V = vocabulary, L the layers:
+/// layers and of all earlier memories, the encoder's without those of the embeddings. With l, M the tokens of
+/// a segment and its memory tokens, d = hidden, q = query_width, kv = kv_width, f = intermediate_size, V =
+/// vocabulary, L the layers:
 ///
 ///   a layer, a token    2 (2 d q + 2 d kv + 3 d f)
 ///   the output layer    2 d V
@@ -59,7 +60,8 @@ class memory_costs {
   }
   /// Operations of the vjp of that; with saved::inputs also those of the layers once more.
   double write_vjp(index_t s) const {
-    double sum = encoder_products(0) + encoder_adapters(3, 2) + encoder_attention(s, 10) + transfer(3, 2);
+    double sum = encoder_products(0) - embedding_products() + encoder_adapters(3, 2) +
+                 encoder_attention(s, 10) + transfer(3, 2);
     if (options().encoder_tape == saved::inputs)  // everything once more but the last product of each layer
       sum += encoder_products(2 * double(shape().hidden) * double(shape().intermediate_size)) +
              encoder_adapters(1, 1) + encoder_attention(s, 4);
@@ -96,6 +98,12 @@ class memory_costs {
     const double layer = linear() - without, keys = 4 * double(shape().hidden) * double(shape().kv_width());
     return encoder_tokens() * (double(shape().layers - 2) * layer + keys) +
            encoder_outputs() * (layer - keys);
+  }
+  /// What the cotangents of the segment's embeddings would take, which nobody reads; in an encoder of one
+  /// layer they are computed.
+  double embedding_products() const {
+    const double d = double(shape().hidden), width = double(shape().query_width() + 2 * shape().kv_width());
+    return shape().layers > 2 ? 2 * d * width * double(sizes_.outputs_from()) : 0;
   }
   double encoder_adapters(double down, double up) const {
     const std::string last = "layers." + std::to_string(shape().layers - 2) + ".";

@@ -87,8 +87,10 @@ class memory_encoder {
     const view<const A> inputs = saved_by_write.cut_flat(sizes().kept(n));
     stack.executor().fill(dx, 0);  // nothing reads the encoder's outputs themselves
     P* const g = dtheta.data();
-    const wanted_gradients<P> want{
-        .before = options().recurrent ? dpast : std::span<P* const>{}, .adapters = g, .inputs = g != nullptr};
+    const wanted_gradients<P> want{.before = options().recurrent ? dpast : std::span<P* const>{},
+                                   .adapters = g,
+                                   .inputs = g != nullptr,
+                                   .inputs_from = sizes().outputs_from()};
     stack.vjp(weights, adapters_of(theta), p, saved_by_write.rest(), dx, want, space.rest(),
               write_vjp_hook{{},
                              *this,
