@@ -122,6 +122,19 @@ void coins(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations());
 }
 
+/// Units that do not listen to each other, by the whole influence and by that of each unit alone.
+void register_units() {
+  using cell = cells::lru<float>;
+  benchmark::RegisterBenchmark("lru/rtrl", [](benchmark::State& s) {
+    run<cell>(s, [](const cell& c) { return rtrl(c); });
+  })->Args({64, 1});
+  benchmark::RegisterBenchmark(
+      "lru/diagonal_rtrl",
+      [](benchmark::State& s) { run<cell>(s, [](const cell& c) { return diagonal_rtrl(c); }); })
+      ->Args({16, 1})
+      ->Args({64, 1});
+}
+
 }  // namespace
 
 BENCHMARK(signs)->Arg(16)->Arg(64)->Arg(1024);
@@ -132,6 +145,7 @@ int main(int argc, char** argv) {
   register_cell<cells::elman<float>>("elman");
   register_cell<cells::gru<float>>("gru");
   register_cell<cells::lstm<float>>("lstm");
+  register_units();
   using small = cells::elman<double>;
   every_estimator<small>([](const std::string& name, auto make) {
     benchmark::RegisterBenchmark(("variance_time/" + name).c_str(),

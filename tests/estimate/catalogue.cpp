@@ -2,9 +2,8 @@
 
 #include <cmath>
 
-#include "tests/properties/random_task.hpp"
+#include "tests/properties/any_cells.hpp"
 #include "tests/support/catch.hpp"
-#include "unroll/cells/elman.hpp"
 #include "unroll/testing/estimator_conformance.hpp"
 
 using namespace unroll;
@@ -12,12 +11,11 @@ using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-using cell = cells::elman<double>;
-
-support::random_task<cell> make_task(index_t length) {
-  cells::elman_options o;
-  o.hidden = 2;
-  return {cell(o), length, key{3}};
+// A network of two units, for what the catalogue says in `line`: of units apart where it needs them.
+support::any_task<double> make_task(index_t length, std::string_view name = "") {
+  if (name == "diagonal_rtrl")
+    return support::make_task<double, cells::lru<double>, cells::lru_options>("lru", length, 2, 1, 1, 3);
+  return support::make_task<double, cells::elman<double>, cells::elman_options>("elman", length, 2, 1, 1, 3);
 }
 
 // "nres:SIGMA[:PAIRS[:WINDOW]]" -> "nres:0.01", "nres:0.01:2" and "nres:0.01:2:4", or without numbers in
@@ -38,14 +36,14 @@ std::vector<std::string> texts_of(const catalogue_line& line) {
 }  // namespace
 
 TEST_CASE("every name of the catalogue builds an estimator that is what the catalogue says and conforms") {
-  auto task = make_task(23);
-  auto exact = bptt(task.cell, {.max_steps = 23});
-  gradient<double> expected(task.cell.size().params), g(expected.size());
-  exact.advance(task.theta, task.xs, expected);
-  exact.finish(task.theta, expected);
   std::vector<std::string> names;
   for (const catalogue_line& line : estimator_catalogue::lines) {
     INFO(line.form);
+    const auto task = make_task(23, line.name());
+    auto exact = bptt(task.cell, {.max_steps = 23});
+    gradient<double> expected(task.cell.size().params), g(expected.size());
+    exact.advance(task.theta, task.xs, expected);
+    exact.finish(task.theta, expected);
     CHECK(std::count(names.begin(), names.end(), line.name()) == 0);
     names.emplace_back(line.name());
     CHECK_FALSE(line.what.empty());
@@ -72,10 +70,10 @@ TEST_CASE("every name of the catalogue builds an estimator that is what the cata
 }
 
 TEST_CASE("a gradient is not known before its period") {
-  auto task = make_task(20);
   for (const catalogue_line& line : estimator_catalogue::lines)
     for (const std::string& text : texts_of(line)) {
       INFO(text);
+      const auto task = make_task(20, line.name());
       const index_t period = gradient_period(text, 20);
       CHECK(period <= 20);
       with_estimator(text, task.cell, 20, [&](auto e) {
@@ -97,6 +95,7 @@ TEST_CASE("options reach the estimator") {
   CHECK(period_of("bptt") == 20);
   CHECK(period_of("checkpointed:3") == 20);
   CHECK(period_of("rtrl") == 1);
+  CHECK(period_of("diagonal_rtrl") == 1);
   CHECK(period_of("tbptt:7") == 1);
   CHECK(period_of("tbptt:3:7") == 3);
   CHECK(period_of("chunked:6") == 6);
@@ -135,11 +134,18 @@ TEST_CASE("options reach the estimator") {
   same("pes:0.1:2:4", pes(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
 }
 
+TEST_CASE("an estimator by name refuses a system that it cannot have, in its own words") {
+  const auto task = make_task(20);
+  CHECK_THROWS_WITH(with_estimator("diagonal_rtrl", task.cell, 20, [](auto) {}),
+                    ContainsSubstring("diagonal_rtrl: system: has no diag_jacobian"));
+}
+
 TEST_CASE("what is not in the catalogue is refused with what is") {
   const auto make = [&](const char* text) { with_estimator(text, make_task(2).cell, 2, [](auto) {}); };
-  CHECK_THROWS_WITH(make("backprop"),
-                    ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
-                                      "rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH]: biased; artbp"));
+  CHECK_THROWS_WITH(
+      make("backprop"),
+      ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
+                        "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH]: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
                     ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));

@@ -6,6 +6,7 @@
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/linear.hpp"
+#include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/system/any_system.hpp"
 
@@ -48,7 +49,8 @@ any_task<T> make_task(const char* name, unroll::index_t steps, unroll::index_t h
           task.owner()};
 }
 
-/// One task for each of elman, gru, lstm and linear. The state of the lstm is twice as large as `hidden`.
+/// One task for each of elman, gru, lstm, linear and lru. The states of lstm and lru are twice as large as
+/// `hidden`.
 template <class T>
 std::vector<any_task<T>> any_tasks(unroll::index_t steps, unroll::index_t hidden, unroll::index_t lanes,
                                    unroll::index_t out, std::uint64_t seed) {
@@ -56,7 +58,8 @@ std::vector<any_task<T>> any_tasks(unroll::index_t steps, unroll::index_t hidden
   return {make_task<T, elman<T>, elman_options>("elman", steps, hidden, lanes, out, seed),
           make_task<T, gru<T>, gru_options>("gru", steps, hidden, lanes, out, seed + 1),
           make_task<T, lstm<T>, lstm_options>("lstm", steps, hidden, lanes, out, seed + 2),
-          make_task<T, linear<T>, linear_options>("linear", steps, hidden, lanes, out, seed + 3)};
+          make_task<T, linear<T>, linear_options>("linear", steps, hidden, lanes, out, seed + 3),
+          make_task<T, lru<T>, lru_options>("lru", steps, hidden, lanes, out, seed + 4)};
 }
 
 }  // namespace support

@@ -2,6 +2,7 @@
 #include "tests/support/catch.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
+#include "unroll/estimate/diagonal_rtrl.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/testing/oracle.hpp"
@@ -50,6 +51,8 @@ TEST_CASE("bptt, checkpointed bptt, rtrl and long tbptt are the same gradient on
         close(gradient_of(unroll::checkpointed_bptt(task.cell, {.slots = slots, .steps = length, .block = 2}),
                           task));
     close(gradient_of(unroll::rtrl(task.cell), task));
+    if (unroll::supports(task.cell, unroll::hook::diag_jacobian))
+      close(gradient_of(unroll::diagonal_rtrl(task.cell), task));
     close(gradient_of(unroll::tbptt(task.cell, {.k1 = 1, .k2 = steps}), task));
     close(gradient_of(unroll::tbptt(task.cell, {.k1 = 7, .k2 = steps + 7}), task));
     close(gradient_of(unroll::tbptt(task.cell, {.k1 = steps, .k2 = steps}), task));

@@ -1,6 +1,7 @@
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
+#include "unroll/estimate/diagonal_rtrl.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
@@ -30,4 +31,8 @@ TEMPLATE_TEST_CASE("rtrl keeps every promise on every cell", "", float, double) 
 
 TEMPLATE_TEST_CASE("snap keeps every promise on every cell", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::snap(f); });
+}
+
+TEMPLATE_TEST_CASE("diagonal rtrl keeps every promise on a cell of units apart", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::diagonal_rtrl(f); }, "lru");
 }

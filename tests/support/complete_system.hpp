@@ -44,6 +44,12 @@ enum class fault {
   factors_add,
   factors_read_workspace,
   factors_overrun,
+  units_no_divisor,        ///< a unit too many
+  units_apart_lie,         ///< says that no unit listens to another
+  diag_jacobian_of_other,  ///< in the place of every unit what its neighbour does to it
+  diag_jacobian_overruns,
+  diag_factors_of_first,  ///< the first unit's for all
+  diag_factors_overrun,
   lane_vjp_all_lanes,  ///< every lane gets the sum over the lanes
   not_finite_at_zero,
   nothing_scored,  ///< says that no lane has a loss
@@ -197,25 +203,42 @@ struct complete {
     for (index_t p = p0; p < p1; ++p)
       f[(p - p0) * n + p % n] = p < 2 * n || !is(fault::immediate_mask_misses);
   }
-  // every parameter is a matrix of one number
+  // a, c and b are matrices of one column, which multiply 1
   std::vector<unroll::weight_matrix> weight_matrices() const {
     std::vector<unroll::weight_matrix> matrices;
-    for (index_t p = 0; p < 3 * n; ++p)
-      matrices.push_back({.first = p, .rows = 1, .columns = 1, .stride = 1});
+    for (index_t b = 0; b < 3; ++b)
+      matrices.push_back({.first = b * n, .rows = n, .columns = 1, .stride = n});
     return matrices;
   }
   void factors(T x, const unroll::const_edge<T>& e, unroll::view<T> a, unroll::view<T> d) const {
     if (!is(fault::factors_add)) std::fill(d.begin(), d.end(), T(0));
     if (is(fault::factors_overrun)) d.data()[3 * n * n * lanes] = 0;
-    for (index_t i = 0; i < n * lanes; ++i) {
-      const index_t k = i % n, first = i / n * 3 * n;  // of the lane
-      const T read[] = {e.s[i], e.s[neighbour(i)],
-                        x + (is(fault::factors_read_workspace) ? e.workspace[0] : 0)};
+    std::fill(a.begin(), a.end(), T(1));
+    for (index_t i = 0; i < n * lanes; ++i)
+      for (index_t b = 0; b < 3; ++b)
+        d[(i / n * 3 * n + b * n + i % n) * n + i % n] +=
+            e.tape[i] *
+            (multiplied(x, e, b, i) + (is(fault::factors_read_workspace) && b == 2 ? e.workspace[0] : 0));
+  }
+  // what a, c or b multiplies in entry i
+  T multiplied(T x, const unroll::const_edge<T>& e, index_t b, index_t i) const {
+    return b == 0 ? e.s[i] : b == 1 ? e.s[neighbour(i)] : x;
+  }
+  index_t units() const { return n + (is(fault::units_no_divisor) ? 1 : 0); }
+  bool units_apart() const { return is(fault::units_apart_lie); }
+  void diag_jacobian(T, const unroll::const_edge<T>& e, unroll::view<T> j) const {
+    for (index_t i = 0; i < n * lanes; ++i)
+      j[i] = e.tape[i] * e.theta[i % n + (is(fault::diag_jacobian_of_other) ? n : 0)];
+    if (is(fault::diag_jacobian_overruns)) j.data()[n * lanes] = 0;
+  }
+  void diag_factors(T x, const unroll::const_edge<T>& e, unroll::view<T> a, unroll::view<T> d) const {
+    std::fill(a.begin(), a.end(), T(1));
+    for (index_t i = 0; i < n * lanes; ++i)
       for (index_t b = 0; b < 3; ++b) {
-        a[first + b * n + k] = read[b];
-        d[(first + b * n + k) * n + k] += e.tape[i];
+        const index_t from = is(fault::diag_factors_of_first) ? i / n * n : i;
+        d[i / n * 3 * n + b * n + i % n] = e.tape[from] * multiplied(x, e, b, from);
       }
-    }
+    if (is(fault::diag_factors_overrun)) d.data()[3 * n * lanes] = 0;
   }
   void lane_vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext,
                 unroll::view<T> dtheta) const {
@@ -230,7 +253,7 @@ struct complete {
 static_assert(unroll::has_window<complete<double>> && unroll::has_jvp<complete<float>> &&
               unroll::has_jacobian<complete<float>> && unroll::has_row_norms<complete<double>> &&
               unroll::has_lane_vjp<complete<double>> && unroll::has_masks<complete<float>> &&
-              unroll::has_factors<complete<double>>);
+              unroll::has_factors<complete<double>> && unroll::has_diag_jacobian<complete<float>>);
 
 /// Three lanes that have a loss only where the input is positive.
 struct masked {

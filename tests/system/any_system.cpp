@@ -53,8 +53,8 @@ TEST_CASE("supports tells which optional members the cell inside has") {
   const any all = support::complete<double>{2, 1};
   const any none = step_only{};
   const any_golden some = golden::rnn<>{};
-  for (const hook h :
-       {hook::vjp, hook::jvp, hook::window, hook::jacobian, hook::row_norms, hook::masks, hook::lane_vjp}) {
+  for (const hook h : {hook::vjp, hook::jvp, hook::window, hook::jacobian, hook::row_norms, hook::masks,
+                       hook::factors, hook::diag_jacobian, hook::lane_vjp}) {
     CHECK(all.supports(h));
     CHECK_FALSE(none.supports(h));
     CHECK(some.supports(h) == (h == hook::vjp || h == hook::jvp));

@@ -96,11 +96,11 @@ class influence_balancing {
     std::fill(out.begin(), out.end(), T(1));
   }
   void jacobian_mask(view<std::uint8_t> j) const {
-    std::fill(j.begin(), j.end(), std::uint8_t(0));
+    for (index_t k = 0; k < o_.n * o_.n; ++k) j[k] = 0;
     for (index_t i = 0; i < o_.n; ++i) j[i * o_.n + i] = j[i * o_.n + std::max(i - 1, index_t(0))] = 1;
   }
-  void immediate_mask(view<std::uint8_t> mask, index_t, index_t) const {
-    std::fill(mask.begin(), mask.end(), std::uint8_t(1));
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {
+    for (index_t k = 0; k < o_.n * (p1 - p0); ++k) mask[k] = 1;
   }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
     vjp(x, e, dnext, T(0), {}, dparams<T>(dtheta.data(), dtheta.size()));

@@ -6,6 +6,7 @@
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/linear.hpp"
+#include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/core/block.hpp"
 #include "unroll/system/any_system.hpp"
@@ -20,8 +21,8 @@ struct named_cell {
   parameters<T> theta;               ///< their initial values
 };
 
-/// "elman", "gru", "lstm" or "linear" of these sizes, with the parameters that its init() draws from k.
-/// Throws unroll::error on another name.
+/// "elman", "gru", "lstm", "linear" or "lru" of these sizes, with the parameters that its init() draws from
+/// k. Throws unroll::error on another name.
 template <class T>
 named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_options& n, key k) {
   const auto of = [&](const auto& cell) {
@@ -35,7 +36,9 @@ named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_opti
   if (name == "lstm")
     return of(lstm<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}));
   if (name == "linear") return of(linear<T>(n));
-  fail("system", "name", "\"" + std::string(name) + "\" is none of elman, gru, lstm, linear");
+  if (name == "lru")
+    return of(lru<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}));
+  fail("system", "name", "\"" + std::string(name) + "\" is none of elman, gru, lstm, linear, lru");
 }
 
 }  // namespace unroll::cells

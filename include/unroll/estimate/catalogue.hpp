@@ -5,6 +5,7 @@
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
+#include "unroll/estimate/diagonal_rtrl.hpp"
 #include "unroll/estimate/es.hpp"
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
@@ -62,6 +63,19 @@ struct rtrl_entry : estimator_entry {
   template <class F>
   static auto make(const F& f, const named_numbers&, index_t) {
     return rtrl(f);
+  }
+};
+
+struct diagonal_rtrl_entry : estimator_entry {
+  static constexpr std::string_view form = "diagonal_rtrl";
+  static constexpr claim gradient = claim::exact;
+  static constexpr std::string_view what = "the same, of one layer whose units do not listen to each other";
+  template <class F>
+  static auto make(const F& f, const named_numbers&, index_t) {
+    if constexpr (has_diag_jacobian<F>)
+      return diagonal_rtrl(f);
+    else  // refused, in its words
+      return diagonal_rtrl(any_system<typename F::scalar, typename F::input>(f));
   }
 };
 
@@ -198,10 +212,11 @@ struct pes_entry : estimator_entry {
 
 /// All estimators over recurrent systems; those of one claim beside each other.
 using estimator_catalogue =
-    catalogue_entries<detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::tbptt_entry,
-                      detail::chunked_entry, detail::snap_entry, detail::artbp_entry,
-                      detail::artbp_fixed_entry, detail::uoro_entry, detail::nobacktrack_entry,
-                      detail::kf_rtrl_entry, detail::es_entry, detail::nres_entry, detail::pes_entry>;
+    catalogue_entries<detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry,
+                      detail::diagonal_rtrl_entry, detail::tbptt_entry, detail::chunked_entry,
+                      detail::snap_entry, detail::artbp_entry, detail::artbp_fixed_entry, detail::uoro_entry,
+                      detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::es_entry, detail::nres_entry,
+                      detail::pes_entry>;
 
 namespace detail {
 

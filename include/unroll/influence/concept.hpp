@@ -18,6 +18,7 @@
 //
 //     dense         every entry                            M itself
 //     masked        the entries of a pattern               M with the others taken for 0: biased
+//     diagonal      the entries of a unit's own parameters   M of units that do not listen to each other
 //     kronecker     a product B (x) u' a matrix of theta   random, E B (x) u' = M
 //     rank_one      two vectors s~, theta~ of each lane    random, E s~ theta~' = M
 namespace unroll::influence {

@@ -74,6 +74,14 @@ class any_system final {
   void factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
     cell_->factors(x, e, a, d);
   }
+  index_t units() const { return cell_->units(); }
+  bool units_apart() const { return cell_->units_apart(); }
+  void diag_jacobian(const Input& x, const const_edge<T>& e, view<T> j) const {
+    cell_->diag_jacobian(x, e, j);
+  }
+  void diag_factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    cell_->diag_factors(x, e, a, d);
+  }
   void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
     cell_->lane_vjp(x, e, dnext, dtheta);
   }
@@ -104,6 +112,10 @@ class any_system final {
     virtual void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const = 0;
     virtual std::vector<weight_matrix> weight_matrices() const = 0;
     virtual void factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const = 0;
+    virtual index_t units() const = 0;
+    virtual bool units_apart() const = 0;
+    virtual void diag_jacobian(const Input& x, const const_edge<T>& e, view<T> j) const = 0;
+    virtual void diag_factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const = 0;
     virtual void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
                           view<T> dtheta) const = 0;
   };
@@ -177,7 +189,7 @@ class any_system final {
         missing("immediate_mask");
     }
     std::vector<weight_matrix> weight_matrices() const override {
-      if constexpr (has_factors<F>)
+      if constexpr (has_factors<F> || has_diag_jacobian<F>)
         return f.weight_matrices();
       else
         missing("weight_matrices");
@@ -187,6 +199,30 @@ class any_system final {
         f.factors(x, e, a, d);
       else
         missing("factors");
+    }
+    index_t units() const override {
+      if constexpr (has_diag_jacobian<F>)
+        return f.units();
+      else
+        missing("units");
+    }
+    bool units_apart() const override {
+      if constexpr (has_diag_jacobian<F>)
+        return f.units_apart();
+      else
+        missing("units_apart");
+    }
+    void diag_jacobian(const Input& x, const const_edge<T>& e, view<T> j) const override {
+      if constexpr (has_diag_jacobian<F>)
+        f.diag_jacobian(x, e, j);
+      else
+        missing("diag_jacobian");
+    }
+    void diag_factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const override {
+      if constexpr (has_diag_jacobian<F>)
+        f.diag_factors(x, e, a, d);
+      else
+        missing("diag_factors");
     }
     void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
                   view<T> dtheta) const override {

@@ -22,6 +22,8 @@
 //                      row_norms                  has_row_norms    nobacktrack
 //                      jacobian_mask, immediate_mask               has_masks: snap
 //                      weight_matrices, factors   has_factors      kf_rtrl
+//                      units, units_apart, diag_jacobian, diag_factors
+//                                                 has_diag_jacobian: diagonal_rtrl
 //                      lane_vjp                   has_lane_vjp     rank-one estimators, rtrl
 //                      with_lanes, lanes_from     has_lane_slices  lane_parallel
 //   memory model       numbers, executor()        what its numbers are stored in, and where
@@ -152,6 +154,29 @@ concept has_factors = recurrent<F> &&
   f.factors(x, e, m, m);
 };
 
+/// What the units of a lane do to themselves in a step. There are `units` of them, of m = n / units numbers
+/// of the state each: entry i of the state belongs to unit i % units, and so does row i of every matrix of
+/// weight_matrices(), which are those of has_factors.
+///   index_t units() const              a divisor of n, and of the rows of every matrix
+///   bool units_apart() const           whether no unit listens to another and no row moves a unit but its
+///                                      own: what follows is then all there is of ds'/ds and ds'/dtheta
+///   void diag_jacobian(x, e, view<T> J) const
+///       WRITES ds'/ds of every unit by its own state: lanes blocks of units x m x m, column-major; that of
+///       number a by number b of unit u is J[(b m + a) units + u]
+///   void diag_factors(x, e, view<T> a, view<T> d) const
+///       WRITES a as factors() does, lanes x (sum of columns), and of every D_b what is of the unit of the
+///       row: for every lane the matrices one behind the other, each rows x m, column-major
+template <class F>
+concept has_diag_jacobian = recurrent<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             view<typename F::scalar> m) {
+  { f.units() } -> std::same_as<index_t>;
+  { f.units_apart() } -> std::same_as<bool>;
+  { f.weight_matrices() } -> std::same_as<std::vector<weight_matrix>>;
+  f.diag_jacobian(x, e, m);
+  f.diag_factors(x, e, m, m);
+};
+
 /// void lane_vjp(x, e, dstate<const T> dnext, view<T> dtheta) const
 /// ADDS dnext . ds'/dtheta of each lane apart to `dtheta`, lanes x params, for estimators with per-lane
 /// noise.
@@ -173,7 +198,7 @@ concept has_lane_slices = recurrent<F> && requires(const F& f, const typename F:
 
 /// The optional members above, for systems that learn only at run time whether they have them (any_system):
 /// such a system also offers `bool supports(hook) const`.
-enum class hook { vjp, jvp, window, jacobian, row_norms, masks, factors, lane_vjp };
+enum class hook { vjp, jvp, window, jacobian, row_norms, masks, factors, diag_jacobian, lane_vjp };
 
 /// Whether the type has the optional member.
 template <class F>
@@ -193,6 +218,8 @@ constexpr bool has_hook(hook h) {
       return has_masks<F>;
     case hook::factors:
       return has_factors<F>;
+    case hook::diag_jacobian:
+      return has_diag_jacobian<F>;
     case hook::lane_vjp:
       return has_lane_vjp<F>;
   }

@@ -59,6 +59,21 @@ constexpr bool require_factors() {
   return base && has_factors<F>;
 }
 
+/// The same as require_recurrent, with the Jacobians of every unit by itself.
+template <class F>
+constexpr bool require_diag_jacobian() {
+  constexpr bool base = require_recurrent<F>();
+  static_assert(
+      has_diag_jacobian<F>,
+      "this estimator needs: unroll::index_t units() const, bool units_apart() const, "
+      "std::vector<unroll::weight_matrix> weight_matrices() const, void diag_jacobian(const input& x, const "
+      "unroll::const_edge<scalar>& e, unroll::view<scalar> J) const and void diag_factors(const input& x, "
+      "const unroll::const_edge<scalar>& e, unroll::view<scalar> a, unroll::view<scalar> d) const   (of "
+      "every "
+      "unit what it does to itself)");
+  return base && has_diag_jacobian<F>;
+}
+
 /// The same as require_recurrent, with jvp.
 template <class F>
 constexpr bool require_jvp() {

@@ -109,9 +109,22 @@ class with_resets final {
   void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const requires has_masks<F> {
     f_.immediate_mask(mask, p0, p1);
   }
-  std::vector<weight_matrix> weight_matrices() const requires has_factors<F> { return f_.weight_matrices(); }
+  std::vector<weight_matrix> weight_matrices() const requires(has_factors<F> || has_diag_jacobian<F>) {
+    return f_.weight_matrices();
+  }
   void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const requires has_factors<F> {
     f_.factors(x.x, reset_edge(x, e), a, d);
+  }
+  index_t units() const requires has_diag_jacobian<F> { return f_.units(); }
+  bool units_apart() const requires has_diag_jacobian<F> { return f_.units_apart(); }
+  void diag_jacobian(const input& x, const const_edge<T>& e, view<T> j) const requires has_diag_jacobian<F> {
+    f_.diag_jacobian(x.x, reset_edge(x, e), j);
+    const index_t m = f_.size().state / f_.size().lanes / f_.units();  // numbers of a unit
+    flagged(x, [&](index_t first, index_t n) { std::fill_n(j.data() + first * m, n * m, T(0)); });
+  }
+  void diag_factors(const input& x, const const_edge<T>& e, view<T> a,
+                    view<T> d) const requires has_diag_jacobian<F> {
+    f_.diag_factors(x.x, reset_edge(x, e), a, d);
   }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
                 view<T> dtheta) const requires has_lane_vjp<F> {

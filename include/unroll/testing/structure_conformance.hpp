@@ -79,6 +79,64 @@ std::string factor_fault(const F& f, const typename F::input& x, const const_edg
   return {};
 }
 
+// What is wrong with what is said of units: their blocks must be those of the rows, and where units stand
+// apart nothing else be other than 0.
+template <class F, class Row>
+std::string unit_fault(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+                       const std::vector<Row>& rows) {
+  using T = typename F::scalar;
+  constexpr T poison = std::numeric_limits<T>::quiet_NaN();
+  const dims dim = f.size();
+  const index_t n = dim.state / dim.lanes, units = f.units();
+  if (units < 1 || n % units != 0) return "units: are no divisor of the state of a lane";
+  const std::vector<weight_matrix> matrices = f.weight_matrices();
+  const index_t m = n / units;
+  index_t columns = 0, sum = 0;
+  for (const weight_matrix& w : matrices) {
+    if (w.rows % units != 0) return "units: are no divisor of the rows of a matrix";
+    columns += w.columns, sum += w.rows;
+  }
+  guarded<T> j(dim.state * m, poison), a(dim.lanes * columns, poison), d(dim.lanes * sum * m, poison);
+  std::fill(e.workspace.begin(), e.workspace.end(), poison);
+  f.diag_jacobian(x, e, view<T>(j));
+  std::fill(e.workspace.begin(), e.workspace.end(), poison);
+  f.diag_factors(x, e, view<T>(a), view<T>(d));
+  if (!j.intact()) return "diag_jacobian: writes outside its memory";
+  if (!a.intact() || !d.intact()) return "diag_factors: write outside their memory";
+  const auto differs = [](T v, double scale) {
+    return !(std::abs(double(v)) <= 256 * double(std::numeric_limits<T>::epsilon()) * scale);
+  };
+  for (index_t k = 0; k < dim.state; ++k) {
+    const Row& row = rows[std::size_t(k)];
+    const index_t l = k / n, unit = k % n % units, number = k % n / units;
+    for (index_t c = 0; c < n; ++c) {
+      const T whole = row.ds[std::size_t(l * n + c)];
+      if (c % units != unit) {
+        if (f.units_apart() && whole != 0) return "units_apart: a unit listens to another";
+      } else if (differs(whole - j.data()[l * n * m + (c / units * m + number) * units + unit],
+                         largest(row.ds))) {
+        return "diag_jacobian: disagrees with vjp";
+      }
+    }
+    std::vector<T> rest = row.dtheta;
+    const T *al = a.data() + l * columns, *dl = d.data() + l * sum * m;
+    for (const weight_matrix& w : matrices) {
+      for (index_t c = 0; c < w.columns; ++c)
+        for (index_t r = 0; r < w.rows; ++r) {
+          T& whole = rest.at(std::size_t(w.first + c * w.stride + r));
+          if (r % units == unit)
+            whole -= dl[number * w.rows + r] * al[c];
+          else if (!f.units_apart())
+            whole = 0;
+        }
+      al += w.columns, dl += w.rows * m;
+    }
+    for (const T v : rest)
+      if (differs(v, largest(row.dtheta))) return "diag_factors: disagree with vjp";
+  }
+  return {};
+}
+
 /// What is wrong with what the system says of the structure of its Jacobians, or nothing. rows: of each state
 /// entry of all lanes the row of ds'/ds (`ds`) and of ds'/dtheta (`dtheta`), as vjp has them.
 template <class F, class Row>
@@ -88,7 +146,10 @@ std::string structure_fault(const F& f, const typename F::input& x, const const_
     if (supports(f, hook::masks))
       if (std::string fault = mask_fault(f, rows); !fault.empty()) return fault;
   if constexpr (has_factors<F>)
-    if (supports(f, hook::factors)) return factor_fault(f, x, e, rows);
+    if (supports(f, hook::factors))
+      if (std::string fault = factor_fault(f, x, e, rows); !fault.empty()) return fault;
+  if constexpr (has_diag_jacobian<F>)
+    if (supports(f, hook::diag_jacobian)) return unit_fault(f, x, e, rows);
   return {};
 }
 

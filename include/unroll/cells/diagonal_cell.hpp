@@ -1,0 +1,292 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "unroll/cells/affine_input.hpp"
+#include "unroll/cells/readout.hpp"
+#include "unroll/cells/slices.hpp"
+#include "unroll/core/layout.hpp"
+#include "unroll/system/concepts.hpp"
+
+namespace unroll::cells {
+
+/// A recurrent network whose units do not listen to each other:
+///
+///   z = W_x x + b,   s'_u = f(s_u, z_u, v_u) for every unit u apart,   y = W_y s' + b_y
+///
+/// so that ds'/ds and ds'/dtheta have only blocks of a unit, which a step writes to its tape: all derivatives
+/// are read from there. `Equations` is an aggregate of its `options` and says of one unit, in units of
+/// hidden:
+///
+///   scalar, options_type   float or double; options with the members of simple_recurrent_options
+///   const char* name       of the cell, for messages
+///   index_t states         numbers of s
+///   index_t gates          numbers of z
+///   const char* own[]      names of the numbers of v, the parameters beside W_x and b
+///   void unit(const V* s, const V* v, V* next, V* J, V* D) const
+///     with V a vector of units, v = [z; own]. WRITES s', its derivatives by s, states x states column-major,
+///     and by v, states x (gates + own) column-major.
+///   void init_own(T* to, key k) const       WRITES them, hidden numbers each, one behind the other
+///
+/// State of a lane: `states` vectors of hidden numbers. Parameters: w_x (gates hidden x in), b, the own ones
+/// (hidden each), then w_y (out x states hidden) and b_y; where out = 0, y is the first hidden numbers of s'.
+/// A step costs lanes x hidden x (gates in + states out) multiply-adds and what f takes, a vjp twice that.
+template <class Equations>
+class diagonal_cell {
+  using E = Equations;
+  using T = typename E::scalar;
+
+ public:
+  using scalar = T;
+  using options_type = typename E::options_type;  ///< sizes and loss
+  using input = example<T>;
+
+  explicit diagonal_cell(const options_type& options) : f_{options} {
+    check_options(E::name, options);
+    if constexpr (requires { f_.check(); }) f_.check();
+    input_ = affine_input<T>(options.in, G * hidden(), lanes());
+    readout_ = readout<T>(options.out == 0 ? hidden() : n(), options.out, options.loss, lanes());
+  }
+
+  const options_type& options() const { return f_.options; }
+  dims size() const {
+    return {w_y() + readout_.params(), lanes() * n(), lanes() * tape_size(), delta(lanes()) + lanes() * n(),
+            lanes()};
+  }
+  unroll::layout layout() const {
+    unroll::layout l;
+    l.add("w_x", G * hidden(), f_.options.in);
+    l.add("b", G * hidden());
+    for (const char* name : E::own) l.add(name, hidden());
+    readout_.describe(l);
+    return l;
+  }
+  /// Uniform in +-1/sqrt(hidden), but for the own parameters of the cell.
+  void init(params<T> theta, key k) const {
+    check_size(E::name, "theta", theta.size(), size().params);
+    uniform_init(theta, 1 / std::sqrt(double(hidden())), k);
+    if constexpr (requires { f_.init_own(theta.data(), k); }) f_.init_own(theta.data() + own(), k);
+  }
+  /// False when x or the target holds NaN or infinity; throws unroll::error on an invalid token or label.
+  bool finite(const input& x) const { return input_.finite(E::name, x) && readout_.finite(E::name, x); }
+  index_t scored(const input& x) const { return readout_.scored(x); }
+  /// WRITES y of the states s, lane after lane.
+  void output(params<const T> theta, unroll::state<const T> s, view<T> y) const {
+    check_size(E::name, "y", y.size(), readout_.workspace(1));
+    readout_.output(theta.data() + w_y(), read_by_loss(s.data()), {y.data(), readout_.width(), lanes()});
+  }
+  /// The same cell over `lanes` lanes, and the part of an input that belongs to the lanes from `i` on.
+  diagonal_cell with_lanes(index_t lanes) const {
+    return diagonal_cell(cells::with_lanes(f_.options, lanes));
+  }
+  input lanes_from(const input& x, index_t i) const {
+    return cells::lanes_from(x, i, f_.options.in, readout_.width());
+  }
+
+  void step(const input& x, const edge<T>& e) const {
+    const index_t h = hidden();
+    const T *w = e.theta.data(), *v = w + own();
+    const matrix<T> z = columns_of_z(e.workspace);
+    input_.forward(w, {&x, 1}, z, nullptr);
+    for (index_t l = 0; l < lanes(); ++l) {
+      const T *s = e.s.data() + l * n(), *zl = z.data + l * z.stride;
+      T *next = e.next.data() + l * n(), *J = e.tape.data() + l * tape_size(), *D = J + m * n();
+      for_each_slice<T>(h, [&](auto u) UNROLL_INLINE {
+        using V = decltype(u.load(s));
+        V sv[m], vv[G + K], nv[m], Jv[m * m], Dv[m * (G + K)];
+        for (index_t a = 0; a < m; ++a) sv[a] = u.load(s + a * h);
+        for (index_t g = 0; g < G + K; ++g) vv[g] = u.load(g < G ? zl + g * h : v + (g - G) * h);
+        f_.unit(sv, vv, nv, Jv, Dv);
+        for (index_t a = 0; a < m; ++a) u.store(nv[a], next + a * h);
+        for (index_t k = 0; k < m * m; ++k) u.store(Jv[k], J + k * h);
+        for (index_t g = 0; g < G + K; ++g)
+          for (index_t a = 0; a < m; ++a) u.store(Dv[g * m + a], D + slot(a, g) * h);
+      });
+    }
+    readout_.forward(w + w_y(), {&x, 1}, read_by_loss(e.next.data()), dloss(e.tape.data()), e.loss);
+  }
+
+  void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss_weight, dstate<T> ds,
+           dparams<T> dtheta) const {
+    T* dw = dtheta.data();
+    T* d = e.workspace.data() + delta(lanes());
+    std::fill_n(d, lanes() * n(), T(0));
+    readout_.backward(e.theta.data() + w_y(), {&x, 1}, read_by_loss(e.next.data()), dloss(e.tape.data()),
+                      &dloss_weight, read_by_loss(d), dw ? dw + w_y() : nullptr, e.workspace.data());
+    if (!dnext.empty()) linalg::axpy<T>(1, dnext.data(), d, lanes() * n());
+    const matrix<T> dz = columns_of_z(e.workspace);
+    for (index_t l = 0; l < lanes(); ++l)
+      pull(e, l, d + l * n(), ds.empty() ? nullptr : ds.data() + l * n(), dz.data + l * dz.stride,
+           dw ? dw + own() : nullptr);
+    if (dw) input_.backward({&x, 1}, dz, dw, nullptr);
+  }
+
+  void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
+           state_tangent<T> dnext, T* dloss_out) const {
+    const index_t h = hidden();
+    const T* dw = dtheta.data();
+    const matrix<T> dz = columns_of_z(e.workspace);
+    if (dw) input_.forward(dw, {&x, 1}, dz, nullptr);
+    for (index_t l = 0; l < lanes(); ++l) {
+      const T *J = jacobians(e, l), *D = J + m * n();
+      for (index_t a = 0; a < m; ++a)
+        for (index_t u = 0; u < h; ++u) {
+          T sum = 0;
+          for (index_t b = 0; b < m && !ds.empty(); ++b)
+            sum += J[(b * m + a) * h + u] * ds[l * n() + b * h + u];
+          for (index_t g = 0; g < G + K && dw; ++g)
+            sum += D[slot(a, g) * h + u] *
+                   (g < G ? dz.data[l * dz.stride + g * h + u] : dw[own() + (g - G) * h + u]);
+          dnext[l * n() + a * h + u] = sum;
+        }
+    }
+    if (dloss_out)
+      *dloss_out = readout_.jvp(e.theta.data() + w_y(), read_by_loss(e.next.data()), dloss(e.tape.data()),
+                                dw ? dw + w_y() : nullptr, read_by_loss(dnext.data()), e.workspace.data());
+  }
+
+  index_t units() const { return hidden(); }
+  bool units_apart() const { return true; }
+  /// [w_x b], which multiplies [x; 1], and the own parameters, which multiply 1.
+  std::vector<weight_matrix> weight_matrices() const {
+    const auto all = matrices();
+    return {all.begin(), all.end()};
+  }
+  void diag_jacobian(const input&, const const_edge<T>& e, view<T> J) const {
+    for (index_t l = 0; l < lanes(); ++l) std::copy_n(jacobians(e, l), m * n(), J.data() + l * m * n());
+  }
+  void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    inputs(x, a.data());
+    for (index_t l = 0; l < lanes(); ++l)
+      std::copy_n(jacobians(e, l) + m * n(), (G + K) * n(), d.data() + l * (G + K) * n());
+  }
+
+  void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    const index_t h = hidden();
+    inputs(x, a.data());
+    std::fill(d.begin(), d.end(), T(0));
+    T* column = d.data();
+    for (index_t l = 0; l < lanes(); ++l)
+      for (index_t r = 0; r < (G + K) * h; ++r, column += n()) add_entry(e, l, r, T(1), column);
+  }
+  void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
+    const index_t h = hidden();
+    std::fill(J.begin(), J.end(), T(0));
+    for (index_t l = 0; l < lanes(); ++l)
+      for (index_t b = 0; b < m; ++b)
+        for (index_t a = 0; a < m; ++a)
+          for (index_t u = 0; u < h; ++u)
+            J[(l * n() + b * h + u) * n() + a * h + u] = jacobians(e, l)[(b * m + a) * h + u];
+  }
+  void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
+    const index_t h = hidden(), rows = G * h, in = f_.options.in, P = size().params;
+    for (index_t l = 0; l < lanes(); ++l)
+      for (index_t p = p0; p < std::min(p1, w_y()); ++p) {  // entry (p % rows, j) of [w_x b]
+        const index_t j = p / rows, r = p < own() ? p % rows : rows + p - own();
+        const T v = j < in ? input_.at(x, l, j) : T(1);
+        add_entry(e, l, r, v, M.data() + (l * P + p) * n());
+      }
+  }
+  void row_norms(const input& x, const const_edge<T>& e, view<T> out) const {
+    const index_t h = hidden();
+    for (index_t l = 0; l < lanes(); ++l) {
+      const T *D = jacobians(e, l) + m * n(), x2 = input_.squared_norm(x, l) + 1;
+      for (index_t a = 0; a < m; ++a)
+        for (index_t u = 0; u < h; ++u) {
+          T sum = 0;
+          for (index_t g = 0; g < G + K; ++g) {
+            const T v = D[slot(a, g) * h + u];
+            sum += v * v * (g < G ? x2 : T(1));
+          }
+          out[l * n() + a * h + u] = std::sqrt(sum);
+        }
+    }
+  }
+  void jacobian_mask(view<std::uint8_t> J) const {
+    for (index_t k = 0; k < n() * n(); ++k) J[k] = k / n() % hidden() == k % n() % hidden();
+  }
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {
+    for (index_t p = p0; p < p1; ++p)
+      for (index_t i = 0; i < n(); ++i) mask[(p - p0) * n() + i] = p < w_y() && i % hidden() == p % hidden();
+  }
+  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
+    const matrix<T> dz = columns_of_z(e.workspace);
+    for (index_t l = 0; l < lanes(); ++l) {
+      T *dw = dtheta.data() + l * size().params, *dzl = dz.data + l * dz.stride;
+      pull(e, l, dnext.data() + l * n(), nullptr, dzl, dw + own());
+      input_.backward_lane(x, l, dzl, dw);
+    }
+  }
+
+ private:
+  static constexpr index_t m = E::states, G = E::gates, K = index_t(std::size(E::own));
+
+  index_t hidden() const { return f_.options.hidden; }
+  index_t lanes() const { return f_.options.lanes; }
+  index_t n() const { return m * hidden(); }  // numbers of the state of a lane
+  // Where parameters begin; w_x does at 0.
+  index_t own() const { return input_.params(); }
+  index_t w_y() const { return own() + K * hidden(); }
+  std::array<weight_matrix, 2> matrices() const {
+    const index_t h = hidden();
+    return {{{0, G * h, f_.options.in + 1, G * h}, {own(), K * h, 1, K * h}}};
+  }
+
+  // Tape of a lane: J, units x m x m | D of [w_x b], G units x m | D of the own, K units x m | dloss/dy.
+  index_t tape_size() const { return (m + G + K) * n() + readout_.width(); }
+  const T* jacobians(const const_edge<T>& e, index_t l) const { return e.tape.data() + l * tape_size(); }
+  // Number a of s' by number g of [z; own], in D.
+  static constexpr index_t slot(index_t a, index_t g) { return g < G ? a * G + g : m * G + a * K + (g - G); }
+  template <class U>
+  matrix<U> dloss(U* tape) const {
+    return {tape + (m + G + K) * n(), readout_.width(), lanes(), tape_size()};
+  }
+  // Workspace: z or its cotangent, or what the readout needs | the cotangent of s'.
+  index_t delta(index_t lanes) const { return lanes * std::max(G * hidden(), readout_.width()); }
+  matrix<T> columns_of_z(view<T> workspace) const { return {workspace.data(), G * hidden(), lanes()}; }
+  template <class U>
+  matrix<U> read_by_loss(U* s) const {
+    return {s, f_.options.out == 0 ? hidden() : n(), lanes(), n()};
+  }
+
+  // Column of ds'/dtheta of lane l: ADDS v times D of row r of the matrices.
+  void add_entry(const const_edge<T>& e, index_t l, index_t r, T v, T* column) const {
+    const index_t h = hidden(), u = r % h;
+    for (index_t a = 0; a < m; ++a)
+      column[a * h + u] += jacobians(e, l)[m * n() + slot(a, r / h) * h + u] * v;
+  }
+  // [x; 1 | 1] of every lane.
+  void inputs(const input& x, T* a) const {
+    for (index_t l = 0; l < lanes(); ++l) {
+      for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, l, j);
+      *a++ = 1;
+      *a++ = 1;
+    }
+  }
+  // Of lane l, from the cotangent d of s': ADDS to ds and dv, which may be null, and WRITES dz.
+  void pull(const const_edge<T>& e, index_t l, const T* d, T* ds, T* dz, T* dv) const {
+    const index_t h = hidden();
+    const T *J = jacobians(e, l), *D = J + m * n();
+    for_each_slice<T>(h, [&](auto u) UNROLL_INLINE {
+      const auto times = [&](const T* column, index_t stride) UNROLL_INLINE {
+        auto sum = u.load(d) * u.load(column);
+        for (index_t a = 1; a < m; ++a) sum += u.load(d + a * h) * u.load(column + a * stride);
+        return sum;
+      };
+      for (index_t b = 0; b < m && ds; ++b) u.store(u.load(ds + b * h) + times(J + b * m * h, h), ds + b * h);
+      for (index_t g = 0; g < G; ++g) u.store(times(D + slot(0, g) * h, G * h), dz + g * h);
+      for (index_t k = 0; k < K && dv; ++k)
+        u.store(u.load(dv + k * h) + times(D + slot(0, G + k) * h, K * h), dv + k * h);
+    });
+  }
+
+  Equations f_;
+  affine_input<T> input_;
+  readout<T> readout_;
+};
+
+}  // namespace unroll::cells

@@ -1,0 +1,156 @@
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "unroll/core/block.hpp"
+#include "unroll/core/simd.hpp"
+#include "unroll/influence/concept.hpp"
+
+namespace unroll::influence {
+
+/// The entries of M = ds/dtheta of a parameter and its own unit, the others count as 0: with J_u the m x m
+/// block of unit u in ds'/ds and d_r the m numbers by which row r of a weight matrix moves its unit (z_r is
+/// what the row multiplies out to, a its input),
+///
+///     M_rj <- J_u M_rj + d_r a_j          for entry (r, j), m = n / units numbers
+///
+/// Exact where units stand apart (units_apart). A step takes m^2 + m multiply-adds a parameter and lane, and
+/// calls no vjp. Memory, to leading order: m scalars a parameter and lane. Needs: diag_jacobian.
+template <class F>
+class diagonal {
+ public:
+  using T = typename F::scalar;
+  using input = typename F::input;
+
+  /// Throws unroll::error, in the name of the estimator `who`, where the units do not divide the state and
+  /// the rows.
+  diagonal(const char* who, const F& f)
+      : lanes_(f.size().lanes),
+        n_(f.size().state / lanes_),
+        units_(f.units()),
+        matrices_(f.weight_matrices()) {
+    check_at_least(who, "units", units_, 1);
+    parts_ = n_ / units_;
+    check_size(who, "units times the numbers of each", units_ * parts_, n_);
+    for (const weight_matrix& w : matrices_) {
+      check_size(who, "units times the rows of each", w.rows / units_ * units_, w.rows);
+      columns_ += w.columns;
+      rows_ += w.rows;
+      entries_ += w.rows * w.columns;
+    }
+    jacobian_ = buffer<T>(lanes_ * n_ * parts_);
+    a_ = buffer<T>(lanes_ * columns_);
+    d_ = buffer<T>(lanes_ * rows_ * parts_);
+    m_ = buffer<T>(lanes_ * entries_ * parts_);
+    old_ = buffer<T>(parts_);
+  }
+
+  void reset() { m_.zero(); }
+
+  /// g += q M, then M <- J M + F within the units, at the edge e. Returns the vjps: none.
+  index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g) {
+    f.diag_jacobian(x, e, jacobian_);
+    f.diag_factors(x, e, a_, d_);
+    const T *a = a_.data(), *d = d_.data();
+    T* m = m_.data();
+    for (index_t l = 0; l < lanes_; ++l)
+      for (const weight_matrix& w : matrices_) {
+        for (index_t r = 0; r < w.rows; r += units_)
+          update({jacobian_.data() + l * n_ * parts_, q.data() + l * n_, d + r, a, m + r,
+                  g.data() + w.first + r, units_, parts_, w.rows, w.columns, w.stride});
+        a += w.columns;
+        d += w.rows * parts_;
+        m += w.rows * parts_ * w.columns;
+      }
+    return 0;
+  }
+
+  index_t kept() const { return entries_ * parts_; }  ///< entries of M, of one lane
+  std::size_t bytes() const {
+    return m_.bytes() + old_.bytes() + jacobian_.bytes() + a_.bytes() + d_.bytes() +
+           matrices_.size() * sizeof(weight_matrix);
+  }
+  template <class V>
+  void visit(V&& v) {
+    v("influence", view<T>(m_));
+  }
+
+ private:
+  // One row of every unit, of one matrix and lane. J: units x m x m; q: units x m; d: m numbers, `rows`
+  // apart; a: columns; M: of a column m numbers, `rows` apart; g: a column, `stride` from the next.
+  struct part {
+    const T *j, *q, *d, *a;
+    T *m, *g;
+    index_t units, parts, rows, columns, stride;
+  };
+  void update(const part& p) {
+    if (p.parts == 1)
+      simd::dispatch<kernel<1>, const part&>(p);
+    else if (p.parts == 2)
+      simd::dispatch<kernel<2>, const part&>(p);
+    else
+      for (index_t u = 0; u < p.units; ++u) plain(p, old_.data(), u);
+  }
+
+  template <int M>
+  struct kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const part& p) {
+      units<simd::width<Isa, T>>(p, 0);
+    }
+    // What is left of a vector of units by narrower ones. What belongs to them stays in registers while the
+    // columns pass.
+    template <int N>
+    UNROLL_INLINE static void units(const part& p, index_t u) {
+      using vec = simd::vec<T, N>;
+      for (; u + N <= p.units; u += N) {
+        vec j[M * M], q[M], d[M];
+        for (int b = 0; b < M; ++b) {
+          for (int i = 0; i < M; ++i) j[b * M + i] = simd::load<N>(p.j + (b * M + i) * p.units + u);
+          q[b] = simd::load<N>(p.q + b * p.units + u);
+          d[b] = simd::load<N>(p.d + b * p.rows + u);
+        }
+        T *m = p.m + u, *g = p.g + u;
+        for (index_t c = 0; c < p.columns; ++c, m += M * p.rows, g += p.stride) {
+          vec old[M], sum = simd::load<N>(g);
+          for (int b = 0; b < M; ++b) {
+            old[b] = simd::load<N>(m + b * p.rows);
+            sum += q[b] * old[b];
+          }
+          simd::store(sum, g);
+          for (int i = 0; i < M; ++i) {
+            vec next = d[i] * p.a[c];
+            for (int b = 0; b < M; ++b) next += j[b * M + i] * old[b];
+            simd::store(next, m + i * p.rows);
+          }
+        }
+      }
+      if constexpr (N > 1) units<N / 2>(p, u);
+    }
+  };
+
+  // One unit of any size: one column after another.
+  static void plain(const part& p, T* old, index_t u) {
+    T* m = p.m + u;
+    for (index_t c = 0; c < p.columns; ++c, m += p.parts * p.rows) {
+      for (index_t b = 0; b < p.parts; ++b) {
+        old[b] = m[b * p.rows];
+        p.g[c * p.stride + u] += p.q[b * p.units + u] * old[b];
+      }
+      for (index_t i = 0; i < p.parts; ++i) {
+        T next = p.d[i * p.rows + u] * p.a[c];
+        for (index_t b = 0; b < p.parts; ++b) next += p.j[(b * p.parts + i) * p.units + u] * old[b];
+        m[i * p.rows] = next;
+      }
+    }
+  }
+
+  index_t lanes_, n_, units_, parts_ = 0;
+  std::vector<weight_matrix> matrices_;
+  index_t columns_ = 0, rows_ = 0, entries_ = 0;
+  buffer<T> jacobian_, a_, d_, m_, old_;
+};
+
+}  // namespace unroll::influence

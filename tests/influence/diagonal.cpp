@@ -1,0 +1,106 @@
+#include "unroll/influence/diagonal.hpp"
+
+#include "tests/support/catch.hpp"
+#include "tests/support/complete_system.hpp"
+#include "tests/support/golden_rnn.hpp"
+#include "unroll/cells/lru.hpp"
+#include "unroll/estimate/parts/window_buffer.hpp"
+#include "unroll/influence/dense.hpp"
+#include "unroll/rng/draw.hpp"
+
+namespace {
+
+using namespace unroll;
+
+/// The whole lane as one unit, theta as one column that multiplies 1: what is kept is all of M.
+struct one_unit : support::complete<double> {
+  one_unit(index_t numbers, index_t copies) : complete<double>{numbers, copies} {}
+  index_t units() const { return 1; }
+  bool units_apart() const { return true; }
+  std::vector<weight_matrix> weight_matrices() const { return {{0, 3 * n, 1, 3 * n}}; }
+  void diag_jacobian(double x, const const_edge<double>& e, view<double> j) const { jacobian(x, e, j); }
+  void diag_factors(double x, const const_edge<double>& e, view<double> a, view<double> d) const {
+    std::vector<double> f(std::size_t(3 * n * n * lanes));
+    immediate(x, e, view<double>(f), 0, 3 * n);
+    for (index_t k = 0; k < 3 * n * n * lanes; ++k)  // of a lane n x 3 n there, 3 n x n here
+      d[k / (3 * n * n) * 3 * n * n + k % n * 3 * n + k / n % (3 * n)] = f[std::size_t(k)];
+    std::fill(a.begin(), a.end(), 1.);
+  }
+};
+
+// Six steps of both from the same edges: the same q M.
+template <class F>
+void is_the_dense_one(const F& f, params<const double> theta, std::span<const typename F::input> xs) {
+  const dims d = f.size();
+  influence::diagonal<F> units("test", f);
+  influence::dense<F> dense(f, 128);
+  static_assert(influence::influence_of<influence::diagonal<F>, F>);
+  units.reset();
+  dense.reset();
+  window_buffer<F> steps(f, 1, 1);
+  steps.reset(f, {});
+  std::vector<double> q(std::size_t(d.state));
+  gradient<double> got(d.params), expected(d.params);
+  for (std::size_t t = 0; t < xs.size(); ++t) {
+    report r;
+    steps.push(xs[t]);
+    steps.forward(f, theta, r);
+    const const_edge<double> e = steps.edge(f, theta, 0);
+    draw_normals(key{4}, index_t(t), view<double>(q));
+    CHECK(units.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), got) == 0);
+    dense.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), expected);
+    if (t > 0) CHECK(golden::relative_error(got, expected) < 1e-13);
+    steps.keep_last(0, 1);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the diagonal influence of one unit is the dense one, for one, two and three numbers of a unit") {
+  const auto xs = support::complete_inputs<double>(6);
+  for (const index_t n : {1, 2, 3})
+    for (const index_t lanes : {1, 2})
+      is_the_dense_one(one_unit(n, lanes), support::complete_theta<double>(n), xs);
+}
+
+TEST_CASE(
+    "the diagonal influence is the dense one on units that stand apart, as many as fill vectors or not") {
+  for (const index_t hidden : {1, 7, 16, 21})
+    for (const index_t lanes : {1, 3}) {
+      const cells::lru<double> f({.in = 2, .hidden = hidden, .out = 1, .lanes = lanes});
+      parameters<double> theta(f.size().params);
+      f.init(theta, key{1});
+      std::vector<double> data(100);
+      draw_normals(key{2}, 0, view<double>(data));
+      std::vector<cells::example<double>> xs;
+      for (std::size_t t = 0; t < 6; ++t) xs.push_back({data.data() + 6 * t, data.data() + 3 * t});
+      is_the_dense_one(f, theta, xs);
+      CHECK(influence::diagonal<cells::lru<double>>("test", f).kept() == 2 * hidden * (2 * 3 + 2));
+    }
+}
+
+TEST_CASE(
+    "the diagonal influence counts what a unit does to others as 0, and refuses units that do not fit") {
+  const support::complete<double> ring{4, 2};
+  influence::diagonal<support::complete<double>> m("test", ring);
+  m.reset();
+  const std::vector<double> theta = support::complete_theta<double>(4), s(8, .5), zero(8), ones(8, 1);
+  std::vector<double> next(8), tape(8), workspace(16);
+  double loss = 0;
+  ring.step(.3, edge<double>{theta, s, next, tape, &loss, view<double>(workspace)});
+  const const_edge<double> e(edge<double>{theta, s, next, tape, &loss, view<double>(workspace)});
+  gradient<double> g(12);
+  m.propagate(ring, .3, e, zero, g);  // M = F
+  m.propagate(ring, .3, e, zero, g);  // M = J_ii F + F
+  m.propagate(ring, .3, e, ones, g);
+  for (index_t p = 0; p < 12; ++p) {
+    double sum = 0;
+    for (std::size_t i = std::size_t(p % 4); i < 8; i += 4)
+      sum += tape[i] * (p < 8 ? s[i] : .3) * (1 + tape[i] * theta[std::size_t(p % 4)]);
+    CHECK(g[p] == Approx(sum).epsilon(1e-14));
+  }
+  CHECK(m.kept() == 12);
+  CHECK_THROWS_WITH(
+      influence::diagonal<support::complete<double>>("test", {4, 2, support::fault::units_no_divisor}),
+      Catch::Matchers::ContainsSubstring("units"));
+}
