@@ -2,8 +2,10 @@
 
 #include <cmath>
 
-#include "tests/properties/any_cells.hpp"
+#include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/cells/lru.hpp"
 #include "unroll/testing/estimator_conformance.hpp"
 
 using namespace unroll;
@@ -11,11 +13,23 @@ using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-// A network of two units, for what the catalogue says in `line`: of units apart where it needs them.
-support::any_task<double> make_task(index_t length, std::string_view name = "") {
-  if (name == "diagonal_rtrl")
-    return support::make_task<double, cells::lru<double>, cells::lru_options>("lru", length, 2, 1, 1, 3);
-  return support::make_task<double, cells::elman<double>, cells::elman_options>("elman", length, 2, 1, 1, 3);
+using any_cell = any_system<double, cells::example<double>>;
+
+struct task_of_any_cell {
+  any_cell cell;
+  std::vector<double> theta;
+  std::vector<cells::example<double>> xs;
+  std::shared_ptr<void> owner;
+};
+template <class Cell>
+task_of_any_cell task_of(index_t length) {
+  const support::random_task<Cell> task(Cell({.hidden = 2}), length, key{3});
+  return {task.cell, task.theta, task.xs, task.owner()};
+}
+// A network of two units, for what `name` is of the catalogue: of units apart where it needs them.
+task_of_any_cell make_task(index_t length, std::string_view name = "") {
+  if (name == "diagonal_rtrl") return task_of<cells::lru<double>>(length);
+  return task_of<cells::elman<double>>(length);
 }
 
 // "nres:SIGMA[:PAIRS[:WINDOW]]" -> "nres:0.01", "nres:0.01:2" and "nres:0.01:2:4", or without numbers in

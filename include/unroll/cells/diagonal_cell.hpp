@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -26,7 +25,7 @@ namespace unroll::cells {
 ///   const char* name       of the cell, for messages
 ///   index_t states         numbers of s
 ///   index_t gates          numbers of z
-///   const char* own[]      names of the numbers of v, the parameters beside W_x and b
+///   own                    an array of names, of the parameters of a unit beside W_x and b
 ///   void unit(const V* s, const V* v, V* next, V* J, V* D) const
 ///     with V a vector of units, v = [z; own]. WRITES s', its derivatives by s, states x states column-major,
 ///     and by v, states x (gates + own) column-major.
@@ -153,8 +152,10 @@ class diagonal_cell {
   bool units_apart() const { return true; }
   /// [w_x b], which multiplies [x; 1], and the own parameters, which multiply 1.
   std::vector<weight_matrix> weight_matrices() const {
-    const auto all = matrices();
-    return {all.begin(), all.end()};
+    const index_t h = hidden();
+    std::vector<weight_matrix> all{{0, G * h, f_.options.in + 1, G * h}};
+    if (K > 0) all.push_back({own(), K * h, 1, K * h});
+    return all;
   }
   void diag_jacobian(const input&, const const_edge<T>& e, view<T> J) const {
     for (index_t l = 0; l < lanes(); ++l) std::copy_n(jacobians(e, l), m * n(), J.data() + l * m * n());
@@ -231,10 +232,6 @@ class diagonal_cell {
   // Where parameters begin; w_x does at 0.
   index_t own() const { return input_.params(); }
   index_t w_y() const { return own() + K * hidden(); }
-  std::array<weight_matrix, 2> matrices() const {
-    const index_t h = hidden();
-    return {{{0, G * h, f_.options.in + 1, G * h}, {own(), K * h, 1, K * h}}};
-  }
 
   // Tape of a lane: J, units x m x m | D of [w_x b], G units x m | D of the own, K units x m | dloss/dy.
   index_t tape_size() const { return (m + G + K) * n() + readout_.width(); }
@@ -264,7 +261,7 @@ class diagonal_cell {
     for (index_t l = 0; l < lanes(); ++l) {
       for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, l, j);
       *a++ = 1;
-      *a++ = 1;
+      if (K > 0) *a++ = 1;
     }
   }
   // Of lane l, from the cotangent d of s': ADDS to ds and dv, which may be null, and WRITES dz.
