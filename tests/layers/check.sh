@@ -40,7 +40,7 @@ allowed() {
     diagnose) echo "$systems ad cells data ranks xtensor io memory optim influence estimate" ;;
     train) echo "$llamas io_llama ad cells data ranks optim influence estimate diagnose" ;;
     testing) echo "$llamas io_llama ad cells data ranks optim influence estimate diagnose train" ;;
-    cuda) echo "core rng kernels exec system" ;;
+    cuda) echo "core rng kernels exec system ranks" ;;
     *) echo "" ;;
   esac
 }
