@@ -119,12 +119,13 @@ unroll::llama::text_ids text_ids(const language<T>& l) {
   return ids;
 }
 
-/// The ids of a text behind the one that begins texts; `name` stands for it in messages.
+/// The ids of a text, behind the one that begins texts where there is one; `name` stands for it in messages.
 inline std::vector<token> encode_text(const unroll::llama::tokenizer& words, std::string_view text,
                                       const std::string& name) {
   if (text.empty()) unroll::fail("text", name, "is empty");
-  std::vector<token> ids = words.encode(text, true, name);
-  if (ids.size() < 2) unroll::fail("text", name, "has no tokens in this vocabulary");
+  const bool begins = words.bos() >= 0;
+  std::vector<token> ids = words.encode(text, begins, name);
+  if (ids.size() < (begins ? 2u : 1u)) unroll::fail("text", name, "has no tokens in this vocabulary");
   return ids;
 }
 

@@ -95,7 +95,7 @@ report() {
       */unroll.hpp | */unroll/llama.hpp | */unroll/cuda.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
       */io/safetensors.hpp | */io/llama_bin.hpp | */io/llama_checkpoint.hpp | */io/llama_pieces.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
       */io/memory_file.hpp | */io/sealed_folder.hpp | */io/weight_hash.hpp) continue ;;
-      */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_model.hpp) continue ;;
+      */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_steps.hpp | */text/tokenizer_model.hpp) continue ;;
       */io/generation_config.hpp | */io/rope_scaling.hpp | */train/run_file.hpp | */ranks/mpi.hpp) continue ;;
       */estimate/catalogue.hpp | */estimate/parts/catalogue_entries.hpp | */diagnose/measure_by_name.hpp) continue ;;
       */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */kernels/panels.hpp | */cuda/wgmma.hpp | */exec/body_executor.hpp) continue ;;  # run by cuda/ and testing/simt/

@@ -103,6 +103,10 @@ TEST_CASE("texts are cut as by the expressions of GPT-2, Llama 3, Qwen 2 and Smo
 
 TEST_CASE("digits are cut one by one or in runs, words at their marks, and no rule leaves a text whole") {
   CHECK(cut("a12 b3", {cut_rule::digits}) == pieces{"a", "1", "2", " b", "3"});
+  const std::string later = "\xF0\x91\xB7\xA0";  // U+11DE0, a number since Unicode 17.0
+  CHECK(cut(later + later, {cut_rule::digits}) == pieces{later, later});
+  CHECK(cut(later + later, {cut_rule::llama3}) == pieces{later + later});
+  CHECK(cut("\na\tb", {cut_rule::llama3}) == pieces{"\n", "a", "\tb"});
   CHECK(cut("a12 b3", {cut_rule::digit_runs}) == pieces{"a", "12", " b", "3"});
   const std::string mark(blank_mark);
   CHECK(cut("a" + mark + "b" + mark + mark + "c", {cut_rule::words}) ==

@@ -214,8 +214,8 @@ TEST_CASE("a tokenizer.json of another kind is refused by what differs") {
   refused("/model/continuing_subword_prefix", "##", "continuing_subword_prefix \"##\"");
   refused("/model/dropout", 0.1, "dropout 0.1");
   refused("/model/ignore_merges", true, "ignores merges");
-  refused("/added_tokens/1/single_word", true,
-          "added token \"<s>\": \"single_word\" is true, expected false");
+  refused("/added_tokens/1/single_word", 1,
+          "added token \"<s>\": \"single_word\" is 1, expected true or false");
   CHECK_THROWS_WITH(llama::parse_tokenizer_json("{\"weight_map\": {}}", "file"),
                     ContainsSubstring("no \"model\""));
   CHECK_THROWS_WITH(llama::parse_tokenizer_json("[1]", "file"), ContainsSubstring("no JSON object"));

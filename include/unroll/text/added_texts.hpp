@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "unroll/text/vocabulary.hpp"
+#include "unroll/text/pre_tokenizer.hpp"
 
 namespace unroll::llama {
 
@@ -40,6 +40,20 @@ inline std::size_t space_behind(std::string_view text) {
   }
 }
 
+/// Whether `text` begins with a character of a word, \w.
+inline bool word_in_front(std::string_view text) {
+  if (text.empty()) return false;
+  const char32_t code = first_character(text).code;
+  return in_runs(letters, code) || in_runs(in_words, code);
+}
+/// Whether `text` ends with one.
+inline bool word_behind(std::string_view text) {
+  std::size_t n = std::min<std::size_t>(text.size(), 1);
+  while (n < text.size() && n < 4 && (static_cast<unsigned char>(text[text.size() - n]) & 0xC0) == 0x80) ++n;
+  const std::string_view last = text.substr(text.size() - n);
+  return n > 0 && character_length(last) == n && word_in_front(last);
+}
+
 }  // namespace detail
 
 /// Finds added texts inside a text as HuggingFace's tokenizers does: the leftmost, and the longest of those
@@ -68,6 +82,9 @@ class added_texts final {
         continue;
       }
       std::size_t begin = at, end = at += found->text.size();
+      if (found->single_word &&
+          (detail::word_behind(text.substr(0, begin)) || detail::word_in_front(text.substr(end))))
+        continue;
       if (found->eats_left)
         begin = begin <= done ? done : begin - detail::space_behind(text.substr(done, begin - done));
       if (found->eats_right) {

@@ -1,7 +1,8 @@
 #pragma once
 
-#include "unroll/text/tokenizer.hpp"
+#include "unroll/text/byte_level_tokenizer.hpp"
 #include "unroll/text/tokenizer_config.hpp"
+#include "unroll/text/tokenizer_steps.hpp"
 
 namespace unroll::llama {
 
@@ -24,18 +25,20 @@ class tokenizer_json {
       refuse("has a model of type \"" + type + "\", expected \"BPE\" (the Llama kind)");
     for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
       if (const json* v = model.find(option); v && *v != "" && *v != 0.0)
-        refuse(std::string("has ") + option + " " + show(*v) + ", expected none (the Llama kind)");
-    if (model.truth("ignore_merges", false)) refuse("ignores merges, which is not the Llama kind");
-    if (const json* v = root.find("pre_tokenizer"))
-      refuse("has a pre_tokenizer of type " + show(member(*v, "type")) + ", expected none (the Llama kind)");
+        refuse(std::string("has ") + option + " " + show_json(*v) + ", expected none (the Llama kind)");
     for (const std::string option : {"truncation", "padding"})
       if (root.find(option.c_str()))
         root.refuse(option,
                     "null: ids are neither left out nor filled up (no_" + option + "() and save() clear it)");
 
+    const tokenizer_steps steps(name_);
     tokenizer_options options{.prefix = false};
-    if (const json* v = root.find("normalizer")) read_normalizer(*v, options);
-    if (const json* v = root.find("decoder")) check_decoder(*v);
+    if (const json* v = root.find("normalizer")) steps.read_normalizer(*v, options);
+    const json* cuts = root.find("pre_tokenizer");
+    if (cuts) steps.read_pre_tokenizer(*cuts, options);
+    if (const json* v = root.find("decoder")) steps.check_decoder(*v, options);
+    options.whole_pieces = model.truth("ignore_merges", false);
+    if (options.whole_pieces && !cuts) refuse("ignores merges without a pre_tokenizer");
     options.fuse_unknown = model.truth("fuse_unk", false);
     const json* vocabulary = model.find("vocab");
     if (!vocabulary || !vocabulary->is_object()) refuse("has no \"vocab\" of pieces and ids");
@@ -44,21 +47,23 @@ class tokenizer_json {
 
     pieces_.resize(vocabulary->size() + (added ? count_new(*added, *vocabulary) : 0));
     const bool bytes = model.truth("byte_fallback", false);
+    if (bytes && options.byte_level) refuse("has a ByteLevel pre_tokenizer and byte_fallback, expected one");
     for (const auto& [text, id] : vocabulary->items())
       place(text, id, bytes && named_byte(text) >= 0 ? piece_kind::byte : piece_kind::normal);
     const json* unknown = model.find("unk_token");
     options.unk = unknown && unknown->is_string() ? find(unknown->get_ref<const std::string&>()) : -1;
-    if (unknown && options.unk < 0) refuse("has the unk_token " + show(*unknown) + ", which is no piece");
+    if (unknown && options.unk < 0)
+      refuse("has the unk_token " + show_json(*unknown) + ", which is no piece");
     if (options.unk >= 0) pieces_[std::size_t(options.unk)].kind = piece_kind::unknown;
     const json* list = model.find("merges");
-    const std::vector<merge> merges = read_merges(list ? *list : null_);
+    const std::vector<merge> merges = read_merges(list ? *list : json());
     const std::vector<added_text> texts = added ? read_added(*added) : std::vector<added_text>();
-    options.bos = find(beside.bos.value_or("<s>"));
+    options.bos = cuts ? -1 : find(beside.bos.value_or("<s>"));
+    if (const json* v = root.find("post_processor")) options.bos = front(steps.front(*v));
     options.eos = find(beside.eos.value_or("</s>"));
     model.refuse_unknown();
     static constexpr harmless_key harmless[] = {
         {"version", "of the format"},
-        {"post_processor", "what stands around a text is for the caller of encode() to say"},
     };
     root.refuse_unknown(harmless);
     check_config(beside, options);
@@ -67,86 +72,37 @@ class tokenizer_json {
 
  private:
   [[noreturn]] void refuse(const std::string& why) const { fail("load_tokenizer", name_, why); }
-  static std::string show(const json& v) {
-    if (v.is_string()) return unroll::detail::in_quotes(v.get_ref<const std::string&>());
-    return v.is_structured() ? std::string("a ") + v.type_name() : v.dump();
-  }
-  const json& member(const json& object, const char* key) const {
-    const auto at = object.find(key);  // end() also where it is no object
-    return at == object.end() ? null_ : *at;
-  }
   token find(const std::string& text) const {
     const auto at = ids_.find(text);
     return at == ids_.end() ? -1 : at->second;
   }
 
-  /// Calls step(type, object) for a normalizer or decoder, or for each of a "Sequence".
-  template <class Step>
-  void steps(const json& part, const std::string& what, Step&& step) const {
-    const auto one = [&](const json& s) {
-      const json& type = member(s, "type");
-      if (!type.is_string()) refuse("has a " + what + " without a type");
-      const json_members members(s, "load_tokenizer", name_ + ", " + what);
-      members.find("type");
-      if (!step(type.get_ref<const std::string&>(), members))
-        refuse("has a " + what + " " + show(type) + " that is not of the Llama kind");
-      members.refuse_unknown();
-    };
-    if (member(part, "type") != "Sequence") return one(part);
-    const std::string several = what + "s";
-    const json_members sequence(part, "load_tokenizer", name_ + ", " + what);
-    for (const char* key : {"type", several.c_str()}) sequence.find(key);
-    sequence.refuse_unknown();
-    const json& list = member(part, several.c_str());
-    if (!list.is_array()) refuse("has a " + what + " \"Sequence\" without a list of " + several);
-    for (const json& s : list) one(s);
-  }
-
-  static bool replaces(const json_members& s, std::string_view from, std::string_view to) {
-    const json* pattern = s.find("pattern");
-    return pattern && pattern->is_object() && pattern->size() == 1 &&
-           pattern->value("String", json()) == from && s.text("content", "") == to;
-  }
-
-  /// Nothing, or any of: a mark in front, blanks replaced by the mark.
-  void read_normalizer(const json& normalizer, tokenizer_options& options) const {
-    steps(normalizer, "normalizer", [&](const std::string& type, const json_members& s) {
-      if (type == "Prepend" && !options.prefix && s.text("prepend", "") == blank_mark)
-        return options.prefix = true;
-      if (type != "Replace" || !replaces(s, " ", blank_mark)) return false;
-      options.blank = blank_mark;
-      return true;
-    });
-    if (options.prefix && options.blank == " ")
-      refuse("puts U+2581 in front but does not replace blanks by it");
-  }
-
-  /// Nothing, or what undoes such a normalizer and byte_fallback: decode() does that without being told.
-  void check_decoder(const json& decoder) const {
-    steps(decoder, "decoder", [&](const std::string& type, const json_members& s) {
-      if (type == "Replace") return replaces(s, blank_mark, " ");
-      if (type == "Strip")
-        return s.text("content", "") == " " && s.number("start", 0) == 1 && s.number("stop", 0) == 0;
-      return type == "ByteFallback" || type == "Fuse";
-    });
+  /// The id that a file puts in front of every text, as its vocabulary has it.
+  token front(const std::optional<std::pair<std::string, json>>& said) const {
+    if (!said) return -1;
+    const token id = find(said->first);
+    if (id < 0 || said->second != id)
+      refuse("puts " + unroll::detail::in_quotes(said->first) + " of id " + show_json(said->second) +
+             " in front of a text, the id of its vocabulary is " + std::to_string(id));
+    return id;
   }
 
   /// Sets the piece with this id, once.
   void place(const std::string& text, const json& id, piece_kind kind) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= pieces_.size())
-      refuse("gives " + unroll::detail::in_quotes(text) + " the id " + show(id) + ", expected one of 0 to " +
-             std::to_string(pieces_.size() - 1));
+      refuse("gives " + unroll::detail::in_quotes(text) + " the id " + show_json(id) +
+             ", expected one of 0 to " + std::to_string(pieces_.size() - 1));
     vocabulary_entry& p = pieces_[id.get<std::size_t>()];
     if (!p.text.empty())
       refuse("gives " + unroll::detail::in_quotes(text) + " and " + unroll::detail::in_quotes(p.text) +
-             " both the id " + show(id));
-    if (text.empty()) refuse("gives an empty text the id " + show(id));
+             " both the id " + show_json(id));
+    if (text.empty()) refuse("gives an empty text the id " + show_json(id));
     p = {text, 0, kind};
     ids_.emplace(text, id.get<token>());
   }
 
   const std::string& content(const json& added) const {
-    const json& v = member(added, "content");
+    const json& v = member_of(added, "content");
     if (!v.is_string()) refuse("has an added token without content");
     return v.get_ref<const std::string&>();
   }
@@ -163,18 +119,18 @@ class tokenizer_json {
       const std::string& text = content(a);
       const json_members options(a, "load_tokenizer",
                                  name_ + ", added token " + unroll::detail::in_quotes(text));
-      const json& id = member(a, "id");
+      const json& id = member_of(a, "id");
       options.find("id");
       options.find("content");
-      if (options.truth("single_word", false)) options.refuse("single_word", "false");
       if (!ids_.contains(text)) place(text, id, piece_kind::user);
       if (id != find(text))
-        refuse("gives the added token " + unroll::detail::in_quotes(text) + " the id " + show(id) +
+        refuse("gives the added token " + unroll::detail::in_quotes(text) + " the id " + show_json(id) +
                ", its vocabulary the id " + std::to_string(find(text)));
       if (!seen.insert(text).second)
         refuse("has the added token " + unroll::detail::in_quotes(text) + " twice");
       texts.push_back({text, find(text), options.truth("normalized", false), options.truth("special", false),
-                       options.truth("lstrip", false), options.truth("rstrip", false)});
+                       options.truth("lstrip", false), options.truth("rstrip", false),
+                       options.truth("single_word", false)});
       options.refuse_unknown();
     }
     return texts;
@@ -191,23 +147,18 @@ class tokenizer_json {
         const auto& both = m.get_ref<const std::string&>();
         const std::size_t blank = both.find(' ');
         if (blank == std::string::npos || both.find(' ', blank + 1) != std::string::npos)
-          refuse(at + " " + show(m) + ", expected two pieces with a blank between them");
+          refuse(at + " " + show_json(m) + ", expected two pieces with a blank between them");
         left = both.substr(0, blank);
         right = both.substr(blank + 1);
       } else if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
         left = m[0].get<std::string>();
         right = m[1].get<std::string>();
       } else {
-        refuse(at + " " + show(m) + ", expected two pieces");
+        refuse(at + " " + show_json(m) + ", expected two pieces");
       }
-      const auto piece = [&](const std::string& text) {
-        const token id = find(text);
-        if (id < 0)
-          refuse(at + " of " + unroll::detail::in_quotes(left) + " and " + unroll::detail::in_quotes(right) +
-                 ", but " + unroll::detail::in_quotes(text) + " is no piece");
-        return id;
-      };
-      merges.push_back({piece(left), piece(right), piece(left + right)});
+      merges.push_back(named_merge(
+          left, right, [&](const std::string& text) { return find(text); },
+          [&](const std::string& why) { refuse(at + " " + why); }));
     }
     return merges;
   }
@@ -230,20 +181,29 @@ class tokenizer_json {
   }
 
   const std::string& name_;
-  const json root_, null_;
+  const json root_;
   std::vector<vocabulary_entry> pieces_;
   std::unordered_map<std::string, token> ids_;
 };
 
 }  // namespace detail
 
-/// Reads the bytes of a tokenizer.json of the Llama kind: a BPE model with merges as texts or pairs, byte
-/// fallback, no pre_tokenizer, and a normalizer that puts U+2581 in front and replaces blanks by it. Added
-/// tokens inside a text become their ids, as HuggingFace's library does it: every stretch between them is
-/// encoded on its own, lstrip and rstrip take the white space beside them, single_word is refused. The
-/// post_processor is not applied: encode() puts a begin in front when it is asked to. Throws unroll::error,
-/// which names what differs, on any other kind, on keys that are neither implemented nor known to change
-/// nothing, and on merges, ids or added tokens that contradict the vocabulary or `beside`.
+/// Reads the bytes of a tokenizer.json with a BPE model, merges as texts or pairs, of one of these kinds:
+///
+///   | kind | normalizer | pre_tokenizer | model |
+///   |---|---|---|---|
+///   | Llama | U+2581 in front, blanks replaced by it, or neither | none | byte fallback or unk |
+///   | transformers 5 | none | Metaspace, any prepend_scheme, split or not | the same |
+///   | byte-level: GPT-2, Llama 3, SmolLM2 | none | ByteLevel behind Digits and Split by known expressions |
+///   ignore_merges or not |
+///
+/// Added tokens inside a text become their ids, as HuggingFace's library does it: every stretch between them
+/// is encoded on its own, lstrip and rstrip take the white space beside them, single_word asks that no
+/// character of a word is beside them. bos() is what the post_processor puts in front of a text, -1 where
+/// that is nothing; without one it is that of `beside` or "<s>" in the first kind, nothing in the others.
+/// What a post_processor puts behind a text is left to the caller. Throws unroll::error, which names what
+/// differs, on any other kind, on expressions that are not known, on keys that are neither implemented nor
+/// known to change nothing, and on merges, ids or added tokens that contradict the vocabulary or `beside`.
 ///
 /// Where some characters and some bytes are no pieces, ids stand in the order of the text; tokenizers 0.23
 /// puts unk behind the bytes that follow it.

@@ -39,6 +39,7 @@ struct added_text {
   bool normalised = false;
   bool special = false;                        ///< a mark: decode() leaves it out
   bool eats_left = false, eats_right = false;  ///< takes the white space on that side along
+  bool single_word = false;                    ///< only where no character of a word (\w) is beside it
 };
 
 /// A rule that cuts a text into pieces across which nothing is joined. The expressions are those of
