@@ -12,17 +12,23 @@ namespace {
 using json = nlohmann::ordered_json;
 using llama::token;
 
+using program::on_device;
+
 template <class X>
 int score(const program::llama_options& o) {
   const program::llama_job<X> j(o, false);
   const auto& model = j.language.model;
-  const llama::transformer<X> stack(model.shape);
   llama::text_score<program::parameter_of<X>> s;
   {
     const program::progress line;
-    s = llama::score<X>(stack, model.weights, j.ids,
-                        {.window = o.window, .overlap = o.overlap, .threads = o.threads}, {},
-                        program::watch(line, "scored", j.ids.size() - 1));
+    const auto watch = program::watch(line, "scored", j.ids.size() - 1);
+    llama::score_options how{.window = o.window, .overlap = o.overlap, .threads = o.threads};
+    if constexpr (std::same_as<X, on_device>) {
+      how.threads = 1;
+      s = j.device->score(j.ids, how, watch);
+    } else {
+      s = llama::score<X>(llama::transformer<X>(model.shape), model.weights, j.ids, how, {}, watch);
+    }
   }
   const double mean = s.mean();
   std::printf("%zu tokens, %.6f nats a token, perplexity %.4f", s.nll.size(), mean, std::exp(mean));
@@ -41,13 +47,10 @@ int score(const program::llama_options& o) {
   return program::interrupted ? 130 : 0;
 }
 
-template <class X>
-int generate(const program::llama_options& o) {
-  const program::llama_job<X> j(o, true);
+template <class Text, class X>
+int generate(const program::llama_options& o, const program::llama_job<X>& j, Text& g) {
   const auto& model = j.language.model;
   const llama::tokenizer& words = j.language.words;
-  const llama::transformer<X> stack(model.shape);
-  llama::generator<X> g(stack, model.weights);
   llama::sampler sampler(words.size(), {.temperature = o.greedy ? 0 : o.temperature, .top_p = o.top_p});
   if (!g.room(index_t(j.ids.size())))
     fail("llama", "text",
@@ -86,19 +89,38 @@ int generate(const program::llama_options& o) {
   return program::interrupted ? 130 : 0;
 }
 
-template <class T>
+template <class X>
+int generate(const program::llama_options& o) {
+  const program::llama_job<X> j(o, true);
+  if constexpr (std::same_as<X, on_device>) {
+    const auto g = j.device->text();
+    return generate(o, j, *g);
+  } else {
+    const llama::transformer<X> stack(j.language.model.shape);
+    llama::generator<X> g(stack, j.language.model.weights);
+    return generate(o, j, g);
+  }
+}
+
+template <class X>
 int differentiate(const program::llama_options& o) {
-  const program::llama_job<T> j(o, false);
+  using T = program::parameter_of<X>;
+  const program::llama_job<X> j(o, false);
   const auto& model = j.language.model;
-  gradient<T> g(model.weights.size());
+  const llama::weight_map map(model.shape);
+  gradient<T> g(map.size());
   llama::text_mean mean;
   {
     const program::progress line;
-    mean = llama::score_gradient<T>(model.shape, model.weights, j.ids, g,
-                                    {.window = o.window, .overlap = o.overlap, .threads = o.threads},
-                                    program::watch(line, "differentiated", j.ids.size() - 1));
+    const auto watch = program::watch(line, "differentiated", j.ids.size() - 1);
+    llama::score_options how{.window = o.window, .overlap = o.overlap, .threads = o.threads};
+    if constexpr (std::same_as<X, on_device>) {
+      how.threads = 1;
+      mean = j.device->score_gradient(j.ids, g, how, watch);
+    } else {
+      mean = llama::score_gradient<T>(model.shape, model.weights, j.ids, g, how, watch);
+    }
   }
-  const llama::weight_map map(model.shape);
   json norms = json::object();
   double squares = 0;
   for (const layout_block& b : map.names().blocks()) {
@@ -165,6 +187,12 @@ int main(int argc, char** argv) {
                            program::inputs_of(o.model, o.tokenizer, {{"--text", o.text}}));
     const bool half = o.weights == "bf16";
     using program::bf16_weights;
+    if (!o.device.on_host()) {
+      if (o.doubles) fail("llama", "--double", "is of the host: a device computes in float or bfloat16");
+      return chosen == scoring      ? score<on_device>(o)
+             : chosen == generation ? generate<on_device>(o)
+                                    : differentiate<on_device>(o);
+    }
     if (chosen == scoring)
       return o.doubles ? score<double>(o) : half ? score<bf16_weights>(o) : score<float>(o);
     if (chosen == generation)

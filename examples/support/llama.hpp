@@ -10,7 +10,7 @@
 #include <unroll/llama.hpp>
 #include <unroll/text/tokenizer_file.hpp>
 
-#include "program.hpp"
+#include "device.hpp"
 
 namespace program {
 
@@ -56,7 +56,7 @@ inline void stretch(const char* program, unroll::llama::config& c, const std::st
 /// What a Llama computes with: float throughout, or float activations and bfloat16 weights.
 using bf16_weights = unroll::numbers<float, unroll::bf16>;
 template <class X>
-using weight_of = typename unroll::exec::of<X>::numbers::weight;
+using weight_of = typename unroll::exec::of<X>::numbers::weight;  // of on_device: as on the host
 template <class X>
 using parameter_of = typename unroll::exec::of<X>::numbers::parameter;
 
@@ -65,13 +65,14 @@ inline CLI::Option* add_weights(CLI::App* app, std::string& weights) {
       ->add_option(
           "--weights", weights,
           "how the weights of the Llama are held: float, or bf16, each rounded to bfloat16, in half of "
-          "the memory; all else stays float")
+          "the memory; all else stays float, but on a device activations and memories are bfloat16 too")
       ->check(CLI::IsMember({"float", "bf16"}))
       ->capture_default_str();
 }
-/// f(std::type_identity<X>) with the numbers that --weights names.
+/// f(std::type_identity<X>) with the numbers that --weights names, or on_device.
 template <class F>
-int with_weights(const std::string& weights, F&& f) {
+int with_weights(const device_choice& device, const std::string& weights, F&& f) {
+  if (!device.on_host()) return f(std::type_identity<on_device>{});
   return weights == "bf16" ? f(std::type_identity<bf16_weights>{}) : f(std::type_identity<float>{});
 }
 
@@ -92,14 +93,15 @@ inline std::vector<token> end_tokens(const unroll::llama::tokenizer& words, std:
   return named;
 }
 
-/// `tokenizer` empty: the one beside the model.
-template <class W>
-language<W> load_language(const std::string& model, const std::string& tokenizer) {
+/// `tokenizer` empty: the one beside the model. load(model) reads the weights; they may lie elsewhere, and
+/// are empty then.
+template <class W, class Load>
+language<W> load_language(const std::string& model, const std::string& tokenizer, Load&& load) {
   namespace fs = std::filesystem;
   if (!fs::exists(model)) unroll::fail("model", "\"" + model + "\"", "does not exist");
   const fs::path path = tokenizer.empty() ? unroll::llama::find_tokenizer(model) : fs::path(tokenizer);
   auto words = unroll::llama::load_tokenizer(path);
-  language<W> out{unroll::llama::load_llama<W>(model), std::move(words), {}};
+  language<W> out{load(model), std::move(words), {}};
   const auto& shape = out.model.shape;
   check_vocabulary(out.words, shape, "\"" + path.string() + "\"");
   if (out.words.size() < shape.vocabulary)
@@ -109,6 +111,32 @@ language<W> load_language(const std::string& model, const std::string& tokenizer
                  path.string().c_str(), out.words.size(), model.c_str(), shape.vocabulary);
   out.ends = end_tokens(out.words, unroll::llama::load_end_tokens(model, shape));
   return out;
+}
+
+template <class W>
+language<W> load_language(const std::string& model, const std::string& tokenizer) {
+  return load_language<W>(model, tokenizer,
+                          [](const std::string& path) { return unroll::llama::load_llama<W>(path); });
+}
+/// The same with the weights on a device. prepare(shape) completes the shape, and may refuse it, before there
+/// is room.
+template <class Prepare>
+language<float> load_language_on(device_llama& device, bool half, const std::string& model,
+                                 const std::string& tokenizer, Prepare&& prepare) {
+  return load_language<float>(model, tokenizer, [&](const std::string& path) {
+    unroll::llama::pretrained<float> out;
+    const auto begin = [&](unroll::llama::config c) {
+      prepare(c);
+      device.begin(c);
+      out.shape = c;
+    };
+    const auto put = [&](index_t first, const auto& part) { device.put(first, part); };
+    if (half)
+      unroll::llama::load_pieces<unroll::bf16>(path, begin, put);
+    else
+      unroll::llama::load_pieces<float>(path, begin, put);
+    return out;
+  });
 }
 
 /// What a config.json says of a text of this vocabulary.

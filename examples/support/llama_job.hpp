@@ -10,6 +10,7 @@ namespace program {
 
 struct llama_options {
   std::string model, tokenizer, text, prompt, json_file, positions, weights = "float";
+  device_choice device;
   bool has_prompt = false, doubles = false, greedy = false;
   index_t threads = 1, window = 0, overlap = 0, tokens = 256;
   double temperature = 1, top_p = 1;
@@ -32,6 +33,7 @@ struct llama_options {
         "dynamic or longrope positions; by default what the model says");
     CLI::Option* precise = app->add_flag("--double", doubles, "compute in double precision");
     add_weights(app, weights)->excludes(precise);
+    device.add(app);
     app->add_option("--json", json_file, "write the results to this file")->check(writable);
   }
   /// Those of commands that cut a text into windows.
@@ -60,12 +62,13 @@ struct llama_options {
 template <class X>
 struct llama_job {
   using W = weight_of<X>;
+  std::shared_ptr<device_llama> device;  ///< of on_device, whose weights are there
   program::language<W> language;
   std::vector<token> ids;
   std::string text;
 
-  llama_job(const llama_options& o, bool may_be_empty) : language(load_language<W>(o.model, o.tokenizer)) {
-    stretch("llama", language.model.shape, o.positions);
+  llama_job(const llama_options& o, bool may_be_empty)
+      : device(o.device.on_host() ? nullptr : o.device.open(o.weights == "bf16")), language(load(o)) {
     if (o.has_prompt || !o.text.empty()) {
       text = o.has_prompt ? o.prompt : unroll::read_file(o.text, "text");
     } else if (!may_be_empty) {
@@ -76,6 +79,26 @@ struct llama_job {
     else
       ids = encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
   }
+
+ private:
+  program::language<W> load(const llama_options& o) const {
+    const auto complete = [&](unroll::llama::config& c) { stretch("llama", c, o.positions); };
+    if constexpr (std::same_as<X, on_device>) {
+      const bool half = o.weights == "bf16";
+      auto out = load_language_on(*device, half, o.model, o.tokenizer, [&](unroll::llama::config& c) {
+        complete(c);
+        unroll::memory_plan p;
+        p.weight_bytes = double(unroll::llama::weight_map(c).size()) * (half ? 2 : 4);
+        check_fits(o.device.where, o.device.bytes(*device), p);
+      });
+      std::fprintf(stderr, "llama: on %s\n", device->name().c_str());
+      return out;
+    } else {
+      auto out = load_language<W>(o.model, o.tokenizer);
+      complete(out.model.shape);
+      return out;
+    }
+  }
 };
 
 /// What every command writes first.
@@ -85,6 +108,7 @@ inline nlohmann::ordered_json llama_document(const char* command, const llama_op
   d["command"] = command;
   d["model"] = o.model;
   d["precision"] = o.doubles ? "double" : "float";
+  d["device"] = o.device.where;
   if (!o.doubles) d["weights"] = o.weights;
   d["context"] = c.positions();
   return d;

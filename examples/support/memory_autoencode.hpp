@@ -32,6 +32,9 @@ struct autoencode_command : reading_command<autoencode_command> {
   template <class X>
   int run_with() {
     using namespace unroll;
+    memory.needs = [](bool half, const llama::config& c, const memory_options& o) {
+      return device_session(half, c, o);
+    };
     auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const data::documents all(text, setup.words, {.bos = false, .threads = threads});
     check_documents(all, "text", "\"" + text + "\"", setup.model.options().segment + 1,
@@ -39,16 +42,16 @@ struct autoencode_command : reading_command<autoencode_command> {
     const auto wanted = unroll::data::stretches(all, setup.model.options().segment, texts);
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
     std::vector<std::vector<token>> written(wanted.size());
-    worker_pool pool(std::min(threads, index_t(wanted.size())));
+    worker_pool pool(base.device.on_host() ? std::min(threads, index_t(wanted.size())) : 1);
     const progress line;
-    std::vector<llama::memory_session<X>> sessions;
-    for (index_t i = 0; i < pool.size(); ++i) sessions.emplace_back(setup.model, setup.theta);
+    std::vector<decltype(session_of(setup))> sessions;
+    for (index_t i = 0; i < pool.size(); ++i) sessions.push_back(session_of(setup));
     std::atomic<index_t> done{0};
     share_out(pool, index_t(wanted.size()), [&](index_t worker, index_t i) {
       if (interrupted) return;
       const auto ids = wanted[std::size_t(i)].first(std::size_t(setup.model.options().segment));
       std::vector<token> out(ids.size());
-      llama::reproduce<X>(sessions[std::size_t(worker)], ids, begin, out, setup.words.size());
+      reproduce(*sessions[std::size_t(worker)], ids, begin, out, setup.words.size());
       written[std::size_t(i)] = std::move(out);
       if (worker == 0)
         line.show("reproduced " + std::to_string(done.load()) + " / " + std::to_string(wanted.size()));
@@ -84,6 +87,7 @@ struct autoencode_command : reading_command<autoencode_command> {
                 {"model", base.path},
                 {"adapters", memory.adapters},
                 {"weights", memory.weights},
+                {"device", base.device.where},
                 {"text", text},
                 {"memory", to_json(setup.model.options())},
                 {"segments", count},

@@ -48,6 +48,9 @@ struct eval_command : reading_command<eval_command> {
   template <class X>
   int run_with() {
     using namespace unroll;
+    memory.needs = [this](bool half, const llama::config& c, const memory_options& o) {
+      return device_reading(half, c, o, segments);
+    };
     auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const auto& model = setup.model;
     const index_t length = model.options().segment;
@@ -72,6 +75,7 @@ struct eval_command : reading_command<eval_command> {
            {"model", base.path},
            {"adapters", memory.adapters},
            {"weights", memory.weights},
+           {"device", base.device.where},
            {"text", text},
            {"shape", to_json(setup.shape())},
            {"memory", to_json(model.options())},

@@ -45,12 +45,16 @@ struct generate_command : reading_command<generate_command> {
   template <class X>
   int run_with() {
     using namespace unroll;
+    memory.needs = [](bool half, const llama::config& c, const memory_options& o) {
+      return device_session(half, c, o);
+    };
     auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const std::string given = text.empty() ? prompt : read_file(text, "memory_llama");
     std::vector<token> ids =
         setup.words.encode(given, setup.words.bos() >= 0, text.empty() ? "--prompt" : "\"" + text + "\"");
     if (ids.empty()) fail("memory_llama", "prompt", "is empty, and the vocabulary has no begin of a text");
-    llama::memory_session<X> session(setup.model, setup.theta);
+    const auto own = session_of(setup);
+    auto& session = *own;
     llama::sampler sampler(setup.words.size(), {.temperature = greedy ? 0 : temperature, .top_p = top_p});
     session.append(ids);
     const std::size_t prompt_tokens = ids.size();
@@ -77,6 +81,7 @@ struct generate_command : reading_command<generate_command> {
            {"model", base.path},
            {"adapters", memory.adapters},
            {"weights", memory.weights},
+           {"device", base.device.where},
            {"memory", to_json(setup.model.options())},
            {"prompt_tokens", prompt_tokens},
            {"temperature", sampler.how().temperature},

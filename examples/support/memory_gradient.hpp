@@ -56,17 +56,30 @@ struct gradient_command : command {
     add_outputs("the table");
   }
 
-  int run() { return doubles ? measure_all<double>() : measure_all<float>(); }
+  int run() {
+    if (base.device.on_host()) return doubles ? measure_all<double>() : measure_all<float>();
+    if (doubles) fail("memory_llama", "--double", "is of the host: a device computes in float");
+    return measure_all<on_device>();
+  }
 
  private:
-  template <class T>
+  template <class X>
   int measure_all() {
     using namespace unroll;
+    using T = parameter_of<X>;
+    constexpr bool here = !std::same_as<X, on_device>;
     check_files(base.inputs({{"--text", texts.text}, {"--adapters", memory.adapters}}));
     std::vector<policy> wanted;
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
-    auto setup = load_memory<T>(base, memory, fold(key{seed}, 0));
-    const memory_llama<T>& model = setup.model;
+    memory.needs = [&](bool half, const llama::config& c, const memory_options& o) {
+      memory_plan most;
+      for (const policy& p : wanted)
+        if (const auto one = device_plan(half, c, o, segments * o.segment, p); one.bytes() > most.bytes())
+          most = one;
+      return most;
+    };
+    auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
+    const auto& model = setup.model;
     if (app->count("--policy") == 0) leave_out_unsupported(wanted, model.options());
     const index_t length = model.options().segment, needed = segments * length + 1;
     check_segments(setup, segments);
@@ -82,17 +95,16 @@ struct gradient_command : command {
         "%s\n%s from token %td, %td segments of %td tokens, %td memory tokens each; %td parameters, %s\n\n",
         describe(setup.shape()).c_str(), all[0].name.c_str(), start, segments, length, model.memory_tokens(),
         setup.theta.size(), memory.adapters.empty() ? "random" : "trained");
-    const block<double> exact = exact_gradient(model, setup.theta, text);
-    const llama::memory_costs<T> costs(setup.shape(), model.options());
-    std::optional<unroll::recorded_model<memory_llama<T>>> recorded;  // unless it is too large
-    if (model.independent() &&
-        unroll::recorded_model<memory_llama<T>>::numbers(model, segments) * sizeof(T) < 4e9)
-      recorded.emplace(model, setup.theta, text, [](index_t) { return !interrupted; });
+    const block<double> exact = exact_of(model, setup.theta, text);
+    std::optional<recorded_of<X>> recorded;  // unless it is too large
+    if constexpr (here)
+      if (model.independent() && recorded_of<X>::numbers(model, segments) * sizeof(T) < 4e9)
+        recorded.emplace(model, setup.theta, text, [](index_t) { return !interrupted; });
     std::vector<measured_policy> lines;
     std::vector<row> rows;
     for (const policy& p : wanted) {
       if (stop_asked()) break;
-      lines.push_back(measure_one<T>(p, index_t(lines.size()), setup, text, exact, costs, recorded));
+      lines.push_back(measure_one<X>(p, index_t(lines.size()), setup, text, exact, recorded));
       rows.push_back(summary(lines.back(), segments));
     }
     std::fputs(to_table(rows, 3).c_str(), stdout);
@@ -114,6 +126,7 @@ struct gradient_command : command {
            {"memory", program::to_json(model.options())},
            {"parameters", setup.theta.size()},
            {"precision", doubles ? "double" : "float"},
+           {"device", base.device.where},
            {"segments", segments},
            {"replicas", replicas},
            {"seed", seed},
@@ -127,51 +140,88 @@ struct gradient_command : command {
     return interrupted ? 130 : 0;
   }
 
+  // What a memory model on a device is not recorded as.
+  struct nothing {};
+  template <class X>
+  struct recorded_as {
+    using type = unroll::recorded_model<memory_llama<X>>;
+  };
+  template <std::same_as<on_device> X>
+  struct recorded_as<X> {
+    using type = nothing;
+  };
+  template <class X>
+  using recorded_of = typename recorded_as<X>::type;
+
+  template <class Model, class T>
+  static unroll::block<double> exact_of(const Model& model, const parameters<T>& theta,
+                                        const std::vector<segment>& text) {
+    if constexpr (std::same_as<Model, memory_on_device>) {
+      device_estimator<false> exact(model, {}, index_t(text.size()));
+      unroll::gradient<float> g(theta.size());
+      exact.reset({});
+      if (const auto r = exact.advance(theta, text, g); r.code != unroll::status::ok)
+        fail("memory_llama", "text", "has a loss that is not finite at segment " + std::to_string(r.at));
+      unroll::block<double> wide(theta.size());
+      std::copy(g.begin(), g.end(), wide.begin());
+      return wide;
+    } else {
+      return exact_gradient(model, theta, text);
+    }
+  }
+
   /// Row by row other draws: rows that share them err together.
-  template <class T>
-  measured_policy measure_one(const unroll::policy& p, index_t row, const memory_setup<T>& setup,
+  template <class X>
+  measured_policy measure_one(const unroll::policy& p, index_t row, const memory_setup<X>& setup,
                               const std::vector<segment>& text, const unroll::block<double>& exact,
-                              const unroll::llama::memory_costs<T>& costs,
-                              const std::optional<unroll::recorded_model<memory_llama<T>>>& recorded) {
+                              [[maybe_unused]] const std::optional<recorded_of<X>>& recorded) {
     using namespace unroll;
+    using T = parameter_of<X>;
+    constexpr bool here = !std::same_as<X, on_device>;
     const std::string name = to_string(p);
     counting_progress shown(name, "gradients");
     const measure_options how{.replicas = replicas,
                               .precision = precision,
                               .seed = fold(fold(key{seed}, 1), std::uint64_t(row)),
-                              .threads = threads,
+                              .threads = here ? threads : 1,
                               .confidence = confidence,
                               .keep_batches = !no_batches,
                               .reference = view<const double>(exact),
                               .done = &shown.done,
                               .stop = &interrupted,
                               .among = world};
-    const index_t n = index_t(text.size());
-    const double bytes = sizeof(T);
-    measured_policy out{
-        name,
-        {},
-        {},
-        plan(costs, n * setup.model.options().segment, p, {bytes, 4 * bytes, bytes, bytes, bytes, bytes})};
-    const auto measured = [&](const auto& model) {
-      return measure_by_name(name, model, setup.theta, text, how);
-    };
-    out.m = recorded ? measured(*recorded) : measured(setup.model);
-    with_policy(p, setup.model, n, philox_chooser{}, [&](auto once) {  // what one gradient does and costs
+    const index_t n = index_t(text.size()), tokens = n * setup.model.options().segment;
+    measured_policy out{name, {}, {}, {}};
+    const auto once = [&](auto estimator) {  // what one gradient does and costs
       gradient<T> g(setup.theta.size());
       double seconds = std::numeric_limits<double>::infinity();
       for (int i = 0; i < 3 && (i == 0 || !interrupted); ++i) {  // the same draw, so the fastest counts
         const double begin = seconds_now();
-        once.reset(fold(how.seed, 2));
-        report r = once.advance(setup.theta, text, g);
-        r += once.finish(setup.theta, g);
+        estimator.reset(fold(how.seed, 2));
+        report r = estimator.advance(setup.theta, text, g);
+        r += estimator.finish(setup.theta, g);
         seconds = std::min(seconds, seconds_now() - begin);
         out.m.bytes = r.bytes;
       }
       out.m.seconds = seconds / double(n);
       out.m.variance_time = out.m.variance * seconds;
-      out.counts = once.counts();
-    });
+      out.counts = estimator.counts();
+    };
+    if constexpr (here) {
+      const double bytes = sizeof(T);
+      const llama::memory_costs<X> costs(setup.shape(), setup.model.options());
+      out.planned = plan(costs, tokens, p, {bytes, 4 * bytes, bytes, bytes, bytes, bytes});
+      const auto measured = [&](const auto& model) {
+        return measure_by_name(name, model, setup.theta, text, how);
+      };
+      out.m = recorded ? measured(*recorded) : measured(setup.model);
+      with_policy(p, setup.model, n, philox_chooser{}, once);
+    } else {
+      out.planned = device_plan(setup.model.half(), setup.shape(), setup.model.options(), tokens, p);
+      out.m = with_device_policy(p, setup.model, n,
+                                 [&](const auto& e) { return measure(e, setup.theta, text, how); });
+      with_device_policy(p, setup.model, n, once);
+    }
     return out;
   }
 };

@@ -28,6 +28,7 @@ struct plan_command : command {
                     "a folder with config.json (weights are not needed) or a checkpoint .bin")
         ->check(CLI::ExistingPath);
     base.add_shape(app);
+    base.device.add(app);
     app->add_option("--vocabulary", vocabulary, "its vocabulary")
         ->check(CLI::Range(1, 1 << 30))
         ->capture_default_str();
@@ -43,23 +44,44 @@ struct plan_command : command {
     app->add_option(
            "--numbers", numbers,
            "float, double, bf16-weights: what --weights bf16 holds, or bf16: weights, activations and "
-           "memories of 2 bytes, adjoints of 4, 18 a trained parameter (float, its copy, gradient, moments)")
+           "memories of 2 bytes, adjoints of 4, 18 a trained parameter (float, its copy, gradient, moments); "
+           "with "
+           "--device what lies there: 8 a trained parameter (itself, gradient)")
         ->check(CLI::IsMember({"float", "double", "bf16-weights", "bf16"}))
         ->capture_default_str();
-    app->add_option("--budget", budget, "GB: the longest text and the cheapest policy without bias that fit")
+    app->add_option(
+           "--budget", budget,
+           "GB: the longest text and the cheapest policy without bias that fit; of a device by default what "
+           "is free")
         ->check(not_negative);
     add_outputs("bytes against the length of the text");
   }
 
   int run() {
-    using namespace unroll;
     check_files({{"--model", base.path}});
+    if (base.device.on_host())
+      return run_with(
+          unroll::llama::memory_costs<float>(base.shape_without_weights(vocabulary), memory.options()),
+          bytes_of(numbers));
+    if (numbers != "float" && numbers != "bf16")
+      fail("memory_llama", "numbers", "are " + numbers + ", a device has float and bf16");
+    const bool half = numbers == "bf16";
+    if (budget == 0) budget = base.device.bytes(*base.device.open(half)) / 1e9;
+    return with_device_sizes(half, [&]<class E>(std::type_identity<E>) {
+      using costs_type = unroll::llama::memory_costs<E>;
+      return run_with(costs_type(base.shape_without_weights(vocabulary), memory.options()),
+                      device_bytes_of<costs_type>());
+    });
+  }
+
+ private:
+  template <class Costs>
+  int run_with(const Costs& costs, const unroll::number_bytes& bytes) {
+    using namespace unroll;
     std::vector<policy> wanted;
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
     if (app->count("--policy") == 0) leave_out_unsupported(wanted, memory.options());
-    const llama::config c = shape();
-    const llama::memory_costs<float> costs(c, memory.options());
-    const number_bytes bytes = bytes_of(numbers);
+    const llama::config& c = costs.shape();
     if (tokens.empty()) tokens.push_back(costs.segments() * memory.segment);
     std::printf(
         "%s\n%td weights, %td trainable parameters; a segment of %td tokens leaves %td memory tokens, %.4g "
@@ -89,6 +111,7 @@ struct plan_command : command {
            {"shape", program::to_json(c)},
            {"memory", program::to_json(memory.options())},
            {"numbers", numbers},
+           {"device", base.device.where},
            {"weights", costs.weights()},
            {"parameters", costs.size().params},
            {"longest_text", costs.segments() * memory.segment}};
@@ -118,19 +141,6 @@ struct plan_command : command {
     write_json(d);
     if (!plot.empty()) draw(costs, wanted, bytes);
     return 0;
-  }
-
- private:
-  unroll::llama::config shape() const {
-    if (base.path.empty()) return base.shape(vocabulary);
-    const auto file = std::filesystem::is_directory(base.path)
-                          ? std::filesystem::path(base.path) / "config.json"
-                          : std::filesystem::path();
-    auto c = file.empty() ? unroll::llama::load_llama<float>(base.path).shape
-                          : unroll::llama::parse_config(unroll::read_file(file, "memory_llama"),
-                                                        "\"" + file.string() + "\"", "memory_llama");
-    base.stretch(c);
-    return c;
   }
 
   static unroll::number_bytes bytes_of(const std::string& numbers) {
@@ -173,7 +183,8 @@ struct plan_command : command {
     return r;
   }
 
-  void draw(const unroll::llama::memory_costs<float>& costs, const std::vector<unroll::policy>& wanted,
+  template <class Costs>
+  void draw(const Costs& costs, const std::vector<unroll::policy>& wanted,
             const unroll::number_bytes& bytes) const {
     std::string data, lines;
     for (std::size_t i = 0; i < wanted.size(); ++i) {

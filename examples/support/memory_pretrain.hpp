@@ -70,9 +70,21 @@ struct pretrain_command : command {
     check_documents(data.held_out, "held-out", texts.held_out_name(), length + 1,
                     "they are not scored (--length)");
     const index_t together = batch / accumulate;
-    llama::language_model<T> network(
-        base.model.shape,
-        {.sequences = together, .length = length, .shares = std::min(shares, together), .threads = threads});
+    const llama::language_model_options how{.sequences = together,
+                                            .length = length,
+                                            .shares = std::min(shares, together),
+                                            .threads = model.device.on_host() ? threads : 1};
+    std::optional<llama::language_model<T>> here;
+    std::unique_ptr<device_llama> device;
+    std::unique_ptr<device_network> there;
+    if (model.device.on_host()) {
+      here.emplace(base.model.shape, how);
+    } else {
+      device = model.device.open(false);
+      check_fits(model.device.where, model.device.bytes(*device), device_pretraining(base.model.shape, how));
+      there = device->network(base.model.shape, how);
+      std::fprintf(stderr, "memory_llama: on %s\n", device->name().c_str());
+    }
     data::windows places(data.train, together, length, fold(key{seed}, 1));
     training_run<T> run(training, std::move(base.model.weights), identity(base.model.shape, data));
     places.seek(run->step() * accumulate);
@@ -92,7 +104,8 @@ struct pretrain_command : command {
       for (;;) {
         if (run->due()) {
           const double start = seconds_now();
-          const double nll = training::mean_nll(network, run->theta(), held_out);
+          const double nll = here ? training::mean_nll(*here, run->theta(), held_out)
+                                  : there->mean_nll(run->theta(), held_out);
           line.clear();
           run.report(nll, bytes_a_token, seconds_now() - start);
           run.save();
@@ -104,7 +117,8 @@ struct pretrain_command : command {
         auto& g = run->zeroed_gradient();
         for (index_t i = 0; i < accumulate; ++i) {
           places.next(ids, targets);
-          loss += double(network.gradient(run->theta(), ids, targets, g));
+          loss += here ? double(here->gradient(run->theta(), ids, targets, g))
+                       : there->gradient(run->theta(), ids, targets, g);
           scored += std::count_if(targets.begin(), targets.end(), [](token t) { return t >= 0; });
         }
         run.update(loss, double(scored), seconds_now() - start);
@@ -125,6 +139,7 @@ struct pretrain_command : command {
            {"held_out", texts.held_out},
            {"shape", to_json(base.model.shape)},
            {"weights", run->theta().size()},
+           {"device", model.device.where},
            {"length", length},
            {"batch", batch},
            {"steps", training.steps},
@@ -158,7 +173,10 @@ struct pretrain_command : command {
                    model.path.c_str(), describe(c).c_str(),
                    static_cast<unsigned long long>(unroll::data::hash_of(data.train)),
                    static_cast<unsigned long long>(unroll::data::hash_of(data.held_out)), batch, length,
-                   accumulate, shares, held_out_windows, static_cast<unsigned long long>(seed));
+                   accumulate, shares, held_out_windows, static_cast<unsigned long long>(seed)) +
+           (model.device.on_host()         ? ""
+            : model.device.where == "simt" ? ", simt"
+                                           : ", cuda");
   }
 };
 

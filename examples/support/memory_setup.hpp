@@ -10,10 +10,23 @@
 
 namespace program {
 
+using unroll::params;
 using unroll::llama::memory_llama;
 using unroll::llama::memory_options;
 using unroll::llama::segment;
 using unroll::llama::to_json;
+
+/// The numbers of theta.
+template <class Model>
+struct theta_of {
+  using type = float;
+};
+template <class X>
+struct theta_of<memory_llama<X>> {
+  using type = typename memory_llama<X>::P;
+};
+template <class Model>
+using parameter_of_model = typename theta_of<Model>::type;
 
 /// Leaves out of a program's own list what recurrent encoders do not have.
 inline void leave_out_unsupported(std::vector<unroll::policy>& policies, const memory_options& o) {
@@ -25,6 +38,8 @@ struct memory_choice {
   double alpha = 0, b_scale = 0;
   std::string mask = "coverage", places = "coverage", adapters, weights = "float";
   bool separate = false, recurrent = false, recompute = false, other_base = false;
+  /// What the command needs of a device, asked before anything is there.
+  std::function<unroll::memory_plan(bool half, const unroll::llama::config&, const memory_options&)> needs;
 
   /// `own_scale`: the program has another default for b_scale; `saved`: adapters may come from a folder.
   void add(CLI::App* app, bool saved = true) {
@@ -96,46 +111,129 @@ struct memory_setup {
   const unroll::llama::config& shape() const { return model.shape(); }
 };
 
-/// The memory model that the options describe: with the parameters of --adapters, or new ones. Adapters
-/// have the positions that they were trained with unless --positions says others, and no other base unless
-/// --other-base allows it.
-template <class X>
-memory_setup<X> load_memory(model_options base, const memory_choice& choice, key k) {
-  using W = weight_of<X>;
-  using T = parameter_of<X>;
-  std::optional<unroll::llama::memory_folder> saved;
-  if (!choice.adapters.empty()) saved.emplace(choice.adapters);
-  unroll::llama::config trained;
-  if (saved) saved->set_positions(trained);
-  auto loaded = base.load<W>(fold(k, 0));
-  if (saved && base.positions.empty()) saved->set_positions(loaded.model.shape);
-  const auto shape = loaded.model.shape;
-  memory_options o = choice.options();
-  if (saved) {
+template <>
+struct memory_setup<on_device> {
+  unroll::llama::tokenizer words;
+  std::vector<token> ends;
+  memory_on_device model;
+  parameters<float> theta;  ///< on the host
+
+  const unroll::llama::config& shape() const { return model.shape(); }
+};
+
+/// The folder of --adapters, where there is one, and what it says of positions and options.
+class saved_adapters {
+ public:
+  saved_adapters(const model_options& base, const memory_choice& choice) : base_(&base), choice_(&choice) {
+    if (choice.adapters.empty()) return;
+    folder_.emplace(choice.adapters);
+    folder_->set_positions(trained_);
+  }
+  /// Positions that the adapters were trained with, unless --positions says others.
+  void set_positions(unroll::llama::config& c) const {
+    if (folder_ && base_->positions.empty()) folder_->set_positions(c);
+  }
+  memory_options options(const unroll::llama::config& shape) const {
+    memory_options o = choice_->options();
+    if (!folder_) return o;
     const auto graphs = o.encoder_tape;
-    o = saved->options(shape);
+    o = folder_->options(shape);
     o.encoder_tape = o.decoder_tape = graphs;
-    if (const auto then = positions_text(trained), now = positions_text(shape); then != now)
+    return o;
+  }
+  /// Refuses another base unless --other-base allows it; `hash`: of its weights.
+  template <class Hash>
+  void check_base(const unroll::llama::config& shape, Hash&& hash) const {
+    if (!folder_) return;
+    if (const auto then = positions_text(trained_), now = positions_text(shape); then != now)
       std::fprintf(stderr, "memory_llama: the adapters were trained %s%s, now it is %s\n",
                    then.empty() ? "without --positions" : "with --positions ", then.c_str(), now.c_str());
-    if (const auto other = saved->other_base<W>(shape, loaded.model.weights); !other.empty()) {
-      const std::string message =
-          "of \"" + choice.adapters + "\" were trained on another base than \"" + base.path + "\": " + other;
-      if (!choice.other_base)
+    if (const auto other = folder_->other_base(shape, hash); !other.empty()) {
+      const std::string message = "of \"" + choice_->adapters + "\" were trained on another base than \"" +
+                                  base_->path + "\": " + other;
+      if (!choice_->other_base)
         fail("memory_llama", "adapters", message + "; --other-base takes it all the same");
       std::fprintf(stderr, "memory_llama: adapters %s\n", message.c_str());
     }
   }
+  /// theta: that of the folder, else new(theta) begins it.
+  template <class T, class New>
+  parameters<T> theta(const unroll::llama::config& shape, index_t size, New&& begin) const {
+    if (folder_) return folder_->read<T>(shape);
+    parameters<T> theta(size);
+    begin(theta);
+    return theta;
+  }
+
+ private:
+  const model_options* base_;
+  const memory_choice* choice_;
+  std::optional<unroll::llama::memory_folder> folder_;
+  unroll::llama::config trained_;
+};
+
+/// The memory model that the options describe: with the parameters of --adapters, or new ones. Adapters
+/// have the positions that they were trained with unless --positions says others, and no other base unless
+/// --other-base allows it.
+template <class X>
+memory_setup<X> load_memory(const model_options& base, const memory_choice& choice, key k) {
+  using W = weight_of<X>;
+  using T = parameter_of<X>;
+  const saved_adapters saved(base, choice);
+  auto loaded = base.load<W>(fold(k, 0));
+  saved.set_positions(loaded.model.shape);
+  const auto shape = loaded.model.shape;
+  const memory_options o = saved.options(shape);
+  saved.check_base(shape, [&](unroll::llama::precision p) {
+    return unroll::llama::weight_hash<W>(shape, loaded.model.weights, p);
+  });
   auto weights = std::make_shared<const parameters<W>>(std::move(loaded.model.weights));
   memory_llama<X> model(shape, std::move(weights), o);
-  if (saved) {
-    auto theta = saved->read<T>(shape);
-    return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
-  }
-  parameters<T> theta(model.names().size());
-  unroll::llama::init_memory<X>(model, theta, fold(k, 1),
-                                {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
+  auto theta = saved.theta<T>(shape, model.names().size(), [&](parameters<T>& begin) {
+    unroll::llama::init_memory<X>(model, begin, fold(k, 1),
+                                  {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
+  });
   return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
+}
+/// The same with the weights on the device that the options name; `choice.needs` is checked in front of them.
+template <>
+inline memory_setup<on_device> load_memory<on_device>(const model_options& base, const memory_choice& choice,
+                                                      key k) {
+  const bool half = choice.weights == "bf16";
+  const saved_adapters saved(base, choice);
+  std::shared_ptr<device_llama> device = base.device.open(half);
+  memory_options o;
+  auto loaded = base.load_on(*device, half, fold(k, 0), [&](unroll::llama::config& c) {
+    saved.set_positions(c);
+    o = saved.options(c);
+    check_fits(base.device.where, base.device.bytes(*device), choice.needs(half, c, o));
+  });
+  std::fprintf(stderr, "memory_llama: on %s\n", device->name().c_str());
+  const auto& shape = loaded.model.shape;
+  memory_on_device model(device, shape, o, half);
+  saved.check_base(shape, [&](unroll::llama::precision p) { return model.weight_hash(p); });
+  const unroll::llama::memory_map map(shape, o);
+  auto theta = saved.theta<float>(shape, map.size(), [&](parameters<float>& begin) {
+    const token mem = loaded.words.eos();
+    std::vector<float> row(std::size_t(shape.hidden));
+    if (mem >= 0)
+      device->fetch(unroll::llama::weight_map(shape).embedding() + mem * shape.hidden, shape.hidden,
+                    row.data());
+    // init_memory looks at the column of `mem` alone: here it is the first
+    unroll::llama::init_memory(map, unroll::matrix<const float>(row.data(), shape.hidden, 1),
+                               params<float>(begin), fold(k, 1),
+                               {.mem = mem >= 0 ? 0 : -1, .b_scale = choice.b_scale});
+  });
+  return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
+}
+
+/// A text that is read and continued.
+template <class X>
+std::unique_ptr<unroll::llama::memory_session<X>> session_of(const memory_setup<X>& setup) {
+  return std::make_unique<unroll::llama::memory_session<X>>(setup.model, setup.theta);
+}
+inline std::unique_ptr<device_text> session_of(const memory_setup<on_device>& setup) {
+  return setup.model.calls().text(setup.theta, 1);
 }
 
 /// Throws unroll::error where the model has no positions for a text of so many segments.
@@ -161,7 +259,7 @@ struct reading_command : command {
 
   int run() {
     check_files(base.inputs({{"--text", text}, {"--adapters", memory.adapters}}));
-    return with_weights(memory.weights, [&]<class X>(std::type_identity<X>) {
+    return with_weights(base.device, memory.weights, [&]<class X>(std::type_identity<X>) {
       return static_cast<Command*>(this)->template run_with<X>();
     });
   }

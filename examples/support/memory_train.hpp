@@ -70,7 +70,11 @@ struct train_command : command {
             {{"--text", texts.text}, {"--held-out", texts.held_out}, {"--adapters", memory.adapters}}),
         outputs);
     check_checkpoint("memory_llama", training.checkpoint, training.resume);
-    return with_weights(memory.weights, [&]<class X>(std::type_identity<X>) { return run_with<X>(p); });
+    memory.needs = [this, p](bool half, const unroll::llama::config& c, const memory_options& o) {
+      return device_plan(half, c, o, segments * o.segment, p);
+    };
+    return with_weights(base.device, memory.weights,
+                        [&]<class X>(std::type_identity<X>) { return run_with<X>(p); });
   }
 
  private:
@@ -79,7 +83,7 @@ struct train_command : command {
     using namespace unroll;
     using T = parameter_of<X>;
     auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
-    const memory_llama<X>& model = setup.model;
+    const auto& model = setup.model;
     const memory_options& o = model.options();
     check_segments(setup, segments);
     const token begin = setup.words.bos() >= 0 ? setup.words.bos() : 0;
@@ -90,8 +94,7 @@ struct train_command : command {
     check_documents(data.held_out, "held-out", texts.held_out_name(), segments * o.segment + 1,
                     "they are not scored (--segments times --segment)");
     if (world.first()) prepare_folder(out);
-    const auto weights = fingerprint(model.weights().data(), std::size_t(model.weights().size()));
-    training::document_gradients<memory_llama<X>> gradients(model, p, segments, documents, threads, world);
+    auto gradients = gradients_of<X>(model, p);
     training::samples samples(data.train,
                               {.documents = documents,
                                .segments = segments,
@@ -101,11 +104,12 @@ struct train_command : command {
                               key{seed});
     const auto held_out = data::stretches(data.held_out, segments * o.segment, held_out_texts);
     const double bytes = bytes_per_token(data.held_out, setup.words);
-    training_run<T> run(training, std::move(setup.theta), identity(setup.shape(), data, weights));
+    training_run<T> run(training, std::move(setup.theta),
+                        identity(setup.shape(), data, fingerprint_of(model)));
     run.check_ranks();
     samples.seek(run->step());
 
-    const auto planned = plan(llama::memory_costs<X>(setup.shape(), o), segments * o.segment, p);
+    const memory_plan planned = plan_of<X>(setup.shape(), o, p);
     std::printf(
         "%s\n%td trainable parameters, %s: %td x %td tokens a sample, %td samples a step%s\n"
         "planned for a sample: %.3g operations, %.4g MB; %td documents of %lld tokens, %lld held out\n\n",
@@ -120,8 +124,7 @@ struct train_command : command {
       for (;;) {
         if (run->due()) {
           const double start = seconds_now();
-          const double nll = training::mean_nll(
-              model, run->theta(), held_out, o.segment, threads, [](index_t) { return !interrupted; }, world);
+          const double nll = mean_nll_of(model, run->theta(), held_out);
           if (stop_asked()) break;  // it is not complete: the resumed run reports
           line.clear();
           run.report(nll, bytes, seconds_now() - start);
@@ -140,7 +143,7 @@ struct train_command : command {
       }
     }
     if (interrupted) run.save();
-    if (!out.empty() && world.first()) llama::save_memory<X>(out, model, run->theta(), base.path);
+    if (!out.empty() && world.first()) save(model, run->theta());
     json d{{"command", "train"},
            {"model", base.path},
            {"text", texts.text},
@@ -148,6 +151,7 @@ struct train_command : command {
            {"shape", to_json(setup.shape())},
            {"memory", to_json(o)},
            {"weights", memory.weights},
+           {"device", base.device.where},
            {"parameters", run->theta().size()},
            {"policy", to_string(p)},
            {"segments", segments},
@@ -166,6 +170,49 @@ struct train_command : command {
     return interrupted ? 130 : 0;
   }
 
+  // What a run asks of its model, on the host and on a device.
+  template <class X, class Model>
+  auto gradients_of(const Model& model, const unroll::policy& p) const {
+    if constexpr (std::same_as<X, on_device>)
+      return device_documents(model, p, segments, documents, world);
+    else
+      return unroll::training::document_gradients<Model>(model, p, segments, documents, threads, world);
+  }
+  template <class X>
+  unroll::memory_plan plan_of(const unroll::llama::config& c, const memory_options& o,
+                              const unroll::policy& p) const {
+    if constexpr (std::same_as<X, on_device>)
+      return device_plan(memory.weights == "bf16", c, o, segments * o.segment, p);
+    else
+      return plan(unroll::llama::memory_costs<X>(c, o), segments * o.segment, p);
+  }
+  template <class Model>
+  double mean_nll_of(const Model& model, params<const parameter_of_model<Model>> theta,
+                     const std::vector<unroll::training::stretch>& held_out) const {
+    const auto more = [](index_t) { return !interrupted.load(); };
+    if constexpr (std::same_as<Model, memory_on_device>)
+      return mean_nll(model, theta, held_out, model.options().segment, more, world);
+    else
+      return unroll::training::mean_nll(model, theta, held_out, model.options().segment, threads, more,
+                                        world);
+  }
+  template <class Model>
+  static std::uint64_t fingerprint_of(const Model& model) {
+    if constexpr (std::same_as<Model, memory_on_device>)
+      return model.weight_hash(unroll::llama::precision::f32);
+    else
+      return fingerprint(model.weights().data(), std::size_t(model.weights().size()));
+  }
+  template <class Model>
+  void save(const Model& model, params<const parameter_of_model<Model>> theta) const {
+    if constexpr (std::same_as<Model, memory_on_device>)
+      unroll::llama::save_memory<float>(
+          out, model.shape(), model.options(), theta,
+          [&](unroll::llama::precision p) { return model.weight_hash(p); }, base.path);
+    else
+      unroll::llama::save_memory(out, model, theta, base.path);
+  }
+
   std::string identity(const unroll::llama::config& c, const corpus& data, std::uint64_t weights) const {
     return text_of(
                "train %s of %s, weights %016llx, texts %016llx %016llx, %s, %td x %td, autoencoding %.9g, "
@@ -176,7 +223,10 @@ struct train_command : command {
                static_cast<unsigned long long>(unroll::data::hash_of(data.held_out)),
                positions_text(c).c_str(), documents, segments, autoencode, held_out_texts, memory.b_scale,
                static_cast<unsigned long long>(seed)) +
-           memory.identity();
+           memory.identity() +
+           (base.device.on_host()         ? ""
+            : base.device.where == "simt" ? ", simt"
+                                          : ", cuda");
   }
 };
 

@@ -19,7 +19,8 @@ inline std::string positions_text(const unroll::llama::config& c) {
 
 /// A model from a file or, without one, the shape of a new one.
 struct model_options {
-  std::string path, tokenizer, positions;
+  std::string path, tokenizer, positions, named;
+  device_choice device;
   unroll::llama::config new_shape{.hidden = 64, .layers = 4, .heads = 4, .context = 1024};
 
   void add(CLI::App* app, bool may_be_new) {
@@ -38,8 +39,13 @@ struct model_options {
         "--positions", positions,
         "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
         "dynamic or longrope positions; by default what the model says");
+    device.add(app);
   }
   void add_shape(CLI::App* app) {
+    std::vector<std::string> names;
+    for (const auto& known : published()) names.emplace_back(known.first);
+    app->add_option("--config", named, "the sizes of a published model, instead of those below")
+        ->check(CLI::IsMember(names));
     const auto add = [&](const char* name, index_t& value, index_t least, const char* what) {
       app->add_option(name, value, what)->check(CLI::Range(least, index_t{1} << 20))->capture_default_str();
     };
@@ -51,8 +57,35 @@ struct model_options {
     add("--context", new_shape.context, 1, "its positions");
   }
 
+  /// Sizes by name: those of the config.json of the published weights.
+  static const std::vector<std::pair<const char*, unroll::llama::config>>& published() {
+    const auto of = [](index_t hidden, index_t mlp, index_t layers, index_t heads, index_t kv_heads,
+                       index_t vocabulary, index_t context, double base) {
+      unroll::llama::config c{.hidden = hidden, .intermediate_size = mlp, .layers = layers, .heads = heads};
+      c.kv_heads = kv_heads;
+      c.head_dim = hidden / heads;
+      c.vocabulary = vocabulary;
+      c.context = context;
+      c.rope_base = base;
+      c.tied = false;
+      return c;
+    };
+    static const std::vector<std::pair<const char*, unroll::llama::config>> all{
+        {"llama2-7b", of(4096, 11008, 32, 32, 32, 32000, 4096, 1e4)},
+        {"llama2-13b", of(5120, 13824, 40, 40, 40, 32000, 4096, 1e4)},
+        {"llama3-8b", of(4096, 14336, 32, 32, 8, 128256, 8192, 5e5)}};
+    return all;
+  }
   /// The shape of a new model, completed.
   unroll::llama::config shape(index_t vocabulary) const {
+    for (const auto& known : published())
+      if (named == known.first) {
+        unroll::llama::config c = known.second;
+        c.vocabulary = std::max(c.vocabulary, vocabulary);
+        stretch(c);
+        unroll::llama::check(c, "memory_llama");
+        return c;
+      }
     unroll::llama::config c = new_shape;
     if (c.hidden % c.heads != 0)
       fail("memory_llama", "heads",
@@ -64,6 +97,17 @@ struct model_options {
     c.vocabulary = vocabulary;
     stretch(c);
     unroll::llama::check(c, "memory_llama");
+    return c;
+  }
+  /// That of the files, weights unread, or of a new model.
+  unroll::llama::config shape_without_weights(index_t vocabulary) const {
+    if (path.empty()) return shape(vocabulary);
+    const auto file = std::filesystem::is_directory(path) ? std::filesystem::path(path) / "config.json"
+                                                          : std::filesystem::path();
+    auto c = file.empty() ? unroll::llama::load_llama<float>(path).shape
+                          : unroll::llama::parse_config(unroll::read_file(file, "memory_llama"),
+                                                        "\"" + file.string() + "\"", "memory_llama");
+    stretch(c);
     return c;
   }
   void stretch(unroll::llama::config& c) const { program::stretch("memory_llama", c, positions); }
@@ -89,6 +133,24 @@ struct model_options {
       unroll::llama::init_weights<float>(map, exact, k);
       std::transform(exact.begin(), exact.end(), model.weights.begin(), [](float w) { return W(w); });
     }
+    auto ends = end_tokens(words);
+    return {std::move(model), std::move(words), std::move(ends)};
+  }
+  /// The same with the weights on a device: drawn there where there is no file. prepare(shape): see
+  /// load_language_on.
+  template <class Prepare>
+  language<float> load_on(device_llama& on, bool half, key k, Prepare&& prepare) const {
+    const auto complete = [&](unroll::llama::config& c) {
+      if (!path.empty()) stretch(c);
+      prepare(c);
+    };
+    if (!path.empty()) return load_language_on(on, half, path, tokenizer, complete);
+    auto words =
+        tokenizer.empty() ? unroll::llama::byte_tokenizer() : unroll::llama::load_tokenizer(tokenizer);
+    unroll::llama::pretrained<float> model{shape(words.size()), {}};
+    complete(model.shape);
+    on.begin(model.shape);
+    on.draw(k);
     auto ends = end_tokens(words);
     return {std::move(model), std::move(words), std::move(ends)};
   }

@@ -70,8 +70,9 @@ class file_rows {
   explicit file_rows(const config& c)
       : c_(c), spare_(c.pairs == rope_pairs::halves ? 0 : std::size_t(c.head_dim * c.hidden)) {}
 
-  const T* operator()(const layout_block& b, const T* weights) {
-    const T* x = weights + b.offset;
+  const T* operator()(const layout_block& b, const T* weights) { return of(b, weights + b.offset); }
+  // The same of the numbers of the block itself.
+  const T* of(const layout_block& b, const T* x) {
     const bool query = b.name.ends_with("q_proj.weight");
     if (c_.pairs == rope_pairs::halves || !(query || b.name.ends_with("k_proj.weight"))) return x;
     turned_.assign(x, x + b.size());

@@ -45,18 +45,22 @@ inline layout memory_tokens_layout(const config& c, const memory_options& o) {
 
 }  // namespace detail
 
+/// The hash of a frozen Llama rounded to a precision, see weight_hash.
+template <class H>
+concept hashes_weights = requires(H&& hash, precision p) {
+  { hash(p) } -> std::same_as<std::uint64_t>;
+};
+
 /// Writes the trainable parameters of a memory model into a folder: `encoder` and `head`, each as PEFT writes
 /// adapters, memory_tokens.safetensors, and memory.json, which says the options, what the frozen Llama was,
 /// and the hash of every file. Killed at any point, the folder is wholly the old one, wholly the new one, or
-/// refused. `base_model` is a name or a folder, for readers. Costs three passes over the weights.
-template <class X>
-void save_memory(const std::filesystem::path& folder, const memory_llama<X>& model,
-                 params<const typename memory_llama<X>::P> theta, const std::string& base_model = {}) {
-  using T = typename memory_llama<X>::P;
-  const config& c = model.shape();
-  const auto& map = model.trainable();
+/// refused. `base_model` is a name or a folder, for readers. `hash` is asked three times.
+template <class T, hashes_weights Hash>
+void save_memory(const std::filesystem::path& folder, const config& c, const memory_options& o,
+                 params<const T> theta, Hash&& hash, const std::string& base_model = {}) {
+  const memory_map map(c, o);
   check_size("save_memory", "theta", theta.size(), map.size());
-  sealed_folder s{to_json(model.options()), {}};
+  sealed_folder s{to_json(o), {}};
   const auto add = [&](const std::string& name, const lora_map& adapters, params<const T> part) {
     if (adapters.size() == 0) return;
     const std::string tensors = name + "/adapter_model.safetensors";
@@ -68,9 +72,8 @@ void save_memory(const std::filesystem::path& folder, const memory_llama<X>& mod
   add("head", map.transfer_head(), map.transfer_head_part(theta));
   const auto tokens = map.memory_part(theta);
   s.files["memory_tokens.safetensors"] = safetensors_bytes(
-      detail::memory_tokens_layout(c, model.options()),
-      [&](const layout_block&) -> const T* { return tokens.data(); }, {{"format", "pt"}},
-      unroll::detail::quoted_path(folder / "memory_tokens.safetensors"));
+      detail::memory_tokens_layout(c, o), [&](const layout_block&) -> const T* { return tokens.data(); },
+      {{"format", "pt"}}, unroll::detail::quoted_path(folder / "memory_tokens.safetensors"));
   s.values["positions"] = detail::position_names[std::size_t(c.beyond)];
   s.values["position_factor"] = c.position_factor;
   if (c.scaling != position_scaling{}) {
@@ -80,7 +83,7 @@ void save_memory(const std::filesystem::path& folder, const memory_llama<X>& mod
   }
   nlohmann::json base{{"rope_theta", c.rope_base}, {"rms_norm_eps", c.norm_epsilon}};
   for (const auto p : {precision::f32, precision::bf16, precision::f16})
-    base[detail::precision_names[std::size_t(p)]] = hash_text(weight_hash(c, model.weights(), p));
+    base[detail::precision_names[std::size_t(p)]] = hash_text(hash(p));
   s.values["base"] = base;
   save_sealed(folder, "memory.json", s, "save_memory");
   for (const std::string part : {"encoder", "head"}) {
@@ -90,6 +93,13 @@ void save_memory(const std::filesystem::path& folder, const memory_llama<X>& mod
       std::filesystem::remove(folder / part / file, code);
     std::filesystem::remove(folder / part, code);  // where it is empty
   }
+}
+/// The same of a model on the host.
+template <class X>
+void save_memory(const std::filesystem::path& folder, const memory_llama<X>& model,
+                 params<const typename memory_llama<X>::P> theta, const std::string& base_model = {}) {
+  const auto hash = [&](precision p) { return weight_hash(model.shape(), model.weights(), p); };
+  save_memory<typename memory_llama<X>::P>(folder, model.shape(), model.options(), theta, hash, base_model);
 }
 
 /// A folder that save_memory wrote. The constructor reads and compares all of it, so that what is asked later
@@ -158,24 +168,29 @@ class memory_folder {
   }
 
   /// How a Llama differs from the one that the adapters were trained on, for a message; empty where it does
-  /// not. Costs a pass over the weights, three where they differ.
-  template <class T>
-  std::string other_base(const config& c, params<const T> weights) const {
+  /// not. `hash` is asked once, three times where they differ.
+  template <hashes_weights Hash>
+  std::string other_base(const config& c, Hash&& hash) const {
     const auto differs = [](const std::string& what, double is, double was) {
       return what + " is " + nlohmann::json(is).dump() + ", it was " + nlohmann::json(was).dump();
     };
     if (c.rope_base != trained_.rope_base) return differs("rope_theta", c.rope_base, trained_.rope_base);
     if (c.norm_epsilon != trained_.norm_epsilon)
       return differs("rms_norm_eps", c.norm_epsilon, trained_.norm_epsilon);
-    const std::string is = hash_text(weight_hash(c, weights)), &was = base_[0];
+    const std::string is = hash_text(hash(precision::f32)), &was = base_[0];
     if (is == was) return {};
     for (const auto p : {precision::bf16, precision::f16}) {
       const std::string name = detail::precision_names[std::size_t(p)];
       if (is == base_[std::size_t(p)]) return "its weights are those of then, rounded to " + name;
-      if (hash_text(weight_hash(c, weights, p)) == was)
+      if (hash_text(hash(p)) == was)
         return "its weights are those of then in higher precision: then they were rounded to " + name;
     }
     return "its weights have hash " + is + ", it was " + was;
+  }
+  /// The same of weights laid out by weight_map(c).
+  template <class T>
+  std::string other_base(const config& c, params<const T> weights) const {
+    return other_base(c, [&](precision p) { return weight_hash(c, weights, p); });
   }
 
   /// Parameters laid out by memory_map(c, options(c)).

@@ -114,17 +114,20 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
 
 /// WRITES the gradient of the mean nll of such a text to g, under weight_map's names: what the two uses of a
 /// tied matrix receive is summed. Up to 4 windows run side by side, whatever the number of threads; each but
-/// the first needs a gradient of its own, and each thread a tape.
-template <class T, class More = detail::go_on>
-text_mean score_gradient(const config& c, params<const T> weights, std::span<const token> ids, dparams<T> g,
-                         score_options o = {}, More&& more = {}) {
+/// the first needs a gradient of its own, and each thread a tape. X: see transformer; weights and g lie at
+/// the place of the executor.
+template <class X, class More = detail::go_on>
+text_mean score_gradient(const config& c, params<const typename exec::of<X>::numbers::weight> weights,
+                         std::span<const token> ids, dparams<typename exec::of<X>::numbers::parameter> g,
+                         score_options o = {}, More&& more = {}, exec::of<X> e = exec::of<X>{}) {
+  using P = typename exec::of<X>::numbers::parameter;
   const segmenter windows = detail::windows_of(c, ids, o, "score_gradient");
   const index_t rounds = (windows.size() + 3) / 4, group = (windows.size() + rounds - 1) / rounds;
   const index_t length = windows.length();
-  language_model<T> model(
-      c, {.sequences = group, .length = length, .shares = group, .threads = std::min(o.threads, group)});
+  language_model<X> model(
+      c, {.sequences = group, .length = length, .shares = group, .threads = std::min(o.threads, group)}, e);
   check_size("score_gradient", "g", g.size(), model.stack().map().size());
-  std::fill(g.begin(), g.end(), T(0));
+  e.fill(matrix<P>(g.data(), g.size(), 1), 0);
   std::vector<token> in(std::size_t(group * length)), targets(in.size());
   double sum = 0;
   index_t done = 0;
@@ -141,7 +144,7 @@ text_mean score_gradient(const config& c, params<const T> weights, std::span<con
   }
   const index_t tokens = windows.covered(std::min(done, windows.size()));
   if (tokens == 0) return {};
-  linalg::scale(T(1) / T(tokens), g.data(), g.size());
+  e.scale(1.0 / double(tokens), g.data(), g.size());
   return {sum / double(tokens), tokens};
 }
 

@@ -1,0 +1,297 @@
+#pragma once
+
+// --device: where a Llama runs, and whether what it needs fits there.
+
+#include <unroll/estimate/plan.hpp>
+#include <unroll/io/llama_pieces.hpp>
+#include <unroll/io/weight_hash.hpp>
+#include <unroll/ranks/ranks.hpp>
+#include <unroll/testing/simt/executor.hpp>
+
+#include "device_model.hpp"
+#include "program.hpp"
+
+namespace program {
+
+/// Where: "host", "cuda", "cuda:1" or "simt".
+struct device_choice {
+  std::string where = "host";
+  double most = 0;  ///< GB of its memory; 0: what is free
+
+  void add(CLI::App* app) {
+    app->add_option(
+           "--device", where,
+           "host, or cuda or cuda:N: a CUDA device, in builds with UNROLL_CUDA; or simt: the kernels of a "
+           "device, run by the host, slowly, for tests")
+        ->check([](const std::string& text) {
+          const auto digits = text.starts_with("cuda:") ? std::string_view(text).substr(5) : "0";
+          const bool number =
+              !digits.empty() && digits.size() < 4 &&
+              std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+          return text == "host" || text == "simt" || text == "cuda" || (text.starts_with("cuda:") && number)
+                     ? std::string()
+                     : "\"" + text + "\" is none of host, cuda, cuda:N, simt";
+        })
+        ->capture_default_str();
+    app->add_option("--device-memory", most, "GB of the device to be used at most; 0: what is free")
+        ->check(not_negative)
+        ->capture_default_str();
+  }
+  bool on_host() const { return where == "host"; }
+  /// Throws unroll::error where this program has no such device.
+  std::unique_ptr<device_llama> open(bool half) const {
+    if (where == "simt") return simt_llama(half);
+#if defined(UNROLL_PROGRAM_HAS_CUDA)
+    return cuda_llama(where == "cuda" ? 0 : std::atoi(where.c_str() + 5), half);
+#else
+    unroll::fail(
+        "--device", where,
+        "needs a program that was built with CUDA, and this one was not: cmake -DUNROLL_CUDA=ON, where nvcc "
+        "is installed, builds one (docs/cuda.md)");
+#endif
+  }
+  /// Bytes that may be used of it.
+  double bytes(const device_llama& device) const {
+    return most > 0 ? std::min(most * 1e9, device.free_bytes()) : device.free_bytes();
+  }
+};
+
+/// The model lies on a device, and is called through device_model.hpp.
+struct on_device {
+  using numbers = unroll::numbers<float>;
+};
+
+/// f(std::type_identity<E>) with an executor of the sizes that a device has in these numbers.
+template <class F>
+decltype(auto) with_device_sizes(bool half, F&& f) {
+  using namespace unroll::testing;
+  return half ? f(std::type_identity<simt::executor<unroll::numbers<unroll::bf16>>>{})
+              : f(std::type_identity<simt::executor<unroll::numbers<float>>>{});
+}
+
+/// What is held on a device for a trained parameter: itself and a gradient; the moments are the host's.
+template <unroll::costed_memory_model C>
+unroll::number_bytes device_bytes_of() {
+  unroll::number_bytes bytes = unroll::number_bytes_of<C>();
+  bytes.parameters = 8;
+  return bytes;
+}
+
+/// Throws unroll::error, in front of the work, where the items of a plan do not fit: with the first that does
+/// not.
+inline void check_fits(const std::string& device, double free, const unroll::memory_plan& p) {
+  const std::pair<const char*, double> items[] = {
+      {"the weights", p.weight_bytes},       {"trained parameters and their gradient", p.parameter_bytes},
+      {"memories", p.memory_bytes},          {"adjoints of memories", p.adjoint_bytes},
+      {"graphs of encoders", p.graph_bytes}, {"the graph of the decoder", p.decoder_graph_bytes},
+      {"workspace", p.workspace_bytes}};
+  double before = 0;
+  for (const auto& [item, bytes] : items) {
+    if (before + bytes > free)
+      unroll::fail(
+          "--device", device,
+          text_of("has %.4g GB to use, %.4g GB are planned: %s of %.4g GB, behind %.4g GB, do not fit",
+                  free / 1e9, p.bytes() / 1e9, item, bytes / 1e9, before / 1e9));
+    before += bytes;
+  }
+}
+
+/// What the plan says of the gradient of a text of so many tokens on a device.
+inline unroll::memory_plan device_plan(bool half, const unroll::llama::config& c,
+                                       const unroll::llama::memory_options& o, index_t tokens,
+                                       const unroll::policy& p) {
+  return with_device_sizes(half, [&]<class E>(std::type_identity<E>) {
+    const unroll::llama::memory_costs<E> costs(c, o);
+    return plan(costs, tokens, p, device_bytes_of<unroll::llama::memory_costs<E>>());
+  });
+}
+/// The same of reading so many segments, without gradients.
+inline unroll::memory_plan device_reading(bool half, const unroll::llama::config& c,
+                                          const unroll::llama::memory_options& o, index_t segments) {
+  unroll::memory_plan p = device_plan(half, c, o, std::max<index_t>(1, segments) * o.segment, {});
+  p.parameter_bytes /= 2;
+  p.adjoint_bytes = p.graph_bytes = p.decoder_graph_bytes = 0;
+  return p;
+}
+
+/// The same of a session, whose cache has all positions.
+inline unroll::memory_plan device_session(bool half, const unroll::llama::config& c,
+                                          const unroll::llama::memory_options& o) {
+  unroll::memory_plan p = device_reading(half, c, o, o.segments(c));
+  p.memory_bytes = 2.0 * double(c.layers) * double(c.kv_width()) * double(c.positions()) * (half ? 2 : 4);
+  return p;
+}
+
+/// What the gradient of all weights takes on a device.
+inline unroll::memory_plan device_pretraining(const unroll::llama::config& c,
+                                              const unroll::llama::language_model_options& o) {
+  return with_device_sizes(false, [&]<class E>(std::type_identity<E>) {
+    const unroll::llama::transformer_sizes<E> stack(c);
+    const index_t sequences = (o.sequences + o.shares - 1) / o.shares, tokens = sequences * o.length;
+    unroll::llama::pass_size pass;
+    pass.sequences = sequences;
+    pass.length = o.length;
+    pass.layers = c.layers;
+    unroll::memory_plan p;
+    p.weight_bytes = 4.0 * double(unroll::llama::weight_map(c).size());
+    p.parameter_bytes = p.weight_bytes * double(o.shares);  // a gradient each
+    p.decoder_graph_bytes = 4.0 * double(stack.tape_size(pass) + c.hidden * tokens);
+    p.workspace_bytes = 4.0 * double(std::max(stack.workspace_size(pass, true),
+                                              unroll::llama::lm_head<E>::workspace_size(c, tokens)));
+    return p;
+  });
+}
+
+/// A memory model on a device: what the commands ask of llama::memory_llama.
+class memory_on_device {
+ public:
+  memory_on_device(std::shared_ptr<device_llama> llama, const unroll::llama::config& c,
+                   const unroll::llama::memory_options& o, bool half)
+      : llama_(std::move(llama)), half_(half), calls_(llama_->memory(o)), sizes_(c, o) {}
+
+  const unroll::llama::config& shape() const { return sizes_.shape(); }
+  const unroll::llama::memory_options& options() const { return sizes_.options(); }
+  index_t memory_tokens() const { return sizes_.memory_tokens(); }
+  index_t segments() const { return sizes_.segments(); }
+  bool independent() const { return !options().recurrent; }
+  const unroll::layout& names() const { return sizes_.trainable().names(); }
+  unroll::memory_dims size() const { return {names().size(), sizes_.memory(), sizes_.tape()}; }
+  device_memory_model& calls() const { return *calls_; }
+  device_llama& llama() const { return *llama_; }
+  bool half() const { return half_; }
+
+  /// The hash of the weights, which come to the host matrix by matrix.
+  std::uint64_t weight_hash(unroll::llama::precision p) const {
+    std::vector<float> numbers;
+    return unroll::llama::weight_hash_by<float>(
+        shape(),
+        [&](const unroll::layout_block& b) {
+          numbers.resize(std::size_t(b.size()));
+          llama_->fetch(b.offset, b.size(), numbers.data());
+          return static_cast<const float*>(numbers.data());
+        },
+        p);
+  }
+
+ private:
+  std::shared_ptr<device_llama> llama_;
+  bool half_;
+  std::shared_ptr<device_memory_model> calls_;
+  unroll::llama::memory_sizes<unroll::exec::host<unroll::numbers<float>>> sizes_;
+};
+
+/// One policy on a device as an estimator, whose theta and g are the host's; whole sequences only.
+template <bool Random>
+class device_estimator {
+ public:
+  using scalar = float;
+  using input = unroll::llama::segment;
+  using system_type = memory_on_device;
+  static constexpr unroll::estimand estimated_gradient = unroll::estimand::frozen_theta;
+  static constexpr bool random = Random, unbiased = false;
+  static constexpr std::array<const char*, 0> references{};
+
+  device_estimator(const memory_on_device& model, const unroll::policy& p, index_t segments)
+      : model_(&model), gradient_(model.calls().gradient(p, segments)) {}
+  void reset(unroll::key k) { key_ = k; }
+  void reset(unroll::key, unroll::state<const float>) {
+    unroll::fail("device_estimator", "s0", "is of no memory model");
+  }
+  unroll::report advance(unroll::params<const float> theta, std::span<const input> xs,
+                         unroll::dparams<float> g) {
+    return gradient_->add(key_, theta, xs, g);
+  }
+  unroll::report finish(unroll::params<const float>, unroll::dparams<float>) { return {}; }
+  const memory_on_device& system() const { return *model_; }
+  unroll::replay_counts counts() const { return gradient_->counts(); }
+
+ private:
+  const memory_on_device* model_;
+  std::shared_ptr<device_gradient> gradient_;
+  unroll::key key_;
+};
+/// f(an estimator of the policy).
+template <class F>
+decltype(auto) with_device_policy(const unroll::policy& p, const memory_on_device& model, index_t segments,
+                                  F&& f) {
+  using kind = unroll::policy::kind;
+  if (p.name == kind::reservoir || p.name == kind::proportional)
+    return f(device_estimator<true>(model, p, segments));
+  return f(device_estimator<false>(model, p, segments));
+}
+
+/// The gradients of several documents on a device, as training::document_gradients: one document after
+/// another, dealt to ranks, each of which has a device.
+class device_documents {
+ public:
+  device_documents(const memory_on_device& model, const unroll::policy& p, index_t segments,
+                   index_t documents, unroll::ranks among)
+      : gradient_(model.calls().gradient(p, segments)), among_(among) {
+    for (index_t i = among_.begin(documents); i < among_.end(documents); ++i)
+      gradients_.emplace_back(model.names().size());
+  }
+  unroll::report add(unroll::key k, unroll::params<const float> theta,
+                     std::span<const std::vector<unroll::llama::segment>> documents,
+                     unroll::dparams<float> g) {
+    const index_t all = index_t(documents.size()), first = among_.begin(all), own = among_.end(all) - first;
+    unroll::report sum;
+    std::vector<unroll::report> reports;
+    for (index_t i = 0; i < own; ++i) {
+      auto& mine = gradients_[std::size_t(i)];
+      mine.zero();
+      reports.push_back(
+          gradient_->add(fold(k, std::uint64_t(first + i)), theta, documents[std::size_t(first + i)], mine));
+    }
+    among_.in_order(g, [&](unroll::dparams<float> to, index_t begin) {
+      for (index_t i = 0; i < own; ++i)
+        unroll::linalg::axpy(1.0f, gradients_[std::size_t(i)].data() + begin, to.data(), to.size());
+    });
+    among_.visited_in_order(sum, [&](unroll::report& to) {
+      for (const auto& r : reports) to += r;
+    });
+    return sum;
+  }
+
+ private:
+  std::unique_ptr<device_gradient> gradient_;
+  unroll::ranks among_;
+  std::vector<unroll::gradient<float>> gradients_;  // of this rank's documents
+};
+
+/// Mean nll a token on stretches cut into segments, as training::mean_nll.
+template <class More>
+double mean_nll(const memory_on_device& model, unroll::params<const float> theta,
+                std::span<const std::span<const token>> texts, index_t length, More&& more,
+                const unroll::ranks& among) {
+  std::vector<double> sums(texts.size()), tokens(sums);
+  const index_t all = index_t(texts.size());
+  for (index_t i = among.begin(all); i < among.end(all); ++i) {
+    const auto text = unroll::llama::segments_of(texts[std::size_t(i)], length);
+    const auto losses = model.calls().losses(theta, text, more);
+    for (const double loss : losses) sums[std::size_t(i)] += loss;
+    tokens[std::size_t(i)] = double(unroll::llama::scored(std::span(text).first(losses.size())));
+  }
+  for (index_t r = 0; r < among.size(); ++r) {
+    const index_t begin = among.begin_of(all, r), count = among.begin_of(all, r + 1) - begin;
+    for (std::vector<double>* of : {&sums, &tokens})
+      among.broadcast(r, unroll::view<double>(*of).part(begin, count));
+  }
+  double sum = 0, n = 0;
+  for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];
+  return n > 0 ? sum / n : 0;
+}
+
+/// As llama::reproduce.
+inline void reproduce(device_text& session, std::span<const token> text, token begin, std::span<token> out,
+                      index_t pieces) {
+  session.reset();
+  session.remember(text);
+  token next = begin;
+  for (token& t : out) {
+    session.append(next);
+    const auto logits = session.logits();
+    t = next = unroll::llama::most_probable(pieces > 0 ? logits.part(0, pieces) : logits);
+  }
+}
+
+}  // namespace program

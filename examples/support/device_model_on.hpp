@@ -1,0 +1,273 @@
+#pragma once
+
+// The calls of device_model.hpp on an executor: compiled where that is compiled, by nvcc for a CUDA device.
+
+#include <optional>
+#include <unroll/memory/memory_llama/session.hpp>
+#include <unroll/memory/reader.hpp>
+#include <unroll/train/held_out.hpp>
+
+#include "plain_losses.hpp"
+
+namespace program {
+
+/// Numbers of the host at the place of an executor.
+template <class E>
+class placed {
+ public:
+  using block = typename E::template block<float, unroll::param_space>;
+
+  placed(const E& e, index_t n) : e_(e), here_(e.template allocate<float, unroll::param_space>(n)) {}
+
+  unroll::params<const float> put(unroll::params<const float> host) {
+    unroll::check_size("program::placed", "theta", host.size(), here_.size());
+    e_.upload(host.data(), host.size(), here_.data());
+    return view();
+  }
+  unroll::params<const float> view() const { return {here_.data(), here_.size()}; }
+  /// A gradient to add to, zeroed.
+  unroll::dparams<float> zeroed() {
+    e_.fill(unroll::matrix<float>(here_.data(), here_.size(), 1), 0);
+    return {here_.data(), here_.size()};
+  }
+  /// ADDS what is here to numbers of the host, piece by piece.
+  void add_to(unroll::dparams<float> host) const {
+    const index_t most = std::min(index_t{1} << 20, host.size());
+    std::vector<float> piece(static_cast<std::size_t>(most));
+    for (index_t i = 0; i < host.size(); i += most) {
+      const index_t n = std::min(most, host.size() - i);
+      e_.download(here_.data() + i, n, piece.data());
+      e_.synchronise();
+      for (index_t k = 0; k < n; ++k) host[i + k] += piece[std::size_t(k)];
+    }
+  }
+
+ private:
+  E e_;
+  block here_;
+};
+
+template <class E, class Text>
+class text_on final : public device_text {
+ public:
+  template <class... Rest>
+  explicit text_on(std::optional<placed<E>> theta, Rest&&... rest)
+      : theta_(std::move(theta)), text_(std::forward<Rest>(rest)...) {}
+  using device_text::append;
+  void append(std::span<const token> ids) override { text_.append(ids); }
+  unroll::view<const float> logits() const override { return text_.logits(); }
+  bool room(index_t n) const override { return text_.room(n); }
+  index_t consumed() const override { return text_.consumed(); }
+  void reset() override { text_.reset(); }
+  void remember(std::span<const token> segment) override {
+    if constexpr (requires { text_.remember(segment); })
+      text_.remember(segment);
+    else
+      unroll::fail("program::text_on", "remember", "is of memory models alone");
+  }
+  index_t memories() const override {
+    if constexpr (requires { text_.memories(); })
+      return text_.memories();
+    else
+      return 0;
+  }
+  std::size_t bytes() const override { return text_.bytes(); }
+
+ private:
+  std::optional<placed<E>> theta_;  // what a session looks at
+  Text text_;
+};
+
+template <class E, class Estimator>
+class gradient_on final : public device_gradient {
+ public:
+  gradient_on(const E& e, index_t n, Estimator estimator)
+      : estimator_(std::move(estimator)), theta_(e, n), g_(e, n) {}
+  unroll::report add(unroll::key k, unroll::params<const float> theta,
+                     std::span<const unroll::llama::segment> text, unroll::dparams<float> g) override {
+    const auto at = theta_.put(theta);
+    const auto to = g_.zeroed();
+    estimator_.reset(k);
+    unroll::report r = estimator_.advance(at, text, to);
+    if (r.code == unroll::status::ok) r += estimator_.finish(at, to);
+    g_.add_to(g);
+    return r;
+  }
+  unroll::replay_counts counts() const override { return estimator_.counts(); }
+
+ private:
+  Estimator estimator_;
+  placed<E> theta_, g_;
+};
+
+template <class E>
+class memory_on final : public device_memory_model {
+ public:
+  explicit memory_on(unroll::llama::memory_llama<E> model)
+      : model_(std::move(model)), theta_(model_.executor(), model_.names().size()) {}
+  std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments) override {
+    std::unique_ptr<device_gradient> out;
+    unroll::with_policy(p, model_, segments, unroll::philox_chooser{}, [&](auto estimator) {
+      out = std::make_unique<gradient_on<E, std::remove_cvref_t<decltype(estimator)>>>(
+          model_.executor(), model_.names().size(), std::move(estimator));
+    });
+    return out;
+  }
+  std::vector<double> losses(unroll::params<const float> theta, std::span<const unroll::llama::segment> text,
+                             const go_on& more) override {
+    if (index_t(text.size()) > room_) {
+      room_ = index_t(text.size());
+      reader_.reset();
+      reader_.emplace(model_, room_);
+    }
+    return reader_->losses(theta_.put(theta), text, more);
+  }
+  std::unique_ptr<device_text> text(unroll::params<const float> theta, index_t batch) override {
+    std::optional<placed<E>> own(std::in_place, model_.executor(), theta.size());
+    const auto at = own->put(theta);
+    return std::make_unique<text_on<E, unroll::llama::memory_session<E>>>(std::move(own), model_, at, batch);
+  }
+
+ private:
+  unroll::llama::memory_llama<E> model_;
+  placed<E> theta_;
+  std::optional<unroll::memory_reader<unroll::llama::memory_llama<E>>> reader_;
+  index_t room_ = 0;
+};
+
+template <class E>
+class network_on final : public device_network {
+  using W = typename E::numbers::weight;
+
+ public:
+  network_on(const E& e, const unroll::llama::config& c, const unroll::llama::language_model_options& o)
+      : e_(e), model_(c, o, e), w_(e, model_.stack().map().size()), g_(e, model_.stack().map().size()) {
+    if constexpr (!std::same_as<W, float>)
+      cast_ = e.template allocate<W, unroll::param_space>(model_.stack().map().size());
+  }
+  double gradient(unroll::params<const float> w, std::span<const token> ids, std::span<const token> targets,
+                  unroll::dparams<float> g) override {
+    const double sum = double(model_.gradient(put(w), ids, targets, g_.zeroed()));
+    g_.add_to(g);
+    return sum;
+  }
+  double mean_nll(unroll::params<const float> w, std::span<const std::span<const token>> texts) override {
+    return unroll::training::mean_nll(model_, put(w), texts);
+  }
+
+ private:
+  unroll::params<const W> put(unroll::params<const float> w) {
+    const auto at = w_.put(w);
+    if constexpr (std::same_as<W, float>) {
+      return at;
+    } else {
+      e_.copy(unroll::matrix<const float>(at.data(), at.size(), 1),
+              unroll::matrix<W>(cast_.data(), cast_.size(), 1));
+      return {cast_.data(), cast_.size()};
+    }
+  }
+
+  E e_;
+  unroll::llama::language_model<E> model_;
+  placed<E> w_, g_;
+  typename E::template block<W, unroll::param_space> cast_;
+};
+
+/// Device: what the executor does not know: its name and what is free of its memory.
+template <class E, class Device>
+class llama_on final : public device_llama {
+  using W = typename E::numbers::weight;
+  using model_type = unroll::llama::memory_llama<E>;
+
+ public:
+  llama_on(E e, Device device) : e_(std::move(e)), device_(std::move(device)) {}
+
+  std::string name() const override { return device_.name(); }
+  double free_bytes() const override { return device_.free_bytes(); }
+  void begin(const unroll::llama::config& c) override {
+    stack_.emplace(c, e_);
+    weights_ = std::make_shared<typename model_type::weights_type>(
+        e_.template allocate<W, unroll::param_space>(stack_->map().size()));
+  }
+  void put(index_t first, unroll::params<const float> w) override { put_as(first, w); }
+  void put(index_t first, unroll::params<const unroll::bf16> w) override { put_as(first, w); }
+  void draw(unroll::key k) override {
+    const auto& map = stack_->map();
+    const double residual = 1 / std::sqrt(2.0 * double(map.shape().layers));
+    std::int64_t n = 0;
+    for (const unroll::layout_block& b : map.names().blocks()) {
+      const std::int64_t step = n++;
+      const unroll::matrix<W> to(weights_->data() + b.offset, b.size(), 1);
+      if (b.cols == 1) {
+        e_.fill(to, 1);
+        continue;
+      }
+      const bool to_residual =
+          b.name.find("o_proj") != std::string::npos || b.name.find("down_proj") != std::string::npos;
+      auto drawn = e_.template allocate<float>(b.size());
+      e_.normals(k, step, drawn.data(), b.size());
+      e_.scale(0.02 * (to_residual ? residual : 1), drawn.data(), b.size());
+      e_.copy(unroll::matrix<const float>(drawn.data(), b.size(), 1), to);
+      e_.synchronise();
+    }
+  }
+  void fetch(index_t first, index_t n, float* to) const override {
+    if constexpr (std::same_as<W, float>) {
+      e_.download(weights_->data() + first, n, to);
+      e_.synchronise();
+    } else {
+      std::vector<W> piece(static_cast<std::size_t>(n));
+      e_.download(weights_->data() + first, n, piece.data());
+      e_.synchronise();
+      for (index_t i = 0; i < n; ++i) to[i] = float(piece[std::size_t(i)]);
+    }
+  }
+  unroll::llama::text_score<float> score(std::span<const token> ids, const unroll::llama::score_options& o,
+                                         const go_on& more) override {
+    return unroll::llama::score<E>(*stack_, weights(), ids, o, {}, more);
+  }
+  unroll::llama::text_mean score_gradient(std::span<const token> ids, unroll::dparams<float> g,
+                                          const unroll::llama::score_options& o, const go_on& more) override {
+    placed<E> here(e_, g.size());
+    const auto mean =
+        unroll::llama::score_gradient<E>(stack_->shape(), weights(), ids, here.zeroed(), o, more, e_);
+    std::fill(g.begin(), g.end(), 0.0f);
+    here.add_to(g);
+    return mean;
+  }
+  std::vector<double> plain_losses(const std::string& method, std::span<const token> ids,
+                                   const plain_reading& how, const go_on& more) override {
+    return program::plain_losses<E>(method, *stack_, weights(), ids, how, more);
+  }
+  std::unique_ptr<device_text> text() override {
+    return std::make_unique<text_on<E, unroll::llama::generator<E>>>(std::nullopt, *stack_, weights());
+  }
+  std::unique_ptr<device_memory_model> memory(const unroll::llama::memory_options& o) override {
+    return std::make_unique<memory_on<E>>(model_type(stack_->shape(), weights_, o, e_));
+  }
+  std::unique_ptr<device_network> network(const unroll::llama::config& c,
+                                          const unroll::llama::language_model_options& o) override {
+    return std::make_unique<network_on<E>>(e_, c, o);
+  }
+
+ private:
+  unroll::params<const W> weights() const { return {weights_->data(), weights_->size()}; }
+  template <class U>
+  void put_as(index_t first, unroll::params<const U> w) {
+    if constexpr (std::same_as<U, W>) {
+      e_.upload(w.data(), w.size(), weights_->data() + first);
+    } else {
+      std::vector<W> cast;
+      cast.reserve(std::size_t(w.size()));
+      for (const U x : w) cast.push_back(W(float(x)));
+      e_.upload(cast.data(), w.size(), weights_->data() + first);
+    }
+  }
+
+  E e_;
+  Device device_;
+  std::optional<unroll::llama::transformer<E>> stack_;
+  std::shared_ptr<typename model_type::weights_type> weights_;
+};
+
+}  // namespace program

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Every command of memory_llama and llama with --device simt, which is the code of a device and its kernels run by the host:
+# the numbers are those of the host's own code; what does not fit is refused before it begins.
+# usage: devices.sh MEMORY_LLAMA FOLDER LLAMA
+llama=$3
+. "$(dirname "$0")/common.sh"
+text=$project/examples/texts/the_lamp_on_orrel.txt
+
+values() {  # values FILE KEY: the numbers of a key, and of a list under it
+  tr -d '\n' <"$1" | grep -oE "\"$2\": *(\[[^]]*\]|$number)" | sed -E 's/^"[^"]*": *//' | tr -d '[] ' | tr ',' '\n'
+}
+close() {  # close FILE FILE ERROR KEY...: as many numbers in both files, apart by ERROR of the largest at most
+  local one=$1 other=$2 most=$3 key
+  shift 3
+  for key in "$@"; do
+    paste <(values "$one" "$key") <(values "$other" "$key") | awk -v most="$most" -v what="$one and $other: $key" '
+      function size(x) { return x < 0 ? -x : x }
+      NF != 2 { print what " differ in length"; failed = 1; exit }
+      { if (size($1) > largest) largest = size($1); if (size($1 - $2) > error) error = size($1 - $2) }
+      END { if (failed || NR == 0 || !(error <= most * largest)) { print what ": apart by " error " of " largest; exit 1 } }'
+  done
+}
+both() {  # both ERROR NAME KEY... -- COMMAND...: on the host and on simt
+  local most=$1 name=$2 keys=()
+  shift 2
+  while [ "$1" != -- ]; do keys+=("$1"); shift; done
+  shift
+  "$@" --json "$name.host.json" >"$name.host.txt" 2>/dev/null
+  "$@" --device simt --json "$name.simt.json" >"$name.simt.txt" 2>/dev/null
+  grep -q '"device": "simt"' "$name.simt.json"
+  close "$name.host.json" "$name.simt.json" "$most" "${keys[@]}"
+}
+
+shape="--hidden 16 --layers 2 --heads 2 --kv-heads 1 --mlp 32 --context 128"
+"$program" pretrain --text "$text" $shape --length 16 --batch 4 --steps 30 --held-out-windows 2 --out base >/dev/null
+both 1e-4 pretrain training held_out norm -- "$program" pretrain --text "$text" $shape --length 8 --batch 2 --accumulate 2 \
+  --shares 1 --steps 3 --report 1 --held-out-windows 2
+
+memory="--segment 8 --ratio 4 --lora-rank 2"
+train=("$program" train --model base --text "$text" $memory --segments 3 --documents 2 --report 1 --held-out-texts 2 --rate 1e-2)
+both 1e-4 train training held_out norm -- "${train[@]}" --steps 3 --policy rematerialise/2 --b-scale 0.05
+both 1e-4 reservoir training norm -- "${train[@]}" --steps 2 --policy reservoir:1 --b-scale 0.05
+"${train[@]}" --steps 2 --weights bf16 --json half.host.json >/dev/null
+"${train[@]}" --steps 2 --weights bf16 --device simt --json half.simt.json >/dev/null
+close half.host.json half.simt.json 2e-2 training held_out
+
+# a run on a device that was interrupted resumes with the same bits, and its adapters know the base of the host
+run=("${train[@]}" --steps 40 --device simt)
+"${run[@]}" --out whole >/dev/null
+"${run[@]}" --checkpoint cut.checkpoint --json cut.json >/dev/null &
+pid=$!
+while [ ! -e cut.checkpoint ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done
+kill -s INT $pid || true
+wait $pid && { echo "finished before it was interrupted"; exit 1; }
+grep -q '"complete": false' cut.json
+"${run[@]}" --checkpoint cut.checkpoint --resume --out resumed >/dev/null
+for file in encoder/adapter_model.safetensors head/adapter_model.safetensors memory_tokens.safetensors memory.json; do
+  cmp "whole/$file" "resumed/$file"
+done
+refused "belongs to another run" "${train[@]}" --steps 40 --checkpoint cut.checkpoint --resume
+
+trained="--model base --adapters whole --text $text"
+both 1e-5 eval perplexity last_nll memory alone window sinks full -- "$program" eval $trained --segments 3 --per-document 1 --sinks 1 --chunk 2 \
+  --methods memory,alone,window,sinks,full
+both 1e-3 gradient relative_bias norm_ratio relative_variance write_vjps -- "$program" gradient $trained --segments 3 \
+  --replicas 6 --policy rematerialise,window:1,reservoir:1
+both 1e-6 autoencode bleu4_tokens tokens_in_place -- "$program" autoencode $trained --texts 2
+both 0 generate ids memories -- "$program" generate --model base --adapters whole --prompt "Gradients of a lamp" --tokens 4 --greedy
+cmp generate.host.txt generate.simt.txt
+"$program" bench $shape $memory --device simt --segments 3 --lengths 24 --repeats 1 --batch 2 --json bench.json >/dev/null 2>&1
+expect bench.json complete=true policy length "seconds=$number" 'method="(gradient, [a-z:/0-9]+|reading|a token behind it)"'
+
+both 1e-5 score nll -- "$llama" score --model base --prompt "The lamp on Orrel" --window 8 --overlap 3
+both 1e-4 norms norm mean_nll -- "$llama" gradient --model base --prompt "The lamp on Orrel" --window 8
+both 0 continued ids -- "$llama" generate --model base --prompt "The lamp" --tokens 6 --greedy
+refused "a device computes in float" "$llama" gradient --model base --prompt "The lamp" --double --device simt
+
+# what does not fit is refused by its item, before anything is there
+"$program" plan --model base $memory --tokens 24 --device simt --device-memory 1 --json plan.json >/dev/null
+expect plan.json 'device="simt"' longest "bytes=$number"
+refused "the weights of" "${train[@]}" --steps 1 --device simt --device-memory 0.00001
+refused "graphs of encoders of" "${train[@]}" --steps 1 --device simt --device-memory 0.00004
+refused "the weights of" "$llama" score --model base --prompt "The lamp" --device simt --device-memory 0.00001
+refused "is none of host, cuda, cuda:N, simt" "${train[@]}" --steps 1 --device cuda:x
+if ! "${train[@]}" --steps 1 --device cuda >said.txt 2>&1; then
+  grep -qE "was built with CUDA, and this one was not|cudaGetDeviceCount" said.txt
+fi
