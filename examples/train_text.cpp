@@ -94,7 +94,8 @@ int main(int argc, char** argv) {
       "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt --resume --sequences 600"};
   CLI::Option* text = app.add_option("--text", o.text, "a text file")->capture_default_str();
   app.add_option("--task", o.task, "anbn, instead of a text")->excludes(text);
-  app.add_option("--cell", o.cell, "elman, gru, lstm, linear or lru")->capture_default_str();
+  app.add_option("--cell", o.cell, "elman, gru, lstm, linear, lru, rtu, min_gru or leaky")
+      ->capture_default_str();
   app.add_option("--estimator", o.estimator, estimator_catalogue::forms())->capture_default_str();
   using namespace program;
   constexpr index_t many = 100'000'000;

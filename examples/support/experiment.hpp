@@ -16,7 +16,8 @@ struct experiment_options {
   std::uint64_t seed = 1;
 
   void add(CLI::App* app) {
-    app->add_option("--system", system, "elman, gru, lstm, linear, lru or influence_balancing")
+    app->add_option("--system", system,
+                    "elman, gru, lstm, linear, lru, rtu, min_gru, leaky or influence_balancing")
         ->capture_default_str();
     add_count(app, "--hidden", hidden, 1, 1'000'000, "state units");
     add_count(app, "--lanes", lanes, 1, 100'000, "sequences side by side");

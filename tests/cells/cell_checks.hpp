@@ -235,6 +235,36 @@ void dense_hooks(const F& f, const typename F::input& x, key k) {
     f.row_norms(x, ce, got);
     CHECK(distance(got, norms) < rounding<T>);
   }
+  if constexpr (has_diag_jacobian<F>)
+    if (supports(f, hook::diag_jacobian)) {
+      const index_t units = f.units(), m = n / units;
+      auto got = nans<T>(d.state * m);
+      e.spoil_workspace();
+      f.diag_jacobian(x, ce, got);
+      std::vector<T> own;
+      for (index_t l = 0; l < d.lanes; ++l)
+        for (index_t b = 0; b < m; ++b)
+          for (index_t i = 0; i < n; ++i) own.push_back(J[size_t((l * n + b * units + i % units) * n + i)]);
+      CHECK(distance(got, own) < rounding<T>);
+      index_t columns = 0, sum = 0;
+      for (const weight_matrix& w : f.weight_matrices()) columns += w.columns, sum += w.rows;
+      auto a = nans<T>(d.lanes * columns), factor = nans<T>(d.lanes * sum * m);
+      e.spoil_workspace();
+      f.diag_factors(x, ce, a, factor);
+      const T *al = a.data(), *dl = factor.data();
+      std::vector<T> product, expected;
+      for (index_t l = 0; l < d.lanes; ++l)
+        for (const weight_matrix& w : f.weight_matrices()) {
+          for (index_t j = 0; j < w.columns; ++j)
+            for (index_t i = 0; i < w.rows * m; ++i) {
+              const index_t row = i % w.rows, p = w.first + j * w.stride + row;
+              product.push_back(dl[i] * al[j]);
+              expected.push_back(M[size_t((l * d.params + p) * n + i / w.rows * units + row % units)]);
+            }
+          al += w.columns, dl += w.rows * m;
+        }
+      CHECK(distance(product, expected) < rounding<T>);
+    }
   if constexpr (has_lane_vjp<F>) {
     const auto u = normals<T>(d.state, k, 30);
     std::vector<T> got(size_t(d.lanes * d.params), T(1)), expected = got;

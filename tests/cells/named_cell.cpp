@@ -29,6 +29,9 @@ TEST_CASE("a cell is made by its name") {
   check_same("gru", cells::gru<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("lstm", cells::lstm<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("lru", cells::lru<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  check_same("rtu", cells::rtu<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  check_same("min_gru", cells::min_gru<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  check_same("leaky", cells::leaky<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   CHECK_THROWS_WITH(cells::make_named_cell<double>("GRU", {}, key{1}),
                     Catch::Matchers::ContainsSubstring("\"GRU\" is none of elman, gru, lstm, linear"));
 }

@@ -151,7 +151,7 @@ TEST_CASE("options reach the estimator") {
 TEST_CASE("an estimator by name refuses a system that it cannot have, in its own words") {
   const auto task = make_task(20);
   CHECK_THROWS_WITH(with_estimator("diagonal_rtrl", task.cell, 20, [](auto) {}),
-                    ContainsSubstring("diagonal_rtrl: system: has no diag_jacobian"));
+                    ContainsSubstring("diagonal_rtrl: system: has units that listen to each other"));
 }
 
 TEST_CASE("what is not in the catalogue is refused with what is") {

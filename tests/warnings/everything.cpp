@@ -39,6 +39,9 @@ using namespace unroll;
       cells::simple_recurrent_equations<T, cells::hyperbolic_tangent>>;                                \
   template class unroll::cells::recurrent_cell<cells::simple_recurrent_equations<T, cells::identity>>; \
   template class unroll::cells::diagonal_cell<cells::rotation_equations<T, false>>;                    \
+  template class unroll::cells::diagonal_cell<cells::rotation_equations<T, true>>;                     \
+  template class unroll::cells::diagonal_cell<cells::min_gru_equations<T>>;                            \
+  template class unroll::cells::recurrent_cell<cells::leaky_equations<T>>;                             \
   template class unroll::diagonal_rtrl<cells::lru<T>>;                                                 \
   template class unroll::cells::influence_balancing<T>;                                                \
   template class unroll::cells::linear_memory<T>;                                                      \

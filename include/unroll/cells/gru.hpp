@@ -196,6 +196,17 @@ struct gru_equations {
     }
   }
 
+  /// With reset_kind::after.
+  void diag_jacobian(const recurrent_step<T>& at, T* J) const {
+    const index_t h = options.hidden;
+    const lane<const T> g = lane_of(at.tape, 0);
+    for (index_t i = 0; i < h; ++i) {
+      const T* u = at.w.w_h + 3 * h * i + i;
+      J[i] = slope_n(g, i) * (g.r[i] * u[2 * h] + slope_r(g, i) * g.a[i] * u[0]) +
+             slope_z(g, at.s.data, i) * u[h] + g.z[i];
+    }
+  }
+
   UNROLL_INLINE void immediate(const recurrent_step<T>& at, index_t row, index_t j, T v, T* column) const {
     const index_t h = options.hidden, i = row % h, gate = row / h;
     const lane<const T> g = lane_of(at.tape, 0);

@@ -119,6 +119,20 @@ struct lstm_equations {
     }
   }
 
+  void diag_jacobian(const recurrent_step<T>& at, T* J) const {
+    const index_t h = options.hidden;
+    const lane<const T> q = lane_of(at.tape, 0);
+    for (index_t i = 0; i < h; ++i) {
+      const slopes k = slopes_of(q, at.s.data + h, i);
+      const T* u = at.w.w_h + 4 * h * i + i;
+      const T c = k.i * u[0] + k.f * u[h] + k.g * u[2 * h];
+      J[i] = k.c * c + k.o * u[3 * h];  // h' and c' by h, then by c
+      J[h + i] = c;
+      J[2 * h + i] = k.c * q.f[i];
+      J[3 * h + i] = q.f[i];
+    }
+  }
+
   void immediate(const recurrent_step<T>& at, index_t row, index_t, T v, T* column) const {
     const index_t h = options.hidden, i = row % h, gate = row / h;
     const slopes k = slopes_of(lane_of(at.tape, 0), at.s.data + h, i);

@@ -5,9 +5,12 @@
 
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
+#include "unroll/cells/leaky.hpp"
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
+#include "unroll/cells/min_gru.hpp"
+#include "unroll/cells/rtu.hpp"
 #include "unroll/core/block.hpp"
 #include "unroll/system/any_system.hpp"
 
@@ -21,8 +24,8 @@ struct named_cell {
   parameters<T> theta;               ///< their initial values
 };
 
-/// "elman", "gru", "lstm", "linear" or "lru" of these sizes, with the parameters that its init() draws from
-/// k. Throws unroll::error on another name.
+/// "elman", "gru", "lstm", "linear", "lru", "rtu", "min_gru" or "leaky" of these sizes, with the parameters
+/// that its init() draws from k. Throws unroll::error on another name.
 template <class T>
 named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_options& n, key k) {
   const auto of = [&](const auto& cell) {
@@ -30,15 +33,20 @@ named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_opti
     cell.init(made.theta, k);
     return made;
   };
+  const auto like = [&]<class Options>(Options o) {
+    o.in = n.in, o.hidden = n.hidden, o.out = n.out, o.loss = n.loss, o.lanes = n.lanes;
+    return o;
+  };
   if (name == "elman") return of(elman<T>(n));
-  if (name == "gru")
-    return of(gru<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}));
-  if (name == "lstm")
-    return of(lstm<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}));
+  if (name == "gru") return of(gru<T>(like(gru_options{})));
+  if (name == "lstm") return of(lstm<T>(like(lstm_options{})));
   if (name == "linear") return of(linear<T>(n));
-  if (name == "lru")
-    return of(lru<T>({.in = n.in, .hidden = n.hidden, .out = n.out, .loss = n.loss, .lanes = n.lanes}));
-  fail("system", "name", "\"" + std::string(name) + "\" is none of elman, gru, lstm, linear, lru");
+  if (name == "lru") return of(lru<T>(like(lru_options{})));
+  if (name == "rtu") return of(rtu<T>(like(rtu_options{})));
+  if (name == "min_gru") return of(min_gru<T>(like(min_gru_options{})));
+  if (name == "leaky") return of(leaky<T>(like(leaky_options{})));
+  fail("system", "name",
+       "\"" + std::string(name) + "\" is none of elman, gru, lstm, linear, lru, rtu, min_gru, leaky");
 }
 
 }  // namespace unroll::cells

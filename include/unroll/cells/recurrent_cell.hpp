@@ -37,6 +37,7 @@ class recurrent_cell {
 
   explicit recurrent_cell(const options_type& options) : f_{options} {
     check_options(E::name, options);
+    if constexpr (requires { f_.check(); }) f_.check();
     input_ = affine_input<T>(options.in, E::gates * hidden(), lanes());
     readout_ = readout<T>(hidden(), options.out, options.loss, lanes());
   }
@@ -96,7 +97,7 @@ class recurrent_cell {
       if constexpr (elementwise) {
         through_product(at.w, du, true, h_of(ds.data()));
       } else {
-        through_product(at.w, du, E::apart, rows_of(delta, 0, hidden()));
+        through_product(at.w, du, beside, rows_of(delta, 0, hidden()));
         linalg::axpy<T>(1, delta.data, ds.data(), ds.size());
       }
     }
@@ -206,7 +207,7 @@ class recurrent_cell {
 
   bool supports(hook k) const {
     if constexpr (requires { f_.shares_rows(); })
-      if (k == hook::factors && f_.shares_rows()) return false;
+      if ((k == hook::factors || k == hook::diag_jacobian) && f_.shares_rows()) return false;
     return has_hook<recurrent_cell>(k);
   }
   /// [w_h w_x b], which multiplies [h; x; 1]; where u stands apart, w_h, [w_x b] and what the cell has of its
@@ -216,19 +217,41 @@ class recurrent_cell {
     return {all.begin(), all.end()};
   }
   void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
-    const index_t h = hidden(), in = f_.options.in, n = E::states * h;
+    const index_t h = hidden(), n = E::states * h;
     std::fill(d.begin(), d.end(), T(0));
     T *al = a.data(), *column = d.data();
     const recurrent_step<T> all = made(e);
     for (index_t l = 0; l < lanes(); ++l) {
       const recurrent_step<T> at = all.lane(l);
-      al = std::copy_n(at.s.data, h, al);
-      for (index_t j = 0; j < in; ++j) *al++ = input_.at(x, l, j);
-      *al++ = 1;
-      if (E::apart) *al++ = 1;
+      al = multiplied(x, at, l, al);
       for (const weight_matrix& w : matrices()) {
         const index_t j = w.first / (E::gates * h);  // of [h; x; 1; own], any that multiplies this matrix
         for (index_t i = 0; i < w.rows; ++i, column += n) f_.immediate(at, i, j, T(1), column);
+      }
+    }
+  }
+
+  index_t units() const { return hidden(); }
+  bool units_apart() const { return false; }  // they listen to each other by W_h
+  void diag_jacobian(const input&, const const_edge<T>& e, view<T> J) const {
+    const recurrent_step<T> all = made(e);
+    const index_t block = E::states * E::states * hidden();
+    for (index_t l = 0; l < lanes(); ++l) f_.diag_jacobian(all.lane(l), J.data() + l * block);
+  }
+  void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    const index_t h = hidden();
+    T *al = a.data(), *to = d.data(), *column = e.workspace.data();
+    const recurrent_step<T> all = made(e);
+    for (index_t l = 0; l < lanes(); ++l) {
+      const recurrent_step<T> at = all.lane(l);
+      al = multiplied(x, at, l, al);
+      for (const weight_matrix& w : matrices()) {
+        for (index_t i = 0; i < w.rows; ++i) {
+          for (index_t k = i % h; k < E::states * h; k += h) column[k] = 0;
+          f_.immediate(at, i, w.first / (E::gates * h), T(1), column);
+          for (index_t k = 0; k < E::states; ++k) to[k * w.rows + i] = column[k * h + i % h];
+        }
+        to += w.rows * E::states;
       }
     }
   }
@@ -250,6 +273,8 @@ class recurrent_cell {
 
  private:
   static constexpr bool elementwise = E::taped == 0;  // s' = f(z + u)
+  // h reaches h' beside u
+  static constexpr bool beside = E::apart || requires { requires E::beside; };
 
   auto matrices() const {
     const index_t h = hidden(), rows = E::gates * h, x = f_.options.in + 1;
@@ -258,6 +283,15 @@ class recurrent_cell {
           {{0, rows, h, rows}, {w_x(), rows, x, rows}, {own(), w_y() - own(), 1, w_y() - own()}}};
     else
       return std::array<weight_matrix, 1>{{{0, rows, h + x, rows}}};
+  }
+
+  // What the matrices of lane l multiply, [h; x; 1] or h, [x; 1], 1; returns the end of a.
+  T* multiplied(const input& x, const recurrent_step<T>& at, index_t l, T* a) const {
+    a = std::copy_n(at.s.data, hidden(), a);
+    for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, l, j);
+    *a++ = 1;
+    if (E::apart) *a++ = 1;
+    return a;
   }
 
   index_t hidden() const { return f_.options.hidden; }
@@ -387,7 +421,7 @@ class recurrent_cell {
       const matrix<T> di = columns_of(d, i * lanes(), lanes()), du = of_products(di, apart);
       f_.backward({w, states(s), states(s + state_size()), kept(steps.tape + i * lanes() * tape_stride())},
                   carry ? carry[i] : T(1), states(ds), di, du);
-      through_product(w, du, E::apart, h_of(ds));
+      through_product(w, du, beside, h_of(ds));
     }
   }
 

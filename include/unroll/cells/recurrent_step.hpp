@@ -36,6 +36,8 @@
 //
 //   void jacobian(const recurrent_step<T>& at, T* J, T* workspace) const
 //     WRITES J = ds'/ds, states hidden x states hidden. `workspace` has hidden numbers.
+//   void diag_jacobian(const recurrent_step<T>& at, T* J) const
+//     WRITES to J what of it stays within a unit: hidden x states x states, column-major.
 //   void immediate(const recurrent_step<T>& at, index_t i, index_t j, T v, T* column) const
 //     ADDS to `column`, states hidden numbers, the derivative of s' by entry (i, j) of [w_h w_x b own], which
 //     multiplies v, number j of [h; x; 1].
@@ -45,6 +47,8 @@
 //
 // Where they apply:
 //
+//   bool beside                             h reaches h' beside z + u, which is not kept apart
+//   void check() const                      throws on options that are impossible
 //   void init_biases(T* b) const            changes what init() has drawn for b, gates hidden numbers
 //   index_t own_params() const              parameters of the cell's own, and their names
 //   void describe_own(layout& l) const

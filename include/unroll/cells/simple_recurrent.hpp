@@ -59,6 +59,10 @@ struct simple_recurrent_equations {
       for (index_t i = 0; i < options.hidden; ++i)
         J[j * options.hidden + i] = Phi::slope(at.next.data[i]) * at.w.w_h[j * options.hidden + i];
   }
+  void diag_jacobian(const recurrent_step<T>& at, T* J) const {
+    for (index_t i = 0; i < options.hidden; ++i)
+      J[i] = Phi::slope(at.next.data[i]) * at.w.w_h[i * options.hidden + i];
+  }
   void immediate(const recurrent_step<T>& at, index_t i, index_t, T v, T* column) const {
     column[i] += Phi::slope(at.next.data[i]) * v;
   }
