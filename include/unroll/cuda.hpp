@@ -10,6 +10,7 @@
 #include "unroll/cuda/handles.hpp"
 #include "unroll/cuda/launch.hpp"
 #include "unroll/cuda/profile.hpp"
+#include "unroll/cuda/ranges.hpp"
 #include "unroll/cuda/stream.hpp"
 #include "unroll/estimate/plan.hpp"
 #include "unroll/estimate/policy.hpp"

@@ -15,6 +15,7 @@
 #include "unroll/exec/mirror.hpp"
 #include "unroll/exec/of.hpp"
 #include "unroll/exec/operations.hpp"
+#include "unroll/exec/range.hpp"
 #include "unroll/io/checkpoint.hpp"
 #include "unroll/io/file.hpp"
 #include "unroll/io/file_kind.hpp"

@@ -10,7 +10,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-programs="arithmetic tensor_core executor attention products model bench_model"
+programs="arithmetic tensor_core executor attention products model bench_model device_pointers"
 eigen=${UNROLL_EIGEN:-/usr/include/eigen3}  # for what runs on the host beside a device
 
 # name, limit in seconds, command
@@ -26,6 +26,7 @@ borders     60 attention borders
 vjp_borders 60 attention vjp_borders
 model_bf16  60 model bf16
 model_float 60 model float
+pointers    30 device_pointers
 trial       30 bench_model trial
 read_4      60 bench_model read_32_by_4
 read_32     60 bench_model read_32
@@ -48,8 +49,8 @@ racecheck   60 compute-sanitizer --tool racecheck --error-exitcode 1 executor bf
 PARTS
 }
 
-build() {  # build FOLDER ARCHITECTURE...: one program a file, and PROGRAM_host.cpp where there is one
-  local folder=$1 program architecture host targets=
+build() {  # build FOLDER ARCHITECTURE...: one program a file, here or an example, and PROGRAM_host.cpp where there is one
+  local folder=$1 program architecture host source targets=
   shift
   for architecture in "$@"; do
     targets="$targets -gencode arch=compute_$architecture,code=sm_$architecture"
@@ -60,10 +61,12 @@ build() {  # build FOLDER ARCHITECTURE...: one program a file, and PROGRAM_host.
   for program in $programs; do
     host=
     [ -e "$here/${program}_host.cpp" ] && host="$here/${program}_host.cpp"
+    source="$here/$program.cu"
+    [ -e "$source" ] || source="$root/examples/$program.cu"
     # the bodies are instantiated with the host's context as well, hence the suppressed warnings
     echo "nvcc -std=c++20 --expt-relaxed-constexpr -Werror all-warnings -diag-suppress 20011,20012,20014 -fmad=false -O3 \
       -Xcompiler -O2,-ffp-contract=off,-static-libstdc++,-static-libgcc -Xfatbin -compress-all $targets -I$root -I$root/include -I$eigen \
-      $here/$program.cu $host -ldl -o $folder/$program"
+      $source $host -ldl -o $folder/$program"
   done | xargs -P "$(nproc)" -I{} sh -c '{}' || { echo "run.sh: a program does not compile" >&2; return 1; }
   for program in $programs; do [ -x "$folder/$program" ] || { echo "run.sh: $program was not built" >&2; return 1; }; done
 }

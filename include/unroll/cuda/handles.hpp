@@ -7,16 +7,21 @@
 
 namespace unroll::cuda {
 
-/// Owns a stream. Work enqueued in it runs in order; it does not wait for the default stream.
+/// A stream: one of its own, which does not wait for the default stream, or the caller's. Work enqueued in it
+/// runs in order.
 class stream_handle {
  public:
-  stream_handle() {
+  stream_handle() : owned_(true) {
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cuda::stream_handle",
           "cudaStreamCreateWithFlags");
   }
+  /// The caller's, which must outlive this.
+  explicit stream_handle(cudaStream_t of_caller) : stream_(of_caller) {}
   stream_handle(const stream_handle&) = delete;
   stream_handle& operator=(const stream_handle&) = delete;
-  ~stream_handle() { cudaStreamDestroy(stream_); }
+  ~stream_handle() {
+    if (owned_) cudaStreamDestroy(stream_);
+  }
 
   cudaStream_t get() const { return stream_; }  ///< CUDA's own
   /// Waits for all that was enqueued, and throws what failed in it.
@@ -26,6 +31,7 @@ class stream_handle {
 
  private:
   cudaStream_t stream_ = nullptr;
+  bool owned_ = false;
 };
 
 /// Owns an event, a point in a stream.
@@ -55,7 +61,8 @@ class event_handle {
   cudaEvent_t event_ = nullptr;
 };
 
-/// Owns `size` zeroed numbers of one space on the device; the size is fixed at construction.
+/// Owns `size` zeroed numbers of one space on the device, or borrows the caller's; the size is fixed at
+/// construction.
 template <class T, class Space = plain_space>
 class device_block {
  public:
@@ -70,6 +77,16 @@ class device_block {
     check(cudaMemset(data_, 0, bytes()), "cuda::device_block", "cudaMemset");
     check(cudaDeviceSynchronize(), "cuda::device_block", "cudaDeviceSynchronize");  // streams do not wait
   }
+  /// The caller's `size` numbers at `data`, on the device, which must outlive this: for weights that lie
+  /// there already. A copy has memory of its own.
+  static device_block borrow(T* data, index_t size) {
+    check_at_least("cuda::device_block", "size", size, 0);
+    device_block out;
+    out.data_ = data;
+    out.size_ = size;
+    out.owned_ = false;
+    return out;
+  }
   device_block(const device_block& other) {
     allocate(other.size_, "size");
     if (size_ == 0) return;
@@ -78,13 +95,18 @@ class device_block {
           "cudaMemcpy");
   }
   device_block(device_block&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        owned_(std::exchange(other.owned_, true)) {}
   device_block& operator=(device_block other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(owned_, other.owned_);
     return *this;
   }
-  ~device_block() { cudaFree(data_); }
+  ~device_block() {
+    if (owned_) cudaFree(data_);
+  }
 
   T* data() { return data_; }
   const T* data() const { return data_; }
@@ -112,6 +134,7 @@ class device_block {
   }
   T* data_ = nullptr;
   index_t size_ = 0;
+  bool owned_ = true;
 };
 
 /// Owns n objects of host memory that the device copies from and to without a detour.

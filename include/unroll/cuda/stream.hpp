@@ -7,6 +7,7 @@
 #include "unroll/cuda/cublaslt.hpp"
 #include "unroll/cuda/launch.hpp"
 #include "unroll/cuda/profile.hpp"
+#include "unroll/cuda/ranges.hpp"
 #include "unroll/exec/body_executor.hpp"
 #include "unroll/kernels/gemv_body.hpp"
 #include "unroll/kernels/split_product_body.hpp"
@@ -66,8 +67,12 @@ class staging {
 
 /// What the copies of one executor share.
 struct stream_state {
+  /// of_caller: null: a stream of its own.
+  explicit stream_state(const cudaStream_t* of_caller)
+      : own(of_caller ? stream_handle(*of_caller) : stream_handle()) {}
+
   int device = 0;
-  bool early = false;
+  bool early = false, ranges = false;
   stream_handle own;
   staging to_device;
   device_block<double> partial{kernels::reduce_body<kernels::reduction::sum, float>::most_parts};
@@ -164,6 +169,7 @@ class machine {
   template <class Name, class F>
   void timed(Name&& name, F&& enqueue) const {
     make_current(*state);
+    const named_range shown(state->ranges, name);
     if (state->times)
       state->times->time(name(), state->own.get(), enqueue);
     else
@@ -181,6 +187,8 @@ struct stream_options {
   /// other faster. From compute capability 9.0 on, else nothing changes.
   bool early = false;
   bool profile = false;  ///< times everything, see times()
+  /// Names policies, calls with their segments, and operations by NVTX, for the toolkit's profilers.
+  bool ranges = false;
 };
 
 /// The executor of one CUDA device and a stream of its own: numbers<bf16>, numbers<float>, numbers<float,
@@ -198,12 +206,25 @@ class stream final : public exec::body_executor<N, detail::machine> {
   using block = device_block<U, Space>;
 
   /// Of device `index`. Throws where there is none or it is too old; see use_device.
-  explicit stream(int index = 0, stream_options how = {}) : base(detail::machine(made(index, how))) {}
+  explicit stream(int index = 0, stream_options how = {})
+      : base(detail::machine(made(index, how, nullptr))) {}
+  /// In the caller's stream of device `index`, which must outlive this: operations stand behind what the
+  /// caller has enqueued there, and the caller's work behind them, without waiting.
+  explicit stream(cudaStream_t of_caller, int index = 0, stream_options how = {})
+      : base(detail::machine(made(index, how, &of_caller))) {}
 
   cudaStream_t native() const { return state().own.get(); }  ///< CUDA's own
   /// What took how long since the last call, with stream_options::profile.
   std::vector<profile::entry> times() const {
     return state().times ? state().times->take() : std::vector<profile::entry>{};
+  }
+  /// See exec/range.hpp: with stream_options::ranges.
+  void begin_range(std::string_view name, index_t first, index_t n) const {
+    if (state().ranges)
+      detail::named_range::begin(n == 0 ? std::string(name) : detail::segments_text(name, first, n));
+  }
+  void end_range() const {
+    if (state().ranges) detail::named_range::end();
   }
   /// Whether cuBLASLt was found.
   bool has_library() const { return state().products != nullptr; }
@@ -252,10 +273,15 @@ class stream final : public exec::body_executor<N, detail::machine> {
   friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }
 
  private:
-  static std::shared_ptr<detail::stream_state> made(int index, stream_options how) {
+  static std::shared_ptr<detail::stream_state> made(int index, stream_options how,
+                                                    const cudaStream_t* of_caller) {
     use_device(index);
-    auto s = std::make_shared<detail::stream_state>();
+    auto s = std::make_shared<detail::stream_state>(of_caller);
     s->device = index;
+    s->ranges = how.ranges;
+    if (how.ranges && !detail::named_range::available)
+      fail("cuda::stream", "ranges",
+           "need nvtx3/nvToolsExt.h of the CUDA toolkit, which this program was built without");
     int major = 0;
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cuda::stream",
           "cudaDeviceGetAttribute");

@@ -55,6 +55,7 @@ class incremental_tbptt final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
+    const exec::range named(run_.bank().executor(), guard_.estimator());
     report r = run_.start(guard_.estimator(), theta, xs);
     if (r.code != status::ok) return run_.end(r);
     graph_window window(run_, model_, theta);
@@ -75,6 +76,7 @@ class incremental_tbptt final {
   /// Sends back the last window.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
+    const exec::range named(run_.bank().executor(), guard_.estimator());
     const report r = run_.start(theta);
     if (r.code != status::ok) return run_.end(r);
     graph_window(run_, model_, theta).send_all_back(g);

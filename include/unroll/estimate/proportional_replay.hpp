@@ -76,6 +76,7 @@ class proportional_replay final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
+    const exec::range named(run_.bank().executor(), guard_.estimator());
     report r = run_.start(guard_.estimator(), theta, xs);
     if (r.code != status::ok) return with_own_bytes(run_.end(r));
     const bool all = adjoint_sums(run_, model_, theta).take_all(xs, false, g, r);
@@ -85,6 +86,7 @@ class proportional_replay final {
   /// Draws the sample and sends it back. Where the model throws, only reset() can follow.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
+    const exec::range named(run_.bank().executor(), guard_.estimator());
     const report r = run_.start(theta);
     if (r.code != status::ok) return with_own_bytes(run_.end(r));
     adjoint_sums sums(run_, model_, theta);

@@ -66,6 +66,7 @@ class rematerialise final {
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
+    const exec::range named(run_.bank().executor(), guard_.estimator());
     report r = run_.start(guard_.estimator(), theta, xs);
     if (r.code != status::ok) return run_.end(r);
     const bool all = adjoint_sums(run_, model_, theta).take_all(xs, keep_ > 0, g, r);
@@ -76,6 +77,7 @@ class rematerialise final {
   /// called again, with the same g, and goes on with the segments that are left.
   report finish(params<const scalar> theta, dparams<scalar> g) {
     guard_.check_finish(theta, g);
+    const exec::range named(run_.bank().executor(), guard_.estimator());
     const report r = run_.start(theta);
     if (r.code != status::ok) return run_.end(r);
     adjoint_sums sums(run_, model_, theta);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "unroll/core/arena.hpp"
+#include "unroll/exec/range.hpp"
 #include "unroll/exec/visit_block.hpp"
 #include "unroll/memory/graph_slots.hpp"
 #include "unroll/memory/model_traits.hpp"
@@ -133,6 +134,7 @@ class memory_bank {
     if (written != n)
       fail("memory_bank::write_vjp", "xs",
            "are " + std::to_string(n) + " segments, the graph is that of " + std::to_string(written));
+    const exec::range named(executor_, "write_vjp", s, n);
     model.write_vjp(xs, s, theta, seen_by_write(model, s), {.tape = tape(slot, n), .dm = dm}, to,
                     workspace_of_write());
     counts_.write_vjps += n;
@@ -141,12 +143,14 @@ class memory_bank {
   /// WRITES the losses of the segments from t on, one each, at the executor's place.
   void read(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses) {
     begin_read("memory_bank::read", xs);
+    const exec::range named(executor_, "read", t, index_t(xs.size()));
     model.read(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, workspace());
   }
   /// The same, and ADDS their adjoints of the t + xs.size() - 1 memories and their gradient of theta.
   void read_vjp(const M& model, segments xs, index_t t, params<const T> theta, loss_type* losses,
                 gradients to) {
     begin_read("memory_bank::read_vjp", xs);
+    const exec::range named(executor_, "read_vjp", t, index_t(xs.size()));
     counts_.read_vjps += std::int64_t(xs.size());
     model.read_vjp(xs, t, theta, past(t + index_t(xs.size()) - 1), losses, to, workspace());
   }
@@ -184,6 +188,7 @@ class memory_bank {
   void encode(const M& model, segments xs, index_t s, params<const T> theta, index_t slot) {
     const index_t n = index_t(xs.size());
     check_batch("memory_bank::write", xs);
+    const exec::range named(executor_, s < written_ ? "rewrite" : "write", s, n);
     const bool graph = slot != none;
     // first: where the model throws, nobody owns what the tapes then hold
     for (index_t i = 0; graph && i < n; ++i) graphs_.release(slot + i);
