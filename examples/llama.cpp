@@ -33,7 +33,7 @@ int score(const program::llama_options& o) {
   const double mean = s.mean();
   std::printf("%zu tokens, %.6f nats a token, perplexity %.4f", s.nll.size(), mean, std::exp(mean));
   const bool complete = s.nll.size() + 1 == j.ids.size();
-  if (complete)
+  if (complete && j.language.words.bos() >= 0)  // else the first token is not scored
     std::printf(", %.4f bits a byte", mean * double(s.nll.size()) / std::log(2.0) / double(j.text.size()));
   std::printf("\n");
   json d = program::llama_document("score", o, model.shape);

@@ -74,6 +74,9 @@ struct llama_job {
     } else if (!may_be_empty) {
       unroll::fail("llama", "text", "is missing: --text FILE or --prompt TEXT");
     }
+    if (text.empty() && may_be_empty && language.words.bos() < 0)
+      unroll::fail("llama", "text",
+                   "is missing, and no token of this vocabulary begins texts: --text FILE or --prompt TEXT");
     if (text.empty() && may_be_empty)
       ids = language.words.encode("", true);
     else

@@ -176,6 +176,9 @@ inline std::vector<std::pair<std::string, std::string>> tokenizer_files(const mo
             {"tokenizer_config.json", unroll::llama::byte_tokenizer_config_json()}};
   fs::path from = o.tokenizer.empty() ? o.path : o.tokenizer;
   if (o.tokenizer.empty() || fs::is_directory(from)) from = unroll::llama::find_tokenizer(from);
+  if (unroll::is_gguf(unroll::byte_source::open(from, "memory_llama")))
+    fail("memory_llama", "tokenizer",
+         "\"" + from.string() + "\" is a GGUF file, whose vocabulary is not written again");
   std::vector<std::pair<std::string, std::string>> files{
       {"tokenizer" + from.extension().string(), unroll::read_file(from)}};
   if (const auto config = from.parent_path() / "tokenizer_config.json";

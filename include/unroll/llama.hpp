@@ -69,6 +69,7 @@
 #include "unroll/text/pre_tokenizer.hpp"
 #include "unroll/text/tokenizer.hpp"
 #include "unroll/text/tokenizer_bin.hpp"
+#include "unroll/text/tokenizer_gguf.hpp"
 #include "unroll/text/unicode_categories.hpp"
 #include "unroll/text/vocabulary.hpp"
 #include "unroll/train/held_out.hpp"

@@ -1,5 +1,5 @@
-// The keys, the table and the tensors of a GGUF file.
-#include "unroll/io/gguf.hpp"
+// The keys, the table, the tensors and the vocabulary of a GGUF file.
+#include "unroll/text/tokenizer_gguf.hpp"
 
 #include "tests/fuzz/target.hpp"
 #include "tests/support/gguf_files.hpp"
@@ -16,7 +16,17 @@ std::vector<std::string> seeds() {
                                                           {8, 34}, {12, 144}, {13, 176}, {14, 210}};
   for (const auto& [kind, bytes] : blocks)
     packed.add("t" + std::to_string(kind), {kind < 10 ? 32u : 256u}, kind, std::string(bytes, '\x2a'));
-  return {plain.bytes(), packed.bytes()};
+  made::gguf_file bytes, scores;
+  bytes.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "smollm");
+  bytes.texts("tokenizer.ggml.tokens", {"<e>", "a", "b", "ab", "\xC4\xA0", "1"});
+  bytes.texts("tokenizer.ggml.merges", {"a b"}).u32("tokenizer.ggml.unknown_token_id", 0);
+  scores.text("tokenizer.ggml.model", "llama")
+      .texts("tokenizer.ggml.tokens", {"u", "b", "e", "x", "xx", "<0x41>"});
+  scores.array("tokenizer.ggml.scores", 6, 6, made::bytes_of(1.0f) + std::string(20, '\0'));
+  std::string types;
+  for (const std::int32_t t : {2, 3, 3, 1, 1, 6}) types += made::bytes_of(t);
+  scores.array("tokenizer.ggml.token_type", 5, 6, types);
+  return {plain.bytes(), packed.bytes(), bytes.bytes(), scores.bytes()};
 }
 
 void parse(std::string_view bytes) {
@@ -33,4 +43,7 @@ void parse(std::string_view bytes) {
     if (v.type == gguf_type::f32 && v.is_array) g.list<float>(key);
     if (v.type == gguf_type::boolean && !v.is_array) g.get<bool>(key);
   }
+  if (!g.has("tokenizer.ggml.model")) return;
+  const auto words = llama::parse_tokenizer_gguf(g);
+  words.decode(words.encode(bytes.substr(0, 200)));
 }

@@ -7,6 +7,7 @@
 #include "unroll/io/file.hpp"
 #include "unroll/io/json.hpp"
 #include "unroll/llama/config.hpp"
+#include "unroll/text/tokenizer_gguf.hpp"
 
 namespace unroll::llama {
 
@@ -107,8 +108,9 @@ inline std::optional<std::vector<token>> parse_generation_config(std::string_vie
 }
 
 /// The ids of which each ends a text that the model in this folder writes: those of its
-/// generation_config.json, or where that names none of its config.json; no ids where neither names one, or
-/// where `model` is a file. Throws unroll::error, which names the file, as parse_generation_config() does.
+/// generation_config.json, or where that names none of its config.json; of a GGUF file those of its keys; no
+/// ids where nothing names one, or where `model` is another file. Throws unroll::error, which names the file,
+/// as parse_generation_config() does.
 inline std::vector<token> load_end_tokens(const std::filesystem::path& model, const config& c) {
   const char* function = "load_end_tokens";
   const auto bytes = [&](const std::filesystem::path& p) { return read_file(p, function); };
@@ -116,6 +118,8 @@ inline std::vector<token> load_end_tokens(const std::filesystem::path& model, co
   const auto status = std::filesystem::status(model, code);
   if (!std::filesystem::status_known(status))
     unroll::detail::fail_file(function, model, "cannot be reached: " + code.message());
+  if (std::filesystem::is_regular_file(status) && is_gguf(byte_source::open(model, function)))
+    return gguf_end_tokens(gguf::open(model, function), c.vocabulary);
   if (!std::filesystem::is_directory(status)) return {};
   if (const auto file = model / "generation_config.json"; std::filesystem::exists(file, code) || code)
     if (auto ends =

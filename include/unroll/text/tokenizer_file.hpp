@@ -1,19 +1,30 @@
 #pragma once
 
 #include "unroll/text/tokenizer_bin.hpp"
+#include "unroll/text/tokenizer_gguf.hpp"
 #include "unroll/text/tokenizer_json.hpp"
 #include "unroll/text/tokenizer_model.hpp"
 
 namespace unroll::llama {
 
-/// The file that holds the vocabulary of a model, a folder or a file in it: the first in its folder of
-/// tokenizer.json, tokenizer.model, tokenizer.bin, the only tok*.bin, the only tok*.model. Throws
-/// unroll::error, which names the folder, where there is none or the name is of several.
+namespace detail {
+
+inline bool is_gguf_file(const std::filesystem::path& path) {
+  std::error_code code;
+  return std::filesystem::is_regular_file(path, code) && is_gguf(byte_source::open(path, "load_tokenizer"));
+}
+
+}  // namespace detail
+
+/// The file that holds the vocabulary of a model, a folder or a file in it: a GGUF file itself, else the
+/// first in its folder of tokenizer.json, tokenizer.model, tokenizer.bin, the only tok*.bin, the only
+/// tok*.model. Throws unroll::error, which names the folder, where there is none or the name is of several.
 inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) {
   namespace fs = std::filesystem;
   const char* function = "find_tokenizer";
   std::error_code code;
   if (!fs::exists(model, code)) unroll::detail::fail_file(function, model, "does not exist");
+  if (detail::is_gguf_file(model)) return model;
   const fs::path parent = model.parent_path();
   const fs::path folder = fs::is_directory(model, code) ? model : parent.empty() ? fs::path(".") : parent;
   for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"})
@@ -34,12 +45,13 @@ inline std::filesystem::path find_tokenizer(const std::filesystem::path& model) 
                             "has no tokenizer.json, tokenizer.model, tokenizer.bin, tok*.bin or tok*.model");
 }
 
-/// Reads a vocabulary: a file named .bin, .json or .model, another name by its first bytes, or the one that
-/// find_tokenizer() finds in a folder. A tokenizer_config.json beside a tokenizer.json names its begin and
-/// end. Throws unroll::error that names the file.
+/// Reads a vocabulary: that of a GGUF file, a file named .bin, .json or .model, another name by its first
+/// bytes, or the one that find_tokenizer() finds in a folder. A tokenizer_config.json beside a tokenizer.json
+/// names its begin and end. Throws unroll::error that names the file.
 inline tokenizer load_tokenizer(const std::filesystem::path& path) {
   std::error_code code;
   if (std::filesystem::is_directory(path, code)) return load_tokenizer(find_tokenizer(path));
+  if (detail::is_gguf_file(path)) return parse_tokenizer_gguf(gguf::open(path, "load_tokenizer"));
   const std::string bytes = read_file(path, "load_tokenizer"), name = unroll::detail::quoted_path(path);
   const auto is = [&](const char* extension, bool magic) {
     const auto e = path.extension();
