@@ -13,7 +13,7 @@ using namespace unroll;
 namespace {
 
 struct options {
-  std::string json, csv, plot, horizon;
+  std::string json, csv, plot, horizon, sweep;
   std::string estimators =
       "bptt,checkpointed,rtrl,tbptt:2,tbptt:5,tbptt:20,chunked:20,artbp:5,artbp:20,uoro,uoro:20,nobacktrack,"
       "nres:0.01:8:20,pes:0.01:8:20";
@@ -39,12 +39,16 @@ struct options {
     app->add_option("--horizon", horizon,
                     "write the gradient by lag (shares of its norm) to this CSV file; length^2 / 2 vjps")
         ->check(writable);
+    app->add_option("--sweep", sweep,
+                    "file for the results of several runs, as many as --threads at the same time; the same "
+                    "sweep goes on with it")
+        ->check(writable);
   }
 };
 
 /// Row by row other draws: rows that share them err together.
 program::measured measure_one(const std::string& name, index_t row, const program::experiment& e,
-                              const options& o, std::uint64_t seed) {
+                              const options& o, std::uint64_t seed, const ranks& among) {
   program::counting_progress shown(name, "estimates");
   return {name, measure_by_name(name, e.system, e.theta, e.xs,
                                 {.replicas = o.replicas,
@@ -55,7 +59,7 @@ program::measured measure_one(const std::string& name, index_t row, const progra
                                  .keep_batches = !o.no_batches,
                                  .done = &shown.done,
                                  .stop = &program::interrupted,
-                                 .among = program::world})};
+                                 .among = among})};
 }
 
 row summary(const program::measured& r) {
@@ -110,6 +114,55 @@ void write_horizon(const program::experiment& e, const std::string& file) {
       profile.window(0.5), profile.window(0.1), profile.window(0.01));
 }
 
+/// What all runs of a sweep have in common.
+std::string identity(const program::experiment_options& on, const options& o) {
+  const std::string bytes = on.task.empty() && !on.balancing() ? read_file(on.text, "gradient_bias") : "";
+  return program::text_of(
+      "gradient_bias of %s, %s %016llx, %td lanes x %td steps, %td updates, %s, %td replicas, precision "
+      "%.9g, "
+      "confidence %.9g%s",
+      on.system.c_str(), on.task.empty() ? "text" : on.task.c_str(),
+      static_cast<unsigned long long>(program::fingerprint(bytes.data(), bytes.size())), on.lanes, on.length,
+      on.train, o.estimators.c_str(), o.replicas, o.precision, o.confidence,
+      o.no_batches ? ", no batches" : "");
+}
+
+/// A row for each estimator; nothing where it was interrupted.
+nlohmann::json one_of_sweep(const program::experiment_options& on, options o) {
+  o.threads = 1;
+  program::experiment e(on);
+  if (!on.balancing()) e.train(on.train);
+  nlohmann::json rows = nlohmann::json::array();
+  for (const auto& name : program::split(o.estimators))
+    rows.push_back(
+        nlohmann::json(to_json(for_json(measure_one(name, index_t(rows.size()), e, o, on.seed, {})))));
+  return program::interrupted ? nlohmann::json() : nlohmann::json{{"rows", rows}};
+}
+
+int run_all(const CLI::App& app, const program::sweep<program::experiment_options>& all, const options& o) {
+  program::check_sweep("gradient_bias", all.size(), o.sweep,
+                       {{"--json", app.count("--json") > 0},
+                        {"--csv", app.count("--csv") > 0},
+                        {"--plot", app.count("--plot") > 0},
+                        {"--horizon", app.count("--horizon") > 0}});
+  program::experiment first(all.at(0));
+  for (const auto& name : program::split(o.estimators))
+    with_estimator(name, first.system, index_t(first.xs.size()), [](const auto&) {});
+  program::sweep_results results("gradient_bias", o.sweep, identity(all.at(0), o));
+  program::quiet = true;
+  program::run_sweep(all, results, o.threads,
+                     [&](const program::experiment_options& on) { return one_of_sweep(on, o); });
+  const auto table = program::table_of(all, results, "estimator", "relative_bias",
+                                       {"variance", "snr", "norm_ratio", "vjps", "bytes"}, o.confidence);
+  std::fputs(to_table(table, 3).c_str(), stdout);
+  std::printf(
+      "\nrelative bias is the mean over the seeds of that of the mean estimate, with the %g %% interval of "
+      "that "
+      "mean, or of\none seed with its own; the other numbers are means over the seeds. %s\n",
+      100 * o.confidence, o.sweep.c_str());
+  return program::stop_asked() ? 130 : 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -124,15 +177,23 @@ int main(int argc, char** argv) {
       "  gradient_bias --system influence_balancing --length 500 --estimators "
       "bptt,tbptt:40,tbptt:80,artbp:16\n"
       "  gradient_bias --task adding --precision 0.02 --json rows.json\n"
+      "  gradient_bias --task adding --hidden 16,64 --seed 1..6 --sweep adding.json   (12 runs, one table)\n"
       "  mpirun -n 4 gradient_bias --threads 2   (the same numbers, built with UNROLL_MPI)"};
   on.add(&app);
   o.add(&app);
 
   return program::run<program::several_ranks>("gradient_bias", app, argc, argv, [&] {
     on.check(app);
-    program::check_outputs(
-        "gradient_bias", {{"--json", o.json}, {"--csv", o.csv}, {"--plot", o.plot}, {"--horizon", o.horizon}},
-        {{"--text", on.task.empty() ? on.text : ""}});
+    program::check_outputs("gradient_bias",
+                           {{"--json", o.json},
+                            {"--csv", o.csv},
+                            {"--plot", o.plot},
+                            {"--horizon", o.horizon},
+                            {"--sweep", o.sweep}},
+                           {{"--text", on.task.empty() ? on.text : ""}});
+    const auto all = on.runs();
+    if (all.size() > 1 || !o.sweep.empty()) return run_all(app, all, o);
+    on = all.at(0);
     const auto names = program::split(o.estimators);
     program::experiment e(on);
     for (const auto& name : names)  // a misspelt name ends the program before anything is computed
@@ -145,7 +206,7 @@ int main(int argc, char** argv) {
     std::vector<row> rows;
     for (const auto& name : names) {
       if (program::stop_asked()) break;
-      results.push_back(measure_one(name, index_t(results.size()), e, o, on.seed));
+      results.push_back(measure_one(name, index_t(results.size()), e, o, on.seed, program::world));
       rows.push_back(summary(results.back()));
     }
     std::fputs(to_table(rows, 3).c_str(), stdout);

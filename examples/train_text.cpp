@@ -9,6 +9,7 @@
 #include <unroll/text/characters.hpp>
 #include <unroll/train/mean_loss.hpp>
 
+#include "support/sweep.hpp"
 #include "support/trained_cell.hpp"
 
 using namespace unroll;
@@ -24,6 +25,8 @@ struct options {
   double rate = 3e-3, clip = 1;
   std::uint64_t seed = 1;
   bool resume = false;
+  std::string hiddens = "64", seeds = "1", rates = "0.003", sweep;  ///< of a sweep
+  index_t threads = 0;                                              ///< runs at the same time
 };
 
 /// Training and held-out characters as streams of examples.
@@ -82,6 +85,123 @@ void train_sequence(E& estimator, program::trained_cell<T>& run, std::span<const
   ++run.sequence;
 }
 
+/// One run, and what is known of it in the end. `aloud`: with its lines on the terminal.
+nlohmann::ordered_json train(options o, bool aloud) {
+  using namespace program;
+  const index_t asked = o.every, period = gradient_period(o.estimator, o.length);
+  o.every = std::min(std::max(asked, period), o.length);
+  const corpus c = make_corpus(o);
+  const auto made = [&](index_t lanes) {
+    return cells::make_named_cell<T>(o.cell,
+                                     {c.vocabulary, o.hidden, c.vocabulary, loss_kind::cross_entropy, lanes},
+                                     fold(key{o.seed}, 0));
+  };
+  const auto cell = made(o.lanes), reader = made(1);
+  trained_cell<T> run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
+  if (o.resume) run.load(o.checkpoint, identity(o, c));
+
+  const index_t pieces = c.train.steps() / o.length;
+  if (aloud)
+    std::printf(
+        "%s: %td kinds of character, %td training steps in %td lanes, %td held-out characters\n"
+        "%s, %td units, %td parameters, %s, an update every %td steps%s\n\n",
+        c.name.c_str(), c.vocabulary, pieces * o.length, o.lanes, c.held_out.steps(), o.cell.c_str(),
+        o.hidden, run.theta.size(), o.estimator.c_str(), o.every,
+        period > asked ? " (it has no gradient more often)" : "");
+  if (aloud) std::printf("%9s %12s %12s   bits per character\n", "sequence", "training", "held-out");
+  const auto report_now = [&] {
+    const double bits = training::mean_loss(reader.system, run.theta, c.held_out.inputs()) / std::log(2.0);
+    if (!std::isfinite(bits))
+      fail("train_text", "held-out",
+           "loss after sequence " + std::to_string(run.sequence) + " is not finite; try a smaller --rate");
+    const double train_bits = run.seen.loss / double(run.seen.losses) / std::log(2.0);
+    if (aloud) std::printf("%9td %12.4f %12.4f\n", run.sequence, train_bits, bits);
+    flush_output();
+    run.history.push_back({{"sequence", run.sequence}, {"train_bits", train_bits}, {"held_out_bits", bits}});
+    run.seen = {};
+    if (!o.checkpoint.empty()) run.save(o.checkpoint, identity(o, c));
+  };
+
+  with_estimator(o.estimator, cell.system, o.length, [&](auto estimator) {
+    gradient<T> g(run.theta.size());
+    const progress line;
+    while (run.sequence < o.sequences && !interrupted) {
+      const auto from = std::size_t(run.sequence % pieces * o.length);
+      train_sequence(estimator, run, c.train.inputs().subspan(from, std::size_t(o.length)), g, o);
+      line.show("sequence " + std::to_string(run.sequence) + " / " + std::to_string(o.sequences));
+      if (run.sequence % o.report == 0 || run.sequence == o.sequences || interrupted) {
+        line.clear();
+        report_now();
+      }
+    }
+  });
+  nlohmann::ordered_json document{{"data", c.name},
+                                  {"cell", o.cell},
+                                  {"hidden", o.hidden},
+                                  {"estimator", o.estimator},
+                                  {"lanes", o.lanes},
+                                  {"length", o.length},
+                                  {"every", o.every},
+                                  {"rate", o.rate},
+                                  {"clip", o.clip},
+                                  {"seed", o.seed},
+                                  {"complete", !interrupted.load()},
+                                  {"cpu_seconds", processor_seconds()}};
+  document["course"] = run.history;
+  return document;
+}
+
+/// The runs for all values of the options that can be a list.
+program::sweep<options> runs(const options& o) {
+  using program::swept;
+  std::vector<swept<options>> axes{
+      {"cell", program::split(o.cell), [](options& one, const std::string& v) { one.cell = v; }},
+      {"estimator", program::split(o.estimator),
+       [](options& one, const std::string& v) { one.estimator = v; }},
+      {"hidden", {}, [](options& one, const std::string& v) { one.hidden = std::stol(v); }},
+      {"rate", program::split(o.rates), [](options& one, const std::string& v) { one.rate = std::stod(v); }},
+      {"seed", {}, [](options& one, const std::string& v) { one.seed = std::stoull(v); }}};
+  program::read_numbers<index_t>(o.hiddens, 1, 1'000'000, axes[2].values);
+  program::read_numbers<std::uint64_t>(o.seeds, 0, ~std::uint64_t{0}, axes[4].values);
+  return {o, std::move(axes)};
+}
+
+/// What the runs of a sweep have in common.
+std::string common_identity(options o) {
+  const corpus c = make_corpus(o);
+  o.cell = o.estimator = "*";
+  o.hidden = 0, o.rate = 0, o.seed = 0;
+  return "train_text: " + identity(o, c) + program::text_of(", %td sequences", o.sequences);
+}
+
+int run_all(const CLI::App& app, const program::sweep<options>& all, const options& o) {
+  program::check_sweep(
+      "train_text", all.size(), o.sweep,
+      {{"--json", app.count("--json") > 0}, {"--checkpoint", app.count("--checkpoint") > 0}});
+  for (index_t i = 0; i < all.size();
+       ++i) {  // a misspelt name ends the program, a run that fails is a result
+    const options one = all.at(i);
+    gradient_period(one.estimator, one.length);
+    if (one.seed == all.at(0).seed)
+      cells::make_named_cell<T>(one.cell, {2, 1, 2, loss_kind::cross_entropy, 1}, key{0});
+  }
+  program::sweep_results results("train_text", o.sweep, common_identity(all.at(0)));
+  program::quiet = true;
+  program::run_sweep(all, results, o.threads, [](options one) {
+    const auto run = train(std::move(one), false);
+    if (!run.at("complete").get<bool>()) return nlohmann::json();
+    return nlohmann::json{{"rows", {run.at("course").back()}}, {"course", run.at("course")}};
+  });
+  const auto table = program::table_of(all, results, "", "held_out_bits", {"train_bits"}, 0.95);
+  std::fputs(to_table(table, 4).c_str(), stdout);
+  std::printf(
+      "\nbits per character after %td sequences, means over the seeds; held_out_bits with the 95 %% interval "
+      "of "
+      "the mean.\n%s\n",
+      o.sequences, o.sweep.c_str());
+  return program::stop_asked() ? 130 : 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -91,15 +211,17 @@ int main(int argc, char** argv) {
       "examples:\n"
       "  train_text --text book.txt --cell lstm --estimator tbptt:20:100 --sequences 2000\n"
       "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt\n"
-      "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt --resume --sequences 600"};
+      "  train_text --task anbn --estimator artbp:30 --checkpoint run.ckpt --resume --sequences 600\n"
+      "  train_text --cell gru,lstm --hidden 16,64 --seed 1..6 --sweep cells.json   (24 runs, one table)"};
   CLI::Option* text = app.add_option("--text", o.text, "a text file")->capture_default_str();
   app.add_option("--task", o.task, "anbn, instead of a text")->excludes(text);
-  app.add_option("--cell", o.cell, "elman, gru, lstm, linear, lru, rtu, min_gru or leaky")
+  app.add_option("--cell", o.cell,
+                 "elman, gru, lstm, linear, lru, rtu, min_gru or leaky; several, with commas: a sweep")
       ->capture_default_str();
   app.add_option("--estimator", o.estimator, estimator_catalogue::forms())->capture_default_str();
   using namespace program;
   constexpr index_t many = 100'000'000;
-  add_count(&app, "--hidden", o.hidden, 1, 1'000'000, "state units");
+  add_numbers<index_t>(&app, "--hidden", o.hiddens, 1, 1'000'000, "state units");
   add_count(&app, "--lanes", o.lanes, 1, 100'000, "streams side by side");
   add_count(&app, "--length", o.length, 1, many, "steps of a sequence");
   add_count(&app, "--every", o.every, 1, many,
@@ -107,81 +229,35 @@ int main(int argc, char** argv) {
   add_count(&app, "--sequences", o.sequences, 1, many, "to train on");
   add_count(&app, "--report", o.report, 1, many, "sequences between two reports");
   add_count(&app, "--held-out", o.held_out, 1, 1'000'000'000, "characters to evaluate on");
-  app.add_option("--rate", o.rate, "of Adam")->check(positive)->capture_default_str();
+  app.add_option("--rate", o.rates, "of Adam; several, with commas: a sweep")
+      ->check([](const std::string& given) {
+        for (const std::string& rate : split(given))
+          for (const std::string& wrong : {written_out<double>(rate), positive(rate)})
+            if (!wrong.empty()) return wrong;
+        return std::string();
+      })
+      ->capture_default_str();
   add_not_negative(&app, "--clip", o.clip, "gradient norm, 0: off; clipping biases every estimator");
-  add_seed(&app, o.seed, "of parameters, task and estimator");
+  add_numbers<std::uint64_t>(&app, "--seed", o.seeds, 0, ~std::uint64_t{0},
+                             "of parameters, task and estimator");
+  app.add_option("--sweep", o.sweep,
+                 "file for the results of several runs (lists of --cell, --estimator, --hidden, --rate and "
+                 "--seed); the same sweep goes on with it")
+      ->check(writable);
+  add_count(&app, "--threads", o.threads, 0, 1024, "runs of a sweep at the same time, 0: one a core");
   CLI::Option* file = app.add_option("--checkpoint", o.checkpoint, "file to save the run to at every report")
                           ->check(writable);
   app.add_flag("--resume", o.resume, "continue from the checkpoint")->needs(file);
   app.add_option("--json", o.json, "write the course of the run to this file")->check(writable);
 
-  return run("train_text", app, argc, argv, [&] {
-    check_outputs("train_text", {{"--checkpoint", o.checkpoint}, {"--json", o.json}},
+  return run<several_ranks>("train_text", app, argc, argv, [&] {
+    check_outputs("train_text", {{"--checkpoint", o.checkpoint}, {"--json", o.json}, {"--sweep", o.sweep}},
                   {{"--text", o.task.empty() ? o.text : ""}});
     check_checkpoint("train_text", o.checkpoint, o.resume);
-    const index_t asked = o.every, period = gradient_period(o.estimator, o.length);
-    o.every = std::min(std::max(asked, period), o.length);
-    const corpus c = make_corpus(o);
-    const auto made = [&](index_t lanes) {
-      return cells::make_named_cell<T>(
-          o.cell, {c.vocabulary, o.hidden, c.vocabulary, loss_kind::cross_entropy, lanes},
-          fold(key{o.seed}, 0));
-    };
-    const auto cell = made(o.lanes), reader = made(1);
-    trained_cell<T> run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
-    if (o.resume) run.load(o.checkpoint, identity(o, c));
-
-    const index_t pieces = c.train.steps() / o.length;
-    std::printf(
-        "%s: %td kinds of character, %td training steps in %td lanes, %td held-out characters\n"
-        "%s, %td units, %td parameters, %s, an update every %td steps%s\n\n",
-        c.name.c_str(), c.vocabulary, pieces * o.length, o.lanes, c.held_out.steps(), o.cell.c_str(),
-        o.hidden, run.theta.size(), o.estimator.c_str(), o.every,
-        period > asked ? " (it has no gradient more often)" : "");
-    std::printf("%9s %12s %12s   bits per character\n", "sequence", "training", "held-out");
-    const auto report_now = [&] {
-      const double bits = training::mean_loss(reader.system, run.theta, c.held_out.inputs()) / std::log(2.0);
-      if (!std::isfinite(bits))
-        fail("train_text", "held-out",
-             "loss after sequence " + std::to_string(run.sequence) + " is not finite; try a smaller --rate");
-      const double train_bits = run.seen.loss / double(run.seen.losses) / std::log(2.0);
-      std::printf("%9td %12.4f %12.4f\n", run.sequence, train_bits, bits);
-      flush_output();
-      run.history.push_back(
-          {{"sequence", run.sequence}, {"train_bits", train_bits}, {"held_out_bits", bits}});
-      run.seen = {};
-      if (!o.checkpoint.empty()) run.save(o.checkpoint, identity(o, c));
-    };
-
-    with_estimator(o.estimator, cell.system, o.length, [&](auto estimator) {
-      gradient<T> g(run.theta.size());
-      const progress line;
-      while (run.sequence < o.sequences && !interrupted) {
-        const auto from = std::size_t(run.sequence % pieces * o.length);
-        train_sequence(estimator, run, c.train.inputs().subspan(from, std::size_t(o.length)), g, o);
-        line.show("sequence " + std::to_string(run.sequence) + " / " + std::to_string(o.sequences));
-        if (run.sequence % o.report == 0 || run.sequence == o.sequences || interrupted) {
-          line.clear();
-          report_now();
-        }
-      }
-    });
-    if (!o.json.empty()) {
-      nlohmann::ordered_json document{{"data", c.name},
-                                      {"cell", o.cell},
-                                      {"hidden", o.hidden},
-                                      {"estimator", o.estimator},
-                                      {"lanes", o.lanes},
-                                      {"length", o.length},
-                                      {"every", o.every},
-                                      {"rate", o.rate},
-                                      {"clip", o.clip},
-                                      {"seed", o.seed},
-                                      {"complete", !interrupted.load()},
-                                      {"cpu_seconds", processor_seconds()}};
-      document["course"] = run.history;
-      write_json(o.json, document);
-    }
+    const auto all = runs(o);
+    if (all.size() > 1 || !o.sweep.empty()) return run_all(app, all, o);
+    check_one_process("train_text", "one run");
+    write_json(o.json, train(all.at(0), true));
     return interrupted ? 130 : 0;
   });
 }

@@ -7,6 +7,7 @@
 #include <unroll/text/characters.hpp>
 
 #include "program.hpp"
+#include "sweep.hpp"
 
 namespace program {
 
@@ -14,12 +15,13 @@ struct experiment_options {
   std::string system = "elman", text = UNROLL_DEFAULT_TEXT, task;
   index_t hidden = 24, lanes = 1, length = 100, train = 300;
   std::uint64_t seed = 1;
+  std::string hiddens = "24", seeds = "1";  ///< all of a sweep
 
   void add(CLI::App* app) {
     app->add_option("--system", system,
                     "elman, gru, lstm, linear, lru, rtu, min_gru, leaky or influence_balancing")
         ->capture_default_str();
-    add_count(app, "--hidden", hidden, 1, 1'000'000, "state units");
+    add_numbers<index_t>(app, "--hidden", hiddens, 1, 1'000'000, "state units");
     add_count(app, "--lanes", lanes, 1, 100'000, "sequences side by side");
     add_count(app, "--length", length, 1, 100'000'000, "steps of the sequence");
     CLI::Option* file =
@@ -28,7 +30,18 @@ struct experiment_options {
     app->add_option("--task", task, "delay, adding, copy, marschall_add or anbn, instead of a text")
         ->excludes(file);
     add_count(app, "--train", train, 0, 1'000'000, "updates by exact gradients before anything is measured");
-    add_seed(app, seed, "of parameters, data and estimates");
+    add_numbers<std::uint64_t>(app, "--seed", seeds, 0, ~std::uint64_t{0},
+                               "of parameters, data and estimates");
+  }
+  /// The runs for all values of --hidden and --seed.
+  sweep<experiment_options> runs() const {
+    using options = experiment_options;
+    swept<options> hidden_ones{
+        "hidden", {}, [](options& o, const std::string& v) { o.hidden = std::stol(v); }};
+    swept<options> seed_ones{"seed", {}, [](options& o, const std::string& v) { o.seed = std::stoull(v); }};
+    read_numbers<index_t>(hiddens, 1, 1'000'000, hidden_ones.values);
+    read_numbers<std::uint64_t>(seeds, 0, ~std::uint64_t{0}, seed_ones.values);
+    return {*this, {std::move(hidden_ones), std::move(seed_ones)}};
   }
   bool balancing() const { return system == "influence_balancing"; }
   /// Throws unroll::error on options that the system has no use for.

@@ -37,10 +37,13 @@ std::uint64_t fingerprint(const T* numbers, std::size_t n) {
 /// Processor time of this program: other programs that run beside it do not count.
 inline double processor_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
 
+/// Runs beside each other show no progress of their own.
+inline bool quiet = false;
+
 /// One line on the terminal that is written over; silent when standard error is not a terminal.
 class progress {
  public:
-  progress() : shown_(isatty(STDERR_FILENO) != 0 && world.first()) {}
+  progress() : shown_(isatty(STDERR_FILENO) != 0 && world.first() && !quiet) {}
   ~progress() { clear(); }
   progress(const progress&) = delete;
   progress& operator=(const progress&) = delete;

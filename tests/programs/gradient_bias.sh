@@ -39,6 +39,23 @@ refused "cannot be opened" "${run[@]}" --json none/rows.json
 cmp book.txt kept.txt
 [ ! -e same ]
 
+few=("$program" --length 12 --train 1 --replicas 8 --task adding --estimators tbptt:2,uoro)
+many=("${few[@]}" --hidden 4,6 --seed 1..3)
+"${many[@]}" --sweep sweep.json --threads 2 >sweep.txt
+[ "$(grep -cE '^[46] +(tbptt:2|uoro) +3 +0 ' sweep.txt)" = 4 ]
+numbers() { grep -vE '"(seconds|variance_time)"' "$1"; }
+"${few[@]}" --hidden 6 --seed 2 --json point.json >/dev/null
+bias=$(sed -nE 's/.*"relative_bias": ([0-9.e-]+),/\1/p' point.json | tail -1)
+grep -A 80 '"hidden 6, seed 2"' sweep.json | grep -q "\"relative_bias\": $bias,"
+"${many[@]}" --sweep again.json --threads 1 >/dev/null
+cmp <(numbers sweep.json) <(numbers again.json)
+cp sweep.json kept.json
+"${many[@]}" --sweep sweep.json >/dev/null  # all of it is there
+cmp sweep.json kept.json
+refused "holds another sweep" "${many[@]}" --lanes 2 --sweep sweep.json
+refused "is of one run" "${many[@]}" --sweep new.json --plot figure.svg
+cmp sweep.json kept.json
+
 refused "--task" "${short[@]}" --text book.txt --task adding
 refused "has no meaning" "${short[@]}" --system influence_balancing --task adding
 refused "has no meaning" "${short[@]}" --system influence_balancing --estimators bptt

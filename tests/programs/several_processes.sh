@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # memory_llama and gradient_bias under mpirun: 2 and 3 processes have the bits of one; an interrupted run, and one of which a
 # process was killed, end soon and are resumed with the same bits; what cannot be several processes refuses to be.
-# usage: several_processes.sh MEMORY_LLAMA FOLDER GRADIENT_BIAS [MPIRUN]    without MPIRUN: built without MPI
+# usage: several_processes.sh MEMORY_LLAMA FOLDER GRADIENT_BIAS TRAIN_TEXT [MPIRUN]    without MPIRUN: built without MPI
 . "$(dirname "$0")/common.sh"
-bias=$3 mpirun=${4:-}
+bias=$3 train_text=$4 mpirun=${5:-}
 text=$project/examples/texts/the_lamp_on_orrel.txt
 if [ -z "$mpirun" ]; then
   refused "this program was built without MPI" env PMI_SIZE=3 "$bias"
@@ -92,6 +92,13 @@ done
 "$mpirun" -n 2 "${policies[@]}" --json policies2.json >/dev/null
 cmp <(numbers policies.json) <(numbers policies2.json)
 
+sweep=("$train_text" --text "$text" --lanes 2 --length 40 --held-out 100 --sequences 4 --hidden 4,8 --seed 1..5 --threads 2)
+"${sweep[@]}" --sweep sweep.json >/dev/null
+for n in 2 3; do  # rounds of 4 and 6 of 10 runs
+  "$mpirun" -n $n "${sweep[@]}" --sweep sweep$n.json >/dev/null
+  cmp sweep.json sweep$n.json
+done
+refused "train_text: one run: runs as one process" "$mpirun" -n 2 "$train_text"
 refused "memory_llama: plan: runs as one process, mpirun has started 2" "$mpirun" -n 2 "$program" plan --model base
 refused "the run: of rank 1 is not that of rank 0" "$mpirun" -n 1 "${train[@]}" --seed 1 : -n 1 "${train[@]}" --seed 2
 "$mpirun" -n 3 "$bias" --estimators misspelt 2>misspelt.txt && exit 1

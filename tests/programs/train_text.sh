@@ -79,5 +79,59 @@ status=0
 grep -q "Broken pipe" said.txt
 "${run[@]}" --sequences 2 --checkpoint closed --resume >/dev/null
 
+# a sweep: the runs are those that the program makes one by one, whatever the threads; it goes on where it was cut off
+many=("${run[@]}" --sequences 6 --report 3 --cell gru,elman --rate 3e-3,1e-2 --seed 1..3)
+refused "must name the file for the results of 12 runs" "${many[@]}"
+"${many[@]}" --sweep sweep.json --threads 1 >sweep.txt
+[ "$(grep -cE '^(gru|elman) ' sweep.txt)" = 4 ]
+"${many[@]}" --sweep again.json --threads 3 >/dev/null
+cmp sweep.json again.json
+"${run[@]}" --sequences 6 --report 3 --cell elman --rate 1e-2 --seed 2 --json point.json >/dev/null
+bits=$(sed -nE 's/.*"held_out_bits": ([0-9.]+).*/\1/p' point.json | tail -1)
+grep -A 20 'cell elman.*rate 1e-2, seed 2"' sweep.json | grep -q "$bits"
+# the mean of three seeds and its interval by hand: 4.303 is Student's quantile at two degrees of freedom
+for seed in 1 2 3; do
+  "${run[@]}" --sequences 6 --report 3 --cell gru --rate 3e-3 --seed $seed | column /dev/stdin 3 | tail -1
+done | awk '{ s += $1; q += $1 * $1; n++ } END { m = s / n; v = (q - n * m * m) / (n - 1); h = 4.3027 * sqrt(v / n); print m, m - h, m + h }' >by_hand
+grep -E "^gru .* 3e-3 " sweep.txt | awk '{ print $7, $8, $9 }' | paste - by_hand |
+  awk '{ for (i = 1; i <= 3; i++) { d = $i - $(i + 3); if (d < 0) d = -d; if (d > 0.002) { print; exit 1 } } }'
+"${run[@]}" --sequences 6 --report 3 --cell gru,elman --rate 3e-3,1e-2 --seed 1..4 --sweep again.json >/dev/null  # four more
+[ "$(grep -c '"cell ' again.json)" = 16 ]
+cp sweep.json kept.json
+refused "holds another sweep" "${many[@]}" --clip 2 --sweep sweep.json
+refused "is there and holds no sweep" "${many[@]}" --sweep point.json
+refused "damaged JSON" "${many[@]}" --sweep kept.txt
+refused "is also --text" "${many[@]}" --sweep book.txt
+cmp sweep.json kept.json
+refused "is of one run" "${many[@]}" --sweep new.json --json one.json
+refused "--seed: 3..1 ends before it begins" "${many[@]}" --seed 3..1
+refused "--seed: has 1 twice" "${run[@]}" --seed 1,1..2 --sweep new.json
+refused '"misspelt" is none of' "${run[@]}" --estimator tbptt:5,misspelt --sweep new.json
+refused '"misspelt" is none of' "${run[@]}" --cell gru,misspelt --sweep new.json
+[ ! -e new.json ]
+"${run[@]}" --sequences 6 --rate 1e30,1e-3 --sweep failed.json | grep -qE " 1e30 +1 +1 "  # a run that fails is a result
+long=("${run[@]}" --sequences 300 --seed 1..20 --threads 1)
+"${long[@]}" --sweep cut.json >/dev/null &
+pid=$!
+for _ in $(seq 3000); do if grep -qs 'seed 2"' cut.json; then break; fi; sleep 0.01; done
+kill -INT $pid
+status=0
+wait $pid || status=$?
+[ $status = 130 ]
+runs=$(grep -c 'seed [0-9]*"' cut.json)
+[ "$runs" -lt 20 ]
+"${long[@]}" --sweep cut.json >/dev/null
+"${run[@]}" --sequences 300 --seed 1..20 --threads 2 --sweep uncut.json >/dev/null
+cmp cut.json uncut.json
+"${run[@]}" --sequences 300 --seed 1..50 --threads 1 --sweep two.json >/dev/null 2>two.txt &
+pid=$!
+for _ in $(seq 3000); do if [ -e two.json ]; then break; fi; sleep 0.01; done
+echo '{"sweep": "of somebody else", "runs": {}}' >two.json  # never overwritten
+status=0
+wait $pid || status=$?
+[ $status = 1 ]
+grep -q "was changed by another program meanwhile" two.txt
+grep -q "of somebody else" two.json
+
 if [ -n "$(ls -- *.partial 2>/dev/null)" ]; then echo "files that were not finished are there"; exit 1; fi
 echo "trained, resumed and refused"
