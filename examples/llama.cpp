@@ -27,7 +27,7 @@ int score(const program::llama_options& o) {
       how.threads = 1;
       s = j.device->score(j.ids, how, watch);
     } else {
-      s = llama::score<X>(llama::transformer<X>(model.shape), model.weights, j.ids, how, {}, watch);
+      s = llama::score<X>(llama::transformer<X>(model.shape), model.weights, j.ids, how, j.adapters(), watch);
     }
   }
   const double mean = s.mean();
@@ -51,7 +51,8 @@ template <class Text, class X>
 int generate(const program::llama_options& o, const program::llama_job<X>& j, Text& g) {
   const auto& model = j.language.model;
   const llama::tokenizer& words = j.language.words;
-  llama::sampler sampler(words.size(), {.temperature = o.greedy ? 0 : o.temperature, .top_p = o.top_p});
+  llama::sampler sampler(words.size(), o.draw.of(j.language.said));
+  sampler.saw(j.ids);
   if (!g.room(index_t(j.ids.size())))
     fail("llama", "text",
          "has " + std::to_string(j.ids.size()) + " tokens with its begin, the model has " +
@@ -77,8 +78,7 @@ int generate(const program::llama_options& o, const program::llama_job<X>& j, Te
   json d = program::llama_document("generate", o, model.shape);
   d["prompt"] = j.text;
   d["prompt_tokens"] = j.ids.size();
-  d["temperature"] = sampler.how().temperature;
-  d["top_p"] = sampler.how().top_p;
+  program::write_drawing(d, sampler.how());
   d["seed"] = o.seed;
   d["tokens"] = done.tokens;
   d["ended_by"] = why[int(done.why)];
@@ -97,7 +97,7 @@ int generate(const program::llama_options& o) {
     return generate(o, j, *g);
   } else {
     const llama::transformer<X> stack(j.language.model.shape);
-    llama::generator<X> g(stack, j.language.model.weights);
+    llama::generator<X> g(stack, j.language.model.weights, j.adapters());
     return generate(o, j, g);
   }
 }
@@ -107,8 +107,11 @@ int differentiate(const program::llama_options& o) {
   using T = program::parameter_of<X>;
   const program::llama_job<X> j(o, false);
   const auto& model = j.language.model;
+  if (j.tuned.dora)
+    fail("llama", "adapter",
+         "\"" + o.adapter + "\" is one of DoRA, whose own gradient is not computed: --merge it");
   const llama::weight_map map(model.shape);
-  gradient<T> g(map.size());
+  gradient<T> g(map.size()), dtuned(j.tuned.map.size());
   llama::text_mean mean;
   {
     const program::progress line;
@@ -118,18 +121,23 @@ int differentiate(const program::llama_options& o) {
       how.threads = 1;
       mean = j.device->score_gradient(j.ids, g, how, watch);
     } else {
-      mean = llama::score_gradient<T>(model.shape, model.weights, j.ids, g, how, watch);
+      mean = llama::score_gradient<T>(model.shape, model.weights, j.ids, g, how, watch, {}, j.adapters(),
+                                      dtuned);
     }
   }
   json norms = json::object();
   double squares = 0;
-  for (const layout_block& b : map.names().blocks()) {
-    double sum = 0;
-    for (const T x : dparams<T>(g).part(b.offset, b.size())) sum += double(x) * double(x);
-    norms[b.name] = std::sqrt(sum);
-    squares += sum;
-    std::printf("%-50s %14.8g\n", b.name.c_str(), std::sqrt(sum));
-  }
+  const auto add = [&](const layout& names, dparams<T> of) {
+    for (const layout_block& b : names.blocks()) {
+      double sum = 0;
+      for (const T x : of.part(b.offset, b.size())) sum += double(x) * double(x);
+      norms[b.name] = std::sqrt(sum);
+      squares += sum;
+      std::printf("%-50s %14.8g\n", b.name.c_str(), std::sqrt(sum));
+    }
+  };
+  add(map.names(), g);
+  add(j.tuned.map.names(), dtuned);
   std::printf("%-50s %14.8g\n%td tokens, %.6f nats a token\n", "all", std::sqrt(squares), mean.tokens,
               mean.nll);
   json d = program::llama_document("gradient", o, model.shape);
@@ -174,7 +182,9 @@ int main(int argc, char** argv) {
               "the end of the vocabulary; and where another text would begin.");
   o.add_sampling(generation);
   o.add_windows(command(
-      "gradient", "l2 norms of the gradient of the mean -log p of a text, by tensor; tied matrices are one"));
+      "gradient",
+      "l2 norms of the gradient of the mean -log p of a text, by tensor; tied matrices are one.\nWith "
+      "--adapter, of the weights and of the adapter's A and B, or with --merge of the merged weights"));
 
   return program::run("llama", app, argc, argv, [&] {
     if (app.get_subcommands().empty()) {
@@ -183,8 +193,9 @@ int main(int argc, char** argv) {
     }
     const CLI::App* chosen = app.get_subcommands().front();
     o.has_prompt = chosen->count("--prompt") > 0;
-    program::check_outputs("llama", {{"--json", o.json_file}},
-                           program::inputs_of(o.model, o.tokenizer, {{"--text", o.text}}));
+    program::check_outputs(
+        "llama", {{"--json", o.json_file}},
+        program::inputs_of(o.model, o.tokenizer, {{"--text", o.text}, {"--adapter", o.adapter}}));
     const bool half = o.weights == "bf16";
     using program::bf16_weights;
     if (!o.device.on_host()) {

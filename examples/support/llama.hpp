@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <unroll/core/named_numbers.hpp>
+#include <unroll/io/base_adapter.hpp>
 #include <unroll/io/generation_config.hpp>
 #include <unroll/io/llama_checkpoint.hpp>
 #include <unroll/llama.hpp>
@@ -83,6 +85,7 @@ struct language {
   unroll::llama::pretrained<W> model;
   unroll::llama::tokenizer words;
   std::vector<token> ends;
+  unroll::llama::generation_defaults said = {};  ///< by its generation_config.json
 };
 
 /// `named` by the model, or the end of the vocabulary; and the begin of another text.
@@ -109,7 +112,8 @@ language<W> load_language(const std::string& model, const std::string& tokenizer
                  "\"%s\" has %td pieces, \"%s\" %td rows of embedding: those without a piece are never "
                  "written\n",
                  path.string().c_str(), out.words.size(), model.c_str(), shape.vocabulary);
-  out.ends = end_tokens(out.words, unroll::llama::load_end_tokens(model, shape));
+  out.said = unroll::llama::load_generation_defaults(model, shape);
+  out.ends = end_tokens(out.words, out.said.ends.value_or(std::vector<token>()));
   return out;
 }
 
@@ -137,6 +141,79 @@ language<float> load_language_on(device_llama& device, bool half, const std::str
       unroll::llama::load_pieces<float>(path, begin, put);
     return out;
   });
+}
+
+inline CLI::Option* add_adapter(CLI::App* app, std::string& folder) {
+  return app
+      ->add_option(
+          "--adapter", folder,
+          "a folder that PEFT wrote, adapter_config.json and adapter_model.safetensors, for the model")
+      ->check(CLI::ExistingDirectory);
+}
+/// An adapter of PEFT for the model. Changes the weights where PEFT does (see load_adapter), and where it is
+/// merged, in which case no adapters are left.
+template <class P, class W>
+unroll::llama::adapter<P> load_adapter(language<W>& l, const std::string& folder, bool merge) {
+  auto tuned = unroll::llama::load_adapter<P, W>(folder, l.model.shape, l.model.weights);
+  if (!merge) return tuned;
+  unroll::llama::merge_adapter<P, W>(l.model.shape, tuned.map, tuned.theta, l.model.weights);
+  return {};
+}
+
+[[noreturn]] inline void refuse_adapter(const char* program, const std::string& folder) {
+  unroll::fail(program, "--adapter",
+               "\"" + folder + "\" is for the host: on a device adapters are not added yet");
+}
+
+/// How a command draws tokens: as its options say, else as a generation_config.json with "do_sample" does,
+/// else from all probabilities as they are. A repetition_penalty of that file counts in any case.
+struct drawing {
+  bool greedy = false;
+  unroll::llama::sampling how;
+  CLI::App* app = nullptr;
+
+  void add(CLI::App* command) {
+    app = command;
+    CLI::Option* first = app->add_flag("--greedy", greedy, "always the most probable token");
+    add_not_negative(app, "--temperature", how.temperature, "divides the logits; 0: greedy")->excludes(first);
+    app->add_option("--top-p", how.top_p, "the fewest most probable tokens that have this probability")
+        ->check(CLI::Range(0.0, 1.0))
+        ->check(positive)
+        ->excludes(first)
+        ->capture_default_str();
+    app->add_option("--top-k", how.top_k, "the most probable tokens, so many; 0: all")
+        ->check(CLI::Range(unroll::index_t{0}, unroll::index_t{1} << 31))
+        ->excludes(first)
+        ->capture_default_str();
+    app->add_option("--repetition-penalty", how.repetition_penalty,
+                    "divides the logits of tokens that the text has, where they are positive, and multiplies "
+                    "the others")
+        ->check(positive)
+        ->capture_default_str();
+  }
+  /// Says on standard error what it takes from the file.
+  unroll::llama::sampling of(const unroll::llama::generation_defaults& said) const {
+    unroll::llama::sampling out;
+    if (said.draws && !greedy) out = said.how;
+    out.repetition_penalty = said.how.repetition_penalty;
+    const bool asked = said.draws || out.repetition_penalty != 1;
+    if (app->count("--temperature") > 0) out.temperature = how.temperature;
+    if (app->count("--top-p") > 0) out.top_p = how.top_p;
+    if (app->count("--top-k") > 0) out.top_k = how.top_k;
+    if (app->count("--repetition-penalty") > 0) out.repetition_penalty = how.repetition_penalty;
+    if (greedy) out.temperature = 0;
+    if (asked)
+      std::fprintf(
+          stderr, "with generation_config.json: temperature %g, top-k %td, top-p %g, repetition penalty %g\n",
+          out.temperature, out.top_k, out.top_p, out.repetition_penalty);
+    return out;
+  }
+};
+inline void write_drawing(nlohmann::ordered_json& d, const unroll::llama::sampling& how) {
+  d["temperature"] = how.temperature;
+  d["top_p"] = how.top_p;
+  d["top_k"] = how.top_k;
+  d["repetition_penalty"] = how.repetition_penalty;
 }
 
 /// What a config.json says of a text of this vocabulary.

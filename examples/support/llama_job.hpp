@@ -9,11 +9,11 @@
 namespace program {
 
 struct llama_options {
-  std::string model, tokenizer, text, prompt, json_file, positions, weights = "float";
+  std::string model, tokenizer, text, prompt, json_file, positions, adapter, weights = "float";
   device_choice device;
-  bool has_prompt = false, doubles = false, greedy = false;
+  bool has_prompt = false, doubles = false, merge = false;
   index_t threads = 1, window = 0, overlap = 0, tokens = 256;
-  double temperature = 1, top_p = 1;
+  drawing draw;
   std::uint64_t seed = 1;
 
   /// Those of every command.
@@ -31,6 +31,10 @@ struct llama_options {
         "--positions", positions,
         "beyond the trained context: linear:FACTOR or ntk:FACTOR, or length:TOKENS of a model with "
         "dynamic or longrope positions; by default what the model says");
+    CLI::Option* tuned = add_adapter(app, adapter);
+    app->add_flag("--merge", merge,
+                  "add the adapter to the weights as it is loaded; by default it stays beside them")
+        ->needs(tuned);
     CLI::Option* precise = app->add_flag("--double", doubles, "compute in double precision");
     add_weights(app, weights)->excludes(precise);
     device.add(app);
@@ -47,28 +51,34 @@ struct llama_options {
   /// Those of sampling.
   void add_sampling(CLI::App* app) {
     add_count(app, "--tokens", tokens, 0, 1'000'000'000, "at most so many");
-    CLI::Option* first = app->add_flag("--greedy", greedy, "always the most probable token");
-    add_not_negative(app, "--temperature", temperature, "divides the logits; 0: greedy")->excludes(first);
-    app->add_option("--top-p", top_p, "the fewest most probable tokens that have this probability")
-        ->check(CLI::Range(0.0, 1.0))
-        ->check(positive)
-        ->excludes(first)
-        ->capture_default_str();
+    draw.add(app);
     add_seed(app, seed, "the same seed, the same text");
   }
 };
 
-/// The model, and the text as tokens.
+/// The id that begins texts: the vocabulary's, else that of generation_config.json.
+template <class W>
+std::vector<token> begin_of_text(const language<W>& l) {
+  auto ids = l.words.encode("", true);
+  if (ids.empty() && l.said.bos >= 0) ids.push_back(l.said.bos);
+  return ids;
+}
+
+/// The model with its adapter, and the text as tokens.
 template <class X>
 struct llama_job {
   using W = weight_of<X>;
+  using P = parameter_of<X>;
   std::shared_ptr<device_llama> device;  ///< of on_device, whose weights are there
   program::language<W> language;
+  unroll::llama::adapter<P> tuned;  ///< of --adapter where it was not merged
   std::vector<token> ids;
   std::string text;
 
   llama_job(const llama_options& o, bool may_be_empty)
       : device(o.device.on_host() ? nullptr : o.device.open(o.weights == "bf16")), language(load(o)) {
+    if constexpr (!std::same_as<X, on_device>)
+      if (!o.adapter.empty()) tuned = load_adapter<P>(language, o.adapter, o.merge);
     if (o.has_prompt || !o.text.empty()) {
       text = o.has_prompt ? o.prompt : unroll::read_file(o.text, "text");
     } else if (!may_be_empty) {
@@ -78,15 +88,20 @@ struct llama_job {
       unroll::fail("llama", "text",
                    "is missing, and no token of this vocabulary begins texts: --text FILE or --prompt TEXT");
     if (text.empty() && may_be_empty)
-      ids = language.words.encode("", true);
+      ids = begin_of_text(language);
     else
       ids = encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
+  }
+  /// What the functions of Llamas take.
+  unroll::llama::adapters<P> adapters() const {
+    return {tuned.map.size() > 0 ? &tuned.map : nullptr, tuned.theta.data()};
   }
 
  private:
   program::language<W> load(const llama_options& o) const {
     const auto complete = [&](unroll::llama::config& c) { stretch("llama", c, o.positions); };
     if constexpr (std::same_as<X, on_device>) {
+      if (!o.adapter.empty()) refuse_adapter("llama", o.adapter);
       const bool half = o.weights == "bf16";
       auto out = load_language_on(*device, half, o.model, o.tokenizer, [&](unroll::llama::config& c) {
         complete(c);
@@ -113,6 +128,10 @@ inline nlohmann::ordered_json llama_document(const char* command, const llama_op
   d["precision"] = o.doubles ? "double" : "float";
   d["device"] = o.device.where;
   if (!o.doubles) d["weights"] = o.weights;
+  if (!o.adapter.empty()) {
+    d["adapter"] = o.adapter;
+    d["merged"] = o.merge;
+  }
   d["context"] = c.positions();
   return d;
 }

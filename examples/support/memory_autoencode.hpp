@@ -85,6 +85,7 @@ struct autoencode_command : reading_command<autoencode_command> {
         samples[0]["reproduced"].get_ref<const std::string&>().c_str());
     write_json({{"command", "autoencode"},
                 {"model", base.path},
+                {"adapter", base.adapter},
                 {"adapters", memory.adapters},
                 {"weights", memory.weights},
                 {"device", base.device.where},

@@ -72,6 +72,7 @@ struct bench_command : command {
                 describe(setup.shape()).c_str(), model.options().segment, model.memory_tokens());
     json d{{"command", "bench"},
            {"model", base.path},
+           {"adapter", base.adapter},
            {"shape", to_json(setup.shape())},
            {"memory", to_json(model.options())},
            {"segments", sizes.segments},

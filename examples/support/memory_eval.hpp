@@ -73,6 +73,7 @@ struct eval_command : reading_command<eval_command> {
 
     json d{{"command", "eval"},
            {"model", base.path},
+           {"adapter", base.adapter},
            {"adapters", memory.adapters},
            {"weights", memory.weights},
            {"device", base.device.where},

@@ -11,8 +11,7 @@ namespace program {
 struct generate_command : reading_command<generate_command> {
   std::string prompt;
   index_t tokens = 256, skip = 0;
-  double temperature = 1, top_p = 1;
-  bool greedy = false;
+  drawing draw;
 
   explicit generate_command(CLI::App& program)
       : reading_command(
@@ -28,16 +27,7 @@ struct generate_command : reading_command<generate_command> {
     CLI::Option* file = app->add_option("--text", text, "a text file to continue")->check(CLI::ExistingFile);
     app->add_option("--prompt", prompt, "the text itself")->excludes(file);
     add_count(app, "--tokens", tokens, 0, 1'000'000'000, "at most so many");
-    CLI::Option* first = app->add_flag("--greedy", greedy, "always the most probable token");
-    app->add_option("--temperature", temperature, "divides the logits; 0: greedy")
-        ->check(not_negative)
-        ->excludes(first)
-        ->capture_default_str();
-    app->add_option("--top-p", top_p, "the fewest most probable tokens that have this probability")
-        ->check(CLI::Range(0.0, 1.0))
-        ->check(positive)
-        ->excludes(first)
-        ->capture_default_str();
+    draw.add(app);
     add_seed("the same seed, the same text");
     add_outputs();
   }
@@ -55,7 +45,8 @@ struct generate_command : reading_command<generate_command> {
     if (ids.empty()) fail("memory_llama", "prompt", "is empty, and the vocabulary has no begin of a text");
     const auto own = session_of(setup);
     auto& session = *own;
-    llama::sampler sampler(setup.words.size(), {.temperature = greedy ? 0 : temperature, .top_p = top_p});
+    llama::sampler sampler(setup.words.size(), draw.of(setup.said));
+    sampler.saw(ids);
     session.append(ids);
     const std::size_t prompt_tokens = ids.size();
     const index_t before = session.memories();
@@ -79,13 +70,12 @@ struct generate_command : reading_command<generate_command> {
                  done.tokens, rate, before, session.memories(), why);
     json d{{"command", "generate"},
            {"model", base.path},
+           {"adapter", base.adapter},
            {"adapters", memory.adapters},
            {"weights", memory.weights},
            {"device", base.device.where},
            {"memory", to_json(setup.model.options())},
            {"prompt_tokens", prompt_tokens},
-           {"temperature", sampler.how().temperature},
-           {"top_p", top_p},
            {"seed", seed},
            {"tokens", done.tokens},
            {"memories", session.memories()},
@@ -94,6 +84,7 @@ struct generate_command : reading_command<generate_command> {
            {"bytes", session.bytes()},
            {"ids", ids},
            {"text", setup.words.decode(ids)}};
+    write_drawing(d, sampler.how());
     write_json(d);
     return interrupted ? 130 : 0;
   }

@@ -119,6 +119,7 @@ struct gradient_command : command {
 
     json d{{"command", "gradient"},
            {"model", base.path},
+           {"adapter", base.adapter},
            {"adapters", memory.adapters},
            {"text", texts.text},
            {"start", start},

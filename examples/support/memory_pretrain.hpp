@@ -170,8 +170,8 @@ struct pretrain_command : command {
   }
   std::string identity(const unroll::llama::config& c, const corpus& data) const {
     return text_of("pretrain %s, %s, texts %016llx %016llx, %td x %td by %td in %td, held out %td, seed %llu",
-                   model.path.c_str(), describe(c).c_str(),
-                   static_cast<unsigned long long>(unroll::data::hash_of(data.train)),
+                   (model.adapter.empty() ? model.path : model.path + " with " + model.adapter).c_str(),
+                   describe(c).c_str(), static_cast<unsigned long long>(unroll::data::hash_of(data.train)),
                    static_cast<unsigned long long>(unroll::data::hash_of(data.held_out)), batch, length,
                    accumulate, shares, held_out_windows, static_cast<unsigned long long>(seed)) +
            (model.device.on_host()         ? ""

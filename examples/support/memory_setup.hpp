@@ -105,6 +105,7 @@ template <class X>
 struct memory_setup {
   unroll::llama::tokenizer words;
   std::vector<token> ends;  ///< each ends a text
+  unroll::llama::generation_defaults said;
   memory_llama<X> model;
   parameters<parameter_of<X>> theta;
 
@@ -115,6 +116,7 @@ template <>
 struct memory_setup<on_device> {
   unroll::llama::tokenizer words;
   std::vector<token> ends;
+  unroll::llama::generation_defaults said;
   memory_on_device model;
   parameters<float> theta;  ///< on the host
 
@@ -193,7 +195,8 @@ memory_setup<X> load_memory(const model_options& base, const memory_choice& choi
     unroll::llama::init_memory<X>(model, begin, fold(k, 1),
                                   {.mem = loaded.words.eos(), .b_scale = choice.b_scale});
   });
-  return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
+  return {std::move(loaded.words), std::move(loaded.ends), std::move(loaded.said), std::move(model),
+          std::move(theta)};
 }
 /// The same with the weights on the device that the options name; `choice.needs` is checked in front of them.
 template <>
@@ -224,7 +227,8 @@ inline memory_setup<on_device> load_memory<on_device>(const model_options& base,
                                params<float>(begin), fold(k, 1),
                                {.mem = mem >= 0 ? 0 : -1, .b_scale = choice.b_scale});
   });
-  return {std::move(loaded.words), std::move(loaded.ends), std::move(model), std::move(theta)};
+  return {std::move(loaded.words), std::move(loaded.ends), std::move(loaded.said), std::move(model),
+          std::move(theta)};
 }
 
 /// A text that is read and continued.

@@ -146,6 +146,7 @@ struct train_command : command {
     if (!out.empty() && world.first()) save(model, run->theta());
     json d{{"command", "train"},
            {"model", base.path},
+           {"adapter", base.adapter},
            {"text", texts.text},
            {"held_out", texts.held_out},
            {"shape", to_json(setup.shape())},

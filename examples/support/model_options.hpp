@@ -19,7 +19,7 @@ inline std::string positions_text(const unroll::llama::config& c) {
 
 /// A model from a file or, without one, the shape of a new one.
 struct model_options {
-  std::string path, tokenizer, positions, named;
+  std::string path, tokenizer, positions, named, adapter;
   device_choice device;
   unroll::llama::config new_shape{.hidden = 64, .layers = 4, .heads = 4, .context = 1024};
 
@@ -34,6 +34,7 @@ struct model_options {
                                : "tokenizer .bin, .json or .model; by default the one beside the model")
         ->check(CLI::ExistingPath);
     if (!may_be_new) model->required();
+    add_adapter(app, adapter)->needs(model);
     if (may_be_new) add_shape(app);
     app->add_option(
         "--positions", positions,
@@ -111,13 +112,18 @@ struct model_options {
     return c;
   }
   void stretch(unroll::llama::config& c) const { program::stretch("memory_llama", c, positions); }
-  named_files inputs(named_files more) const { return inputs_of(path, tokenizer, std::move(more)); }
+  named_files inputs(named_files more) const {
+    if (!adapter.empty()) more.emplace_back("--adapter", adapter);
+    return inputs_of(path, tokenizer, std::move(more));
+  }
 
   /// The model and its vocabulary, from files or new ones.
   template <class W>
   language<W> load(key k) const {
     if (!path.empty()) {
       auto loaded = load_language<W>(path, tokenizer);
+      if (!adapter.empty())
+        load_adapter<std::conditional_t<std::is_same_v<W, double>, double, float>>(loaded, adapter, true);
       stretch(loaded.model.shape);
       return loaded;
     }
@@ -140,6 +146,7 @@ struct model_options {
   /// load_language_on.
   template <class Prepare>
   language<float> load_on(device_llama& on, bool half, key k, Prepare&& prepare) const {
+    if (!adapter.empty()) refuse_adapter("memory_llama", adapter);
     const auto complete = [&](unroll::llama::config& c) {
       if (!path.empty()) stretch(c);
       prepare(c);

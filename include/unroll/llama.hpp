@@ -2,8 +2,8 @@
 
 // unroll.hpp and Llamas, with memories and without; also with nothing but the standard library. What reads
 // checkpoints, adapters and tokenizers from JSON needs nlohmann-json and is included by name:
-// io/llama_bin.hpp, io/llama_checkpoint.hpp, io/lora_file.hpp, io/memory_file.hpp, io/sealed_folder.hpp,
-// text/tokenizer_file.hpp, train/run_file.hpp and io/safetensors.hpp.
+// io/llama_bin.hpp, io/llama_checkpoint.hpp, io/lora_file.hpp, io/base_adapter.hpp (and Eigen),
+// io/memory_file.hpp, io/sealed_folder.hpp, text/tokenizer_file.hpp, train/run_file.hpp, io/safetensors.hpp.
 
 #include "unroll/core/bf16_pairs.hpp"
 #include "unroll/core/bf16_products.hpp"

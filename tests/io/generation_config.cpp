@@ -58,4 +58,32 @@ TEST_CASE("an option of generation_config.json that changes what is written is r
   CHECK_THROWS_WITH(parse("[]"), ContainsSubstring("no JSON object"));
 }
 
+// What GenerationConfig of transformers 5.24.0 makes of such files.
+TEST_CASE("how a model wants its tokens drawn is read, with the defaults of transformers") {
+  const auto of = [](const std::string& text) {
+    return llama::parse_generation_defaults(text, "file", 12, "f");
+  };
+  const auto nothing = of("{}");
+  CHECK_FALSE(nothing.draws);
+  CHECK((nothing.how.temperature == 1 && nothing.how.top_p == 1 && nothing.how.top_k == 50));
+  CHECK((nothing.how.repetition_penalty == 1 && nothing.bos == -1 && !nothing.ends));
+  const auto all = of(R"({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "bos_token_id": 3,
+                         "repetition_penalty": 1.1, "eos_token_id": [2, 4], "pad_token_id": 0})");
+  CHECK(all.draws);
+  CHECK((all.how.temperature == 0.6 && all.how.top_p == 0.9 && all.how.top_k == 20));
+  CHECK((all.how.repetition_penalty == 1.1 && all.bos == 3 && *all.ends == ids{2, 4}));
+  CHECK(of(R"({"do_sample": true, "top_k": null})").how.top_k == 0);
+  CHECK(of(R"({"do_sample": true, "top_k": 0})").how.top_k == 0);
+  const auto first = of(R"({"do_sample": true, "top_p": 0.0})").how;  // the most probable one
+  CHECK((first.top_k == 1 && first.top_p == 1));
+  CHECK_FALSE(of(R"({"min_p": 0.1})").draws);  // nothing where it does not draw
+  const std::pair<const char*, const char*> wrong[] = {
+      {"temperature", "0"},   {"temperature", "-1"}, {"temperature", "\"hot\""},  {"top_p", "1.5"},
+      {"top_k", "-1"},        {"top_k", "2.5"},      {"repetition_penalty", "0"}, {"bos_token_id", "12"},
+      {"bos_token_id", "-1"}, {"min_p", "0.1"},      {"typical_p", "0.5"},        {"eta_cutoff", "0.1"}};
+  for (const auto& [key, value] : wrong)
+    CHECK_THROWS_WITH(of("{\"do_sample\": true, \"" + std::string(key) + "\": " + value + "}"),
+                      ContainsSubstring("f: file: \"" + std::string(key) + "\" is "));
+}
+
 #endif

@@ -82,10 +82,13 @@ void check_bin(const pretrained<T>& model) {
   if (!model.shape.tied) check(map.output(), 11, 0, 11, 8);
 }
 
-// A config.json of made::tiny() after `edit`.
+// A config.json of made::tiny() in the spelling of transformers 4 after `edit`.
 template <class Edit>
 std::string edited(Edit&& edit) {
   auto j = nlohmann::json::parse(config_text(made::tiny()));
+  j.erase("rope_parameters");
+  j["rope_theta"] = 1e4;
+  j["rope_scaling"] = nullptr;
   edit(j);
   return j.dump();
 }
@@ -393,6 +396,20 @@ TEST_CASE("a config.json is read with the defaults of its format") {
   });
   CHECK(together.rope_base == 5e5);
   CHECK(together.beyond == position_policy::refuse);
+}
+
+TEST_CASE("a config is written in the spelling of transformers 5") {
+  config c = made::tiny();
+  const auto written = [&] { return nlohmann::json::parse(config_text(c)); };
+  CHECK(written()["rope_parameters"] == nlohmann::json({{"rope_type", "default"}, {"rope_theta", 1e4}}));
+  CHECK(written()["dtype"] == "float32");
+  for (const char* old : {"rope_theta", "rope_scaling", "torch_dtype"}) CHECK(!written().contains(old));
+  c.beyond = position_policy::linear;
+  c.position_factor = 4;
+  c.rope_base = 5e5;
+  CHECK(written()["rope_parameters"] ==
+        nlohmann::json({{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 5e5}}));
+  CHECK(parse_config(config_text(c), "file") == c);
 }
 
 TEST_CASE("rope_scaling hides rope_parameters and its base, as in transformers") {

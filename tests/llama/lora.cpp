@@ -1,5 +1,7 @@
 #include "unroll/llama/lora.hpp"
 
+#include <Eigen/Core>
+
 #include "tests/llama/small_llama.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/plain_llama.hpp"
@@ -163,4 +165,49 @@ TEST_CASE("adapters take part in what is generated") {
     change = std::max(change, std::abs(plain.logits()[i] - adapted.logits()[i]));
   }
   CHECK(change > 1e-3);
+}
+
+TEST_CASE("adapters may differ in rank and scale, and have biases") {
+  const config c = small_llama();
+  lora_options o;
+  o.modules = {{0, layer_matrix::v, 2, 3}, {1, layer_matrix::up, 5, 0.5}};
+  o.bias = true;
+  const lora_map map(c, o);
+  CHECK((map.at(0, layer_matrix::v).rank == 2 && map.at(1, layer_matrix::up).rank == 5));
+  CHECK((map.at(0, layer_matrix::up).a == -1 && map.at(1, layer_matrix::v).a == -1));
+  CHECK(map.names().at("base_model.model.model.layers.1.mlp.up_proj.lora_B.bias").size() ==
+        c.intermediate_size);
+  const auto theta = normals<double>(map.size(), 1, 0.5);
+  const host e;
+  const index_t n = 3;
+  for (const lora_module& m : o.modules) {
+    const auto f = map.at(m.layer, m.matrix);
+    std::vector<double> workspace(std::size_t(host::adapter_workspace(f.in + f.out, n, true)));
+    const lora_product<host> product{e, {&map, theta.data()}, m.layer, workspace};
+    const auto x = normals<double>(f.in * n, 2, 1), dy = normals<double>(f.out * n, 3, 1);
+    std::vector<double> y(dy.size(), 0), dx(x.size(), 0), g(theta.size(), 0);
+    product.add(m.matrix, matrix<const double>(x.data(), f.in, n), matrix<double>(y.data(), f.out, n));
+    product.add_vjp(m.matrix, matrix<const double>(x.data(), f.in, n),
+                    matrix<const double>(dy.data(), f.out, n), matrix<double>(dx.data(), f.in, n), g.data(),
+                    1);
+    const auto numbers = [](const double* p, index_t rows, index_t cols) {
+      return Eigen::Map<const Eigen::MatrixXd>(p, rows, cols);
+    };
+    const auto A = numbers(theta.data() + f.a, f.in, m.rank), B = numbers(theta.data() + f.b, m.rank, f.out),
+               X = numbers(x.data(), f.in, n), DY = numbers(dy.data(), f.out, n);
+    const Eigen::VectorXd b = numbers(theta.data() + f.bias, f.out, 1);
+    const Eigen::MatrixXd expected = m.scale * ((B.transpose() * (A.transpose() * X)).colwise() + b);
+    CHECK((numbers(y.data(), f.out, n) - expected).norm() < 1e-12);
+    CHECK((numbers(dx.data(), f.in, n) - m.scale * A * (B * DY)).norm() < 1e-12);
+    CHECK((numbers(g.data() + f.bias, f.out, 1) - m.scale * DY.rowwise().sum()).norm() < 1e-12);
+    CHECK((numbers(g.data() + f.b, m.rank, f.out) - m.scale * A.transpose() * X * DY.transpose()).norm() <
+          1e-12);
+  }
+  o.modules[1].layer = 2;
+  CHECK_THROWS_WITH(lora_map(c, o), ContainsSubstring("modules.layer: is 2, the model has 2"));
+  o.modules = {{1, layer_matrix::q, 2, 1}, {0, layer_matrix::q, 2, 1}};
+  CHECK_THROWS_WITH(lora_map(c, o),
+                    ContainsSubstring("modules: are not in order at layer 0, self_attn.q_proj"));
+  o.modules = {{0, layer_matrix::q, 0, 1}};
+  CHECK_THROWS_WITH(lora_map(c, o), ContainsSubstring("modules.rank: is 0"));
 }

@@ -138,3 +138,43 @@ TEST_CASE("sampling refuses options and logits that make no sense") {
   CHECK_THROWS_WITH(s.draw(of<double>({1, nan}), key{1}, 0), ContainsSubstring("not finite"));
   CHECK_THROWS_WITH(most_probable(of<double>({})), ContainsSubstring("logits"));
 }
+
+TEST_CASE("top_k keeps the largest logits and all that equal the last of them") {
+  const auto logits = logs({0.1, 0.3, 0.2, 0.2, 0.05, 0.15});
+  const auto kept = [&](sampling how) {
+    std::vector<int> count(logits.size());
+    for (const token t : draws(logits, how, key{3}, 2000)) ++count[std::size_t(t)];
+    std::vector<token> out;
+    for (std::size_t i = 0; i < count.size(); ++i)
+      if (count[i] > 0) out.push_back(token(i));
+    return out;
+  };
+  using ids = std::vector<token>;
+  CHECK(kept({.top_k = 1}) == ids{1});
+  CHECK(kept({.top_k = 2}) == ids{1, 2, 3});
+  CHECK(kept({.top_k = 4}) == ids{1, 2, 3, 5});
+  CHECK(kept({.temperature = 50, .top_k = 4}) == ids{1, 2, 3, 5});
+  CHECK(kept({.top_k = 6}) == kept({}));
+  // top_p is of what top_k leaves: 0.3, 0.2, 0.2, 0.15 of 0.85, of which 0.8 are the first three
+  CHECK(kept({.top_p = 0.8, .top_k = 4}) == ids{1, 2, 3});
+  // the same draws as from a vocabulary that has no others
+  const auto all = draws(logs({0, 0.3, 0.2, 0.2, 0, 0.15}), {}, key{4}, 200);
+  CHECK(draws(logits, {.top_k = 4}, key{4}, 200) == all);
+  CHECK_THROWS_WITH(sampler(5, {.top_k = -1}), ContainsSubstring("top_k: is -1"));
+}
+
+TEST_CASE("repetition_penalty divides positive logits of seen tokens and multiplies the others") {
+  const std::vector<double> logits{2, 1.5, -1, -1.2};
+  sampler s(4, {.temperature = 0, .repetition_penalty = 2});
+  CHECK(s.draw(of(logits), key{1}, 0) == 0);
+  s.saw(std::vector<token>{0, 9, -1});  // 1, 1.5, -1, -1.2
+  CHECK(s.draw(of(logits), key{1}, 1) == 1);
+  s.saw(std::vector<token>{1});  // 1, 0.75, -1, -1.2
+  CHECK(s.draw(of(logits), key{1}, 2) == 0);
+  s.forget();
+  CHECK(s.draw(of(logits), key{1}, 3) == 0);
+  const std::vector<double> low{-2, -1, -1.2, -5};
+  s.saw(std::vector<token>{1});  // -2, -2, -1.2, -5
+  CHECK(s.draw(of(low), key{1}, 4) == 2);
+  CHECK_THROWS_WITH(sampler(5, {.repetition_penalty = 0}), ContainsSubstring("repetition_penalty: is 0"));
+}

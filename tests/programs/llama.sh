@@ -36,6 +36,26 @@ refused "is also --model" "${score[@]}" --json model/model.bin
 refused "is also the tokenizer of --model" "${score[@]}" --json model/tokenizer.json
 refused "is also --text" "$program" score --model model/model.bin --text text.txt --json text.txt
 diff -r model kept
+
+# an adapter of PEFT: beside the weights, merged, differentiated
+mkdir adapter
+printf '{"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ".*\\\\.up_proj"}' >adapter/adapter_config.json
+up=base_model.model.model.layers.0.mlp.up_proj.lora_
+header="{\"${up}A.weight\":{\"dtype\":\"F32\",\"shape\":[1,4],\"data_offsets\":[0,16]},\"${up}B.weight\":{\"dtype\":\"F32\",\"shape\":[4,1],\"data_offsets\":[16,32]}}"
+{ printf "\\x$(printf %02x ${#header})\\0\\0\\0\\0\\0\\0\\0%s" "$header"; head -c 32 /dev/zero; } >adapter/adapter_model.safetensors
+for merged in "" --merge; do
+  "${score[@]}" --adapter adapter $merged --json score.json | grep -q "perplexity 6.0000"
+  expect score.json 'adapter="adapter"' "merged=$([ -n "$merged" ] && echo true || echo false)"
+  "$program" generate --model model/model.bin --adapter adapter $merged --seed 3 >/dev/null
+done
+"$program" gradient --model model/model.bin --adapter adapter --prompt "ab a" | grep -q "${up}B.weight"
+! "$program" gradient --model model/model.bin --adapter adapter --merge --prompt "ab a" | grep -q "$up"
+refused "requires --adapter" "${score[@]}" --merge
+refused "is also --adapter" "${score[@]}" --adapter adapter --json adapter/adapter_config.json
+printf '{"peft_type": "LORA", "r": 2, "target_modules": ["up_proj"]}' >adapter/adapter_config.json
+refused "has shape [1, 4], the config needs [2, 4]" "${score[@]}" --adapter adapter
+refused "does not exist" "${score[@]}" --adapter absent
+for option in --top-k; do check_numbers $option WHOLE "$program" generate --model model/model.bin; done
 printf 'ab z' >text.txt
 refused '"text.txt"' "$program" score --model model/model.bin --text text.txt
 

@@ -98,8 +98,8 @@ printf '{"eos_token_id": [%s, 257]}' "$third" >ends/generation_config.json
 cp base/config.json ends
 "$program" generate --model ends --adapters whole --prompt "Gradients " --greedy --tokens 20 --json ended.json >/dev/null
 expect ended.json 'ended_by="end of text"'
-printf '{"repetition_penalty": 1.5}' >ends/generation_config.json
-refused "repetition_penalty" "$program" generate --model ends --adapters whole --prompt "Gradients "
+printf '{"num_beams": 4}' >ends/generation_config.json
+refused "num_beams" "$program" generate --model ends --adapters whole --prompt "Gradients "
 refused '"ends/generation_config.json" lies there' "${pretrain[@]}" --steps 1 --out ends
 rm ends/generation_config.json
 

@@ -6,7 +6,7 @@
 
 #include "unroll/io/file.hpp"
 #include "unroll/io/json.hpp"
-#include "unroll/llama/config.hpp"
+#include "unroll/llama/sampling.hpp"
 #include "unroll/text/tokenizer_gguf.hpp"
 
 namespace unroll::llama {
@@ -28,25 +28,56 @@ inline std::optional<std::vector<token>> read_end_tokens(const json_members& m, 
 
 }  // namespace detail
 
-/// The ids of which each ends a text, from the bytes of a generation_config.json; nothing where it names
-/// none. `name` stands for the file in messages. Throws unroll::error on ids beyond the vocabulary, and on
-/// every option that changes what is written and is not implemented. What is left to the caller of generate()
-/// is not read: how a token is drawn and how many are wanted.
-inline std::optional<std::vector<token>> parse_generation_config(std::string_view bytes,
-                                                                 const std::string& name, index_t vocabulary,
-                                                                 const std::string& function) {
+/// What a generation_config.json says of the texts that its model writes.
+struct generation_defaults {
+  std::optional<std::vector<token>> ends = {};  ///< each ends a text; nothing: the file names none
+  token bos = -1;                               ///< begins a text; -1: the file names none
+  bool draws = false;  ///< "do_sample": otherwise transformers takes the most probable token
+  sampling how = {};   ///< as transformers draws where it draws: top_k is 50 where the file does not say
+};
+
+/// From the bytes of a generation_config.json; `name` stands for the file in messages. Throws unroll::error
+/// on ids beyond the vocabulary, on numbers out of range and on every option that changes what is written and
+/// is not implemented. How many tokens are wanted is for the caller of generate() to say.
+inline generation_defaults parse_generation_defaults(std::string_view bytes, const std::string& name,
+                                                     index_t vocabulary, const std::string& function) {
   const nlohmann::json file = parse_json(bytes, function, name);
   const json_members m(file, function, name);
-  auto ends = detail::read_end_tokens(m, vocabulary);
-  for (const char* key :
-       {"repetition_penalty", "encoder_repetition_penalty", "num_beams", "num_beam_groups", "guidance_scale"})
+  generation_defaults out;
+  out.ends = detail::read_end_tokens(m, vocabulary);
+  if (const auto* v = m.find("bos_token_id")) {
+    if (!v->is_number_unsigned() || v->get<std::uint64_t>() >= std::uint64_t(vocabulary))
+      m.refuse("bos_token_id", "one of the ids 0 to " + std::to_string(vocabulary - 1));
+    out.bos = v->get<token>();
+  }
+  out.draws = m.truth("do_sample", false);
+  sampling& how = out.how;
+  how.temperature = m.number("temperature", 1);
+  how.top_p = m.number("top_p", 1);
+  how.repetition_penalty = m.number("repetition_penalty", 1);
+  if (!(how.temperature > 0 && how.temperature <= 1e9)) m.refuse("temperature", "above 0");
+  if (!(how.top_p >= 0 && how.top_p <= 1)) m.refuse("top_p", "from 0 to 1");
+  if (!(how.repetition_penalty > 0 && how.repetition_penalty <= 1e9))
+    m.refuse("repetition_penalty", "above 0");
+  how.top_k = m.null("top_k") ? 0 : 50;
+  if (const auto* v = m.find("top_k")) {
+    if (!v->is_number_unsigned() || v->get<std::uint64_t>() > std::uint64_t{1} << 31)
+      m.refuse("top_k", "a whole number from 0 (all) to 2^31");
+    how.top_k = v->get<index_t>();
+  }
+  if (how.top_p == 0) how.top_p = 1, how.top_k = 1;  // the most probable one
+  // other ways to draw, which do nothing unless it draws
+  for (const auto& [key, nothing] :
+       {std::pair("typical_p", 1.0), std::pair("min_p", 0.0), std::pair("top_h", 0.0),
+        std::pair("epsilon_cutoff", 0.0), std::pair("eta_cutoff", 0.0)})
+    if (m.number(key, nothing) != nothing && out.draws) m.refuse(key, nlohmann::json(nothing).dump());
+  for (const char* key : {"encoder_repetition_penalty", "num_beams", "num_beam_groups", "guidance_scale"})
     if (m.number(key, 1) != 1) m.refuse(key, "1");
   for (const char* key : {"min_length", "min_new_tokens", "no_repeat_ngram_size",
                           "encoder_no_repeat_ngram_size", "penalty_alpha"})
     if (m.number(key, 0) != 0) m.refuse(key, "0");
   for (const char* key : {"renormalize_logits", "remove_invalid_values", "token_healing"})
     if (m.truth(key, false)) m.refuse(key, "false");
-  static constexpr const char* drawn = "how a token is drawn is for the caller to say";
   static constexpr const char* many = "how many are wanted is for the caller to say";
   static constexpr const char* beams = "of several beams, which are refused";
   static constexpr const char* helpers = "a way to the same tokens";
@@ -56,18 +87,8 @@ inline std::optional<std::vector<token>> parse_generation_config(std::string_vie
       {"_from_model_config", "what wrote it"},
       {"transformers_version", "what wrote it"},
       {"trust_remote_code", "what wrote it"},
-      {"bos_token_id", outside},
       {"pad_token_id", outside},
       {"decoder_start_token_id", outside},
-      {"do_sample", drawn},
-      {"temperature", drawn},
-      {"top_k", drawn},
-      {"top_p", drawn},
-      {"top_h", drawn},
-      {"min_p", drawn},
-      {"typical_p", drawn},
-      {"epsilon_cutoff", drawn},
-      {"eta_cutoff", drawn},
       {"max_length", many},
       {"max_new_tokens", many},
       {"max_time", many},
@@ -104,32 +125,49 @@ inline std::optional<std::vector<token>> parse_generation_config(std::string_vie
       {"return_dict_in_generate", form},
   };
   m.refuse_unknown(harmless);
-  return ends;
+  return out;
 }
 
-/// The ids of which each ends a text that the model in this folder writes: those of its
-/// generation_config.json, or where that names none of its config.json; of a GGUF file those of its keys; no
-/// ids where nothing names one, or where `model` is another file. Throws unroll::error, which names the file,
-/// as parse_generation_config() does.
-inline std::vector<token> load_end_tokens(const std::filesystem::path& model, const config& c) {
-  const char* function = "load_end_tokens";
+/// The ids of which each ends a text, as parse_generation_defaults() reads them. Refuses a
+/// repetition_penalty.
+inline std::optional<std::vector<token>> parse_generation_config(std::string_view bytes,
+                                                                 const std::string& name, index_t vocabulary,
+                                                                 const std::string& function) {
+  auto said = parse_generation_defaults(bytes, name, vocabulary, function);
+  if (said.how.repetition_penalty != 1)
+    fail(function, name,
+         "\"repetition_penalty\" is " + nlohmann::json(said.how.repetition_penalty).dump() + ", expected 1");
+  return std::move(said.ends);
+}
+
+/// What the folder of a model says of its texts: its generation_config.json, and where that names no end its
+/// config.json; of a GGUF file the ends of its keys; nothing where `model` is another file. Throws
+/// unroll::error, which names the file, as parse_generation_defaults() does.
+inline generation_defaults load_generation_defaults(
+    const std::filesystem::path& model, const config& c,
+    const std::string& function = "load_generation_defaults") {
   const auto bytes = [&](const std::filesystem::path& p) { return read_file(p, function); };
   std::error_code code;
   const auto status = std::filesystem::status(model, code);
   if (!std::filesystem::status_known(status))
     unroll::detail::fail_file(function, model, "cannot be reached: " + code.message());
+  generation_defaults out;
   if (std::filesystem::is_regular_file(status) && is_gguf(byte_source::open(model, function)))
-    return gguf_end_tokens(gguf::open(model, function), c.vocabulary);
-  if (!std::filesystem::is_directory(status)) return {};
+    out.ends = gguf_end_tokens(gguf::open(model, function), c.vocabulary);
+  if (!std::filesystem::is_directory(status)) return out;
   if (const auto file = model / "generation_config.json"; std::filesystem::exists(file, code) || code)
-    if (auto ends =
-            parse_generation_config(bytes(file), unroll::detail::quoted_path(file), c.vocabulary, function))
-      return *ends;
+    out = parse_generation_defaults(bytes(file), unroll::detail::quoted_path(file), c.vocabulary, function);
+  if (out.ends) return out;
   const auto file = model / "config.json";
   const nlohmann::json root = parse_json(bytes(file), function, unroll::detail::quoted_path(file));
-  return detail::read_end_tokens(json_members(root, function, unroll::detail::quoted_path(file)),
-                                 c.vocabulary)
-      .value_or(std::vector<token>());
+  const json_members m(root, function, unroll::detail::quoted_path(file));
+  out.ends = detail::read_end_tokens(m, c.vocabulary);
+  return out;
+}
+
+/// The ends alone; no ids where neither file names one.
+inline std::vector<token> load_end_tokens(const std::filesystem::path& model, const config& c) {
+  return load_generation_defaults(model, c, "load_end_tokens").ends.value_or(std::vector<token>());
 }
 
 }  // namespace unroll::llama

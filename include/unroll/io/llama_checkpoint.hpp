@@ -135,8 +135,9 @@ struct text_ids {
   std::vector<token> eos = {};  ///< each ends a text
 };
 
-/// The text of a config.json for transformers. Throws for position_policy::ntk, which that has no word for,
-/// and on ids beyond the vocabulary. Does not hold position_scaling::length.
+/// The text of a config.json in the spelling of transformers 5 (`rope_parameters`, `dtype`). Throws for
+/// position_policy::ntk, which that has no word for, and on ids beyond the vocabulary. Does not hold
+/// position_scaling::length.
 inline std::string config_text(const config& c, const text_ids& ids = {}) {
   check(c, "config_text");
   const auto id = [&](token t) {
@@ -162,14 +163,13 @@ inline std::string config_text(const config& c, const text_ids& ids = {}) {
                            {"max_position_embeddings", c.context},
                            {"hidden_act", "silu"},
                            {"rms_norm_eps", c.norm_epsilon},
-                           {"rope_theta", c.rope_base},
-                           {"rope_scaling", detail::rope_scaling_json(c)},
+                           {"rope_parameters", detail::rope_json(c)},
                            {"attention_bias", false},
                            {"mlp_bias", false},
                            {"tie_word_embeddings", c.tied},
                            {"bos_token_id", id(ids.bos)},
                            {"eos_token_id", ends},
-                           {"torch_dtype", "float32"}};
+                           {"dtype", "float32"}};
   return j.dump(2) + "\n";
 }
 

@@ -123,13 +123,14 @@ inline void read_rope(const json_members& m, config& c) {
   rope.refuse_unknown(harmless_in_rope);
 }
 
-// The object that read_rope reads: null where there is nothing to say. Throws for position_policy::ntk.
-inline nlohmann::ordered_json rope_scaling_json(const config& c) {
+// The "rope_parameters" that read_rope reads. Throws for position_policy::ntk.
+inline nlohmann::ordered_json rope_json(const config& c) {
   if (c.beyond == position_policy::ntk)
     fail("config_text", "beyond", "is ntk, which config.json cannot say; set it after loading");
-  if (c.beyond == position_policy::refuse) return nullptr;
-  const char* kind = position_names[std::size_t(c.beyond)];
-  nlohmann::ordered_json j{{"type", kind}, {"rope_type", kind}, {"factor", c.position_factor}};
+  nlohmann::ordered_json j{{"rope_theta", c.rope_base}, {"rope_type", "default"}};
+  if (c.beyond == position_policy::refuse) return j;
+  j["rope_type"] = position_names[std::size_t(c.beyond)];
+  j["factor"] = c.position_factor;
   j.update(scaling_json(c));
   return j;
 }

@@ -300,9 +300,10 @@ class tensor_files {
 };
 
 /// The shape that block `b` of a Llama or of an adapter has in the files: [out, in], or [size] of a norm
-/// gain.
+/// gain, a bias or a magnitude of DoRA.
 inline std::vector<index_t> file_shape(const layout_block& b) {
-  if (b.name.ends_with("norm.weight")) return {b.rows};
+  for (const char* end : {"norm.weight", ".bias", ".lora_magnitude_vector"})
+    if (b.name.ends_with(end)) return {b.rows};
   return {b.cols, b.rows};
 }
 

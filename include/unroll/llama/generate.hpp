@@ -151,7 +151,8 @@ struct generation {
 /// each to `visit(token)`, which returns whether to go on. A token in `ends` ends the text and is not given.
 /// `g` takes each token too, while there is room, so that a second call continues the text. The n-th token of
 /// the text is draw n of the key. A sampler with a smaller vocabulary than the model's draws from the first
-/// ids only: never a row of the embedding that belongs to no token.
+/// ids only: never a row of the embedding that belongs to no token. The sampler sees what it draws; what `g`
+/// has taken before is the caller's to show.
 template <class Text, class Visit>
 generation generate(Text& g, sampler& s, index_t tokens, std::span<const token> ends, key k, Visit&& visit) {
   check_at_least("generate", "tokens", tokens, 0);
@@ -165,6 +166,7 @@ generation generate(Text& g, sampler& s, index_t tokens, std::span<const token> 
       break;
     }
     ++done.tokens;
+    s.saw(std::span(&t, 1));
     const bool more = visit(t);
     const bool room = g.room();
     if (room) g.append(t);

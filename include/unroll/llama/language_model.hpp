@@ -17,6 +17,7 @@ struct language_model_options {
   index_t shares = 1;     ///< the sequences are cut into so many runs, each with a gradient of its own
   index_t threads = 1;    ///< work on the shares; results do not depend on their number; 1 but on the host
   saved keep = saved::activations;  ///< what a tape holds
+  index_t adapter_size = 0;         ///< numbers of the adapters of which gradient() also computes; 0: none
 };
 
 namespace detail {
@@ -57,7 +58,10 @@ class language_model final {
       workspace_.push_back(on.template allocate<A>(
           std::max(stack_.workspace_size(p), lm_head<E>::workspace_size(c, largest))));
     }
-    for (index_t i = 1; i < o.shares; ++i) gradients_.push_back(on.template allocate<P>(stack_.map().size()));
+    for (index_t i = 1; i < o.shares; ++i) {
+      gradients_.push_back(on.template allocate<P>(stack_.map().size()));
+      if (o.adapter_size > 0) adapter_gradients_.push_back(on.template allocate<P>(o.adapter_size));
+    }
     sums_ = exec::mirror<E, P>(on, o.shares);
     losses_ = exec::mirror<E, P>(on, o.sequences * o.length);
   }
@@ -85,30 +89,42 @@ class language_model final {
     return sum;
   }
 
-  /// The same sum, and ADDS its gradient to g.
-  P gradient(params<const W> w, std::span<const token> ids, std::span<const token> targets, dparams<P> g) {
+  /// The same sum of the model with the adapters `a`, and ADDS its gradient to g, and that of the adapters to
+  /// da (options().adapter_size numbers, or empty).
+  P gradient(params<const W> w, std::span<const token> ids, std::span<const token> targets, dparams<P> g,
+             adapters<P> a = {}, dparams<P> da = {}) {
     check_call("language_model::gradient", w, ids, targets);
     check_size("language_model::gradient", "g", g.size(), stack_.map().size());
+    if (!da.empty()) {
+      check_size("language_model::gradient", "da", da.size(), options_.adapter_size);
+      check_size("language_model::gradient", "a", a.map ? a.map->size() : 0, da.size());
+    }
     const E& e = stack_.executor();
     const P sum = over_shares([&](index_t share, index_t worker) {
       const range r = range_of(share);
       const matrix<A> x(x_[std::size_t(worker)].data(), stack_.shape().hidden, r.tokens);
       const view<A> workspace = workspace_[std::size_t(worker)], tape = tape_[std::size_t(worker)];
-      P* dw = g.data();
+      P *dw = g.data(), *dadapters = da.empty() ? nullptr : da.data();
       if (share > 0) {
         dw = gradients_[std::size_t(share - 1)].data();
         e.fill(matrix<P>(dw, g.size(), 1), 0);
+        if (dadapters) {
+          dadapters = adapter_gradients_[std::size_t(share - 1)].data();
+          e.fill(matrix<P>(dadapters, da.size(), 1), 0);
+        }
       }
       const weight_map& map = stack_.map();
       const pass<M> p = pass_of(r.tokens / options_.length);
       embed(e, map, w.data(), r.of(ids), x);
-      stack_.forward(w.data(), {}, p, x, tape, workspace);
+      stack_.forward(w.data(), a, p, x, tape, workspace);
       const lm_head<E> head{e, map, w.data(), workspace};
       head.losses_vjp(x, r.of(targets), {.dx = x, .dweights = dw}, nullptr, sums_.data() + share);
-      stack_.vjp(w.data(), {}, p, tape, x, {.weights = dw, .inputs = true}, workspace);
+      stack_.vjp(w.data(), a, p, tape, x, {.weights = dw, .adapters = dadapters, .inputs = true}, workspace);
       embed_vjp(e, map, r.of(ids), matrix<const A>(x), dw);
     });
     for (const auto& part : gradients_) e.axpy(1, part.data(), g.data(), g.size());
+    if (!da.empty())
+      for (const auto& part : adapter_gradients_) e.axpy(1, part.data(), da.data(), da.size());
     e.synchronise();
     return sum;
   }
@@ -117,7 +133,8 @@ class language_model final {
     std::size_t sum = losses_.bytes();
     for (const auto* list : {&x_, &tape_, &workspace_})
       for (const auto& b : *list) sum += b.bytes();
-    for (const auto& b : gradients_) sum += b.bytes();
+    for (const auto* list : {&gradients_, &adapter_gradients_})
+      for (const auto& b : *list) sum += b.bytes();
     return sum;
   }
 
@@ -134,6 +151,7 @@ class language_model final {
     check_at_least("language_model", "sequences", o.sequences, 1);
     check_at_least("language_model", "length", o.length, 1);
     check_at_least("language_model", "shares", o.shares, 1);
+    check_at_least("language_model", "adapter_size", o.adapter_size, 0);
     detail::check_threads<E>("language_model", o.threads);
     if (o.shares > o.sequences)
       fail("language_model", "shares",
@@ -178,7 +196,7 @@ class language_model final {
   transformer<X> stack_;
   language_model_options options_;
   std::vector<typename E::template block<A>> x_, tape_, workspace_;
-  std::vector<typename E::template block<P>> gradients_;
+  std::vector<typename E::template block<P>> gradients_, adapter_gradients_;  // of all shares but the first
   exec::mirror<E, P> sums_, losses_;
   worker_pool pool_;
 };

@@ -19,14 +19,21 @@ struct lora_product {
 
   /// Whether matrix m has an adapter.
   bool has(layer_matrix m) const { return a.map && a.map->at(layer, m).a >= 0; }
-  /// y += scale B' (A' x) where matrix m has an adapter; x: in x tokens, y: out x tokens.
+  /// y += scale (B' (A' x) + b) where matrix m has an adapter; x: in x tokens, y: out x tokens.
   template <class Y>
   void add(layer_matrix m, matrix<const A> x, matrix<Y> y) const {
-    if (has(m)) e.adapt(factors(m), x, y, workspace);
+    if (!has(m)) return;
+    e.adapt(factors(m), x, y, workspace);
+    const auto at = a.map->at(layer, m);
+    if (at.bias < 0) return;
+    if constexpr (std::same_as<Y, P>)
+      for (index_t j = 0; j < y.cols; ++j) e.axpy(at.scale, a.theta + at.bias, y.data + j * y.stride, at.out);
+    else
+      refuse_bias();
   }
   /// From dy, out x tokens, the cotangent of y, with z = scale B dy:
   ///
-  ///   dx += A z,    dA += x z',    dB += scale (A' x) dy'
+  ///   dx += A z,    dA += x z',    dB += scale (A' x) dy',    db += scale sum_j dy_j
   ///
   /// ADDS to dx, in x tokens (null data: not wanted), and to the gradient `da` of the whole set (null: not
   /// wanted), one sequence after another.
@@ -36,6 +43,12 @@ struct lora_product {
     exec::adapter_gradient<P> d;
     if (da) d = {first(da, m), second(da, m)};
     e.adapt_vjp(factors(m), {x, dy, dx, d, sequences}, workspace);
+    const auto at = a.map->at(layer, m);
+    if (at.bias < 0 || !da) return;
+    if constexpr (std::same_as<A, P>)
+      for (index_t j = 0; j < dy.cols; ++j) e.axpy(at.scale, dy.data + j * dy.stride, da + at.bias, at.out);
+    else
+      refuse_bias();
   }
 
  private:
@@ -43,15 +56,18 @@ struct lora_product {
   template <class U>
   matrix<U> first(U* of, layer_matrix m) const {
     const auto at = a.map->at(layer, m);
-    return {of + at.a, at.in, a.map->rank()};
+    return {of + at.a, at.in, at.rank};
   }
   template <class U>
   matrix<U> second(U* of, layer_matrix m) const {
     const auto at = a.map->at(layer, m);
-    return {of + at.b, a.map->rank(), at.out};
+    return {of + at.b, at.rank, at.out};
   }
   exec::adapter<P> factors(layer_matrix m) const {
-    return {first(a.theta, m), second(a.theta, m), a.map->scale()};
+    return {first(a.theta, m), second(a.theta, m), a.map->at(layer, m).scale};
+  }
+  [[noreturn]] static void refuse_bias() {
+    fail("lora_product", "bias", "of adapters is implemented where all numbers have the type of parameters");
   }
 };
 

@@ -113,21 +113,29 @@ text_score<typename transformer<X>::P> score(const transformer<X>& stack,
 }
 
 /// WRITES the gradient of the mean nll of such a text to g, under weight_map's names: what the two uses of a
-/// tied matrix receive is summed. Up to 4 windows run side by side, whatever the number of threads; each but
-/// the first needs a gradient of its own, and each thread a tape. X: see transformer; weights and g lie at
-/// the place of the executor.
+/// tied matrix receive is summed; and that of the adapters `a` to da, unless it is empty. Up to 4 windows run
+/// side by side, whatever the number of threads; each but the first needs a gradient of its own, and each
+/// thread a tape. X: see transformer; weights, adapters and gradients lie at the place of the executor.
 template <class X, class More = detail::go_on>
 text_mean score_gradient(const config& c, params<const typename exec::of<X>::numbers::weight> weights,
                          std::span<const token> ids, dparams<typename exec::of<X>::numbers::parameter> g,
-                         score_options o = {}, More&& more = {}, exec::of<X> e = exec::of<X>{}) {
+                         score_options o = {}, More&& more = {}, exec::of<X> e = exec::of<X>{},
+                         adapters<typename exec::of<X>::numbers::parameter> a = {},
+                         dparams<typename exec::of<X>::numbers::parameter> da = {}) {
   using P = typename exec::of<X>::numbers::parameter;
   const segmenter windows = detail::windows_of(c, ids, o, "score_gradient");
   const index_t rounds = (windows.size() + 3) / 4, group = (windows.size() + rounds - 1) / rounds;
   const index_t length = windows.length();
-  language_model<X> model(
-      c, {.sequences = group, .length = length, .shares = group, .threads = std::min(o.threads, group)}, e);
+  language_model<X> model(c,
+                          {.sequences = group,
+                           .length = length,
+                           .shares = group,
+                           .threads = std::min(o.threads, group),
+                           .adapter_size = da.size()},
+                          e);
   check_size("score_gradient", "g", g.size(), model.stack().map().size());
-  e.fill(matrix<P>(g.data(), g.size(), 1), 0);
+  for (const dparams<P> part : {g, da})
+    if (!part.empty()) e.fill(matrix<P>(part.data(), part.size(), 1), 0);
   std::vector<token> in(std::size_t(group * length)), targets(in.size());
   double sum = 0;
   index_t done = 0;
@@ -140,11 +148,12 @@ text_mean score_gradient(const config& c, params<const typename exec::of<X>::num
       std::copy_n(ids.begin() + w.first + w.repeated + 1, w.count - w.repeated,
                   targets.begin() + s * length + w.repeated);
     }
-    sum += double(model.gradient(weights, in, targets, g));
+    sum += double(model.gradient(weights, in, targets, g, a, da));
   }
   const index_t tokens = windows.covered(std::min(done, windows.size()));
   if (tokens == 0) return {};
-  e.scale(1.0 / double(tokens), g.data(), g.size());
+  for (const dparams<P> part : {g, da})
+    if (!part.empty()) e.scale(1.0 / double(tokens), part.data(), part.size());
   return {sum / double(tokens), tokens};
 }
 

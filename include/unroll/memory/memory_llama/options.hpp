@@ -51,6 +51,12 @@ inline void check(const memory_options& o, const config& c, std::string_view fun
   if (o.segment % o.ratio != 0)
     fail(function, "ratio",
          "is " + std::to_string(o.ratio) + ", does not divide the segment of " + std::to_string(o.segment));
+  for (const auto& [name, l] :
+       {std::pair("encoder", &o.encoder), std::pair("transfer_head", &o.transfer_head)})
+    if (!l->modules.empty() || l->bias)
+      fail(function, name + std::string(l->bias ? ".bias" : ".modules"),
+           l->bias ? "is true, which memories do not have"
+                   : "are " + std::to_string(l->modules.size()) + ", memories have one rank and one alpha");
   if (o.encoder.first_layer + std::max<index_t>(o.encoder.layers, 1) > c.layers - 1)
     fail(function, "encoder.layers",
          "end at " + std::to_string(o.encoder.first_layer + std::max<index_t>(o.encoder.layers, 1)) +
