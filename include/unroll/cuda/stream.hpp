@@ -223,6 +223,7 @@ class stream final : public exec::body_executor<N, detail::machine> {
     if (state().ranges)
       detail::named_range::begin(n == 0 ? std::string(name) : detail::segments_text(name, first, n));
   }
+  /// Ends the range that began last.
   void end_range() const {
     if (state().ranges) detail::named_range::end();
   }
