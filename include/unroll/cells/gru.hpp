@@ -131,7 +131,7 @@ struct gru_equations {
     }
   }
 
-  /// ADDS the gradients of U and c.
+  /// ADDS the gradients of U, to dw_h, and of c, to dc, hidden numbers; shapes: recurrent_step.hpp.
   void gradient(matrix<const T> d, matrix<const T> s, matrix<const T> tape, T* dw_h, T* dc) const {
     const index_t h = options.hidden;
     const matrix<T> dw{dw_h, 3 * h, h};

@@ -67,7 +67,7 @@ class batch_sums {
   }
 
   /// Effective number of batches that carry the spread of coordinate j, (sum z^2)^2 / sum z^4: about K / 3
-  /// for normal noise, k where k batches hold an event.
+  /// for normal noise, k where k batches hold an event. mean: of all draws, one number a coordinate.
   double events(index_t j, view<const double> mean) const {
     double second = 0, fourth = 0;
     for (index_t k = 0; k < count(); ++k) {

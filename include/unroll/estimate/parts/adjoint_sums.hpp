@@ -95,8 +95,9 @@ class adjoint_sums {
     bank_.clear_adjoint(s, n);
   }
 
-  /// WRITES the norms of the first sums. They are brought to the host as losses are, which are not looked at
-  /// any more. A norm is 0 only of a sum that is: where the squares vanish it is taken of a multiple.
+  /// WRITES the norms of the first out.size() sums. They are brought to the host as losses are, which are not
+  /// looked at any more. A norm is 0 only of a sum that is: where the squares vanish it is taken of a
+  /// multiple.
   void norms(view<double> out) {
     const index_t n = out.size();
     const view<const loss_type> measured = measure(n);
