@@ -37,7 +37,9 @@ task_of_any_cell make_task(index_t length, std::string_view name = "") {
 std::vector<std::string> texts_of(const catalogue_line& line) {
   std::vector<std::string> texts;
   const auto [least, most] = line.options();
-  const bool scaled = line.form.find("SIGMA") != line.form.npos;
+  bool scaled = false;
+  for (const char* below_one : {"SIGMA", "LEAK", "FILTER"})
+    scaled = scaled || line.form.find(below_one) != line.form.npos;
   const char* numbers[] = {scaled ? ":0.01" : ":4", ":5", ":4"};
   std::string text(line.name());
   for (std::size_t n = 0; n <= most; ++n) {
@@ -136,11 +138,14 @@ TEST_CASE("options reach the estimator") {
   same("tbptt:7", tbptt(task.cell, {.k1 = 1, .k2 = 7}));
   same("chunked:6", chunked_tbptt(task.cell, {.window = 6}));
   same("snap", snap(task.cell));
+  same("rflo:0.25", rflo(task.cell, {.leak = 0.25}));
+  same("eprop:0.25", eprop(task.cell, {.filter = 0.25}));
   same("snap:2", rtrl(task.cell), 1e-12);  // all of a dense network, added up in another order
   same("artbp:6", artbp(task.cell, polynomial_truncation(6, 4)));
   same("artbp:6:5", artbp(task.cell, polynomial_truncation(6, 5)));
   same("artbp_fixed:6", artbp(task.cell, fixed_truncation(6)));
   same("uoro:4", uoro(task.cell, {.block = 4}));
+  same("preuoro", preuoro(task.cell));
   same("nobacktrack", nobacktrack(task.cell));
   same("kf_rtrl", kf_rtrl(task.cell));
   same("es:0.1:2", es(task.cell, {.sigma = 0.1, .pairs = 2}));
@@ -159,7 +164,8 @@ TEST_CASE("what is not in the catalogue is refused with what is") {
   CHECK_THROWS_WITH(
       make("backprop"),
       ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
-                        "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH]: biased; artbp"));
+                        "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH], rflo[:LEAK], "
+                        "eprop[:FILTER]: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
                     ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));

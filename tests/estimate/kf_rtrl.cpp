@@ -1,7 +1,7 @@
 #include "unroll/estimate/kf_rtrl.hpp"
 
 #include "tests/support/catch.hpp"
-#include "tests/support/delayed_golden.hpp"
+#include "tests/support/golden_columns.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/lstm.hpp"
@@ -15,51 +15,7 @@ namespace {
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
 
-/// The golden network in the paper's timing, with W column by column as one matrix that multiplies [s; x; 1].
-struct golden_columns {
-  using scalar = double;
-  using input = golden::delayed_rnn::input;
-  dims size() const { return {8, 2, 2, 0, 1}; }
-  void start(state<double> s) const { s[0] = s[1] = .3; }
-  static double a(const input& in, state<const double> s, index_t j) {
-    return j < 2 ? s[j] : j == 2 ? in.x : 1;
-  }
-
-  void step(const input& in, const edge<double>& e) const {
-    *e.loss = 0;
-    for (index_t i = 0; i < 2; ++i) {
-      double z = 0;
-      for (index_t j = 0; j < 4; ++j) z += e.theta[2 * j + i] * a(in, e.s, j);
-      e.next[i] = std::tanh(z);
-      e.tape[i] = 1 - e.next[i] * e.next[i];
-      if (in.scored) *e.loss += (e.s[i] - in.y[std::size_t(i)]) * (e.s[i] - in.y[std::size_t(i)]) / 2;
-    }
-  }
-  void vjp(const input& in, const const_edge<double>& e, dstate<const double> dnext, double dloss,
-           dstate<double> ds, dparams<double> dtheta) const {
-    for (index_t i = 0; i < 2; ++i) {
-      const double d = dnext.empty() ? 0 : dnext[i] * e.tape[i];
-      for (index_t j = 0; j < 4; ++j) {
-        if (!ds.empty() && j < 2) ds[j] += d * e.theta[2 * j + i];
-        if (!dtheta.empty()) dtheta[2 * j + i] += d * a(in, e.s, j);
-      }
-      if (!ds.empty() && in.scored) ds[i] += dloss * (e.s[i] - in.y[std::size_t(i)]);
-    }
-  }
-  void jacobian(const input&, const const_edge<double>& e, view<double> j) const {
-    for (index_t k = 0; k < 4; ++k) j[k] = e.tape[k % 2] * e.theta[k];
-  }
-  void immediate(const input& in, const const_edge<double>& e, view<double> m, index_t p0, index_t p1) const {
-    for (index_t p = p0; p < p1; ++p) m[2 * p + p % 2] += e.tape[p % 2] * a(in, e.s, p / 2);
-  }
-  std::vector<weight_matrix> weight_matrices() const { return {{0, 2, 4, 2}}; }
-  void factors(const input& in, const const_edge<double>& e, view<double> out, view<double> d) const {
-    for (index_t j = 0; j < 4; ++j) {
-      out[j] = a(in, e.s, j);
-      d[j] = j % 3 == 0 ? e.tape[j / 2] : 0;
-    }
-  }
-};
+using golden::by_columns, golden::golden_columns;
 
 /// Says of itself what is 1 % wrong.
 struct wrong_factors : golden_columns {
@@ -68,16 +24,6 @@ struct wrong_factors : golden_columns {
     d[3] *= 1.01;
   }
 };
-
-std::vector<double> by_columns(const auto& by_rows) {
-  std::vector<double> v(8);
-  for (std::size_t k = 0; k < 8; ++k) v[k] = by_rows[k % 2 * 4 + k / 2];
-  return v;
-}
-std::vector<double> golden_theta() {
-  const auto theta = golden::theta();
-  return by_columns(std::vector<double>(theta.begin(), theta.end()));
-}
 
 /// +, +, - and then +.
 struct scripted {
@@ -117,7 +63,7 @@ struct task {
 }  // namespace
 
 TEST_CASE("kf_rtrl in the paper's timing has the golden mean, covariance and draw") {
-  const auto theta = golden_theta();
+  const auto theta = golden::columns_theta();
   const auto xs = golden::delayed_inputs();
   for (const double epsilon : {0., 1e-7, .5}) {
     const auto r = exact(golden_columns{}, theta, xs, epsilon);
@@ -167,9 +113,10 @@ TEST_CASE("kf_rtrl costs a step, a vjp and a jacobian a step, and no more") {
 TEST_CASE("kf_rtrl keeps the promises of every estimator and refuses what it cannot do") {
   const task t(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}), 15);
   CHECK(testing::estimator_conformance(kf_rtrl(t.f), t.theta, t.xs) == std::vector<std::string>{});
-  CHECK(testing::system_conformance(golden_columns{}, golden_theta(), golden::delayed_inputs()) ==
+  CHECK(testing::system_conformance(golden_columns{}, golden::columns_theta(), golden::delayed_inputs()) ==
         std::vector<std::string>{});
-  const auto wrong = testing::system_conformance(wrong_factors{}, golden_theta(), golden::delayed_inputs());
+  const auto wrong =
+      testing::system_conformance(wrong_factors{}, golden::columns_theta(), golden::delayed_inputs());
   REQUIRE_FALSE(wrong.empty());
   for (const auto& line : wrong) CHECK_THAT(line, ContainsSubstring("factors: disagree with vjp"));
   CHECK_THROWS_WITH(kf_rtrl(t.f, {.epsilon = -1}), ContainsSubstring("epsilon"));

@@ -35,12 +35,16 @@ void is_the_dense_one(const F& f, params<const double> theta, std::span<const ty
   influence::diagonal<F> units("test", f);
   influence::dense<F> dense(f, 128);
   static_assert(influence::influence_of<influence::diagonal<F>, F>);
+  influence::diagonal<F> filtering("test", f, {.filter = .25});
   units.reset();
   dense.reset();
+  filtering.reset();
   window_buffer<F> steps(f, 1, 1);
   steps.reset(f, {});
   std::vector<double> q(std::size_t(d.state));
-  gradient<double> got(d.params), expected(d.params);
+  gradient<double> got(d.params), expected(d.params), filtered(d.params), expected_filtered(d.params);
+  const index_t n = d.state / d.lanes;
+  std::vector<double> sum(std::size_t(n * d.lanes * d.params));  // of .25^k M, k steps ago
   for (std::size_t t = 0; t < xs.size(); ++t) {
     report r;
     steps.push(xs[t]);
@@ -49,7 +53,14 @@ void is_the_dense_one(const F& f, params<const double> theta, std::span<const ty
     draw_normals(key{4}, index_t(t), view<double>(q));
     CHECK(units.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), got) == 0);
     dense.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), expected);
+    filtering.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), filtered);
+    for (index_t k = 0; k < index_t(sum.size()); ++k) {
+      const index_t l = k / (n * d.params);
+      expected_filtered[k / n % d.params] += q[std::size_t(l * n + k % n)] * sum[std::size_t(k)];
+      sum[std::size_t(k)] = .25 * sum[std::size_t(k)] + dense.values()[k];
+    }
     if (t > 0) CHECK(golden::relative_error(got, expected) < 1e-13);
+    if (t > 0) CHECK(golden::relative_error(filtered, expected_filtered) < 1e-13);
     steps.keep_last(0, 1);
   }
 }
@@ -100,6 +111,19 @@ TEST_CASE(
     CHECK(g[p] == Approx(sum).epsilon(1e-14));
   }
   CHECK(m.kept() == 12);
+  // with a decay in place of J: (1 + .75) F
+  const one_unit whole(4, 2);
+  influence::diagonal<one_unit> leaking("test", whole, {.decay = .75});
+  leaking.reset();
+  gradient<double> h(12);
+  for (const auto* q : {&zero, &zero, &ones}) leaking.propagate(whole, .3, e, *q, h);
+  std::vector<double> f(std::size_t(8 * 12));
+  whole.immediate(.3, e, view<double>(f), 0, 12);
+  for (std::size_t p = 0; p < 12; ++p) {
+    double sum = 0;
+    for (std::size_t k = 0; k < 8; ++k) sum += 1.75 * f[k / 4 * 48 + 4 * p + k % 4];
+    CHECK(h[index_t(p)] == Approx(sum).epsilon(1e-14));
+  }
   CHECK_THROWS_WITH(
       influence::diagonal<support::complete<double>>("test", {4, 2, support::fault::units_no_divisor}),
       Catch::Matchers::ContainsSubstring("units"));

@@ -2,6 +2,8 @@
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/diagonal_rtrl.hpp"
+#include "unroll/estimate/eprop.hpp"
+#include "unroll/estimate/rflo.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
@@ -35,4 +37,9 @@ TEMPLATE_TEST_CASE("snap keeps every promise on every cell", "", float, double) 
 
 TEMPLATE_TEST_CASE("diagonal rtrl keeps every promise on a cell of units apart", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::diagonal_rtrl(f); }, "lru");
+}
+
+TEMPLATE_TEST_CASE("rflo and eprop keep every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::rflo(f); });
+  examine<TestType>([](const auto& f) { return unroll::eprop(f, {.filter = 0.5}); });
 }

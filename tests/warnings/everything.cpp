@@ -12,9 +12,12 @@ using namespace unroll;
   template class unroll::rtrl<F>;                    \
   template class unroll::snap<F>;                    \
   template class unroll::kf_rtrl<F>;                 \
+  template class unroll::rflo<F>;                    \
+  template class unroll::eprop<F>;                   \
   template class unroll::artbp<F, fixed_truncation>; \
   template class unroll::uoro<F>;                    \
   template class unroll::nobacktrack<F>;             \
+  template class unroll::preuoro<F>;                 \
   template class unroll::es<F>;                      \
   template class unroll::pes<F>;                     \
   template class unroll::nres<F>;                    \

@@ -6,12 +6,15 @@
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/diagonal_rtrl.hpp"
+#include "unroll/estimate/eprop.hpp"
 #include "unroll/estimate/es.hpp"
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/parts/catalogue_entries.hpp"
 #include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/preuoro.hpp"
+#include "unroll/estimate/rflo.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
@@ -117,6 +120,34 @@ struct snap_entry : estimator_entry {
   }
 };
 
+struct rflo_entry : estimator_entry {
+  static constexpr std::string_view form = "rflo[:LEAK]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "traces of a weight at its own unit, which lose LEAK (0.5) in a step: dt / tau of leaky";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    if constexpr (has_diag_jacobian<F>)
+      return rflo(f, {.leak = n.number(0, 0.5)});
+    else  // refused, in its words
+      return rflo(any_system<typename F::scalar, typename F::input>(f), {.leak = n.number(0, 0.5)});
+  }
+};
+
+struct eprop_entry : estimator_entry {
+  static constexpr std::string_view form = "eprop[:FILTER]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "the same, decaying as the unit does, and filtered by FILTER (0) for a readout that leaks";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    if constexpr (has_diag_jacobian<F>)
+      return eprop(f, {.filter = n.number(0, 0)});
+    else  // refused, in its words
+      return eprop(any_system<typename F::scalar, typename F::input>(f), {.filter = n.number(0, 0)});
+  }
+};
+
 struct artbp_entry : estimator_entry {
   static constexpr std::string_view form = "artbp:L0[:ALPHA]";
   static constexpr claim gradient = claim::unbiased;
@@ -148,6 +179,19 @@ struct uoro_entry : estimator_entry {
     return uoro(f, {.block = n.count(0, 1)});
   }
   static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
+};
+
+struct preuoro_entry : estimator_entry {
+  static constexpr std::string_view form = "preuoro";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what = "like uoro, with the noise in front of the nonlinearity";
+  template <class F>
+  static auto make(const F& f, const named_numbers&, index_t) {
+    if constexpr (has_jvp<F> && has_jacobian<F> && has_factors<F>)
+      return preuoro(f);
+    else  // refused, in its words
+      return preuoro(any_system<typename F::scalar, typename F::input>(f));
+  }
 };
 
 struct nobacktrack_entry : estimator_entry {
@@ -214,7 +258,8 @@ struct pes_entry : estimator_entry {
 using estimator_catalogue =
     catalogue_entries<detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry,
                       detail::diagonal_rtrl_entry, detail::tbptt_entry, detail::chunked_entry,
-                      detail::snap_entry, detail::artbp_entry, detail::artbp_fixed_entry, detail::uoro_entry,
+                      detail::snap_entry, detail::rflo_entry, detail::eprop_entry, detail::artbp_entry,
+                      detail::artbp_fixed_entry, detail::uoro_entry, detail::preuoro_entry,
                       detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::es_entry, detail::nres_entry,
                       detail::pes_entry>;
 

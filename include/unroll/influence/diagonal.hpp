@@ -1,7 +1,7 @@
 #pragma once
 
 #include <algorithm>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "unroll/core/block.hpp"
@@ -10,14 +10,22 @@
 
 namespace unroll::influence {
 
+/// What a trace may do otherwise than the influence does.
+struct trace_options {
+  std::optional<double> decay = {};  ///< of a trace in a step, in place of J_u
+  double filter = 0;                 ///< kappa: what is projected is the sum of kappa^k M, k steps ago
+};
+
 /// The entries of M = ds/dtheta of a parameter and its own unit, the others count as 0: with J_u the m x m
 /// block of unit u in ds'/ds and d_r the m numbers by which row r of a weight matrix moves its unit (z_r is
 /// what the row multiplies out to, a its input),
 ///
 ///     M_rj <- J_u M_rj + d_r a_j          for entry (r, j), m = n / units numbers
 ///
-/// Exact where units stand apart (units_apart). A step takes m^2 + m multiply-adds a parameter and lane, and
-/// calls no vjp. Memory, to leading order: m scalars a parameter and lane. Needs: diag_jacobian.
+/// Exact where units stand apart (units_apart). What learning rules of single units call eligibility traces
+/// are M with a decay in place of J_u, or a filter behind it, M~ <- kappa M~ + M, from which g is made. A
+/// step takes m^2 + m multiply-adds a parameter and lane, and calls no vjp. Memory, to leading order: m
+/// scalars a parameter and lane. Needs: diag_jacobian.
 template <class F>
 class diagonal {
  public:
@@ -26,8 +34,9 @@ class diagonal {
 
   /// Throws unroll::error, in the name of the estimator `who`, where the units do not divide the state and
   /// the rows.
-  diagonal(const char* who, const F& f)
-      : lanes_(f.size().lanes),
+  diagonal(const char* who, const F& f, const trace_options& options = {})
+      : options_(options),
+        lanes_(f.size().lanes),
         n_(f.size().state / lanes_),
         units_(f.units()),
         matrices_(f.weight_matrices()) {
@@ -45,39 +54,64 @@ class diagonal {
     d_ = buffer<T>(lanes_ * rows_ * parts_);
     m_ = buffer<T>(lanes_ * entries_ * parts_);
     old_ = buffer<T>(parts_);
+    if (options_.filter != 0) {
+      filtered_ = buffer<T>(m_.size());
+      zeros_ = buffer<T>(n_);
+    }
+    if (options_.decay)
+      for (index_t k = 0; k < jacobian_.size(); ++k)
+        jacobian_[k] = T(k / units_ % (parts_ * parts_) % (parts_ + 1) == 0 ? *options_.decay : 0);
   }
 
-  void reset() { m_.zero(); }
+  void reset() {
+    m_.zero();
+    filtered_.zero();
+    zeros_.zero();
+  }
 
   /// g += q M, then M <- J M + F within the units, at the edge e. Returns the vjps: none.
   index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g) {
-    f.diag_jacobian(x, e, jacobian_);
+    if (!options_.decay) f.diag_jacobian(x, e, jacobian_);
     f.diag_factors(x, e, a_, d_);
     const T *a = a_.data(), *d = d_.data();
     T* m = m_.data();
+    const bool filters = options_.filter != 0;
+    if (filters) project(filtered_.data(), q, g);
     for (index_t l = 0; l < lanes_; ++l)
       for (const weight_matrix& w : matrices_) {
         for (index_t r = 0; r < w.rows; r += units_)
-          update({jacobian_.data() + l * n_ * parts_, q.data() + l * n_, d + r, a, m + r,
-                  g.data() + w.first + r, units_, parts_, w.rows, w.columns, w.stride});
+          update({jacobian_.data() + l * n_ * parts_, filters ? zeros_.data() : q.data() + l * n_, d + r, a,
+                  m + r, g.data() + w.first + r, units_, parts_, w.rows, w.columns, w.stride});
         a += w.columns;
         d += w.rows * parts_;
         m += w.rows * parts_ * w.columns;
       }
+    for (index_t k = 0; k < filtered_.size(); ++k) filtered_[k] = T(options_.filter) * filtered_[k] + m_[k];
     return 0;
   }
 
   index_t kept() const { return entries_ * parts_; }  ///< entries of M, of one lane
   std::size_t bytes() const {
-    return m_.bytes() + old_.bytes() + jacobian_.bytes() + a_.bytes() + d_.bytes() +
-           matrices_.size() * sizeof(weight_matrix);
+    return m_.bytes() + filtered_.bytes() + zeros_.bytes() + old_.bytes() + jacobian_.bytes() + a_.bytes() +
+           d_.bytes() + matrices_.size() * sizeof(weight_matrix);
   }
   template <class V>
   void visit(V&& v) {
     v("influence", view<T>(m_));
+    if (options_.filter != 0) v("filtered", view<T>(filtered_));
   }
 
  private:
+  // g += q M of all lanes, M as in m_.
+  void project(const T* m, dstate<const T> q, dparams<T> g) const {
+    for (index_t l = 0; l < lanes_; ++l)
+      for (const weight_matrix& w : matrices_)
+        for (index_t c = 0; c < w.columns; ++c)
+          for (index_t b = 0; b < parts_; ++b, m += w.rows)
+            for (index_t r = 0; r < w.rows; ++r)
+              g[w.first + c * w.stride + r] += q[l * n_ + b * units_ + r % units_] * m[r];
+  }
+
   // One row of every unit, of one matrix and lane. J: units x m x m; q: units x m; d: m numbers, `rows`
   // apart; a: columns; M: of a column m numbers, `rows` apart; g: a column, `stride` from the next.
   struct part {
@@ -147,10 +181,11 @@ class diagonal {
     }
   }
 
+  trace_options options_;
   index_t lanes_, n_, units_, parts_ = 0;
   std::vector<weight_matrix> matrices_;
   index_t columns_ = 0, rows_ = 0, entries_ = 0;
-  buffer<T> jacobian_, a_, d_, m_, old_;
+  buffer<T> jacobian_, a_, d_, m_, old_, filtered_, zeros_;
 };
 
 }  // namespace unroll::influence

@@ -21,9 +21,9 @@
 //                      jacobian, immediate        has_jacobian     rtrl; snap, kf_rtrl call only jacobian
 //                      row_norms                  has_row_norms    nobacktrack
 //                      jacobian_mask, immediate_mask               has_masks: snap
-//                      weight_matrices, factors   has_factors      kf_rtrl
+//                      weight_matrices, factors   has_factors      kf_rtrl, preuoro
 //                      units, units_apart, diag_jacobian, diag_factors
-//                                                 has_diag_jacobian: diagonal_rtrl
+//                                                 has_diag_jacobian: diagonal_rtrl, rflo, eprop
 //                      lane_vjp                   has_lane_vjp     rank-one estimators, rtrl
 //                      with_lanes, lanes_from     has_lane_slices  lane_parallel
 //   memory model       numbers, executor()        what its numbers are stored in, and where

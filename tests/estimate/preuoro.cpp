@@ -1,0 +1,92 @@
+#include "unroll/estimate/preuoro.hpp"
+
+#include "tests/properties/random_task.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/golden_columns.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/cells/gru.hpp"
+#include "unroll/cells/lru.hpp"
+#include "unroll/cells/lstm.hpp"
+#include "unroll/system/any_system.hpp"
+#include "unroll/system/counted.hpp"
+#include "unroll/testing/conformance.hpp"
+#include "unroll/testing/enumerate.hpp"
+
+namespace {
+
+using namespace unroll;
+using Catch::Matchers::ContainsSubstring;
+
+template <class F>
+testing::enumeration exact(const F& f, params<const double> theta, std::span<const typename F::input> xs,
+                           preuoro_options o) {
+  testing::enumerator all;
+  return testing::enumerate(all, preuoro(f, o, testing::enumerating_chooser(all)), theta, xs);
+}
+
+}  // namespace
+
+TEST_CASE("preuoro in the paper's timing has the golden mean, covariances and draw") {
+  const auto theta = golden::columns_theta();
+  const auto xs = golden::delayed_inputs();
+  const golden::golden_columns f;
+  for (const bool balance : {true, false}) {
+    const auto r = exact(f, theta, xs, {.epsilon = 0, .balance = balance});
+    CHECK(golden::relative_error(r.mean, golden::by_columns(golden::gradient)) < 1e-11);
+    CHECK(std::abs(r.covariance_trace - (balance ? 5.709790555357 : 8.823160464786)) < 1e-9);
+  }
+  const auto r = exact(f, theta, xs, {.epsilon = .5});
+  CHECK(golden::relative_error(r.mean, golden::by_columns(golden::gradient)) < 1e-11);
+
+  const std::array<double, 8> rows{.196396483696,  -.011505952935, .157673542235, .568606198001,
+                                   -.119143777201, .088758659430,  .099835479414, -.311097176352};
+  for (const double flip : {1., -1.}) {  // an outer product is even in its signs
+    preuoro est(f, {.epsilon = 0}, golden::scripted_signs{flip});
+    gradient<double> g(8);
+    est.advance(theta, xs, g);
+    CHECK(golden::relative_error(g, golden::by_columns(rows)) < 1e-11);
+  }
+}
+
+TEST_CASE("preuoro is unbiased on cells of one matrix and of several, in lanes with signs of their own") {
+  const auto unbiased = [](const auto& cell, index_t steps) {
+    const support::random_task t(cell, steps, key{3});
+    const auto r = exact(t.cell, t.theta, t.xs, {});
+    CHECK(golden::relative_error(r.mean, testing::backward_gradient(t.cell, t.theta, t.xs)) < 1e-11);
+    CHECK(r.covariance_trace > 1e-9);
+    return r.covariance_trace;
+  };
+  // 2^(rows x steps) outcomes
+  unbiased(cells::elman<double>({.in = 2, .hidden = 3, .out = 2}), 4);
+  unbiased(cells::lstm<double>({.in = 1, .hidden = 1, .out = 1}), 3);
+  unbiased(cells::gru<double>({.in = 1, .hidden = 1, .out = 1}), 2);
+  unbiased(cells::lru<double>({.in = 1, .hidden = 1, .out = 1}), 3);
+
+  const cells::elman<double> both({.in = 1, .hidden = 2, .out = 0, .lanes = 2});
+  const support::random_task t(both, 3, key{3});
+  double sum = 0;
+  for (index_t l = 0; l < 2; ++l) {
+    std::vector<cells::example<double>> own;
+    for (const auto& x : t.xs) own.push_back(both.lanes_from(x, l));
+    sum += exact(both.with_lanes(1), t.theta, own, {}).covariance_trace;
+  }
+  CHECK(unbiased(both, 3) == Approx(sum).epsilon(1e-10));
+}
+
+TEST_CASE("preuoro costs a step, a vjp and a jvp a step, and keeps the promises of every estimator") {
+  const support::random_task t(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}), 15,
+                               key{3});
+  call_counts calls;
+  preuoro est(counted(t.cell, calls));
+  gradient<double> g(index_t(t.theta.size()));
+  calls = {};
+  const report r = est.advance(t.theta, t.xs, g);
+  CHECK(calls == call_counts{.steps = 15, .vjps = 15, .jvps = 15});
+  CHECK((r.steps == 15 && r.vjps == 15 && r.jvps == 15));
+  CHECK(testing::estimator_conformance(preuoro(t.cell), t.theta, t.xs, &t.bad) == std::vector<std::string>{});
+  CHECK(testing::system_conformance(golden::golden_columns{}, golden::columns_theta(),
+                                    golden::delayed_inputs()) == std::vector<std::string>{});
+  CHECK_THROWS_WITH(preuoro(t.cell, {.epsilon = -1}), ContainsSubstring("epsilon"));
+  const any_system<double, golden::rnn<>::input> unknown{golden::rnn<>{}};
+  CHECK_THROWS_WITH(preuoro(unknown), ContainsSubstring("factors"));
+}

@@ -1,0 +1,74 @@
+#include "unroll/estimate/rflo.hpp"
+
+#include "tests/properties/random_task.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/delayed_leaky.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/tbptt.hpp"
+#include "unroll/system/any_system.hpp"
+#include "unroll/system/counted.hpp"
+#include "unroll/testing/conformance.hpp"
+
+namespace {
+
+using namespace unroll;
+using Catch::Matchers::ContainsSubstring;
+using leaky = cells::leaky<double>;
+
+template <class E, class Theta, class Xs>
+gradient<double> gradient_of(E est, const Theta& theta, const Xs& xs) {
+  gradient<double> g(index_t(theta.size()));
+  est.advance(theta, xs, g);
+  est.finish(theta, g);
+  return g;
+}
+
+support::random_task<leaky> task_of(index_t lanes) {
+  return {leaky({.in = 2, .hidden = 5, .out = 2, .lanes = lanes, .dt = .3}), 30, key{3}};
+}
+
+}  // namespace
+
+TEST_CASE("rflo in the paper's timing has the golden gradient and bias") {
+  const auto g = gradient_of(rflo(golden::delayed_leaky{}, {.leak = .5}), golden::columns_theta(),
+                             golden::delayed_leaky_inputs());
+  const std::array<double, 8> rows{.240057781041,  -.011784875294, -.008688832321, .621810321149,
+                                   -.082427034230, .040386352144,  .124616861589,  -.179120992255};
+  CHECK(golden::relative_error(g, golden::by_columns(rows)) < 1e-11);
+  CHECK(std::abs(golden::relative_error(g, golden::by_columns(golden::leaky_gradient)) - .232926) < 1e-6);
+}
+
+TEST_CASE(
+    "rflo is exact where weights do not reach back, and tbptt of two steps where nothing is left of a "
+    "trace") {
+  for (const index_t lanes : {1, 3}) {
+    auto t = task_of(lanes);
+    const auto bias = [&](double leak) {
+      return golden::relative_error(gradient_of(rflo(t.cell, {.leak = leak}), t.theta, t.xs),
+                                    gradient_of(rtrl(t.cell), t.theta, t.xs));
+    };
+    CHECK(bias(t.cell.options().dt / t.cell.options().tau) > 1e-3);
+    CHECK(golden::relative_error(gradient_of(rflo(t.cell, {.leak = 1}), t.theta, t.xs),
+                                 gradient_of(tbptt(t.cell, {.k1 = 1, .k2 = 2}), t.theta, t.xs)) < 1e-13);
+    for (std::size_t k = 0; k < 25; ++k) t.theta[k] = 0;  // w_h
+    CHECK(bias(t.cell.options().dt / t.cell.options().tau) < 1e-13);
+    CHECK(bias(.5) > 1e-3);
+  }
+}
+
+TEST_CASE("rflo costs a step and a vjp a step, and keeps the promises of every estimator") {
+  const auto t = task_of(2);
+  call_counts calls;
+  rflo est(counted(t.cell, calls));
+  gradient<double> g(t.cell.size().params);
+  calls = {};
+  const report r = est.advance(t.theta, t.xs, g);
+  CHECK(calls == call_counts{.steps = 30, .vjps = 30});
+  CHECK((r.steps == 30 && r.vjps == 30 && r.jvps == 0));
+  CHECK(est.kept() == 5 * (5 + 2 + 1));
+  CHECK(testing::estimator_conformance(rflo(t.cell), t.theta, t.xs, &t.bad) == std::vector<std::string>{});
+  for (const double leak : {0., -1., 1.5, std::nan("")})
+    CHECK_THROWS_WITH(rflo(t.cell, {.leak = leak}), ContainsSubstring("leak"));
+  const any_system<double, golden::rnn<>::input> unknown{golden::rnn<>{}};
+  CHECK_THROWS_WITH(rflo(unknown), ContainsSubstring("diag_jacobian"));
+}
