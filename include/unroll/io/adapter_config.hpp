@@ -16,9 +16,9 @@ enum class base_change { none, pissa, olora };
 
 /// What an adapter_config.json says.
 struct adapter_options {
-  lora_options lora;
-  base_change base = base_change::none;
-  bool dora = false;  ///< magnitudes of the outputs (Liu et al. 2024, arXiv 2402.09353)
+  lora_options lora;                     ///< the adapters
+  base_change base = base_change::none;  ///< what PEFT does before it adds them
+  bool dora = false;                     ///< magnitudes of the outputs (Liu et al. 2024, arXiv 2402.09353)
 };
 
 namespace detail {

@@ -15,10 +15,10 @@ inline constexpr std::array<const char*, 7> layer_matrix_names{
 
 /// An adapter that has a rank and a scale of its own.
 struct lora_module {
-  index_t layer = 0;
-  layer_matrix matrix = layer_matrix::q;
-  index_t rank = 8;  ///< of the product B A
-  double scale = 1;  ///< B A is multiplied by it
+  index_t layer = 0;                      ///< of the Llama
+  layer_matrix matrix = layer_matrix::q;  ///< of that layer
+  index_t rank = 8;                       ///< of the product B A
+  double scale = 1;                       ///< B A is multiplied by it
 
   friend bool operator==(const lora_module&, const lora_module&) = default;
 };

@@ -19,10 +19,10 @@ namespace unroll::llama {
 /// arXiv 1909.05858); all are divided by the temperature; the top_k largest stay, with all that equal the
 /// last of them; of these the fewest that have the probability top_p.
 struct sampling {
-  double temperature = 1;  ///< 0: the most probable token
-  double top_p = 1;        ///< above 0 and at most 1
-  index_t top_k = 0;       ///< 0: all
-  double repetition_penalty = 1;
+  double temperature = 1;         ///< 0: the most probable token
+  double top_p = 1;               ///< above 0 and at most 1
+  index_t top_k = 0;              ///< 0: all
+  double repetition_penalty = 1;  ///< above 0
 };
 
 /// The most probable token, the lowest id where several are; one logit a token of the vocabulary. Throws
