@@ -1,8 +1,15 @@
 #!/usr/bin/env python3
 """The ids of this library against those of HuggingFace's tokenizers, 0.23.3 at the time of writing.
 
-    g++ -std=c++20 -O1 -Iinclude -I/usr/include/eigen3 benchmarks/peers/tokenizer_ours.cpp -o tokenizer_ours
-    python3 benchmarks/peers/tokenizer_compare.py tokenizer_ours [--files 300] [--seed 0] [--model FOLDER]
+    g++ -std=c++20 -O2 -Iinclude -I/usr/include/eigen3 benchmarks/peers/tokenizer_ours.cpp -o tokenizer_ours
+    python3 benchmarks/peers/tokenizer_compare.py tokenizer_ours [--files 300] [--seed 0] [--model FOLDER] [--gguf FILE]
+        [--kinds WORD]
+
+Every kind of tokenizer.json that is read (byte-level with the expressions of GPT-2, Llama 3, Qwen 2 and SmolLM2; Metaspace
+with every prepend_scheme; the Llama kind), each trained on a book of UNROLL_DATA_DIR by the package's own trainer, or made of
+the pieces and merges of a GGUF file of a byte-level model (--gguf, needs the package gguf), encodes three books, a C file, a
+Markdown file and 10000 random texts: all ids must agree. The rates are those of one book, the C and the Markdown file, in
+processor time of one thread, the best of three runs of each. The rules that cut texts are compared with the package's on every code point.
 
 Random tokenizer.json files of the Llama kind (blank in front or not, byte fallback or unknowns, added tokens that are
 new or repeat pieces, with lstrip, rstrip, normalized, special) and random texts made of their pieces; every id must
@@ -16,8 +23,11 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 
-from tokenizers import Tokenizer
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex
 
 MARK = "\u2581"
 
@@ -25,6 +35,163 @@ MARK = "\u2581"
 def added(id, content, **options):
     plain = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
     return dict(id=id, content=content, **(plain | options))
+
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+          r"|\s+(?!\S)|\s+")
+QWEN2 = LLAMA3.replace("{1,3}", "")
+
+
+def byte_level(*before, regex=False):
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
+    return pre_tokenizers.Sequence([*before, last]) if before else last
+
+
+def by(expression):
+    return pre_tokenizers.Split(Regex(expression), "isolated")
+
+
+BYTE_LEVEL = {
+    "gpt2": lambda: byte_level(regex=True),
+    "llama3": lambda: byte_level(by(LLAMA3)),
+    "qwen2": lambda: byte_level(by(QWEN2)),
+    "smollm2": lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), regex=True),
+}
+METASPACE = {f"metaspace {scheme}{' split' if split else ''}": (scheme, split)
+             for scheme in ("always", "first", "never") for split in (False, True)}
+
+
+def train(kind, book, size=8000):
+    """A tokenizer of this kind, trained on a book by the package."""
+    if kind in BYTE_LEVEL:
+        t = Tokenizer(models.BPE(ignore_merges=kind == "llama3"))
+        t.pre_tokenizer, t.decoder = BYTE_LEVEL[kind](), decoders.ByteLevel()
+        letters, marks = pre_tokenizers.ByteLevel.alphabet(), ["<|endoftext|>", "<|im_start|>"]
+    else:
+        t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+        scheme, split = METASPACE.get(kind, ("never", True))
+        t.pre_tokenizer = pre_tokenizers.Metaspace(MARK, scheme, True)
+        letters, marks = [], ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % b for b in range(256)]
+    t.train_from_iterator(book.splitlines(keepends=True), trainers.BpeTrainer(
+        vocab_size=size, special_tokens=marks, initial_alphabet=letters, show_progress=False))
+    if kind in METASPACE:
+        t.pre_tokenizer = pre_tokenizers.Metaspace(MARK, scheme, split)
+    if kind == "llama":
+        t.pre_tokenizer = None
+        t.normalizer = normalizers.Sequence([normalizers.Prepend(MARK), normalizers.Replace(" ", MARK)])
+    return json.loads(t.to_str())
+
+
+def from_gguf(path, kind):
+    """The pieces and merges of a GGUF file, cut as this kind does."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+    text = lambda key: [bytes(fields[key].parts[i]).decode() for i in fields[key].data]
+    pieces, kinds = text("tokenizer.ggml.tokens"), fields["tokenizer.ggml.token_type"]
+    controls = [i for i, k in enumerate(kinds.data) if int(kinds.parts[k][0]) == 3]
+    merges = [tuple(m.split(" ")) for m in text("tokenizer.ggml.merges")]
+    t = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, merges, ignore_merges=kind == "llama3"))
+    t.pre_tokenizer, t.decoder = BYTE_LEVEL[kind](), decoders.ByteLevel()
+    t.add_special_tokens([pieces[i] for i in controls])
+    return json.loads(t.to_str())
+
+
+def any_text(r, books):
+    """What texts are made of: stretches of books, numbers, white space, any code points, names of marks."""
+    bits = [" ", "  ", "\n", "\n\n", "\t", "\r\n", "'s", "'LL", "'\u017f", "don't", "12345", "\u0661\u0662", "\u00b2", "x",
+            "\u00a0", "\u3000", "\u2028", "...", "!?", "\u0301", "<s>", "</s>", "<|im_start|>", MARK, "\u4e2d\u6587", "\U0001f600"]
+
+    def bit():
+        kind = r.randrange(4)
+        if kind == 0:
+            book = r.choice(books)
+            at = r.randrange(len(book))
+            return book[at : at + r.randrange(1, 30)]
+        if kind == 1:
+            return chr(r.choice((r.randrange(0x250), r.randrange(0x3000), r.randrange(0xD800), r.randrange(0xE000, 0x110000))))
+        return r.choice(bits)
+
+    return "".join(bit() for _ in range(r.randrange(1, 16)))
+
+
+def read(path):
+    with open(path, newline="") as f:
+        return f.read()
+
+
+def data_texts():
+    corpora = os.environ.get("UNROLL_DATA_DIR", "")
+    folder = next((f for f in (corpora + "/corpora", corpora) if os.path.isdir(f + "/books")), None)
+    if not folder:
+        sys.exit("UNROLL_DATA_DIR names no folder with books")
+    books = [folder + "/books/" + b for b in ("test/melville_moby-dick.txt", "test/saavedra_don-quixote.txt",
+                                              "valid/hobbes_leviathan.txt")]
+    here = os.path.dirname(os.path.abspath(__file__))
+    others = [folder + "/code/test/stb_image.h.txt", here + "/../../docs/performance.md"]
+    return read(folder + "/books/valid/austen_emma.txt"), [read(b) for b in books], [read(o) for o in others]
+
+
+def run_ours(program, arguments, texts):
+    run = subprocess.run([program, *arguments], input=json.dumps(texts), capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
+
+
+def fastest(tokenizer, text):
+    """The least processor seconds of three runs, by the call of the package that keeps no offsets."""
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def compare_kinds(program, gguf, count, word, differs):
+    book, books, others = data_texts()
+    r = random.Random(1)
+    timed_texts, short = [books[0], *others], books[1:] + [any_text(r, books) for _ in range(count)]
+    print(f"{'kind':24} {'ids':>9} {'differ':>6} {'ours MB/s':>10} {'theirs':>7} {'ratio':>6}")
+    made = {k: lambda k=k: train(k, book) for k in (*BYTE_LEVEL, *METASPACE, "llama")}
+    made |= {k + " of the GGUF": lambda k=k: from_gguf(gguf, k) for k in BYTE_LEVEL if gguf}
+    with tempfile.TemporaryDirectory() as folder:
+        path = folder + "/tokenizer.json"
+        for kind, make_file in made.items():
+            if word not in kind:
+                continue
+            with open(path, "w") as f:
+                json.dump(make_file(), f)
+            tokenizer, wrong, ids = Tokenizer.from_file(path), 0, 0
+            answers, timed = run_ours(program, [path], short), run_ours(program, ["--time", path], timed_texts)
+            if isinstance(answers, str):
+                differs(f"{kind} is refused: {answers}")
+                continue
+            for text, answer in zip(short + timed_texts, answers + timed):
+                right = tokenizer.encode(text, add_special_tokens=False).ids
+                ids += len(right)
+                if answer[0] != right:
+                    wrong += 1
+                    differs(f"{kind}: {text[:80]!r}: tokenizers {right[:40]}, ours {answer[0][:40]}")
+            size = sum(len(t.encode()) for t in timed_texts) / 1e6
+            ours_rate = size / sum(t[1] for t in timed)
+            theirs_rate = size / sum(fastest(tokenizer, t) for t in timed_texts)
+            print(f"{kind:24} {ids:9} {wrong:6} {ours_rate:10.1f} {theirs_rate:7.2f} {ours_rate / theirs_rate:6.1f}", flush=True)
+
+
+def compare_cuts(program, differs):
+    """Every code point between letters, digits, blanks, signs, and beside itself."""
+    codes = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    texts = ["".join(f"x{c}1{c}{c} {c}!{c}s\n{c}a'{c}" for c in codes[i : i + 64]) for i in range(0, len(codes), 64)]
+    rules = {"gpt2": by(GPT2), "llama3": by(LLAMA3), "qwen2": by(QWEN2), "digits": pre_tokenizers.Digits(True),
+             "digit_runs": pre_tokenizers.Digits(False)}
+    for name, rule in rules.items():
+        wrong = 0
+        for text, answer in zip(texts, run_ours(program, ["--cut", name], texts)):
+            if answer != [piece for piece, _ in rule.pre_tokenize_str(text)]:
+                wrong += 1
+                differs(f"{name} cuts {text[:8]!r}... otherwise")
+        print(f"cut by {name}: {len(codes)} code points, {wrong} of {len(texts)} texts differ", flush=True)
 
 
 def make(r):
@@ -54,7 +221,7 @@ def make(r):
         seen.add(content.replace(" ", MARK))
         id = vocabulary.get(content, new)
         new += id == new
-        flags = {f: r.random() < 0.35 for f in ("lstrip", "rstrip", "normalized", "special")}
+        flags = {f: r.random() < 0.35 for f in ("lstrip", "rstrip", "normalized", "special", "single_word")}
         marks.append(added(id, content, **flags))
     prefix = r.random() < 0.6
     steps = [{"type": "Prepend", "prepend": MARK}] if prefix else []
@@ -82,11 +249,6 @@ def comes_back(file, text, ids):
             and not any(lossy(by_id[i]) for i in ids if i in by_id))
 
 
-def ours(program, path, texts):
-    run = subprocess.run([program, path], input=json.dumps(texts), capture_output=True, text=True, check=True)
-    return json.loads(run.stdout)
-
-
 def theirs(tokenizer, text):
     try:
         return tokenizer.encode(text, add_special_tokens=False).ids
@@ -102,6 +264,9 @@ def main():
     a.add_argument("--files", type=int, default=300)
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--model")
+    a.add_argument("--gguf")
+    a.add_argument("--kinds", default="", help="only kinds whose name contains this")
+    a.add_argument("--texts", type=int, default=10000)
     o = a.parse_args()
     program, compared, decoded, wrong = os.path.abspath(o.program), 0, 0, 0
 
@@ -111,12 +276,14 @@ def main():
         if wrong <= 20:
             print(*what)
 
+    compare_cuts(program, differs)
+    compare_kinds(program, o.gguf, o.texts, o.kinds, differs)
     if o.model:
         from transformers import AutoTokenizer
 
         texts = ["Hé <s>", " a  b ", "\n", "日本</s>x", "Lily saw a big, red ball."]
         library, auto = Tokenizer.from_file(o.model + "/tokenizer.json"), AutoTokenizer.from_pretrained(o.model)
-        for text, answer in zip(texts, ours(program, o.model, texts)):
+        for text, answer in zip(texts, run_ours(program, [o.model], texts)):
             three = answer[0], theirs(library, text), auto.encode(text, add_special_tokens=False)
             if not three[0] == three[1] == three[2]:
                 differs(repr(text), "ours, tokenizers, transformers:", *three)
@@ -128,7 +295,7 @@ def main():
             texts = [make_text(r, file) for _ in range(60)]
             with open(path, "w") as f:
                 json.dump(file, f)
-            tokenizer, answers = Tokenizer.from_file(path), ours(program, path, texts)
+            tokenizer, answers = Tokenizer.from_file(path), run_ours(program, [path], texts)
             if isinstance(answers, str):
                 differs(f"file {seed} is refused: {answers}")
                 continue

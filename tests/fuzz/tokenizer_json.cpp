@@ -12,7 +12,15 @@ std::vector<std::string> seeds() {
     const auto at = strips.rfind(off);
     strips.replace(at, off.size(), std::string("\"") + option + "\": true");
   }
-  return {json(true, {mark, "a", "b", "ab"}),
+  const auto with = [](const std::string& pre_tokenizer) {
+    std::string j = json(false, {"\xC4\xA0", "a", "b", "ab", mark + "a"});
+    const auto from = j.find("\"normalizer\""), to = j.find(", \"model\"");
+    return j.replace(from, to - from, "\"normalizer\": null, \"pre_tokenizer\": " + pre_tokenizer);
+  };
+  return {with(R"({"type": "Metaspace", "replacement": ")" + mark + R"(", "prepend_scheme": "first"})"),
+          with(R"({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true},
+                   {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}]})"),
+          json(true, {mark, "a", "b", "ab"}),
           json(false, {mark, "a", "b", "ab", mark + "a"}),
           strips,
           unroll::llama::byte_tokenizer_json(),
