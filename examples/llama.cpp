@@ -97,7 +97,9 @@ int generate(const program::llama_options& o) {
     return generate(o, j, *g);
   } else {
     const llama::transformer<X> stack(j.language.model.shape);
-    llama::generator<X> g(stack, j.language.model.weights, j.adapters());
+    const index_t room = std::min(stack.shape().positions(), index_t(j.ids.size()) + o.tokens);
+    llama::generator<X> g(stack, j.language.model.weights, llama::key_value_cache<X>(stack.shape(), room),
+                          j.adapters());
     return generate(o, j, g);
   }
 }
