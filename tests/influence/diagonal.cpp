@@ -116,12 +116,13 @@ TEST_CASE(
   influence::diagonal<one_unit> leaking("test", whole, {.decay = .75});
   leaking.reset();
   gradient<double> h(12);
-  for (const auto* q : {&zero, &zero, &ones}) leaking.propagate(whole, .3, e, *q, h);
+  const std::vector<double> graded{1, 2, 3, 4, 5, 6, 7, 8};
+  for (const auto* q : {&zero, &zero, &graded}) leaking.propagate(whole, .3, e, *q, h);
   std::vector<double> f(std::size_t(8 * 12));
   whole.immediate(.3, e, view<double>(f), 0, 12);
   for (std::size_t p = 0; p < 12; ++p) {
     double sum = 0;
-    for (std::size_t k = 0; k < 8; ++k) sum += 1.75 * f[k / 4 * 48 + 4 * p + k % 4];
+    for (std::size_t k = 0; k < 8; ++k) sum += graded[k] * 1.75 * f[k / 4 * 48 + 4 * p + k % 4];
     CHECK(h[index_t(p)] == Approx(sum).epsilon(1e-14));
   }
   CHECK_THROWS_WITH(
