@@ -294,12 +294,16 @@ TEST_CASE("simt: optimisers step as the host's", "[simt]") {
       e.sgd(0.1, {theta.data(), g.data(), n, ok.data()});
       e.momentum({0.1, 0.9, false}, {theta.data(), g.data(), n, ok.data()}, m.data());
       e.momentum({0.1, 0.9, true}, {theta.data(), g.data(), n, ok.data()}, m.data());
-      e.adamw({1e-2, 0.9, 0.99, 1e-6, 0.1, 7}, {theta.data(), g.data(), n, ok.data()}, m.data(), v.data());
+      e.adamw({1e-2, 0.9, 0.99, 0.1, 0.1, 7}, {theta.data(), g.data(), n, ok.data()}, m.data(), v.data());
       CHECK((fetched(e, theta) == fetched(e, before)) == stops);
       e.sgd(0.1, {theta.data(), g.data(), n, nullptr});
       e.clip(1e9, g.data(), n, norm.data());
       const results unclipped = fetched(e, norm, g);
       e.clip(2, g.data(), n, norm.data());
+      auto large = filled<P<E>>(e, 2, INFINITY);
+      const results whole = fetched(e, large);
+      e.clip(2, large.data(), 2, filled<P<E>>(e, 1, 0).data());
+      CHECK(fetched(e, large) == whole);
       results all = fetched(e, theta, m, v, g, norm);
       all.insert(all.end(), unclipped.begin(), unclipped.end());
       return all;
