@@ -19,7 +19,8 @@ TEST_CASE("the min_gru cell keeps the rules of a system") {
 TEST_CASE("a step of the min_gru cell is that of its paper") {
   const cells::min_gru_options o{.in = 2, .hidden = 5, .out = 0};
   const cell_checks::sequence<double> data(o, 1, cell_checks::inputs::dense, key{5});
-  cell_checks::edge_data<cells::min_gru<double>> e(cells::min_gru<double>(o), key{6});
+  const cells::min_gru<double> cell(o);
+  cell_checks::edge_data<cells::min_gru<double>> e(cell, key{6});
   e.step(data.xs[0]);
   const auto linear = [&](std::size_t row) {  // of W_x, 10 x 2, and b
     return e.theta[row] * data.xs[0].x[0] + e.theta[10 + row] * data.xs[0].x[1] + e.theta[20 + row];
