@@ -34,13 +34,14 @@ struct leaky_equations {
   static constexpr bool beside = true;  ///< s reaches s' also by itself
   leaky_options options;
 
+  /// Throws unroll::error where 0 < dt <= tau does not hold.
   void check() const {
     if (!(options.dt > 0 && options.tau >= options.dt))
       fail(name, "dt, tau",
            "are " + std::to_string(options.dt) + ", " + std::to_string(options.tau) +
                ", must be positive, and tau at least dt");
   }
-  T alpha() const { return T(options.dt / options.tau); }
+  T alpha() const { return T(options.dt / options.tau); }  ///< the part of a state that a step replaces
 
   void forward(const recurrent_weights<T>&, matrix<const T> s, matrix<T> tape, matrix<T>,
                matrix<T> next) const {

@@ -35,6 +35,7 @@ struct rotation_equations {
   static constexpr const char* own[] = {"nu", "phi"};            ///< parameters of a unit of its own
   rotation_options options;
 
+  /// Throws unroll::error on a ring or a phase that cannot be drawn from.
   void check() const {
     if (!(options.r_min >= 0 && options.r_min < options.r_max && options.r_max <= 1))
       fail(name, "r_min, r_max",
@@ -54,6 +55,7 @@ struct rotation_equations {
     }
   }
 
+  /// A step of one unit with its derivatives, as diagonal_cell asks for it.
   template <class V>
   UNROLL_INLINE void unit(const V* s, const V* v, V* next, V* J, V* D) const {
     const V e_nu = simd::clamp(simd::exp(v[2]), T(0), most), t = simd::clamp(simd::exp(v[3]), T(0), most);

@@ -26,7 +26,7 @@ class recorded_model final {
  public:
   using scalar = typename Model::scalar;
   using input = typename Model::input;
-  using numbers_type = unroll::numbers<scalar>;
+  using numbers_type = unroll::numbers<scalar>;  ///< the kinds of its numbers
 
   /// Reads the text once, forward and back. more(t) is asked before segment t whether to go on; a record that
   /// was ended early is of no use. The model must outlive this. Throws unroll::error on a model whose writes

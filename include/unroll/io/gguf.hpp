@@ -38,9 +38,9 @@ class gguf {
  public:
   /// One key: `count` elements of `type` from byte `first` on.
   struct value {
-    gguf_type type{};
-    bool is_array = false;
-    std::uint64_t count = 1, first = 0;
+    gguf_type type{};                    ///< of each element
+    bool is_array = false;               ///< otherwise one value
+    std::uint64_t count = 1, first = 0;  ///< elements, and the byte where they begin
   };
   /// One tensor.
   struct tensor {
@@ -84,7 +84,7 @@ class gguf {
   const std::map<std::string, value>& keys() const { return keys_; }         ///< by name
   const std::map<std::string, tensor>& tensors() const { return tensors_; }  ///< by name
 
-  bool has(const std::string& key) const { return keys_.contains(key); }
+  bool has(const std::string& key) const { return keys_.contains(key); }  ///< whether the file has it
 
   /// The value of a key whose type is that of T: an integer of 16, 32 or 64 bits, float, double, bool or
   /// std::string. Throws unroll::error where the file lacks it or has another type.

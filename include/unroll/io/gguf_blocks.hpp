@@ -20,28 +20,33 @@ N number_at(const unsigned char* b) {
   std::memcpy(&n, b, sizeof n);
   return n;
 }
+/// The same of a half.
 inline float half_at(const unsigned char* b) { return from_f16(number_at<std::uint16_t>(b)); }
 
+/// F32 of GGUF.
 struct f32 {
-  static constexpr std::uint32_t id = 0;  ///< in files
-  static constexpr const char* name = "F32";
+  static constexpr std::uint32_t id = 0;           ///< in files
+  static constexpr const char* name = "F32";       ///< in messages
   static constexpr index_t values = 1, bytes = 4;  ///< of a block
   /// x[values] of the block b[bytes].
   static void unpack(const unsigned char* b, float* x) { *x = number_at<float>(b); }
 };
 
+/// F16 of GGUF.
 struct f16 {
-  static constexpr std::uint32_t id = 1;
-  static constexpr const char* name = "F16";
-  static constexpr index_t values = 1, bytes = 2;
+  static constexpr std::uint32_t id = 1;           ///< in files
+  static constexpr const char* name = "F16";       ///< in messages
+  static constexpr index_t values = 1, bytes = 2;  ///< of a block
+  /// x[values] of the block b[bytes].
   static void unpack(const unsigned char* b, float* x) { *x = half_at(b); }
 };
 
 /// The upper half of a float.
 struct bf16 {
-  static constexpr std::uint32_t id = 30;
-  static constexpr const char* name = "BF16";
-  static constexpr index_t values = 1, bytes = 2;
+  static constexpr std::uint32_t id = 30;          ///< in files
+  static constexpr const char* name = "BF16";      ///< in messages
+  static constexpr index_t values = 1, bytes = 2;  ///< of a block
+  /// x[values] of the block b[bytes].
   static void unpack(const unsigned char* b, float* x) {
     *x = std::bit_cast<float>(std::uint32_t(number_at<std::uint16_t>(b)) << 16);
   }
@@ -51,7 +56,9 @@ struct bf16 {
 /// lower four bits of q_i and q_(i + 16).
 template <int bits, bool has_minimum>
 struct legacy_block {
+  /// Of a block.
   static constexpr index_t values = 32, bytes = 2 + (has_minimum ? 2 : 0) + (bits == 5 ? 4 : 0) + 16;
+  /// x[values] of the block b[bytes].
   static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b), m = has_minimum ? half_at(b + 2) : 0;
     const std::uint32_t fifth = bits == 5 ? number_at<std::uint32_t>(b + bytes - 20) : 0;
@@ -67,28 +74,33 @@ struct legacy_block {
   }
 };
 
+/// Q4_0 of GGUF.
 struct q4_0 : legacy_block<4, false> {
-  static constexpr std::uint32_t id = 2;
-  static constexpr const char* name = "Q4_0";
+  static constexpr std::uint32_t id = 2;       ///< in files
+  static constexpr const char* name = "Q4_0";  ///< in messages
 };
+/// Q4_1 of GGUF.
 struct q4_1 : legacy_block<4, true> {
-  static constexpr std::uint32_t id = 3;
-  static constexpr const char* name = "Q4_1";
+  static constexpr std::uint32_t id = 3;       ///< in files
+  static constexpr const char* name = "Q4_1";  ///< in messages
 };
+/// Q5_0 of GGUF.
 struct q5_0 : legacy_block<5, false> {
-  static constexpr std::uint32_t id = 6;
-  static constexpr const char* name = "Q5_0";
+  static constexpr std::uint32_t id = 6;       ///< in files
+  static constexpr const char* name = "Q5_0";  ///< in messages
 };
+/// Q5_1 of GGUF.
 struct q5_1 : legacy_block<5, true> {
-  static constexpr std::uint32_t id = 7;
-  static constexpr const char* name = "Q5_1";
+  static constexpr std::uint32_t id = 7;       ///< in files
+  static constexpr const char* name = "Q5_1";  ///< in messages
 };
 
 /// 32 numbers d q: half d, 32 signed bytes q.
 struct q8_0 {
-  static constexpr std::uint32_t id = 8;
-  static constexpr const char* name = "Q8_0";
-  static constexpr index_t values = 32, bytes = 34;
+  static constexpr std::uint32_t id = 8;             ///< in files
+  static constexpr const char* name = "Q8_0";        ///< in messages
+  static constexpr index_t values = 32, bytes = 34;  ///< of a block
+  /// x[values] of the block b[bytes].
   static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b);
     for (int i = 0; i < 32; ++i) x[i] = d * float(std::int8_t(b[2 + i]));
@@ -100,7 +112,8 @@ struct q8_0 {
 /// and of the next in the lower and the upper half.
 template <int bits>
 struct k_block {
-  static constexpr index_t values = 256, bytes = 16 + (bits == 5 ? 32 : 0) + 128;
+  static constexpr index_t values = 256, bytes = 16 + (bits == 5 ? 32 : 0) + 128;  ///< of a block
+  /// x[values] of the block b[bytes].
   static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b), dmin = half_at(b + 2);
     const unsigned char *s = b + 4, *fifth = b + 16, *nibbles = b + bytes - 128;
@@ -117,22 +130,25 @@ struct k_block {
   }
 };
 
+/// Q4_K of GGUF.
 struct q4_k : k_block<4> {
-  static constexpr std::uint32_t id = 12;
-  static constexpr const char* name = "Q4_K";
+  static constexpr std::uint32_t id = 12;      ///< in files
+  static constexpr const char* name = "Q4_K";  ///< in messages
 };
+/// Q5_K of GGUF.
 struct q5_k : k_block<5> {
-  static constexpr std::uint32_t id = 13;
-  static constexpr const char* name = "Q5_K";
+  static constexpr std::uint32_t id = 13;      ///< in files
+  static constexpr const char* name = "Q5_K";  ///< in messages
 };
 
 /// 256 numbers (d scale) (q - 32), 16 of each scale: 128 bytes of lower nibbles, 64 of upper pairs of bits,
 /// 16 signed scales, half d. Of each half of 128 numbers, byte i of the pairs has those of the numbers i,
 /// i + 32, i + 64, i + 96, and bytes i and i + 32 of the nibbles have i, i + 64 and i + 32, i + 96.
 struct q6_k {
-  static constexpr std::uint32_t id = 14;
-  static constexpr const char* name = "Q6_K";
-  static constexpr index_t values = 256, bytes = 210;
+  static constexpr std::uint32_t id = 14;              ///< in files
+  static constexpr const char* name = "Q6_K";          ///< in messages
+  static constexpr index_t values = 256, bytes = 210;  ///< of a block
+  /// x[values] of the block b[bytes].
   static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b + 208);
     for (int half = 0; half < 2; ++half, x += 128) {

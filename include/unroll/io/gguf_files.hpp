@@ -52,7 +52,7 @@ class gguf_files {
 
   const gguf& front() const { return parts_.front(); }                         ///< the part that has the keys
   const std::map<std::string, std::size_t>& names() const { return holder_; }  ///< of all tensors, to parts
-  bool has(const std::string& tensor) const { return holder_.contains(tensor); }
+  bool has(const std::string& tensor) const { return holder_.contains(tensor); }  ///< whether a part holds it
   /// The part that holds a tensor; throws unroll::error where none does.
   const gguf& holding(const std::string& tensor) const {
     const auto at = holder_.find(tensor);

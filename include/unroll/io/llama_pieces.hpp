@@ -31,7 +31,7 @@ config load_pieces(const std::filesystem::path& path, Begin&& begin, Put&& put, 
   if (!std::filesystem::is_directory(path, code)) {
     if (is_gguf(byte_source::open(path, function))) {
       const gguf_files files = gguf_files::open(path, function);
-      const config c = gguf_config(files);
+      config c = gguf_config(files);
       const auto names = detail::gguf_names(c);
       in_pieces(detail::checked_map(c, files), [&](std::size_t n, index_t i, view<W> part) {
         files.holding(names[n]).read(names[n], i, part, options.allow_non_finite);
@@ -44,7 +44,7 @@ config load_pieces(const std::filesystem::path& path, Begin&& begin, Put&& put, 
     return whole.shape;
   }
   const auto source = byte_source::open(path / "config.json", function);
-  const config c = parse_config(source.read(0, source.size()), source.name(), function);
+  config c = parse_config(source.read(0, source.size()), source.name(), function);
   const tensor_files files = tensor_files::open(path, function);
   const weight_map map = detail::checked_map(c, files);
   in_pieces(map, [&](std::size_t n, index_t i, view<W> part) {

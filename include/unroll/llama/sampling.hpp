@@ -53,7 +53,7 @@ class sampler {
     if (how.repetition_penalty != 1) seen_.assign(std::size_t(vocabulary), false);
   }
 
-  const sampling& how() const { return how_; }
+  const sampling& how() const { return how_; }        ///< what it was made with
   index_t vocabulary() const { return vocabulary_; }  ///< ids that it draws from
 
   /// Draw number `n` of the stream `k`. O(V), and a sort of the candidates where top_p is below 1. Throws

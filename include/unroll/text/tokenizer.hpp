@@ -177,7 +177,7 @@ class tokenizer final {
       if (options_.byte_level) {
         auto bytes = p.kind == piece_kind::normal ? detail::spelled_bytes(p.text) : std::nullopt;
         if (bytes && bytes->size() == 1) bytes_[static_cast<unsigned char>(bytes->front())] = token(i);
-        shown_.push_back(bytes ? std::move(*bytes) : p.text);
+        shown_.push_back(bytes.value_or(p.text));
       } else if (p.kind == piece_kind::byte) {
         if (byte < 0) fail("tokenizer", name, place + " is of kind byte and has no name such as <0x0A>");
         bytes_[std::size_t(byte)] = token(i);

@@ -141,24 +141,24 @@ class tokenizer_json {
     std::vector<merge> merges;
     merges.reserve(list.size());
     for (const json& m : list) {
-      const std::string at = "has merge " + std::to_string(merges.size());
+      const std::string at = "has merge " + std::to_string(merges.size()) + " ";
       std::string left, right;
       if (m.is_string()) {
         const auto& both = m.get_ref<const std::string&>();
         const std::size_t blank = both.find(' ');
         if (blank == std::string::npos || both.find(' ', blank + 1) != std::string::npos)
-          refuse(at + " " + show_json(m) + ", expected two pieces with a blank between them");
+          refuse(at + show_json(m) + ", expected two pieces with a blank between them");
         left = both.substr(0, blank);
         right = both.substr(blank + 1);
       } else if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
         left = m[0].get<std::string>();
         right = m[1].get<std::string>();
       } else {
-        refuse(at + " " + show_json(m) + ", expected two pieces");
+        refuse(at + show_json(m) + ", expected two pieces");
       }
       merges.push_back(named_merge(
           left, right, [&](const std::string& text) { return find(text); },
-          [&](const std::string& why) { refuse(at + " " + why); }));
+          [&](const std::string& why) { refuse(at + why); }));
     }
     return merges;
   }

@@ -39,15 +39,14 @@ struct added_text {
   bool normalised = false;
   bool special = false;                        ///< a mark: decode() leaves it out
   bool eats_left = false, eats_right = false;  ///< takes the white space on that side along
-  bool single_word = false;                    ///< only where no character of a word (\w) is beside it
+  bool single_word = false;                    ///< only where no character of a word is beside it
 };
 
-/// A rule that cuts a text into pieces across which nothing is joined. The expressions are those of
-/// tokenizers 0.23, with its Unicode 16.0; digits are those of 17.0, as there.
+/// A rule that cuts a text into pieces across which nothing is joined; text/pre_tokenizer.hpp has the
+/// expressions, those of tokenizers 0.23 with its Unicode 16.0. Digits are those of 17.0, as there.
 enum class cut_rule {
-  gpt2,        ///< 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-  llama3,      ///< (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
-               ///< ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+  gpt2,        ///< contractions, words, numbers and signs, each with the blank before it
+  llama3,      ///< the same with numbers of at most three digits, and signs with the line ends behind them
   qwen2,       ///< as llama3, every number character alone
   digits,      ///< every number character alone, what is between them whole
   digit_runs,  ///< runs of number characters, what is between them whole
