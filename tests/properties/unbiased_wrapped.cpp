@@ -1,5 +1,6 @@
 #include "tests/properties/unbiased.hpp"
 #include "tests/support/memory_task.hpp"
+#include "unroll/cells/elman.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/lane_parallel.hpp"
 #include "unroll/estimate/mean_of.hpp"
