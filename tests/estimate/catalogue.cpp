@@ -153,6 +153,48 @@ TEST_CASE("options reach the estimator") {
   same("pes:0.1:2:4", pes(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
 }
 
+namespace {
+
+/// s' = theta s + x, y = s', with the members that preuoro needs and no more.
+struct few_members {
+  using scalar = double;
+  using input = double;
+  dims size() const { return {1, 1, 0, 0, 1}; }
+  void step(double x, const edge<double>& e) const {
+    e.next[0] = e.theta[0] * e.s[0] + x;
+    *e.loss = e.next[0];
+  }
+  void vjp(double, const const_edge<double>& e, dstate<const double> dnext, double dloss, dstate<double> ds,
+           dparams<double> dtheta) const {
+    const double d = (dnext.empty() ? 0 : dnext[0]) + dloss;
+    if (!ds.empty()) ds[0] += d * e.theta[0];
+    if (!dtheta.empty()) dtheta[0] += d * e.s[0];
+  }
+  void jvp(double, const const_edge<double>& e, params_tangent<const double> dtheta,
+           state_tangent<const double> ds, state_tangent<double> dnext, double* dloss) const {
+    dnext[0] = (ds.empty() ? 0 : e.theta[0] * ds[0]) + (dtheta.empty() ? 0 : dtheta[0] * e.s[0]);
+    if (dloss) *dloss = dnext[0];
+  }
+  std::vector<weight_matrix> weight_matrices() const { return {{0, 1, 1, 1}}; }
+  void factors(double, const const_edge<double>& e, view<double> a, view<double> d) const {
+    a[0] = e.s[0];
+    d[0] = 1;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("preuoro by name takes a system without jacobian") {
+  static_assert(has_jvp<few_members> && has_factors<few_members> && !has_jacobian<few_members>);
+  const std::vector<double> theta{.5}, xs{1, 1, 1};
+  gradient<double> g(1);
+  with_estimator("preuoro", few_members{}, 3, [&](auto e) {
+    e.advance(theta, xs, g);
+    e.finish(theta, g);
+  });
+  CHECK(g[0] == Approx(3).epsilon(1e-6));  // one outer product, which is exact
+}
+
 TEST_CASE("an estimator by name refuses a system that it cannot have, in its own words") {
   const auto task = make_task(20);
   CHECK_THROWS_WITH(with_estimator("diagonal_rtrl", task.cell, 20, [](auto) {}),

@@ -30,7 +30,8 @@ support::random_task<Cell> task_of(index_t lanes) {
   return {Cell({.in = 2, .hidden = 3, .out = 2, .lanes = lanes}), 30, key{3}};
 }
 
-/// s' = theta x, without a past; the loss of a step is `weight` times the state in front of it.
+/// s' = theta x, without a past; the loss of a step is `weight` times the state in front of it, or s'.
+template <bool reads_next = false>
 struct without_past {
   using scalar = double;
   struct input {
@@ -39,12 +40,13 @@ struct without_past {
   dims size() const { return {1, 1, 0, 0, 1}; }
   void step(const input& in, const edge<double>& e) const {
     e.next[0] = e.theta[0] * in.x;
-    *e.loss = in.weight * e.s[0];
+    *e.loss = in.weight * (reads_next ? e.next[0] : e.s[0]);
   }
   void vjp(const input& in, const const_edge<double>&, dstate<const double> dnext, double dloss,
            dstate<double> ds, dparams<double> dtheta) const {
-    if (!ds.empty()) ds[0] += dloss * in.weight;
-    if (!dtheta.empty() && !dnext.empty()) dtheta[0] += dnext[0] * in.x;
+    if (!ds.empty() && !reads_next) ds[0] += dloss * in.weight;
+    if (!dtheta.empty())
+      dtheta[0] += ((dnext.empty() ? 0 : dnext[0]) + (reads_next ? dloss * in.weight : 0)) * in.x;
   }
   index_t units() const { return 1; }
   bool units_apart() const { return true; }
@@ -70,13 +72,16 @@ TEST_CASE("eprop in the paper's timing has the golden gradient and bias") {
 TEST_CASE("the filter of eprop acts on the trace, not on the signal") {
   // x = 2 twice, kappa = 1/2, signals +1 and -1: 2 and -(1/2 2 + 2); filtered signals would give 2 and -1
   const std::vector<double> theta{1};
-  const auto known = [&](double kappa, std::vector<without_past::input> xs) {
-    return gradient_of(eprop(without_past{}, {.filter = kappa}), theta, xs)[0];
+  const auto known = [&](double kappa, std::vector<without_past<>::input> xs) {
+    return gradient_of(eprop(without_past<>{}, {.filter = kappa}), theta, xs)[0];
   };
   CHECK(known(.5, {{2, 0}, {2, 1}}) == 2);
   CHECK(known(.5, {{2, 0}, {2, 0}, {0, -1}}) == -3);
   CHECK(known(.5, {{2, 0}, {2, 1}, {0, -1}}) == -1);
   CHECK(known(0, {{2, 0}, {2, 0}, {0, 4}}) == 8);  // of h^2 at h = 2: dl/dh = 4
+  // losses that read s': the newest step passes nothing on of units without a past, where the readout would
+  const std::vector<without_past<true>::input> next{{2, 1}, {2, -1}};
+  CHECK(gradient_of(eprop(without_past<true>{}, {.filter = .5}), theta, next)[0] == 0);  // not 2 - 3
 
   // a filter tells, and one that forgets at once does not
   for (const index_t lanes : {1, 2}) {

@@ -138,7 +138,7 @@ struct eprop_entry : estimator_entry {
   static constexpr std::string_view form = "eprop[:FILTER]";
   static constexpr claim gradient = claim::biased;
   static constexpr std::string_view what =
-      "the same, decaying as the unit does, and filtered by FILTER (0) for a readout that leaks";
+      "the same, decaying as the unit does; FILTER (0) is for losses that read the state in front";
   template <class F>
   static auto make(const F& f, const named_numbers& n, index_t) {
     if constexpr (has_diag_jacobian<F>)
@@ -187,7 +187,7 @@ struct preuoro_entry : estimator_entry {
   static constexpr std::string_view what = "like uoro, with the noise in front of the nonlinearity";
   template <class F>
   static auto make(const F& f, const named_numbers&, index_t) {
-    if constexpr (has_jvp<F> && has_jacobian<F> && has_factors<F>)
+    if constexpr (has_jvp<F> && has_factors<F>)
       return preuoro(f);
     else  // refused, in its words
       return preuoro(any_system<typename F::scalar, typename F::input>(f));

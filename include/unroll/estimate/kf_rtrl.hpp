@@ -27,6 +27,7 @@ struct kf_rtrl_options {
 template <class F, class C = philox_chooser>
 class kf_rtrl final {
   static_assert(require_vjp<F>() && require_factors<F>() && chooser<C>);
+  static_assert(has_jacobian<F>, "this estimator needs jacobian() and immediate(), see has_jacobian");
 
  public:
   using system_type = F;

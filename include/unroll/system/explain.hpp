@@ -51,11 +51,10 @@ constexpr bool require_masks() {
 template <class F>
 constexpr bool require_factors() {
   constexpr bool base = require_recurrent<F>();
-  static_assert(
-      has_jacobian<F> && has_factors<F>,
-      "this estimator needs jacobian() and immediate(), and: std::vector<unroll::weight_matrix> "
-      "weight_matrices() const and void factors(const input& x, const unroll::const_edge<scalar>& e, "
-      "unroll::view<scalar> a, unroll::view<scalar> d) const   (where ds'/dW is d times a')");
+  static_assert(has_factors<F>,
+                "this estimator needs: std::vector<unroll::weight_matrix> weight_matrices() const and void "
+                "factors(const input& x, const unroll::const_edge<scalar>& e, unroll::view<scalar> a, "
+                "unroll::view<scalar> d) const   (where ds'/dW is d times a')");
   return base && has_factors<F>;
 }
 
