@@ -64,6 +64,14 @@ class processes {
   processes& operator=(const processes&) = delete;
   ~processes() { world = {}; }
 
+  /// Throws unroll::error where mpirun is of another MPI than this program, whose processes would each do all
+  /// of the work.
+  void check(const char* program) const {
+    if (const long n = started_processes(); world.size() != n && n > 1)
+      unroll::fail(program, "mpirun",
+                   "has started " + std::to_string(n) + " processes, the MPI of this program knows " +
+                       std::to_string(world.size()) + ": it is another one");
+  }
   /// Ends the other ranks with a program that has failed.
   void fail_all([[maybe_unused]] int code) const {
 #ifdef UNROLL_WITH_MPI

@@ -110,10 +110,12 @@ int run(const char* name, CLI::App& app, int argc, char** argv, Body&& body) {
   try {
     hold_standard_streams();
     catch_interrupt();
-    if (several)
+    if (several) {
       all.emplace(name);
-    else
+      all->check(name);
+    } else {
       check_one_process(name, "this program");
+    }
     check_numbers(app);
     int code = 0;
     try {

@@ -123,6 +123,7 @@ class sweep_results {
     document_ = std::move(there);
   }
 
+  std::string identity() const { return document_["sweep"].get<std::string>(); }
   /// Null, or the result of a run.
   const nlohmann::json* find(const std::string& run) const {
     const auto at = document_["runs"].find(run);
@@ -156,11 +157,16 @@ class sweep_results {
 template <class Options, class F>
 void run_sweep(const sweep<Options>& all, sweep_results& results, index_t threads, F&& f) {
   std::vector<index_t> left;
+  std::string named = results.identity();
   for (index_t i = 0; i < all.size(); ++i)
-    if (results.find(all.name(i)) == nullptr) left.push_back(i);
-  world.wait_for_all();  // all have read the file
+    if (results.find(all.name(i)) == nullptr) {
+      left.push_back(i);
+      named += "\n" + all.name(i);
+    }
+  world.check_same("sweep", "what is left to do", fingerprint(named.data(), named.size()));
   results.write();
   if (threads == 0) threads = std::max<index_t>(1, index_t(std::thread::hardware_concurrency()));
+  threads = world.broadcast(0, threads);  // a round is as long on all ranks
   // one process takes the next run whenever a thread is free, ranks meet when each has had one a thread
   const auto count = index_t(left.size()), round = world.size() == 1 ? count : threads * world.size();
   const progress line;

@@ -98,6 +98,15 @@ for n in 2 3; do  # rounds of 4 and 6 of 10 runs
   "$mpirun" -n $n "${sweep[@]}" --sweep sweep$n.json >/dev/null
   cmp sweep.json sweep$n.json
 done
+# ranks with unlike numbers of threads, other options, or other files; an mpirun of another MPI
+by_rank() { "$mpirun" -n 2 --bind-to none bash -c 'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; '"$1" - "${sweep[@]}"; }
+by_rank 'exec "${@:1:$#-1}" $((rank + 1)) --sweep unlike.json' >/dev/null
+cmp sweep.json unlike.json
+apart="what is left to do: of rank 1 is not that of rank 0"
+refused "$apart" by_rank 'exec "$@" --clip $((rank + 1)) --sweep other.json'
+cp sweep.json found.0.json
+refused "$apart" by_rank 'exec "$@" --sweep "found.$rank.json"'
+refused "mpirun: has started 3 processes, the MPI of this program knows 1" env PMI_SIZE=3 "$bias"
 refused "train_text: one run: runs as one process" "$mpirun" -n 2 "$train_text"
 refused "memory_llama: plan: runs as one process, mpirun has started 2" "$mpirun" -n 2 "$program" plan --model base
 refused "the run: of rank 1 is not that of rank 0" "$mpirun" -n 1 "${train[@]}" --seed 1 : -n 1 "${train[@]}" --seed 2

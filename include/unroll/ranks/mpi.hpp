@@ -67,7 +67,7 @@ class mpi_ranks final {
       MPI_Send(static_cast<const char*>(bytes) + at, count, MPI_BYTE, int(to), 0, all_);
     });
   }
-  /// See communicator. Throws unroll::error on a message of another length.
+  /// See communicator. Throws unroll::error on a message that is shorter; a longer one ends the program.
   void receive(index_t from, void* bytes, std::size_t n) {
     in_parts(n, [&](std::size_t at, int count) {
       MPI_Status status;
