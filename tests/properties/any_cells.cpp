@@ -3,9 +3,12 @@
 #include "tests/properties/random_task.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
+#include "unroll/cells/leaky.hpp"
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
+#include "unroll/cells/min_gru.hpp"
+#include "unroll/cells/rtu.hpp"
 
 namespace support {
 
@@ -38,6 +41,9 @@ any_task<T> make_task(std::string_view name, index_t steps, index_t hidden, inde
   if (name == "lstm") return of(std::type_identity<cells::lstm<T>>{});
   if (name == "linear") return of(std::type_identity<cells::linear<T>>{});
   if (name == "lru") return of(std::type_identity<cells::lru<T>>{});
+  if (name == "leaky") return of(std::type_identity<cells::leaky<T>>{});
+  if (name == "min_gru") return of(std::type_identity<cells::min_gru<T>>{});
+  if (name == "rtu") return of(std::type_identity<cells::rtu<T>>{});
   fail("make_task", "name", "\"" + std::string(name) + "\" is no cell of the tests");
 }
 

@@ -30,10 +30,13 @@ constexpr index_t steps = 20;
 std::vector<support::any_task<double>> tasks() {
   std::vector<support::any_task<double>> all;
   for (const index_t lanes : {1, 2, 5})
-    for (const index_t out : {0, 3})
-      for (auto& task :
-           support::any_tasks<double>(steps, 3, lanes, out, 100 + std::uint64_t(10 * lanes + out)))
+    for (const index_t out : {0, 3}) {
+      const std::uint64_t seed = 100 + std::uint64_t(10 * lanes + out);
+      for (auto& task : support::any_tasks<double>(steps, 3, lanes, out, seed))
         all.push_back(std::move(task));
+      for (auto& task : support::more_tasks<double>(steps, 3, lanes, out, seed + 5))
+        all.push_back(std::move(task));
+    }
   return all;
 }
 

@@ -35,8 +35,9 @@ TEST_CASE("kf_rtrl is unbiased on every cell, by enumeration of all its signs") 
 }
 
 TEST_CASE("preuoro is unbiased on every cell, by enumeration of all its signs") {
-  for (const auto& task : support::any_tasks<double>(2, 1, 1, 1, 43))
-    examine_bias(task, [](const auto& f, const auto& c) { return unroll::preuoro(f, {}, c); });
+  const auto preuoro = [](const auto& f, const auto& c) { return unroll::preuoro(f, {}, c); };
+  for (const auto& task : support::any_tasks<double>(2, 1, 1, 1, 43)) examine_bias(task, preuoro);
+  for (const auto& task : support::more_tasks<double>(3, 1, 1, 1, 48)) examine_bias(task, preuoro);
 }
 
 TEST_CASE("nobacktrack is unbiased on every cell, by enumeration of all its signs") {
