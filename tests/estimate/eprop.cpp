@@ -3,6 +3,7 @@
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_leaky.hpp"
+#include "tests/support/episodes_apart.hpp"
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
@@ -130,4 +131,9 @@ TEST_CASE("eprop costs a step and a vjp a step, and keeps the promises of every 
   // there the candidate's weights multiply r s, and r moves every unit
   const cells::gru<double> before({.in = 1, .hidden = 2, .out = 1, .reset = cells::reset_kind::before});
   CHECK_THROWS_WITH(eprop(before), ContainsSubstring("diag_jacobian"));
+}
+
+TEST_CASE("eprop forgets its traces where a lane begins anew") {
+  support::episodes_apart(task_of<cells::leaky<double>>(2),
+                          [](const auto& f) { return eprop(f, {.filter = .5}); });
 }

@@ -3,6 +3,7 @@
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_leaky.hpp"
+#include "tests/support/episodes_apart.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/system/any_system.hpp"
@@ -71,4 +72,8 @@ TEST_CASE("rflo costs a step and a vjp a step, and keeps the promises of every e
     CHECK_THROWS_WITH(rflo(t.cell, {.leak = leak}), ContainsSubstring("leak"));
   const any_system<double, golden::rnn<>::input> unknown{golden::rnn<>{}};
   CHECK_THROWS_WITH(rflo(unknown), ContainsSubstring("diag_jacobian"));
+}
+
+TEST_CASE("rflo forgets its traces where a lane begins anew") {
+  support::episodes_apart(task_of(2), [](const auto& f) { return rflo(f); });
 }

@@ -23,9 +23,9 @@ struct trace_options {
 ///     M_rj <- J_u M_rj + d_r a_j          for entry (r, j), m = n / units numbers
 ///
 /// Exact where units stand apart (units_apart). What learning rules of single units call eligibility traces
-/// are M with a decay in place of J_u, or a filter behind it, M~ <- kappa M~ + M, from which g is made. A
-/// step takes m^2 + m multiply-adds a parameter and lane, and calls no vjp. Memory, to leading order: m
-/// scalars a parameter and lane. Needs: diag_jacobian.
+/// are M with a decay in place of J_u, or a filter behind it, M~ <- kappa M~ + M, from which g is made; both
+/// are forgotten where a lane begins anew (lane_begins). A step takes m^2 + m multiply-adds a parameter and
+/// lane, and calls no vjp. Memory, to leading order: m scalars a parameter and lane. Needs: diag_jacobian.
 template <class F>
 class diagonal {
  public:
@@ -71,6 +71,8 @@ class diagonal {
 
   /// g += q M, then M <- J M + F within the units, at the edge e. Returns the vjps: none.
   index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g) {
+    for (index_t l = 0; l < lanes_; ++l)
+      if (lane_begins(f, x, l)) forget(l);
     if (!options_.decay) f.diag_jacobian(x, e, jacobian_);
     f.diag_factors(x, e, a_, d_);
     const T *a = a_.data(), *d = d_.data();
@@ -102,6 +104,11 @@ class diagonal {
   }
 
  private:
+  // What J_u would have cleared, were it not for a decay or a filter.
+  void forget(index_t lane) {
+    std::fill_n(m_.data() + lane * kept(), kept(), T(0));
+    if (options_.filter != 0) std::fill_n(filtered_.data() + lane * kept(), kept(), T(0));
+  }
   // g += q M of all lanes, M as in m_.
   void project(const T* m, dstate<const T> q, dparams<T> g) const {
     for (index_t l = 0; l < lanes_; ++l)

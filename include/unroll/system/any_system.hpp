@@ -45,6 +45,7 @@ class any_system final {
   void start(state<T> s) const { cell_->start(s); }
   bool finite(const Input& x) const { return cell_->finite(x); }
   index_t scored(const Input& x) const { return cell_->scored(x); }
+  bool begins(const Input& x, index_t lane) const { return cell_->begins(x, lane); }
 
   void step(const Input& x, const edge<T>& e) const { cell_->step(x, e); }
   void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
@@ -95,6 +96,7 @@ class any_system final {
     virtual void start(state<T> s) const = 0;
     virtual bool finite(const Input& x) const = 0;
     virtual index_t scored(const Input& x) const = 0;
+    virtual bool begins(const Input& x, index_t lane) const = 0;
     virtual void step(const Input& x, const edge<T>& e) const = 0;
     virtual void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
                      dparams<T> dtheta) const = 0;
@@ -134,6 +136,7 @@ class any_system final {
     void start(state<T> s) const override { start_state(f, s); }
     bool finite(const Input& x) const override { return finite_input(f, x); }
     index_t scored(const Input& x) const override { return index_t(scored_losses(f, x)); }
+    bool begins(const Input& x, index_t lane) const override { return lane_begins(f, x, lane); }
     void step(const Input& x, const edge<T>& e) const override { f.step(x, e); }
     void vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
              dparams<T> dtheta) const override {

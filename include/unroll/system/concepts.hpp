@@ -14,6 +14,7 @@
 //   system             start(s)                   start_state      the state before the first step; zero
 //    (here)            finite(x)                  finite_input     whether an input can be used; yes
 //                      scored(x)                  scored_losses    lanes that have a loss; all
+//                      begins(x, lane)            lane_begins      whether it forgets a lane; no
 //                      output(theta, s, y)        last_output      y of a state, for whoever acts on it
 //                      supports(hook)             supports         which hooks the system inside has
 //                      vjp, jvp                   has_vjp, has_jvp
@@ -48,6 +49,8 @@ namespace unroll {
 ///   bool finite(const input& x) const          false when x holds NaN or infinity; throws when it is invalid
 ///   index_t scored(const input& x) const       number of lanes that have a loss at this step (a bool: all or
 ///                                              none of them); without the member every lane has one
+///   bool begins(const input& x, index_t lane) const    whether the step forgets the state of that lane and
+///                                              begins anew, so that traces beside ds/dtheta end, too
 ///   void output(params<const scalar> theta, state<const scalar> s, view<scalar> y) const    WRITES y of s,
 ///                                              lane after lane
 template <class F>
@@ -253,6 +256,15 @@ bool finite_input(const F& f, const typename F::input& x) {
     return f.finite(x);
   else
     return true;
+}
+
+/// Whether the step forgets the state of a lane: what the system's own begins() says, or false.
+template <class F>
+bool lane_begins(const F& f, const typename F::input& x, index_t lane) {
+  if constexpr (requires { f.begins(x, lane); })
+    return f.begins(x, lane);
+  else
+    return false;
 }
 
 /// Losses that an input adds to the sum: what the system's own scored() says, or one a lane. Of a memory

@@ -105,6 +105,7 @@ class counted final {
   void start(state<T> s) const { start_state(f_, s); }
   bool finite(const input& x) const { return finite_input(f_, x); }
   index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
+  bool begins(const input& x, index_t lane) const { return lane_begins(f_, x, lane); }
   bool supports(hook h) const { return unroll::supports(f_, h); }
   void output(params<const T> theta, state<const T> s, view<T> y) const requires requires(const F& f) {
     f.output(theta, s, y);

@@ -55,6 +55,9 @@ class with_resets final {
   void start(state<T> s) const { start_state(f_, s); }
   bool finite(const input& x) const { return finite_input(f_, x.x); }
   index_t scored(const input& x) const { return index_t(scored_losses(f_, x.x)); }
+  bool begins(const input& x, index_t lane) const {
+    return (x.reset && x.reset[lane] != 0) || lane_begins(f_, x.x, lane);
+  }
   bool supports(hook h) const { return unroll::supports(f_, h) && (h != hook::window || keeps_windows); }
   with_resets with_lanes(index_t lanes) const requires has_lane_slices<F> {
     return with_resets(f_.with_lanes(lanes));
