@@ -78,38 +78,60 @@ class text_on final : public device_text {
   Text text_;
 };
 
+/// Theta and a gradient of one memory model, which all that is asked of it uses in turn; there when they are
+/// first asked for.
+template <class E>
+class shared_placed {
+ public:
+  shared_placed(const E& e, index_t n) : e_(e), n_(n) {}
+  placed<E>& theta() { return there(theta_); }
+  placed<E>& gradient() { return there(gradient_); }
+
+ private:
+  placed<E>& there(std::optional<placed<E>>& numbers) {
+    if (!numbers) numbers.emplace(e_, n_);
+    return *numbers;
+  }
+  E e_;
+  index_t n_;
+  std::optional<placed<E>> theta_, gradient_;
+};
+
 template <class E, class Estimator>
 class gradient_on final : public device_gradient {
  public:
-  gradient_on(const E& e, index_t n, Estimator estimator)
-      : estimator_(std::move(estimator)), theta_(e, n), g_(e, n) {}
+  gradient_on(std::shared_ptr<shared_placed<E>> shared, Estimator estimator)
+      : estimator_(std::move(estimator)), shared_(std::move(shared)) {
+    shared_->theta(), shared_->gradient();  // room is asked for in front of the work
+  }
   unroll::report add(unroll::key k, unroll::params<const float> theta,
                      std::span<const unroll::llama::segment> text, unroll::dparams<float> g) override {
-    const auto at = theta_.put(theta);
-    const auto to = g_.zeroed();
+    const auto at = shared_->theta().put(theta);
+    const auto to = shared_->gradient().zeroed();
     estimator_.reset(k);
     unroll::report r = estimator_.advance(at, text, to);
     if (r.code == unroll::status::ok) r += estimator_.finish(at, to);
-    g_.add_to(g);
+    shared_->gradient().add_to(g);
     return r;
   }
   unroll::replay_counts counts() const override { return estimator_.counts(); }
 
  private:
   Estimator estimator_;
-  placed<E> theta_, g_;
+  std::shared_ptr<shared_placed<E>> shared_;
 };
 
 template <class E>
 class memory_on final : public device_memory_model {
  public:
   explicit memory_on(unroll::llama::memory_llama<E> model)
-      : model_(std::move(model)), theta_(model_.executor(), model_.names().size()) {}
+      : model_(std::move(model)),
+        shared_(std::make_shared<shared_placed<E>>(model_.executor(), model_.names().size())) {}
   std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments) override {
     std::unique_ptr<device_gradient> out;
     unroll::with_policy(p, model_, segments, unroll::philox_chooser{}, [&](auto estimator) {
-      out = std::make_unique<gradient_on<E, std::remove_cvref_t<decltype(estimator)>>>(
-          model_.executor(), model_.names().size(), std::move(estimator));
+      out = std::make_unique<gradient_on<E, std::remove_cvref_t<decltype(estimator)>>>(shared_,
+                                                                                       std::move(estimator));
     });
     return out;
   }
@@ -120,7 +142,7 @@ class memory_on final : public device_memory_model {
       reader_.reset();
       reader_.emplace(model_, room_);
     }
-    return reader_->losses(theta_.put(theta), text, more);
+    return reader_->losses(shared_->theta().put(theta), text, more);
   }
   std::unique_ptr<device_text> text(unroll::params<const float> theta, index_t batch) override {
     std::optional<placed<E>> own(std::in_place, model_.executor(), theta.size());
@@ -130,7 +152,7 @@ class memory_on final : public device_memory_model {
 
  private:
   unroll::llama::memory_llama<E> model_;
-  placed<E> theta_;
+  std::shared_ptr<shared_placed<E>> shared_;
   std::optional<unroll::memory_reader<unroll::llama::memory_llama<E>>> reader_;
   index_t room_ = 0;
 };

@@ -98,9 +98,8 @@ class memory_llama final {
   }
 
   /// The calls of memory_model, with its shapes. A batch of several is one pass of as many sequences. Throws
-  /// unroll::error
-  /// unless the segments are whole, their tokens are in the vocabulary and, in a recurrent model, there is
-  /// one and `past` holds s memories; and where positions end.
+  /// unroll::error unless the segments are whole, their tokens are in the vocabulary and, in a recurrent
+  /// model, there is one and `past` holds s memories; and where positions end.
   void write(std::span<const segment> xs, index_t s, params<const P> theta, std::span<const M* const> past,
              view<M> m, view<A> tape, view<A> workspace) const {
     encoder().write(xs, s, theta, memories_to_write(past), m, tape, workspace);
