@@ -105,19 +105,37 @@ inline unroll::memory_plan device_plan(bool half, const unroll::llama::config& c
     return plan(costs, tokens, p, device_bytes_of<unroll::llama::memory_costs<E>>());
   });
 }
-/// The same of reading so many segments, without gradients.
+/// The same of a memory_reader of texts of so many segments, which has room for the model's vjps, too.
 inline unroll::memory_plan device_reading(bool half, const unroll::llama::config& c,
                                           const unroll::llama::memory_options& o, index_t segments) {
-  unroll::memory_plan p = device_plan(half, c, o, std::max<index_t>(1, segments) * o.segment, {});
-  p.parameter_bytes /= 2;
-  p.adjoint_bytes = p.graph_bytes = p.decoder_graph_bytes = 0;
+  return with_device_sizes(half, [&]<class E>(std::type_identity<E>) {
+    const unroll::llama::memory_costs<E> costs(c, o);
+    const auto bytes = device_bytes_of<unroll::llama::memory_costs<E>>();
+    const index_t earlier = std::max<index_t>(1, segments) - 1;
+    unroll::memory_plan p;
+    p.weight_bytes = double(costs.weights()) * bytes.weights;
+    p.parameter_bytes = double(costs.size().params) * bytes.parameters / 2;
+    p.memory_bytes = double(earlier) * double(costs.size().memory) * bytes.memory;
+    p.workspace_bytes = double(costs.workspace(earlier)) * bytes.workspace;
+    return p;
+  });
+}
+/// The same of a gradient and of the reader beside it, of held-out texts.
+inline unroll::memory_plan device_training(bool half, const unroll::llama::config& c,
+                                           const unroll::llama::memory_options& o, index_t segments,
+                                           const unroll::policy& policy) {
+  unroll::memory_plan p = device_plan(half, c, o, segments * o.segment, policy);
+  const unroll::memory_plan held_out = device_reading(half, c, o, segments);
+  p.workspace_bytes += held_out.memory_bytes + held_out.workspace_bytes;
   return p;
 }
 
 /// The same of a session, whose cache has all positions.
 inline unroll::memory_plan device_session(bool half, const unroll::llama::config& c,
                                           const unroll::llama::memory_options& o) {
-  unroll::memory_plan p = device_reading(half, c, o, o.segments(c));
+  unroll::memory_plan p = device_plan(half, c, o, std::max<index_t>(1, o.segments(c)) * o.segment, {});
+  p.parameter_bytes /= 2;
+  p.adjoint_bytes = p.graph_bytes = p.decoder_graph_bytes = 0;
   p.memory_bytes = 2.0 * double(c.layers) * double(c.kv_width()) * double(c.positions()) * (half ? 2 : 4);
   return p;
 }

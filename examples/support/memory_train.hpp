@@ -71,7 +71,7 @@ struct train_command : command {
         outputs);
     check_checkpoint("memory_llama", training.checkpoint, training.resume);
     memory.needs = [this, p](bool half, const unroll::llama::config& c, const memory_options& o) {
-      return device_plan(half, c, o, segments * o.segment, p);
+      return device_training(half, c, o, segments, p);
     };
     return with_weights(base.device, memory.weights,
                         [&]<class X>(std::type_identity<X>) { return run_with<X>(p); });

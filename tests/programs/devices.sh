@@ -80,6 +80,10 @@ refused "a device computes in float" "$llama" gradient --model base --prompt "Th
 expect plan.json 'device="simt"' longest "bytes=$number"
 refused "the weights of" "${train[@]}" --steps 1 --device simt --device-memory 0.00001
 refused "graphs of encoders of" "${train[@]}" --steps 1 --device simt --device-memory 0.00004
+# the gradient fits, held-out texts beside it do not
+"$program" plan --model base $memory --tokens 24 --policy rematerialise --device simt --device-memory 0.00007 --json fits.json >/dev/null
+[ "$(values fits.json bytes | head -1 | cut -d. -f1)" -lt 70000 ]
+refused "workspace of" "${train[@]}" --steps 1 --policy rematerialise --device simt --device-memory 0.00007
 refused "the weights of" "$llama" score --model base --prompt "The lamp" --device simt --device-memory 0.00001
 refused "is none of host, cuda, cuda:N, simt" "${train[@]}" --steps 1 --device cuda:x
 if ! "${train[@]}" --steps 1 --device cuda >said.txt 2>&1; then
