@@ -237,7 +237,8 @@ std::vector<unroll::row> table_of(const sweep<Options>& all, const sweep_results
                                                    : std::numeric_limits<double>::quiet_NaN();
   };
   std::vector<unroll::row> table;
-  for (const auto& [key, g] : groups) {
+  for (const auto& named : groups) {
+    const group& g = named.second;
     unroll::row out;
     for (std::size_t a = 0; a < all.axes().size(); ++a)
       if (all.axes()[a].name != "seed") out.add(all.axes()[a].name, all.value(g.first, a));
