@@ -135,16 +135,15 @@ struct rflo_entry : estimator_entry {
 };
 
 struct eprop_entry : estimator_entry {
-  static constexpr std::string_view form = "eprop[:FILTER]";
+  static constexpr std::string_view form = "eprop";
   static constexpr claim gradient = claim::biased;
-  static constexpr std::string_view what =
-      "the same, decaying as the unit does; FILTER (0) is for losses that read the state in front";
+  static constexpr std::string_view what = "the same, decaying as the unit does";
   template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
+  static auto make(const F& f, const named_numbers&, index_t) {  // no filter: losses of cells read s'
     if constexpr (has_diag_jacobian<F>)
-      return eprop(f, {.filter = n.number(0, 0)});
+      return eprop(f);
     else  // refused, in its words
-      return eprop(any_system<typename F::scalar, typename F::input>(f), {.filter = n.number(0, 0)});
+      return eprop(any_system<typename F::scalar, typename F::input>(f));
   }
 };
 
