@@ -123,6 +123,14 @@ TEST_CASE("regular expressions that Python and std::regex read differently are r
     CHECK_THAT(pattern_check::refusal(pattern), ContainsSubstring(what));
   }
   CHECK_THAT(pattern_check::refusal(std::string(2001, 'q')), ContainsSubstring("more than 2000 characters"));
+  CHECK(pattern_check::refusal("(?:(?:ab){9}){70}").empty());
+  CHECK_THAT(pattern_check::refusal("(?:(?:ab){9}){99}"), ContainsSubstring("repetitions of more than 2000"));
+  CHECK_THAT(pattern_check::refusal("(?:(?:a?){99}){2,99}x"),
+             ContainsSubstring("repetitions of more than 2000"));
+  CHECK(pattern_check::refusal("(?:(?=a).){20}").empty());
+  CHECK_THAT(pattern_check::refusal("(?:(?!a).){21}"), ContainsSubstring("more than 20 looks ahead"));
+  CHECK(pattern_check::refusal("(?=a)(?!(b|c))").empty());
+  CHECK_THAT(pattern_check::refusal("(?=a(b|(?!c)))"), ContainsSubstring("\"(?!\" at character 8"));
   struct row {
     const char *pattern, *name;
     bool match;
@@ -152,6 +160,23 @@ TEST_CASE("adapters one by one are written with patterns that match one name, an
   const auto back = parse_adapter_options(adapter_config_text(c, o), c, "file").lora;
   CHECK(back.modules == o.modules);
   CHECK(back.bias);
+}
+
+TEST_CASE("keys and patterns without end are read in linear time or refused") {
+  std::string many;
+  for (int i = 0; i < 100'000; ++i) many += "\"" + std::to_string(i) + "\": 0, ";
+  CHECK_THROWS_WITH(parse(many + R"("target_modules": ["q_proj"])"),
+                    ContainsSubstring("\"0\" is 0, expected no such key"));
+  const std::string text =
+      R"({"other": {"b": 1, "a": 2}, "alpha_pattern": {"z": 1, "b": {"c": 0}, "a": [{"d": 2}]}, "x": 3})";
+  CHECK(llama::detail::ordered_keys(text, "alpha_pattern") == std::vector<std::string>{"z", "b", "a"});
+  CHECK(llama::detail::ordered_keys(text, "rank_pattern").empty());
+  std::string patterns;
+  for (int i = 10'000; i < 14'000; ++i)
+    patterns += (patterns.empty() ? "\"" : ", \"") + std::to_string(i) + "\": 1";
+  CHECK_NOTHROW(numbers("\"alpha_pattern\": {" + patterns + "}"));
+  CHECK_THROWS_WITH(numbers("\"alpha_pattern\": {" + patterns + R"(, "q": 1})"),
+                    ContainsSubstring("patterns of at most 20000 characters together"));
 }
 
 TEST_CASE("what PEFT changes of the base, and DoRA, is read where the base is at hand") {

@@ -111,6 +111,23 @@ TEST_CASE("matrices of int8 are read in pieces whose ends are not those of group
   CHECK(out == w.expected.at("matrix"));
 }
 
+TEST_CASE("the bytes that a header of version 2 needs are counted exactly, whatever the group") {
+  for (const std::int32_t group : {1, 3, 6, 7, 9, 48, 64})
+    for (index_t n = 1; n < 200; ++n) {
+      llama::detail::bin_header h;
+      h.version = 2;
+      h.group = group;
+      h.first = 256;
+      config& c = h.shape;
+      c.hidden = c.intermediate_size = c.head_dim = 2 * group;
+      c.layers = c.heads = c.kv_heads = 1;
+      c.vocabulary = n;
+      const index_t matrices = 7 * c.hidden * c.hidden + c.hidden * n;
+      CHECK(index_t(llama::detail::bin_bytes(h)) ==
+            256 + 4 * 3 * c.hidden + matrices + 4 * (matrices / group));
+    }
+}
+
 TEST_CASE("llama2.c files of versions 1 and 2 of a wrong size or header are refused with both values") {
   for (const std::int32_t version : {1, 2}) {
     const std::string good = file(version, true).bytes;

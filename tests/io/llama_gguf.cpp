@@ -152,6 +152,8 @@ TEST_CASE("numbers for each layer are read where they agree") {
     refuses(sample().with(key, list(type, {2})), "is a list of 1, expected one for each of 2 layers");
   }
   refuses(sample().with(key, list(6, {2, 2})), "is an array of f32, expected an array of u32");
+  const std::string none = made::bytes_of(std::uint32_t{4}) + made::bytes_of(std::uint32_t{0});
+  refuses(sample().with("llama.block_count", none).with(key, list(4, {})), "is a list of none");
 }
 
 TEST_CASE("a factor of positions is linear unless a type says otherwise") {

@@ -64,6 +64,23 @@ TEST_CASE("adapters are saved under the names and shapes of PEFT and come back b
   CHECK(made::same_bits(load_lora<float>(f.path / "wide", c).theta, theta));
 }
 
+TEST_CASE("adapters one by one come back, also where all are alike and where no lora_alpha gives the scale") {
+  const config c = made::tiny();
+  for (const double scale : {2.0, 0.003, 1 / 3.0})
+    for (const bool alike : {true, false}) {
+      const folder f;
+      lora_options o;
+      o.modules = {{0, layer_matrix::q, 3, scale}, {1, layer_matrix::q, alike ? 3 : 2, scale}};
+      const lora_map map(c, o);
+      const auto theta = made::counted<float>(map.size());
+      save_lora<float>(f.path, c, map, theta);
+      const auto back = load_lora<float>(f.path, c);
+      CHECK(made::same_bits(back.theta, theta));
+      for (const index_t i : {0, 1})
+        CHECK(back.map.at(i, layer_matrix::q).scale == Approx(scale).epsilon(1e-15));
+    }
+}
+
 TEST_CASE("the numbers of an adapter lie one row of A or B after another, as in the file") {
   const folder f;
   const config c = made::tiny();

@@ -161,6 +161,11 @@ TEST_CASE("top_k keeps the largest logits and all that equal the last of them") 
   const auto all = draws(logs({0, 0.3, 0.2, 0.2, 0, 0.15}), {}, key{4}, 200);
   CHECK(draws(logits, {.top_k = 4}, key{4}, 200) == all);
   CHECK_THROWS_WITH(sampler(5, {.top_k = -1}), ContainsSubstring("top_k: is -1"));
+  // also where the others are nothing beside the largest
+  for (const double top : {1e25, -1e250, 1e307})
+    for (const double temperature : {1e-9, 1.0, 1e9})
+      CHECK(draws({top, top * (top > 0 ? 0.5 : 2.0)}, {.temperature = temperature, .top_k = 1}, key{5}, 50) ==
+            std::vector<token>(50, 0));
 }
 
 TEST_CASE("repetition_penalty divides positive logits of seen tokens and multiplies the others") {
@@ -177,4 +182,8 @@ TEST_CASE("repetition_penalty divides positive logits of seen tokens and multipl
   s.saw(std::vector<token>{1});  // -2, -2, -1.2, -5
   CHECK(s.draw(of(low), key{1}, 4) == 2);
   CHECK_THROWS_WITH(sampler(5, {.repetition_penalty = 0}), ContainsSubstring("repetition_penalty: is 0"));
+  sampler tiny(4, {.top_p = 0.5, .repetition_penalty = 1e-320});
+  tiny.saw(std::vector<token>{0});
+  CHECK_THROWS_WITH(tiny.draw(of(logits), key{1}, 0),
+                    ContainsSubstring("not finite behind a repetition_penalty of 1e-320"));
 }

@@ -212,6 +212,15 @@ TEST_CASE("steps of a tokenizer.json that are not known are refused by what they
   removed["pattern"] = {{"String", " "}};
   refused(with(removed), "\"pattern\" is");
   refused(with({{"type", "Whitespace"}}), "pre_tokenizer \"Whitespace\"");
+  json many = byte_level(), digits = json::array();
+  for (int i = 0; i < 15; ++i) digits.push_back({{"type", "Digits"}, {"individual_digits", true}});
+  digits.push_back(bytes_only());
+  many["pre_tokenizer"] = sequence("pretokenizers", digits);
+  CHECK(parse(many).encode("12") ==
+        parse(with({{"type", "Digits"}, {"individual_digits", true}})).encode("12"));
+  digits.insert(digits.begin(), json({{"type", "Digits"}}));
+  many["pre_tokenizer"] = sequence("pretokenizers", digits);
+  refused(many, "has more than 16 pre_tokenizers");
   refused(with(bytes_only()), "pre_tokenizer of type \"ByteLevel\" behind the last");
   json j = byte_level();
   j["pre_tokenizer"] = split(llama3_expression);

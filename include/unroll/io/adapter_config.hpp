@@ -180,19 +180,40 @@ inline std::vector<llama_module> read_targets(const json_members& m, const confi
   return out;
 }
 
+// The keys of the object `name` in the object that a text is, in the order of the text; nlohmann::json sorts
+// them, and nlohmann::ordered_json takes a time that grows with the square of their number.
+inline std::vector<std::string> ordered_keys(std::string_view text, const char* name) {
+  using json = nlohmann::json;
+  std::vector<std::string> keys;
+  bool inside = false;
+  const json::parser_callback_t see = [&](int depth, json::parse_event_t event, json& key) {
+    if (event != json::parse_event_t::key) return true;
+    if (depth == 1) inside = key == name;
+    if (depth == 2 && inside) keys.push_back(key.get<std::string>());
+    return true;
+  };
+  const json ignored = json::parse(text, see);
+  return keys;
+}
+
 // "rank_pattern" or "alpha_pattern": numbers by regular expressions, of which PEFT takes the first, in the
-// order of the file, that matches a module's name from a dot or the beginning on. nlohmann::json sorts keys,
-// so `ordered` is read for them.
+// order of the file, that matches a module's name from a dot or the beginning on.
 class number_pattern {
  public:
-  number_pattern(const json_members& m, const nlohmann::ordered_json& ordered, const char* key) {
+  number_pattern(const json_members& m, std::string_view text, const char* key, index_t layers) {
     const auto* v = m.find(key);
     if (!v) return;
     if (!v->is_object()) m.refuse(key, "an object of numbers by names");
-    for (const auto& [pattern, number] : ordered.at(key).items()) {
-      if (!number.is_number()) m.refuse(key, "an object of numbers by names");
-      rules_.emplace_back(read_pattern(m, key, pattern, "(.*\\.)?(", ")"), number.get<double>());
-    }
+    // each is tried on each module: what names every module is enough
+    const std::size_t most = std::max<std::size_t>(20'000, std::size_t(layers) * 7 * 64);
+    std::size_t characters = 0;
+    for (const auto& [pattern, number] : v->items())
+      if (!number.is_number())
+        m.refuse(key, "an object of numbers by names");
+      else if (characters += pattern.size(); characters > most)
+        m.refuse(key, "patterns of at most " + std::to_string(most) + " characters together");
+    for (const std::string& pattern : ordered_keys(text, key))
+      rules_.emplace_back(read_pattern(m, key, pattern, "(.*\\.)?(", ")"), v->at(pattern).get<double>());
   }
   double of(const std::string& name, double otherwise) const {
     for (const auto& [pattern, number] : rules_)
@@ -248,7 +269,6 @@ inline adapter_options parse_adapter_options(std::string_view text, const config
                                              const std::string& function = "load_adapter",
                                              bool base_at_hand = true) {
   const auto root = parse_json(text, function, name);
-  const auto ordered = nlohmann::ordered_json::parse(text);
   const json_members m(root, function, name);
   adapter_options out;
   if (m.text("peft_type", "") != "LORA") m.refuse("peft_type", "\"LORA\"");
@@ -286,7 +306,8 @@ inline adapter_options parse_adapter_options(std::string_view text, const config
   const index_t rank = m.integer("r");
   const double alpha = m.number("lora_alpha", 8);
   const bool by_root = m.truth("use_rslora", false);  // alpha / sqrt(r), not alpha / r
-  const detail::number_pattern ranks(m, ordered, "rank_pattern"), alphas(m, ordered, "alpha_pattern");
+  const detail::number_pattern ranks(m, text, "rank_pattern", c.layers),
+      alphas(m, text, "alpha_pattern", c.layers);
   std::vector<detail::adapted_module> modules;
   for (const auto& module : detail::read_targets(m, c)) {
     const double r = ranks.of(module.name, double(rank)), a = alphas.of(module.name, alpha);
@@ -308,7 +329,26 @@ inline lora_options parse_adapter_config(std::string_view text, const config& c,
   return parse_adapter_options(text, c, name, function, false).lora;
 }
 
-/// The text of an adapter_config.json that PEFT reads. `base_model` is a name or a folder, for its reader.
+namespace detail {
+
+// The lora_alpha of an adapter with a scale of its own.
+inline double alpha_of(const lora_module& m) { return m.scale * double(m.rank); }
+
+// The options that a reader makes of adapter_config_text(c, o).
+inline lora_options as_read(const config& c, const lora_options& o) {
+  if (o.modules.empty()) return o;
+  std::vector<adapted_module> modules;
+  for (const lora_module& m : o.modules)
+    modules.push_back({{module_name(m.layer, m.matrix), true, m.layer, m.matrix}, m.rank, alpha_of(m)});
+  lora_options out = options_of(modules, c.layers, true);
+  out.bias = o.bias;
+  return out;
+}
+
+}  // namespace detail
+
+/// The text of an adapter_config.json that PEFT reads. `base_model` is a name or a folder, for its reader. A
+/// scale of one of o.modules that no lora_alpha gives comes back as the number beside it.
 inline std::string adapter_config_text(const config& c, const lora_options& o,
                                        const std::string& base_model = {}) {
   using json = nlohmann::ordered_json;
@@ -320,14 +360,14 @@ inline std::string adapter_config_text(const config& c, const lora_options& o,
   double alpha = o.alpha;
   if (!o.modules.empty()) {
     rank = o.modules.front().rank;
-    alpha = o.modules.front().scale * double(rank);
+    alpha = detail::alpha_of(o.modules.front());
     for (const lora_module& m : o.modules) {
       const std::string name = detail::module_name(m.layer, m.matrix);
       std::string pattern;  // which matches this name alone, whatever the order
       for (const char x : name) pattern += x == '.' ? "\\." : std::string(1, x);
       targets.push_back(name);
       if (m.rank != rank) ranks[pattern] = m.rank;
-      if (const double a = m.scale * double(m.rank); a != alpha) alphas[pattern] = number(a);
+      if (const double a = detail::alpha_of(m); a != alpha) alphas[pattern] = number(a);
     }
   } else {
     for (std::size_t i = 0; i < o.adapted.size(); ++i)

@@ -74,7 +74,7 @@ inline double bin_bytes(const bin_header& h) {
   const double all = weight_count(c), norms = double(c.hidden) * (2 * double(c.layers) + 1);
   if (h.version == 0) return double(h.first) + 4 * (all + double(c.context) * double(c.head_dim));
   if (h.version == 1) return double(h.first) + 4 * all;
-  return double(h.first) + 4 * norms + (all - norms) * (1 + 4 / double(h.group));
+  return double(h.first) + 4 * norms + (all - norms) + 4 * ((all - norms) / double(h.group));
 }
 
 // The blocks of weight_map in the order of the file; -1: the tables of cos and sin.

@@ -36,6 +36,7 @@ class gguf_keys {
     if (index_t(all.size()) != layers)
       refuse(key, "a list of " + std::to_string(all.size()),
              "one for each of " + std::to_string(layers) + " layers");
+    if (all.empty()) refuse(key, "a list of none", "one for each layer, of which there are none");
     for (const index_t n : all)
       if (n != all[0])
         refuse(key, std::to_string(all[0]) + " in one layer and " + std::to_string(n) + " in another",

@@ -134,12 +134,13 @@ lora_files lora_bytes(const config& c, const lora_map& map, params<const T> thet
   const lora_map named(c, map.options());  // whatever prefix `map` has
   check_size("lora_bytes", "map", map.size(), named.size());
   if (named.size() == 0) fail("lora_bytes", "map", "adapts no matrix");
+  const lora_map read(c, detail::as_read(c, map.options()));
   std::vector<T> turned(theta.begin(), theta.end());
   detail::turn_adapter_rows(c, named, turned.data(), rope_pairs::halves);
   const auto at = [&](const layout_block& b) -> const T* { return turned.data() + b.offset; };
   return {adapter_config_text(c, named.options(), base_model),
           safetensors_bytes(named.names(), at,
-                            {{"format", "pt"}, {detail::lora_text_key, detail::lora_text(named.options())}},
+                            {{"format", "pt"}, {detail::lora_text_key, detail::lora_text(read.options())}},
                             where)};
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <regex>
 #include <string>
 #include <string_view>
@@ -12,7 +13,8 @@ namespace unroll::detail {
 /// Says of a regular expression of Python's `re` what std::regex would understand otherwise or not at all;
 /// empty where both match the same names (printable ASCII, no line breaks). What is left is: characters,
 /// escaped punctuation, `.`, \d \w \s \D \W \S \b \B, sets of these and of ranges, ( ), (?: ), (?= ), (?! ),
-/// |, ^, $, and * + ? {m} {m,} {m,n} with or without a ? behind them.
+/// |, ^, $, and * + ? {m} {m,} {m,n} with or without a ? behind them; with repetitions written out, 2000
+/// characters and 20 looks ahead at most, none of them inside another, so that no pattern takes long.
 class pattern_check {
  public:
   static std::string refusal(std::string_view pattern) { return pattern_check(pattern).run(); }
@@ -29,7 +31,11 @@ class pattern_check {
     if (p_.size() > 2000) return "a pattern of more than 2000 characters";
     for (const char c : p_)
       if (c < 32 || c > 126) return "a character that is not printable ASCII";
-    while (i_ < p_.size() && refused_.empty()) take();
+    while (i_ < p_.size() && refused_.empty()) {
+      take();
+      if (refused_.empty() && size_ > most) return "repetitions of more than 2000 characters";
+      if (refused_.empty() && aheads_ > 20) return "more than 20 looks ahead";
+    }
     if (refused_.empty() && !groups_.empty()) refused_ = "a ( without its )";
     return refused_;
   }
@@ -47,7 +53,9 @@ class pattern_check {
         return open();
       case ')':
         if (groups_.empty()) return refuse(")");
-        atom_ = !groups_.back();
+        atom_ = !groups_.back().ahead;
+        last_ = size_ - groups_.back().size;
+        last_aheads_ = aheads_ - groups_.back().aheads;
         groups_.pop_back();
         ++i_;
         return;
@@ -69,14 +77,22 @@ class pattern_check {
       case ']':
         return refuse(std::string_view(&c, 1));
       default:
-        atom_ = true;
+        one_more();
         ++i_;
     }
+  }
+  // A character or a set, which can be repeated.
+  void one_more() {
+    atom_ = true;
+    ++size_;
+    last_ = 1;
+    last_aheads_ = 0;
   }
   void escape() {
     if (i_ + 1 == p_.size()) return refuse("\\");
     const char c = p_[i_ + 1];
     if ((letter(c) && !among(c, "dDwWsSbB")) || digit(c)) return refuse(p_.substr(i_, 2));
+    one_more();
     atom_ = c != 'b' && c != 'B';
     i_ += 2;
   }
@@ -85,9 +101,13 @@ class pattern_check {
     if (at("(?")) {
       ahead = at("(?=") || at("(?!");
       if (!ahead && !at("(?:")) return refuse(p_.substr(i_, at("(?P") || at("(?<") ? 4 : 3));
+      for (const group& g : groups_)
+        if (ahead && g.ahead) return refuse(p_.substr(i_, 3));
       i_ += 2;
     }
-    groups_.push_back(ahead);
+    groups_.push_back({ahead, size_, aheads_});
+    ++size_;
+    aheads_ += ahead;
     atom_ = false;
     ++i_;
   }
@@ -116,7 +136,7 @@ class pattern_check {
     }
     if (i_ >= p_.size()) return refuse_set();
     ++i_;
-    atom_ = true;
+    one_more();
   }
   void count() {
     std::size_t end = i_ + 1;
@@ -133,6 +153,10 @@ class pattern_check {
     if (numbers.size() == 2 && !numbers[1].empty() &&
         (bad(numbers[1]) || std::stoi(numbers[0]) > std::stoi(numbers[1])))
       return refuse("{");
+    const std::string& largest = numbers.back().empty() ? numbers[0] : numbers.back();
+    const auto more = std::size_t(std::max(1, std::stoi(largest)) - 1);
+    size_ += more * last_;
+    aheads_ += more * last_aheads_;
     i_ = end + 1;
     behind_quantifier();
   }
@@ -144,8 +168,15 @@ class pattern_check {
 
   std::string_view p_;
   std::size_t i_ = 0;
-  bool atom_ = false;         // something that can be repeated stands in front
-  std::vector<bool> groups_;  // open; whether each looks ahead
+  bool atom_ = false;  // something that can be repeated stands in front
+  struct group {
+    bool ahead;                // (?= or (?!
+    std::size_t size, aheads;  // in front of it
+  };
+  std::vector<group> groups_;  // open
+  static constexpr std::size_t most = 2000;
+  std::size_t size_ = 0, aheads_ = 0;       // characters and looks ahead, repetitions written out
+  std::size_t last_ = 0, last_aheads_ = 0;  // of what stands in front
   std::string refused_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -85,8 +86,8 @@ class sampler {
     return kernels::sample(logits.data(), logits.size(), how_.temperature, how_.top_p, draw_uniform(k, n),
                            view<double>(workspace_));
   }
-  /// WRITES to logits_, V numbers and V of workspace, what stays of the logits: those outside the top_k so
-  /// low that they have no probability.
+  /// WRITES to logits_, V numbers and V of workspace, what stays of the logits: those outside the top_k
+  /// become minus infinity. Throws unroll::error where the penalty makes one infinite.
   template <class T>
   void change(view<const T> logits) {
     double *const to = logits_.data(), *const sorted = to + vocabulary_;
@@ -94,12 +95,15 @@ class sampler {
       const double x = double(logits[i]), p = how_.repetition_penalty;
       to[i] = seen_.empty() || !seen_[std::size_t(i)] ? x : x > 0 ? x / p : x * p;
     }
+    if (!linalg::all_finite(to, vocabulary_))
+      fail("sampler::draw", "logits",
+           "are not finite behind a repetition_penalty of " + number_text(how_.repetition_penalty));
     if (how_.top_k == 0 || how_.top_k >= vocabulary_) return;
     std::copy_n(to, vocabulary_, sorted);
     std::nth_element(sorted, sorted + how_.top_k - 1, sorted + vocabulary_,
                      [](double a, double b) { return a > b; });
     const double least = sorted[how_.top_k - 1];
-    const double none = *std::max_element(to, to + vocabulary_) - 1e4 * std::max(how_.temperature, 1.0);
+    constexpr double none = -std::numeric_limits<double>::infinity();
     for (index_t i = 0; i < vocabulary_; ++i)
       if (to[i] < least) to[i] = none;
   }

@@ -86,7 +86,8 @@ class tokenizer_steps {
              return false;
            }
            ended = type == "Metaspace" || type == "ByteLevel";
-           ++steps;
+           if (++steps > most_steps)
+             refuse("has more than " + std::to_string(most_steps) + " pre_tokenizers, one behind the other");
            return true;
          });
     if (!ended)
@@ -145,6 +146,8 @@ class tokenizer_steps {
   }
 
  private:
+  static constexpr std::size_t most_steps = 16;  // a text is cut by each of the pieces of the one before
+
   [[noreturn]] void refuse(const std::string& why) const { fail("load_tokenizer", name_, why); }
 
   /// Calls step(type, object) for a part, or for each of the list that a "Sequence" has.
