@@ -19,21 +19,23 @@ struct device_choice {
   double most = 0;  ///< GB of its memory; 0: what is free
 
   void add(CLI::App* app) {
-    app->add_option(
-           "--device", where,
-           "host, or cuda or cuda:N: a CUDA device, in builds with UNROLL_CUDA; or simt: the kernels of a "
-           "device, run by the host, slowly, for tests")
-        ->check([](const std::string& text) {
-          const auto digits = text.starts_with("cuda:") ? std::string_view(text).substr(5) : "0";
-          const bool number =
-              !digits.empty() && digits.size() < 4 &&
-              std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
-          return text == "host" || text == "simt" || text == "cuda" || (text.starts_with("cuda:") && number)
-                     ? std::string()
-                     : "\"" + text + "\" is none of host, cuda, cuda:N, simt";
-        })
-        ->capture_default_str();
+    CLI::Option* place =
+        app->add_option("--device", where,
+                        "host, or cuda or cuda:N: a CUDA device, in builds with UNROLL_CUDA; or simt: the "
+                        "kernels of a device, run by the host, slowly, for tests")
+            ->check([](const std::string& text) {
+              const auto digits = text.starts_with("cuda:") ? std::string_view(text).substr(5) : "0";
+              const bool number =
+                  !digits.empty() && digits.size() < 4 &&
+                  std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+              return text == "host" || text == "simt" || text == "cuda" ||
+                             (text.starts_with("cuda:") && number)
+                         ? std::string()
+                         : "\"" + text + "\" is none of host, cuda, cuda:N, simt";
+            })
+            ->capture_default_str();
     app->add_option("--device-memory", most, "GB of the device to be used at most; 0: what is free")
+        ->needs(place)
         ->check(not_negative)
         ->capture_default_str();
   }

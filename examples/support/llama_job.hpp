@@ -56,12 +56,11 @@ struct llama_options {
   }
 };
 
-/// The id that begins texts: the vocabulary's, else that of generation_config.json.
+/// The id that begins texts: the vocabulary's, else that of generation_config.json; nothing without either.
 template <class W>
 std::vector<token> begin_of_text(const language<W>& l) {
-  auto ids = l.words.encode("", true);
-  if (ids.empty() && l.said.bos >= 0) ids.push_back(l.said.bos);
-  return ids;
+  const token begin = l.words.bos() >= 0 ? l.words.bos() : l.said.bos;
+  return begin >= 0 ? std::vector<token>{begin} : std::vector<token>{};
 }
 
 /// The model with its adapter, and the text as tokens.
@@ -84,13 +83,13 @@ struct llama_job {
     } else if (!may_be_empty) {
       unroll::fail("llama", "text", "is missing: --text FILE or --prompt TEXT");
     }
-    if (text.empty() && may_be_empty && language.words.bos() < 0)
-      unroll::fail("llama", "text",
-                   "is missing, and no token of this vocabulary begins texts: --text FILE or --prompt TEXT");
     if (text.empty() && may_be_empty)
       ids = begin_of_text(language);
     else
       ids = encode_text(language.words, text, o.has_prompt ? "--prompt" : "\"" + o.text + "\"");
+    if (ids.empty())
+      unroll::fail("llama", "text",
+                   "is missing, and no token of this vocabulary begins texts: --text FILE or --prompt TEXT");
   }
   /// What the functions of Llamas take.
   unroll::llama::adapters<P> adapters() const {

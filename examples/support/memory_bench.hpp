@@ -65,6 +65,9 @@ struct bench_command : command {
     check_files(base.inputs({}), figures);
     if (!base.device.on_host()) return run_on_device();
     if (memory.weights != "float") fail("memory_llama", "--weights", "are bf16, the host is timed in float");
+    if (device_sizes.batch != 1)
+      fail("memory_llama", "--batch",
+           "is " + std::to_string(device_sizes.batch) + ", on the host segments are encoded one by one");
     auto setup = load_memory<T>(stretched(), memory, fold(key{seed}, 0));
     const auto& model = setup.model;
     const bench_parts parts{setup, bench_runs(setup, sizes.repeats, seed), sizes, plot};

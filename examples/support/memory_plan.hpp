@@ -25,7 +25,7 @@ struct plan_command : command {
                 "128 --tokens 4096,32768,99328 --budget 80\n"
                 "  memory_llama plan --hidden 256 --layers 6 --segment 128 --tokens 4096") {
     app->add_option("--model", base.path,
-                    "a folder with config.json (weights are not needed) or a checkpoint .bin")
+                    "a folder with config.json (weights are not needed), a GGUF file or a checkpoint .bin")
         ->check(CLI::ExistingPath);
     base.add_shape(app);
     base.device.add(app);

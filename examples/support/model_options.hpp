@@ -45,10 +45,15 @@ struct model_options {
   void add_shape(CLI::App* app) {
     std::vector<std::string> names;
     for (const auto& known : published()) names.emplace_back(known.first);
-    app->add_option("--config", named, "the sizes of a published model, instead of those below")
-        ->check(CLI::IsMember(names));
+    CLI::Option* config =
+        app->add_option("--config", named, "the sizes of a published model, instead of those below")
+            ->check(CLI::IsMember(names))
+            ->excludes(app->get_option("--model"));
     const auto add = [&](const char* name, index_t& value, index_t least, const char* what) {
-      app->add_option(name, value, what)->check(CLI::Range(least, index_t{1} << 20))->capture_default_str();
+      app->add_option(name, value, what)
+          ->check(CLI::Range(least, index_t{1} << 20))
+          ->excludes(config)
+          ->capture_default_str();
     };
     add("--hidden", new_shape.hidden, 2, "of a new model: its hidden size");
     add("--layers", new_shape.layers, 1, "its layers");
@@ -102,12 +107,15 @@ struct model_options {
   }
   /// That of the files, weights unread, or of a new model.
   unroll::llama::config shape_without_weights(index_t vocabulary) const {
+    using namespace unroll;
     if (path.empty()) return shape(vocabulary);
-    const auto file = std::filesystem::is_directory(path) ? std::filesystem::path(path) / "config.json"
-                                                          : std::filesystem::path();
-    auto c = file.empty() ? unroll::llama::load_llama<float>(path).shape
-                          : unroll::llama::parse_config(unroll::read_file(file, "memory_llama"),
-                                                        "\"" + file.string() + "\"", "memory_llama");
+    llama::config c;
+    if (const auto file = std::filesystem::path(path) / "config.json"; std::filesystem::is_directory(path))
+      c = llama::parse_config(read_file(file, "memory_llama"), "\"" + file.string() + "\"", "memory_llama");
+    else if (is_gguf(byte_source::open(path, "memory_llama")))
+      c = llama::gguf_config(gguf_files::open(path, "memory_llama"));
+    else
+      c = llama::load_llama<float>(path).shape;
     stretch(c);
     return c;
   }

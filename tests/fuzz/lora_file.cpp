@@ -32,7 +32,10 @@ std::vector<std::string> seeds() {
   one.adapted = {false, true, false, false, false, false, false};
   llama::lora_options two;
   two.rank = 2;
-  return {folder(one), folder(two)};
+  llama::lora_options by_patterns;
+  by_patterns.modules = {{0, llama::layer_matrix::q, 1, 2}, {1, llama::layer_matrix::down, 2, 0.5}};
+  by_patterns.bias = true;
+  return {folder(one), folder(two), folder(by_patterns)};
 }
 
 void parse(std::string_view bytes) {

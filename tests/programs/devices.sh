@@ -75,6 +75,14 @@ both 1e-4 norms norm mean_nll -- "$llama" gradient --model base --prompt "The la
 both 0 continued ids -- "$llama" generate --model base --prompt "The lamp" --tokens 6 --greedy
 refused "a device computes in float" "$llama" gradient --model base --prompt "The lamp" --double --device simt
 
+# a vocabulary that puts nothing in front: texts begin as generation_config.json says, or need a prompt
+cp -r base nobos
+sed -zEi 's/"single": \[\s*\{\s*"SpecialToken": \{[^}]*\}\s*\},/"single": [/' nobos/tokenizer.json
+refused "no token of this vocabulary begins texts" "$llama" generate --model nobos --tokens 2
+printf '{"bos_token_id": 256}' >nobos/generation_config.json
+"$llama" generate --model nobos --tokens 2 --greedy --json begun.json >/dev/null
+expect begun.json prompt_tokens=1
+
 # what does not fit is refused by its item, before anything is there
 "$program" plan --model base $memory --tokens 24 --device simt --device-memory 1 --json plan.json >/dev/null
 expect plan.json 'device="simt"' longest "bytes=$number"
@@ -85,6 +93,10 @@ refused "graphs of encoders of" "${train[@]}" --steps 1 --device simt --device-m
 [ "$(values fits.json bytes | head -1 | cut -d. -f1)" -lt 70000 ]
 refused "workspace of" "${train[@]}" --steps 1 --policy rematerialise --device simt --device-memory 0.00007
 refused "the weights of" "$llama" score --model base --prompt "The lamp" --device simt --device-memory 0.00001
+refused "--device-memory requires --device" "${train[@]}" --steps 1 --device-memory 1
+refused "segments are encoded one by one" "$program" bench $shape $memory --batch 2
+refused "--model excludes --config" "$program" plan --model base --config llama2-7b --tokens 24
+refused "--config excludes --hidden" "$program" plan --hidden 16 --config llama2-7b --tokens 24
 refused "is none of host, cuda, cuda:N, simt" "${train[@]}" --steps 1 --device cuda:x
 if ! "${train[@]}" --steps 1 --device cuda >said.txt 2>&1; then
   grep -qE "was built with CUDA, and this one was not|cudaGetDeviceCount" said.txt

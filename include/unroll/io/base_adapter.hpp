@@ -93,8 +93,8 @@ inline void take_out_first(adapter_numbers& w, index_t r, double scale, const st
 ///   y_o = m_o / |W_o + scale (A B)_o| (W' x + scale B' A' x)_o,
 ///
 /// W and B take the factor in. Weights of bfloat16 are rounded again. Throws unroll::error, before a weight
-/// is touched unless a split is not determined, that names file, key or tensor and both values. Takes
-/// O(n^3) for a matrix of n x n with "pissa", one matrix in double.
+/// is touched unless a split is not determined or DoRA would scale a row of zeros, that names file, key or
+/// tensor and both values. Takes O(n^3) for a matrix of n x n with "pissa", a few matrices in double.
 template <class T, class W>
 adapter<T> load_adapter(const std::filesystem::path& folder, const config& c, params<W> weights,
                         load_options options = {}) {
