@@ -205,12 +205,12 @@ class number_pattern {
     if (!v) return;
     if (!v->is_object()) m.refuse(key, "an object of numbers by names");
     // each is tried on each module: what names every module is enough
-    const std::size_t most = std::max<std::size_t>(20'000, std::size_t(layers) * 7 * 64);
+    const std::size_t most = std::max<std::size_t>(4096, std::size_t(layers) * 7 * 64);
     std::size_t characters = 0;
     for (const auto& [pattern, number] : v->items())
       if (!number.is_number())
         m.refuse(key, "an object of numbers by names");
-      else if (characters += pattern.size(); characters > most)
+      else if (characters += unroll::detail::pattern_check::size(pattern); characters > most)
         m.refuse(key, "patterns of at most " + std::to_string(most) + " characters together");
     for (const std::string& pattern : ordered_keys(text, key))
       rules_.emplace_back(read_pattern(m, key, pattern, "(.*\\.)?(", ")"), v->at(pattern).get<double>());
@@ -264,7 +264,7 @@ inline lora_options options_of(const std::vector<adapted_module>& modules, index
 /// trained modules beside the adapters, keys that are not known; and initial values that move the base
 /// weights, and DoRA, unless the caller has the base weights at hand. PEFT (0.21.2) sorts the keys of
 /// rank_pattern and alpha_pattern when it saves, so that another rule may be the first when it loads what it
-/// has saved: the order of the file counts here as there.
+/// has saved: the order of the file counts here as there. Patterns are refused that would take long.
 inline adapter_options parse_adapter_options(std::string_view text, const config& c, const std::string& name,
                                              const std::string& function = "load_adapter",
                                              bool base_at_hand = true) {

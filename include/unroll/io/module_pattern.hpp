@@ -18,6 +18,12 @@ namespace unroll::detail {
 class pattern_check {
  public:
   static std::string refusal(std::string_view pattern) { return pattern_check(pattern).run(); }
+  /// Characters of a pattern that is not refused, repetitions written out.
+  static std::size_t size(std::string_view pattern) {
+    pattern_check check(pattern);
+    check.run();
+    return check.size_;
+  }
 
  private:
   explicit pattern_check(std::string_view p) : p_(p) {}
