@@ -24,6 +24,8 @@ class gguf_keys {
 
   index_t count(const char* key) const { return index_t(get<std::uint32_t>(key)); }
   index_t count(const char* key, index_t otherwise) const { return has(key) ? count(key) : otherwise; }
+  double number(const char* key) const { return double(get<float>(key)); }
+  double number(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
   // A number, or one for each layer, which must be equal.
   index_t count_of_layers(const char* key, index_t layers) const {
     const auto found = file_.keys().find(full(key));
@@ -95,15 +97,15 @@ inline void read_gguf_scaling(const gguf_keys& k, config& c) {
   const double factor =
       type == "none"
           ? 1
-          : k.get<float>(k.has("rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear", 1);
-  const double attention = k.get<float>("rope.scaling.attn_factor", 1);
+          : k.number(k.has("rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear", 1);
+  const double attention = k.number("rope.scaling.attn_factor", 1);
   if (type == "yarn") {
     c.beyond = position_policy::yarn;
     c.scaling.original_context = k.count("rope.scaling.original_context_length", 0);
     if (attention != 1) c.scaling.attention_factor = attention * (0.1 * std::log(factor) + 1);
     for (const auto& [key, usual] : {std::pair("rope.scaling.yarn_beta_fast", c.scaling.beta_fast),
                                      std::pair("rope.scaling.yarn_beta_slow", c.scaling.beta_slow)})
-      if (const double beta = k.get<float>(key, float(usual)); beta != usual)
+      if (const double beta = k.number(key, usual); beta != usual)
         k.refuse(key, number_text(beta), number_text(usual) + ", which llama.cpp takes for every Llama");
   } else {
     if (factor != 1) c.beyond = position_policy::linear;
@@ -204,8 +206,8 @@ inline config gguf_config(const gguf_files& files) {
   c.head_dim = k.has("attention.key_length") ? k.count("attention.key_length") : c.hidden / c.heads;
   k.expect("attention.value_length", k.count("attention.value_length", c.head_dim), c.head_dim);
   k.expect("rope.dimension_count", k.count("rope.dimension_count", c.head_dim), c.head_dim);
-  c.norm_epsilon = k.get<float>("attention.layer_norm_rms_epsilon");
-  c.rope_base = k.get<float>("rope.freq_base", 10000);
+  c.norm_epsilon = k.number("attention.layer_norm_rms_epsilon");
+  c.rope_base = k.number("rope.freq_base", 10000);
   c.tied = !files.has("output.weight");
   c.vocabulary = files.holding("token_embd.weight").at("token_embd.weight").shape[0];
   k.expect("vocab_size", k.count("vocab_size", c.vocabulary), c.vocabulary);

@@ -124,7 +124,7 @@ class pattern_check {
       i_ = first;
       refuse(text);
     };
-    i_ += at("[^") ? 2 : 1;
+    i_ += at("[^") ? std::size_t{2} : std::size_t{1};
     const std::size_t begin = i_;
     for (; i_ < p_.size() && (p_[i_] != ']' || i_ == begin); ++i_) {
       const char c = p_[i_];
