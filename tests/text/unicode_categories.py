@@ -36,10 +36,10 @@ inline constexpr const char* unicode_version = "{version}";
 
 // Each list: where a run of code points of the category begins, where it has ended, the next begin, ...
 // clang-format off
-inline constexpr char32_t letters[] = {{{letters}}};  // \\p{{L}}
-inline constexpr char32_t numbers[] = {{{numbers}}};  // \\p{{N}}
-inline constexpr char32_t later_numbers[] = {{{later}}};  // \\p{{N}} of 17.0 that 16.0 lacks
-inline constexpr char32_t in_words[] = {{{words}}};  // \\w beside the letters
+inline constexpr char32_t letter_runs[] = {{{letters}}};  // \\p{{L}}
+inline constexpr char32_t number_runs[] = {{{numbers}}};  // \\p{{N}}
+inline constexpr char32_t later_number_runs[] = {{{later}}};  // \\p{{N}} of 17.0 that 16.0 lacks
+inline constexpr char32_t word_runs[] = {{{words}}};  // \\w beside the letters
 // clang-format on
 
 /// Whether a list of runs has the code point, in O(log runs).

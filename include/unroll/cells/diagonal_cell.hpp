@@ -96,7 +96,7 @@ class diagonal_cell {
       T *next = e.next.data() + l * n(), *J = e.tape.data() + l * tape_size(), *D = J + m * n();
       for_each_slice<T>(h, [&](auto u) UNROLL_INLINE {
         using V = decltype(u.load(s));
-        V sv[m], vv[G + K], nv[m], Jv[m * m], Dv[m * (G + K)];
+        V sv[states], vv[own_and_gates], nv[states], Jv[states * states], Dv[states * own_and_gates];
         for (index_t a = 0; a < m; ++a) sv[a] = u.load(s + a * h);
         for (index_t g = 0; g < G + K; ++g) vv[g] = u.load(g < G ? zl + g * h : v + (g - G) * h);
         f_.unit(sv, vv, nv, Jv, Dv);
@@ -225,6 +225,7 @@ class diagonal_cell {
 
  private:
   static constexpr index_t m = E::states, G = E::gates, K = index_t(std::size(E::own));
+  static constexpr auto states = std::size_t(m), own_and_gates = std::size_t(G + K);
 
   index_t hidden() const { return f_.options.hidden; }
   index_t lanes() const { return f_.options.lanes; }

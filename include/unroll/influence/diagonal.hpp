@@ -147,7 +147,7 @@ class diagonal {
     UNROLL_INLINE static void units(const part& p, index_t u) {
       using vec = simd::vec<T, N>;
       for (; u + N <= p.units; u += N) {
-        vec j[M * M], q[M], d[M];
+        vec j[std::size_t(M * M)], q[std::size_t(M)], d[std::size_t(M)];
         for (int b = 0; b < M; ++b) {
           for (int i = 0; i < M; ++i) j[b * M + i] = simd::load<N>(p.j + (b * M + i) * p.units + u);
           q[b] = simd::load<N>(p.q + b * p.units + u);
@@ -155,7 +155,7 @@ class diagonal {
         }
         T *m = p.m + u, *g = p.g + u;
         for (index_t c = 0; c < p.columns; ++c, m += M * p.rows, g += p.stride) {
-          vec old[M], sum = simd::load<N>(g);
+          vec old[std::size_t(M)], sum = simd::load<N>(g);
           for (int b = 0; b < M; ++b) {
             old[b] = simd::load<N>(m + b * p.rows);
             sum += q[b] * old[b];

@@ -44,7 +44,7 @@ inline std::size_t space_behind(std::string_view text) {
 inline bool word_in_front(std::string_view text) {
   if (text.empty()) return false;
   const char32_t code = first_character(text).code;
-  return in_runs(letters, code) || in_runs(in_words, code);
+  return in_runs(letter_runs, code) || in_runs(word_runs, code);
 }
 /// Whether `text` ends with one.
 inline bool word_behind(std::string_view text) {

@@ -40,8 +40,8 @@ constexpr bool is_space(char32_t c) {
 
 constexpr character_kind kind_of(char32_t code) {
   if (is_space(code)) return character_kind::space;
-  if (in_runs(letters, code)) return character_kind::letter;
-  return in_runs(numbers, code) ? character_kind::number : character_kind::sign;
+  if (in_runs(letter_runs, code)) return character_kind::letter;
+  return in_runs(number_runs, code) ? character_kind::number : character_kind::sign;
 }
 
 inline constexpr auto ascii_kinds = [] {
@@ -133,7 +133,7 @@ inline std::size_t llama3_length(std::string_view text, std::size_t digits) {
 
 /// Whether a rule for digits sees one: \p{N} of a newer Unicode than that of the expressions.
 inline bool is_digit(const character& c) {
-  return c.kind == character_kind::number || (c.code > 0x7F && in_runs(later_numbers, c.code));
+  return c.kind == character_kind::number || (c.code > 0x7F && in_runs(later_number_runs, c.code));
 }
 
 inline std::size_t digits_length(std::string_view text, std::size_t most) {
