@@ -7,6 +7,7 @@
 #include <unroll/io/weight_hash.hpp>
 #include <unroll/ranks/ranks.hpp>
 #include <unroll/testing/simt/executor.hpp>
+#include <unroll/train/held_out.hpp>
 
 #include "device_model.hpp"
 #include "program.hpp"
@@ -291,14 +292,7 @@ double mean_nll(const memory_on_device& model, unroll::params<const float> theta
     for (const double loss : losses) sums[std::size_t(i)] += loss;
     tokens[std::size_t(i)] = double(unroll::llama::scored(std::span(text).first(losses.size())));
   }
-  for (index_t r = 0; r < among.size(); ++r) {
-    const index_t begin = among.begin_of(all, r), count = among.begin_of(all, r + 1) - begin;
-    for (std::vector<double>* of : {&sums, &tokens})
-      among.broadcast(r, unroll::view<double>(*of).part(begin, count));
-  }
-  double sum = 0, n = 0;
-  for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];
-  return n > 0 ? sum / n : 0;
+  return unroll::training::mean_of_dealt(std::move(sums), std::move(tokens), among);
 }
 
 /// As llama::reproduce.

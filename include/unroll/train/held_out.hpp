@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "unroll/core/worker_pool.hpp"
@@ -14,6 +15,19 @@ namespace unroll::training {
 
 /// A text with the token behind its end, as data::stretches gives them.
 using stretch = std::span<const llama::token>;
+
+/// The mean nll a token of texts dealt to ranks, each of which knows the sums of losses and the numbers of
+/// tokens of its own; added in the order of the texts. All ranks call it. 0 where there are no tokens.
+inline double mean_of_dealt(std::vector<double> sums, std::vector<double> tokens, const ranks& among) {
+  const auto all = index_t(sums.size());
+  for (index_t r = 0; r < among.size(); ++r) {
+    const index_t begin = among.begin_of(all, r), count = among.begin_of(all, r + 1) - begin;
+    for (std::vector<double>* of : {&sums, &tokens}) among.broadcast(r, view<double>(*of).part(begin, count));
+  }
+  double sum = 0, n = 0;
+  for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];
+  return n > 0 ? sum / n : 0;
+}
 
 /// Mean nll a token that a memory model over segments of text has on stretches cut into segments of `length`.
 /// Up to `threads` stretches are read side by side on each of the ranks, which share them and all call
@@ -41,13 +55,7 @@ double mean_nll(const Model& model, params<const typename Model::scalar> theta,
     for (const double loss : losses) sums[std::size_t(i)] += loss;
     tokens[std::size_t(i)] = double(llama::scored(std::span(text).first(losses.size())));
   });
-  for (index_t r = 0; r < among.size(); ++r) {
-    const index_t begin = among.begin_of(all, r), count = among.begin_of(all, r + 1) - begin;
-    for (std::vector<double>* of : {&sums, &tokens}) among.broadcast(r, view<double>(*of).part(begin, count));
-  }
-  double sum = 0, n = 0;
-  for (std::size_t i = 0; i < sums.size(); ++i) sum += sums[i], n += tokens[i];
-  return n > 0 ? sum / n : 0;
+  return mean_of_dealt(std::move(sums), std::move(tokens), among);
 }
 
 /// Mean nll a token that a plain Llama has on stretches of options().length tokens, options().sequences at
