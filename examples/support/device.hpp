@@ -166,6 +166,9 @@ inline unroll::memory_plan device_pretraining(const unroll::llama::config& c,
 /// A memory model on a device: what the commands ask of llama::memory_llama.
 class memory_on_device {
  public:
+  using scalar = float;
+  using input = unroll::llama::segment;
+
   memory_on_device(std::shared_ptr<device_llama> llama, const unroll::llama::config& c,
                    const unroll::llama::memory_options& o, bool half)
       : llama_(std::move(llama)), half_(half), calls_(llama_->memory(o)), sizes_(c, o) {}
@@ -240,44 +243,6 @@ decltype(auto) with_device_policy(const unroll::policy& p, const memory_on_devic
     return f(device_estimator<true>(model, p, segments));
   return f(device_estimator<false>(model, p, segments));
 }
-
-/// The gradients of several documents on a device, as training::document_gradients: one document after
-/// another, dealt to ranks, each of which has a device.
-class device_documents {
- public:
-  device_documents(const memory_on_device& model, const unroll::policy& p, index_t segments,
-                   index_t documents, unroll::ranks among)
-      : gradient_(model.calls().gradient(p, segments)), among_(among) {
-    for (index_t i = among_.begin(documents); i < among_.end(documents); ++i)
-      gradients_.emplace_back(model.names().size());
-  }
-  unroll::report add(unroll::key k, unroll::params<const float> theta,
-                     std::span<const std::vector<unroll::llama::segment>> documents,
-                     unroll::dparams<float> g) {
-    const index_t all = index_t(documents.size()), first = among_.begin(all), own = among_.end(all) - first;
-    unroll::report sum;
-    std::vector<unroll::report> reports;
-    for (index_t i = 0; i < own; ++i) {
-      auto& mine = gradients_[std::size_t(i)];
-      mine.zero();
-      reports.push_back(
-          gradient_->add(fold(k, std::uint64_t(first + i)), theta, documents[std::size_t(first + i)], mine));
-    }
-    among_.in_order(g, [&](unroll::dparams<float> to, index_t begin) {
-      for (index_t i = 0; i < own; ++i)
-        unroll::linalg::axpy(1.0f, gradients_[std::size_t(i)].data() + begin, to.data(), to.size());
-    });
-    among_.visited_in_order(sum, [&](unroll::report& to) {
-      for (const auto& r : reports) to += r;
-    });
-    return sum;
-  }
-
- private:
-  std::unique_ptr<device_gradient> gradient_;
-  unroll::ranks among_;
-  std::vector<unroll::gradient<float>> gradients_;  // of this rank's documents
-};
 
 /// Mean nll a token on stretches cut into segments, as training::mean_nll.
 template <class More>

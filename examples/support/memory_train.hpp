@@ -175,7 +175,9 @@ struct train_command : command {
   template <class X, class Model>
   auto gradients_of(const Model& model, const unroll::policy& p) const {
     if constexpr (std::same_as<X, on_device>)
-      return device_documents(model, p, segments, documents, world);
+      return with_device_policy(p, model, segments, [&](const auto& one) {
+        return unroll::training::document_gradients<Model>(one, documents, 1, world);
+      });
     else
       return unroll::training::document_gradients<Model>(model, p, segments, documents, threads, world);
   }

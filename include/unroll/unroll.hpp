@@ -158,6 +158,7 @@
 #include "unroll/system/with_resets.hpp"
 #include "unroll/text/segments.hpp"
 #include "unroll/text/token.hpp"
+#include "unroll/train/clipped_cotangent.hpp"
 #include "unroll/train/document_gradients.hpp"
 #include "unroll/train/mean_loss.hpp"
 #include "unroll/train/run.hpp"

@@ -120,3 +120,16 @@ TEST_CASE(
   CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 0, 1), ContainsSubstring("documents"));
   CHECK_THROWS_WITH(gradients(x.whole.model, policy{}, 5, 1, 0), ContainsSubstring("threads"));
 }
+
+TEST_CASE("copies of an estimator have the bits of the policy that it is") {
+  const problem x;
+  const auto reservoir = reservoir_tbptt(x.whole.model, {.segments = 5, .size = 1});
+  for (const index_t threads : {1, 2}) {
+    training::document_gradients all(reservoir, 3, threads);
+    gradient<double> g(x.whole.theta.size());
+    CHECK(all.add(key{3}, x.whole.theta, x.documents, g).losses == 11);
+    CHECK(entries(g) == entries(x.of(parse_policy("reservoir:1"), 1)));
+  }
+  using gradients = training::document_gradients<attention>;
+  CHECK_THROWS_WITH(gradients(reservoir, 0, 1), ContainsSubstring("documents"));
+}

@@ -12,14 +12,14 @@
 
 namespace unroll::training {
 
-/// The gradients of several documents at once, by a policy chosen at run time. Each document has a gradient
-/// of its own; they are added in the order of the documents, so that the sum does not depend on the number of
-/// threads, nor on that of the ranks to which the documents are dealt. The sum goes from rank to rank and
-/// then to all: a rank sends and receives it twice, however many documents there are. Memory of a rank: a
-/// gradient for each of its documents, one estimator a thread, all allocated once.
+/// The gradients of several documents at once, by a policy chosen at run time or by copies of an estimator.
+/// Each document has a gradient of its own; they are added in the order of the documents, so that the sum
+/// does not depend on the number of threads, nor on that of the ranks to which the documents are dealt. The
+/// sum goes from rank to rank and then to all: a rank sends and receives it twice, however many documents
+/// there are. Memory of a rank: a gradient for each of its documents, one estimator a thread, all allocated
+/// once.
 template <class Model>
 class document_gradients final {
-  static_assert(require_memory_model<Model>());
   using T = typename Model::scalar;
   using input = typename Model::input;
 
@@ -28,24 +28,15 @@ class document_gradients final {
   /// unroll::error on counts below 1, and where the policy does not fit the model.
   document_gradients(const Model& model, const policy& p, index_t segments, index_t documents,
                      index_t threads, ranks among = {})
-      : among_(among),
-        documents_(documents),
-        params_(model.size().params),
-        pool_(checked(threads, documents, among)),
-        reports_(std::size_t(most(documents, among))) {
-    for (std::size_t i = 0; i < reports_.size(); ++i) gradients_.emplace_back(params_);
-    with_policy(p, model, segments, philox_chooser{}, [&](const auto& estimator) {
-      using estimators = std::vector<std::remove_cvref_t<decltype(estimator)>>;
-      workers_ = std::make_shared<estimators>(std::size_t(pool_.size()), estimator);
-      run_ = [](void* workers, index_t worker, key k, params<const T> theta, std::span<const input> text,
-                dparams<T> g) {
-        auto& e = (*static_cast<estimators*>(workers))[std::size_t(worker)];
-        e.reset(k);
-        report r = e.advance(theta, text, g);
-        if (r.code == status::ok) r += e.finish(theta, g);
-        return r;
-      };
-    });
+      : document_gradients(model.size().params, documents, threads, among) {
+    static_assert(require_memory_model<Model>());
+    with_policy(p, model, segments, philox_chooser{}, [&](const auto& estimator) { copy(estimator); });
+  }
+  /// The same by copies of an estimator over `Model`, one a thread.
+  template <gradient_estimator E>
+  document_gradients(const E& estimator, index_t documents, index_t threads, ranks among = {})
+      : document_gradients(estimator.system().size().params, documents, threads, among) {
+    copy(estimator);
   }
 
   /// ADDS the gradient of the summed losses to g; document i has the key fold(k, i). What the report says is
@@ -77,6 +68,27 @@ class document_gradients final {
   }
 
  private:
+  document_gradients(index_t parameters, index_t documents, index_t threads, ranks among)
+      : among_(among),
+        documents_(documents),
+        params_(parameters),
+        pool_(checked(threads, documents, among)),
+        reports_(std::size_t(most(documents, among))) {
+    for (std::size_t i = 0; i < reports_.size(); ++i) gradients_.emplace_back(params_);
+  }
+  template <class E>
+  void copy(const E& estimator) {
+    using estimators = std::vector<E>;
+    workers_ = std::make_shared<estimators>(std::size_t(pool_.size()), estimator);
+    run_ = [](void* workers, index_t worker, key k, params<const T> theta, std::span<const input> text,
+              dparams<T> g) {
+      auto& e = (*static_cast<estimators*>(workers))[std::size_t(worker)];
+      e.reset(k);
+      report r = e.advance(theta, text, g);
+      if (r.code == status::ok) r += e.finish(theta, g);
+      return r;
+    };
+  }
   static index_t most(index_t documents, const ranks& among) {  // that a rank has
     return (documents + among.size() - 1) / among.size();
   }
@@ -91,8 +103,12 @@ class document_gradients final {
   worker_pool pool_;
   std::vector<gradient<T>> gradients_;
   std::vector<report> reports_;
-  std::shared_ptr<void> workers_;  // a vector of the policy's estimators, one a thread
+  std::shared_ptr<void> workers_;  // a vector of estimators, one a thread
   report (*run_)(void*, index_t, key, params<const T>, std::span<const input>, dparams<T>) = nullptr;
 };
+
+/// From an estimator.
+template <gradient_estimator E>
+document_gradients(const E&, index_t, index_t, ranks = {}) -> document_gradients<typename E::system_type>;
 
 }  // namespace unroll::training
