@@ -1,7 +1,6 @@
 #pragma once
 
-#include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/window_buffer.hpp"
+#include "unroll/estimate/parts/forward_learner.hpp"
 #include "unroll/influence/diagonal.hpp"
 
 namespace unroll {
@@ -26,62 +25,20 @@ struct eprop_options {
 /// multiply-adds a parameter for units of m numbers, one step, one vjp. Memory, to leading order: m params
 /// scalars a lane, twice that with a filter. Needs: vjp, diag_jacobian. See docs/math/eprop.md.
 template <class F>
-class eprop final {
+class eprop final : public forward_learner<F, influence::diagonal<F>> {
   static_assert(require_vjp<F>() && require_diag_jacobian<F>());
-  static_assert(influence::influence_of<influence::diagonal<F>, F>);
 
  public:
-  using system_type = F;
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = false;
-  static constexpr bool random = false;
   static constexpr std::array references{"bellec2020eprop"};
 
   explicit eprop(F system, eprop_options options = {})
-      : system_(std::move(system)),
-        guard_("eprop", system_),
-        filter_(checked(system_, options).filter),
-        memory_(system_, 1, 1),
-        traces_("eprop", system_, {.filter = filter_}),
-        delta_(system_.size().state) {
-    reset({});
-  }
+      : eprop::forward_learner(
+            "eprop", std::move(system), "filter " + number_text(options.filter), [&](const F& f) {
+              return influence::diagonal<F>("eprop", f, {.filter = checked(f, options).filter});
+            }) {}
 
-  void reset(key, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    memory_.reset(system_, s0);
-    traces_.reset();
-  }
-
-  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    report r = run_steps(system_, theta, xs, memory_, delta_, g, [&](const auto& e, report& spent) {
-      spent.vjps += traces_.propagate(system_, memory_.x(0), e, delta_, g);
-    });
-    r.bytes = bytes();
-    return r;
-  }
-
-  /// Nothing is ever in flight.
-  report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    report r;
-    r.bytes = bytes();
-    return guard_.close(r);
-  }
-
-  index_t kept() const { return traces_.kept(); }  ///< traces of one lane
-  /// The state behind the last input consumed; valid until the next call.
-  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
-  template <class V>
-  void visit(V&& v) {
-    guard_.visit(v, "filter " + number_text(filter_), system_);
-    memory_.visit(v, {.room = 1});
-    traces_.visit(v);
-  }
-  const F& system() const { return system_; }
+  index_t kept() const { return this->kept_influence().kept(); }  ///< traces of one lane
 
  private:
   static eprop_options checked(const F& f, eprop_options o) {
@@ -90,14 +47,6 @@ class eprop final {
     if (!supports(f, hook::diag_jacobian)) fail("eprop", "system", "has no diag_jacobian");
     return o;
   }
-  std::size_t bytes() const { return memory_.bytes() + traces_.bytes() + delta_.bytes(); }
-
-  F system_;
-  sequence_guard<F> guard_;
-  double filter_;
-  window_buffer<F> memory_;
-  influence::diagonal<F> traces_;
-  block<scalar, state_cotangent_space> delta_;
 };
 
 }  // namespace unroll

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/window_buffer.hpp"
+#include "unroll/estimate/parts/forward_learner.hpp"
 #include "unroll/influence/masked.hpp"
 
 namespace unroll {
@@ -27,63 +26,24 @@ struct snap_options {
 /// leading order: kept entries + probes params scalars a lane, and once 8 bytes a kept entry and 8 a
 /// parameter. Needs: vjp, masks. Menick et al. 2021. See docs/math/snap.md.
 template <class F>
-class snap final {
+class snap final : public forward_learner<F, influence::masked<F>> {
   static_assert(require_vjp<F>() && require_masks<F>());
-  static_assert(influence::influence_of<influence::masked<F>, F>);
 
  public:
-  using system_type = F;
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
   static constexpr bool unbiased = false;
-  static constexpr bool random = false;
   static constexpr std::array references{"menick2021snap"};
 
   explicit snap(F system, snap_options options = {})
-      : system_(std::move(system)),
-        guard_("snap", system_),
-        reach_(checked(system_, options).reach),
-        memory_(system_, 1, 1),
-        influence_(system_, reach_),
-        delta_(system_.size().state) {
-    reset({});
-  }
+      : snap::forward_learner(
+            "snap", std::move(system), "reach " + std::to_string(options.reach),
+            [&](const F& f) { return influence::masked<F>(f, checked(f, options).reach); }) {}
 
-  void reset(key, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    memory_.reset(system_, s0);
-    influence_.reset();
-  }
-
-  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    report r = run_steps(system_, theta, xs, memory_, delta_, g, [&](const auto& e, report& spent) {
-      spent.vjps += influence_.propagate(system_, memory_.x(0), e, delta_, g);
-    });
-    r.bytes = bytes();
-    return r;
-  }
-
-  /// Nothing is ever in flight.
-  report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    report r;
-    r.bytes = bytes();
-    return guard_.close(r);
-  }
-
-  index_t kept() const { return influence_.kept(); }  ///< entries of ds/dtheta that are kept, of one lane
-  bool exact() const { return influence_.exact(); }   ///< whether those are all that theta ever reaches
-  /// The state behind the last input consumed; valid until the next call.
-  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
-  template <class V>
-  void visit(V&& v) {
-    guard_.visit(v, "reach " + std::to_string(reach_), system_);
-    memory_.visit(v, {.room = 1});
-    influence_.visit(v);
-  }
-  const F& system() const { return system_; }
+  index_t kept() const {
+    return this->kept_influence().kept();
+  }  ///< entries of ds/dtheta that are kept, of one lane
+  bool exact() const {
+    return this->kept_influence().exact();
+  }  ///< whether those are all that theta ever reaches
 
  private:
   static snap_options checked(const F& f, snap_options o) {
@@ -91,14 +51,6 @@ class snap final {
     if (!supports(f, hook::masks)) fail("snap", "system", "has no jacobian_mask and immediate_mask");
     return o;
   }
-  std::size_t bytes() const { return memory_.bytes() + influence_.bytes() + delta_.bytes(); }
-
-  F system_;
-  sequence_guard<F> guard_;
-  index_t reach_;
-  window_buffer<F> memory_;
-  influence::masked<F> influence_;
-  block<scalar, state_cotangent_space> delta_;
 };
 
 }  // namespace unroll

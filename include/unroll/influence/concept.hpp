@@ -2,6 +2,8 @@
 
 #include <concepts>
 
+#include "unroll/core/report.hpp"
+#include "unroll/rng/chooser.hpp"
 #include "unroll/system/concepts.hpp"
 
 // What estimators in forward mode carry instead of a past to go back through: how theta has moved the newest
@@ -21,6 +23,7 @@
 //     diagonal      the entries of a unit's own parameters   M of units that do not listen to each other
 //     kronecker     a product B (x) u' a matrix of theta   random, E B (x) u' = M
 //     rank_one      two vectors s~, theta~ of each lane    random, E s~ theta~' = M
+//     pre_activation  the same, with its noise in front of the nonlinearity
 namespace unroll::influence {
 
 /// An influence that every step moves by itself, without draws:
@@ -29,14 +32,25 @@ namespace unroll::influence {
 ///                                          M. q is lanes x n. Returns the vjps of f that it took
 ///   std::size_t bytes() const
 ///   void visit(v)                          core/visit.hpp
-/// kronecker takes a sign for each lane beside it; rank_one moves s~ alone and leaves to its estimator how F
-/// is drawn.
 template <class M, class F>
 concept influence_of = std::copyable<M> &&
     requires(M m, const M& c, const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
              dstate<const typename F::scalar> q, dparams<typename F::scalar> g) {
   m.reset();
   { m.propagate(f, x, e, q, g) } -> std::same_as<index_t>;
+  { c.bytes() } -> std::same_as<std::size_t>;
+};
+
+/// An influence that every step moves by draws of the chooser C, named by the index t of the step:
+///   void propagate(f, x, e, q, g, chooser, t, spent)    the same, M <- a draw; ADDS what it took to `spent`
+/// rank_one is neither: it moves s~ alone, and leaves to its estimator how F is drawn.
+template <class M, class F, class C>
+concept drawn_influence_of = chooser<C> && std::copyable<M> &&
+    requires(M m, const M& c, const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             dstate<const typename F::scalar> q, dparams<typename F::scalar> g, C& draws, std::int64_t t,
+             report& spent) {
+  m.reset();
+  m.propagate(f, x, e, q, g, draws, t, spent);
   { c.bytes() } -> std::same_as<std::size_t>;
 };
 

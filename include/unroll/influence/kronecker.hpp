@@ -38,6 +38,7 @@ class kronecker {
     u_ = a_ = buffer<T>(sizes_.lanes * columns_);
     next_ = buffer<T>(n_ * rows_);
     qb_ = buffer<T>(rows_);
+    signs_ = buffer<T>(sizes_.lanes);
   }
 
   void reset() {
@@ -45,10 +46,13 @@ class kronecker {
     u_.zero();
   }
 
-  /// g += q M, then M <- a draw whose mean is J M + F, at the edge e. c: the sign of each lane, one each; q:
-  /// a state's cotangent.
+  /// g += q M, then M <- a draw whose mean is J M + F, at the edge e, with a sign c of each lane drawn for
+  /// step t; q: a state's cotangent.
+  template <chooser C>
   void propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g,
-                 view<const T> c) {
+                 C& draws, std::int64_t t, report&) {
+    const view<T> c(signs_);
+    draws.signs(t, c);
     f.jacobian(x, e, jacobian_);
     f.factors(x, e, a_, d_);
     for (index_t l = 0; l < sizes_.lanes; ++l) {
@@ -72,7 +76,7 @@ class kronecker {
   }
 
   std::size_t bytes() const {
-    return b_.bytes() + d_.bytes() + u_.bytes() + a_.bytes() + next_.bytes() + qb_.bytes() +
+    return b_.bytes() + d_.bytes() + u_.bytes() + a_.bytes() + next_.bytes() + qb_.bytes() + signs_.bytes() +
            jacobian_.bytes() + matrices_.size() * sizeof(weight_matrix);
   }
   template <class V>
@@ -88,7 +92,7 @@ class kronecker {
   index_t n_, rows_ = 0, columns_ = 0;
   double epsilon_;
   std::vector<weight_matrix> matrices_;
-  buffer<T> jacobian_, b_, d_, u_, a_, next_, qb_;
+  buffer<T> jacobian_, b_, d_, u_, a_, next_, qb_, signs_;
 };
 
 }  // namespace unroll::influence
