@@ -239,7 +239,7 @@ template <class F>
 decltype(auto) with_device_policy(const unroll::policy& p, const memory_on_device& model, index_t segments,
                                   F&& f) {
   using kind = unroll::policy::kind;
-  if (p.name == kind::reservoir || p.name == kind::proportional)
+  if (p.name == kind::reservoir || p.name == kind::proportional || p.name == kind::roulette)
     return f(device_estimator<true>(model, p, segments));
   return f(device_estimator<false>(model, p, segments));
 }

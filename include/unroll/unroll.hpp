@@ -110,6 +110,7 @@
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/estimate/reservoir_tbptt.hpp"
 #include "unroll/estimate/rflo.hpp"
+#include "unroll/estimate/roulette_replay.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"

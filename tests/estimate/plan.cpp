@@ -106,8 +106,8 @@ void compare(const trial& t) {
   for (const std::string name :
        {"rematerialise", "keep_all", "keep:2", "keep:50", "window:2", "window:50", "reservoir:2",
         "reservoir:50", "proportional:3", "proportional:50", "proportional:3:random_order",
-        "proportional:50:independent", "rematerialise/3", "keep_all/3", "keep:2/3", "keep:6/2",
-        "rematerialise/50"}) {
+        "proportional:50:independent", "roulette:50", "roulette:50:constant/3", "rematerialise/3",
+        "keep_all/3", "keep:2/3", "keep:6/2", "rematerialise/50"}) {
     const policy p = parse_policy(name);
     if (t.recurrent &&
         (p.name == policy::kind::reservoir || p.name == policy::kind::proportional || p.batch > 1))

@@ -19,6 +19,10 @@ TEST_CASE("policies are read and written by their names") {
         {"proportional:4", {proportional, 4}},
         {"proportional:4:random_order", {proportional, 4, true, sampling_design::random_order}},
         {"proportional:4:independent", {proportional, 4, true, sampling_design::independent}},
+        {"roulette:4", {.name = roulette, .size = 4}},
+        {"roulette:4:by_distance", {.name = roulette, .size = 4, .inclusion = replay_inclusion::by_distance}},
+        {"roulette:4:constant/2",
+         {.name = roulette, .size = 4, .batch = 2, .inclusion = replay_inclusion::constant}},
         {"rematerialise/8", {.batch = 8}},
         {"keep:3/2", {.name = keep, .size = 3, .batch = 2}},
         {"proportional:4:independent/16", {proportional, 4, true, sampling_design::independent, 16}}}) {
@@ -57,6 +61,8 @@ TEST_CASE("what is not the name of a policy is refused") {
                            "reservoir:2/2",
                            "proportional:4:systematic",
                            "proportional:4:uniform",
+                           "roulette:4:by_norm",
+                           "roulette:4:independent",
                            "proportional::independent",
                            "proportional:4:",
                            "reservoir:2:independent",
@@ -82,7 +88,7 @@ TEST_CASE("what a write's vjp throws reaches the caller under every policy") {
   const task<throwing> k(throwing(make_linear()), 7);
   // segment 1 is sent back whatever the draws
   for (const char* name :
-       {"rematerialise", "keep_all", "keep:2", "window:2", "reservoir:2", "proportional:6"}) {
+       {"rematerialise", "keep_all", "keep:2", "window:2", "reservoir:2", "proportional:6", "roulette:6"}) {
     INFO(name);
     CHECK_THROWS_WITH(with_policy(parse_policy(name), k.model, 7, philox_chooser(key{5}),
                                   [&](auto e) { return run(e, k.theta, k.xs); }),
@@ -101,6 +107,7 @@ TEST_CASE("with_policy makes the estimator of the name") {
   CHECK(gradient_of("keep_all") == exact);
   CHECK(gradient_of("keep:2") == exact);
   CHECK(gradient_of("proportional:6") == exact);
+  CHECK(gradient_of("roulette:6") == exact);
   CHECK(gradient_of("window:2") == run(incremental_tbptt(k.model, {.window = 2}), k.theta, k.xs));
   CHECK(gradient_of("reservoir:2") == run(reservoir_tbptt(k.model, {.size = 2}), k.theta, k.xs));
   CHECK(gradient_of("reservoir:2:uncompensated") ==
@@ -112,6 +119,11 @@ TEST_CASE("with_policy makes the estimator of the name") {
   CHECK(gradient_of("proportional:2:independent") ==
         run(proportional_replay(k.model, {.budget = 2, .design = sampling_design::independent}), k.theta,
             k.xs));
+  for (const auto& [name, inclusion] : {std::pair{"roulette:2", replay_inclusion::by_norm},
+                                        {"roulette:2:by_distance", replay_inclusion::by_distance},
+                                        {"roulette:2:constant", replay_inclusion::constant}})
+    CHECK(gradient_of(name) ==
+          run(roulette_replay(k.model, {.budget = 2, .inclusion = inclusion}), k.theta, k.xs));
 
   const auto live_graphs = [&](const char* name) {
     return with_policy(parse_policy(name), k.model, 7, choose, [&](auto e) {
@@ -177,6 +189,8 @@ TEST_CASE("every form of the catalogue is a policy that is what the catalogue sa
 TEST_CASE("a policy that has no form is refused") {
   using enum policy::kind;
   for (const policy& p : {policy{window, 2, false}, policy{keep, 2, true, sampling_design::independent},
+                          policy{.name = roulette, .size = 2, .compensated = false},
+                          policy{.name = keep, .size = 2, .inclusion = replay_inclusion::constant},
                           policy{proportional, 2, false}, policy{policy::kind(17)}}) {
     CHECK_THROWS_WITH(to_string(p), Catch::Matchers::ContainsSubstring("has no form with these options"));
     CHECK_THROWS_AS(is_unbiased(p), error);

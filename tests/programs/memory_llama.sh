@@ -68,7 +68,7 @@ expect plan.json rows tokens="64|96" "reads=$number"
 "$program" plan --model base $memory --tokens 64 --numbers bf16-weights --json plan.json
 expect plan.json 'numbers="bf16-weights"'
 "$program" gradient $trained --segments 4 --replicas 20 --json gradient.json \
-  --policy rematerialise,keep_all,window:1,reservoir:1,proportional:2,proportional:2:random_order,proportional:2:independent
+  --policy rematerialise,keep_all,window:1,reservoir:1,proportional:2,proportional:2:random_order,proportional:2:independent,roulette:2
 expect gradient.json complete=true policy 'status="ok"' "relative_bias=$number" "relative_bias_low=$number" \
   "relative_bias_high=$number" "cosine=$number" "variance=$number"
 "$program" eval $trained --segments 4 --per-document 1 --chunk 4 --json eval.json

@@ -8,6 +8,7 @@
 #include "unroll/estimate/proportional_replay.hpp"
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/estimate/reservoir_tbptt.hpp"
+#include "unroll/estimate/roulette_replay.hpp"
 #include "unroll/estimate/uoro.hpp"
 
 // Estimators inside others: every outcome of lanes dealt out and of means of copies.
@@ -239,6 +240,9 @@ TEST_CASE("means of sampled replays are unbiased, and independent copies halve t
       });
       examine(k, exact, [&](const auto& m, const auto& c) {
         return proportional_replay(m, {.segments = 5, .budget = n}, c);
+      });
+      examine(k, exact, [&](const auto& m, const auto& c) {
+        return roulette_replay(m, {.segments = 5, .budget = n}, c);
       });
     }
   };

@@ -31,6 +31,7 @@ UNROLL_LOOKS_INTO(sums, draw_block);
 UNROLL_LOOKS_INTO(influence, rtrl<golden::rnn<>>);
 UNROLL_LOOKS_INTO(copies, mean_of<rtrl<golden::rnn<>>>);
 UNROLL_LOOKS_INTO(inclusion, proportional_replay<llama::memory_llama<double>>);
+UNROLL_LOOKS_INTO(inclusion, roulette_replay<llama::memory_llama<double>>);
 UNROLL_LOOKS_INTO(logits, llama::generator<double>);
 UNROLL_LOOKS_INTO(logits, llama::memory_session<double>);
 UNROLL_LOOKS_INTO(residual, llama::memory_session<double>);

@@ -31,6 +31,7 @@ using namespace unroll;
 #define UNROLL_MEMORY_ESTIMATORS(M)                                 \
   template class unroll::rematerialise<M>;                          \
   template class unroll::proportional_replay<M>;                    \
+  template class unroll::roulette_replay<M>;                        \
   template class unroll::reservoir_tbptt<M>;                        \
   template class unroll::reservoir_tbptt<M, philox_chooser, false>; \
   template class unroll::incremental_tbptt<M>

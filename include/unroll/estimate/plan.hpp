@@ -79,6 +79,7 @@ struct replay_plan {
 ///   window:S         0                 n                                  2 S          S
 ///   reservoir:S      0                 S + sum_{s=S}^{n-1} S / (s + 1)    2 S          S
 ///   proportional:S   S                 S                                  n            B
+///   roulette:S       S                 S, at most                         n            B
 inline replay_plan replay_of(const policy& p, index_t n) {
   const index_t most = std::max<index_t>(1, n), size = std::min(p.size, most);
   replay_plan out{.batch = std::min(p.batch, most), .write_vjps = double(n), .adjoints = n};
@@ -108,6 +109,11 @@ inline replay_plan replay_of(const policy& p, index_t n) {
     case policy::kind::proportional:
       out.rewrites = out.write_vjps = double(std::min(p.size, n));
       out.graphs = out.batch;
+      break;
+    case policy::kind::roulette:
+      out.rewrites = out.write_vjps = double(std::min(p.size, n));
+      out.graphs = out.batch;
+      out.in_workspace = true;
       break;
   }
   return out;

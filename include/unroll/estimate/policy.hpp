@@ -10,6 +10,7 @@
 #include "unroll/estimate/proportional_replay.hpp"
 #include "unroll/estimate/rematerialise.hpp"
 #include "unroll/estimate/reservoir_tbptt.hpp"
+#include "unroll/estimate/roulette_replay.hpp"
 
 namespace unroll {
 
@@ -22,13 +23,15 @@ struct policy {
     keep,           ///< exact, the last `size` graphs kept
     window,         ///< incremental TBPTT over `size` segments: biased
     reservoir,      ///< unbiased incremental TBPTT with `size` graphs; biased when not compensated
-    proportional    ///< unbiased, `size` segments replayed, drawn by `design`
+    proportional,   ///< unbiased, `size` segments replayed, drawn by `design`
+    roulette        ///< unbiased where writes read too, about `size` replayed, by coins of `inclusion`
   };
   kind name = kind::rematerialise;                       ///< of the estimator
   index_t size = 0;                                      ///< 0 where the name has no number
   bool compensated = true;                               ///< only a reservoir may be without the factor
   sampling_design design = sampling_design::systematic;  ///< only proportional may have another
   index_t batch = 1;  ///< segments a call: more than one only without window and reservoir
+  replay_inclusion inclusion = replay_inclusion::by_norm;  ///< only roulette may have another
   friend bool operator==(const policy&, const policy&) = default;
 };
 
@@ -142,6 +145,31 @@ struct proportional_independent_entry : proportional_entry {
   static constexpr policy written{policy::kind::proportional, 0, true, sampling_design::independent};
 };
 
+struct roulette_entry : policy_entry {
+  static constexpr std::string_view form = "roulette:B";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "up to B encoders run again on average, by coins that follow their adjoints, also where encoders read";
+  static constexpr policy written{policy::kind::roulette};
+  template <memory_model M, chooser C>
+  static auto make(const M& model, const policy& p, index_t segments, const C& choose) {
+    return roulette_replay(
+        model, {.segments = segments, .budget = p.size, .inclusion = p.inclusion, .batch = p.batch}, choose);
+  }
+};
+
+struct roulette_by_distance_entry : roulette_entry {
+  static constexpr std::string_view form = "roulette:B:by_distance";
+  static constexpr std::string_view what = "the same, by coins for losses that attend evenly";
+  static constexpr policy written{.name = policy::kind::roulette, .inclusion = replay_inclusion::by_distance};
+};
+
+struct roulette_constant_entry : roulette_entry {
+  static constexpr std::string_view form = "roulette:B:constant";
+  static constexpr std::string_view what = "the same, by coins that are alike";
+  static constexpr policy written{.name = policy::kind::roulette, .inclusion = replay_inclusion::constant};
+};
+
 }  // namespace detail
 
 /// All policies.
@@ -149,7 +177,8 @@ using policy_catalogue =
     catalogue_entries<detail::rematerialise_entry, detail::keep_all_entry, detail::keep_entry,
                       detail::window_entry, detail::uncompensated_entry, detail::reservoir_entry,
                       detail::proportional_entry, detail::proportional_random_order_entry,
-                      detail::proportional_independent_entry>;
+                      detail::proportional_independent_entry, detail::roulette_entry,
+                      detail::roulette_by_distance_entry, detail::roulette_constant_entry>;
 
 namespace detail {
 

@@ -92,14 +92,7 @@ class proportional_replay final {
     adjoint_sums sums(run_, model_, theta);
     const index_t n = run_.bank().written();
     draw_sample(sums, n);
-    for (index_t s = 0; s < n; ++s)
-      if (taken_[s] && p_[s] < 1) run_.bank().scale_adjoint(1 / p_[s], s);
-    for (index_t s = n - 1; s >= 0; --s) {
-      if (!taken_[s]) continue;
-      const index_t last = s;  // of the neighbours in a batch that are taken
-      while (s > sums.batch_start(last) && taken_[s - 1]) --s;
-      sums.send_back(s, last + 1 - s, g);
-    }
+    sums.send_back_sample(0, n, view<const char>(taken_), view<const double>(p_), g);
     return guard_.close(with_own_bytes(run_.end(r)));
   }
 

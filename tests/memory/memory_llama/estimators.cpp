@@ -194,6 +194,26 @@ TEST_CASE("the expectation over all reservoirs and over all replayed sets is the
   CHECK(relative_error(testing::enumerate(all, biased, k.theta, k.xs).mean, exact.g) > 1e-2);
 }
 
+TEST_CASE("roulette replay of a Llama whose encoders read has the exact gradient as its mean") {
+  const auto ids = small_memory::text(5 * 6 + 1);
+  const auto text = segments_of(ids, 6);
+  const auto model = make<double>(shape(), options(true));
+  const auto theta = start(model);
+  const pass_over<double> exact(model, theta, text, true);
+  CHECK(run(model, theta, text, "roulette:4").g == run(model, theta, text, "rematerialise").g);
+  for (const std::string name : {"roulette:2", "roulette:2:by_distance", "roulette:1:constant"}) {
+    CAPTURE(name);
+    testing::enumerator all;
+    with_policy(parse_policy(name), model, 5, testing::enumerating_chooser(all), [&](auto e) {
+      const auto r = testing::enumerate(all, e, theta, text);
+      CHECK(r.outcomes > 4);
+      CHECK(relative_error(r.mean, exact.g) < 1e-11);
+      CHECK(r.covariance_trace > 0);
+      CHECK(e.counts().live_graphs <= 1);
+    });
+  }
+}
+
 TEST_CASE("every mistake in a replay shows in the exact expectation on a Llama") {
   using mutants::replay_mistake;
   config c = shape();

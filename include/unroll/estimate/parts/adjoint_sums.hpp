@@ -95,6 +95,20 @@ class adjoint_sums {
     bank_.clear_adjoint(s, n);
   }
 
+  /// The same for those of the segments first .. end - 1 that are taken, each times 1 / p: neighbours of a
+  /// batch together, the last ones first.
+  void send_back_sample(index_t first, index_t end, view<const char> taken, view<const double> p,
+                        dparams<T> g) {
+    for (index_t s = first; s < end; ++s)
+      if (taken[s] && p[s] < 1) bank_.scale_adjoint(1 / p[s], s);
+    for (index_t s = end - 1; s >= first; --s) {
+      if (!taken[s]) continue;
+      const index_t last = s, least = std::max(first, batch_start(last));
+      while (s > least && taken[s - 1]) --s;
+      send_back(s, last + 1 - s, g);
+    }
+  }
+
   /// WRITES the norms of the first out.size() sums. They are brought to the host as losses are, which are not
   /// looked at any more. A norm is 0 only of a sum that is: where the squares vanish it is taken of a
   /// multiple.
