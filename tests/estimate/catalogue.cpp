@@ -38,7 +38,7 @@ std::vector<std::string> texts_of(const catalogue_line& line) {
   std::vector<std::string> texts;
   const auto [least, most] = line.options();
   bool scaled = false;
-  for (const char* below_one : {"SIGMA", "LEAK"})
+  for (const char* below_one : {"SIGMA", "LEAK", "FILTER"})
     scaled = scaled || line.form.find(below_one) != line.form.npos;
   const char* numbers[] = {scaled ? ":0.01" : ":4", ":5", ":4"};
   std::string text(line.name());
@@ -140,6 +140,7 @@ TEST_CASE("options reach the estimator") {
   same("snap", snap(task.cell));
   same("rflo:0.25", rflo(task.cell, {.leak = 0.25}));
   same("eprop", eprop(task.cell));
+  same("eprop:0.25", eprop(task.cell, {.filter = 0.25}));
   same("snap:2", rtrl(task.cell), 1e-12);  // all of a dense network, added up in another order
   same("artbp:6", artbp(task.cell, polynomial_truncation(6, 4)));
   same("artbp:6:5", artbp(task.cell, polynomial_truncation(6, 5)));
@@ -148,6 +149,7 @@ TEST_CASE("options reach the estimator") {
   same("preuoro", preuoro(task.cell));
   same("nobacktrack", nobacktrack(task.cell));
   same("kf_rtrl", kf_rtrl(task.cell));
+  same("ok_rtrl:2", ok_rtrl(task.cell, {.terms = 2}));
   same("es:0.1:2", es(task.cell, {.sigma = 0.1, .pairs = 2}));
   same("nres:0.1:2:4", nres(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
   same("pes:0.1:2:4", pes(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
@@ -207,7 +209,7 @@ TEST_CASE("what is not in the catalogue is refused with what is") {
       make("backprop"),
       ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
                         "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH], rflo[:LEAK], "
-                        "eprop: biased; artbp"));
+                        "eprop[:FILTER]: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
                     ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));

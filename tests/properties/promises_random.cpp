@@ -2,6 +2,7 @@
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
+#include "unroll/estimate/ok_rtrl.hpp"
 #include "unroll/estimate/preuoro.hpp"
 #include "unroll/estimate/uoro.hpp"
 
@@ -20,6 +21,10 @@ TEMPLATE_TEST_CASE("nobacktrack keeps every promise on every cell", "", float, d
 
 TEMPLATE_TEST_CASE("kf_rtrl keeps every promise on every cell", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::kf_rtrl(f); });
+}
+
+TEMPLATE_TEST_CASE("ok_rtrl keeps every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::ok_rtrl(f, {.terms = 2}); });
 }
 
 TEMPLATE_TEST_CASE("preuoro keeps every promise on every cell", "", float, double) {

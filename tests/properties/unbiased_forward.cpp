@@ -2,6 +2,7 @@
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
+#include "unroll/estimate/ok_rtrl.hpp"
 #include "unroll/estimate/preuoro.hpp"
 #include "unroll/estimate/uoro.hpp"
 
@@ -32,6 +33,11 @@ TEST_CASE("uoro in blocks is unbiased, also when the last block is not full") {
 TEST_CASE("kf_rtrl is unbiased on every cell, by enumeration of all its signs") {
   for (const auto& task : support::any_tasks<double>(5, 3, 2, 2, 41))
     examine_bias(task, [](const auto& f, const auto& c) { return unroll::kf_rtrl(f, {}, c); });
+}
+
+TEST_CASE("ok_rtrl is unbiased on every cell, by enumeration of all its signs") {
+  for (const auto& task : support::any_tasks<double>(4, 2, 1, 1, 44))
+    examine_bias(task, [](const auto& f, const auto& c) { return unroll::ok_rtrl(f, {.terms = 1}, c); });
 }
 
 TEST_CASE("preuoro is unbiased on every cell, by enumeration of all its signs") {

@@ -11,6 +11,7 @@
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
+#include "unroll/estimate/ok_rtrl.hpp"
 #include "unroll/estimate/parts/catalogue_entries.hpp"
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/preuoro.hpp"
@@ -135,15 +136,16 @@ struct rflo_entry : estimator_entry {
 };
 
 struct eprop_entry : estimator_entry {
-  static constexpr std::string_view form = "eprop";
+  static constexpr std::string_view form = "eprop[:FILTER]";
   static constexpr claim gradient = claim::biased;
-  static constexpr std::string_view what = "the same, decaying as the unit does";
+  static constexpr std::string_view what =
+      "the same, decaying as the unit does; FILTER (0) of a readout that leaks, for losses of old states";
   template <class F>
-  static auto make(const F& f, const named_numbers&, index_t) {  // no filter: losses of cells read s'
+  static auto make(const F& f, const named_numbers& n, index_t) {
     if constexpr (has_diag_jacobian<F>)
-      return eprop(f);
+      return eprop(f, {.filter = n.number(0, 0)});
     else  // refused, in its words
-      return eprop(any_system<typename F::scalar, typename F::input>(f));
+      return eprop(any_system<typename F::scalar, typename F::input>(f), {.filter = n.number(0, 0)});
   }
 };
 
@@ -217,6 +219,20 @@ struct kf_rtrl_entry : estimator_entry {
   }
 };
 
+struct ok_rtrl_entry : estimator_entry {
+  static constexpr std::string_view form = "ok_rtrl[:TERMS]";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "the same as a sum of TERMS products (4), drawn with the least variance";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    if constexpr (has_jacobian<F> && has_factors<F>)
+      return ok_rtrl(f, {.terms = n.count(0, 4)});
+    else  // refused, in its words
+      return ok_rtrl(any_system<typename F::scalar, typename F::input>(f), {.terms = n.count(0, 4)});
+  }
+};
+
 struct es_entry : estimator_entry {
   static constexpr std::string_view form = "es:SIGMA[:PAIRS]";
   static constexpr claim gradient = claim::smoothed;
@@ -259,8 +275,8 @@ using estimator_catalogue =
                       detail::diagonal_rtrl_entry, detail::tbptt_entry, detail::chunked_entry,
                       detail::snap_entry, detail::rflo_entry, detail::eprop_entry, detail::artbp_entry,
                       detail::artbp_fixed_entry, detail::uoro_entry, detail::preuoro_entry,
-                      detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::es_entry, detail::nres_entry,
-                      detail::pes_entry>;
+                      detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::ok_rtrl_entry,
+                      detail::es_entry, detail::nres_entry, detail::pes_entry>;
 
 namespace detail {
 

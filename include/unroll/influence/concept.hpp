@@ -22,6 +22,7 @@
 //     masked        the entries of a pattern               M with the others taken for 0: biased
 //     diagonal      the entries of a unit's own parameters   M of units that do not listen to each other
 //     kronecker     a product B (x) u' a matrix of theta   random, E B (x) u' = M
+//     kronecker_sum  r of them                         random, of the least variance
 //     rank_one      two vectors s~, theta~ of each lane    random, E s~ theta~' = M
 //     pre_activation  the same, with its noise in front of the nonlinearity
 namespace unroll::influence {
