@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The experiments of docs/experiments.md.
 #   examples/experiments.sh PROGRAMS OUT [PART...]
-# PROGRAMS: the folder of the built gradient_bias, train_text and influence_balancing. OUT: where the results go.
-# PART: bias course gated balancing anbn brackets book (all of them without). Those but balancing, anbn and brackets
+# PROGRAMS: the folder of the built gradient_bias, train_text, influence_balancing and temporal_credit. OUT: where the results go.
+# PART: bias course gated balancing credit anbn brackets book (all of them without). Those but balancing, credit, anbn and brackets
 # read a book of $UNROLL_DATA_DIR.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
@@ -40,6 +40,10 @@ balancing() {
     tee "$out/balancing.txt"
 }
 
+credit() {
+  "$programs"/temporal_credit --steps 20000 --json "$out/credit.json" --plot "$out/temporal_credit.svg" | tee "$out/credit.txt"
+}
+
 # grid NAME ESTIMATORS OPTION...: every estimator with every rate and seed
 grid() {
   local name=$1 estimators=$2 estimator rate seed
@@ -67,11 +71,11 @@ book() {
     --rate 0.002 --sequences 5000 --report 1000 --json "$out/book.json" | tee "$out/book.txt"
 }
 
-for part in "${@:-bias course gated balancing anbn brackets book}"; do
+for part in "${@:-bias course gated balancing credit anbn brackets book}"; do
   for name in $part; do
     case $name in
-      bias | course | gated | balancing | anbn | brackets | book) "$name" ;;
-      *) echo "experiments.sh: \"$name\" is none of bias, course, gated, balancing, anbn, brackets, book" >&2; exit 2 ;;
+      bias | course | gated | balancing | credit | anbn | brackets | book) "$name" ;;
+      *) echo "experiments.sh: \"$name\" is none of bias, course, gated, balancing, credit, anbn, brackets, book" >&2; exit 2 ;;
     esac
   done
 done
