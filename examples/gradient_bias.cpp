@@ -114,16 +114,20 @@ void write_horizon(const program::experiment& e, const std::string& file) {
       profile.window(0.5), profile.window(0.1), profile.window(0.01));
 }
 
-/// What all runs of a sweep have in common.
-std::string identity(const program::experiment_options& on, const options& o) {
+/// Of the text; none where there is none.
+std::uint64_t text_fingerprint(const program::experiment_options& on) {
   const std::string bytes = on.task.empty() && !on.balancing() ? read_file(on.text, "gradient_bias") : "";
+  return program::fingerprint(bytes.data(), bytes.size());
+}
+
+/// What all runs of a sweep have in common.
+std::string identity(const program::experiment_options& on, const options& o, std::uint64_t text) {
   return program::text_of(
       "gradient_bias of %s, %s %016llx, %td lanes x %td steps, %td updates, %s, %td replicas, precision "
       "%.9g, "
       "confidence %.9g%s",
-      on.system.c_str(), on.task.empty() ? "text" : on.task.c_str(),
-      static_cast<unsigned long long>(program::fingerprint(bytes.data(), bytes.size())), on.lanes, on.length,
-      on.train, o.estimators.c_str(), o.replicas, o.precision, o.confidence,
+      on.system.c_str(), on.task.empty() ? "text" : on.task.c_str(), static_cast<unsigned long long>(text),
+      on.lanes, on.length, on.train, o.estimators.c_str(), o.replicas, o.precision, o.confidence,
       o.no_batches ? ", no batches" : "");
 }
 
@@ -148,10 +152,15 @@ int run_all(const CLI::App& app, const program::sweep<program::experiment_option
   program::experiment first(all.at(0));
   for (const auto& name : program::split(o.estimators))
     with_estimator(name, first.system, index_t(first.xs.size()), [](const auto&) {});
-  program::sweep_results results("gradient_bias", o.sweep, identity(all.at(0), o));
+  const std::uint64_t text = text_fingerprint(all.at(0));
+  program::sweep_results results("gradient_bias", o.sweep, identity(all.at(0), o, text));
   program::quiet = true;
-  program::run_sweep(all, results, o.threads,
-                     [&](const program::experiment_options& on) { return one_of_sweep(on, o); });
+  program::run_sweep(all, results, o.threads, [&](const program::experiment_options& on) {
+    auto result = one_of_sweep(on, o);
+    if (text_fingerprint(on) != text)
+      throw file_error("gradient_bias: text: \"" + on.text + "\" is another one than when the sweep began");
+    return result;
+  });
   const auto table = program::table_of(all, results, "estimator", "relative_bias",
                                        {"variance", "snr", "norm_ratio", "vjps", "bytes"}, o.confidence);
   std::fputs(to_table(table, 3).c_str(), stdout);
@@ -160,6 +169,7 @@ int run_all(const CLI::App& app, const program::sweep<program::experiment_option
       "that "
       "mean, or of\none seed with its own; the other numbers are means over the seeds. %s\n",
       100 * o.confidence, o.sweep.c_str());
+  program::print_failures(all, results);
   return program::stop_asked() ? 130 : 0;
 }
 

@@ -2,12 +2,15 @@
 // per character on text it has not seen. Sequences are independent; a checkpoint falls between two of them,
 // so that a resumed run continues with the same bits.
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <unroll/cells/named_cell.hpp>
+#include <unroll/diagnose/event_file.hpp>
 #include <unroll/estimate/catalogue.hpp>
 #include <unroll/text/characters.hpp>
-#include <unroll/train/mean_loss.hpp>
+#include <unroll/train/evaluate.hpp>
 
 #include "support/sweep.hpp"
 #include "support/trained_cell.hpp"
@@ -20,13 +23,15 @@ using T = float;
 using input = cells::example<T>;
 
 struct options {
-  std::string text = UNROLL_DEFAULT_TEXT, task, cell = "gru", estimator = "tbptt:10:40", checkpoint, json;
+  std::string text = UNROLL_DEFAULT_TEXT, task, cell = "gru", estimator = "tbptt:10:40", checkpoint, json,
+              tensorboard;
   index_t hidden = 64, lanes = 8, length = 400, every = 10, sequences = 300, report = 50, held_out = 20'000;
   double rate = 3e-3, clip = 1;
   std::uint64_t seed = 1;
   bool resume = false;
   std::string hiddens = "64", seeds = "1", rates = "0.003", sweep;  ///< of a sweep
   index_t threads = 0;                                              ///< runs at the same time
+  std::optional<std::uint64_t> bytes;                               ///< fingerprint that the text must have
 };
 
 /// Training and held-out characters as streams of examples.
@@ -44,9 +49,12 @@ corpus make_corpus(const options& o) {
   if (!o.task.empty()) fail("train_text", "task", "\"" + o.task + "\" is not anbn");
   const std::string characters = read_file(o.text, "train_text");
   const data::text text(characters, "\"" + o.text + "\"");
+  const std::uint64_t bytes = program::fingerprint(characters.data(), characters.size());
+  if (o.bytes && *o.bytes != bytes)
+    throw file_error("train_text: text: \"" + o.text + "\" is another one than when the sweep began");
   const auto held = text.held_out().first(std::min(std::size_t(o.held_out) + 1, text.held_out().size()));
   return {data::streams<T>(text.train(), o.lanes, o.length), data::streams<T>(held, 1), text.vocabulary(),
-          o.text, program::fingerprint(characters.data(), characters.size())};
+          o.text, bytes};
 }
 
 /// What a checkpoint must agree on before a run may continue from it.
@@ -99,6 +107,11 @@ nlohmann::ordered_json train(options o, bool aloud) {
   const auto cell = made(o.lanes), reader = made(1);
   trained_cell<T> run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
   if (o.resume) run.load(o.checkpoint, identity(o, c));
+  const auto now = [] {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  };
+  std::optional<event_file> events;
+  if (!o.tensorboard.empty()) events.emplace(o.tensorboard, now(), run.sequence);
 
   const index_t pieces = c.train.steps() / o.length;
   if (aloud)
@@ -120,6 +133,8 @@ nlohmann::ordered_json train(options o, bool aloud) {
     run.history.push_back({{"sequence", run.sequence}, {"train_bits", train_bits}, {"held_out_bits", bits}});
     run.seen = {};
     if (!o.checkpoint.empty()) run.save(o.checkpoint, identity(o, c));
+    if (events)
+      events->add(run.sequence, now(), row().add("train_bits", train_bits).add("held_out_bits", bits));
   };
 
   with_estimator(o.estimator, cell.system, o.length, [&](auto estimator) {
@@ -167,17 +182,17 @@ program::sweep<options> runs(const options& o) {
 }
 
 /// What the runs of a sweep have in common.
-std::string common_identity(options o) {
-  const corpus c = make_corpus(o);
+std::string common_identity(options o, const corpus& c) {
   o.cell = o.estimator = "*";
   o.hidden = 0, o.rate = 0, o.seed = 0;
   return "train_text: " + identity(o, c) + program::text_of(", %td sequences", o.sequences);
 }
 
 int run_all(const CLI::App& app, const program::sweep<options>& all, const options& o) {
-  program::check_sweep(
-      "train_text", all.size(), o.sweep,
-      {{"--json", app.count("--json") > 0}, {"--checkpoint", app.count("--checkpoint") > 0}});
+  program::check_sweep("train_text", all.size(), o.sweep,
+                       {{"--json", app.count("--json") > 0},
+                        {"--checkpoint", app.count("--checkpoint") > 0},
+                        {"--tensorboard", app.count("--tensorboard") > 0}});
   for (index_t i = 0; i < all.size();
        ++i) {  // a misspelt name ends the program, a run that fails is a result
     const options one = all.at(i);
@@ -185,9 +200,11 @@ int run_all(const CLI::App& app, const program::sweep<options>& all, const optio
     if (one.seed == all.at(0).seed)
       cells::make_named_cell<T>(one.cell, {2, 1, 2, loss_kind::cross_entropy, 1}, key{0});
   }
-  program::sweep_results results("train_text", o.sweep, common_identity(all.at(0)));
+  const corpus text = make_corpus(all.at(0));
+  program::sweep_results results("train_text", o.sweep, common_identity(all.at(0), text));
   program::quiet = true;
-  program::run_sweep(all, results, o.threads, [](options one) {
+  program::run_sweep(all, results, o.threads, [&](options one) {
+    one.bytes = text.bytes;
     const auto run = train(std::move(one), false);
     if (!run.at("complete").get<bool>()) return nlohmann::json();
     return nlohmann::json{{"rows", {run.at("course").back()}}, {"course", run.at("course")}};
@@ -199,6 +216,7 @@ int run_all(const CLI::App& app, const program::sweep<options>& all, const optio
       "of "
       "the mean.\n%s\n",
       o.sequences, o.sweep.c_str());
+  program::print_failures(all, results);
   return program::stop_asked() ? 130 : 0;
 }
 
@@ -249,6 +267,8 @@ int main(int argc, char** argv) {
                           ->check(writable);
   app.add_flag("--resume", o.resume, "continue from the checkpoint")->needs(file);
   app.add_option("--json", o.json, "write the course of the run to this file")->check(writable);
+  app.add_option("--tensorboard", o.tensorboard, "folder for a file of events, which TensorBoard shows")
+      ->check(not_empty);
 
   return run<several_ranks>("train_text", app, argc, argv, [&] {
     check_outputs("train_text", {{"--checkpoint", o.checkpoint}, {"--json", o.json}, {"--sweep", o.sweep}},

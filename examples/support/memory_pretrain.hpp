@@ -114,7 +114,7 @@ struct pretrain_command : command {
         const double start = seconds_now();
         double loss = 0;
         index_t scored = 0;
-        auto& g = run->zeroed_gradient();
+        auto& g = run->gradient_sum();
         for (index_t i = 0; i < accumulate; ++i) {
           places.next(ids, targets);
           loss += here ? double(here->gradient(run->theta(), ids, targets, g))

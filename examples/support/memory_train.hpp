@@ -134,7 +134,7 @@ struct train_command : command {
         if (run->done() || stop_asked()) break;
         const double start = seconds_now();
         const key draws = fold(fold(key{seed}, 3), std::uint64_t(run->step()));
-        auto& g = run->zeroed_gradient();
+        auto& g = run->gradient_sum();
         const report r = gradients.add(draws, run->theta(), samples.next(), g);
         if (r.code != status::ok) run.not_finite();
         measured_bytes = std::max(measured_bytes, double(r.bytes));

@@ -151,8 +151,10 @@ class sweep_results {
   nlohmann::json document_;
 };
 
-/// Makes the runs that are not in the results: f(options) is a run's result, null where it was interrupted;
-/// an unroll::error that it throws is its result too. Up to `threads` runs at the same time (0: one a core)
+/// Makes the runs that are not in the results: f(options) is a run's result, null where it was interrupted.
+/// An unroll::error that it throws is its result too, since a run of these options can come to nothing else;
+/// but an unroll::file_error, and whatever else may be over tomorrow, ends the sweep when the runs beside it
+/// are done, and the same sweep makes that run again. Up to `threads` runs at the same time (0: one a core)
 /// on each of the ranks, which share them and all call this.
 template <class Options, class F>
 void run_sweep(const sweep<Options>& all, sweep_results& results, index_t threads, F&& f) {
@@ -177,19 +179,27 @@ void run_sweep(const sweep<Options>& all, sweep_results& results, index_t thread
     std::atomic<index_t> next{world.begin(n)};
     std::mutex mutex;
     index_t done = begin;
+    const auto make = [&](index_t i) {
+      nlohmann::json result;
+      try {
+        result = f(all.at(left[std::size_t(begin + i)]));
+      } catch (const unroll::file_error&) {
+        throw;
+      } catch (const unroll::error& e) {
+        result = {{"error", e.what()}};
+      }
+      if (result.is_null()) return;
+      const std::lock_guard lock(mutex);
+      found[std::size_t(i)] = result.dump();
+      results.add(name(i), std::move(result));
+      line.show(text_of("%td of %td runs", ++done, count));
+    };
     auto work = [&](index_t) {
-      for (index_t i; (i = next.fetch_add(1)) < world.end(n) && !interrupted;) {
-        nlohmann::json result;
-        try {
-          result = f(all.at(left[std::size_t(begin + i)]));
-        } catch (const unroll::error& e) {
-          result = {{"error", e.what()}};
-        }
-        if (result.is_null()) continue;
-        const std::lock_guard lock(mutex);
-        found[std::size_t(i)] = result.dump();
-        results.add(name(i), std::move(result));
-        line.show(text_of("%td of %td runs", ++done, count));
+      try {
+        for (index_t i; (i = next.fetch_add(1)) < world.end(n) && !interrupted;) make(i);
+      } catch (...) {
+        next = world.end(n);  // no more runs, on this thread or another
+        throw;
       }
     };
     unroll::worker_pool pool(std::min(threads, std::max<index_t>(1, own)));
@@ -263,6 +273,14 @@ std::vector<unroll::row> table_of(const sweep<Options>& all, const sweep_results
     table.push_back(std::move(out));
   }
   return table;
+}
+
+/// Says of every run that came to nothing why: a line each.
+template <class Options>
+void print_failures(const sweep<Options>& all, const sweep_results& results) {
+  for (index_t i = 0; i < all.size(); ++i)
+    if (const nlohmann::json* result = results.find(all.name(i)); result && result->contains("error"))
+      std::printf("%s: %s\n", all.name(i).c_str(), result->at("error").template get<std::string>().c_str());
 }
 
 /// Throws unroll::error where the results of a sweep would have no place, or options say what one run does.

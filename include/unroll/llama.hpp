@@ -8,6 +8,7 @@
 #include "unroll/core/bf16_pairs.hpp"
 #include "unroll/core/bf16_products.hpp"
 #include "unroll/diagnose/csv_file.hpp"
+#include "unroll/diagnose/event_file.hpp"
 #include "unroll/estimate/plan.hpp"
 #include "unroll/exec/executor.hpp"
 #include "unroll/exec/host.hpp"

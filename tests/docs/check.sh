@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Compiles every ```cpp block of README.md and docs/**/*.md. A block with `int main` is a whole program; a block
 # behind the line <!-- fragment --> becomes the body of a function behind `#include <unroll/unroll.hpp>` and
-# `using namespace unroll;` (its own #include lines move to the top); a block behind <!-- not compiled --> is only
-# read. Any other block is an error: it must say which of the three it is.
+# `using namespace unroll;` (its own #include lines move to the top); a block behind <!-- from FILE --> stands in that
+# file, but for its spaces; a block behind <!-- not compiled --> is only read. Any other block is an error: it must say
+# which of the four it is.
 # usage: check.sh [ROOT] [FILE...]     CXX and EIGEN name the compiler and Eigen's include folder
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,11 +21,12 @@ if [ $# -gt 0 ]; then files=("$@"); else mapfile -t files < <(find README.md doc
 for file in "${files[@]}"; do
   awk -v out="$work/$(echo "$file" | tr '/' '_')" '
     /^```cpp/ { block = sprintf("%s.%04d.%s.block", out, NR, mark == "" ? "program" : mark); mark = ""; inside = 1
-                printf "" > block; next }
+                printf "" > block; if (from != "") print from > (block ".from"); from = ""; next }
     /^```/    { if (inside) close(block); inside = 0; next }
     inside    { print > block; next }
     /^<!-- fragment -->/     { mark = "fragment"; next }
     /^<!-- not compiled -->/ { mark = "skip"; next }
+    /^<!-- from .* -->/      { mark = "from"; from = $3; next }
     NF        { mark = "" }' "$file"
 done
 
@@ -35,6 +37,14 @@ for block in "$work"/*.block; do
   name=$(basename "$block" .block)
   case $name in
     *.skip) continue ;;
+    *.from)
+      source=$(cat "$block.from")
+      if ! tr -d ' \n' <"$source" | grep -qF -- "$(tr -d ' \n' <"$block")"; then
+        echo "$name: is not what stands in $source"
+        failed=1
+      fi
+      continue
+      ;;
     *.fragment)
       {
         echo '#include <unroll/unroll.hpp>'
@@ -48,7 +58,7 @@ for block in "$work"/*.block; do
       ;;
     *)
       if ! grep -q 'int main' "$block"; then
-        echo "$name: neither a program nor marked <!-- fragment --> or <!-- not compiled -->"
+        echo "$name: neither a program nor marked <!-- fragment -->, <!-- from FILE --> or <!-- not compiled -->"
         failed=1
         continue
       fi

@@ -51,6 +51,19 @@ expect 1 'does not compile' 'a fragment that does not compile' <<'END'
 no_such_type x;
 ```
 END
+expect 0 '^0 blocks' 'a block that stands in a file, with other spaces' <<'END'
+<!-- from examples/hello.cpp -->
+```cpp
+  int
+main() {
+```
+END
+expect 1 'is not what stands in examples/hello.cpp' 'a block that stands in no file' <<'END'
+<!-- from examples/hello.cpp -->
+```cpp
+int main(int) {
+```
+END
 expect 1 'neither a program' 'a block that is neither' <<'END'
 <!-- fragment -->
 text in between

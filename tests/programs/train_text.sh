@@ -133,5 +133,44 @@ wait $pid || status=$?
 grep -q "was changed by another program meanwhile" two.txt
 grep -q "of somebody else" two.json
 
+# a combination that no run can have is a row; what may be over tomorrow ends the sweep, which goes on another day
+few=("${run[@]}" --sequences 6 --report 3 --threads 2)
+"${few[@]}" --cell lru,gru --estimator diagonal_rtrl --sweep none.json >none.txt
+grep -qE "^gru +diagonal_rtrl .* 1 +1 " none.txt
+grep -qE "^lru +diagonal_rtrl .* 1 +0 " none.txt
+grep -q "^cell gru, .*: diagonal_rtrl: system: has units that listen to each other" none.txt
+small=(bash -c 'trap "" XFSZ; ulimit -f 4; exec "$@"' -)  # no file may have more than 4 KiB
+refused '"full.json": cannot be written: File too large' "${small[@]}" "${few[@]}" --seed 1..50 --sweep full.json
+runs=$(grep -c 'seed [0-9]*"' full.json)
+[ "$runs" -gt 3 ]
+[ "$runs" -lt 50 ]
+"${few[@]}" --seed 1..50 --sweep full.json >/dev/null
+"${few[@]}" --seed 1..50 --sweep roomy.json >/dev/null
+cmp full.json roomy.json
+for change in 'cp kept.txt other.txt; echo x >>other.txt; mv other.txt book.txt' 'rm book.txt'; do
+  "${run[@]}" --sequences 60 --seed 1..50 --threads 1 --sweep moved.json >/dev/null 2>moved.txt &
+  pid=$!
+  for _ in $(seq 3000); do if grep -qs 'seed 2"' moved.json; then break; fi; sleep 0.01; done
+  eval "$change"
+  status=0
+  wait $pid || status=$?
+  [ $status = 1 ]
+  grep -qE '"book.txt"( is another one than when the sweep began|: does not exist)' moved.txt
+  if grep -q error moved.json; then echo "a text that is gone is no result"; exit 1; fi
+  cp kept.txt book.txt
+  rm moved.json
+done
+
+# files of events: a new one for every process, none written over
+"${run[@]}" --sequences 4 --report 2 --checkpoint cut.ckpt --tensorboard events >/dev/null
+"${run[@]}" --sequences 8 --report 2 --checkpoint cut.ckpt --resume --tensorboard events >/dev/null
+[ "$(find events -name 'events.out.tfevents.*' | wc -l)" = 2 ]
+refused "has events of another run" "${run[@]}" --sequences 2 --tensorboard events
+refused "cannot be made a folder" "${run[@]}" --sequences 2 --tensorboard book.txt
+refused "is of one run" "${many[@]}" --sweep new.json --tensorboard new
+smaller=(bash -c 'trap "" XFSZ; ulimit -f 1; exec "$@"' -)
+refused "cannot be written: File too large; its first" "${smaller[@]}" "${run[@]}" --sequences 60 --report 1 --tensorboard full
+head -c 40 "$(find full -name 'events.out.tfevents.*')" | grep -q "brain.Event:2"
+
 if [ -n "$(ls -- *.partial 2>/dev/null)" ]; then echo "files that were not finished are there"; exit 1; fi
 echo "trained, resumed and refused"

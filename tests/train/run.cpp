@@ -23,7 +23,7 @@ const training::run_options short_run{.steps = 7, .report = 3, .rate = 0.01, .cl
 
 // A step with a gradient that is a function of the step and theta; two tokens, whose loss is summed.
 status take_step(training::run<float>& r) {
-  auto& g = r.zeroed_gradient();
+  auto& g = r.gradient_sum();
   for (index_t i = 0; i < 3; ++i) g[i] = 2 * (r.theta()[i] - float(r.step()));
   return r.update(0.5 + double(r.step()), 2, 0.25);
 }
@@ -81,9 +81,9 @@ TEST_CASE("a step that is not finite leaves a run as it was") {
   advance(r, 1);
   const std::vector<float> before(r.theta().begin(), r.theta().end());
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-  r.zeroed_gradient()[1] = nan;
+  r.gradient_sum()[1] = nan;
   CHECK(r.update(1, 2) == status::non_finite);
-  r.zeroed_gradient()[1] = 1;
+  r.gradient_sum()[1] = 1;
   CHECK(r.update(nan, 2) == status::non_finite);
   CHECK(r.step() == 1);
   CHECK(r.state().sums.steps == 1);
@@ -136,9 +136,9 @@ TEST_CASE("a report that a saved run could not hold is refused, and changes noth
   CHECK_THROWS_WITH(r.report(1.5, 2), ContainsSubstring("step: is 1, the last report is of step 1"));
   REQUIRE(take_step(r) == status::ok);
   // a loss whose sum is not finite, though it is
-  r.zeroed_gradient()[0] = 1;
+  r.gradient_sum()[0] = 1;
   CHECK(r.update(1.7e308, 2) == status::ok);
-  r.zeroed_gradient()[0] = 1;
+  r.gradient_sum()[0] = 1;
   CHECK(r.update(1.7e308, 2) == status::non_finite);
   CHECK(r.step() == 3);
   training::save_run(files.path / "run", r);
@@ -277,4 +277,112 @@ TEST_CASE("a forged file is refused with both values, and leaves a run as it was
   training::run_state none = r.state();
   none.sums.loss = std::nan("");
   CHECK_THROWS_WITH(other.restore(none), ContainsSubstring("sums: loss: is nan, must be finite"));
+}
+
+namespace {
+
+// A gradient of two samples, whose number is their place: the losses are their sum.
+double sample(training::run<float>& r, std::int64_t place, gradient<float>& g) {
+  for (index_t i = 0; i < 3; ++i) g[i] += r.theta()[i] * 0.25f - float(place % 4);
+  return 0.5 + double(place);
+}
+
+}  // namespace
+
+TEST_CASE("a step of several gradients has the bits of one of all their samples, cut between them or not") {
+  const folder files;
+  training::run_options o = short_run;
+  training::run<float> whole(o, start(), "test");
+  o.accumulate = 3;
+  const auto parts = [&] { return training::run<float>(o, start(), "test"); };
+  training::run<float> several = parts();
+  for (std::int64_t place = 0; place < 21; ++place) {
+    CHECK(several.position() == place);
+    CHECK(several.step() == place / 3);
+    CHECK(several.due() == (place == 9 || place == 18));
+    if (several.due()) several.report(1.5);
+    training::save_run(files.path / "cut", several);
+    several = parts();
+    CHECK_FALSE(several.position() == (place == 0 ? 1 : place));
+    training::load_run(files.path / "cut", several);
+    const double loss = sample(several, place, several.gradient_sum());
+    REQUIRE(several.update(loss, 1, 0.25) == status::ok);
+  }
+  for (std::int64_t step = 0; step < 7; ++step) {
+    auto& g = whole.gradient_sum();
+    double loss = 0;
+    for (std::int64_t i = 0; i < 3; ++i) loss += sample(whole, 3 * step + i, g);
+    if (whole.due()) whole.report(1.5);
+    REQUIRE(whole.update(loss, 3) == status::ok);
+  }
+  CHECK((several.done() && whole.done()));
+  CHECK(std::equal(whole.theta().begin(), whole.theta().end(), several.theta().begin()));
+  CHECK(several.training_loss() == whole.training_loss());
+  CHECK_THAT(several.identity(), ContainsSubstring("betas 0.9 0.95, of 3 gradients"));
+  training::run<float> other = parts();
+  training::save_run(files.path / "other", whole);
+  CHECK_THROWS_WITH(training::load_run(files.path / "other", other),
+                    ContainsSubstring("belongs to another run"));
+}
+
+TEST_CASE("a gradient that is not finite undoes the ones that waited with it") {
+  training::run_options o = short_run;
+  o.accumulate = 2;
+  training::run<float> r(o, start(), "test");
+  REQUIRE(r.update(1, 2) == status::ok);
+  CHECK(r.position() == 1);
+  CHECK(r.update(std::nan(""), 2) == status::non_finite);
+  CHECK((r.position() == 0 && r.state().added_tokens == 0));
+  CHECK(r.update(std::nan(""), 2) == status::non_finite);  // the first one is told at once
+  REQUIRE(take_step(r) == status::ok);
+  REQUIRE(take_step(r) == status::ok);
+  CHECK(r.step() == 1);
+  training::run_state s = r.state();
+  s.added = 2;
+  CHECK_THROWS_WITH(r.restore(s), ContainsSubstring("added: is 2, must be from 0 to 1"));
+  s.added = 0, s.added_tokens = 3;
+  CHECK_THROWS_WITH(r.restore(s), ContainsSubstring("added: tokens: are 3 and their loss 0, of 0 gradients"));
+  s.added = 1, s.added_loss = std::nan("");
+  CHECK_THROWS_WITH(r.restore(s), ContainsSubstring("added: loss: is nan"));
+}
+
+TEST_CASE("a run bounds every number of the gradient in front of its norm") {
+  training::run_options o = short_run;
+  o.clip_value = 0.25, o.clip = 0;
+  training::run<float> r(o, start(), "test");
+  auto& g = r.gradient_sum();
+  g[0] = 8, g[1] = -1, g[2] = 0.25f;
+  REQUIRE(r.update(1, 2) == status::ok);
+  CHECK(r.state().sums.norm == Approx(std::sqrt(0.0625 + 0.0625 + 0.015625)));
+  CHECK_THAT(r.identity(), ContainsSubstring(", clip value 0.25"));
+  o.clip_value = -1;
+  CHECK_THROWS_WITH(training::run<float>(o, start(), ""), ContainsSubstring("clip_value: is -1"));
+}
+
+TEST_CASE("a run ends early when its held-out loss has not fallen for as many reports as it has patience") {
+  const folder files;
+  training::run_options o{.steps = 100, .report = 2, .patience = 2};
+  const auto losses = {5.0, 4.0, 4.0, 4.5, 3.0};
+  training::run<float> r(o, start(), "test");
+  CHECK(r.best() == nullptr);
+  std::size_t best[] = {0, 1, 1, 1}, i = 0;
+  for (const double loss : losses) {
+    REQUIRE(take_step(r) == status::ok);
+    REQUIRE(take_step(r) == status::ok);
+    REQUIRE(r.due());
+    r.report(loss);
+    CHECK(r.best() - r.course().data() == std::ptrdiff_t(best[i++]));
+    CHECK(r.ended_early() == (i == 4));
+    if (r.done()) break;
+  }
+  CHECK((i == 4 && r.step() == 8 && !r.due()));
+  training::save_run(files.path / "run", r);
+  training::run<float> again(o, start(), "test");
+  CHECK_FALSE(again.done());
+  training::load_run(files.path / "run", again);
+  CHECK(again.ended_early());
+  o.patience = -1;
+  CHECK_THROWS_WITH(training::run<float>(o, start(), ""), ContainsSubstring("patience: is -1"));
+  o.patience = 0, o.accumulate = 0;
+  CHECK_THROWS_WITH(training::run<float>(o, start(), ""), ContainsSubstring("accumulate: is 0"));
 }

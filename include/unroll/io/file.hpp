@@ -26,6 +26,13 @@
 
 namespace unroll {
 
+/// The system refuses a file: it is not there, cannot be read, or has no room. Nothing is wrong with what was
+/// asked for, and another try may succeed; what stands in a file and is wrong is an unroll::error alone.
+class file_error final : public error {
+ public:
+  using error::error;
+};
+
 namespace detail {
 
 struct close_file {
@@ -43,7 +50,7 @@ inline std::string quoted_path(const std::filesystem::path& path) {
 
 [[noreturn]] inline void fail_file(std::string_view function, const std::filesystem::path& path,
                                    std::string_view message) {
-  fail(function, quoted_path(path), message);
+  throw file_error(std::string(function) + ": " + quoted_path(path) + ": " + std::string(message));
 }
 
 /// What a chain of links leads to, there or not. The links in /proc/self/fd, to which /dev/stdout leads, are
@@ -73,12 +80,12 @@ class byte_source {
     s.name_ = detail::quoted_path(path);
     std::error_code code;
     const auto status = std::filesystem::status(path, code);
-    if (!std::filesystem::exists(status)) s.refuse("does not exist");
-    if (!std::filesystem::is_regular_file(status)) s.refuse("is not a regular file");
+    if (!std::filesystem::exists(status)) s.unreadable("does not exist");
+    if (!std::filesystem::is_regular_file(status)) s.unreadable("is not a regular file");
     s.size_ = std::filesystem::file_size(path, code);
-    if (code) s.refuse("cannot be read: " + code.message());
+    if (code) s.unreadable("cannot be read: " + code.message());
     s.file_.reset(std::fopen(path.string().c_str(), "rb"));
-    if (!s.file_) s.refuse(std::string("cannot be opened: ") + std::strerror(errno));
+    if (!s.file_) s.unreadable(std::string("cannot be opened: ") + std::strerror(errno));
     return s;
   }
   /// The same file mapped into memory, where the system maps files: any number of threads may read, and pages
@@ -124,10 +131,10 @@ class byte_source {
       std::memcpy(out, bytes_.data() + at, count);
       return;
     }
-    if (!seek(at)) refuse(std::string("cannot be read: ") + std::strerror(errno));
+    if (!seek(at)) unreadable(std::string("cannot be read: ") + std::strerror(errno));
     const std::size_t got = std::fread(out, 1, count, file_.get());
     if (got != count)
-      refuse("ends after " + std::to_string(at + got) + " of " + std::to_string(size_) + " bytes");
+      unreadable("ends after " + std::to_string(at + got) + " of " + std::to_string(size_) + " bytes");
   }
   /// The bytes [at, at + count); compared with the size before anything is allocated.
   std::string read(std::uint64_t at, std::uint64_t count) const {
@@ -141,6 +148,9 @@ class byte_source {
   [[noreturn]] void refuse(std::string_view message) const { fail(function_, name_, message); }
 
  private:
+  [[noreturn]] void unreadable(std::string_view message) const {
+    throw file_error(function_ + ": " + name_ + ": " + std::string(message));
+  }
   bool seek(std::uint64_t at) const {
 #if UNROLL_POSIX
     return fseeko(file_.get(), off_t(at), SEEK_SET) == 0;

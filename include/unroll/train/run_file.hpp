@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -31,10 +32,11 @@ inline nlohmann::ordered_json to_json(const std::vector<course_row>& course) {
 }
 
 /// Saves a run, to be resumed bit for bit: a checkpoint (io/checkpoint.hpp) of theta and the optimiser, what
-/// the run is, and its course as JSON, without times: the files of equal runs are equal. Throws unroll::error
-/// when it cannot be written.
-template <class T>
-void save_run(const std::filesystem::path& file, run<T>& r) {
+/// the run is, and its course as JSON, without times: the files of equal runs are equal. `streams`: what else
+/// goes on from step to step and has visit(), such as an estimator in the middle of its stream. Throws
+/// unroll::error when it cannot be written; the file that was there stays then.
+template <class T, class... Streams>
+void save_run(const std::filesystem::path& file, run<T>& r, Streams&... streams) {
   const run_state& now = r.state();
   nlohmann::ordered_json course{{"step", now.step}, {"history", to_json(now.course)}};
   for (auto& row : course["history"]) row.erase("tokens_per_second"), row.erase("seconds");
@@ -42,11 +44,16 @@ void save_run(const std::filesystem::path& file, run<T>& r) {
                     {"tokens", now.sums.tokens},
                     {"norm", now.sums.norm},
                     {"steps", now.sums.steps}};
+  if (now.added > 0)
+    course["added"] = {{"gradients", now.added}, {"loss", now.added_loss}, {"tokens", now.added_tokens}};
   checkpoint c;
   c.set_text("identity", r.identity());
   c.set_text("course", course.dump());
   c.set("theta", r.theta());
   c.save("adam", r.optimiser());
+  if (now.added > 0) c.set("gradient_sum", r.gradient_sum());
+  int stream = 0;
+  (c.save("stream " + std::to_string(stream++), streams), ...);
   save_checkpoint(file, c);
 }
 
@@ -67,8 +74,8 @@ inline double number_of(const nlohmann::json& from, const char* name) {
   return value.get<double>();
 }
 
-// What save_run wrote of a run of `steps` steps.
-inline run_state state_of(const std::string& text, std::int64_t steps) {
+// What save_run wrote of a run with these options.
+inline run_state state_of(const std::string& text, const run_options& o) {
   const nlohmann::json course = parse_json(text, "run", "course");
   run_state s;
   try {
@@ -76,6 +83,12 @@ inline run_state state_of(const std::string& text, std::int64_t steps) {
     s.sums = {number_of(sums, "loss"), number_of(sums, "tokens"), number_of(sums, "norm"),
               number_of(sums, "steps")};
     s.step = integer_of(course, "step");
+    if (course.contains("added")) {
+      const auto& added = course.at("added");
+      s.added = integer_of(added, "gradients");
+      s.added_loss = number_of(added, "loss");
+      s.added_tokens = number_of(added, "tokens");
+    }
     const auto& history = course.at("history");
     if (!history.is_array())
       fail("run", "history", "is of type " + std::string(history.type_name()) + ", must be an array");
@@ -89,7 +102,7 @@ inline run_state state_of(const std::string& text, std::int64_t steps) {
   } catch (const nlohmann::json::exception& e) {
     fail("run", "course", e.what());
   }
-  check_state(s, steps);
+  check_state(s, o.steps, o.accumulate);
   return s;
 }
 
@@ -97,9 +110,10 @@ inline run_state state_of(const std::string& text, std::int64_t steps) {
 
 /// Brings a run to where save_run left one of the same identity. Throws unroll::error when the file belongs
 /// to another run, is none or holds what no such run comes by; the run is then as it was. Takes the memory of
-/// the file and of a second optimiser meanwhile.
-template <class T>
-void load_run(const std::filesystem::path& file, run<T>& r) {
+/// the file and of a second optimiser meanwhile. `streams`: made as those that were saved, in their order; of
+/// an estimator hold_inputs() must follow (estimate/concept.hpp).
+template <class T, class... Streams>
+void load_run(const std::filesystem::path& file, run<T>& r, Streams&... streams) {
   const std::string name = "\"" + file.string() + "\"";
   const checkpoint saved = load_checkpoint(file);
   if (const std::string other = saved.text("identity"); other != r.identity())
@@ -107,7 +121,7 @@ void load_run(const std::filesystem::path& file, run<T>& r) {
          name + " belongs to another run: \"" + other + "\", asked for \"" + r.identity() + "\"");
   run_state then;
   try {
-    then = detail::state_of(saved.text("course"), r.options().steps);
+    then = detail::state_of(saved.text("course"), r.options());
   } catch (const error& e) {
     fail("load_run", "checkpoint", name + " holds no course of a run: " + e.what());
   }
@@ -117,9 +131,19 @@ void load_run(const std::filesystem::path& file, run<T>& r) {
     fail("load_run", "checkpoint",
          name + " has " + std::to_string(steps) + " steps of the optimiser, expected " +
              std::to_string(then.step));
+  gradient<T> sum(r.theta().size());
+  if (then.added > 0) saved.get("gradient_sum", sum);
+  int stream = 0;
+  [[maybe_unused]] const auto try_one = [&](auto copy) {
+    saved.load("stream " + std::to_string(stream++), copy);
+  };
+  (try_one(streams), ...);
   saved.get("theta", r.theta());  // the last that can be refused, and writes nothing then
   saved.load("adam", r.optimiser());
+  stream = 0;
+  (saved.load("stream " + std::to_string(stream++), streams), ...);
   r.restore(std::move(then));
+  std::copy(sum.begin(), sum.end(), r.gradient_sum().begin());
 }
 
 }  // namespace unroll::training

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <chrono>
+#include <type_traits>
+
+#include "unroll/core/report.hpp"
+#include "unroll/train/run.hpp"
+
+namespace unroll::training {
+
+/// Trains until the run is done, from wherever it stands:
+///
+///     const status end = training::train(
+///         run,
+///         [&](const auto& theta, auto& g) { return gradients.add(draws(run.position()), theta, next(), g);
+///         },
+///         [&](const auto& theta) { return training::mean_loss(cell, theta, held_out); },
+///         [&](const training::course_row& row) { save_run("run.ckpt", run, estimator); });
+///
+/// `add_gradient(theta, g)` adds a gradient to g and returns the report of it: its losses, whose mean the
+/// gradient is of, and whether it is finite. `held_out(theta)`: the mean loss that a report shows, in nats a
+/// token of text, of `bytes_per_token` bytes. `after_report(row)` is called after each report, with its row
+/// of the course: for checkpoints, files and lines of its own; where it returns false the loop ends there.
+/// Throws what these throw.
+///
+/// status::ok: the run is done, or after_report has ended the loop. status::non_finite: a gradient was not;
+/// the run is as it was before that step.
+template <class T, class AddGradient, class HeldOut, class AfterReport>
+[[nodiscard]] status train(run<T>& r, AddGradient&& add_gradient, HeldOut&& held_out,
+                           AfterReport&& after_report, double bytes_per_token = 1) {
+  using clock = std::chrono::steady_clock;
+  const auto seconds_since = [](clock::time_point start) {
+    return std::chrono::duration<double>(clock::now() - start).count();
+  };
+  for (;;) {
+    if (r.due()) {
+      const auto start = clock::now();
+      const double loss = held_out(r.theta());
+      const course_row& row = r.report(loss, bytes_per_token, seconds_since(start));
+      if constexpr (std::is_void_v<decltype(after_report(row))>)
+        after_report(row);
+      else if (!after_report(row))
+        return status::ok;
+    }
+    if (r.done()) return status::ok;
+    const auto start = clock::now();
+    const unroll::report of = add_gradient(r.theta(), r.gradient_sum());
+    if (of.code != status::ok) return of.code;
+    const status taken = r.update(of.loss, double(of.losses), seconds_since(start));
+    if (taken != status::ok) return taken;
+  }
+}
+
+}  // namespace unroll::training
