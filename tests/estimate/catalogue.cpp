@@ -40,7 +40,8 @@ std::vector<std::string> texts_of(const catalogue_line& line) {
   bool scaled = false;
   for (const char* below_one : {"SIGMA", "LEAK", "FILTER"})
     scaled = scaled || line.form.find(below_one) != line.form.npos;
-  const char* numbers[] = {scaled ? ":0.01" : ":4", ":5", ":4"};
+  const bool share = line.form.find(":P]") != line.form.npos;
+  const char* numbers[] = {share ? ":0.5" : scaled ? ":0.01" : ":4", ":5", ":4", ":3"};
   std::string text(line.name());
   for (std::size_t n = 0; n <= most; ++n) {
     if (n >= least) texts.push_back(text);
@@ -121,6 +122,10 @@ TEST_CASE("options reach the estimator") {
   CHECK(period_of("es:0.1") == 20);
   CHECK(period_of("nres:0.1") == 10);
   CHECK(period_of("pes:0.1:2:5") == 5);
+  CHECK(period_of("gpes:0.1:2:5:3") == 5);
+  CHECK(period_of("pes_a:0.1") == 10);
+  CHECK(period_of("forward_gradient:3:5") == 5);
+  CHECK(period_of("telescope:4") == 20);
   const auto same = [&](const char* text, auto other, double tolerance = 0) {
     INFO(text);
     gradient<double> a(task.cell.size().params), b(a.size());
@@ -153,6 +158,16 @@ TEST_CASE("options reach the estimator") {
   same("es:0.1:2", es(task.cell, {.sigma = 0.1, .pairs = 2}));
   same("nres:0.1:2:4", nres(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
   same("pes:0.1:2:4", pes(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
+  same("es_single:0.1:2:4", es_single(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
+  same("gpes:0.1:2:4:3", gpes(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4, .reuse = 3}));
+  same("pes_a:0.1:2:4", pes_a(task.cell, {.sigma = 0.1, .pairs = 2, .window = 4}));
+  same("random_path:0.5", random_path(task.cell, {.p = 0.5}));
+  same("forward_gradient:3:7", forward_gradient(task.cell, {.directions = 3, .window = 7}));
+  same("telescope:3:2", telescope(task.cell, {.ladder = {{3, 3}, {6, 6}}}));
+  same("telescope_single:3:2",
+       telescope(task.cell, {.ladder = {{3, 3}, {6, 6}}, .kind = telescope_kind::single_sample}));
+  same("control_variate:3:4",
+       control_variate(chunked_tbptt(task.cell, {.window = 3}), bptt(task.cell), {.p = 0.25}));
 }
 
 namespace {
@@ -223,7 +238,8 @@ TEST_CASE("what is not in the catalogue is refused with what is") {
     CHECK_THROWS_AS(gradient_period(text, 2), error);
   }
   for (const char* text : {"tbptt:0", "tbptt:1.5", "tbptt:-1", "es:-1", "es:0", "es:1:0", "checkpointed:0",
-                           "snap:0", "artbp:0.1"}) {
+                           "snap:0", "artbp:0.1", "random_path:0", "random_path:1.5", "forward_gradient:1000",
+                           "telescope:0", "telescope:4:31", "control_variate:0", "pes_a:0", "gpes:-1"}) {
     INFO(text);
     CHECK_THROWS_AS(make(text), error);
     CHECK_NOTHROW(gradient_period(text, 2));  // no matter of the period

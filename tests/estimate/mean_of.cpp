@@ -2,9 +2,11 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_golden.hpp"
+#include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/es.hpp"
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/uoro.hpp"
 #include "unroll/testing/conformance.hpp"
 #include "unroll/testing/enumerate.hpp"
@@ -111,6 +113,43 @@ TEST_CASE("the mean of copies reports their loss once and their work together") 
   CHECK(r.jvps == 3 * one.jvps);
   CHECK(r.bytes == 3 * one.bytes + g.bytes());
   CHECK(three.finish(theta, g).bytes == r.bytes);
+}
+
+TEST_CASE("a mean of different estimators is unbiased and has the weighted covariances") {
+  const auto xs = golden::inputs();
+  const auto of = [&](auto make) {
+    testing::enumerator all;
+    return testing::enumerate(all, make(testing::enumerating_chooser(all)), golden::theta(), xs);
+  };
+  const auto first = [](auto c) { return uoro(golden::rnn<>{}, {}, c); };
+  const auto second = [](auto c) { return artbp(golden::rnn<>{}, fixed_truncation(3), {}, c); };
+  const auto both = of([&](auto c) { return mean_of(first(c), second(c)); });
+  const double a = of(first).covariance_trace, b = of(second).covariance_trace;
+  CHECK(golden::relative_error(both.mean, golden::gradient) < 1e-11);
+  CHECK(both.covariance_trace == Approx((a + b) / 4).epsilon(1e-10));
+  const std::array<double, 2> best{b / (a + b), a / (a + b)};
+  const auto weighted = of([&](auto c) { return mean_of(best, first(c), second(c)); });
+  CHECK(golden::relative_error(weighted.mean, golden::gradient) < 1e-11);
+  CHECK(weighted.covariance_trace == Approx(a * b / (a + b)).epsilon(1e-10));
+}
+
+TEST_CASE("a mean of different estimators says what it is and keeps the promises of every estimator") {
+  const mean_of both(uoro(golden::rnn<>{}), tbptt(golden::rnn<>{}, {.k1 = 3, .k2 = 5}));
+  using E = std::remove_const_t<decltype(both)>;
+  static_assert(gradient_estimator<E> && !E::unbiased && E::random);
+  static_assert(mean_of<uoro<golden::rnn<>>, rtrl<golden::rnn<>>>::unbiased);
+  const auto xs = golden::long_inputs(50);
+  auto bad = xs[0];
+  bad.x = std::nan("");
+  CHECK(testing::estimator_conformance(both, golden::theta(), xs, &bad) == std::vector<std::string>{});
+  // w and 1 - w extrapolate; what is exact stays so
+  gradient<double> g(8);
+  mean_of exact(std::array<double, 2>{3, -2}, rtrl(golden::rnn<>{}), rtrl(golden::rnn<>{}));
+  const report r = exact.advance(golden::theta(), golden::inputs(), g);
+  CHECK(golden::relative_error(g, golden::gradient) < 1e-12);
+  CHECK((r.steps == 6 && r.losses == 3));
+  CHECK_THROWS_WITH(mean_of(std::array<double, 2>{.5, .6}, rtrl(golden::rnn<>{}), rtrl(golden::rnn<>{})),
+                    Catch::Matchers::ContainsSubstring("mean_of: weights: sum to 1.1, must sum to 1"));
 }
 
 TEST_CASE("the mean of copies keeps the promises of every estimator") {

@@ -4,12 +4,16 @@
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/forward_gradient.hpp"
+#include "unroll/estimate/gpes.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/pes_a.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/telescope.hpp"
 #include "unroll/estimate/uoro.hpp"
 
 // Runs that diverge by themselves: every input is finite, and so is every loss.
@@ -114,11 +118,13 @@ TEST_CASE("estimators that walk backwards stop in front of a state that overflow
     examine(checkpointed_bptt(explosive{}, {.slots = 2, .steps = length, .block = 3}));
   examine(artbp(explosive{}, fixed_truncation(6), {.slots = 2, .block = 4}));
   examine(artbp(explosive{}, polynomial_truncation(6), {.slots = 1, .block = 1}));
+  examine(telescope(explosive{}, {.ladder = {{5, 5}}, .max_steps = steps}));
 }
 
 TEST_CASE("estimators that go forward stop in front of a state that overflows, without a trace") {
   examine(rtrl(explosive{}));
   examine(nobacktrack(explosive{}));
+  examine(forward_gradient(explosive{}, {.directions = 2, .window = 4}));
   for (const index_t block : {1, 4}) {
     examine(uoro(explosive{}, {.block = block}));
     examine(mean_of(uoro(explosive{}, {.block = block}), 2, true));
@@ -129,6 +135,8 @@ TEST_CASE("evolution strategies stop in front of a state that overflows, without
   examine(es(explosive{}, {.pairs = 3}));
   examine(nres(explosive{}, {.pairs = 2, .window = 4}));
   examine(pes(explosive{}, {.pairs = 2, .window = 4}));
+  examine(gpes(explosive{}, {.pairs = 2, .window = 4, .reuse = 2}));
+  examine(pes_a(explosive{}, {.pairs = 2, .window = 4}));
 }
 
 TEST_CASE("a mean of copies that diverges in only one of them leaves no trace and waits for a reset") {

@@ -1,9 +1,11 @@
 #include "tests/properties/unbiased.hpp"
+#include "unroll/estimate/forward_gradient.hpp"
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/ok_rtrl.hpp"
 #include "unroll/estimate/preuoro.hpp"
+#include "unroll/estimate/random_path.hpp"
 #include "unroll/estimate/uoro.hpp"
 
 using support::examine_bias;
@@ -44,6 +46,20 @@ TEST_CASE("preuoro is unbiased on every cell, by enumeration of all its signs") 
   const auto preuoro = [](const auto& f, const auto& c) { return unroll::preuoro(f, {}, c); };
   for (const auto& task : support::any_tasks<double>(2, 1, 1, 1, 43)) examine_bias(task, preuoro);
   for (const auto& task : support::more_tasks<double>(3, 1, 1, 1, 48)) examine_bias(task, preuoro);
+}
+
+TEST_CASE("forward_gradient is unbiased on every cell, by enumeration of all its directions") {
+  const auto two = [](const auto& f, const auto& c) {
+    return unroll::forward_gradient(f, {.directions = 2}, c);
+  };
+  for (const auto& task : support::any_tasks<double>(3, 1, 2, 0, 51))
+    if (task.cell.size().params < 10) examine_bias(task, two);
+}
+
+TEST_CASE("random_path is unbiased on every cell, by enumeration of all its paths") {
+  const auto half = [](const auto& f, const auto& c) { return unroll::random_path(f, {.p = .5}, c); };
+  for (const auto& task : support::any_tasks<double>(3, 1, 1, 1, 61)) examine_bias(task, half);
+  for (const auto& task : support::more_tasks<double>(3, 1, 1, 1, 66)) examine_bias(task, half);
 }
 
 TEST_CASE("nobacktrack is unbiased on every cell, by enumeration of all its signs") {

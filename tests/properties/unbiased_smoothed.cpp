@@ -1,6 +1,7 @@
 #include "tests/mutants/es_mutants.hpp"
 #include "tests/support/catch.hpp"
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/gpes.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/pes.hpp"
 
@@ -56,6 +57,11 @@ TEMPLATE_TEST_CASE("persistent evolution strategies have the independently smoot
     if (window < 3) CHECK(distance(polynomials::smoothed_gradient<P>(sigma, 3), exact) > 1e-3);
     CHECK(distance(polynomials::smoothed_gradient<P>(0, 3), exact) > 1e-3);
   }
+  // a perturbation for two windows of one step is one for windows of two
+  CHECK(distance(mean_of_all<P>(
+                     P::nodes[1],
+                     [&](auto f, auto c) { return gpes(f, {.sigma = sigma, .window = 1, .reuse = 2}, c); }),
+                 polynomials::smoothed_gradient<P>(sigma, 2)) < rounding);
   const auto two = polynomials::smoothed_gradient<polynomials::readout>(sigma, 2);
   CHECK(distance(mean_of_all<polynomials::readout>(
                      3, [&](auto f, auto c) { return pes(f, {.sigma = sigma, .pairs = 2, .window = 2}, c); }),

@@ -2,6 +2,7 @@
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/telescope.hpp"
 
 using support::examine_bias;
 using support::tiny_tasks;
@@ -22,6 +23,14 @@ TEST_CASE("artbp with a polynomial law is unbiased on every cell, also on longer
         examine_bias(task, [&](const auto& f, const auto& c) {
           return unroll::artbp(f, unroll::polynomial_truncation(3, alpha), {.slots = 3, .block = 4}, c);
         });
+}
+
+TEST_CASE("telescope is unbiased on every cell, by enumeration of all its levels") {
+  for (const auto& task : support::any_tasks<double>(9, 2, 2, 1, 87))
+    for (const auto kind : {unroll::telescope_kind::roulette, unroll::telescope_kind::single_sample})
+      examine_bias(task, [&](const auto& f, const auto& c) {
+        return unroll::telescope(f, {.ladder = {{1, 2}, {2, 4}, {4, 4}}, .kind = kind, .max_steps = 9}, c);
+      });
 }
 
 TEST_CASE("a mean of two artbp is unbiased and halves the variance") {

@@ -5,20 +5,27 @@
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
+#include "unroll/estimate/control_variate.hpp"
 #include "unroll/estimate/diagonal_rtrl.hpp"
 #include "unroll/estimate/eprop.hpp"
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/es_single.hpp"
+#include "unroll/estimate/forward_gradient.hpp"
+#include "unroll/estimate/gpes.hpp"
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/ok_rtrl.hpp"
 #include "unroll/estimate/parts/catalogue_entries.hpp"
 #include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/pes_a.hpp"
 #include "unroll/estimate/preuoro.hpp"
+#include "unroll/estimate/random_path.hpp"
 #include "unroll/estimate/rflo.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/telescope.hpp"
 #include "unroll/estimate/uoro.hpp"
 #include "unroll/system/any_system.hpp"
 
@@ -233,6 +240,78 @@ struct ok_rtrl_entry : estimator_entry {
   }
 };
 
+struct random_path_entry : estimator_entry {
+  static constexpr std::string_view form = "random_path[:P]";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "like rtrl, through each entry of the Jacobian with probability P (0.25)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    if constexpr (has_jacobian<F> && has_factors<F>)
+      return random_path(f, {.p = n.number(0, 0.25)});
+    else  // refused, in its words
+      return random_path(any_system<typename F::scalar, typename F::input>(f), {.p = n.number(0, 0.25)});
+  }
+};
+
+struct forward_gradient_entry : estimator_entry {
+  static constexpr std::string_view form = "forward_gradient[:DIRECTIONS[:WINDOW]]";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "derivatives along DIRECTIONS (1) orthonormal directions a sequence, added up every WINDOW steps (10)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return forward_gradient(f, {.directions = n.count(0, 1), .window = n.count(1, 10)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(1, 10); }
+};
+
+// Truncations to K, 2 K, 4 K .. steps, and what has the whole sequence behind them.
+struct telescope_entry : estimator_entry {
+  static constexpr std::string_view form = "telescope:K[:LEVELS]";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what =
+      "chunked:K and the differences to windows twice as long, up to a level drawn of LEVELS (3) and the "
+      "whole "
+      "sequence";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t length) {
+    return telescope(f, options(n, length, telescope_kind::roulette));
+  }
+  static index_t period(const named_numbers&, index_t length) { return length; }
+
+ protected:
+  static telescope_options options(const named_numbers& n, index_t length, telescope_kind kind) {
+    telescope_options o{.kind = kind, .max_steps = length};
+    const index_t levels = n.count(1, 3);
+    if (levels > 30)
+      fail("options", n.text(), "has " + std::to_string(levels) + " levels, must be at most 30");
+    for (index_t level = 0, k = n.count(0, 1); level < levels; ++level, k *= 2)
+      o.ladder.push_back({.k1 = k, .k2 = k});
+    return o;
+  }
+};
+
+struct telescope_single_entry : telescope_entry {
+  static constexpr std::string_view form = "telescope_single:K[:LEVELS]";
+  static constexpr std::string_view what = "the difference at that level alone";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t length) {
+    return telescope(f, options(n, length, telescope_kind::single_sample));
+  }
+};
+
+struct control_variate_entry : estimator_entry {
+  static constexpr std::string_view form = "control_variate:K[:EVERY]";
+  static constexpr claim gradient = claim::unbiased;
+  static constexpr std::string_view what = "chunked:K, corrected by bptt in one sequence of EVERY (10)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t length) {
+    return control_variate(chunked_tbptt(f, {.window = n.count(0, 1)}), bptt(f, {.max_steps = length}),
+                           {.p = 1 / double(n.count(1, 10))});
+  }
+};
+
 struct es_entry : estimator_entry {
   static constexpr std::string_view form = "es:SIGMA[:PAIRS]";
   static constexpr claim gradient = claim::smoothed;
@@ -256,10 +335,21 @@ struct nres_entry : estimator_entry {
   static index_t period(const named_numbers& n, index_t) { return n.count(2, 10); }
 };
 
+struct es_single_entry : estimator_entry {
+  static constexpr std::string_view form = "es_single:SIGMA[:PAIRS[:WINDOW]]";
+  static constexpr claim gradient = claim::smoothed;
+  static constexpr std::string_view what = "the same by its other name";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return es_single(f, {.sigma = n.number(0, 0.1), .pairs = n.count(1, 1), .window = n.count(2, 10)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(2, 10); }
+};
+
 struct pes_entry : estimator_entry {
   static constexpr std::string_view form = "pes:SIGMA[:PAIRS[:WINDOW]]";
   static constexpr claim gradient = claim::smoothed;
-  static constexpr std::string_view what = "the same, with new perturbations in every window";
+  static constexpr std::string_view what = "like nres, with new perturbations in every window";
   template <class F>
   static auto make(const F& f, const named_numbers& n, index_t) {
     return pes(f, {.sigma = n.number(0, 0.1), .pairs = n.count(1, 1), .window = n.count(2, 10)});
@@ -267,16 +357,42 @@ struct pes_entry : estimator_entry {
   static index_t period(const named_numbers& n, index_t) { return n.count(2, 10); }
 };
 
+struct gpes_entry : estimator_entry {
+  static constexpr std::string_view form = "gpes:SIGMA[:PAIRS[:WINDOW[:REUSE]]]";
+  static constexpr claim gradient = claim::smoothed;
+  static constexpr std::string_view what = "the same, with new perturbations after every REUSE windows (2)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return gpes(f, {.sigma = n.number(0, 0.1),
+                    .pairs = n.count(1, 1),
+                    .window = n.count(2, 10),
+                    .reuse = n.count(3, 2)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(2, 10); }
+};
+
+struct pes_a_entry : estimator_entry {
+  static constexpr std::string_view form = "pes_a:SIGMA[:PAIRS[:WINDOW]]";
+  static constexpr claim gradient = claim::smoothed;
+  static constexpr std::string_view what = "like pes, differentiating inside a window";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return pes_a(f, {.sigma = n.number(0, 0.1), .pairs = n.count(1, 1), .window = n.count(2, 10)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(2, 10); }
+};
+
 }  // namespace detail
 
 /// All estimators over recurrent systems; those of one claim beside each other.
-using estimator_catalogue =
-    catalogue_entries<detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry,
-                      detail::diagonal_rtrl_entry, detail::tbptt_entry, detail::chunked_entry,
-                      detail::snap_entry, detail::rflo_entry, detail::eprop_entry, detail::artbp_entry,
-                      detail::artbp_fixed_entry, detail::uoro_entry, detail::preuoro_entry,
-                      detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::ok_rtrl_entry,
-                      detail::es_entry, detail::nres_entry, detail::pes_entry>;
+using estimator_catalogue = catalogue_entries<
+    detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::diagonal_rtrl_entry,
+    detail::tbptt_entry, detail::chunked_entry, detail::snap_entry, detail::rflo_entry, detail::eprop_entry,
+    detail::artbp_entry, detail::artbp_fixed_entry, detail::uoro_entry, detail::preuoro_entry,
+    detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::ok_rtrl_entry, detail::random_path_entry,
+    detail::forward_gradient_entry, detail::telescope_entry, detail::telescope_single_entry,
+    detail::control_variate_entry, detail::es_entry, detail::nres_entry, detail::es_single_entry,
+    detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
 
 namespace detail {
 

@@ -1,12 +1,18 @@
 #pragma once
 
+#include <array>
+#include <cmath>
 #include <vector>
 
 #include "unroll/core/linalg.hpp"
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/parts/run_groups.hpp"
+#include "unroll/estimate/parts/side_by_side.hpp"
 
 namespace unroll {
+
+template <gradient_estimator... E>
+class mean_of;
 
 /// The mean of independent copies of an estimator: the same expectation, 1 / copies of the variance (where
 /// there is one) for copies times the work.
@@ -20,7 +26,7 @@ namespace unroll {
 /// passes through all copies before the next one. When a step is not finite in only some of the copies
 /// (possible where the trajectory itself is random), g has no trace of it and only reset() can follow.
 template <gradient_estimator E>
-class mean_of final {
+class mean_of<E> final {
  public:
   using system_type = typename E::system_type;
   using scalar = typename E::scalar;
@@ -141,5 +147,94 @@ class mean_of final {
   report failed_;  // of a copy behind the first, after which the copies are out of step
   std::size_t bytes_ = 0;
 };
+
+/// A weighted mean of different estimators of the same gradient, with independent streams:
+///
+///   g += sum_i w_i g_i,   sum_i w_i = 1,   estimator i with the stream fold(key, i)
+///
+/// Unbiased where all of them are; the covariance is sum_i w_i^2 V_i, which weights of 1 / V_i make smallest.
+/// They may have any sign: w and 1 - w with w above 1 extrapolate from two biased ones. Weights are equal
+/// where none are given. Loss and last_state are those of the first; steps, vjps, jvps and bytes are sums.
+/// Every input passes through all before the next one. When a step is not finite for only some of them, g has
+/// no trace of it and only reset() can follow.
+template <gradient_estimator First, gradient_estimator Second, gradient_estimator... More>
+class mean_of<First, Second, More...> final {
+  static_assert(Second::estimated_gradient == First::estimated_gradient &&
+                    ((More::estimated_gradient == First::estimated_gradient) && ...),
+                "a mean of estimators of different gradients estimates none of them");
+
+ public:
+  using system_type = typename First::system_type;
+  using scalar = typename First::scalar;
+  using input = typename First::input;
+  static constexpr std::size_t count = 2 + sizeof...(More);  ///< estimators
+  static constexpr estimand estimated_gradient = First::estimated_gradient;
+  static constexpr bool unbiased = First::unbiased && Second::unbiased && (More::unbiased && ...);
+  static constexpr bool random = First::random || Second::random || (More::random || ...);
+  static constexpr auto references = First::references;
+
+  explicit mean_of(First first, Second second, More... more)
+      : mean_of(equal_weights(), std::move(first), std::move(second), std::move(more)...) {}
+  /// weights: one for each estimator, which sum to 1.
+  mean_of(const std::array<double, count>& weights, First first, Second second, More... more)
+      : weights_(checked(weights)),
+        smoothing_(smoothing_of(first)),
+        parts_("mean_of", std::move(first), std::move(second), std::move(more)...) {
+    reset({});
+  }
+
+  void reset(key k, state<const scalar> s0 = {}) {
+    std::array<bool, count> runs;
+    runs.fill(true);
+    parts_.reset(k, s0, weights_, runs);
+  }
+  /// Those that can be mirrored; the mean of the two is unbiased all the same.
+  void mirror(bool on) { parts_.mirror(on); }
+  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    return parts_.advance(theta, xs, g);
+  }
+  report finish(params<const scalar> theta, dparams<scalar> g) { return parts_.finish(theta, g); }
+
+  /// That of the first estimator.
+  state<const scalar> last_state(params<const scalar> theta) requires has_last_state<First> {
+    return parts_.first().last_state(theta);
+  }
+  template <class V>
+  void visit(V&& v) {
+    std::string text = "mean_of";
+    for (const double w : weights_) text += ", weight " + number_text(w);
+    visit_identity(v, text, system());
+    parts_.visit(v);
+  }
+  index_t held() const { return parts_.held(); }
+  void hold(std::span<const input> xs) { parts_.hold(xs); }
+  const system_type& system() const { return parts_.system(); }
+  perturbation smoothing() const { return smoothing_; }
+
+ private:
+  static std::array<double, count> equal_weights() {
+    std::array<double, count> w;
+    w.fill(1 / double(count));
+    return w;
+  }
+  static const std::array<double, count>& checked(const std::array<double, count>& weights) {
+    double sum = 0;
+    for (const double w : weights) sum += w;
+    if (!(std::abs(sum - 1) <= 1e-9))
+      fail("mean_of", "weights", "sum to " + number_text(sum) + ", must sum to 1");
+    return weights;
+  }
+
+  std::array<double, count> weights_;
+  perturbation smoothing_;
+  side_by_side<First, Second, More...> parts_;
+};
+
+template <gradient_estimator E>
+mean_of(E, index_t, bool = false) -> mean_of<E>;
+template <gradient_estimator First, gradient_estimator Second, gradient_estimator... More>
+mean_of(First, Second, More...) -> mean_of<First, Second, More...>;
+template <std::size_t N, gradient_estimator First, gradient_estimator... More>
+mean_of(std::array<double, N>, First, More...) -> mean_of<First, More...>;
 
 }  // namespace unroll

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/particles.hpp"
+#include "unroll/estimate/gpes.hpp"
 
 namespace unroll {
 
@@ -12,7 +11,7 @@ struct pes_options {
 };
 
 /// Persistent evolution strategies: the perturbation is drawn anew in every window, and each loss is credited
-/// to all perturbations so far.
+/// to all perturbations so far. It is gpes whose windows share no perturbation.
 ///
 ///   xi_j <- xi_j + z_j^w,   g += 1 / (2 sigma N) sum_j xi_j (L_w^+ - L_w^-)   after window w
 ///
@@ -35,77 +34,35 @@ class pes final {
   static constexpr std::array references{"vicol2021pes"};
 
   explicit pes(F system, pes_options options = {}, C chooser = C{})
-      : system_(std::move(system)),
-        guard_("pes", system_),
-        options_(options),
-        chooser_(std::move(chooser)),
-        particles_(system_, guard_.estimator(), options.pairs, options.sigma),
-        xi_(options.pairs * system_.size().params) {
-    check_at_least("pes", "window", options_.window, 1);
-    reset({});
-  }
+      : gpes_(std::move(system),
+              {.sigma = options.sigma, .pairs = options.pairs, .window = options.window, .reuse = 1},
+              std::move(chooser), "pes") {}
 
-  void reset(key k, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    chooser_.reset(k);
-    particles_.reset(system_, s0);
-    xi_.zero();
-    drawn_ = 0;
-  }
-  void mirror(bool on) { chooser_.mirror(on); }
-
+  void reset(key k, state<const scalar> s0 = {}) { gpes_.reset(k, s0); }
+  void mirror(bool on) { gpes_.mirror(on); }
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    report r = particles_.advance(
-        system_, theta, xs, options_.window, [this](std::int64_t w) { perturb(w); },
-        [&](std::int64_t) { particles_.emit(xi_, g); });
-    r.bytes = bytes();
-    return r;
+    return gpes_.advance(theta, xs, g);
   }
-
   /// The last, incomplete window.
-  report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    particles_.emit(xi_, g);
-    return guard_.close({.bytes = bytes()});
-  }
+  report finish(params<const scalar> theta, dparams<scalar> g) { return gpes_.finish(theta, g); }
 
   /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
   /// the next call.
-  state<const scalar> last_state(params<const scalar>) const { return particles_.last_state(); }
+  state<const scalar> last_state(params<const scalar> theta) const { return gpes_.last_state(theta); }
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v,
-                 "sigma " + number_text(options_.sigma) + ", pairs " + std::to_string(options_.pairs) +
-                     ", window " + std::to_string(options_.window),
-                 system_);
-    visit_part(v, "chooser", chooser_);
-    visit_part(v, "particles", particles_);
-    v("xi", view<scalar>(xi_));
-    visit_integer(v, "drawn", drawn_);
+    gpes_.visit(v);
   }
-  const F& system() const { return system_; }
-  const pes_options& options() const { return options_; }
-  perturbation smoothing() const { return {options_.sigma, options_.window}; }
-  C& chooser() { return chooser_; }
+  const F& system() const { return gpes_.system(); }
+  pes_options options() const {
+    const gpes_options& o = gpes_.options();
+    return {.sigma = o.sigma, .pairs = o.pairs, .window = o.window};
+  }
+  perturbation smoothing() const { return gpes_.smoothing(); }
+  C& chooser() { return gpes_.chooser(); }
 
  private:
-  // Draws z of window w and adds it to xi, once, however often the window's first input had to be offered.
-  void perturb(std::int64_t w) {
-    if (w < drawn_) return;
-    drawn_ = w + 1;
-    chooser_.normals(w, particles_.noise());
-    linalg::axpy(scalar(1), particles_.noise().data(), xi_.data(), xi_.size());
-  }
-  std::size_t bytes() const { return particles_.bytes() + xi_.bytes(); }
-
-  F system_;
-  sequence_guard<F> guard_;
-  pes_options options_;
-  C chooser_;
-  particles<F> particles_;
-  buffer<scalar> xi_;       // sum of the z so far, params x pairs
-  std::int64_t drawn_ = 0;  // windows whose z has been drawn
+  gpes<F, C> gpes_;
 };
 
 }  // namespace unroll

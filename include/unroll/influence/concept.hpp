@@ -23,6 +23,7 @@
 //     diagonal      the entries of a unit's own parameters   M of units that do not listen to each other
 //     kronecker     a product B (x) u' a matrix of theta   random, E B (x) u' = M
 //     kronecker_sum  r of them                         random, of the least variance
+//     random_paths  every entry                            random, through some of J's: E M = ds/dtheta
 //     rank_one      two vectors s~, theta~ of each lane    random, E s~ theta~' = M
 //     pre_activation  the same, with its noise in front of the nonlinearity
 namespace unroll::influence {

@@ -9,6 +9,26 @@
 
 namespace unroll {
 
+/// Throws unroll::error unless sigma, the standard deviation of a perturbation, is a positive, finite and
+/// normal number of type T.
+template <class T>
+void check_sigma(std::string_view estimator, double sigma) {
+  if (!(T(sigma) >= std::numeric_limits<T>::min() && std::isfinite(T(sigma))))
+    fail(estimator, "sigma",
+         "is " + number_text(sigma) + ", must be a positive, finite and normal number of the scalar type");
+}
+/// Throws unroll::error where sigma is not above the distance u from a parameter to the next number: rounding
+/// theta + sigma z takes the share 2 exp(-2 pi^2 (sigma / u)^2) from the derivative, 5e-9 at sigma = u and
+/// all of it for a much smaller sigma.
+template <class T>
+void check_above_rounding(std::string_view estimator, double sigma, params<const T> theta) {
+  for (index_t p = 0; p < theta.size(); ++p)
+    if (theta[p] + T(sigma) / 2 == theta[p])
+      fail(estimator, "sigma",
+           "is " + number_text(sigma) + ", which is lost in the rounding of theta[" + std::to_string(p) +
+               "] = " + number_text(double(theta[p])));
+}
+
 /// Pairs of copies of a system that run side by side at theta + sigma z and theta - sigma z, each copy with
 /// its own state: what the evolution strategies share. The losses of a pair are compared step by step, and
 /// the differences D are summed in double.
@@ -21,9 +41,7 @@ class particles {
   particles(const F& f, std::string_view estimator, index_t pairs, double sigma)
       : estimator_(estimator), sizes_(f.size()), pairs_(pairs), sigma_(sigma) {
     check_at_least(estimator, "pairs", pairs, 1);
-    if (!(T(sigma) >= std::numeric_limits<T>::min() && std::isfinite(T(sigma))))
-      fail(estimator, "sigma",
-           "is " + number_text(sigma) + ", must be a positive, finite and normal number of the scalar type");
+    check_sigma<T>(estimator, sigma);
     states_ = block<T, state_space>(2 * pairs * sizes_.state);
     states_before_ = block<T, state_space>(2 * pairs * sizes_.state);
     next_ = block<T, state_space>(sizes_.state);
@@ -52,19 +70,13 @@ class particles {
   /// Runs all copies over xs. Windows of `window` steps are counted from the start of the sequence; begin(i)
   /// is called before the first step of window i and done(i) after its last one. Stops in front of the first
   /// step that is not finite in any of the copies. The reported loss is the mean over the copies. Throws
-  /// unroll::error where sigma is not above the distance u from a parameter to the next number: rounding
-  /// theta + sigma z takes the share 2 exp(-2 pi^2 (sigma / u)^2) from the derivative, 5e-9 at sigma = u and
-  /// all of it for a much smaller sigma.
+  /// unroll::error where sigma is lost in the rounding of theta (check_above_rounding).
   template <class Begin, class Done>
   report advance(const F& f, params<const T> theta, std::span<const input> xs, std::int64_t window,
                  Begin&& begin, Done&& done) {
     report r;
     if (!linalg::all_finite(theta.data(), theta.size())) return stopped(r);
-    for (index_t p = 0; p < theta.size(); ++p)
-      if (theta[p] + T(sigma_) / 2 == theta[p])
-        fail(estimator_, "sigma",
-             "is " + number_text(sigma_) + ", which is lost in the rounding of theta[" + std::to_string(p) +
-                 "] = " + number_text(double(theta[p])));
+    check_above_rounding(estimator_, sigma_, theta);
     while (r.consumed < std::int64_t(xs.size())) {
       if (end_ % window == 0) begin(end_ / window);
       const auto left = std::min(window - end_ % window, std::int64_t(xs.size()) - r.consumed);

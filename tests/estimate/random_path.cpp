@@ -1,0 +1,96 @@
+#include "unroll/estimate/random_path.hpp"
+
+#include "tests/properties/random_task.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/golden_columns.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/cells/lstm.hpp"
+#include "unroll/cells/min_gru.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/system/any_system.hpp"
+#include "unroll/system/counted.hpp"
+#include "unroll/testing/conformance.hpp"
+#include "unroll/testing/enumerate.hpp"
+
+namespace {
+
+using namespace unroll;
+using Catch::Matchers::ContainsSubstring;
+
+template <class F>
+testing::enumeration exact(const F& f, params<const double> theta, std::span<const typename F::input> xs,
+                           double p) {
+  testing::enumerator all;
+  return testing::enumerate(all, random_path(f, {.p = p}, testing::enumerating_chooser(all)), theta, xs);
+}
+
+template <class E, class Theta, class Xs>
+gradient<double> whole(E est, const Theta& theta, const Xs& xs) {
+  gradient<double> g(est.system().size().params);
+  est.reset(key{3});
+  est.advance(theta, xs, g);
+  est.finish(theta, g);
+  return g;
+}
+
+}  // namespace
+
+TEST_CASE("random_path in the paper's timing has the golden mean and covariance") {
+  // four steps, the first without a draw and the last one for a loss that is read in front of it
+  const auto r = exact(golden::golden_columns{}, golden::columns_theta(), golden::delayed_inputs(), .5);
+  CHECK(r.outcomes == 4096);
+  CHECK(golden::relative_error(r.mean, golden::by_columns(golden::gradient)) < 1e-12);
+  CHECK(std::abs(r.covariance_trace - .446144588353) < 1e-11);
+}
+
+TEST_CASE("random_path is unbiased whatever its probability, and in lanes with draws of their own") {
+  const auto unbiased = [](const auto& cell, index_t steps, double p) {
+    const support::random_task t(cell, steps, key{3});
+    const auto r = exact(t.cell, t.theta, t.xs, p);
+    CHECK(golden::relative_error(r.mean, testing::backward_gradient(t.cell, t.theta, t.xs)) < 1e-11);
+    CHECK(r.covariance_trace > 1e-9);
+    return r;
+  };
+  unbiased(cells::lstm<double>({.in = 1, .hidden = 1, .out = 1}), 4, .1);
+  unbiased(cells::elman<double>({.in = 1, .hidden = 2, .out = 1}), 3, .8);
+  // units apart: what is zero in the Jacobian draws nothing
+  CHECK(unbiased(cells::min_gru<double>({.in = 1, .hidden = 2, .out = 1}), 4, .7).outcomes == 64);
+  const cells::elman<double> both({.in = 1, .hidden = 1, .out = 0, .lanes = 2});
+  const support::random_task t(both, 4, key{3});
+  double sum = 0;
+  for (index_t l = 0; l < 2; ++l) {
+    std::vector<cells::example<double>> own;
+    for (const auto& x : t.xs) own.push_back(both.lanes_from(x, l));
+    sum += exact(both.with_lanes(1), t.theta, own, .3).covariance_trace;
+  }
+  CHECK(unbiased(both, 4, .3).covariance_trace == Approx(sum).epsilon(1e-10));
+}
+
+TEST_CASE("random_path that keeps every path is rtrl, also where parameters do not fit into one tile") {
+  const auto check = [](const auto& cell) {
+    const support::random_task t(cell, 9, key{4});
+    CHECK(golden::relative_error(whole(random_path(t.cell, {.p = 1}), t.theta, t.xs),
+                                 whole(rtrl(t.cell), t.theta, t.xs)) < 1e-12);
+  };
+  check(cells::elman<double>({.in = 2, .hidden = 23, .out = 3}));
+  check(cells::lstm<double>({.in = 2, .hidden = 9, .out = 2, .lanes = 2}));
+}
+
+TEST_CASE("random_path costs a step and a vjp a step and keeps the promises of every estimator") {
+  const support::random_task t(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}), 15,
+                               key{3});
+  call_counts calls;
+  random_path est(counted(t.cell, calls));
+  gradient<double> g(index_t(t.theta.size()));
+  calls = {};
+  const report r = est.advance(t.theta, t.xs, g);
+  CHECK((calls.steps == 15 && calls.vjps == 15 && calls.jvps == 0 && calls.jacobians == 15));
+  CHECK((r.steps == 15 && r.vjps == 15 && r.jvps == 0));
+  CHECK(testing::estimator_conformance(random_path(t.cell), t.theta, t.xs, &t.bad) ==
+        std::vector<std::string>{});
+  for (const double p : {0., -.5, 1.5, std::nan("")})
+    CHECK_THROWS_WITH(random_path(t.cell, {.p = p}), ContainsSubstring("must lie in (0, 1]"));
+  CHECK_THROWS_WITH(random_path(t.cell, {.p = 0}), ContainsSubstring("random_path: p: is 0"));
+  const any_system<double, golden::rnn<>::input> unknown{golden::rnn<>{}};
+  CHECK_THROWS_WITH(random_path(unknown), ContainsSubstring("factors"));
+}
