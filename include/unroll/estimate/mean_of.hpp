@@ -230,10 +230,13 @@ class mean_of<First, Second, More...> final {
   side_by_side<First, Second, More...> parts_;
 };
 
+/// From copies, and from different estimators without and with weights.
 template <gradient_estimator E>
 mean_of(E, index_t, bool = false) -> mean_of<E>;
+/// The same.
 template <gradient_estimator First, gradient_estimator Second, gradient_estimator... More>
 mean_of(First, Second, More...) -> mean_of<First, Second, More...>;
+/// The same.
 template <std::size_t N, gradient_estimator First, gradient_estimator... More>
 mean_of(std::array<double, N>, First, More...) -> mean_of<First, More...>;
 

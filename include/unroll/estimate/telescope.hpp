@@ -20,7 +20,7 @@ struct telescope_options {
   std::vector<tbptt_options> ladder = {};  ///< truncations; the whole sequence stands behind the last one
   /// q of each level, one more than ladder has; none: 1/2, 1/4, .. and the last once more.
   std::vector<double> probabilities = {};
-  telescope_kind kind = telescope_kind::roulette;
+  telescope_kind kind = telescope_kind::roulette;  ///< what is added up
   index_t max_steps = 1024;  ///< longest sequence; its states and tapes are allocated at construction
 };
 

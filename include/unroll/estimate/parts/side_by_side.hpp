@@ -20,7 +20,7 @@ class side_by_side {
   using system_type = typename First::system_type;
   using scalar = typename First::scalar;
   using input = typename First::input;
-  static constexpr std::size_t count = 1 + sizeof...(Rest);
+  static constexpr std::size_t count = 1 + sizeof...(Rest);  ///< estimators
   static_assert((std::same_as<typename Rest::scalar, scalar> && ...) &&
                     (std::same_as<typename Rest::input, input> && ...),
                 "the estimators must have systems of the same number type and inputs");
