@@ -23,42 +23,20 @@ using namespace unroll;
   template class unroll::forward_learner<F, influence::kronecker<F>, philox_chooser>; \
   template class unroll::es<F>;                                                       \
   template class unroll::pes<F>;                                                      \
+  template class unroll::es_single<F>;                                                \
+  template class unroll::gpes<F>;                                                     \
+  template class unroll::pes_a<F>;                                                    \
+  template class unroll::forward_gradient<F>;                                         \
+  template class unroll::random_path<F>;                                              \
+  template class unroll::telescope<F>;                                                \
+  template class unroll::control_variate<chunked_tbptt<F>, bptt<F>>;                  \
+  template class unroll::mean_of<uoro<F>, bptt<F>>;                                   \
   template class unroll::nres<F>;                                                     \
   template class unroll::mean_of<uoro<F>>;                                            \
   template class unroll::lane_parallel<tbptt<F>>;                                     \
   template class unroll::counted<F>;                                                  \
   template class unroll::with_resets<F>;                                              \
-#define UNROLL_ESTIMATORS(F)                         \
-  template class unroll::bptt<F>;                    \
-  template class unroll::tbptt<F>;                   \
-  template class unroll::chunked_tbptt<F>;           \
-  template class unroll::checkpointed_bptt<F>;       \
-  template class unroll::rtrl<F>;                    \
-  template class unroll::snap<F>;                    \
-  template class unroll::kf_rtrl<F>;                 \
-  template class unroll::rflo<F>;                    \
-  template class unroll::eprop<F>;                   \
-  template class unroll::artbp<F, fixed_truncation>; \
-  template class unroll::uoro<F>;                    \
-  template class unroll::nobacktrack<F>;             \
-  template class unroll::preuoro<F>;                 \
-  template class unroll::es<F>;                      \
-  template class unroll::pes<F>;                     \
-  template class unroll::nres<F>;                    \
-  template class unroll::es_single<F>;               \
-  template class unroll::gpes<F>;                    \
-  template class unroll::pes_a<F>;                   \
-  template class unroll::forward_gradient<F>;        \
-  template class unroll::random_path<F>;             \
-  template class unroll::telescope<F>;               \
-  template class unroll::mean_of<uoro<F>>;           \
-  template class unroll::lane_parallel<tbptt<F>>;    \
-  template class unroll::counted<F>;                 \
-  template class unroll::with_resets<F>;             \
   template class unroll::finite_difference<F>
-#define UNROLL_COMBINED_ESTIMATORS(F)                                \
-  template class unroll::control_variate<chunked_tbptt<F>, bptt<F>>; \
-  template class unroll::mean_of<uoro<F>, bptt<F>>
 #define UNROLL_MEMORY_ESTIMATORS(M)                                 \
   template class unroll::rematerialise<M>;                          \
   template class unroll::proportional_replay<M>;                    \
@@ -98,7 +76,6 @@ using namespace unroll;
   template class unroll::llama::generator<T>;                                                          \
   template class unroll::llama::streaming_cache<T>;                                                    \
   UNROLL_ESTIMATORS(cells::gru<T>);                                                                    \
-  UNROLL_COMBINED_ESTIMATORS(cells::gru<T>);                                                           \
   UNROLL_MEMORY_ESTIMATORS(llama::memory_llama<T>)
 
 // NOLINTEND(bugprone-macro-parentheses)
