@@ -24,8 +24,17 @@ int score(const program::llama_options& o) {
     const auto watch = program::watch(line, "scored", j.ids.size() - 1);
     llama::score_options how{.window = o.window, .overlap = o.overlap, .threads = o.threads};
     if constexpr (std::same_as<X, on_device>) {
+      if (o.streams) fail("llama", "--stream", "is of the host: a device reads a text in windows");
       how.threads = 1;
       s = j.device->score(j.ids, how, watch);
+    } else if (o.streams) {
+      const index_t keys = o.window == 0 ? model.shape.positions() : o.window;
+      if (keys <= o.sinks)
+        fail("llama", "--sinks",
+             "are " + std::to_string(o.sinks) + ", must be less than the window of " + std::to_string(keys));
+      s = llama::score_streaming<X>(llama::transformer<X>(model.shape), model.weights, j.ids,
+                                    {.sinks = o.sinks, .window = keys - o.sinks, .chunk = o.chunk},
+                                    j.adapters(), watch);
     } else {
       s = llama::score<X>(llama::transformer<X>(model.shape), model.weights, j.ids, how, j.adapters(), watch);
     }
@@ -39,6 +48,10 @@ int score(const program::llama_options& o) {
   json d = program::llama_document("score", o, model.shape);
   d["window"] = o.window == 0 ? model.shape.positions() : o.window;
   d["overlap"] = o.overlap;
+  if (o.streams) {
+    d["sinks"] = o.sinks;
+    d["chunk"] = o.chunk;
+  }
   d["complete"] = complete;
   d["mean_nll"] = s.nll.empty() ? json() : json(mean);
   d["ids"] = j.ids;
@@ -171,12 +184,14 @@ int main(int argc, char** argv) {
     o.add(sub);
     return sub;
   };
-  CLI::App* scoring =
-      command("score",
-              "-log p of every token of a text, in nats, behind the token that begins texts.\n"
-              "A text longer than the context is cut into windows, each read for itself.\n"
-              "--json: ids[0] begins the text, nll[i] is that of ids[i + 1].");
+  CLI::App* scoring = command(
+      "score",
+      "-log p of every token of a text, in nats, behind the token that begins texts.\n"
+      "A text longer than the context is cut into windows, each read for itself; --stream reads it in one "
+      "go.\n"
+      "--json: ids[0] begins the text, nll[i] is that of ids[i + 1].");
   o.add_windows(scoring);
+  o.add_streaming(scoring);
   CLI::App* generation =
       command("generate",
               "continues a text, or begins one, token by token. It ends at the ids that "

@@ -10,6 +10,7 @@
 #include "support/memory_gradient.hpp"
 #include "support/memory_plan.hpp"
 #include "support/memory_pretrain.hpp"
+#include "support/memory_recall.hpp"
 #include "support/memory_train.hpp"
 
 int main(int argc, char** argv) {
@@ -23,6 +24,7 @@ int main(int argc, char** argv) {
   program::eval_command eval(app);
   program::generate_command generate(app);
   program::autoencode_command autoencode(app);
+  program::recall_command recall(app);
   program::gradient_command gradient(app);
   program::bench_command bench(app);
   return program::run<program::several_ranks>("memory_llama", app, argc, argv, [&] {
@@ -38,6 +40,7 @@ int main(int argc, char** argv) {
     if (eval.asked()) return eval.run();
     if (generate.asked()) return generate.run();
     if (autoencode.asked()) return autoencode.run();
+    if (recall.asked()) return recall.run();
     return bench.run();
   });
 }

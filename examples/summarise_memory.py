@@ -62,7 +62,7 @@ set title 'What memories are worth, by the gradient that trained them'
 set xlabel 'tokens of the text'
 set ylabel 'nats a token below the segments alone'
 set logscale x 2
-set xrange [28:2200]
+set xrange [{min(alone) * 0.875}:{max(alone) * 1.15}]
 set grid
 set key outside right
 plot {", ".join(f"$d{i} {curve}" for i, curve in enumerate(curves))}

@@ -11,8 +11,8 @@ namespace program {
 struct llama_options {
   std::string model, tokenizer, text, prompt, json_file, positions, adapter, weights = "float";
   device_choice device;
-  bool has_prompt = false, doubles = false, merge = false;
-  index_t threads = 1, window = 0, overlap = 0, tokens = 256;
+  bool has_prompt = false, doubles = false, merge = false, streams = false;
+  index_t threads = 1, window = 0, overlap = 0, sinks = 4, chunk = 1, tokens = 256;
   drawing draw;
   std::uint64_t seed = 1;
 
@@ -47,6 +47,19 @@ struct llama_options {
               "inputs that a window repeats of the one before, without scoring");
     add_count(app, "--threads", threads, 1, 1024,
               "windows at the same time; the numbers do not depend on it");
+  }
+  /// Those of reading a text in one go.
+  void add_streaming(CLI::App* app) {
+    CLI::Option* stream = app->add_flag(
+        "--stream", streams,
+        "read the text in one go and keep the keys of its first --sinks and its last tokens, --window in all "
+        "(StreamingLLM)");
+    stream->excludes(app->get_option("--overlap"));
+    add_count(app, "--sinks", sinks, 0, 1'000'000'000, "first tokens that stay; 0: a sliding window")
+        ->needs(stream);
+    add_count(app, "--chunk", chunk, 1, 1'000'000'000,
+              "tokens at once: faster, but the first of them sees fewer keys")
+        ->needs(stream);
   }
   /// Those of sampling.
   void add_sampling(CLI::App* app) {

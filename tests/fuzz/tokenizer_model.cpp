@@ -8,7 +8,8 @@ std::vector<std::string> seeds() {
 #if UNROLL_HAS_SENTENCEPIECE
   using namespace tokenizer_files;
   return {model(vocabulary(true, {mark, "a", "b", "ab"})),
-          model(vocabulary(false, {mark, "a", mark + "a"}), {.bytes = false, .drop_blanks = true})};
+          model(vocabulary(false, {mark, "a", mark + "a"}), {.bytes = false, .drop_blanks = true}),
+          model(vocabulary(true, {mark, "a"}), {.table = character_table()})};
 #else
   return {};
 #endif

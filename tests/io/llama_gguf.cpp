@@ -276,6 +276,7 @@ TEST_CASE("a model in several GGUF files is one model") {
   const auto part = [&](std::uint16_t no, std::uint16_t count, std::size_t first, std::size_t last) {
     made::gguf_file f;
     if (no == 0) f.keys = whole.keys;
+    if (no == 1) f.f32("llama.rope.freq_base", 500).u32("llama.no_such_key", 1);  // of a later part: unread
     const auto u16 = [](std::uint16_t n) { return made::bytes_of(std::uint32_t{2}) + made::bytes_of(n); };
     f.key("split.no", u16(no)).key("split.count", u16(count));
     f.key("split.tensors.count",

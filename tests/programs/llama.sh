@@ -21,6 +21,10 @@ score=("$program" score --model model/model.bin --prompt "ab a b")
 "${score[@]}" --json score.json | grep -q "perplexity 6.0000"
 expect score.json "mean_nll=1\.791759[0-9]*" complete=true
 "${score[@]}" --weights bf16 | grep -q "perplexity 6.0000"
+"${score[@]}" --stream --sinks 1 --window 3 --json score.json | grep -q "perplexity 6.0000"
+expect score.json complete=true "sinks=1" "chunk=1" "window=3"
+refused "requires --stream" "${score[@]}" --sinks 1
+refused "must be less than the window of 3" "${score[@]}" --stream --sinks 3 --window 3
 refused "bf16" "$program" gradient --model model/model.bin --prompt "ab a" --weights bf16
 refused "f16" "${score[@]}" --weights f16
 refused "excludes" "${score[@]}" --weights bf16 --double

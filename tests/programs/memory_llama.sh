@@ -132,6 +132,16 @@ else
 fi
 "$program" autoencode $trained --json autoencode.json
 expect autoencode.json complete=true "bleu4=$number" "rouge_l=$number"
+# what stood segments ago: with as many keys as the text has, a window and sinks see all of it
+recall=("$program" recall --model base --text "$text" --segment 128 --positions linear:8 --texts 2)
+"${recall[@]}" --ratio 16 --lags 1,3 --json recall.json >/dev/null
+expect recall.json complete=true "lag=[13]" "tokens_right=$number" "all_right=$number" "nll=$number" 'method="(memory|window|sinks|none)"'
+"${recall[@]}" --task repeat --ratio 1 --lags 2 --methods window,sinks --chunk 1 --json recall.json >/dev/null
+[ "$(grep -c '"nll"' recall.json)" = 2 ] && [ "$(grep '"nll"' recall.json | sort -u | wc -l)" = 1 ]
+refused '"passkey" is none of' "${recall[@]}" --methods passkey
+refused '"x" is no whole number' "${recall[@]}" --lags 1,x
+refused "segment: is 16, must be" "$program" recall --model base --text "$text" --segment 16 --ratio 4 --lags 1
+refused "the longest text has" "${recall[@]}" --ratio 16 --lags 1,1000
 "$program" bench --model base $memory --segments 4 --windows 1,2 --lengths 64,96 --repeats 1 --json bench.json
 expect bench.json "measured_over_planned=(0\.[89]|1\.[012])[0-9]*" "seconds=$number"
 

@@ -272,6 +272,59 @@ TEST_CASE("added texts of white space share a long run of it in linear time") {
   }
 }
 
+TEST_CASE("added texts that almost stand everywhere are looked for in linear time") {
+  entries e = with_bytes();
+  std::vector<added_text> added;
+  for (std::size_t n = 1; n <= 500; ++n) {
+    added.push_back({std::string(n, 'a') + "b", token(e.size())});
+    e.push_back({added.back().text, 0, piece_kind::user});
+  }
+  const tokenizer t(e, {}, added, {.prefix = false});
+  CHECK(t.encode(std::string(100000, 'a')) == ids(100000, 3 + 'a'));
+  CHECK(t.encode("c" + std::string(600, 'a') + "bb").size() == 103);
+}
+
+TEST_CASE("of added texts that overlap the leftmost is found, of those the longest") {
+  entries e = with_bytes();
+  std::vector<std::string> texts;
+  dice d{{11}};
+  std::vector<added_text> added;
+  while (texts.size() < 40) {
+    std::string s;
+    for (std::size_t n = 1 + d(5); n > 0; --n) s += char('a' + d(2));
+    if (std::find(texts.begin(), texts.end(), s) != texts.end()) continue;
+    texts.push_back(s);
+    added.push_back({s, token(e.size())});
+    e.push_back({s, 0, piece_kind::user});
+  }
+  added.resize(20);
+  const tokenizer t(e, {}, added, {.prefix = false});
+  for (int i = 0; i < 200; ++i) {
+    std::string text;
+    for (std::size_t n = d(30); n > 0; --n) text += char('a' + d(d(4) == 0 ? 3 : 2));
+    ids right;
+    for (std::size_t at = 0; at < text.size();) {
+      const added_text* best = nullptr;
+      for (const auto& a : added)
+        if (text.compare(at, a.text.size(), a.text) == 0 && (!best || a.text.size() > best->text.size()))
+          best = &a;
+      right.push_back(best ? best->id : token(3 + text[at]));
+      at += best ? best->text.size() : 1;
+    }
+    CHECK(t.encode(text) == right);
+  }
+}
+
+TEST_CASE("pieces that begin and end each other are joined at every cut") {
+  entries e = specials();
+  for (std::size_t n = 1; n <= 100; ++n) e.push_back({std::string(n, 'a'), 0});
+  for (std::size_t n = 0; n < 100; ++n) e.push_back({std::string(100, 'a') + "b" + std::string(n, 'a'), 0});
+  const tokenizer t(e, {.prefix = false});
+  // with equal scores the leftmost pair is joined first
+  CHECK(t.encode(std::string(101, 'a')) == ids{102, 3});
+  CHECK(t.encode(std::string(7, 'a')) == ids{9});
+}
+
 TEST_CASE("a text of a million characters is encoded at once") {
   entries e = with_bytes();
   e.push_back({"a", 0});

@@ -10,6 +10,7 @@ using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
 using nlohmann::json;
 using tokenizer_files::bin;
+using tokenizer_files::character_table;
 using tokenizer_files::mark;
 using tokenizer_files::model;
 using tokenizer_files::proto_text;
@@ -36,6 +37,18 @@ TEST_CASE("a damaged SentencePiece model is refused before its library sees it")
   CHECK_THROWS_WITH(parse_model(std::string(12, char(0xff))), ContainsSubstring("more than ten bytes"));
   CHECK_THROWS_WITH(parse_model("\x0b"), ContainsSubstring("wire type 3"));
   CHECK_THROWS_WITH(parse_model(model(e, {.table = "abcd"})), ContainsSubstring("table of 4 bytes"));
+  const auto lying = [&](const std::string& table, const std::string& why) {
+    CHECK_THROWS_WITH(parse_model(model(e, {.table = table})), ContainsSubstring(why));
+  };
+  const std::string cut = character_table();
+  lying(cut.substr(0, 4 + 4 * 512 - 1), "whose trie has 2048 bytes");
+  lying(cut.substr(0, 4 + 4 * 512), "whose last text has no end");
+  lying(cut.substr(0, cut.size() - 1), "whose last text has no end");
+  lying(character_table(2, "x"), "leads to the text at byte 2 of 2");
+  lying(character_table(0, std::string(65, 'x')), "leads to a text of more than 64 bytes");
+  lying(character_table(0, "x", 512u << 10), "whose unit 7 leads to unit 767 of 512");
+  std::string shorter = "\xD0\x07" + cut.substr(2, 2 + 2000) + cut.substr(4 + 2048);  // 500 units
+  lying(shorter, "whose unit 0 leads to unit 511 of 500");
   CHECK_THROWS_WITH(parse_model(model(e, {.type = 1})), ContainsSubstring("another type than byte pairs"));
 #if UNROLL_HAS_SENTENCEPIECE
   auto twice = e, nan = e;
@@ -69,6 +82,10 @@ TEST_CASE(
   const auto dropping =
       llama::parse_tokenizer_model(model(vocabulary(true, marked), {.drop_blanks = true}), "file");
   CHECK(dropping.encode("  a  b ") == b.encode("a b"));
+  const auto changing =
+      llama::parse_tokenizer_model(model(vocabulary(true, marked), {.table = character_table()}), "file");
+  CHECK(changing.encode("Ab AbA") == t.encode("ab aba"));
+  CHECK(changing.decode(changing.encode("Ab")) == "ab");
   const auto narrow =
       llama::parse_tokenizer_model(model(vocabulary(false, marked), {.bytes = false}), "file");
   const auto narrow_bin = llama::parse_tokenizer_bin(bin(vocabulary(false, plain)), "bin");

@@ -94,9 +94,28 @@ TEST_CASE("a vocabulary of scores of a GGUF file joins as SentencePiece's") {
   CHECK(parse(by_scores().truth("tokenizer.ggml.add_space_prefix", false)).encode("ab") == ids{8});
   // without scores all are 0: the leftmost pair is joined first
   CHECK(parse(by_scores().with("tokenizer.ggml.scores", "")).encode("ab") == ids{9, 6});
-  auto user =
-      by_scores().with("tokenizer.ggml.token_type", list<std::int32_t>(5, {2, 3, 3, 6, 6, 1, 1, 1, 1, 4}));
-  refuses(user, "has the user-defined piece 9");
+}
+
+// What llama_tokenize of llama-cpp-python 0.3.36 gives, without parse_special, for the same file.
+TEST_CASE("user-defined pieces of a vocabulary of scores are found before anything is joined") {
+  const std::string mark(blank_mark);
+  made::gguf_file f;
+  f.text("tokenizer.ggml.model", "llama");
+  f.texts("tokenizer.ggml.tokens",
+          {"<unk>", "<s>", "</s>", "a", "b", mark, "ab", mark + "a", "[u]", "[u][v]", "b b"});
+  f.key("tokenizer.ggml.scores", list<float>(6, {0, 0, 0, -5, -6, -7, -1, -2, 0, 0, 0}));
+  f.key("tokenizer.ggml.token_type", list<std::int32_t>(5, {2, 3, 3, 1, 1, 1, 1, 1, 4, 4, 4}));
+  const auto t = parse(f);
+  CHECK(t.encode("ab") == ids{5, 6});
+  CHECK(t.encode("[u]ab") == ids{8, 5, 6});
+  CHECK(t.encode("ab[u]ab") == ids{5, 6, 8, 5, 6});
+  CHECK(t.encode("[u][v]a[u]") == ids{9, 7, 8});
+  CHECK(t.encode("a [u] a") == ids{7, 5, 8, 5, 7});
+  CHECK(t.encode("ab bb") == ids{7, 10, 5, 4});
+  CHECK(t.encode("b b b") == ids{10, 5, 5, 4});
+  CHECK(t.encode("[u] a") == ids{8, 5, 7});
+  CHECK(t.encode(" a") == ids{5, 7});
+  CHECK(t.decode(t.encode("ab[u]ab")) == "ab[u]ab");
 }
 
 TEST_CASE("vocabularies of GGUF files that are not read are refused by their keys") {
@@ -122,6 +141,15 @@ TEST_CASE("vocabularies of GGUF files that are not read are refused by their key
   auto eos = byte_level();
   refuses(eos.truth("tokenizer.ggml.add_eos_token", true),
           "\"tokenizer.ggml.add_eos_token\" is true, expected false");
+  auto sep = byte_level();
+  refuses(sep.truth("tokenizer.ggml.add_sep_token", true),
+          "\"tokenizer.ggml.add_sep_token\" is true, expected false");
+  auto table = by_scores();
+  refuses(table.texts("tokenizer.ggml.precompiled_charsmap", {}),
+          "has key \"tokenizer.ggml.precompiled_charsmap\", which is not implemented");
+  auto harmless = byte_level();
+  CHECK_NOTHROW(
+      parse(harmless.u32("tokenizer.ggml.padding_token_id", 0).text("tokenizer.chat_template", "x")));
   auto bos = byte_level().with("tokenizer.ggml.bos_token_id", "");
   refuses(bos.truth("tokenizer.ggml.add_bos_token", true), "\"tokenizer.ggml.bos_token_id\" is absent");
 }
@@ -129,9 +157,10 @@ TEST_CASE("vocabularies of GGUF files that are not read are refused by their key
 TEST_CASE("texts end at the ids that a GGUF file names") {
   auto f = byte_level();
   f.u32("tokenizer.ggml.eot_token_id", 7).u32("tokenizer.ggml.eom_token_id", 0);
+  f.u32("tokenizer.ggml.fim_pad_token_id", 5);
   const std::string bytes = f.bytes();
   const gguf file(byte_source::memory(bytes, "file", "load_end_tokens"));
-  CHECK(gguf_end_tokens(file, 8) == ids{0, 7});
+  CHECK(gguf_end_tokens(file, 8) == ids{0, 7, 5});
   CHECK_THROWS_WITH(gguf_end_tokens(file, 7),
                     ContainsSubstring("\"tokenizer.ggml.eot_token_id\" is 7, expected an id below 7"));
 }

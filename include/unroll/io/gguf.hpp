@@ -4,7 +4,9 @@
 #include <array>
 #include <concepts>
 #include <map>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -139,6 +141,20 @@ class gguf {
       refuse(name, "is " + std::to_string(out[bad]) + " at " + detail::position_text(t.shape, first + bad));
   }
 
+  /// Throws for the first key that begins with `prefix` and goes on as none of `known` and `harmless` does: a
+  /// key that nobody reads may change what is computed.
+  void refuse_unknown(std::string_view prefix, std::span<const std::string_view> known,
+                      std::span<const harmless_key> harmless) const {
+    for (const auto& named : keys_) {
+      const std::string& key = named.first;
+      if (!key.starts_with(prefix)) continue;
+      const std::string_view rest = std::string_view(key).substr(prefix.size());
+      const bool passes =
+          std::find(known.begin(), known.end(), rest) != known.end() ||
+          std::any_of(harmless.begin(), harmless.end(), [&](const harmless_key& h) { return rest == h.key; });
+      if (!passes) bytes_.refuse("has key " + detail::in_quotes(key) + ", which is not implemented");
+    }
+  }
   /// Throws "function: file: tensor "name" message".
   [[noreturn]] void refuse(const std::string& name, const std::string& message) const {
     bytes_.refuse("tensor " + detail::in_quotes(name) + " " + message);

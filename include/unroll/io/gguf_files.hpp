@@ -7,7 +7,9 @@
 namespace unroll {
 
 /// The parts of one model in GGUF as one: a single file, or those of NAME-00001-of-0000N.gguf, each of which
-/// says split.no (from 0) and split.count, u16. Keys but those are in the first part alone, tensors in any,
+/// says split.no (from 0) and split.count, u16. The keys of the model are those of the first part; of a later
+/// part only these two and its own general.alignment count, and what else it says changes nothing, as in
+/// llama.cpp (llama-cpp-python 0.3.36: no key of a later part changes its logits). Tensors are in any part,
 /// none in two; split.tensors.count, i32, counts them all.
 class gguf_files {
  public:

@@ -71,12 +71,6 @@ inline nlohmann::json parse_json(std::string_view text, const std::string& funct
   return nlohmann::json::parse(text, nullptr, false);
 }
 
-/// A key that may stand in a file without changing what is computed from it, and why.
-struct harmless_key {
-  const char* key;  ///< its name
-  const char* why;  ///< it changes nothing
-};
-
 /// The members of an object of JSON from outside, by key and type. A member that is null is absent. Every key
 /// is one of three: read (some call asked for it), harmless, or refused by refuse_unknown(), so that no
 /// option is passed over. Holds a reference to the object.

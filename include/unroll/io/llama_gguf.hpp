@@ -53,34 +53,32 @@ class gguf_keys {
   }
   // Keys that nobody here reads may change the model.
   void refuse_unknown() const {
-    static constexpr std::string_view known[] = {
-        "context_length",
-        "block_count",
-        "embedding_length",
-        "feed_forward_length",
-        "vocab_size",
-        "attention.head_count",
-        "attention.head_count_kv",
-        "attention.key_length",
-        "attention.value_length",
-        "attention.layer_norm_rms_epsilon",
-        "rope.dimension_count",
-        "rope.freq_base",
-        "rope.scale_linear",
-        "rope.scaling.type",
-        "rope.scaling.factor",
-        "rope.scaling.original_context_length",
-        "rope.scaling.attn_factor",
-        "rope.scaling.yarn_beta_fast",
-        "rope.scaling.yarn_beta_slow",
-        "rope.scaling.finetuned",  // a remark
-        "tensor_data_layout",      // a remark of old files: rows of q and k are in pairs anyway
-        "expert_count",
-        "expert_used_count"};
-    for (const auto& [name, value] : file_.keys())
-      if (name.starts_with("llama.") &&
-          std::find(std::begin(known), std::end(known), std::string_view(name).substr(6)) == std::end(known))
-        file_.source().refuse("has key " + unroll::detail::in_quotes(name) + ", which is not implemented");
+    static constexpr std::string_view known[] = {"context_length",
+                                                 "block_count",
+                                                 "embedding_length",
+                                                 "feed_forward_length",
+                                                 "vocab_size",
+                                                 "attention.head_count",
+                                                 "attention.head_count_kv",
+                                                 "attention.key_length",
+                                                 "attention.value_length",
+                                                 "attention.layer_norm_rms_epsilon",
+                                                 "rope.dimension_count",
+                                                 "rope.freq_base",
+                                                 "rope.scale_linear",
+                                                 "rope.scaling.type",
+                                                 "rope.scaling.factor",
+                                                 "rope.scaling.original_context_length",
+                                                 "rope.scaling.attn_factor",
+                                                 "rope.scaling.yarn_beta_fast",
+                                                 "rope.scaling.yarn_beta_slow",
+                                                 "expert_count",
+                                                 "expert_used_count"};
+    static constexpr harmless_key harmless[] = {
+        {"rope.scaling.finetuned", "a remark"},
+        {"tensor_data_layout", "a remark of old files: rows of q and k are in pairs anyway"},
+    };
+    file_.refuse_unknown("llama.", known, harmless);
     for (const char* key : {"expert_count", "expert_used_count"}) expect(key, count(key, 0), 0);
   }
 
@@ -184,7 +182,7 @@ inline weight_map checked_map(const config& c, const gguf_files& files) {
 /// rope_pairs::neighbours. Types and defaults of its keys are llama.cpp's (llama-cpp-python 0.3.36): without
 /// a rope.scaling.type a factor is linear, head_count_kv is head_count, key_length is the width by the heads,
 /// an absent output.weight is the embedding. rope_freqs.weight (Llama 3.1) becomes position_policy::longrope.
-/// Refused by name: other architectures, keys "llama." that are not implemented, layers that differ.
+/// Refused by name: other architectures, keys "llama." that nobody knows, layers that differ.
 inline config gguf_config(const gguf_files& files) {
   const gguf& file = files.front();
   if (const auto a = file.get<std::string>("general.architecture"); a != "llama")

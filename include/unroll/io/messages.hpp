@@ -7,6 +7,16 @@
 
 #include "unroll/core/view.hpp"
 
+namespace unroll {
+
+/// A key that may stand in a file without changing what is computed from it, and why.
+struct harmless_key {
+  const char* key;  ///< its name
+  const char* why;  ///< it changes nothing
+};
+
+}  // namespace unroll
+
 // Names and places of files as messages show them.
 namespace unroll::detail {
 

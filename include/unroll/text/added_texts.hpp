@@ -2,10 +2,12 @@
 
 #include <array>
 #include <map>
+#include <numeric>
 #include <string>
-#include <unordered_map>
 #include <utility>
+#include <vector>
 
+#include "unroll/text/byte_pairs.hpp"
 #include "unroll/text/pre_tokenizer.hpp"
 
 namespace unroll::llama {
@@ -57,31 +59,60 @@ inline bool word_behind(std::string_view text) {
 }  // namespace detail
 
 /// Finds added texts inside a text as HuggingFace's tokenizers does: the leftmost, and the longest of those
-/// that begin at one place.
+/// that begin at one place. They are looked for from the end of the text on, by the automaton of Aho and
+/// Corasick (1975) for the texts read backwards: in each of its states it knows the longest one that begins
+/// there.
 class added_texts final {
  public:
   /// False, and nothing is added, where another id has this text.
   bool add(const added_text& a) {
-    auto& same_size = all_[a.text.size()];
-    if (const auto at = same_size.find(a.text); at != same_size.end()) return at->second.id == a.id;
-    starts_[static_cast<unsigned char>(a.text[0])] = true;
-    same_size.emplace(a.text, a);
-    return true;
+    const auto [at, is_new] = backwards_.try_emplace(std::string(a.text.rbegin(), a.text.rend()), a);
+    return is_new || at->second.id == a.id;
   }
 
-  /// Calls `rest` with the stretches of n bytes between the added texts; these become ids. O(n) times the
-  /// sum of the different sizes of added texts at worst.
+  /// Ends the adding, in O(n log n) of all bytes.
+  void seal() {
+    std::vector<std::uint32_t> depth{0}, before{0}, path{0};  // path: the states of a text's begins
+    std::string byte_of{'\0'};
+    longest_ = {none};
+    std::string_view last;
+    for (const auto& [text, added] : backwards_) {  // in their order, so that equal begins stand together
+      std::size_t same = 0;
+      while (same < std::min(last.size(), text.size()) && last[same] == text[same]) ++same;
+      path.resize(same + 1);
+      for (std::size_t i = same; i < text.size(); ++i) {
+        next_.add(token(path.back()), byte_value(text[i]), std::uint32_t(longest_.size()));
+        before.push_back(path.back());
+        depth.push_back(std::uint32_t(i + 1));
+        byte_of += text[i];
+        path.push_back(std::uint32_t(longest_.size()));
+        longest_.push_back(none);
+      }
+      longest_[path.back()] = std::uint32_t(all_.size());
+      all_.push_back(added);
+      last = text;
+    }
+    next_.seal();
+    std::vector<std::uint32_t> order(longest_.size());
+    std::iota(order.begin(), order.end(), 0u);
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return depth[a] < depth[b]; });
+    shorter_.assign(longest_.size(), 0);
+    for (const std::uint32_t state : order) {
+      if (depth[state] > 1) shorter_[state] = behind(shorter_[before[state]], byte_of[state]);
+      if (longest_[state] == none) longest_[state] = longest_[shorter_[state]];
+    }
+    backwards_.clear();
+  }
+
+  /// Calls `rest` with the stretches of n bytes between the added texts; these become ids. O(n).
   template <class Rest>
   void split(std::string_view text, std::vector<token>& ids, Rest&& rest) const {
-    std::size_t done = 0;
-    for (std::size_t at = 0; at < text.size() && !all_.empty();) {
-      const added_text* found =
-          starts_[static_cast<unsigned char>(text[at])] ? find(text.substr(at)) : nullptr;
-      if (!found) {
-        ++at;
-        continue;
-      }
-      std::size_t begin = at, end = at += found->text.size();
+    std::size_t done = 0, at = 0;
+    const auto all = places(text);
+    for (auto next = all.rbegin(); next != all.rend(); ++next) {
+      if (next->first < at) continue;
+      const added_text* found = &all_[next->second];
+      std::size_t begin = next->first, end = at = begin + found->text.size();
       if (found->single_word &&
           (detail::word_behind(text.substr(0, begin)) || detail::word_in_front(text.substr(end))))
         continue;
@@ -99,16 +130,36 @@ class added_texts final {
   }
 
  private:
-  const added_text* find(std::string_view text) const {
-    for (auto of_size = all_.rbegin(); of_size != all_.rend(); ++of_size)
-      if (const auto at = of_size->second.find(text.substr(0, of_size->first)); at != of_size->second.end())
-        return &at->second;
-    return nullptr;
+  static token byte_value(char c) { return token(static_cast<unsigned char>(c)); }
+  /// The state behind one more byte: that of the longest begin of an added text that the bytes end with.
+  std::uint32_t behind(std::uint32_t state, char c) const {
+    for (;; state = shorter_[state]) {
+      const std::uint32_t* next = next_.find(token(state), byte_value(c));
+      if (next) return *next;
+      if (state == 0) return 0;
+    }
+  }
+  /// Where in the text an added one begins, from the last place on, and which: the longest.
+  std::vector<std::pair<std::size_t, std::uint32_t>> places(std::string_view text) const {
+    std::vector<std::pair<std::size_t, std::uint32_t>> out;
+    if (all_.empty()) return out;
+    std::array<std::uint32_t, 256> first{};
+    for (int c = 0; c < 256; ++c)
+      if (const std::uint32_t* next = next_.find(0, c)) first[std::size_t(c)] = *next;
+    std::uint32_t state = 0;
+    for (std::size_t at = text.size(); at-- > 0;) {
+      state = state == 0 ? first[static_cast<unsigned char>(text[at])] : behind(state, text[at]);
+      if (longest_[state] != none) out.emplace_back(at, longest_[state]);
+    }
+    return out;
   }
 
-  using texts = std::unordered_map<std::string, added_text, detail::text_hash, detail::text_equal>;
-  std::map<std::size_t, texts> all_;  // by size
-  std::array<bool, 256> starts_{};
+  static constexpr std::uint32_t none = 0xFFFFFFFF;
+  std::map<std::string, added_text> backwards_;  // by their bytes, the last one first; until they are sealed
+  std::vector<added_text> all_;
+  detail::pair_map<std::uint32_t> next_;  // of a state and a byte
+  std::vector<std::uint32_t> longest_;    // the one that ends in a state
+  std::vector<std::uint32_t> shorter_;    // the state of the longest begin that a state ends with
 };
 
 }  // namespace unroll::llama

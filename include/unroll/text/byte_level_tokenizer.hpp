@@ -41,17 +41,18 @@ inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces,
                                       const std::string& name) {
   options.byte_level = true;
   options.prefix = false;
-  std::unordered_map<std::string, token> ids;
+  detail::sealed_map<std::string, token, detail::text_hash> ids;
   std::vector<added_text> added;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const vocabulary_entry& p = pieces[i];
-    if (p.kind == piece_kind::normal) ids.emplace(p.text, token(i));
+    if (p.kind == piece_kind::normal) ids.add(p.text, token(i));
     const bool special = p.kind == piece_kind::control;
     if (special || p.kind == piece_kind::user) added.push_back({p.text, token(i), false, special});
   }
+  ids.seal();
   const auto find = [&](const std::string& text) {
-    const auto at = ids.find(text);
-    return at == ids.end() ? token(-1) : at->second;
+    const token* at = ids.find(text);
+    return at ? *at : token(-1);
   };
   std::vector<merge> joins;
   joins.reserve(merges.size());

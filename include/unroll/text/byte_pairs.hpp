@@ -1,68 +1,46 @@
 #pragma once
 
 #include <algorithm>
+#include <compare>
 #include <cstdint>
 #include <vector>
 
+#include "unroll/text/sealed_map.hpp"
 #include "unroll/text/token.hpp"
 
 namespace unroll::llama::detail {
 
-/// A map from pairs of ids to values in one block of memory: the slot of a pair is the first from that of its
-/// hash on that has the pair or is empty; at least half of all are empty.
+struct pair_hash {
+  std::size_t operator()(std::uint64_t key) const {
+    const std::uint64_t hash = key * 0x9E3779B97F4A7C15;
+    return std::size_t(hash ^ hash >> 32);
+  }
+};
+
+/// A sealed_map of pairs of ids.
 template <class Value>
 class pair_map {
  public:
-  void reserve(std::size_t n) {
-    std::size_t wanted = 16;
-    while (wanted < 2 * n) wanted *= 2;
-    if (wanted <= slots_.size()) return;
-    std::vector<slot> old(wanted);
-    old.swap(slots_);
-    for (const slot& s : old)
-      if (s.key != none) slots_[place(s.key)] = s;
+  void reserve(std::size_t n) { map_.reserve(n); }
+  void add(token left, token right, const Value& value) { map_.add(key_of(left, right), value); }
+  template <class Twice>
+  void seal(Twice&& twice) {
+    map_.seal(twice);
   }
-  /// False, and nothing is changed, where the pair is in the map.
-  bool insert(token left, token right, const Value& value) {
-    reserve(++size_);
-    slot& s = slots_[place(key_of(left, right))];
-    if (s.key != none) {
-      --size_;
-      return false;
-    }
-    s = {key_of(left, right), value};
-    return true;
-  }
-  /// Null where the pair is not in the map.
-  const Value* find(token left, token right) const {
-    if (slots_.empty()) return nullptr;
-    const slot& s = slots_[place(key_of(left, right))];
-    return s.key == none ? nullptr : &s.value;
-  }
-  /// visit(left, right, value) of each, in no order.
+  void seal() { map_.seal(); }
+  const Value* find(token left, token right) const { return map_.find(key_of(left, right)); }
   template <class Visit>
   void each(Visit&& visit) const {
-    for (const slot& s : slots_)
-      if (s.key != none) visit(token(std::uint32_t(s.key >> 32)), token(std::uint32_t(s.key)), s.value);
+    map_.each([&](std::uint64_t key, const Value& value) {
+      visit(token(std::uint32_t(key >> 32)), token(std::uint32_t(key)), value);
+    });
   }
 
  private:
-  static constexpr std::uint64_t none = std::uint64_t{1} << 63;  // no id is -2^31
-  struct slot {
-    std::uint64_t key = none;
-    Value value{};
-  };
   static std::uint64_t key_of(token left, token right) {
     return std::uint64_t(std::uint32_t(left)) << 32 | std::uint32_t(right);
   }
-  std::size_t place(std::uint64_t key) const {
-    const std::uint64_t hash = key * 0x9E3779B97F4A7C15;
-    std::size_t i = std::size_t(hash ^ hash >> 32) & (slots_.size() - 1);
-    while (slots_[i].key != key && slots_[i].key != none) i = (i + 1) & (slots_.size() - 1);
-    return i;
-  }
-  std::vector<slot> slots_;
-  std::size_t size_ = 0;
+  sealed_map<std::uint64_t, Value, pair_hash> map_;
 };
 
 /// What two neighbours become. Of all pairs of neighbours that are joined, that of the least rank is first,
@@ -70,6 +48,7 @@ class pair_map {
 struct join {
   std::uint32_t rank;
   token result;
+  auto operator<=>(const join&) const = default;
 };
 
 /// Byte-pair encoding of a row of ids (Sennrich et al. 2016).
@@ -92,8 +71,12 @@ class byte_pairs {
   };
 
   void reserve(std::size_t n) { joins_.reserve(n); }
-  /// False, and nothing is added, where the pair is joined already.
-  bool add(token left, token right, const join& j) { return joins_.insert(left, right, j); }
+  void add(token left, token right, const join& j) { joins_.add(left, right, j); }
+  /// Ends the adding; twice(join that counts, join that does not) is told of each further join of a pair.
+  template <class Twice>
+  void seal(Twice&& twice) {
+    joins_.seal(twice);
+  }
   /// visit(left, right, join) of each, in no order.
   template <class Visit>
   void each(Visit&& visit) const {

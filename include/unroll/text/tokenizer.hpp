@@ -9,13 +9,13 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "unroll/text/added_texts.hpp"
 #include "unroll/text/byte_level.hpp"
-#include "unroll/text/byte_pairs.hpp"
+#include "unroll/text/score_joins.hpp"
+#include "unroll/text/word_cache.hpp"
 
 namespace unroll::llama {
 
@@ -37,11 +37,12 @@ class tokenizer final {
  public:
   /// Joins by score. `name` stands for the file in messages. Throws unroll::error on a piece that is empty,
   /// there twice, has a score that is no number, or is of kind byte and names none, and on unk, bos or eos
-  /// beyond the vocabulary.
+  /// beyond the vocabulary; of `added` texts, which are found before, as below.
   tokenizer(std::vector<vocabulary_entry> pieces, const tokenizer_options& options = {},
-            const std::string& name = "pieces")
-      : tokenizer(std::move(pieces), options, name, {}) {
-    join_by_scores();
+            const std::string& name = "pieces", std::vector<added_text> added = {})
+      : tokenizer(std::move(pieces), std::move(added), options, name) {
+    detail::add_score_joins(pieces_, joins_);
+    joins_.seal([](const detail::join&, const detail::join&) {});
     find_seams();
   }
 
@@ -50,22 +51,25 @@ class tokenizer final {
   tokenizer(std::vector<vocabulary_entry> pieces, std::span<const merge> merges,
             std::vector<added_text> added, const tokenizer_options& options,
             const std::string& name = "pieces")
-      : tokenizer(std::move(pieces), options, name, std::move(added)) {
+      : tokenizer(std::move(pieces), std::move(added), options, name) {
     if (merges.size() >= none) fail("tokenizer", name, "has more than 2^32 merges");
     joins_.reserve(merges.size());
     for (std::size_t i = 0; i < merges.size(); ++i) {
       const std::string place = "merge " + std::to_string(i);
       for (const token id : {merges[i].left, merges[i].right, merges[i].result}) check_id(place, id, name);
-      if (!joins_.add(merges[i].left, merges[i].right, {std::uint32_t(i), merges[i].result}))
-        fail("tokenizer", name, place + " is of a pair that an earlier merge joins");
+      joins_.add(merges[i].left, merges[i].right, {std::uint32_t(i), merges[i].result});
     }
+    std::uint32_t twice = none;
+    joins_.seal([&](const detail::join&, const detail::join& j) { twice = std::min(twice, j.rank); });
+    if (twice != none)
+      fail("tokenizer", name, "merge " + std::to_string(twice) + " is of a pair that an earlier merge joins");
     find_seams();
   }
 
   /// Ids are found by `encoder`; pieces serve decode().
   tokenizer(std::vector<vocabulary_entry> pieces, std::shared_ptr<const text_encoder> encoder,
             const tokenizer_options& options, const std::string& name = "pieces")
-      : tokenizer(std::move(pieces), options, name, {}) {
+      : tokenizer(std::move(pieces), std::vector<added_text>(), options, name) {
     encoder_ = std::move(encoder);
   }
 
@@ -84,9 +88,9 @@ class tokenizer final {
   bool ends_stretch(token id) const { return ends_stretch_[checked("tokenizer::ends_stretch", id)]; }
   /// The id of a piece with real blanks (or of a name such as "</s>" or "<0x0A>"), or -1.
   token find(std::string_view text) const {
-    auto at = ids_.find(options_.byte_level ? detail::byte_level_spelling(text) : marked(text));
-    if (at == ids_.end()) at = ids_.find(text);
-    return at == ids_.end() ? -1 : at->second;
+    const token* at = find_text(options_.byte_level ? detail::byte_level_spelling(text) : marked(text));
+    if (!at) at = find_text(text);
+    return at ? *at : -1;
   }
 
   /// The ids of a text of n bytes in O(n log n); an empty text has none. `bos` puts the begin in front;
@@ -104,7 +108,7 @@ class tokenizer final {
       encoder_->encode(text, ids);
       return ids;
     }
-    encoding e{.ids = ids, .name = name};
+    encoding e{.ids = ids, .name = name, .seen = detail::word_cache(text.size())};
     const bool blanks = options_.prefix || options_.blank != " ";
     const bool early = blanks && options_.blanks == blank_step::normalizer, late = blanks && !early;
     const auto pieces = [&](std::string_view rest) {
@@ -143,15 +147,15 @@ class tokenizer final {
   struct encoding {
     std::vector<token>& ids;
     const std::string& name;
+    detail::word_cache seen;
     detail::byte_pairs::workspace workspace = {};
-    std::unordered_map<std::string_view, std::pair<std::size_t, std::size_t>> seen = {};
     std::deque<std::string> kept = {};  // texts that `seen` points into
 
     std::string_view keep(std::string text) { return kept.emplace_back(std::move(text)); }
   };
 
-  tokenizer(std::vector<vocabulary_entry> pieces, const tokenizer_options& options, const std::string& name,
-            std::vector<added_text> added)
+  tokenizer(std::vector<vocabulary_entry> pieces, std::vector<added_text> added,
+            const tokenizer_options& options, const std::string& name)
       : name_(name), pieces_(std::move(pieces)), options_(options) {
     if (pieces_.size() >= std::size_t{1} << 31) fail("tokenizer", name, "has 2^31 pieces or more");
     if (options.blank.empty()) fail("tokenizer", name, "has an empty text for a blank");
@@ -167,9 +171,7 @@ class tokenizer final {
       if (p.text.empty()) fail("tokenizer", name, place + " has no text");
       if (!std::isfinite(p.score))
         fail("tokenizer", name, place + " has score " + std::to_string(p.score) + ", must be finite");
-      const auto [at, is_new] = ids_.emplace(p.text, token(i));
-      if (!is_new)
-        fail("tokenizer", name, place + " and piece " + std::to_string(at->second) + " have the same text");
+      ids_.add(p.text, token(i));
       kinds_.push_back(p.kind);
       found_whole_.push_back(marks(p.kind));
       ends_stretch_.push_back(begins_behind(token(i)));
@@ -186,6 +188,12 @@ class tokenizer final {
         shown_.push_back(detail::replace_all(p.text, options.blank, " "));
       }
     }
+    std::pair<token, token> twice{token(size()), 0};
+    ids_.seal([&](token first, token id) { twice = std::min(twice, {id, first}); });
+    if (twice.first < size())
+      fail("tokenizer", name,
+           "piece " + std::to_string(twice.first) + " and piece " + std::to_string(twice.second) +
+               " have the same text");
     const auto special = [&](const char* what, token id) {
       if (id != -1) check_id(what, id, name);
     };
@@ -197,6 +205,8 @@ class tokenizer final {
       ascii_[b] = find_plain({&c, 1});
     }
     for (added_text& a : added) add(std::move(a), name);
+    added_.seal();
+    added_normalised_.seal();
   }
 
   /// A byte stays one; any other piece is what the added text says.
@@ -252,10 +262,11 @@ class tokenizer final {
     return wanted && !text.starts_with(options_.blank) ? options_.blank + text : text;
   }
 
+  const token* find_text(std::string_view text) const { return ids_.find(text); }
   /// The id of a piece that text can become, or -1.
   token find_plain(std::string_view text) const {
-    const auto at = ids_.find(text);
-    return at != ids_.end() && pieces_[std::size_t(at->second)].kind == piece_kind::normal ? at->second : -1;
+    const token* at = find_text(text);
+    return at && pieces_[std::size_t(*at)].kind == piece_kind::normal ? *at : -1;
   }
   token plain(std::string_view character) const {
     const auto first = static_cast<unsigned char>(character[0]);
@@ -263,38 +274,8 @@ class tokenizer final {
   }
   /// The id of a piece that text can become without a join, or -1.
   token whole(std::string_view text) const {
-    const auto at = ids_.find(options_.byte_level ? detail::byte_level_spelling(text) : std::string(text));
-    return at != ids_.end() && !marks(pieces_[std::size_t(at->second)].kind) ? at->second : -1;
-  }
-
-  /// Every cut of a piece into two pieces is a join; its rank is the place of the score among all scores.
-  void join_by_scores() {
-    std::vector<float> scores;
-    std::vector<std::size_t> lengths;
-    for (const vocabulary_entry& p : pieces_) {
-      if (p.kind != piece_kind::normal) continue;
-      scores.push_back(p.score);
-      lengths.push_back(p.text.size());
-    }
-    const auto distinct = [](auto& values) {
-      std::sort(values.begin(), values.end());
-      values.erase(std::unique(values.begin(), values.end()), values.end());
-    };
-    distinct(scores);
-    distinct(lengths);
-    for (std::size_t i = 0; i < pieces_.size(); ++i) {
-      if (pieces_[i].kind != piece_kind::normal) continue;
-      const std::string_view text = pieces_[i].text;
-      const auto rank =
-          std::uint32_t(scores.end() - std::lower_bound(scores.begin(), scores.end(), pieces_[i].score));
-      for (const std::size_t length : lengths) {
-        if (length >= text.size()) break;
-        if (!std::binary_search(lengths.begin(), lengths.end(), text.size() - length)) continue;
-        const token left = find_plain(text.substr(0, length));
-        const token right = left < 0 ? -1 : find_plain(text.substr(length));
-        if (right >= 0) joins_.add(left, right, {rank, token(i)});
-      }
-    }
+    const token* at = options_.byte_level ? find_text(detail::byte_level_spelling(text)) : find_text(text);
+    return at && !marks(pieces_[std::size_t(*at)].kind) ? *at : -1;
   }
 
   /// Two characters that stand side by side at the seam of no join are never joined across, whatever is
@@ -310,8 +291,9 @@ class tokenizer final {
       std::string_view last = left.text;
       for (std::size_t n = 0; (n = detail::character_length(last)) < last.size();) last.remove_prefix(n);
       const auto first = std::string_view(right.text).substr(0, detail::character_length(right.text));
-      seams_.insert(plain(last), plain(first), true);
+      seams_.add(plain(last), plain(first), true);
     });
+    seams_.seal();
   }
 
   /// Appends the ids of what the cuts leave of a text.
@@ -335,12 +317,12 @@ class tokenizer final {
   }
 
   void append_word(std::string_view word, encoding& e) const {
-    static constexpr std::size_t most_seen = 1 << 16;
     const std::size_t begin = e.ids.size();
-    if (const auto at = e.seen.find(word); at != e.seen.end()) {
-      const auto [from, n] = at->second;
-      e.ids.resize(begin + n);
-      std::copy_n(e.ids.begin() + std::ptrdiff_t(from), n, e.ids.begin() + std::ptrdiff_t(begin));
+    auto& seen = e.seen.slot_of(word);
+    if (seen.word == word) {
+      e.ids.resize(begin + seen.count);
+      std::copy_n(e.ids.begin() + std::ptrdiff_t(seen.from), seen.count,
+                  e.ids.begin() + std::ptrdiff_t(begin));
       return;
     }
     if (const token id = options_.whole_pieces ? whole(word) : -1; id >= 0) {
@@ -349,7 +331,7 @@ class tokenizer final {
       append_characters(word, e);
       joins_.run(e.ids, begin, e.workspace);
     }
-    if (e.seen.size() < most_seen) e.seen.emplace(word, std::pair(begin, e.ids.size() - begin));
+    seen = {word, begin, e.ids.size() - begin};
   }
 
   void append_characters(std::string_view text, encoding& e) const {
@@ -382,7 +364,7 @@ class tokenizer final {
   std::vector<bool> found_whole_;   // a text that is looked for before blanks are written and put in front
   std::vector<bool> ends_stretch_;  // encode() begins a stretch, with a blank in front, behind it
   std::vector<std::string> shown_;
-  std::unordered_map<std::string, token, detail::text_hash, detail::text_equal> ids_;
+  detail::sealed_map<std::string, token, detail::text_hash> ids_;
   detail::byte_pairs joins_;
   detail::pair_map<bool> seams_;  // of the characters on both sides
   bool falls_apart_ = true;

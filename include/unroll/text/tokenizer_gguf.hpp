@@ -61,6 +61,46 @@ inline tokenizer_options gguf_pre_tokenizer(const gguf& file) {
                   "\"llama-bpe\", \"qwen2\", \"smollm\" or \"gpt-2\"");
 }
 
+// Keys that nobody here reads may change the ids.
+inline void refuse_unknown_vocabulary_keys(const gguf& file) {
+  static constexpr std::string_view known[] = {"model",
+                                               "pre",
+                                               "tokens",
+                                               "token_type",
+                                               "scores",
+                                               "merges",
+                                               "bos_token_id",
+                                               "eos_token_id",
+                                               "eot_token_id",
+                                               "eom_token_id",
+                                               "fim_pad_token_id",
+                                               "fim_rep_token_id",
+                                               "fim_sep_token_id",
+                                               "unknown_token_id",
+                                               "add_bos_token",
+                                               "add_eos_token",
+                                               "add_sep_token",
+                                               "add_space_prefix"};
+  static constexpr harmless_key harmless[] = {
+      {"token_type_count", "of BERT's sentences"},
+      {"padding_token_id", "texts are not filled up"},
+      {"seperator_token_id", "stands between two texts; spelled so"},
+      {"separator_token_id", "the same"},
+      {"cls_token_id", "of BERT"},
+      {"mask_token_id", "of BERT"},
+      {"fim_pre_token_id", "for who writes the middle of a text"},
+      {"fim_suf_token_id", "the same"},
+      {"fim_mid_token_id", "the same"},
+      {"prefix_token_id", "the same, before it was named so"},
+      {"suffix_token_id", "the same"},
+      {"middle_token_id", "the same"},
+      {"remove_extra_whitespaces", "of model \"t5\" in llama.cpp"},
+  };
+  file.refuse_unknown("tokenizer.ggml.", known, harmless);
+  for (const char* key : {"tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token"})
+    if (file.get<bool>(key, false)) file.refuse_key(key, "true", "false");
+}
+
 inline token gguf_token(const gguf& file, const std::string& key, token otherwise) {
   if (!file.has(key)) return otherwise;
   const auto id = file.get<std::uint32_t>(key);
@@ -75,16 +115,18 @@ inline token gguf_token(const gguf& file, const std::string& key, token otherwis
 /// scores. Defaults are llama.cpp's (llama-cpp-python 0.3.36): scores 0, kinds normal, add_bos_token true for
 /// "llama" and "llama-bpe", begin, end and unknown 1, 2 and 0 for "llama". The begin is there only where it
 /// is put in front of texts. Names of control pieces are found in texts of "gpt2", as with llama.cpp's
-/// parse_special; of "llama" they are characters. Throws unroll::error, which names the file, on another
-/// model or pre, on user-defined pieces of "llama", where a text would get an end, and as `tokenizer` and
-/// byte_level_tokenizer do.
+/// parse_special; of "llama" they are characters. User-defined pieces are found before all else, the
+/// leftmost first and of those the longest, and what is behind one begins with a blank of its own;
+/// llama.cpp finds the longest first, which differs where two overlap. Throws unroll::error, which names the
+/// file, on another model or pre, on keys that nobody knows, where a text would get an end, and as
+/// `tokenizer` and byte_level_tokenizer do.
 inline tokenizer parse_tokenizer_gguf(const gguf& file) {
   const std::string at = "tokenizer.ggml.";
   const auto model = file.get<std::string>(at + "model");
   if (model != "gpt2" && model != "llama")
     file.refuse_key(at + "model", unroll::detail::in_quotes(model), "\"gpt2\" or \"llama\"");
   const bool byte_level = model == "gpt2";
-  if (file.get<bool>(at + "add_eos_token", false)) file.refuse_key(at + "add_eos_token", "true", "false");
+  detail::refuse_unknown_vocabulary_keys(file);
   std::vector<vocabulary_entry> pieces = detail::gguf_pieces(file);
   tokenizer_options options = byte_level ? detail::gguf_pre_tokenizer(file) : tokenizer_options{};
   const bool adds_bos = file.get<bool>(at + "add_bos_token", !byte_level || options.whole_pieces);
@@ -96,22 +138,21 @@ inline tokenizer parse_tokenizer_gguf(const gguf& file) {
   const std::string& name = file.source().name();
   if (byte_level)
     return byte_level_tokenizer(std::move(pieces), file.list<std::string>(at + "merges"), options, name);
+  std::vector<added_text> added;
   for (std::size_t i = 0; i < pieces.size(); ++i)
-    if (pieces[i].kind == piece_kind::user)
-      file.source().refuse("has the user-defined piece " + std::to_string(i) + ", " +
-                           unroll::detail::in_quotes(pieces[i].text) +
-                           ", which model \"llama\" does not read");
+    if (pieces[i].kind == piece_kind::user) added.push_back({pieces[i].text, token(i)});
   options.blank = blank_mark;
   options.prefix = file.get<bool>(at + "add_space_prefix", true);
-  return {std::move(pieces), options, name};
+  return {std::move(pieces), options, name, std::move(added)};
 }
 
-/// The ids of which each ends a text: eos_token_id, eot_token_id and eom_token_id of tokenizer.ggml. Throws
-/// unroll::error on ids beyond a vocabulary of so many.
+/// The ids of which each ends a text: those of eos, eot, eom, fim_pad, fim_rep and fim_sep in
+/// tokenizer.ggml.NAME_token_id, as llama.cpp takes them. Throws unroll::error on ids beyond a vocabulary of
+/// so many.
 inline std::vector<token> gguf_end_tokens(const gguf& file, index_t vocabulary) {
   std::vector<token> ends;
-  for (const char* name : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
-    const std::string key = std::string("tokenizer.ggml.") + name;
+  for (const char* name : {"eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"}) {
+    const std::string key = std::string("tokenizer.ggml.") + name + "_token_id";
     const token id = detail::gguf_token(file, key, -1);
     if (id >= vocabulary)
       file.refuse_key(key, std::to_string(id), "an id below " + std::to_string(vocabulary));

@@ -49,7 +49,8 @@ class tokenizer_json {
     const bool bytes = model.truth("byte_fallback", false);
     if (bytes && options.byte_level) refuse("has a ByteLevel pre_tokenizer and byte_fallback, expected one");
     for (const auto& [text, id] : vocabulary->items())
-      place(text, id, bytes && named_byte(text) >= 0 ? piece_kind::byte : piece_kind::normal);
+      place(text, id, bytes && named_byte(text) >= 0 ? piece_kind::byte : piece_kind::normal, true);
+    ids_.seal();
     const json* unknown = model.find("unk_token");
     options.unk = unknown && unknown->is_string() ? find(unknown->get_ref<const std::string&>()) : -1;
     if (unknown && options.unk < 0)
@@ -73,8 +74,9 @@ class tokenizer_json {
  private:
   [[noreturn]] void refuse(const std::string& why) const { fail("load_tokenizer", name_, why); }
   token find(const std::string& text) const {
-    const auto at = ids_.find(text);
-    return at == ids_.end() ? -1 : at->second;
+    if (const token* id = ids_.find(text)) return *id;
+    const auto at = new_ids_.find(text);
+    return at == new_ids_.end() ? -1 : at->second;
   }
 
   /// The id that a file puts in front of every text, as its vocabulary has it.
@@ -87,8 +89,8 @@ class tokenizer_json {
     return id;
   }
 
-  /// Sets the piece with this id, once.
-  void place(const std::string& text, const json& id, piece_kind kind) {
+  /// Sets the piece with this id, once; `vocabulary`: it is of that.
+  void place(const std::string& text, const json& id, piece_kind kind, bool vocabulary) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= pieces_.size())
       refuse("gives " + unroll::detail::in_quotes(text) + " the id " + show_json(id) +
              ", expected one of 0 to " + std::to_string(pieces_.size() - 1));
@@ -98,7 +100,10 @@ class tokenizer_json {
              " both the id " + show_json(id));
     if (text.empty()) refuse("gives an empty text the id " + show_json(id));
     p = {text, 0, kind};
-    ids_.emplace(text, id.get<token>());
+    if (vocabulary)
+      ids_.add(text, id.get<token>());
+    else
+      new_ids_.emplace(text, id.get<token>());
   }
 
   const std::string& content(const json& added) const {
@@ -122,7 +127,7 @@ class tokenizer_json {
       const json& id = member_of(a, "id");
       options.find("id");
       options.find("content");
-      if (!ids_.contains(text)) place(text, id, piece_kind::user);
+      if (find(text) < 0) place(text, id, piece_kind::user, false);
       if (id != find(text))
         refuse("gives the added token " + unroll::detail::in_quotes(text) + " the id " + show_json(id) +
                ", its vocabulary the id " + std::to_string(find(text)));
@@ -183,7 +188,8 @@ class tokenizer_json {
   const std::string& name_;
   const json root_;
   std::vector<vocabulary_entry> pieces_;
-  std::unordered_map<std::string, token> ids_;
+  sealed_map<std::string, token, text_hash> ids_;  // of the vocabulary
+  std::map<std::string, token> new_ids_;           // of added tokens that it lacks
 };
 
 }  // namespace detail

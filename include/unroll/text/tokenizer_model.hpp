@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "unroll/core/error.hpp"
+#include "unroll/text/character_table.hpp"
 #include "unroll/text/tokenizer.hpp"
 
 #if defined(UNROLL_WITH_SENTENCEPIECE) && __has_include(<sentencepiece_processor.h>)
@@ -108,13 +109,13 @@ inline sentencepiece_model read_sentencepiece(std::string_view bytes, const std:
         if (r.field == 3) m.byte_pairs = r.number == 2;
         if (r.field >= 40 && r.field <= 42) *id = token(std::uint32_t(r.number));
       }
+    if (file.field == 5)
+      for (proto_reader r(file.text, "the way back of it", name); r.next();)
+        if (r.field == 2 && !r.text.empty()) check_character_table(r.text, name);
     if (file.field == 3)
       for (proto_reader r(file.text, "the normalisation", name); r.next();) {
         if (r.field == 3) m.options.prefix = r.number != 0;
-        if (r.field == 2 && !r.text.empty())
-          fail("load_tokenizer", name,
-               "changes characters by a table of " + std::to_string(r.text.size()) +
-                   " bytes before it encodes; only models without one (\"identity\") are read");
+        if (r.field == 2 && !r.text.empty()) check_character_table(r.text, name);
       }
   }
   if (!m.byte_pairs)
@@ -151,7 +152,8 @@ class sentencepiece_encoder final : public text_encoder {
 
 /// Reads the bytes of a SentencePiece .model. Its texts are encoded by libsentencepiece, so exactly as the
 /// model asks: those of small Llamas often drop blanks at both ends and repeated ones, neighbouring unknown
-/// characters are one unk, and bytes that are no UTF-8 become U+FFFD. Throws unroll::error on a damaged file,
+/// characters are one unk, bytes that are no UTF-8 become U+FFFD, and a table (nmt_nfkc, nfkc, rules of one's
+/// own) changes characters before: decode() gives the changed ones. Throws unroll::error on a damaged file,
 /// and where the library was built without libsentencepiece.
 inline tokenizer parse_tokenizer_model(std::string_view bytes, const std::string& name) {
   auto m = detail::read_sentencepiece(bytes, name);

@@ -126,14 +126,8 @@ inline int named_byte(std::string_view text) {
   return high < 16 && low < 16 ? int(16 * high + low) : -1;
 }
 
-// Lets a map of strings be searched for a string_view.
 struct text_hash {
-  using is_transparent = void;
   std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
-};
-struct text_equal {
-  using is_transparent = void;
-  bool operator()(std::string_view a, std::string_view b) const { return a == b; }
 };
 
 }  // namespace detail
