@@ -36,6 +36,7 @@ using namespace unroll;
   template class unroll::lane_parallel<tbptt<F>>;                                     \
   template class unroll::counted<F>;                                                  \
   template class unroll::with_resets<F>;                                              \
+  template class unroll::training::clipped_cotangent<F>;                              \
   template class unroll::finite_difference<F>
 #define UNROLL_MEMORY_ESTIMATORS(M)                                 \
   template class unroll::rematerialise<M>;                          \
@@ -65,6 +66,7 @@ using namespace unroll;
   template class unroll::adam<T>;                                                                      \
   template class unroll::momentum<T>;                                                                  \
   template class unroll::sgd<T>;                                                                       \
+  template class unroll::training::run<T>;                                                             \
   template class unroll::ad::dual<T>;                                                                  \
   template class unroll::ad::var<T>;                                                                   \
   template class unroll::ad::tape<T>;                                                                  \

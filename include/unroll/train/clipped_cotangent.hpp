@@ -37,7 +37,7 @@ class clipped_cotangent final {
   }
 
   const F& system() const { return f_; }
-  double most() const { return most_; }
+  double most() const { return most_; }  ///< norm of a lane that is let through
   dims size() const {
     dims d = f_.size();
     d.workspace += d.state;

@@ -55,10 +55,10 @@ report run_forward(const char* name, const F& system, params<const typename F::s
 }  // namespace detail
 
 /// The losses of a recurrent system over the sequence xs at theta: one forward pass. It begins at the state
-/// `s`, which becomes the one behind the last input, so that a long stream may come in parts. The report has
-/// what that of a gradient would have; where an input, a state or a loss is not finite, the sequence ends in
-/// front of it. Throws unroll::error where theta or s has another size, and what the system throws on an
-/// invalid input.
+/// `s`, which becomes the one behind the last input, so that a long stream may come in parts (edge.t counts
+/// from 0 in each). The report has what that of a gradient would have; where an input, a state or a loss is
+/// not finite, the sequence ends in front of it. Throws unroll::error where theta or s has another size, and
+/// what the system throws on an invalid input.
 template <class F>
 report evaluate(const F& system, std::type_identity_t<params<const typename F::scalar>> theta,
                 std::type_identity_t<std::span<const typename F::input>> xs,
