@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # The experiments on Llamas with memories of docs/experiments.md.
 #   examples/memory_experiments.sh PROGRAMS OUT [PART...]
-# PROGRAMS: the folder of the built llama and memory_llama. OUT: where results and trained models go.
-# PART: own base train eval gradient designs cost (all of them without). They need $UNROLL_DATA_DIR; train, eval and
-# gradient need the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (1000) can be set.
+# PROGRAMS: the folder of the built llama, memory_llama and memory_recall. OUT: where results and trained models go.
+# PART: own base train eval gradient designs cost recall (all of them without). All but recall need $UNROLL_DATA_DIR;
+# train, eval and gradient need the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (1000) can be set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 programs=$1 out=$2
 shift 2
-data=${UNROLL_DATA_DIR:?names the folder of models and corpora}
+[ "$*" = recall ] || : "${UNROLL_DATA_DIR:?names the folder of models and corpora}"
+data=${UNROLL_DATA_DIR:-}
 books=$data/corpora/books models=$data/models
 policies=${POLICIES:-rematerialise window:4 window:1 reservoir:2 reservoir:2:uncompensated proportional:4}
 mkdir -p "$out"
@@ -97,12 +98,21 @@ cost() {  # time and bytes against the window and the length
     --plot "$out/memory_cost.svg" | tee "$out/cost_length.txt"
 }
 
-for part in "${@:-own base train eval gradient designs cost}"; do
+recall() {  # a task whose answer lies a number of segments back: two minutes of one core
+  local distances=1,2,4,8,16 seeds=${RECALL_SEEDS:-20}
+  "$programs"/memory_recall --distances $distances --seeds "$seeds" --json "$out/recall.json" \
+    --plot "$out/memory_recall.svg" | tee "$out/recall.txt"
+  "$programs"/memory_recall --distances 1,4,16 --seeds "$seeds" --recurrent --json "$out/recall_recurrent.json" \
+    --policy rematerialise,window:1,window:4,roulette:4,roulette:4:by_distance,roulette:4:constant |
+    tee "$out/recall_recurrent.txt"
+}
+
+for part in "${@:-own base train eval gradient designs cost recall}"; do
   for name in $part; do
     case $name in
-      own | base | train | gradient | designs | cost) "$name" ;;
+      own | base | train | gradient | designs | cost | recall) "$name" ;;
       eval) evaluate ;;
-      *) echo "memory_experiments.sh: \"$name\" is none of own, base, train, eval, gradient, designs, cost" >&2; exit 2 ;;
+      *) echo "memory_experiments.sh: \"$name\" is none of own, base, train, eval, gradient, designs, cost, recall" >&2; exit 2 ;;
     esac
   done
 done
