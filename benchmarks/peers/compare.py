@@ -28,6 +28,7 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CELLS = ("elman", "gru", "lstm")
+STACKS = ("lstm-2",)
 LLAMAS = (("stories15M", 288, 256), ("mid", 512, 512))
 
 
@@ -46,6 +47,9 @@ def rows(kind):
         for cell in CELLS:
             for workload in ("bptt", "tbptt-10", "tbptt-20"):
                 yield name, workload, workload, cell, hidden, lanes, 100, target.get(cell, target["*"])
+    for cell in STACKS:  # two layers of 64
+        for workload in ("bptt", "tbptt-20"):
+            yield "R8", workload, workload, cell, 64, 32, 100, 1.2
     if kind == "f32":
         for hidden, by_hand, generic in ((16, 100, 200), (64, 20, 40), (128, 8, 15)):
             yield "R11", "uoro", "uoro", "elman", hidden, 1, 200, by_hand
@@ -222,7 +226,7 @@ def main():
     ap.add_argument("--sample", type=float, default=0.02, help="CPU seconds of one sample")
     ap.add_argument("--core", type=int, default=0)
     ap.add_argument("--only", default="", help="rows, e.g. R1,R11")
-    ap.add_argument("--cells", default=",".join(CELLS))
+    ap.add_argument("--cells", default=",".join(CELLS + STACKS))
     ap.add_argument("--shapes", default=",".join(name for name, _, _ in LLAMAS))
     ap.add_argument("--type", default="f32", choices=("f32", "f64"))
     ap.add_argument("--scale", type=float, default=1, help="factor on the goals, e.g. 0.85 for untuned flags")

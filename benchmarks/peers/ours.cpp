@@ -2,7 +2,8 @@
 // in processes that stay warm.
 //   usage: ours WORKLOAD CELL HIDDEN LANES STEPS TYPE FOLDER
 // WORKLOAD is bptt, forward, tbptt-K (chunked, as `detach` does it), uoro, rtrl or generic-rtrl; CELL is
-// elman, gru or lstm; TYPE is f32 or f64. FOLDER holds x.bin and y.bin (STEPS x LANES x HIDDEN numbers each).
+// elman, gru, lstm or lstm-2, a stack of two; TYPE is f32 or f64. FOLDER holds x.bin and y.bin (STEPS x LANES
+// x HIDDEN numbers each).
 //   layout         -> "name offset rows cols" of every parameter, then "end"
 //   gradient IN OUT-> reads parameters from IN, writes the gradient to OUT
 //   sample N       -> CPU seconds of one of N repetitions
@@ -127,13 +128,13 @@ void with_cell(const F& f, const workload& w) {
     serve(chunked_tbptt(f, {.window = std::atoi(w.name.c_str() + 6)}), names, w);
   else if (w.name == "uoro")
     serve(uoro(f), names, w);
-  else if (w.name == "rtrl")
-    serve(rtrl(f), names, w);
-  else if (w.name == "generic-rtrl")
+  else if (has_jacobian<F> && w.name == "rtrl") {
+    if constexpr (has_jacobian<F>) serve(rtrl(f), names, w);
+  } else if (w.name == "generic-rtrl")
     serve(rtrl(plain<F>{f}), names, w);
   else
     fail("ours", "workload",
-         "\"" + w.name + "\" is none of bptt, forward, tbptt-K, uoro, rtrl, generic-rtrl");
+         "\"" + w.name + "\" is none of bptt, forward, tbptt-K, uoro, generic-rtrl, rtrl (of one layer)");
 }
 
 template <class T>
@@ -145,8 +146,10 @@ void with_type(const workload& w) {
     with_cell(cells::gru<T>({.in = h, .hidden = h, .out = 0, .lanes = w.lanes}), w);
   else if (w.cell == "lstm")
     with_cell(cells::lstm<T>({.in = h, .hidden = h, .out = 0, .lanes = w.lanes}), w);
+  else if (w.cell == "lstm-2")
+    with_cell(cells::stack<cells::lstm<T>>({.in = h, .hidden = h, .out = 0, .lanes = w.lanes}, 2), w);
   else
-    fail("ours", "cell", "\"" + w.cell + "\" is none of elman, gru, lstm");
+    fail("ours", "cell", "\"" + w.cell + "\" is none of elman, gru, lstm, lstm-2");
 }
 
 }  // namespace

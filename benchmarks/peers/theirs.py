@@ -15,9 +15,11 @@ class Recurrent:
 
     def __init__(self, workload, cell, hidden, lanes, steps, dtype, folder):
         n = steps * lanes * hidden
+        cell, _, layers = cell.partition("-")  # lstm-2: two layers
+        self.layers = int(layers or 1)
         kind = {"elman": "RNN", "gru": "GRU", "lstm": "LSTM"}[cell]
         torch.manual_seed(0)
-        self.module = getattr(torch.nn, kind)(hidden, hidden).to(torch.float64 if dtype is np.float64 else torch.float32)
+        self.module = getattr(torch.nn, kind)(hidden, hidden, self.layers).to(torch.float64 if dtype is np.float64 else torch.float32)
         self.x = torch.from_numpy(read(f"{folder}/x.bin", n, dtype)).view(steps, lanes, hidden)
         self.y = torch.from_numpy(read(f"{folder}/y.bin", n, dtype)).view(steps, lanes, hidden)
         self.window = int(workload[6:]) if workload.startswith("tbptt-") else steps
@@ -46,15 +48,21 @@ class Recurrent:
             named["b"] = b_x + b_h
         return named
 
+    def _layers(self, name):
+        p = [q.detach().numpy() if name is None else q.grad.numpy() for q in self.module.parameters()]
+        for k in range(self.layers):  # w_ih, w_hh, b_ih, b_hh
+            prefix = f"l{k}." if self.layers > 1 else ""
+            w_x, w_h, b_x, b_h = p[4 * k : 4 * k + 4]
+            named = self._named(w_h, w_x, b_h, b_x)
+            if name == "gradient":
+                named["b"] = b_x  # both biases receive the same gradient
+            yield from ((prefix + n, v) for n, v in named.items())
+
     def parameters(self):
-        p = [q.detach().numpy() for q in self.module.parameters()]  # w_ih, w_hh, b_ih, b_hh
-        return self._named(p[1], p[0], p[3], p[2])
+        return dict(self._layers(None))
 
     def gradient(self):
-        g = [q.grad.numpy() for q in self.module.parameters()]
-        named = self._named(g[1], g[0], g[3], g[2])
-        named["b"] = g[2]  # both biases receive the same gradient
-        return named
+        return dict(self._layers("gradient"))
 
 
 class Online:

@@ -3,7 +3,8 @@
 // unroll.hpp and Llamas, with memories and without; also with nothing but the standard library. What reads
 // checkpoints, adapters and tokenizers from JSON needs nlohmann-json and is included by name:
 // io/llama_bin.hpp, io/llama_checkpoint.hpp, io/lora_file.hpp, io/base_adapter.hpp (and Eigen),
-// io/memory_file.hpp, io/sealed_folder.hpp, text/tokenizer_file.hpp, train/run_file.hpp, io/safetensors.hpp.
+// io/memory_file.hpp, io/sealed_folder.hpp, text/tokenizer_file.hpp, train/run_file.hpp, io/safetensors.hpp,
+// io/rnn_weights.hpp.
 
 #include "unroll/core/bf16_pairs.hpp"
 #include "unroll/core/bf16_products.hpp"
@@ -26,6 +27,7 @@
 #include "unroll/io/llama_gguf.hpp"
 #include "unroll/io/llama_pretrained.hpp"
 #include "unroll/io/messages.hpp"
+#include "unroll/io/rnn_conventions.hpp"
 #include "unroll/kernels/attention_scores.hpp"
 #include "unroll/kernels/attention_shape.hpp"
 #include "unroll/kernels/cross_entropy.hpp"

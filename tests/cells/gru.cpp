@@ -11,6 +11,10 @@ struct before_options : cells::gru_options {
   before_options() { reset = cells::reset_kind::before; }
 };
 
+struct without_bias_options : cells::gru_options {
+  without_bias_options() { reset = cells::reset_kind::after_without_bias; }
+};
+
 // The same cell over any number type, one lane, a dense input and no readout matrix.
 template <class T>
 struct gru_function {
@@ -56,6 +60,28 @@ TEST_CASE("the GRU that resets after the product agrees with its derivatives, wi
 
 TEST_CASE("the GRU that resets before the product agrees with its derivatives, windows and dense hooks") {
   cell_checks::everything<cells::gru, before_options>();
+}
+
+TEST_CASE(
+    "the GRU without a bias in the reset product agrees with its derivatives, windows and dense hooks") {
+  cell_checks::everything<cells::gru, without_bias_options>();
+}
+
+TEST_CASE("the GRU without a bias in the reset product is the one whose bias is zero") {
+  const cells::gru<double> plain(
+      {.in = 1, .hidden = 2, .out = 1, .reset = cells::reset_kind::after_without_bias}),
+      biased({.in = 1, .hidden = 2, .out = 1});
+  cell_checks::edge_data<cells::gru<double>> a(plain, key{1}), b(biased, key{1});
+  const index_t c = biased.layout().at("b_hn").offset;
+  REQUIRE(plain.size().params == biased.size().params - 2);
+  std::copy_n(a.theta.begin(), c, b.theta.begin());
+  std::fill_n(b.theta.begin() + c, 2, 0.0);
+  std::copy(a.theta.begin() + c, a.theta.end(), b.theta.begin() + c + 2);
+  const double x = 0.5, target = 1;
+  a.step({.x = &x, .target = &target});
+  b.step({.x = &x, .target = &target});
+  CHECK(a.next == b.next);
+  CHECK(a.loss == b.loss);
 }
 
 TEST_CASE("the GRU is the function of the textbook") {

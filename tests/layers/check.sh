@@ -98,7 +98,7 @@ report() {
   for file in $headers; do
     case $file in
       */unroll.hpp | */unroll/llama.hpp | */unroll/cuda.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
-      */io/safetensors.hpp | */io/llama_bin.hpp | */io/adapter_config.hpp | */io/base_adapter.hpp | */io/module_pattern.hpp | */io/llama_checkpoint.hpp | */io/llama_pieces.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
+      */io/safetensors.hpp | */io/rnn_weights.hpp | */io/llama_bin.hpp | */io/adapter_config.hpp | */io/base_adapter.hpp | */io/module_pattern.hpp | */io/llama_checkpoint.hpp | */io/llama_pieces.hpp | */io/lora_file.hpp | */io/json.hpp) continue ;;
       */io/memory_file.hpp | */io/sealed_folder.hpp | */io/weight_hash.hpp) continue ;;
       */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_steps.hpp | */text/tokenizer_model.hpp) continue ;;
       */io/generation_config.hpp | */io/rope_scaling.hpp | */train/run_file.hpp | */ranks/mpi.hpp) continue ;;

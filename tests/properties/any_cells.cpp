@@ -8,7 +8,9 @@
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/cells/min_gru.hpp"
+#include "unroll/cells/relu.hpp"
 #include "unroll/cells/rtu.hpp"
+#include "unroll/cells/stack.hpp"
 
 namespace support {
 
@@ -24,7 +26,12 @@ any_task<T> make_task(std::string_view name, index_t steps, index_t hidden, inde
     o.out = out;
     o.lanes = lanes;
     o.loss = loss;
-    const Cell cell(o);
+    const Cell cell = [&] {
+      if constexpr (requires { Cell(o, index_t(2)); })
+        return Cell(o, 2);
+      else
+        return Cell(o);
+    }();
     // a linear recurrence is kept from growing over long sequences
     const double size = name == "linear" ? 0.4 / double(hidden) : 0.6;
     const random_task<Cell> task(cell, steps, key{seed}, feed::dense, size);
@@ -44,6 +51,8 @@ any_task<T> make_task(std::string_view name, index_t steps, index_t hidden, inde
   if (name == "leaky") return of(std::type_identity<cells::leaky<T>>{});
   if (name == "min_gru") return of(std::type_identity<cells::min_gru<T>>{});
   if (name == "rtu") return of(std::type_identity<cells::rtu<T>>{});
+  if (name == "relu") return of(std::type_identity<cells::relu<T>>{});
+  if (name == "stack") return of(std::type_identity<cells::stack<cells::gru<T>>>{});
   fail("make_task", "name", "\"" + std::string(name) + "\" is no cell of the tests");
 }
 

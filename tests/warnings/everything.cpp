@@ -54,6 +54,9 @@ using namespace unroll;
   template class unroll::cells::recurrent_cell<                                                        \
       cells::simple_recurrent_equations<T, cells::hyperbolic_tangent>>;                                \
   template class unroll::cells::recurrent_cell<cells::simple_recurrent_equations<T, cells::identity>>; \
+  template class unroll::cells::recurrent_cell<                                                        \
+      cells::simple_recurrent_equations<T, cells::rectifier>>;                                         \
+  template class unroll::cells::stack<cells::lstm<T>>;                                                 \
   template class unroll::cells::diagonal_cell<cells::rotation_equations<T, false>>;                    \
   template class unroll::cells::diagonal_cell<cells::rotation_equations<T, true>>;                     \
   template class unroll::cells::diagonal_cell<cells::min_gru_equations<T>>;                            \

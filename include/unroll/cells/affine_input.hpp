@@ -27,6 +27,17 @@ class affine_input {
   index_t params() const { return rows_ * (in_ + 1); }
   index_t workspace(index_t steps) const { return steps > 1 ? in_ * lanes_ * steps : 0; }
 
+  /// WRITES z = W_x x + b for the columns x, in x columns.
+  void forward(const T* w, matrix<const T> x, matrix<T> z) const {
+    linalg::set_columns<T>(w + rows_ * in_, z);
+    linalg::gemm<T>(op::none, {w, rows_, in_}, op::none, x, true, z);
+  }
+  /// ADDS dz x' to dw_x and dz to db, summed over the columns.
+  void backward(matrix<const T> x, matrix<const T> dz, T* dw) const {
+    linalg::sum_columns<T>(dz, dw + rows_ * in_);
+    linalg::gemm<T>(op::none, dz, op::transpose, x, true, {dw, rows_, in_});
+  }
+
   /// WRITES z = W_x x + b. With (dw instead of w) this is also the directional derivative of z.
   void forward(const T* w, std::span<const example<T>> xs, matrix<T> z, T* workspace) const {
     linalg::set_columns<T>(w + rows_ * in_, z);

@@ -8,8 +8,9 @@
 
 namespace unroll::cells {
 
-/// Where the reset gate acts: on U_n s + c (PyTorch, cuDNN) or on s in front of the product (Cho et al.).
-enum class reset_kind { after, before };
+/// Where the reset gate acts: on U_n s + c (PyTorch, cuDNN), on s in front of the product (Cho et al.), or on
+/// U_n s without a bias of its own (flax.nnx).
+enum class reset_kind { after, before, after_without_bias };
 
 struct gru_options {
   index_t in = 1;       ///< size of x, or number of tokens; 0: no input
@@ -25,6 +26,7 @@ struct gru_options {
 ///   r = logistic(W_r x + b_r + U_r s)      z = logistic(W_z x + b_z + U_z s)
 ///   n = tanh(W_n x + b_n + r a), a = U_n s + c     with reset_kind::after
 ///   n = tanh(W_n x + b_n + U_n a), a = r s         with reset_kind::before
+///   as with after, c = 0                           with reset_kind::after_without_bias
 ///   s' = n + z (s - n)
 ///
 /// The tape of a lane is [r; z; n; a].
@@ -38,10 +40,10 @@ struct gru_equations {
   static constexpr bool apart = true;  ///< whether W_h h is kept apart from z
   gru_options options;
 
-  index_t own_params() const { return after() ? options.hidden : 0; }  ///< c
+  index_t own_params() const { return biased() ? options.hidden : 0; }  ///< c
   /// Appends "b_hn", which is c.
   void describe_own(layout& l) const {
-    if (after()) l.add("b_hn", options.hidden);
+    if (biased()) l.add("b_hn", options.hidden);
   }
   index_t product_gates() const { return after() ? 3 : 2; }  ///< those that multiply s itself
 
@@ -63,7 +65,8 @@ struct gru_equations {
           v.store(r * v.load(s), g.a);
           return;
         }
-        const auto a = v.load(u + 2 * h) + v.load(c);
+        auto a = v.load(u + 2 * h);
+        if (biased()) a += v.load(c);
         const auto n = simd::tanh(v.load(g.n) + r * a);
         v.store(a, g.a);
         v.store(n, g.n);
@@ -90,7 +93,7 @@ struct gru_equations {
   void backward(const recurrent_step<T>& at, T carry, matrix<T> ds_all, matrix<T> d_all,
                 matrix<T> du_all) const {
     const index_t h = options.hidden;
-    if (carry == T(0)) std::fill_n(ds_all.data, ds_all.rows * ds_all.cols, T(0));
+    if (carry == T(0)) zero(ds_all);
     for (index_t l = 0; l < options.lanes; ++l) {
       const lane<const T> g = lane_of(at.tape, l);
       const T* const s = column(at.s, l);
@@ -138,7 +141,7 @@ struct gru_equations {
     const matrix<const T> du_n = rows_of(d, after() ? 3 * h : 2 * h, h), a = rows_of(tape, 3 * h, h);
     linalg::gemm<T>(op::none, rows_of(d, 0, 2 * h), op::transpose, s, true, rows_of(dw, 0, 2 * h));
     linalg::gemm<T>(op::none, du_n, op::transpose, after() ? s : a, true, rows_of(dw, 2 * h, h));
-    if (after()) linalg::sum_columns<T>(du_n, dc);
+    if (biased()) linalg::sum_columns<T>(du_n, dc);
   }
 
   /// WRITES the tangent of s'.
@@ -155,7 +158,8 @@ struct gru_equations {
       T* da = du + 2 * h;
       for (index_t i = 0; i < 2 * h; ++i) d[i] = (d[i] + du[i]) * g.r[i] * (1 - g.r[i]);
       for (index_t i = 0; i < h; ++i)
-        da[i] = after ? da[i] + (dw.own ? dw.own[i] : T(0)) : d[i] * s[i] + (ds ? g.r[i] * ds[i] : T(0));
+        da[i] = after ? da[i] + (dw.own && biased() ? dw.own[i] : T(0))
+                      : d[i] * s[i] + (ds ? g.r[i] * ds[i] : T(0));
     }
     if (!after) {
       const matrix<T> dn = rows_of(dz_all, 2 * h, h);
@@ -232,7 +236,7 @@ struct gru_equations {
     const index_t h = options.hidden;
     const lane<const T> g = lane_of(at.tape, 0);
     const T* s = at.s.data;
-    const T x2 = norm2_x + 1, a2 = after() ? s2 + 1 : linalg::dot<T>(g.a, g.a, h);
+    const T x2 = norm2_x + 1, a2 = after() ? s2 + T(biased()) : linalg::dot<T>(g.a, g.a, h);
     for (index_t i = 0; i < h; ++i) {
       T r = 0, n_a = 1;
       if (after())
@@ -256,7 +260,8 @@ struct gru_equations {
     return {g, g + options.hidden, g + 2 * options.hidden, g + 3 * options.hidden};
   }
 
-  bool after() const { return options.reset == reset_kind::after; }
+  bool after() const { return options.reset != reset_kind::before; }
+  bool biased() const { return options.reset == reset_kind::after; }
   static T square(T v) { return v * v; }
   // ds'_i by the argument of n_i and of z_i, and dr_i by its argument; s: hidden numbers.
   static T slope_n(const lane<const T>& g, index_t i) { return (1 - g.z[i]) * (1 - g.n[i] * g.n[i]); }

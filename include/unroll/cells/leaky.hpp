@@ -56,7 +56,7 @@ struct leaky_equations {
     }
   }
   void backward(const recurrent_step<T>& at, T carry, matrix<T> ds, matrix<T> d, matrix<T>) const {
-    if (carry == T(0)) std::fill_n(ds.data, ds.rows * ds.cols, T(0));
+    if (carry == T(0)) zero(ds);
     for (index_t l = 0; l < options.lanes; ++l) {
       const T* y = column(at.tape, l);
       T *dl = column(d, l), *dsl = column(ds, l);

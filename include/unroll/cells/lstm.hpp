@@ -62,7 +62,7 @@ struct lstm_equations {
 
   void backward(const recurrent_step<T>& at, T carry, matrix<T> ds, matrix<T> d_all, matrix<T>) const {
     const index_t h = options.hidden;
-    if (carry == T(0)) std::fill_n(ds.data, ds.rows * ds.cols, T(0));
+    if (carry == T(0)) zero(ds);
     for (index_t l = 0; l < options.lanes; ++l) {
       const T* const c = column(at.s, l) + h;
       const T* const gate = column(at.tape, l);

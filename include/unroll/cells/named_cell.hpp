@@ -10,7 +10,9 @@
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/cells/min_gru.hpp"
+#include "unroll/cells/relu.hpp"
 #include "unroll/cells/rtu.hpp"
+#include "unroll/cells/stack.hpp"
 #include "unroll/core/block.hpp"
 #include "unroll/system/any_system.hpp"
 
@@ -24,8 +26,9 @@ struct named_cell {
   parameters<T> theta;               ///< their initial values
 };
 
-/// "elman", "gru", "lstm", "linear", "lru", "rtu", "min_gru" or "leaky" of these sizes, with the parameters
-/// that its init() draws from k. Throws unroll::error on another name.
+/// "elman", "gru", "lstm", "linear", "lru", "rtu", "min_gru", "leaky" or "relu" of these sizes, or a stack,
+/// "elman_2", "gru_3", "lstm_2", ... of as many layers, up to 9; with the parameters that its init() draws
+/// from k. Throws unroll::error on another name.
 template <class T>
 named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_options& n, key k) {
   const auto of = [&](const auto& cell) {
@@ -45,8 +48,18 @@ named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_opti
   if (name == "rtu") return of(rtu<T>(like(rtu_options{})));
   if (name == "min_gru") return of(min_gru<T>(like(min_gru_options{})));
   if (name == "leaky") return of(leaky<T>(like(leaky_options{})));
+  if (name == "relu") return of(relu<T>(n));
+  if (name.size() > 2 && name[name.size() - 2] == '_' && name.back() >= '1' && name.back() <= '9') {
+    const std::string_view layer = name.substr(0, name.size() - 2);
+    const index_t layers = name.back() - '0';
+    if (layer == "elman") return of(stack<elman<T>>(n, layers));
+    if (layer == "gru") return of(stack<gru<T>>(like(gru_options{}), layers));
+    if (layer == "lstm") return of(stack<lstm<T>>(like(lstm_options{}), layers));
+  }
   fail("system", "name",
-       "\"" + std::string(name) + "\" is none of elman, gru, lstm, linear, lru, rtu, min_gru, leaky");
+       "\"" + std::string(name) +
+           "\" is none of elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, elman_2, gru_2, lstm_2, "
+           "...");
 }
 
 }  // namespace unroll::cells

@@ -8,6 +8,7 @@
 
 #include "unroll/cells/affine_input.hpp"
 #include "unroll/cells/readout.hpp"
+#include "unroll/cells/recurrent_places.hpp"
 #include "unroll/cells/recurrent_step.hpp"
 #include "unroll/core/layout.hpp"
 #include "unroll/system/concepts.hpp"
@@ -26,7 +27,7 @@ namespace unroll::cells {
 /// hidden) and b_y unless out = 0. A step costs lanes x hidden x (gates hidden + gates in + out)
 /// multiply-adds, a vjp twice that.
 template <class Equations>
-class recurrent_cell {
+class recurrent_cell : recurrent_places<Equations> {
   using E = Equations;
   using T = typename E::scalar;
 
@@ -35,17 +36,13 @@ class recurrent_cell {
   using options_type = typename E::options_type;  ///< sizes and loss
   using input = example<T>;
 
-  explicit recurrent_cell(const options_type& options) : f_{options} {
-    check_options(E::name, options);
-    if constexpr (requires { f_.check(); }) f_.check();
-    input_ = affine_input<T>(options.in, E::gates * hidden(), lanes());
-    readout_ = readout<T>(hidden(), options.out, options.loss, lanes());
-  }
+  explicit recurrent_cell(const options_type& options)
+      : recurrent_cell(options, readout<T>(options.hidden, options.out, options.loss, options.lanes), {}) {}
 
   const options_type& options() const { return f_.options; }
   dims size() const {
-    return {w_y() + readout_.params(), state_size(), lanes() * tape_stride(),
-            step_workspace() + readout_.workspace(1), lanes()};
+    return {w_y() + readout_.params(), state_size(), tape_size(), step_workspace() + readout_.workspace(1),
+            lanes()};
   }
   unroll::layout layout() const {
     unroll::layout l;
@@ -73,22 +70,40 @@ class recurrent_cell {
   }
 
   /// The same cell over `lanes` lanes, and the part of an input that belongs to the lanes from `i` on.
-  recurrent_cell with_lanes(index_t lanes) const {
-    return recurrent_cell(cells::with_lanes(f_.options, lanes));
+  recurrent_cell with_lanes(index_t count) const {
+    return recurrent_cell(cells::with_lanes(f_.options, count));
   }
   input lanes_from(const input& x, index_t i) const {
     return cells::lanes_from(x, i, f_.options.in, readout_.width());
   }
 
-  void step(const input& x, const edge<T>& e) const { run({&x, 1}, e); }
+  /// The same cell as a layer of a stack: a lane lies in the memory of the stack as `strides` say, and only
+  /// the last layer has a readout. What follows takes `below`, where it is given, for x: in x columns.
+  recurrent_cell layer(const lane_strides& strides, bool last) const {
+    const readout<T> none(0, 0, f_.options.loss, lanes());
+    return recurrent_cell(f_.options, last ? readout_ : none, strides);
+  }
+  /// WRITES, or ADDS, W_x' dz to dx, in x (lanes x steps), from what vjp, lane_vjp or backward have left in
+  /// `workspace`.
+  void input_vjp(params<const T> theta, T* workspace, index_t steps, bool add, matrix<T> dx) const {
+    const matrix<T> dz = rows_of(cotangents(workspace, steps), 0, E::gates * hidden());
+    linalg::gemm<T>(op::transpose, {theta.data() + w_x(), dz.rows, dx.rows}, op::none, dz, add, dx);
+  }
+  /// Where backward of a layer that is not the last finds the cotangents of its h', hidden x (lanes x steps).
+  matrix<T> from_above(T* workspace, index_t steps) const { return from_loss(cotangents(workspace, steps)); }
+
+  void step(const input& x, const edge<T>& e, matrix<const T> below = {}) const { run({&x, 1}, e, below); }
 
   void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
-           dparams<T> dtheta) const {
+           dparams<T> dtheta, matrix<const T> below = {}) const {
     const T* w = e.theta.data();
     T* dw = dtheta.data();
     const matrix<T> d = cotangents(e.workspace.data());
-    readout_.backward(w + w_y(), {&x, 1}, h_of(e.next.data()), outputs(e.tape.data()), &dloss, from_loss(d),
-                      dw ? dw + w_y() : nullptr, e.workspace.data() + step_workspace());
+    if (last())
+      readout_.backward(w + w_y(), {&x, 1}, h_of(e.next.data()), outputs(e.tape.data()), &dloss, from_loss(d),
+                        dw ? dw + w_y() : nullptr, e.workspace.data() + step_workspace());
+    else
+      zero(from_loss(d));
     const recurrent_step<T> at = made(e);
     const matrix<T> du = of_products(d, e.workspace.data() + d.rows * d.cols);
     const auto delta = entering(dnext, e.workspace.data());
@@ -98,14 +113,14 @@ class recurrent_cell {
         through_product(at.w, du, true, h_of(ds.data()));
       } else {
         through_product(at.w, du, beside, rows_of(delta, 0, hidden()));
-        linalg::axpy<T>(1, delta.data, ds.data(), ds.size());
+        add(delta, states(ds.data()));
       }
     }
-    if (dw) collect({&x, 1}, d, e.s.data(), e.tape.data(), dw, nullptr);
+    if (dw) collect({&x, 1}, d, e.s.data(), e.tape.data(), dw, nullptr, below);
   }
 
   void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
-           state_tangent<T> dnext, T* dloss) const {
+           state_tangent<T> dnext, T* dloss, matrix<const T> below = {}, matrix<const T> dbelow = {}) const {
     const T* w = e.theta.data();
     const T* dw = dtheta.data();
     const matrix<T> d = cotangents(e.workspace.data());
@@ -114,9 +129,10 @@ class recurrent_cell {
     const recurrent_step<T> at = made(e);
     const recurrent_weights<T> dweights = dw ? weights(dw) : recurrent_weights<T>{};
     if (dw)
-      input_.forward(dw + w_x(), {&x, 1}, dz, nullptr);
+      input_forward(dw, {&x, 1}, dz, nullptr, below);
     else
-      std::fill_n(dz.data, dz.stride * dz.cols, T(0));
+      zero(dz);
+    if (dbelow.data) linalg::gemm<T>(op::none, {w + w_x(), dz.rows, dbelow.rows}, op::none, dbelow, true, dz);
     if (E::apart) std::fill_n(du.data, du.rows * du.cols, T(0));
     if (dw) product(dweights, e.s.data(), true, du);
     if (!ds.empty()) product(at.w, ds.data(), true, du);
@@ -131,27 +147,22 @@ class recurrent_cell {
            (transposes(steps) ? w_x() : 0);
   }
 
-  void forward(std::span<const input> xs, const window<T>& w) const {
-    run(xs.first(std::size_t(w.steps)), {w.theta,
-                                         {w.states, state_size()},
-                                         {w.states + state_size(), state_size()},
-                                         {w.tape, lanes() * tape_stride()},
-                                         w.loss,
-                                         w.workspace,
-                                         w.t});
+  void forward(std::span<const input> xs, const window<T>& w, matrix<const T> below = {}) const {
+    run(xs.first(std::size_t(w.steps)), first_edge(w), below);
   }
 
   void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
-                dparams<T> dtheta) const {
+                dparams<T> dtheta, matrix<const T> below = {}) const {
     const T* theta = w.theta.data();
     T* dw = dtheta.data();
-    T* next = w.states + state_size();
+    T* next = w.states + state_step();
     T* readout_workspace = w.workspace.data() + window_parts(w.steps);
     T* input_workspace = readout_workspace + readout_.workspace(w.steps);
     const matrix<T> d = cotangents(w.workspace.data(), w.steps);
     xs = xs.first(std::size_t(w.steps));
-    readout_.backward(theta + w_y(), xs, h_of(next, w.steps), outputs(w.tape, w.steps), in.loss_weight,
-                      from_loss(d), dw ? dw + w_y() : nullptr, readout_workspace);
+    if (last())  // otherwise the cotangents of h' stand there already: from_above()
+      readout_.backward(theta + w_y(), xs, h_of(next, w.steps), outputs(w.tape, w.steps), in.loss_weight,
+                        from_loss(d), dw ? dw + w_y() : nullptr, readout_workspace);
     recurrent_weights<T> u = weights(theta);
     if (transposes(w.steps)) {
       T* copy = input_workspace + input_.workspace(w.steps);
@@ -159,7 +170,7 @@ class recurrent_cell {
       u.transposed = copy;
     }
     retreat(u, w, in.carry, d, ds.data());
-    if (dw) collect(xs, d, w.states, w.tape, dw, input_workspace);
+    if (dw) collect(xs, d, w.states, w.tape, dw, input_workspace, below);
   }
 
   void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
@@ -214,7 +225,7 @@ class recurrent_cell {
   /// own.
   std::vector<weight_matrix> weight_matrices() const {
     const auto all = matrices();
-    return {all.begin(), all.end()};
+    return {all.begin(), all.end() - (all.back().rows == 0)};
   }
   void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
     const index_t h = hidden(), n = E::states * h;
@@ -256,8 +267,9 @@ class recurrent_cell {
     }
   }
 
-  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
-    const index_t P = size().params;
+  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta,
+                matrix<const T> below = {}) const {
+    const index_t P = lane_params(size().params);
     const matrix<T> d = cotangents(e.workspace.data());
     std::fill_n(d.data, d.rows * d.cols, T(0));
     const recurrent_step<T> all = made(e);
@@ -267,12 +279,28 @@ class recurrent_cell {
       const recurrent_step<T> at = all.lane(l);
       T* dw = dtheta.data() + l * P;
       recurrent_gradient(columns_of(d, l, 1), rows_of(at.s, 0, hidden()), at.tape, dw);
-      input_.backward_lane(x, l, column(d, l), dw + w_x());
+      if (below.data)
+        affine_input<T>(below.rows, E::gates * hidden(), 1)
+            .backward(columns_of(below, l, 1), {column(d, l), E::gates * hidden(), 1}, dw + w_x());
+      else
+        input_.backward_lane(x, l, column(d, l), dw + w_x());
     }
   }
 
  private:
-  static constexpr bool elementwise = E::taped == 0;  // s' = f(z + u)
+  recurrent_cell(const options_type& options, const readout<T>& y, const lane_strides& strides)
+      : recurrent_places<E>(options, y.width(), strides), readout_(y) {
+    check_options(E::name, options);
+    if constexpr (requires { f_.check(); }) f_.check();
+    input_ = affine_input<T>(options.in, E::gates * hidden(), lanes());
+  }
+
+  using places = recurrent_places<E>;
+  using places::arguments, places::cotangents, places::elementwise, places::entering, places::f_,
+      places::from_loss, places::h_of, places::hidden, places::kept, places::lane_params, places::lanes,
+      places::of_products, places::outputs, places::own, places::placed, places::product_rows,
+      places::state_size, places::state_step, places::states, places::step_workspace, places::tape_size,
+      places::tape_step, places::transposes, places::w_x, places::w_y, places::weights, places::window_parts;
   // h reaches h' beside u
   static constexpr bool beside = E::apart || requires { requires E::beside; };
 
@@ -290,88 +318,22 @@ class recurrent_cell {
     a = std::copy_n(at.s.data, hidden(), a);
     for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, l, j);
     *a++ = 1;
-    if (E::apart) *a++ = 1;
+    if (E::apart && w_y() > own()) *a++ = 1;
     return a;
   }
 
-  index_t hidden() const { return f_.options.hidden; }
-  index_t lanes() const { return f_.options.lanes; }
-  index_t n() const { return hidden() * lanes(); }
-  index_t state_size() const { return E::states * n(); }
-  index_t tape_stride() const { return E::taped * hidden() + readout_.width(); }
-  // Where parameters begin; w_h does at 0.
-  index_t w_x() const { return E::gates * hidden() * hidden(); }
-  index_t own() const { return w_x() + input_.params(); }
-  index_t w_y() const {
-    if constexpr (requires { f_.own_params(); }) return own() + f_.own_params();
-    return own();
-  }
-  index_t product_rows() const {
-    if constexpr (requires { f_.product_gates(); }) return f_.product_gates() * hidden();
-    return E::gates * hidden();
-  }
-
-  // Workspace of a step: d | du if it is apart | the cotangent of s', which backward changes | the readout's.
-  index_t step_workspace() const { return window_parts(1) + (elementwise ? 0 : state_size()); }
-  // Workspace of a window: d of all steps | du if it is apart | the readout's | the gathered inputs | W_h'.
-  index_t window_parts(index_t steps) const {
-    return E::cotangents * n() * steps + (E::apart ? E::gates * n() : 0);
-  }
-  // Whether backward reads W_h' from a copy, whose columns lie in order: with several lanes always, with one
-  // only where W_h stays in the second-level cache and there are steps enough to pay for the copy.
-  bool transposes(index_t steps) const {
-    return lanes() >= 4 || (hidden() <= (E::gates == 1 ? 256 : 128) && steps >= (E::gates == 1 ? 8 : 16));
-  }
-
-  // theta: all parameters.
-  recurrent_weights<T> weights(const T* theta) const { return {theta, theta + own(), hidden(), E::gates}; }
   recurrent_step<T> made(const const_edge<T>& e) const {
     return {weights(e.theta.data()), states(e.s.data()), states(e.next.data()), kept(e.tape.data())};
   }
-  // States, tapes and cotangents of `steps` steps side by side, as many numbers as size() says for each; a
-  // column is a lane of a step.
-  template <class U>
-  matrix<U> states(U* s, index_t steps = 1) const {
-    return {s, E::states * hidden(), lanes() * steps};
-  }
-  template <class U>
-  matrix<U> h_of(U* s, index_t steps = 1) const {
-    return {s, hidden(), lanes() * steps, E::states * hidden()};
-  }
-  template <class U>
-  matrix<U> kept(U* tape, index_t steps = 1) const {
-    return {tape, E::taped * hidden(), lanes() * steps, tape_stride()};
-  }
-  template <class U>
-  matrix<U> outputs(U* tape, index_t steps = 1) const {
-    return {tape + E::taped * hidden(), readout_.width(), lanes() * steps, tape_stride()};
-  }
-  matrix<T> arguments(T* tape, T* next, index_t steps = 1) const {  // z
-    return elementwise ? states(next, steps) : rows_of(kept(tape, steps), 0, E::gates * hidden());
-  }
-  matrix<T> cotangents(T* d, index_t steps = 1) const {
-    return {d, E::cotangents * hidden(), lanes() * steps};
-  }
-  // The rows of d, cotangents hidden x columns, where that of the loss stands.
-  matrix<T> from_loss(matrix<T> d) const { return rows_of(d, d.rows - hidden(), hidden()); }
-  // Where u lies, its tangent and its cotangent, gates hidden x lanes: with those of z, in d, or in memory of
-  // its own.
-  matrix<T> of_products(matrix<T> d, T* apart) const {
-    if (E::apart) return {apart, E::gates * hidden(), lanes()};
-    return d;
-  }
-  // The cotangent of s' as backward wants it, where it changes it in its part of the workspace of a step.
-  auto entering(dstate<const T> dnext, T* workspace) const {
-    if constexpr (elementwise) {
-      return states(dnext.data());
-    } else {
-      const matrix<T> ds = states(workspace + window_parts(1));
-      if (dnext.empty())
-        std::fill_n(ds.data, state_size(), T(0));
-      else
-        std::copy(dnext.begin(), dnext.end(), ds.data);
-      return ds;
-    }
+  // A window as the edge of its first step, behind which the others lie.
+  edge<T> first_edge(const window<T>& w) const {
+    return {w.theta,
+            {w.states, state_size()},
+            {w.states + state_step(), state_size()},
+            {w.tape, tape_size()},
+            w.loss,
+            w.workspace,
+            w.t};
   }
 
   // u = W_h h, or u += W_h h; s: a state, u: gates hidden x lanes.
@@ -385,12 +347,25 @@ class recurrent_cell {
   }
 
   // Steps of which `e` is the first edge, the others behind it in memory.
-  void run(std::span<const input> xs, const edge<T>& e) const {
+  void run(std::span<const input> xs, const edge<T>& e, matrix<const T> below) const {
     const T* theta = e.theta.data();
     const index_t steps = index_t(xs.size());
-    input_.forward(theta + w_x(), xs, arguments(e.tape.data(), e.next.data(), steps), e.workspace.data());
+    input_forward(theta, xs, arguments(e.tape.data(), e.next.data(), steps), e.workspace.data(), below);
     advance(weights(theta), e, steps);
-    readout_.forward(theta + w_y(), xs, h_of(e.next.data(), steps), outputs(e.tape.data(), steps), e.loss);
+    if (last())
+      readout_.forward(theta + w_y(), xs, h_of(e.next.data(), steps), outputs(e.tape.data(), steps), e.loss);
+  }
+
+  // Whether there is a readout; below in a stack there is none.
+  bool last() const { return readout_.width() > 0; }
+
+  // z = W_x x + b, or its tangent, with w all parameters.
+  void input_forward(const T* w, std::span<const input> xs, matrix<T> z, T* workspace,
+                     matrix<const T> below) const {
+    if (below.data)
+      input_.forward(w + w_x(), below, z);
+    else
+      input_.forward(w + w_x(), xs, z, workspace);
   }
 
   // From z to s', step after step.
@@ -399,8 +374,8 @@ class recurrent_cell {
     T* next = e.next.data();
     T* tape = e.tape.data();
     if constexpr (requires { f_.forward_one_lane(s, s, next, steps); })
-      if (lanes() == 1) return f_.forward_one_lane(w.w_h, s, next, steps);
-    for (; steps > 0; --steps, s = next, next += state_size(), tape += lanes() * tape_stride()) {
+      if (lanes() == 1 && !placed()) return f_.forward_one_lane(w.w_h, s, next, steps);
+    for (; steps > 0; --steps, s = next, next += state_step(), tape += tape_step()) {
       const matrix<T> u = of_products(arguments(tape, next), e.workspace.data());
       product(w, s, !E::apart, u);
       f_.forward(w, states(s), kept(tape), u, states(next));
@@ -412,14 +387,14 @@ class recurrent_cell {
   void retreat(const recurrent_weights<T>& w, const window<T>& steps, const T* carry, matrix<T> d,
                T* ds) const {
     if constexpr (requires { f_.backward_one_lane(ds, carry, ds, ds, ds, state_size()); })
-      if (lanes() == 1 && w.transposed)
+      if (lanes() == 1 && !placed() && w.transposed)
         return f_.backward_one_lane(w.transposed, carry, steps.states + state_size(), d.data, ds,
                                     steps.steps);
     T* apart = d.data + d.rows * d.cols;
     for (index_t i = steps.steps - 1; i >= 0; --i) {
-      const T* s = steps.states + i * state_size();
+      const T* s = steps.states + i * state_step();
       const matrix<T> di = columns_of(d, i * lanes(), lanes()), du = of_products(di, apart);
-      f_.backward({w, states(s), states(s + state_size()), kept(steps.tape + i * lanes() * tape_stride())},
+      f_.backward({w, states(s), states(s + state_step()), kept(steps.tape + i * tape_step())},
                   carry ? carry[i] : T(1), states(ds), di, du);
       through_product(w, du, beside, h_of(ds));
     }
@@ -427,10 +402,15 @@ class recurrent_cell {
 
   // ADDS the parameter gradient of the steps whose cotangents are d, cotangents hidden x (lanes x steps), to
   // dw, all parameters. s, tape: of all steps; workspace: input_.workspace(steps) numbers.
-  void collect(std::span<const input> xs, matrix<T> d, const T* s, const T* tape, T* dw, T* workspace) const {
+  void collect(std::span<const input> xs, matrix<T> d, const T* s, const T* tape, T* dw, T* workspace,
+               matrix<const T> below) const {
     const index_t steps = index_t(xs.size());
     recurrent_gradient(d, h_of(s, steps), kept(tape, steps), dw);
-    input_.backward(xs, rows_of(d, 0, E::gates * hidden()), dw + w_x(), workspace);
+    const matrix<T> dz = rows_of(d, 0, E::gates * hidden());
+    if (below.data)
+      input_.backward(below, dz, dw + w_x());
+    else
+      input_.backward(xs, dz, dw + w_x(), workspace);
   }
   // That of w_h and the cell's own; h: hidden x columns, d and tape: as many columns.
   void recurrent_gradient(matrix<const T> d, matrix<const T> h, matrix<const T> tape, T* dw) const {
@@ -440,7 +420,6 @@ class recurrent_cell {
       linalg::gemm<T>(op::none, d, op::transpose, h, true, {dw, E::gates * hidden(), hidden()});
   }
 
-  Equations f_;
   affine_input<T> input_;
   readout<T> readout_;
 };

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include "unroll/core/linalg.hpp"
 
 // What recurrent_cell asks of the equations of a cell. With z = W_x x + b and u = W_h h the step is
@@ -70,6 +72,25 @@ namespace unroll::cells {
 template <class T>
 T* column(const matrix<T>& m, index_t l) {
   return m.data + l * m.stride;
+}
+
+/// m = 0, a column at a time where they do not lie side by side.
+template <class T>
+void zero(const matrix<T>& m) {
+  if (m.stride == m.rows) {
+    std::fill_n(m.data, m.rows * m.cols, T(0));
+    return;
+  }
+  for (index_t l = 0; l < m.cols; ++l) std::fill_n(column(m, l), m.rows, T(0));
+}
+/// b += a; a, b: as many rows and columns.
+template <class T>
+void add(const matrix<T>& a, const matrix<T>& b) {
+  if (a.stride == a.rows && b.stride == b.rows) {
+    linalg::axpy<T>(1, a.data, b.data, a.rows * a.cols);
+    return;
+  }
+  for (index_t l = 0; l < a.cols; ++l) linalg::axpy<T>(1, column(a, l), column(b, l), a.rows);
 }
 
 /// W_h, which is `gates` matrices of hidden x hidden one below the other, and what parameters a cell has

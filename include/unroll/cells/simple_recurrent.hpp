@@ -31,7 +31,10 @@ struct simple_recurrent_equations {
   simple_recurrent_options options;
 
   void forward(const recurrent_weights<T>&, matrix<const T>, matrix<T>, matrix<T>, matrix<T> next) const {
-    simd::dispatch<apply_kernel>(next.data, next.rows * next.cols);
+    if (next.stride == next.rows)
+      simd::dispatch<apply_kernel>(next.data, next.rows * next.cols);
+    else
+      for (index_t l = 0; l < next.cols; ++l) simd::dispatch<apply_kernel>(column(next, l), next.rows);
   }
   /// Without leaving the kernel; `next` holds z of `steps` steps, of which s is the state before the first.
   void forward_one_lane(const T* w_h, const T* s, T* next, index_t steps) const {
@@ -39,7 +42,7 @@ struct simple_recurrent_equations {
   }
 
   void backward(const recurrent_step<T>& at, T carry, matrix<const T> ds, matrix<T> d, matrix<T>) const {
-    simd::dispatch<backward_kernel>(ds.data, carry, at.next.data, d.data, d.rows * d.cols);
+    times_slopes(ds, carry, at.next, d);
   }
   /// The same backwards: `d` enters as the cotangents from the losses and leaves as those of z.
   void backward_one_lane(const T* w_h_transposed, const T* carry, const T* next, T* d, T* ds,
@@ -50,8 +53,7 @@ struct simple_recurrent_equations {
   /// WRITES the tangent of s', in whose place that of z stands.
   void tangent(const recurrent_step<T>& at, const recurrent_weights<T>&, matrix<const T>, matrix<T>,
                matrix<T>, matrix<T> dnext) const {
-    const T* none = nullptr;
-    simd::dispatch<backward_kernel>(none, T(0), at.next.data, dnext.data, dnext.rows * dnext.cols);
+    times_slopes({nullptr, dnext.rows, dnext.cols}, T(0), at.next, dnext);
   }
 
   void jacobian(const recurrent_step<T>& at, T* J, T*) const {
@@ -72,6 +74,16 @@ struct simple_recurrent_equations {
   }
 
  private:
+  // d = (d + carry ds) phi', hidden x lanes each; null ds is zero.
+  static void times_slopes(matrix<const T> ds, T carry, matrix<const T> next, matrix<T> d) {
+    if (next.stride == next.rows && d.stride == d.rows && (!ds.data || ds.stride == ds.rows)) {
+      simd::dispatch<backward_kernel>(ds.data, carry, next.data, d.data, d.rows * d.cols);
+      return;
+    }
+    for (index_t l = 0; l < d.cols; ++l)
+      simd::dispatch<backward_kernel>(ds.data ? column(ds, l) : nullptr, carry, column(next, l), column(d, l),
+                                      d.rows);
+  }
   // d = (d + carry ds) phi' of n numbers, of which `next` are the states; a carry of zero drops ds even where
   // it is not finite, null ds is zero.
   template <class Isa>

@@ -300,10 +300,11 @@ class tensor_files {
 };
 
 /// The shape that block `b` of a Llama or of an adapter has in the files: [out, in], or [size] of a norm
-/// gain, a bias or a magnitude of DoRA.
+/// gain, a bias (whose last name begins so) or a magnitude of DoRA.
 inline std::vector<index_t> file_shape(const layout_block& b) {
-  for (const char* end : {"norm.weight", ".bias", ".lora_magnitude_vector"})
+  for (const char* end : {"norm.weight", ".lora_magnitude_vector"})
     if (b.name.ends_with(end)) return {b.rows};
+  if (b.name.compare(b.name.rfind('.') + 1, 4, "bias") == 0) return {b.rows};
   return {b.cols, b.rows};
 }
 

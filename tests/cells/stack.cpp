@@ -1,0 +1,129 @@
+#include "unroll/cells/stack.hpp"
+
+#include "tests/cells/cell_checks.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/cells/gru.hpp"
+#include "unroll/cells/leaky.hpp"
+#include "unroll/cells/lstm.hpp"
+#include "unroll/estimate/bptt.hpp"
+
+using namespace unroll;
+using Catch::Matchers::ContainsSubstring;
+
+namespace {
+
+template <class Cell>
+cells::stack<Cell> two(const typename Cell::options_type& below, index_t hidden) {
+  auto above = below;
+  above.in = below.hidden, above.hidden = hidden;
+  return cells::stack<Cell>({below, above});
+}
+
+template <class Cell, class Options>
+void examine(const Options& o, index_t hidden, cell_checks::inputs kind, key k) {
+  const auto f = two<Cell>(o, hidden);
+  auto as_seen = o;  // its targets are as wide as those of the last layer
+  if (o.out == 0) as_seen.hidden = hidden;
+  const cell_checks::sequence<double> one(as_seen, 1, kind, k), many(as_seen, 8, kind, k);
+  cell_checks::derivatives(f, one.xs[0], k);
+  cell_checks::dense_hooks(f, one.xs[0], k);
+  cell_checks::windows(f, many.xs, k);
+}
+
+template <class Cell>
+void examine_all() {
+  using cell_checks::inputs;
+  typename Cell::options_type o;
+  o.in = 2, o.hidden = 3, o.out = 2, o.lanes = 1;
+  examine<Cell>(o, 4, inputs::dense, key{1});
+  o.lanes = 5, o.out = 0;
+  examine<Cell>(o, 2, inputs::tokens, key{2});
+  o.loss = loss_kind::cross_entropy, o.lanes = 2, o.out = 3;
+  examine<Cell>(o, 3, inputs::scattered, key{3});
+}
+
+}  // namespace
+
+TEST_CASE("stacks agree with their derivatives, windows and lanes") {
+  SECTION("lstm") { examine_all<cells::lstm<double>>(); }
+  SECTION("gru") { examine_all<cells::gru<double>>(); }
+  SECTION("elman") { examine_all<cells::elman<double>>(); }
+  SECTION("leaky") { examine_all<cells::leaky<double>>(); }
+}
+
+TEST_CASE("a stack of one layer has the bits of the cell") {
+  const cells::lstm_options o{.in = 2, .hidden = 3, .out = 2, .lanes = 2};
+  const cells::lstm<double> cell(o);
+  const cells::stack<cells::lstm<double>> one(o, 1);
+  const cell_checks::sequence<double> xs(o, 9, cell_checks::inputs::dense, key{4});
+  const auto ds = cell_checks::normals<double>(cell.size().state, key{5}, 1);
+  const auto a = cell_checks::run_window(cell, xs.xs, {}, ds, key{6}),
+             b = cell_checks::run_window(one, xs.xs, {}, ds, key{6});
+  CHECK(a.states == b.states);
+  CHECK(a.loss == b.loss);
+  CHECK(a.ds == b.ds);
+  CHECK(a.dtheta == b.dtheta);
+}
+
+TEST_CASE("the layers of a stack feed each other step by step") {
+  const cells::lstm_options o{.in = 2, .hidden = 3, .out = 1};
+  const auto f = two<cells::lstm<double>>(o, 4);
+  const auto below = f.layer(0), above = f.layer(1);
+  const cell_checks::sequence<double> xs(o, 1, cell_checks::inputs::dense, key{7});
+  cell_checks::edge_data<cells::stack<cells::lstm<double>>> e(f, key{8});
+  e.step(xs.xs[0]);
+  cell_checks::edge_data<cells::lstm<double>> first(below, key{8}), second(above, key{8});
+  const index_t rest = below.layout().at("w_y").offset;  // the stack has no readout there
+  std::copy_n(e.theta.begin(), rest, first.theta.begin());
+  std::copy_n(e.theta.begin() + rest, second.theta.size(), second.theta.begin());
+  std::copy_n(e.s.begin(), 6, first.s.begin());
+  std::copy_n(e.s.begin() + 6, 8, second.s.begin());
+  first.step({.x = xs.xs[0].x});
+  second.step({.x = first.next.data(), .target = xs.xs[0].target});
+  CHECK(std::equal(first.next.begin(), first.next.end(), e.next.begin()));
+  CHECK(std::equal(second.next.begin(), second.next.end(), e.next.begin() + 6));
+  CHECK(e.loss == second.loss);
+  std::vector<double> y(1), y2(1);
+  f.output(e.theta, state<const double>(e.next), view<double>(y));
+  above.output(second.theta, state<const double>(second.next), view<double>(y2));
+  CHECK(y == y2);
+}
+
+TEST_CASE("the parameters of a stack have the names of their layers") {
+  const cells::stack<cells::gru<double>> f({.in = 2, .hidden = 3, .out = 4}, 2);
+  const auto names = f.layout();
+  CHECK(names.size() == f.size().params);
+  CHECK(names.at("l0.w_x").cols == 2);
+  CHECK(names.at("l1.w_x").cols == 3);
+  CHECK(names.at("l1.b_hn").rows == 3);
+  CHECK(names.at("w_y").rows == 4);
+  parameters<double> theta(f.size().params);
+  f.init(theta, key{1});
+  CHECK(theta[0] != theta[names.at("l1.w_h").offset]);
+}
+
+TEST_CASE("layers that do not fit are refused with both sizes") {
+  using stack = cells::stack<cells::lstm<double>>;
+  const auto said = [](std::vector<cells::lstm_options> o) {
+    try {
+      stack f(o);
+    } catch (const error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  CHECK_THAT(said({}), ContainsSubstring("has no layer"));
+  CHECK_THAT(said({{.in = 2, .hidden = 3}, {.in = 4}}),
+             ContainsSubstring("options of layer 1: in is 4, the layer below has hidden 3"));
+  CHECK_THAT(said({{.in = 2, .hidden = 3}, {.in = 3, .lanes = 2}}), ContainsSubstring("lanes is 2"));
+  CHECK_THROWS_AS(stack(cells::lstm_options{}, 0), error);
+  const stack f({.in = 2, .hidden = 3, .out = 1}, 2);
+  const double nan = std::numeric_limits<double>::quiet_NaN(), x[2] = {1, nan};
+  const std::int32_t label = 0;
+  CHECK_FALSE(f.finite({.x = x}));
+  CHECK_THROWS_AS(f.finite({}), error);
+  const double good[2] = {1, 2};
+  CHECK(f.finite({.x = good, .target = good}));
+  CHECK_FALSE(f.finite({.x = good, .target = x + 1}));
+  CHECK_THROWS_AS(f.finite({.x = good, .label = &label}), error);
+}
