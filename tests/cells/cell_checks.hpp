@@ -40,6 +40,7 @@ struct sequence {
     for (index_t i = 0; i < steps * o.lanes; ++i) {
       token[size_t(i)] = o.in ? std::int32_t(draw_index(k, 2, o.in, std::uint32_t(i))) : 0;
       label[size_t(i)] = std::int32_t(draw_index(k, 3, width(o) + 1, std::uint32_t(i))) - 1;
+      mask.push_back(i % 3 != 1);
     }
     const index_t gap = kind == inputs::scattered ? 1 : 0;  // one number between the x of two steps
     for (index_t i = 0; i < steps; ++i) {
@@ -48,10 +49,12 @@ struct sequence {
       if (o.in > 0 && by_token) e.token = token.data() + i * o.lanes;
       if (o.in > 0 && !by_token) e.x = x.data() + i * (o.in * o.lanes + gap);
       if (steps > 1 && i % 4 == 2) continue;  // a step without loss
-      if (o.loss == loss_kind::squared_error)
+      if (o.loss == loss_kind::squared_error) {
         e.target = target.data() + i * width(o) * o.lanes;
-      else
+        if (i % 3 == 1) e.mask = mask.data() + i * o.lanes;
+      } else {
         e.label = label.data() + i * o.lanes;
+      }
     }
     xs = xs_;
   }
@@ -65,6 +68,7 @@ struct sequence {
  private:
   std::vector<T> x, target;
   std::vector<std::int32_t> token, label;
+  std::vector<std::uint8_t> mask;
   std::vector<cells::example<T>> xs_;
 };
 

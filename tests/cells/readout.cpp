@@ -26,6 +26,39 @@ TEST_CASE("the squared error is half the squared distance, summed over lanes") {
   CHECK(dy == std::vector<double>{1, 0, -2, 3});
 }
 
+TEST_CASE("lanes that the mask leaves out have no squared error, whatever their target is") {
+  const std::vector<double> h{1, 2, 3, 4, 5, 6}, target{0, 2, nan_value, 1, 5, 5};
+  const std::vector<std::uint8_t> mask{7, 0, 1};
+  const example<double> x{.target = target.data(), .mask = mask.data()};
+  std::vector<double> dy(6, nan_value);
+  double loss = nan_value;
+  const readout<double> r(2, 0, loss_kind::squared_error, 3);
+  r.forward(nullptr, {&x, 1}, {h.data(), 2, 3}, {dy.data(), 2, 3}, &loss);
+  CHECK(loss == 0.5 * (1 + 1));
+  CHECK(dy == std::vector<double>{1, 0, 0, 0, 0, 1});
+  CHECK(r.scored(x) == 2);
+  CHECK(r.finite("cell", x));
+  const std::vector<std::uint8_t> all(3, 1), later{0, 1};
+  CHECK_FALSE(r.finite("cell", {.target = target.data(), .mask = all.data()}));
+  CHECK(cells::lanes_from(x, 1, 0, 2).mask == mask.data() + 1);
+  CHECK(r.scored({.mask = mask.data()}) == 0);
+  const readout<double> entropy(2, 2, loss_kind::cross_entropy, 3);
+  CHECK_THROWS_WITH(entropy.finite("cell", {.mask = mask.data()}),
+                    Catch::Matchers::ContainsSubstring("x.mask: is given"));
+
+  // through a readout matrix: y = W h of the lanes that have a loss, nothing of the others
+  const readout<double> y(2, 1, loss_kind::squared_error, 2);
+  const std::vector<double> w{1, 10, 0}, t{0, 0};
+  const example<double> e{.target = t.data(), .mask = later.data()};
+  std::vector<double> d(2, nan_value), dh(4, nan_value), dw(3);
+  y.forward(w.data(), {&e, 1}, {h.data(), 2, 2}, {d.data(), 1, 2}, &loss);
+  CHECK(loss == 0.5 * 43 * 43);
+  y.backward(w.data(), {&e, 1}, {h.data(), 2, 2}, {d.data(), 1, 2}, nullptr, {dh.data(), 2, 2}, dw.data(),
+             nullptr);
+  CHECK(dh == std::vector<double>{0, 0, 43, 430});
+  CHECK(dw == std::vector<double>{43 * 3, 43 * 4, 43});
+}
+
 TEST_CASE("a step is scored in the lanes that have a label, and wholly where it has a target") {
   const std::vector<double> target{0, 2, 5};
   const std::vector<std::int32_t> label{1, -1, 0};

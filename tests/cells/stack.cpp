@@ -6,6 +6,7 @@
 #include "unroll/cells/leaky.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/estimate/bptt.hpp"
+#include "unroll/estimate/checkpointed_bptt.hpp"
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
@@ -13,15 +14,17 @@ using Catch::Matchers::ContainsSubstring;
 namespace {
 
 template <class Cell>
-cells::stack<Cell> two(const typename Cell::options_type& below, index_t hidden) {
+cells::stack<Cell> two(const typename Cell::options_type& below, index_t hidden,
+                       const cells::dropout_options& dropout = {}) {
   auto above = below;
   above.in = below.hidden, above.hidden = hidden;
-  return cells::stack<Cell>({below, above});
+  return cells::stack<Cell>({below, above}, dropout);
 }
 
 template <class Cell, class Options>
-void examine(const Options& o, index_t hidden, cell_checks::inputs kind, key k) {
-  const auto f = two<Cell>(o, hidden);
+void examine(const Options& o, index_t hidden, cell_checks::inputs kind, key k,
+             const cells::dropout_options& dropout = {}) {
+  const auto f = two<Cell>(o, hidden, dropout);
   auto as_seen = o;  // its targets are as wide as those of the last layer
   if (o.out == 0) as_seen.hidden = hidden;
   const cell_checks::sequence<double> one(as_seen, 1, kind, k), many(as_seen, 8, kind, k);
@@ -49,6 +52,16 @@ TEST_CASE("stacks agree with their derivatives, windows and lanes") {
   SECTION("gru") { examine_all<cells::gru<double>>(); }
   SECTION("elman") { examine_all<cells::elman<double>>(); }
   SECTION("leaky") { examine_all<cells::leaky<double>>(); }
+}
+
+TEST_CASE("a stack of three layers of three sizes agrees with its derivatives and windows") {
+  const cells::stack<cells::elman<double>> f({{.in = 2, .hidden = 3, .lanes = 2},
+                                              {.in = 3, .hidden = 5, .lanes = 2},
+                                              {.in = 5, .hidden = 4, .out = 2, .lanes = 2}});
+  const cell_checks::sequence<double> xs(f.options(), 7, cell_checks::inputs::dense, key{1});
+  cell_checks::derivatives(f, xs.xs[0], key{2});
+  cell_checks::dense_hooks(f, xs.xs[0], key{2});
+  cell_checks::windows(f, xs.xs, key{3});
 }
 
 TEST_CASE("a stack of one layer has the bits of the cell") {
@@ -126,4 +139,70 @@ TEST_CASE("layers that do not fit are refused with both sizes") {
   CHECK(f.finite({.x = good, .target = good}));
   CHECK_FALSE(f.finite({.x = good, .target = x + 1}));
   CHECK_THROWS_AS(f.finite({.x = good, .label = &label}), error);
+}
+
+TEST_CASE("stacks with dropout agree with their derivatives, windows and lanes") {
+  cells::lstm_options o{.in = 2, .hidden = 6, .out = 2, .lanes = 3};
+  examine<cells::lstm<double>>(o, 4, cell_checks::inputs::dense, key{1}, {.probability = 0.4, .key = key{2}});
+  const cells::elman_options e{.in = 2, .hidden = 5, .out = 0, .lanes = 2};
+  examine<cells::elman<double>>(e, 3, cell_checks::inputs::dense, key{3},
+                                {.probability = 0.4, .key = key{4}});
+}
+
+TEST_CASE("masks of dropout are those of key and step, zero as often as asked for") {
+  const cells::lstm_options o{.in = 1, .hidden = 50, .out = 0, .lanes = 2};
+  const auto f = two<cells::lstm<double>>(o, 3, {.probability = 0.3, .key = key{5}});
+  const auto plain = two<cells::lstm<double>>(o, 3);
+  const double x[2] = {1, 2};
+  const key other{6};
+  // what the second layer saw, from the tape of a step at t
+  const auto run = [&](std::int64_t t, const key* draws) {
+    cell_checks::edge_data<cells::stack<cells::lstm<double>>> e(f, key{7});
+    auto at = e.view_of();
+    at.t = t;
+    f.step({.x = x, .draws = draws}, at);
+    return e;
+  };
+  const auto first = run(3, nullptr), again = run(3, nullptr), later = run(4, nullptr),
+             elsewhere = run(3, &other);
+  CHECK(first.next == again.next);
+  CHECK(first.next != later.next);
+  CHECK(first.next != elsewhere.next);
+
+  // h of the first layer is not changed, and what is handed up is on average h
+  index_t zeros = 0, all = 0;
+  double sum = 0;
+  const index_t mask = f.size().tape / 2 - 100;  // the last of the tape of a lane: mask, then x
+  for (std::int64_t t = 0; t < 200; ++t) {
+    const auto e = run(t, nullptr);
+    CHECK(e.next[0] == first.next[0]);
+    for (index_t l = 0; l < 2; ++l)
+      for (index_t i = 0; i < 50; ++i, ++all) {
+        const double* m = e.tape.data() + l * f.size().tape / 2 + mask;
+        zeros += m[i] == 0;
+        sum += m[i];
+        CHECK(m[50 + i] == m[i] * e.next[std::size_t(l * f.size().state / 2 + i)]);
+      }
+  }
+  CHECK(double(zeros) / double(all) == Approx(0.3).margin(4 * std::sqrt(0.21 / double(all))));
+  CHECK(sum / double(all) == Approx(1).margin(4 * std::sqrt(0.21 / double(all)) / 0.7));
+
+  CHECK_THROWS_AS(f.with_lanes(1), error);
+  CHECK(plain.with_lanes(1).size().lanes == 1);
+  CHECK_THROWS_AS(two<cells::lstm<double>>(o, 3, {.probability = 1}), error);
+}
+
+TEST_CASE("dropout is part of the system: steps run again have the masks of the first time") {
+  const cells::lstm_options o{.in = 2, .hidden = 4, .out = 2};
+  const auto f = two<cells::lstm<double>>(o, 3, {.probability = 0.5, .key = key{9}});
+  const cell_checks::sequence<double> xs(o, 12, cell_checks::inputs::dense, key{10});
+  parameters<double> theta(f.size().params);
+  f.init(theta, key{11});
+  gradient<double> a(theta.size()), b(theta.size());
+  bptt once(f, {.max_steps = 12});
+  checkpointed_bptt again(f, {.slots = 2, .steps = 12});
+  report r = once.advance(theta, xs.xs, a), q = again.advance(theta, xs.xs, b);
+  r += once.finish(theta, a), q += again.finish(theta, b);
+  CHECK(q.loss == r.loss);
+  for (index_t i = 0; i < a.size(); ++i) CHECK(b[i] == Approx(a[i]).margin(1e-12));
 }

@@ -8,7 +8,6 @@
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/cells/min_gru.hpp"
-#include "unroll/cells/relu.hpp"
 #include "unroll/cells/rtu.hpp"
 #include "unroll/cells/stack.hpp"
 
@@ -51,7 +50,6 @@ any_task<T> make_task(std::string_view name, index_t steps, index_t hidden, inde
   if (name == "leaky") return of(std::type_identity<cells::leaky<T>>{});
   if (name == "min_gru") return of(std::type_identity<cells::min_gru<T>>{});
   if (name == "rtu") return of(std::type_identity<cells::rtu<T>>{});
-  if (name == "relu") return of(std::type_identity<cells::relu<T>>{});
   if (name == "stack") return of(std::type_identity<cells::stack<cells::gru<T>>>{});
   fail("make_task", "name", "\"" + std::string(name) + "\" is no cell of the tests");
 }

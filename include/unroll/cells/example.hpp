@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "unroll/core/error.hpp"
+#include "unroll/rng/key.hpp"
 
 namespace unroll {
 
@@ -22,6 +23,12 @@ struct example {
   const std::int32_t* token = nullptr;  ///< one per lane, in [0, in): a one-hot x
   /// One per lane, in [0, out), for cross_entropy; negative: no loss in that lane.
   const std::int32_t* label = nullptr;
+  /// One per lane, for squared_error; 0: no loss in that lane, whose target is then not looked at. Null:
+  /// every lane has one.
+  const std::uint8_t* mask = nullptr;
+  /// Of what the system itself draws at this step (dropout of a stack); null: the key of its options. A key for
+  /// each sequence draws anew where the steps are counted from 0 again.
+  const key* draws = nullptr;
 };
 
 /// Throws unless the sizes that the options of all recurrent cells have are possible.
@@ -48,6 +55,7 @@ example<T> lanes_from(const example<T>& x, index_t first, index_t in, index_t ou
   if (part.target) part.target += first * out;
   if (part.token) part.token += first;
   if (part.label) part.label += first;
+  if (part.mask) part.mask += first;
   return part;
 }
 

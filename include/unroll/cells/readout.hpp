@@ -58,7 +58,7 @@ class readout {
       for (; i < end; ++i) {
         const auto to = steps_of(dy, i, i + 1);
         const matrix<const T> y = out_ == 0 ? steps_of(h, i, i + 1) : matrix<const T>(to);
-        loss[i] = loss_ == loss_kind::squared_error ? squared_error(xs[std::size_t(i)].target, y, to)
+        loss[i] = loss_ == loss_kind::squared_error ? squared_error(xs[std::size_t(i)], y, to)
                                                     : cross_entropy(xs[std::size_t(i)].label, y, to);
       }
     }
@@ -119,17 +119,27 @@ class readout {
 
   /// Lanes that have a loss at this step.
   index_t scored(const example<T>& x) const {
-    if (loss_ == loss_kind::squared_error) return x.target ? lanes_ : 0;
+    if (loss_ == loss_kind::squared_error) {
+      if (!x.target || !x.mask) return x.target ? lanes_ : 0;
+      return index_t(std::count_if(x.mask, x.mask + lanes_, [](auto m) { return m != 0; }));
+    }
     return x.label ? index_t(std::count_if(x.label, x.label + lanes_, [](auto l) { return l >= 0; })) : 0;
   }
 
-  /// False when a target holds NaN or infinity. Throws unroll::error when a label is not below width() or
-  /// when the example has a label for squared_error or a target for cross_entropy.
+  /// False when a target holds NaN or infinity, in a lane that has a loss. Throws unroll::error when a label
+  /// is not below width() or when the example has a label for squared_error, a target or a mask for
+  /// cross_entropy.
   bool finite(const char* cell, const example<T>& x) const {
     if (loss_ == loss_kind::squared_error) {
       if (x.label) fail(cell, "x.label", "is given, but the loss is squared_error, which reads x.target");
-      return !x.target || linalg::all_finite<T>(x.target, width() * lanes_);
+      if (!x.target || !x.mask) return !x.target || linalg::all_finite<T>(x.target, width() * lanes_);
+      for (index_t l = 0; l < lanes_; ++l)
+        if (x.mask[l] != 0 && !linalg::all_finite<T>(x.target + l * width(), width())) return false;
+      return true;
     }
+    if (x.mask)
+      fail(cell, "x.mask",
+           "is given, but the loss is cross_entropy, which leaves out lanes of a negative label");
     if (x.target) fail(cell, "x.target", "is given, but the loss is cross_entropy, which reads x.label");
     if (x.label)
       for (index_t l = 0; l < lanes_; ++l)
@@ -167,14 +177,25 @@ class readout {
     }
   }
 
-  // The loss of one step; dy, which may be y, becomes dloss/dy. y, dy, target: width x lanes, label: one a
-  // lane.
-  T squared_error(const T* target, matrix<const T> y, matrix<T> dy) const {
+  // The loss of one step; dy, which may be y, becomes dloss/dy. y, dy: width x lanes, label: one a lane.
+  T squared_error(const example<T>& x, matrix<const T> y, matrix<T> dy) const {
+    const T* target = x.target;
+    if (x.mask) return masked_squared_error(x, y, dy);
     const bool dense = y.stride == width() && dy.stride == width();
     const index_t n = dense ? width() * lanes_ : width();
     T sum = 0;
     for (index_t l = 0; l < (dense ? 1 : lanes_); ++l)
       sum += residual(y.data + l * y.stride, target + l * n, dy.data + l * dy.stride, n);
+    return sum / 2;
+  }
+  // The same where lanes without loss have a dloss/dy of zero.
+  T masked_squared_error(const example<T>& x, matrix<const T> y, matrix<T> dy) const {
+    T sum = 0;
+    for (index_t l = 0; l < lanes_; ++l)
+      if (T* to = dy.data + l * dy.stride; x.mask[l] != 0)
+        sum += residual(y.data + l * y.stride, x.target + l * width(), to, width());
+      else
+        std::fill_n(to, width(), T(0));
     return sum / 2;
   }
   // r = y - target of n numbers; returns the squared norm of r.

@@ -28,78 +28,92 @@ class recurrent_places {
       : f_{options}, width_(width), strides_(strides) {}
 
  protected:
-  static constexpr bool elementwise = E::taped == 0;  // s' = f(z + u)
+  static constexpr bool elementwise = E::taped == 0;  ///< s' = f(z + u)
 
-  index_t hidden() const { return f_.options.hidden; }
+  index_t hidden() const { return f_.options.hidden; }  ///< units
   index_t lanes() const { return f_.options.lanes; }
-  index_t n() const { return hidden() * lanes(); }
-  index_t state_size() const { return E::states * n(); }
+  index_t n() const { return hidden() * lanes(); }        ///< units of all lanes
+  index_t state_size() const { return E::states * n(); }  ///< numbers of a state, without strides
+  /// Numbers of a tape, without strides.
   index_t tape_size() const { return lanes() * (E::taped * hidden() + width_); }
+  /// Whether it is a layer of a stack.
   bool placed() const { return strides_.state > 0; }
+  /// From a lane to the next.
   index_t state_stride() const { return placed() ? strides_.state : E::states * hidden(); }
+  /// Likewise of tapes.
   index_t tape_stride() const { return placed() ? strides_.tape : E::taped * hidden() + width_; }
-  index_t state_step() const { return lanes() * state_stride(); }  // from a step to the next
-  index_t tape_step() const { return lanes() * tape_stride(); }
+  index_t state_step() const { return lanes() * state_stride(); }  ///< from a step to the next
+  index_t tape_step() const { return lanes() * tape_stride(); }    ///< likewise of tapes
 
-  // Where parameters begin; w_h does at 0.
+  /// Where w_x begins in theta; w_h does at 0.
   index_t w_x() const { return E::gates * hidden() * hidden(); }
+  /// Where the cell's own parameters begin.
   index_t own() const { return w_x() + E::gates * hidden() * (f_.options.in + 1); }
+  /// Where those of the readout begin.
   index_t w_y() const {
     if constexpr (requires { f_.own_params(); }) return own() + f_.own_params();
     return own();
   }
+  /// Numbers from the gradient of a lane to the next.
   index_t lane_params(index_t params) const { return placed() ? strides_.params : params; }
+  /// Rows of u that are W_h h.
   index_t product_rows() const {
     if constexpr (requires { f_.product_gates(); }) return f_.product_gates() * hidden();
     return E::gates * hidden();
   }
 
-  // Workspace of a step: d | du if it is apart | the cotangent of s', which backward changes | the readout's.
+  /// Workspace of a step: d | du if it is apart | the cotangent of s', which backward changes | the
+  /// readout's.
   index_t step_workspace() const { return window_parts(1) + (elementwise ? 0 : state_size()); }
-  // Workspace of a window: d of all steps | du if it is apart | the readout's | the gathered inputs | W_h'.
+  /// Workspace of a window: d of all steps | du if it is apart | the readout's | the gathered inputs | W_h'.
   index_t window_parts(index_t steps) const {
     return E::cotangents * n() * steps + (E::apart ? E::gates * n() : 0);
   }
-  // Whether backward reads W_h' from a copy, whose columns lie in order: with several lanes always, with one
-  // only where W_h stays in the second-level cache and there are steps enough to pay for the copy.
+  /// Whether backward reads W_h' from a copy, whose columns lie in order: with several lanes always, with one
+  /// only where W_h stays in the second-level cache and there are steps enough to pay for the copy.
   bool transposes(index_t steps) const {
     return lanes() >= 4 || (hidden() <= (E::gates == 1 ? 256 : 128) && steps >= (E::gates == 1 ? 8 : 16));
   }
 
-  // theta: all parameters.
+  /// Of theta, all parameters.
   recurrent_weights<T> weights(const T* theta) const { return {theta, theta + own(), hidden(), E::gates}; }
-  // States, tapes and cotangents of `steps` steps side by side.
+  /// States, tapes and cotangents of `steps` steps side by side.
   template <class U>
   matrix<U> states(U* s, index_t steps = 1) const {
     return {s, E::states * hidden(), lanes() * steps, state_stride()};
   }
+  /// h of them, hidden x (lanes x steps).
   template <class U>
   matrix<U> h_of(U* s, index_t steps = 1) const {
     return {s, hidden(), lanes() * steps, state_stride()};
   }
+  /// What the equations keep in a tape, taped hidden x (lanes x steps).
   template <class U>
   matrix<U> kept(U* tape, index_t steps = 1) const {
     return {tape, E::taped * hidden(), lanes() * steps, tape_stride()};
   }
+  /// What the readout keeps there.
   template <class U>
   matrix<U> outputs(U* tape, index_t steps = 1) const {
     return {tape + E::taped * hidden(), width_, lanes() * steps, tape_stride()};
   }
-  matrix<T> arguments(T* tape, T* next, index_t steps = 1) const {  // z
+  /// z, gates hidden x (lanes x steps).
+  matrix<T> arguments(T* tape, T* next, index_t steps = 1) const {
     return elementwise ? states(next, steps) : rows_of(kept(tape, steps), 0, E::gates * hidden());
   }
+  /// d, cotangents hidden x (lanes x steps).
   matrix<T> cotangents(T* d, index_t steps = 1) const {
     return {d, E::cotangents * hidden(), lanes() * steps};
   }
-  // The rows of d, cotangents hidden x columns, where that of h' from outside of the recurrence stands.
+  /// The rows of d, cotangents hidden x columns, where that of h' from outside of the recurrence stands.
   matrix<T> from_loss(matrix<T> d) const { return rows_of(d, d.rows - hidden(), hidden()); }
-  // Where u lies, its tangent and its cotangent, gates hidden x lanes: with those of z, in d, or in memory of
-  // its own.
+  /// Where u lies, its tangent and its cotangent, gates hidden x lanes: with those of z, in d, or in memory
+  /// of its own.
   matrix<T> of_products(matrix<T> d, T* apart) const {
     if (E::apart) return {apart, E::gates * hidden(), lanes()};
     return d;
   }
-  // The cotangent of s' as backward wants it, where it changes it in its part of the workspace of a step.
+  /// The cotangent of s' as backward wants it, where it changes it in its part of the workspace of a step.
   auto entering(dstate<const T> dnext, T* workspace) const {
     if constexpr (elementwise) {
       return states(dnext.data());
@@ -114,7 +128,7 @@ class recurrent_places {
     }
   }
 
-  Equations f_;
+  Equations f_;  ///< with the options
 
  private:
   index_t width_;

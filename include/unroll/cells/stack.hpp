@@ -6,12 +6,21 @@
 #include <vector>
 
 #include "unroll/cells/recurrent_cell.hpp"
+#include "unroll/rng/chooser.hpp"
 
 namespace unroll::cells {
 
+/// Dropout between the layers of a stack: every h' that a layer hands up, not what it keeps as its state, is
+/// zero with this probability and else divided by 1 - probability (as nn.LSTM(dropout) of PyTorch in
+/// training).
+struct dropout_options {
+  double probability = 0;  ///< in [0, 1); 0: none, as in evaluation
+  unroll::key key = {};    ///< of the masks, where an example brings none
+};
+
 /// Layers of one kind of recurrent_cell, one above the other, as one system: the h' of a step of a layer is
 /// the x of the layer above in the same step, y and the loss are those of the last. As nn.LSTM(num_layers) of
-/// PyTorch without dropout.
+/// PyTorch.
 ///
 ///   s'_0 = F_0(theta_0, s_0, x),   s'_k = F_k(theta_k, s_k, h'_{k-1})
 ///
@@ -19,6 +28,11 @@ namespace unroll::cells {
 /// those of its layers likewise, and each layer works in that memory. It costs what its layers cost and, for
 /// each above the first, lanes x gates hidden x in multiply-adds of a vjp, for the cotangent of its x.
 /// Jacobians of a whole stack are not kept: rtrl and its kin refuse it by their concepts.
+///
+/// With dropout h'_{k-1} is multiplied by a mask, which is a function of the key, the step and the place
+/// alone: every estimator, and every pass over the same step, sees the same one, so that it is a part of F
+/// and gradients are those of the loss with these masks. A stack without it, with the same theta, is the one
+/// to evaluate.
 template <class Cell>
 class stack final {
   using T = typename Cell::scalar;
@@ -30,7 +44,11 @@ class stack final {
 
   /// Layers with options of their own, the lowest first: `in` of each is `hidden` of the one below, `out` and
   /// `loss` are read of the last. Throws unroll::error, with the layer, where sizes do not fit.
-  explicit stack(const std::vector<options_type>& options) {
+  explicit stack(const std::vector<options_type>& options, const dropout_options& dropout = {})
+      : dropout_(dropout) {
+    if (!(dropout.probability >= 0 && dropout.probability < 1))
+      fail("stack", "dropout.probability",
+           "is " + std::to_string(dropout.probability) + ", must be in [0, 1)");
     if (options.empty()) fail("stack", "options", "has no layer, must have 1 or more");
     index_t tape = 0;
     for (std::size_t k = 0; k < options.size(); ++k) {
@@ -56,15 +74,22 @@ class stack final {
       size_.workspace = std::max(size_.workspace, own.workspace);
     }
     size_.lanes = options[0].lanes;
+    index_t widest = 0;
+    for (std::size_t k = 1; k < options.size() && dropout.probability > 0; ++k) {
+      const index_t in = options[k].in;
+      layers_[k].mask = tape, layers_[k].first_draw = draws_;
+      tape += 2 * in, draws_ += in * size_.lanes, widest = std::max(widest, in);
+    }
     for (std::size_t k = 0; k < layers_.size(); ++k)
       layers_[k].cell = cells_[k].layer({size_.state, tape, size_.params}, k + 1 == layers_.size());
-    stride_ = size_.state;
+    stride_ = size_.state, tape_stride_ = tape, delta_ = size_.workspace;
     size_.state *= size_.lanes;
     size_.tape = tape * size_.lanes;
-    size_.workspace += size_.state;
+    size_.workspace += size_.state + widest * size_.lanes;
   }
   /// `layers` equal ones: `in` is that of the first.
-  stack(const options_type& options, index_t layers) : stack(repeated(options, layers)) {}
+  stack(const options_type& options, index_t layers, const dropout_options& dropout = {})
+      : stack(repeated(options, layers), dropout) {}
 
   /// What the stack looks like from outside: `in` of the first layer, the rest of the last.
   options_type options() const {
@@ -72,6 +97,7 @@ class stack final {
     o.in = cells_.front().options().in;
     return o;
   }
+  /// How many there are.
   index_t layers() const { return index_t(cells_.size()); }
   /// Layer k alone, as a cell.
   const Cell& layer(index_t k) const { return cells_[std::size_t(k)]; }
@@ -106,10 +132,16 @@ class stack final {
     p.cell.output(own(theta, p), {s.data() + p.state, size_.state - p.state}, y);
   }
 
+  /// The same stack over `lanes` lanes; throws unroll::error with dropout, since other lanes have other
+  /// masks.
   stack with_lanes(index_t lanes) const {
+    if (drops() && lanes != size_.lanes)
+      fail("stack", "lanes",
+           "is " + std::to_string(lanes) + ", but dropout has masks for " + std::to_string(size_.lanes) +
+               " together: lanes cannot be dealt out");
     std::vector<options_type> all;
     for (const Cell& c : cells_) all.push_back(cells::with_lanes(c.options(), lanes));
-    return stack(all);
+    return stack(all, dropout_);
   }
   input lanes_from(const input& x, index_t i) const {
     const options_type o = options();
@@ -119,10 +151,11 @@ class stack final {
   void step(const input& x, const edge<T>& e) const {
     for (std::size_t k = 0; k < layers_.size(); ++k) {
       const part& p = layers_[k];
+      if (k > 0 && drops()) drop(x, e.tape.data(), e.next.data(), k, e.t);
       edge<T> at = e;
       at.theta = own(e.theta, p), at.s = moved(e.s, p), at.next = moved(e.next, p);
       at.tape = {e.tape.data() + p.tape, e.tape.size() - p.tape};
-      p.cell.step(x, at, below(e.next.data(), k, 1));
+      p.cell.step(x, at, below(e.next.data(), e.tape.data(), k, 1));
     }
   }
 
@@ -132,8 +165,8 @@ class stack final {
     for (std::size_t k = layers_.size(); k-- > 0;) {
       const part& p = layers_[k];
       p.cell.vjp(x, made(e, p), moved(dstate<const T>(delta), p), dloss, moved(ds, p),
-                 dtheta.empty() ? dtheta : own(dtheta, p), below(e.next.data(), k, 1));
-      if (k > 0) p.cell.input_vjp(own(e.theta, p), e.workspace.data(), 1, true, h_of(delta.data(), k - 1, 1));
+                 dtheta.empty() ? dtheta : own(dtheta, p), below(e.next.data(), e.tape.data(), k, 1));
+      if (k > 0) hand_down(e, k);
     }
   }
 
@@ -142,8 +175,8 @@ class stack final {
     for (std::size_t k = 0; k < layers_.size(); ++k) {
       const part& p = layers_[k];
       p.cell.jvp(x, made(e, p), dtheta.empty() ? dtheta : own(dtheta, p), moved(ds, p), moved(dnext, p),
-                 k + 1 == layers_.size() ? dloss : nullptr, below(e.next.data(), k, 1),
-                 below<T>(dnext.data(), k, 1));
+                 k + 1 == layers_.size() ? dloss : nullptr, below(e.next.data(), e.tape.data(), k, 1),
+                 handed_up(e, dnext.data(), k));
     }
   }
 
@@ -152,8 +185,9 @@ class stack final {
     for (std::size_t k = layers_.size(); k-- > 0;) {
       const part& p = layers_[k];
       p.cell.lane_vjp(x, made(e, p), moved(dstate<const T>(delta), p),
-                      {dtheta.data() + p.params, dtheta.size() - p.params}, below(e.next.data(), k, 1));
-      if (k > 0) p.cell.input_vjp(own(e.theta, p), e.workspace.data(), 1, true, h_of(delta.data(), k - 1, 1));
+                      {dtheta.data() + p.params, dtheta.size() - p.params},
+                      below(e.next.data(), e.tape.data(), k, 1));
+      if (k > 0) hand_down(e, k);
     }
   }
 
@@ -163,8 +197,12 @@ class stack final {
     return all;
   }
   void forward(std::span<const input> xs, const window<T>& w) const {
-    for (std::size_t k = 0; k < layers_.size(); ++k)
-      layers_[k].cell.forward(xs, part_of(w, k), below(w.states + size_.state, k, w.steps));
+    T* const next = w.states + size_.state;
+    for (std::size_t k = 0; k < layers_.size(); ++k) {
+      for (index_t i = 0; i < w.steps && k > 0 && drops(); ++i)
+        drop(xs[std::size_t(i)], w.tape + i * size_.tape, next + i * size_.state, k, w.t + i);
+      layers_[k].cell.forward(xs, part_of(w, k), below(next, w.tape, k, w.steps));
+    }
   }
   void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
                 dparams<T> dtheta) const {
@@ -173,18 +211,21 @@ class stack final {
       const part& p = layers_[k];
       const window<T> own_window = part_of(w, k);
       p.cell.backward(xs, own_window, in, moved(ds, p), dtheta.empty() ? dtheta : own(dtheta, p),
-                      below(next, k, w.steps));
+                      below(next, w.tape, k, w.steps));
       if (k == 0) return;
-      p.cell.input_vjp(own_window.theta, own_window.workspace.data(), w.steps, false,
-                       layers_[k - 1].cell.from_above(part_of(w, k - 1).workspace.data(), w.steps));
+      const matrix<T> above = layers_[k - 1].cell.from_above(part_of(w, k - 1).workspace.data(), w.steps);
+      p.cell.input_vjp(own_window.theta, own_window.workspace.data(), w.steps, false, above);
+      if (drops()) times(mask_of(w.tape, k, w.steps), above, false, above);
     }
   }
 
  private:
   struct part {
     Cell cell;  // in the memory of the stack
-    index_t params = 0, state = 0,
-            tape = 0;  // where it begins in theta, and in what a lane has of the others
+    // where it begins in theta, and in what a lane has of states and tapes
+    index_t params = 0, state = 0, tape = 0;
+    // where the mask of its x stands in the tape of a lane, in front of the x; the number of its first draw
+    index_t mask = 0, first_draw = 0;
   };
 
   static std::vector<options_type> repeated(options_type o, index_t layers) {
@@ -215,16 +256,65 @@ class stack final {
   matrix<U> h_of(U* s, std::size_t k, index_t steps) const {
     return {s + layers_[k].state, cells_[k].options().hidden, size_.lanes * steps, stride_};
   }
-  // x of layer k, which lies in the states that the steps have made; nothing where it is that of the
-  // examples.
-  template <class U>
-  matrix<const T> below(U* next, std::size_t k, index_t steps) const {
+  // x of layer k, which lies in the states that the steps have made, or in their tapes with dropout; nothing
+  // where it is that of the examples.
+  matrix<const T> below(const T* next, const T* tape, std::size_t k, index_t steps) const {
     if (k == 0) return {};
-    return h_of<const T>(next, k - 1, steps);
+    const matrix<const T> m = mask_of(tape, k, steps);
+    return drops() ? matrix<const T>{m.data + m.rows, m.rows, m.cols, m.stride} : h_of(next, k - 1, steps);
+  }
+
+  bool drops() const { return draws_ > 0; }
+  // 0 or 1 / (1 - probability), for the x of layer k.
+  template <class U>
+  matrix<U> mask_of(U* tape, std::size_t k, index_t steps) const {
+    return {tape + layers_[k].mask, cells_[k].options().in, size_.lanes * steps, tape_stride_};
+  }
+  // Draws the mask of x of layer k for step t and WRITES it and x to the tape of the step.
+  void drop(const input& x, T* tape, const T* next, std::size_t k, std::int64_t t) const {
+    const philox_chooser draw(x.draws ? *x.draws : dropout_.key);
+    const T kept = T(1 / (1 - dropout_.probability));
+    const matrix<T> m = mask_of(tape, k, 1);
+    const matrix<const T> h = h_of(next, k - 1, 1);
+    std::int64_t number = t * draws_ + layers_[k].first_draw;
+    for (index_t l = 0; l < m.cols; ++l) {
+      T* const to = column(m, l);
+      for (index_t i = 0; i < m.rows; ++i, ++number) {
+        to[i] = draw.coin(number, dropout_.probability) ? T(0) : kept;
+        to[m.rows + i] = to[i] * column(h, l)[i];
+      }
+    }
+  }
+  // to = m a, or to += m a, element by element.
+  static void times(const matrix<const T>& m, const matrix<const T>& a, bool add, const matrix<T>& to) {
+    for (index_t l = 0; l < m.cols; ++l)
+      for (index_t i = 0; i < m.rows; ++i) {
+        const T v = column(m, l)[i] * column(a, l)[i];
+        column(to, l)[i] = add ? column(to, l)[i] + v : v;
+      }
+  }
+  // The tangent of x of layer k, from that of s'.
+  matrix<const T> handed_up(const const_edge<T>& e, const T* dnext, std::size_t k) const {
+    if (k == 0) return {};
+    const matrix<const T> dh = h_of(dnext, k - 1, 1);
+    if (!drops()) return dh;
+    const matrix<T> dx{e.workspace.data() + delta_ + size_.state, dh.rows, dh.cols};
+    times(mask_of(e.tape.data(), k, 1), dh, false, dx);
+    return dx;
+  }
+  // From what layer k has left in the workspace: ADDS to the cotangent of h of the layer below.
+  void hand_down(const const_edge<T>& e, std::size_t k) const {
+    const part& p = layers_[k];
+    T* const delta = e.workspace.data() + delta_;
+    const matrix<T> dh = h_of(delta, k - 1, 1);
+    if (!drops()) return p.cell.input_vjp(own(e.theta, p), e.workspace.data(), 1, true, dh);
+    const matrix<T> dx{delta + size_.state, dh.rows, dh.cols};
+    p.cell.input_vjp(own(e.theta, p), e.workspace.data(), 1, false, dx);
+    times(mask_of(e.tape.data(), k, 1), dx, true, dh);
   }
   // A copy of dnext behind the workspace of the layers, to which they add the cotangents of their x.
   dstate<T> entering(const const_edge<T>& e, dstate<const T> dnext) const {
-    const dstate<T> delta{e.workspace.data() + size_.workspace - size_.state, size_.state};
+    const dstate<T> delta{e.workspace.data() + delta_, size_.state};
     if (dnext.empty())
       std::fill(delta.begin(), delta.end(), T(0));
     else
@@ -245,7 +335,10 @@ class stack final {
   std::vector<Cell> cells_;  // each alone
   std::vector<part> layers_;
   dims size_;
-  index_t stride_ = 0;  // numbers of the state of a lane
+  dropout_options dropout_;
+  index_t stride_ = 0, tape_stride_ = 0;  // numbers of the state and the tape of a lane
+  index_t delta_ = 0;                     // where in the workspace of a step that of the layers ends
+  index_t draws_ = 0;                     // of a step; 0: no dropout
 };
 
 }  // namespace unroll::cells

@@ -39,13 +39,13 @@ struct rnn_array {
 
 /// How one kind of layer of a library lies in a file.
 struct rnn_convention {
-  rnn_source source;
-  std::string_view layer;  ///< its name there
-  int gates;               ///< of our cell: 1, 3 or 4
-  bool reset_before;       ///< whether a GRU resets the state in front of the product
-  std::array<rnn_array, 8> arrays;
+  rnn_source source;                ///< whose it is
+  std::string_view layer;           ///< its name there
+  int gates;                        ///< of our cell: 1, 3 or 4
+  bool reset_before;                ///< whether a GRU resets the state in front of the product
+  std::array<rnn_array, 8> arrays;  ///< those that it has, behind them none
 
-  /// Arrays, those behind them have no name.
+  /// How many arrays.
   constexpr std::size_t size() const {
     std::size_t n = 0;
     while (n < arrays.size() && !arrays[n].name.empty()) ++n;
