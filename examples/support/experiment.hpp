@@ -19,7 +19,8 @@ struct experiment_options {
 
   void add(CLI::App* app) {
     app->add_option("--system", system,
-                    "elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, a stack as lstm_2, or influence_balancing")
+                    "elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, a stack as lstm_2, or "
+                    "influence_balancing")
         ->capture_default_str();
     add_numbers<index_t>(app, "--hidden", hiddens, 1, 1'000'000, "state units");
     add_count(app, "--lanes", lanes, 1, 100'000, "sequences side by side");

@@ -46,41 +46,40 @@ using namespace unroll;
   template class unroll::reservoir_tbptt<M, philox_chooser, false>; \
   template class unroll::incremental_tbptt<M>
 
-#define UNROLL_IN(T)                                                                                   \
-  template class unroll::view<T>;                                                                      \
-  template class unroll::block<T>;                                                                     \
-  template class unroll::cells::recurrent_cell<cells::gru_equations<T>>;                               \
-  template class unroll::cells::recurrent_cell<cells::lstm_equations<T>>;                              \
-  template class unroll::cells::recurrent_cell<                                                        \
-      cells::simple_recurrent_equations<T, cells::hyperbolic_tangent>>;                                \
-  template class unroll::cells::recurrent_cell<cells::simple_recurrent_equations<T, cells::identity>>; \
-  template class unroll::cells::recurrent_cell<                                                        \
-      cells::simple_recurrent_equations<T, cells::rectifier>>;                                         \
-  template class unroll::cells::stack<cells::lstm<T>>;                                                 \
-  template class unroll::cells::diagonal_cell<cells::rotation_equations<T, false>>;                    \
-  template class unroll::cells::diagonal_cell<cells::rotation_equations<T, true>>;                     \
-  template class unroll::cells::diagonal_cell<cells::min_gru_equations<T>>;                            \
-  template class unroll::cells::recurrent_cell<cells::leaky_equations<T>>;                             \
-  template class unroll::diagonal_rtrl<cells::lru<T>>;                                                 \
-  template class unroll::cells::influence_balancing<T>;                                                \
-  template class unroll::cells::linear_memory<T>;                                                      \
-  template class unroll::cells::attention_memory<T>;                                                   \
-  template class unroll::any_system<T, cells::example<T>>;                                             \
-  template class unroll::adam<T>;                                                                      \
-  template class unroll::momentum<T>;                                                                  \
-  template class unroll::sgd<T>;                                                                       \
-  template class unroll::training::run<T>;                                                             \
-  template class unroll::ad::dual<T>;                                                                  \
-  template class unroll::ad::var<T>;                                                                   \
-  template class unroll::ad::tape<T>;                                                                  \
-  template class unroll::data::sequences<T>;                                                           \
-  template class unroll::llama::transformer<T>;                                                        \
-  template class unroll::llama::language_model<T>;                                                     \
-  template class unroll::llama::memory_llama<T>;                                                       \
-  template class unroll::llama::memory_session<T>;                                                     \
-  template class unroll::llama::generator<T>;                                                          \
-  template class unroll::llama::streaming_cache<T>;                                                    \
-  UNROLL_ESTIMATORS(cells::gru<T>);                                                                    \
+#define UNROLL_IN(T)                                                                                    \
+  template class unroll::view<T>;                                                                       \
+  template class unroll::block<T>;                                                                      \
+  template class unroll::cells::recurrent_cell<cells::gru_equations<T>>;                                \
+  template class unroll::cells::recurrent_cell<cells::lstm_equations<T>>;                               \
+  template class unroll::cells::recurrent_cell<                                                         \
+      cells::simple_recurrent_equations<T, cells::hyperbolic_tangent>>;                                 \
+  template class unroll::cells::recurrent_cell<cells::simple_recurrent_equations<T, cells::identity>>;  \
+  template class unroll::cells::recurrent_cell<cells::simple_recurrent_equations<T, cells::rectifier>>; \
+  template class unroll::cells::stack<cells::lstm<T>>;                                                  \
+  template class unroll::cells::diagonal_cell<cells::rotation_equations<T, false>>;                     \
+  template class unroll::cells::diagonal_cell<cells::rotation_equations<T, true>>;                      \
+  template class unroll::cells::diagonal_cell<cells::min_gru_equations<T>>;                             \
+  template class unroll::cells::recurrent_cell<cells::leaky_equations<T>>;                              \
+  template class unroll::diagonal_rtrl<cells::lru<T>>;                                                  \
+  template class unroll::cells::influence_balancing<T>;                                                 \
+  template class unroll::cells::linear_memory<T>;                                                       \
+  template class unroll::cells::attention_memory<T>;                                                    \
+  template class unroll::any_system<T, cells::example<T>>;                                              \
+  template class unroll::adam<T>;                                                                       \
+  template class unroll::momentum<T>;                                                                   \
+  template class unroll::sgd<T>;                                                                        \
+  template class unroll::training::run<T>;                                                              \
+  template class unroll::ad::dual<T>;                                                                   \
+  template class unroll::ad::var<T>;                                                                    \
+  template class unroll::ad::tape<T>;                                                                   \
+  template class unroll::data::sequences<T>;                                                            \
+  template class unroll::llama::transformer<T>;                                                         \
+  template class unroll::llama::language_model<T>;                                                      \
+  template class unroll::llama::memory_llama<T>;                                                        \
+  template class unroll::llama::memory_session<T>;                                                      \
+  template class unroll::llama::generator<T>;                                                           \
+  template class unroll::llama::streaming_cache<T>;                                                     \
+  UNROLL_ESTIMATORS(cells::gru<T>);                                                                     \
   UNROLL_MEMORY_ESTIMATORS(llama::memory_llama<T>)
 
 // NOLINTEND(bugprone-macro-parentheses)

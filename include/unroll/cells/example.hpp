@@ -26,8 +26,8 @@ struct example {
   /// One per lane, for squared_error; 0: no loss in that lane, whose target is then not looked at. Null:
   /// every lane has one.
   const std::uint8_t* mask = nullptr;
-  /// Of what the system itself draws at this step (dropout of a stack); null: the key of its options. A key for
-  /// each sequence draws anew where the steps are counted from 0 again.
+  /// Of what the system itself draws at this step (dropout of a stack); null: the key of its options. A key
+  /// for each sequence draws anew where the steps are counted from 0 again.
   const key* draws = nullptr;
 };
 
