@@ -2,6 +2,8 @@
 
 // --device: where a Llama runs, and whether what it needs fits there.
 
+#include <unistd.h>
+
 #include <unroll/estimate/plan.hpp>
 #include <unroll/io/llama_pieces.hpp>
 #include <unroll/io/weight_hash.hpp>
@@ -80,13 +82,21 @@ unroll::number_bytes device_bytes_of() {
   return bytes;
 }
 
+/// Bytes of memory of this machine.
+inline double host_memory() { return double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGESIZE)); }
+
 /// Throws unroll::error, in front of the work, where the items of a plan do not fit: with the first that does
 /// not.
 inline void check_fits(const std::string& device, double free, const unroll::memory_plan& p) {
+  const bool kept = p.host_bytes > 0;  // memories and adjoints are the host's
+  if (const double most = host_memory(); p.host_bytes > most)
+    unroll::fail("--memories-on-host", device,
+                 text_of("needs %.4g GB of the host for memories and their adjoints, it has %.4g GB",
+                         p.host_bytes / 1e9, most / 1e9));
   const std::pair<const char*, double> items[] = {
-      {"the weights", p.weight_bytes},       {"trained parameters and their gradient", p.parameter_bytes},
-      {"memories", p.memory_bytes},          {"adjoints of memories", p.adjoint_bytes},
-      {"graphs of encoders", p.graph_bytes}, {"the graph of the decoder", p.decoder_graph_bytes},
+      {"the weights", p.weight_bytes},         {"trained parameters and their gradient", p.parameter_bytes},
+      {"memories", kept ? 0 : p.memory_bytes}, {"adjoints of memories", kept ? 0 : p.adjoint_bytes},
+      {"graphs of encoders", p.graph_bytes},   {"the graph of the decoder", p.decoder_graph_bytes},
       {"workspace", p.workspace_bytes}};
   double before = 0;
   for (const auto& [item, bytes] : items) {
@@ -94,7 +104,7 @@ inline void check_fits(const std::string& device, double free, const unroll::mem
       unroll::fail(
           "--device", device,
           text_of("has %.4g GB to use, %.4g GB are planned: %s of %.4g GB, behind %.4g GB, do not fit",
-                  free / 1e9, p.bytes() / 1e9, item, bytes / 1e9, before / 1e9));
+                  free / 1e9, p.place_bytes() / 1e9, item, bytes / 1e9, before / 1e9));
     before += bytes;
   }
 }
@@ -120,6 +130,10 @@ inline unroll::memory_plan device_reading(bool half, const unroll::llama::config
     p.parameter_bytes = double(costs.size().params) * bytes.parameters / 2;
     p.memory_bytes = double(earlier) * double(costs.size().memory) * bytes.memory;
     p.workspace_bytes = double(costs.workspace(earlier)) * bytes.workspace;
+    if (o.memories_on_host) {
+      p.host_bytes = p.memory_bytes;
+      p.workspace_bytes += double(costs.size().memory) * bytes.memory;
+    }
     return p;
   });
 }
@@ -129,13 +143,18 @@ inline unroll::memory_plan device_training(bool half, const unroll::llama::confi
                                            const unroll::policy& policy) {
   unroll::memory_plan p = device_plan(half, c, o, segments * o.segment, policy);
   const unroll::memory_plan held_out = device_reading(half, c, o, segments);
-  p.workspace_bytes += held_out.memory_bytes + held_out.workspace_bytes;
+  p.workspace_bytes += held_out.memory_bytes - held_out.host_bytes + held_out.workspace_bytes;
+  if (o.memories_on_host) {
+    p.memory_bytes += held_out.memory_bytes;
+    p.host_bytes += held_out.host_bytes;
+  }
   return p;
 }
 
 /// The same of a session, whose cache has all positions.
 inline unroll::memory_plan device_session(bool half, const unroll::llama::config& c,
-                                          const unroll::llama::memory_options& o) {
+                                          unroll::llama::memory_options o) {
+  o.memories_on_host = false;  // they are a cache, which is at the place
   unroll::memory_plan p = device_plan(half, c, o, std::max<index_t>(1, o.segments(c)) * o.segment, {});
   p.parameter_bytes /= 2;
   p.adjoint_bytes = p.graph_bytes = p.decoder_graph_bytes = 0;
@@ -201,7 +220,7 @@ class memory_on_device {
   std::shared_ptr<device_llama> llama_;
   bool half_;
   std::shared_ptr<device_memory_model> calls_;
-  unroll::llama::memory_sizes<unroll::exec::host<unroll::numbers<float>>> sizes_;
+  unroll::llama::memory_sizes<unroll::testing::simt::executor<unroll::numbers<float>>> sizes_;
 };
 
 /// One policy on a device as an estimator, whose theta and g are the host's; whole sequences only.

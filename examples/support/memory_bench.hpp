@@ -35,6 +35,7 @@ struct bench_command : command {
     memory.b_scale = 0.05;
     base.add(app, true);
     memory.add(app, false);
+    memory.add_on_host(app);
     memory.add_weights(app);
     add_count(app, "--batch", device_sizes.batch, 1, 1000, "on a device: segments that are encoded together");
     app->add_option("--what", what, "separated by commas, of window, policy, length")->capture_default_str();
@@ -118,7 +119,7 @@ struct bench_command : command {
     memory.needs = [&](bool half, const llama::config& c, const memory_options& o) {
       memory_plan most = device_session(half, c, o);
       const auto add = [&](const memory_plan& p) {
-        if (p.bytes() > most.bytes()) most = p;
+        if (p.place_bytes() > most.place_bytes()) most = p;
       };
       if (lengths)
         for (const index_t n : sizes.lengths)

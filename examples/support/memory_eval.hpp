@@ -27,6 +27,7 @@ struct eval_command : reading_command<eval_command> {
     text = UNROLL_DEFAULT_TEXT;
     base.add(app, true);
     memory.add(app);
+    memory.add_on_host(app);
     memory.add_weights(app);
     app->add_option("--text", text, "a text file, or a folder of .txt files, each a document of its own")
         ->check(CLI::ExistingPath)

@@ -32,6 +32,7 @@ struct gradient_command : command {
     memory.b_scale = 0.05;
     base.add(app, true);
     memory.add(app);
+    memory.add_on_host(app);
     app->add_option("--b-scale", memory.b_scale,
                     "standard deviation of the second factor of new adapters, so that no gradient is zero by "
                     "construction")
@@ -74,7 +75,8 @@ struct gradient_command : command {
     memory.needs = [&](bool half, const llama::config& c, const memory_options& o) {
       memory_plan most;
       for (const policy& p : wanted)
-        if (const auto one = device_plan(half, c, o, segments * o.segment, p); one.bytes() > most.bytes())
+        if (const auto one = device_plan(half, c, o, segments * o.segment, p);
+            one.place_bytes() > most.place_bytes())
           most = one;
       return most;
     };

@@ -35,6 +35,7 @@ struct plan_command : command {
     app->add_option("--positions", base.positions,
                     "beyond the trained context: linear:FACTOR, ntk:FACTOR or length:TOKENS");
     memory.add(app, false);
+    memory.add_on_host(app);
     app->add_option("--tokens", tokens,
                     "lengths of the text, separated by commas; by default the longest one")
         ->delimiter(',')
@@ -59,6 +60,7 @@ struct plan_command : command {
 
   int run() {
     check_files({{"--model", base.path}});
+    if (base.device.on_host()) memory.check_host();
     if (base.device.on_host())
       return run_with(
           unroll::llama::memory_costs<float>(base.shape_without_weights(vocabulary), memory.options()),
@@ -92,7 +94,7 @@ struct plan_command : command {
         costs.segments() * memory.segment);
     double largest = 0;
     for (const index_t n : tokens)
-      for (const policy& p : wanted) largest = std::max(largest, plan(costs, n, p, bytes).bytes());
+      for (const policy& p : wanted) largest = std::max(largest, plan(costs, n, p, bytes).place_bytes());
     const double unit = largest < 1e9 ? 1e6 : 1e9;
     std::vector<row> rows, numbers_rows;
     for (const index_t n : tokens)
@@ -132,7 +134,7 @@ struct plan_command : command {
         const auto best = cheapest_unbiased(costs, n, budget * 1e9, bytes);
         std::printf("%td tokens, the cheapest without bias: %s\n", n,
                     best ? text_of("%s, %.4g GB, %.4g PFLOP", to_string(best->replay).c_str(),
-                                   best->bytes() / 1e9, best->operations() / 1e15)
+                                   best->place_bytes() / 1e9, best->operations() / 1e15)
                                .c_str()
                          : "nothing fits");
         d["cheapest"].push_back({{"tokens", n}, {"policy", best ? json(to_string(best->replay)) : json()}});
@@ -157,7 +159,8 @@ struct plan_command : command {
         .add("again", p.rewrites);
     r.add("backwards", p.write_vjps)
         .add("TFLOP", p.operations() / 1e12)
-        .add(unit > 1e8 ? "GB" : "MB", p.bytes() / unit);
+        .add(unit > 1e8 ? "GB" : "MB", p.place_bytes() / unit);
+    if (p.host_bytes > 0) r.add("on the host", p.host_bytes / unit);
     r.add("weights", p.weight_bytes / unit).add("trained", p.parameter_bytes / unit);
     r.add("memories", p.memory_bytes / unit).add("adjoints", p.adjoint_bytes / unit);
     r.add("graphs", p.graph_bytes / unit)
@@ -179,6 +182,7 @@ struct plan_command : command {
         .add("graph_bytes", p.graph_bytes);
     r.add("decoder_graph_bytes", p.decoder_graph_bytes)
         .add("work_bytes", p.workspace_bytes)
+        .add("host_bytes", p.host_bytes)
         .add("bytes", p.bytes());
     return r;
   }
@@ -194,7 +198,7 @@ struct plan_command : command {
         if (index_t(t) == before) continue;
         before = index_t(t);
         const index_t n = before * memory.segment;
-        data += text_of("%td %g\n", n, plan(costs, n, wanted[i], bytes).bytes() / 1e9);
+        data += text_of("%td %g\n", n, plan(costs, n, wanted[i], bytes).place_bytes() / 1e9);
       }
       data += "END\n";
       lines += (i > 0 ? ", " : "") + ("$p" + std::to_string(i) + " using 1:2 with lines lw 2 title " +

@@ -37,7 +37,7 @@ struct memory_choice {
   index_t segment = 128, ratio = 8, rank = 8;
   double alpha = 0, b_scale = 0;
   std::string mask = "coverage", places = "coverage", adapters, weights = "float";
-  bool separate = false, recurrent = false, recompute = false, other_base = false;
+  bool separate = false, recurrent = false, recompute = false, other_base = false, on_host = false;
   /// What the command needs of a device, asked before anything is there.
   std::function<unroll::memory_plan(bool half, const unroll::llama::config&, const memory_options&)> needs;
 
@@ -75,8 +75,21 @@ struct memory_choice {
         "how the model differs");
   }
 
+  /// For the commands whose memories may be too many for a device.
+  void add_on_host(CLI::App* app) {
+    app->add_flag("--memories-on-host", on_host,
+                  "memories and their adjoints stay in memory of the host and come to the --device layer by "
+                  "layer: for texts whose memories do not fit there; the same bits");
+  }
+  /// Refuses what is for a device alone.
+  void check_host() const {
+    if (on_host)
+      fail("memory_llama", "--memories-on-host",
+           "needs --device cuda or simt: with --device host they are there");
+  }
   memory_options options() const {
     memory_options o;
+    o.memories_on_host = on_host;
     o.segment = segment;
     o.ratio = ratio;
     o.encoder.rank = o.transfer_head.rank = rank;
@@ -138,9 +151,10 @@ class saved_adapters {
   memory_options options(const unroll::llama::config& shape) const {
     memory_options o = choice_->options();
     if (!folder_) return o;
-    const auto graphs = o.encoder_tape;
+    const memory_options asked = o;
     o = folder_->options(shape);
-    o.encoder_tape = o.decoder_tape = graphs;
+    o.encoder_tape = o.decoder_tape = asked.encoder_tape;
+    o.memories_on_host = asked.memories_on_host;
     return o;
   }
   /// Refuses another base unless --other-base allows it; `hash`: of its weights.
@@ -181,6 +195,7 @@ template <class X>
 memory_setup<X> load_memory(const model_options& base, const memory_choice& choice, key k) {
   using W = weight_of<X>;
   using T = parameter_of<X>;
+  choice.check_host();
   const saved_adapters saved(base, choice);
   auto loaded = base.load<W>(fold(k, 0));
   saved.set_positions(loaded.model.shape);

@@ -29,6 +29,7 @@ struct train_command : command {
                 "  mpirun -n 4 memory_llama train ... --threads 2   (the same bits, built with UNROLL_MPI)") {
     base.add(app, true);
     memory.add(app);
+    memory.add_on_host(app);
     memory.add_weights(app);
     app->add_option("--b-scale", memory.b_scale,
                     "standard deviation of the second factor of new adapters; 0: begin at the frozen model")

@@ -41,6 +41,7 @@
 #include "unroll/llama/generate.hpp"
 #include "unroll/llama/language_model.hpp"
 #include "unroll/llama/layer.hpp"
+#include "unroll/llama/layered_prefix.hpp"
 #include "unroll/llama/lm_head.hpp"
 #include "unroll/llama/lora.hpp"
 #include "unroll/llama/lora_product.hpp"

@@ -223,6 +223,17 @@ result gradient_of(const setting<E>& s, const std::string& name) {
   return out;
 }
 
+/// The same with the memories in memory of the host, where the executor keeps any there.
+template <class E>
+void with_memories_on_host(const E& e, model_case c, results& out) {
+  c.options.memories_on_host = exec::offloading<E>;
+  const setting<E> s(e, c);
+  for (const char* name : {"rematerialise/2", "window:2"}) {
+    out.push_back(gradient_of(s, name));
+    out.back().name += ", memories on the host";
+  }
+}
+
 /// The losses of `steps` steps of AdamW along the exact gradient, clipped, as sums over the text.
 template <class E>
 result training(const setting<E>& s, index_t steps) {
@@ -256,6 +267,7 @@ results run(const E& e, const model_case& c) {
   calls(s, false, out);
   calls(s, true, out);
   for (const std::string& name : policies()) out.push_back(gradient_of(s, name));
+  with_memories_on_host(e, c, out);
   out.push_back(training(s, 8));
   return out;
 }

@@ -39,6 +39,9 @@ both 1e-4 pretrain training held_out norm -- "$program" pretrain --text "$text" 
 memory="--segment 8 --ratio 4 --lora-rank 2"
 train=("$program" train --model base --text "$text" $memory --segments 3 --documents 2 --report 1 --held-out-texts 2 --rate 1e-2)
 both 1e-4 train training held_out norm -- "${train[@]}" --steps 3 --policy rematerialise/2 --b-scale 0.05
+"${train[@]}" --steps 3 --policy rematerialise/2 --b-scale 0.05 --device simt --memories-on-host --json kept.json >/dev/null
+close train.simt.json kept.json 0 training held_out norm
+refused "--memories-on-host: needs --device cuda or simt" "${train[@]}" --steps 1 --memories-on-host
 both 1e-4 reservoir training norm -- "${train[@]}" --steps 2 --policy reservoir:1 --b-scale 0.05
 "${train[@]}" --steps 2 --weights bf16 --json half.host.json >/dev/null
 "${train[@]}" --steps 2 --weights bf16 --device simt --json half.simt.json >/dev/null
@@ -86,6 +89,8 @@ expect begun.json prompt_tokens=1
 # what does not fit is refused by its item, before anything is there
 "$program" plan --model base $memory --tokens 24 --device simt --device-memory 1 --json plan.json >/dev/null
 expect plan.json 'device="simt"' longest "bytes=$number"
+"$program" plan --model base $memory --tokens 24 --policy rematerialise --device simt --memories-on-host --json kept.plan.json >/dev/null
+expect kept.plan.json "host_bytes=1024(\.0)?"
 refused "the weights of" "${train[@]}" --steps 1 --device simt --device-memory 0.00001
 refused "graphs of encoders of" "${train[@]}" --steps 1 --device simt --device-memory 0.00004
 # the gradient fits, held-out texts beside it do not

@@ -4,9 +4,11 @@
 #include "tests/exec/results.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
-#include "unroll/estimate/policy.hpp"
+#include "unroll/estimate/plan.hpp"
 #include "unroll/llama/score.hpp"
+#include "unroll/memory/memory_llama/costs.hpp"
 #include "unroll/memory/memory_llama/session.hpp"
+#include "unroll/memory/reader.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;
@@ -31,6 +33,11 @@ Block at_place_of(const E& e, const std::vector<double>& x) {
   return at;
 }
 
+memory_options on_the_host(memory_options o) {
+  o.memories_on_host = false;
+  return o;
+}
+
 /// A small model on an executor, with its theta.
 template <class E>
 struct model_on {
@@ -44,12 +51,12 @@ struct model_on {
 
   model_on(const E& e_, const memory_options& o, const config& c = small_memory::shape())
       : e(e_), model(make(e_, o, c)) {
-    const auto reference = small_memory::make<double>(c, o);
+    const auto reference = small_memory::make<double>(c, on_the_host(o));
     theta = at_place_of<theta_type>(e, short_numbers(small_memory::start(reference)));
   }
   static model_type make(const E& e, const memory_options& o, const config& c) {
     using weights_type = typename model_type::weights_type;
-    const auto reference = small_memory::make<double>(c, o);
+    const auto reference = small_memory::make<double>(c, on_the_host(o));
     return {c,
             std::make_shared<const weights_type>(
                 at_place_of<weights_type>(e, short_numbers(reference.weights()))),
@@ -253,4 +260,142 @@ TEMPLATE_LIST_TEST_CASE("simt: a training run follows the host's", "[simt]", bot
                             want = trained(exec::host<numbers<double>>());
   CHECK(same_losses<TestType>(curve, want));
   CHECK(curve.back() < 0.8 * curve.front());
+}
+
+namespace {
+
+/// What a stream shows of itself, or is given back.
+struct shown {
+  bool restore = false;
+  std::vector<std::vector<std::int64_t>> integers = {};
+  std::vector<std::vector<double>> numbers = {};
+  std::size_t i = 0, n = 0;
+
+  void operator()(std::string_view, std::string_view) {}
+  template <class T, class Space>
+  void operator()(std::string_view, view<T, Space> x) {
+    auto& all = [this]() -> auto& {
+      if constexpr (std::is_same_v<T, std::int64_t>)
+        return integers;
+      else
+        return numbers;
+    }
+    ();
+    auto& at = std::is_same_v<T, std::int64_t> ? i : n;
+    if (!restore) all.emplace_back(x.begin(), x.end());
+    REQUIRE(all.at(at).size() == std::size_t(x.size()));
+    for (index_t k = 0; k < x.size(); ++k) x[k] = T(all[at][std::size_t(k)]);
+    ++at;
+  }
+};
+
+/// A gradient, its loss and bytes, with the memories where `on_host` says, the stream saved and resumed in
+/// the middle.
+template <class E>
+results with_memories(bool on_host, memory_options o, const std::string& name) {
+  using P = typename E::numbers::parameter;
+  const E e;
+  o.memories_on_host = on_host;
+  const auto ids = small_memory::text(29);
+  const auto text = segments_of(ids, o.segment);
+  const model_on<E> on(e, o);
+  const params<const P> theta(on.theta.data(), on.theta.size());
+  auto g = e.template allocate<P>(theta.size());
+  const dparams<P> to(g.data(), g.size());
+  results out;
+  with_policy(parse_policy(name), on.model, index_t(text.size()), philox_chooser{}, [&](auto policy) {
+    auto resumed = policy;
+    policy.reset(key{4});
+    report r = policy.advance(theta, std::span(text).first(4), to);
+    shown stream;
+    policy.visit(stream);
+    resumed.reset(key{4});
+    stream.restore = true;
+    stream.i = stream.n = 0;
+    resumed.visit(stream);
+    resumed.hold(std::span(text).first(std::size_t(resumed.held())));
+    r += resumed.advance(theta, std::span(text).subspan(4), to);
+    r += resumed.finish(theta, to);
+    CHECK(r.code == status::ok);
+    const memory_plan planned =
+        plan(memory_costs<E>(on.model.shape(), o), index_t(ids.size()) - 1, parse_policy(name));
+    CHECK(double(r.bytes) == Approx(planned.estimator_bytes()).epsilon(0.05));
+    const index_t adjoints = replay_of(parse_policy(name), index_t(text.size()) - 1).adjoints;
+    const double kept =
+        double(on.model.size().memory) *
+        double(sizeof(typename E::numbers::memory) * (text.size() - 1) + sizeof(P) * std::size_t(adjoints));
+    CHECK(planned.host_bytes == (on_host ? kept : 0));
+    CHECK(planned.place_bytes() == planned.bytes() - planned.host_bytes);
+    out.push_back({r.loss});
+  });
+  out.push_back(fetched(e, g)[0]);
+  memory_reader<memory_llama<E>> reader(on.model, index_t(text.size()));
+  out.push_back(reader.losses(theta, text));
+  return out;
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("simt: memories in memory of the host change no bit", "[simt]", both_kinds) {
+  using E = simt_of<TestType>;
+  constexpr bool half = std::is_same_v<typename TestType::activation, bf16>;
+  memory_options recurrent = small_memory::options();
+  recurrent.recurrent = true;
+  recurrent.encoder_tape = recurrent.decoder_tape = saved::inputs;
+  const auto same = [](const memory_options& o, const char* name) {
+    INFO(name);
+    CHECK(with_memories<E>(true, o, name) == with_memories<E>(false, o, name));
+  };
+  same(small_memory::options(), "keep:2/2");
+  if (half) return;  // what follows differs in the calls of the policies alone
+  same(small_memory::options(), "rematerialise/3");
+  same(small_memory::options(), "window:2");
+  same(small_memory::options(), "proportional:2");
+  same(recurrent, "rematerialise");
+}
+
+TEST_CASE("simt: memories in memory of the host are a layer at a time at the place", "[simt]") {
+  using E = testing::simt::executor<numbers<bf16>>;
+  config c;  // Llama-2-7B
+  c.hidden = 4096;
+  c.intermediate_size = 11008;
+  c.layers = c.heads = c.kv_heads = 32;
+  c.head_dim = 128;
+  c.vocabulary = 32000;
+  c.context = 4096;
+  c.tied = false;
+  c.beyond = position_policy::linear;
+  c.position_factor = 16;
+  memory_options o;
+  o.segment = 1024;
+  o.ratio = 32;
+  const index_t segments = 977, blocks = segments - 1;  // 1,000,448 tokens
+  const auto planned = [&](bool on_host) {
+    o.memories_on_host = on_host;
+    return plan(memory_costs<E>(c, o), segments * o.segment, parse_policy("rematerialise/4"));
+  };
+  const memory_plan there = planned(false), kept = planned(true);
+  const double layer = double(blocks + 3) * 2 * double(c.kv_width()) * 32, memory = 32 * 2 * 4096 * 32.0;
+  CHECK(kept.host_bytes == there.memory_bytes + there.adjoint_bytes);
+  CHECK(kept.place_bytes() - (there.bytes() - kept.host_bytes) ==
+        Approx(2 * layer * (2 + 4) + 4 * memory * (2 + 4)).epsilon(1e-2));
+  CHECK(kept.place_bytes() < 40e9);
+  CHECK(there.bytes() > 72e9);
+}
+
+TEST_CASE("memories in memory of the host are refused where there is no other place", "[simt]") {
+  memory_options o = small_memory::options();
+  o.memories_on_host = true;
+  CHECK_THROWS_WITH(small_memory::make<float>(small_memory::shape(), o),
+                    Catch::Matchers::ContainsSubstring("memory_llama: memories_on_host: is true"));
+  using E = testing::simt::executor<numbers<float>>;
+  const model_on<E> on(E(), small_memory::options());
+  std::vector<float> block(std::size_t(on.model.size().memory));
+  const std::vector<const float*> blocks{block.data()};
+  prefix<float> before{.blocks = blocks, .keys = 1, .capacity = 2, .on_host = true};
+  auto x = E().allocate<float>(0);
+  CHECK_THROWS_WITH(
+      on.model.stack().forward(on.model.weights().data(), {}, on.model.stack().pass_over(2, 1, before),
+                               matrix<float>(nullptr, on.model.shape().hidden, 1), {}, {}),
+      Catch::Matchers::ContainsSubstring("has 1 keys and room for 2: blocks in memory of the host are full"));
 }

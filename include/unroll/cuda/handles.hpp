@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include "unroll/core/view.hpp"
@@ -137,7 +139,7 @@ class device_block {
   bool owned_ = true;
 };
 
-/// Owns n objects of host memory that the device copies from and to without a detour.
+/// Owns n objects of host memory that the device copies from and to without a detour; not initialised.
 template <class U>
 class pinned_block {
  public:
@@ -146,7 +148,9 @@ class pinned_block {
     check_at_least("cuda::pinned_block", "n", n, 0);
     if (n == 0) return;
     void* memory = nullptr;
-    check(cudaMallocHost(&memory, std::size_t(n) * sizeof(U)), "cuda::pinned_block", "cudaMallocHost");
+    const std::size_t bytes = std::size_t(n) * sizeof(U);
+    check(cudaMallocHost(&memory, bytes), "cuda::pinned_block",
+          "cudaMallocHost of " + std::to_string(bytes) + " bytes");
     data_ = static_cast<U*>(memory);
   }
   pinned_block(pinned_block&& other) noexcept
@@ -165,6 +169,35 @@ class pinned_block {
  private:
   U* data_ = nullptr;
   index_t size_ = 0;
+};
+
+/// Owns n zeroed numbers of host memory that a device brings and takes while it computes, see
+/// exec/offload.hpp. Before it is copied or ends, it waits for the device.
+template <class U>
+class host_block {
+ public:
+  host_block() = default;
+  explicit host_block(index_t n) : block_(n) { std::fill_n(block_.data(), n, U(0)); }
+  host_block(const host_block& other) : block_(other.size()) {
+    check(cudaDeviceSynchronize(), "cuda::host_block", "cudaDeviceSynchronize");
+    std::copy_n(other.data(), other.size(), block_.data());
+  }
+  host_block(host_block&&) noexcept = default;
+  host_block& operator=(host_block other) noexcept {
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  ~host_block() {
+    if (size() > 0) cudaDeviceSynchronize();
+  }
+
+  U* data() { return block_.data(); }
+  const U* data() const { return block_.data(); }
+  index_t size() const { return block_.size(); }
+  std::size_t bytes() const { return std::size_t(size()) * sizeof(U); }
+
+ private:
+  pinned_block<U> block_;
 };
 
 }  // namespace unroll::cuda

@@ -9,6 +9,7 @@
 #include "unroll/cuda/profile.hpp"
 #include "unroll/cuda/ranges.hpp"
 #include "unroll/exec/body_executor.hpp"
+#include "unroll/exec/offload.hpp"
 #include "unroll/kernels/gemv_body.hpp"
 #include "unroll/kernels/split_product_body.hpp"
 
@@ -65,6 +66,39 @@ class staging {
   std::size_t oldest_ = 0;
 };
 
+/// Copies between the device and memory of the host, in a stream of their own, see exec/offload.hpp.
+class copies {
+ public:
+  /// to = from, after what `operations` has been given so far.
+  template <class U>
+  void enqueue(matrix<const U> from, matrix<U> to, cudaMemcpyKind kind, cudaStream_t operations) {
+    if (from.rows == 0 || from.cols == 0) return;
+    given_.record(operations);
+    check(cudaStreamWaitEvent(own_.get(), given_.get(), 0), "cuda::stream", "cudaStreamWaitEvent");
+    const auto bytes = [](index_t n) { return std::size_t(n) * sizeof(U); };
+    if (from.cols == 1)
+      check(cudaMemcpyAsync(to.data, from.data, bytes(from.rows), kind, own_.get()), "cuda::stream",
+            "cudaMemcpyAsync");
+    else
+      check(cudaMemcpy2DAsync(to.data, bytes(to.stride), from.data, bytes(from.stride), bytes(from.rows),
+                              std::size_t(from.cols), kind, own_.get()),
+            "cuda::stream", "cudaMemcpy2DAsync");
+    waited_for_ = false;
+  }
+  /// What `operations` is given later runs after all that was enqueued here.
+  void wait(cudaStream_t operations) {
+    if (waited_for_) return;
+    made_.record(own_.get());
+    check(cudaStreamWaitEvent(operations, made_.get(), 0), "cuda::stream", "cudaStreamWaitEvent");
+    waited_for_ = true;
+  }
+
+ private:
+  stream_handle own_;
+  event_handle given_, made_;
+  bool waited_for_ = true;
+};
+
 /// What the copies of one executor share.
 struct stream_state {
   /// of_caller: null: a stream of its own.
@@ -75,6 +109,7 @@ struct stream_state {
   bool early = false, ranges = false;
   stream_handle own;
   staging to_device;
+  detail::copies host_copies = {};
   device_block<double> partial{kernels::reduce_body<kernels::reduction::sum, float>::most_parts};
   std::unique_ptr<cublaslt> products = {};  // null: without the library
   pinned_block<unsigned char> downloads{index_t{1} << 20};
@@ -267,9 +302,34 @@ class stream final : public exec::body_executor<N, detail::machine> {
         of.downloaded = 0;
       }
     } done{s};
+    wait_for_copies();
     s.own.synchronise();
     for (const auto& w : s.waiting) std::memcpy(w.to, s.downloads.data() + w.at, std::size_t(w.bytes));
   }
+
+  /// Numbers in pinned memory of the host, see exec/offload.hpp.
+  template <class U>
+  using host_block = cuda::host_block<U>;
+  /// n zeros U of them.
+  template <class U>
+  host_block<U> host_allocate(index_t n) const {
+    detail::make_current(state());
+    return host_block<U>(n);
+  }
+  /// here = from, of the host, in a stream of copies.
+  template <class U>
+  void bring(matrix<const U> from, matrix<U> here) const {
+    detail::make_current(state());
+    state().host_copies.enqueue(from, here, cudaMemcpyHostToDevice, native());
+  }
+  /// The other way.
+  template <class U>
+  void take(matrix<const U> here, matrix<U> to) const {
+    detail::make_current(state());
+    state().host_copies.enqueue(here, to, cudaMemcpyDeviceToHost, native());
+  }
+  /// Operations called later happen behind all copies of bring and take so far.
+  void wait_for_copies() const { state().host_copies.wait(native()); }
 
   friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }
 

@@ -51,6 +51,7 @@ struct memory_plan {
   double graph_bytes = 0;          ///< live encoder graphs
   double decoder_graph_bytes = 0;  ///< of one batch of segments, less where encoder graphs lie in turn
   double workspace_bytes = 0;      ///< the rest of the workspace
+  double host_bytes = 0;  ///< memories and adjoints that are kept in memory of the host; all else is not
 
   /// Of everything, multiplications and additions.
   double operations() const { return write_operations + write_vjp_operations + read_operations; }
@@ -59,6 +60,8 @@ struct memory_plan {
     return memory_bytes + adjoint_bytes + graph_bytes + decoder_graph_bytes + workspace_bytes;
   }
   double bytes() const { return weight_bytes + parameter_bytes + estimator_bytes(); }
+  /// At the place of the executor.
+  double place_bytes() const { return bytes() - host_bytes; }
 };
 
 /// What a policy does with the n memories of a sequence, and what it holds beside them.
@@ -130,7 +133,9 @@ inline replay_plan replay_of(const policy& p, index_t n) {
 ///   numbers     weights(), params (gradient and moments with them), n memories, A adjoints, G tapes, and the
 ///               workspace W = workspace(n, B), read_tape(B) of which are the decoder's graph.
 ///               Tapes in the workspace lie behind what writes need:
-///               W = max(workspace(n, B), write_workspace(n, B) + G tape), of which G tape count as graphs
+///               W = max(workspace(n, B), write_workspace(n, B) + G tape), of which G tape count as graphs.
+///               Where memories are kept on the host, so are these n memories and A adjoints, and B memories
+///               and max(B, 2) adjoints join the workspace
 ///
 /// `bytes` is what each number is taken to take; how many there are is what this library pads them to.
 /// Throws unroll::error when the text has more positions than the model, naming the longest one, and where
@@ -193,6 +198,11 @@ memory_plan plan(const C& model, index_t tokens, const policy& p,
   out.graph_bytes = graphs * bytes.graph;
   out.decoder_graph_bytes = read_tape * bytes.graph;
   out.workspace_bytes = (workspace - read_tape) * bytes.workspace;
+  if (memories_on_host(model)) {
+    out.host_bytes = out.memory_bytes + out.adjoint_bytes;
+    out.workspace_bytes += double(d.memory) * (double(replay.batch) * bytes.memory +
+                                               double(adjoints_together(replay.batch)) * bytes.adjoint);
+  }
   return out;
 }
 
@@ -214,14 +224,14 @@ index_t largest_that_fits(index_t most, const Fits& fits) {
 
 }  // namespace detail
 
-/// The longest text whose plan takes at most `budget` bytes, in tokens, in whole segments; 0 where not even
-/// one fits. Infinite budget: what the positions allow.
+/// The longest text whose plan takes at most `budget` bytes at the place, in tokens, in whole segments; 0
+/// where not even one fits. Infinite budget: what the positions allow.
 template <costed_memory_model C>
 index_t longest_text(const C& model, const policy& p, double budget,
                      const number_bytes& bytes = number_bytes_of<C>()) {
   const index_t length = model.segment_length();
   return length * detail::largest_that_fits(model.longest_text() / length, [&](index_t segments) {
-           return plan(model, segments * length, p, bytes).bytes() <= budget;
+           return plan(model, segments * length, p, bytes).place_bytes() <= budget;
          });
 }
 
@@ -233,7 +243,7 @@ template <costed_memory_model C>
 std::optional<memory_plan> cheapest_unbiased(const C& model, index_t tokens, double budget,
                                              const number_bytes& bytes = number_bytes_of<C>()) {
   const index_t n = (tokens - 1) / model.segment_length();
-  const auto fits = [&](const policy& p) { return plan(model, tokens, p, bytes).bytes() <= budget; };
+  const auto fits = [&](const policy& p) { return plan(model, tokens, p, bytes).place_bytes() <= budget; };
   const auto largest = [&](policy::kind name) {
     const auto of_size = [&](index_t size) { return policy{.name = name, .size = size}; };
     return of_size(detail::largest_that_fits(n, [&](index_t size) { return fits(of_size(size)); }));

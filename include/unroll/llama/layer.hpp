@@ -1,5 +1,6 @@
 #pragma once
 
+#include "unroll/llama/layered_prefix.hpp"
 #include "unroll/llama/lora_product.hpp"
 #include "unroll/llama/transformer_sizes.hpp"
 #include "unroll/llama/weights.hpp"
@@ -34,9 +35,10 @@ class layer {
   const kernels::rotary_table<P>& table;  ///< cosines and sines of the positions
   const W* w;                             ///< weights, map.size() numbers
   adapters<P> a;
-  const pass<M>& p;               ///< of which tokens, at which positions
-  const pass_workspace<A, P>& t;  ///< where temporaries lie
-  index_t i;                      ///< number of the layer
+  const pass<M>& p;                 ///< of which tokens, at which positions
+  const pass_workspace<A, P>& t;    ///< where temporaries lie
+  const layered_prefix<E>& before;  ///< what attention sees in front of the tokens
+  index_t i;                        ///< number of the layer
 
   /// The columns of wanted outputs of m, hidden x tokens, side by side: m itself, a part of it, or a copy in
   /// `to`, hidden x outputs.
@@ -135,7 +137,8 @@ class layer {
     const matrix<A> dq = part() ? matrix<A>(t.dqkv.data, q_width(), dh.cols) : rows_of(t.dqkv, 0, q_width());
     const matrix<A> dkv = part() ? matrix<A>(t.dqkv.data + q_width() * dh.cols, 2 * kv_width(), x.cols)
                                  : rows_of(t.dqkv, q_width(), 2 * kv_width());
-    e.attention_vjp(call(s), {s.mixed, s.log_sum.data, dmixed, dq, keys(dkv), values(dkv), want.before},
+    e.attention_vjp(call(s),
+                    {s.mixed, s.log_sum.data, dmixed, dq, keys(dkv), values(dkv), before.adjoints(i)},
                     t.attention);
     rotate(kernels::turn::back, dq, dkv);
 
@@ -216,7 +219,7 @@ class layer {
   exec::attention_call<typename E::numbers> call(const layer_activations<U, V>& s) const {
     kernels::attention_mask mask = p.mask;
     if (part()) mask.first = p.outputs_from;
-    return {sizes.heads(), mask, p.sequences, s.q, keys(s.kv), values(s.kv), p.before.at(i, kv_width())};
+    return {sizes.heads(), mask, p.sequences, s.q, keys(s.kv), values(s.kv), before.at(i)};
   }
   /// Turns q, query_width x outputs, and the keys of kv, 2 kv_width x tokens.
   void rotate(kernels::turn way, matrix<A> q, matrix<A> kv) const {

@@ -16,6 +16,7 @@ struct prefix {
   index_t keys = 0;                                    ///< filled columns of each block
   index_t capacity = 0;                                ///< columns that each block has room for
   std::span<const kernels::prefix_range> ranges = {};  ///< what each sequence sees; empty: everything
+  bool on_host = false;  ///< they are in memory of the host, see exec/offload.hpp; adjoints, too
 
   index_t total() const { return index_t(blocks.size()) * keys; }  ///< columns of all blocks
   /// The keys and values of one layer.
@@ -38,6 +39,7 @@ struct pass_size {
   index_t blocks = 0;               ///< of the prefix
   index_t keys = 0;                 ///< columns of each of them
   saved keep = saved::activations;  ///< what the tape holds
+  bool blocks_on_host = false;      ///< a layer of them at a time is at the place, in the workspace
 
   index_t tokens() const { return sequences * length; }                    ///< of all sequences
   index_t outputs() const { return sequences * (length - outputs_from); }  ///< of all sequences
@@ -61,7 +63,8 @@ struct pass {
   index_t tokens() const { return sequences * length; }                    ///< of all sequences
   index_t outputs() const { return sequences * (length - outputs_from); }  ///< of all sequences
   operator pass_size() const {
-    return {sequences, length, layers, outputs_from, index_t(before.blocks.size()), before.keys, keep};
+    return {sequences,   length, layers,        outputs_from, index_t(before.blocks.size()),
+            before.keys, keep,   before.on_host};
   }
 };
 

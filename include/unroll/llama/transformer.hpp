@@ -84,8 +84,10 @@ class transformer final {
     arena<A> space(workspace);
     const auto t = sizes().cut_workspace(space, p, false);
     const bool all = !tape.empty() && p.keep == saved::activations;
+    layered_prefix<executor_type> before(executor_, p.before, shape().kv_width(), {}, t, 0, p.layers - 1);
     for (index_t i = 0; i < p.layers; ++i) {
-      const auto l = layer_of(i, weights, a, p, t);
+      before.enter(i);
+      const auto l = layer_of(i, weights, a, p, t, before);
       arena<A> kept;
       if (!tape.empty()) {
         kept = arena<A>(tape.part(sizes().tape_start(p, i), sizes().layer_tape(p, i)));
@@ -102,7 +104,7 @@ class transformer final {
       if (i == p.layers - 1) l.put_outputs(h, x);
     }
     if (p.layers == shape().layers) return;
-    const auto top = layer_of(p.layers, weights, a, p, t);
+    const auto top = layer_of(p.layers, weights, a, p, t, before);
     const matrix<A> h = top.outputs(x, t.tail);
     if (!tape.empty()) {
       arena<A> kept(rest(tape, sizes().tape_start(p, p.layers)));
@@ -133,7 +135,9 @@ class transformer final {
     if (lowest == p.layers && !want.inputs) return;
     arena<A> space(workspace);
     const auto t = sizes().cut_workspace(space, p, true);
-    const auto top = layer_of(p.layers, weights, a, p, t);
+    layered_prefix<executor_type> before(executor_, p.before, shape().kv_width(), want.before, t,
+                                         p.layers - 1, lowest);
+    const auto top = layer_of(p.layers, weights, a, p, t, before);
     const matrix<A> dh = top.outputs(dx, t.tail);
     if constexpr (layer<executor_type>::template hooked<Hook>)
       if (p.layers < shape().layers) {
@@ -148,7 +152,8 @@ class transformer final {
                               want.weights ? want.weights + gain : nullptr);
       }
     for (index_t i = p.layers - 1; i >= lowest; --i) {
-      const auto l = layer_of(i, weights, a, p, t);
+      before.enter(i);
+      const auto l = layer_of(i, weights, a, p, t, before);
       arena<const A> from(tape.part(sizes().tape_start(p, i), sizes().layer_tape(p, i)));
       const matrix<const A> x = from.cut(shape().hidden, p.tokens());
       layer_activations<const A, const P> s;
@@ -162,6 +167,7 @@ class transformer final {
       const index_t first = !all_below && !want.inputs ? p.length : all_below || part ? 0 : want.inputs_from;
       l.attention_vjp(x, s, dx, d, want, first, hook);
     }
+    before.leave();
   }
 
  private:
@@ -190,8 +196,9 @@ class transformer final {
     return v.part(used, v.size() - used);
   }
   layer<executor_type> layer_of(index_t i, const W* weights, adapters<P> a, const pass<M>& p,
-                                const pass_workspace<A, P>& t) const {
-    return {executor_, sizes(), map(), table(), weights, a, p, t, i};
+                                const pass_workspace<A, P>& t,
+                                const layered_prefix<executor_type>& before) const {
+    return {executor_, sizes(), map(), table(), weights, a, p, t, before, i};
   }
   /// The activations of a layer, computed again from its inputs x, hidden x tokens, in what is left of the
   /// workspace.
@@ -227,6 +234,11 @@ class transformer final {
                " tokens and the pass " + std::to_string(p.layers) + " layers");
     if (p.mask.first != 0) fail(function, "mask", "begins at " + std::to_string(p.mask.first));
     if (p.before.keys > p.before.capacity) fail(function, "before", "has more keys than its capacity");
+    exec::check_offloading<executor_type>(function, p.before.on_host);
+    if (p.before.on_host && p.before.keys != p.before.capacity)
+      fail(function, "before",
+           "has " + std::to_string(p.before.keys) + " keys and room for " +
+               std::to_string(p.before.capacity) + ": blocks in memory of the host are full");
     if (!p.before.ranges.empty())
       check_size(function, "before.ranges", index_t(p.before.ranges.size()), p.sequences);
     for (const kernels::prefix_range& r : p.before.ranges)

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "unroll/core/arena.hpp"
 #include "unroll/exec/executor.hpp"
 #include "unroll/llama/pass.hpp"
@@ -34,6 +36,8 @@ struct pass_workspace {
   view<A> adapter, attention;  ///< workspaces of these operations
   P* rstd = nullptr;           ///< one a token
   matrix<A> dnormed, dqkv, dmixed, dgated, dpicked;  ///< of the vjp, shaped as what they are cotangents of
+  std::array<matrix<A>, 2> before;   ///< a layer each of blocks on the host, 2 kv_width keys x blocks
+  std::array<matrix<P>, 2> dbefore;  ///< of the vjp: their adjoints
 };
 
 /// Sizes of tapes and workspaces of a transformer<E>, in numbers of its activations.
@@ -117,7 +121,10 @@ class transformer_sizes {
     t.adapter = c.cut_flat(E::adapter_workspace(adapted_width(), n, vjp));
     t.rstd = c.template cut_as<P>(n).data;
     t.attention = c.cut_flat(E::attention_workspace(heads(), {p.sequences, p.length, p.blocks, p.keys, vjp}));
+    const index_t block = p.blocks_on_host ? 2 * shape_.kv_width() * p.keys : 0;
+    for (auto& w : t.before) w = c.cut(block, p.blocks);
     if (!vjp) return t;
+    for (auto& w : t.dbefore) w = c.template cut_as<P>(block, p.blocks);
     t.dnormed = c.cut(shape_.hidden, n);
     t.dqkv = c.cut(qkv_width(), n);
     t.dmixed = c.cut(shape_.query_width(), n);

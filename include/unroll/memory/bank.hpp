@@ -9,6 +9,7 @@
 #include "unroll/exec/range.hpp"
 #include "unroll/exec/visit_block.hpp"
 #include "unroll/memory/graph_slots.hpp"
+#include "unroll/memory/kept_vectors.hpp"
 #include "unroll/memory/model_traits.hpp"
 #include "unroll/memory/replay_counts.hpp"
 
@@ -25,10 +26,15 @@ struct memory_bank_sizes {
   bool graphs_end_with_reads = false;
 };
 
+/// Adjoints that a bank has room for at the place, where they are kept on the host.
+constexpr index_t adjoints_together(index_t batch) { return batch < 2 ? 2 : batch; }
+
 /// The numbers of one sequence of segments: memories, accumulators for their adjoints, and the graphs (tapes)
 /// of some writes. Calls the model with them, and counts the calls. Everything is allocated at construction,
 /// at the place of the model's executor: (segments - 1) memories, as many adjoints and tapes as asked for,
-/// and the workspace of one call. Only finite() waits for the executor.
+/// and the workspace of one call. Memories and adjoints are in memory of the host where the model says so
+/// (memories_on_host), with room for `batch` of them, of adjoints for two at least, at the place. Only
+/// finite() waits for the executor.
 template <class M>
 class memory_bank {
   static_assert(memory_model<M>);
@@ -50,8 +56,9 @@ class memory_bank {
         size_(model.size()),
         batch_(sizes.batch),
         write_workspace_(sizes.graphs_end_with_reads ? workspace_of_writes(model, sizes) : none),
-        memories_(executor_.template allocate<memory_type>((sizes.segments - 1) * size_.memory)),
-        adjoints_(executor_.template allocate<adjoint_type>(sizes.adjoints * size_.memory)),
+        memories_(executor_, sizes.segments - 1, size_.memory, batch_, memories_on_host(model)),
+        adjoints_(executor_, sizes.adjoints, size_.memory, adjoints_together(batch_),
+                  memories_on_host(model)),
         tapes_(executor_.template allocate<activation>(shared() ? 0 : sizes.graphs * size_.tape)),
         workspace_(executor_.template allocate<activation>(
             std::max(model.workspace(sizes.segments - 1, batch_),
@@ -76,30 +83,46 @@ class memory_bank {
   index_t written() const { return written_; }           ///< memories so far
   const graph_slots& graphs() const { return graphs_; }  ///< whose graphs are alive
   const replay_counts& counts() const { return counts_; }
-  memory_type* memory(index_t s) { return memories_.data() + s * size_.memory; }
+  /// Where memory s is kept.
+  memory_type* memory(index_t s) { return memories_.at(s); }
   std::size_t bytes() const {
     return memories_.bytes() + adjoints_.bytes() + tapes_.bytes() + workspace_.bytes() + past_.bytes() +
            dpast_.bytes() + graphs_.bytes() + answer_.bytes();
   }
 
-  /// n adjoints, one after another.
-  view<adjoint_type> adjoint(index_t i, index_t n = 1) {
-    return {adjoints_.data() + i * size_.memory, n * size_.memory};
-  }
+  /// Where n adjoints are kept, one after another.
+  view<adjoint_type> adjoint(index_t i, index_t n = 1) { return {adjoints_.at(i), n * size_.memory}; }
   /// All of them 0.
-  void clear_adjoints() { executor_.fill(matrix<adjoint_type>(adjoints_.data(), adjoints_.size(), 1), 0); }
+  void clear_adjoints() { clear_adjoint(0, adjoints_.size()); }
   /// n adjoints from i on = 0.
   void clear_adjoint(index_t i, index_t n = 1) {
-    executor_.fill(matrix<adjoint_type>(adjoint(i).data(), n * size_.memory, 1), 0);
+    adjoints_.for_pieces(i, n, [&](index_t first, index_t count) {
+      adjoints_.write(adjoints_.at(first), count, [&](view<adjoint_type> a) {
+        executor_.fill(matrix<adjoint_type>(a.data(), a.size(), 1), 0);
+      });
+    });
   }
   /// Adjoint i *= alpha.
-  void scale_adjoint(double alpha, index_t i) { executor_.scale(alpha, adjoint(i).data(), size_.memory); }
+  void scale_adjoint(double alpha, index_t i) {
+    adjoints_.update(adjoints_.at(i), 1,
+                     [&](view<adjoint_type> a) { executor_.scale(alpha, a.data(), a.size()); });
+  }
   /// Adds alpha times adjoint i to adjoint `to`.
   void add_adjoint(double alpha, index_t i, index_t to) {
-    executor_.axpy(alpha, adjoint(i).data(), adjoint(to).data(), size_.memory);
+    adjoints_.read(
+        adjoints_.at(i), 1,
+        [&](view<adjoint_type> a) {
+          adjoints_.update(adjoints_.at(to), 1, [&](view<adjoint_type> sum) {
+            executor_.axpy(alpha, a.data(), sum.data(), a.size());
+          });
+        },
+        1);
   }
   /// WRITES its norm to *out, at the executor's place.
-  void norm_of_adjoint(index_t i, loss_type* out) { executor_.norm(adjoint(i).data(), size_.memory, out); }
+  void norm_of_adjoint(index_t i, loss_type* out) {
+    adjoints_.read(adjoints_.at(i), 1,
+                   [&](view<adjoint_type> a) { executor_.norm(a.data(), a.size(), out); });
+  }
 
   /// For a call of the model behind t memories: the addresses to which it adds their adjoints, all null until
   /// the caller sets them. There is one such list, which the next call of this clears.
@@ -126,17 +149,19 @@ class memory_bank {
     graphs_.release_from(n);
     written_ = n;
   }
-  /// Sends dm, one adjoint a segment, back through the graphs of one batch, the first of which is in `slot`;
-  /// the slots are empty afterwards. Throws unroll::error where xs is not the batch that was written.
-  void write_vjp(const M& model, segments xs, params<const T> theta, index_t slot,
-                 view<const adjoint_type> dm, gradients to) {
+  /// Sends dm, one adjoint() a segment, back through the graphs of one batch, the first of which is in
+  /// `slot`; the slots are empty afterwards. Throws unroll::error where xs is not the batch that was written.
+  void write_vjp(const M& model, segments xs, params<const T> theta, index_t slot, view<adjoint_type> dm,
+                 gradients to) {
     const index_t n = index_t(xs.size()), s = graphs_.owner(slot), written = graphs_.size_of_batch(slot);
     if (written != n)
       fail("memory_bank::write_vjp", "xs",
            "are " + std::to_string(n) + " segments, the graph is that of " + std::to_string(written));
     const exec::range named(executor_, "write_vjp", s, n);
-    model.write_vjp(xs, s, theta, seen_by_write(model, s), {.tape = tape(slot, n), .dm = dm}, to,
-                    workspace_of_write());
+    adjoints_.read(dm.data(), n, [&](view<const adjoint_type> at_place) {
+      model.write_vjp(xs, s, theta, seen_by_write(model, s), {.tape = tape(slot, n), .dm = at_place}, to,
+                      workspace_of_write());
+    });
     counts_.write_vjps += n;
     graphs_.release(slot);
   }
@@ -156,7 +181,14 @@ class memory_bank {
   }
 
   /// Whether the memories of the segments s .. s + n - 1 are finite.
-  bool finite(index_t s, index_t n) { return finite(memory(s), n * size_.memory); }
+  bool finite(index_t s, index_t n) {
+    bool all = true;
+    memories_.for_pieces(s, n, [&](index_t first, index_t count) {
+      memories_.read(memory(first), count,
+                     [&](view<memory_type> m) { all = all && finite(m.data(), m.size()); });
+    });
+    return all;
+  }
   /// Of the n numbers x at the executor's place.
   template <class U>
   bool finite(const U* x, index_t n) {
@@ -173,8 +205,8 @@ class memory_bank {
     if (shared() && graphs_.live() > 0)
       fail("visit", "slots", "hold graphs, which this estimator keeps in no stream");
     counts_.visit(v);
-    visit_block(v, "memories", executor_, memories_, written_ * size_.memory);
-    visit_block(v, "adjoints", executor_, adjoints_, adjoints_.size());
+    memories_.visit(v, "memories", written_);
+    adjoints_.visit(v, "adjoints", adjoints_.size());
     visit_block(v, "tapes", executor_, tapes_, graphs_.live() > 0 ? tapes_.size() : 0);
   }
 
@@ -192,8 +224,10 @@ class memory_bank {
     const bool graph = slot != none;
     // first: where the model throws, nobody owns what the tapes then hold
     for (index_t i = 0; graph && i < n; ++i) graphs_.release(slot + i);
-    model.write(xs, s, theta, seen_by_write(model, s), {memory(s), n * size_.memory},
-                graph ? tape(slot, n) : view<activation>{}, workspace_of_write());
+    memories_.write(memory(s), n, [&](view<memory_type> m) {
+      model.write(xs, s, theta, seen_by_write(model, s), m, graph ? tape(slot, n) : view<activation>{},
+                  workspace_of_write());
+    });
     if (!graph) return;
     graphs_.fill(slot, s, n);
     counts_.live_graphs = std::max(counts_.live_graphs, graphs_.live());
@@ -236,8 +270,8 @@ class memory_bank {
   executor_type executor_;
   memory_dims size_;
   index_t batch_, write_workspace_;
-  place_block<memory_type> memories_;
-  place_block<adjoint_type> adjoints_;
+  kept_vectors<executor_type, memory_type> memories_;
+  kept_vectors<executor_type, adjoint_type> adjoints_;
   place_block<activation> tapes_, workspace_;
   place_block<loss_type> answer_;  // what is asked for and brought to the host
   block<const memory_type*> past_;

@@ -22,7 +22,7 @@ namespace unroll {
 ///                                            operations of the call on one segment
 ///
 /// Optional: `using numbers`, what the numbers are stored in; floats without it. write_workspace(earlier,
-/// batch), as of the memory model.
+/// batch) and memories_on_host(), as of the memory model.
 template <class C>
 concept costed_memory_model = requires(const C& c, index_t n) {
   { c.size() } -> std::same_as<memory_dims>;

@@ -20,6 +20,19 @@ bool reads_params(const M& model) {
     return true;
 }
 
+/// Whether the memories that a model's calls are given by address (past, dpast) are in memory of the host
+/// while all else is at the place of its executor: what its optional member `bool memories_on_host() const`
+/// says, else false.
+template <class M>
+bool memories_on_host(const M& model) {
+  if constexpr (requires {
+                  { model.memories_on_host() } -> std::same_as<bool>;
+                })
+    return model.memories_on_host();
+  else
+    return false;
+}
+
 /// Where the numbers of a memory model lie: at the model's own executor(), or on the host.
 template <class M>
 auto executor_of(const M& model) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "unroll/core/error.hpp"
+#include "unroll/memory/kept_vectors.hpp"
 #include "unroll/memory/model_traits.hpp"
 
 namespace unroll {
@@ -23,7 +24,7 @@ class memory_reader final {
         executor_(executor_of(model)),
         size_(model.size().memory),
         segments_((check_at_least("memory_reader", "segments", segments, 1), segments)),
-        memories_(executor_.template allocate<typename N::memory>((segments - 1) * size_)),
+        memories_(executor_, segments - 1, size_, 1, memories_on_host(model)),
         workspace_(executor_.template allocate<typename N::activation>(model.workspace(segments - 1, 1))),
         loss_(executor_.template allocate<typename N::accumulator>(1)) {
     past_.reserve(std::size_t(segments));
@@ -47,10 +48,11 @@ class memory_reader final {
       model_->read(x, t, theta, past_, loss_.data(), workspace_);
       out.push_back(double(exec::value(executor_, loss_.data())));
       if (t + 1 == n) break;
-      const view<memory_type> m(memories_.data() + t * size_, size_);
-      model_->write(x, t, theta, model_->independent() ? std::span<const memory_type* const>{} : past_, m, {},
-                    workspace_);
-      past_.push_back(m.data());
+      memories_.write(memories_.at(t), 1, [&](view<memory_type> m) {
+        model_->write(x, t, theta, model_->independent() ? std::span<const memory_type* const>{} : past_, m,
+                      {}, workspace_);
+      });
+      past_.push_back(memories_.at(t));
     }
     return out;
   }
@@ -67,7 +69,7 @@ class memory_reader final {
   const M* model_;
   executor_type executor_;
   index_t size_, segments_;
-  block_at<typename N::memory> memories_;
+  kept_vectors<executor_type, typename N::memory> memories_;
   block_at<typename N::activation> workspace_;
   block_at<typename N::accumulator> loss_;
   std::vector<const typename N::memory*> past_;

@@ -36,6 +36,7 @@ class memory_costs {
   index_t weights() const { return weights_; }                     ///< numbers of the frozen model
   memory_dims size() const { return {sizes_.trainable().size(), sizes_.memory(), sizes_.tape()}; }
   bool independent() const { return !options().recurrent; }
+  bool memories_on_host() const { return options().memories_on_host; }
   index_t workspace(index_t earlier, index_t batch = 1) const { return sizes_.workspace(earlier, batch); }
   index_t write_workspace(index_t earlier, index_t batch = 1) const {
     return sizes_.write_workspace(earlier, batch);

@@ -56,6 +56,7 @@ class memory_decoder {
     const index_t n = index_t(xs.size()), m = sizes().memory_tokens();
     pass<M> p =
         stack.pass_over(t * m, index_t(xs.front().tokens.size()), {past.first(std::size_t(t + n - 1)), m, m});
+    p.before.on_host = options().memories_on_host;
     p.keep = options().decoder_tape;
     if (n == 1) return p;
     p.sequences = n;

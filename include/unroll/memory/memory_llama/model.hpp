@@ -83,6 +83,8 @@ class memory_llama final {
   const memory_sizes<executor_type>& sizes() const { return tables_->sizes; }
   memory_dims size() const { return {trainable().size(), sizes().memory(), sizes().tape()}; }
   bool independent() const { return !options().recurrent; }
+  /// Whether `past` and `dpast` of all calls are in memory of the host, see memory_options.
+  bool memories_on_host() const { return options().memories_on_host; }
   std::string identity() const { return identity_of(options()); }
   bool reads_params() const { return false; }  ///< the decoder has none
   index_t scored(const input& x) const { return x.scored(); }
@@ -159,7 +161,8 @@ class memory_llama final {
   /// What a write sees of the earlier memories.
   prefix<M> memories_to_write(std::span<const M* const> past) const {
     if (!options().recurrent) return {};
-    return {past, memory_tokens(), memory_tokens()};
+    return {
+        .blocks = past, .keys = memory_tokens(), .capacity = memory_tokens(), .on_host = memories_on_host()};
   }
   // loss: one number, or null: 0.
   P loss_at(const P* loss) const { return loss ? exec::value(executor(), loss) : P(0); }

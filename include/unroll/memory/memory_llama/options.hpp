@@ -33,6 +33,9 @@ struct memory_options {
   bool recurrent = false;                   ///< the encoder of segment s also sees the memories 0 .. s-1
   saved encoder_tape = saved::activations;  ///< what one live encoder graph holds
   saved decoder_tape = saved::activations;  ///< what the workspace of read_vjp holds
+  /// Of an executor that is exec::offloading: memories and their adjoints stay in memory of the host, and a
+  /// layer of them at a time is at the place. For texts whose memories do not fit there. Same bits.
+  bool memories_on_host = false;
 
   index_t memory_tokens() const { return segment / ratio; }  ///< M
   /// Segments that a text may have: the largest T with (T - 1) M + l <= positions, 0 where there is none.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "unroll/exec/offload.hpp"
 #include "unroll/llama/lm_head.hpp"
 #include "unroll/llama/transformer_sizes.hpp"
 #include "unroll/memory/memory_llama/parameters.hpp"
@@ -16,6 +17,7 @@ class memory_sizes {
  public:
   /// Throws unroll::error on options that do not fit and where not even one segment has positions enough.
   memory_sizes(const config& c, const memory_options& o) : options_(o), stack_(c), map_(c, o) {
+    exec::check_offloading<E>("memory_llama", o.memories_on_host);
     if (encoder_end(0) > c.positions())
       fail("memory_llama", "segment",
            "of " + std::to_string(o.segment) + " and its memory tokens take " +
@@ -50,6 +52,7 @@ class memory_sizes {
     p.layers = shape().layers - 1;
     p.outputs_from = outputs_from();
     if (options_.recurrent) p.blocks = earlier, p.keys = memory_tokens();
+    p.blocks_on_host = options_.memories_on_host;
     p.keep = options_.encoder_tape;
     return p;
   }
@@ -61,6 +64,7 @@ class memory_sizes {
     p.layers = shape().layers;
     p.blocks = earlier;
     p.keys = memory_tokens();
+    p.blocks_on_host = options_.memories_on_host;
     p.keep = options_.decoder_tape;
     return p;
   }

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <string>
+#include <string_view>
+
+#include "unroll/core/error.hpp"
+#include "unroll/exec/executor.hpp"
+#include "unroll/exec/visit_block.hpp"
+
+namespace unroll::exec {
+
+/// An executor E of another place that also keeps numbers in memory of the host, for what does not fit, and
+/// copies them while operations run. Beside the operations of executor.hpp:
+///
+///   host_block                   a template of U, the kind: owns numbers in memory of the host: data(),
+///                                size(), bytes(); a copy has memory of its own
+///   host_allocate<U>(n)          a host_block of n zeros U
+///   bring(from, here)            here = from; from: of a host_block, here: at this place, of equal shape
+///   take(here, to)               the other way
+///   wait_for_copies()            operations called later happen after all copies called before
+///
+/// Copies happen in the order of their calls, each after all operations called before it, and beside those
+/// called after it, until wait_for_copies(). synchronise() waits for them, too: the host then finds in a
+/// host_block what was taken.
+template <class E>
+concept offloading = executor<E> && requires(const E e, typename E::numbers::parameter* p, index_t n) {
+  e.template host_allocate<typename E::numbers::memory>(n);
+  typename E::template host_block<typename E::numbers::parameter>;
+  e.bring(matrix<const typename E::numbers::parameter>(p, n, n),
+          matrix<typename E::numbers::parameter>(p, n, n));
+  e.take(matrix<const typename E::numbers::parameter>(p, n, n),
+         matrix<typename E::numbers::parameter>(p, n, n));
+  e.wait_for_copies();
+};
+
+/// Throws unroll::error, in the name of `function`, where numbers are to be kept on the host by an executor
+/// that cannot.
+template <class E>
+void check_offloading(std::string_view function, bool on_host) {
+  if (on_host && !offloading<E>)
+    fail(function, "memories_on_host",
+         "is true, this executor keeps no numbers apart from its own place: cuda::stream and testing::simt "
+         "do");
+}
+
+namespace detail {
+
+struct no_host_block {};  // where there is nothing to keep
+template <class E, class U>
+struct host_block_of {
+  using type = no_host_block;
+};
+template <class E, class U>
+requires requires { typename E::template host_block<U>; }
+struct host_block_of<E, U> {
+  using type = typename E::template host_block<U>;
+};
+
+}  // namespace detail
+
+/// n numbers U, zeroed, at the place of an executor or, of one that is `offloading`, in memory of the host.
+template <class E, class U>
+class kept_block {
+ public:
+  kept_block(const E& e, index_t n, bool on_host) : on_host_(on_host) {
+    check_offloading<E>("exec::kept_block", on_host);
+    if constexpr (offloading<E>)
+      if (on_host) there_ = e.template host_allocate<U>(n);
+    if (!on_host) here_ = e.template allocate<U>(n);
+  }
+
+  bool on_host() const { return on_host_; }  ///< whether they are in memory of the host
+  U* data() {
+    if constexpr (offloading<E>)
+      if (on_host_) return there_.data();
+    return here_.data();
+  }
+  index_t size() const {
+    if constexpr (offloading<E>)
+      if (on_host_) return there_.size();
+    return here_.size();
+  }
+  std::size_t bytes() const { return std::size_t(size()) * sizeof(U); }
+
+  /// Shows the first n numbers, in either place as visit_block shows those of E's own.
+  template <class V>
+  void visit(V&& v, std::string_view name, const E& e, index_t n) {
+    if (!on_host_) return visit_block(v, std::string(name), e, here_, n);
+    e.synchronise();
+    visit_block(v, std::string(name), host_memory{}, *this, n);
+  }
+
+ private:
+  // What visit_block asks of an executor, of numbers that the host can touch.
+  struct host_memory {
+    static void download(const U* from, index_t n, U* to) { std::copy_n(from, n, to); }
+    static void upload(const U* from, index_t n, U* to) { std::copy_n(from, n, to); }
+    static void synchronise() {}
+  };
+
+  bool on_host_;
+  typename E::template block<U> here_;
+  [[no_unique_address]] typename detail::host_block_of<E, U>::type there_;
+};
+
+}  // namespace unroll::exec
