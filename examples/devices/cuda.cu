@@ -29,6 +29,11 @@ std::unique_ptr<device_llama> made(int index) {
 
 }  // namespace
 
+int cuda_devices() {
+  int n = 0;
+  unroll::cuda::check(cudaGetDeviceCount(&n), "cuda_llama", "cudaGetDeviceCount");
+  return n;
+}
 std::unique_ptr<device_llama> cuda_llama(int index, bool half) {
   return half ? made<unroll::numbers<unroll::bf16>>(index) : made<unroll::numbers<float>>(index);
 }

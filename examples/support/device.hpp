@@ -7,6 +7,7 @@
 #include <unroll/estimate/plan.hpp>
 #include <unroll/io/llama_pieces.hpp>
 #include <unroll/io/weight_hash.hpp>
+#include <unroll/ranks/own_device.hpp>
 #include <unroll/ranks/ranks.hpp>
 #include <unroll/testing/simt/executor.hpp>
 #include <unroll/train/held_out.hpp>
@@ -47,7 +48,10 @@ struct device_choice {
   std::unique_ptr<device_llama> open(bool half) const {
     if (where == "simt") return simt_llama(half);
 #if defined(UNROLL_PROGRAM_HAS_CUDA)
-    return cuda_llama(where == "cuda" ? 0 : std::atoi(where.c_str() + 5), half);
+    if (where != "cuda") return cuda_llama(std::atoi(where.c_str() + 5), half);
+    return cuda_llama(int(unroll::own_device("--device cuda", cuda_devices(), rank_here(), processes_here(),
+                                             std::getenv("CUDA_VISIBLE_DEVICES") != nullptr)),
+                      half);
 #else
     unroll::fail(
         "--device", where,

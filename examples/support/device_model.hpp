@@ -111,5 +111,7 @@ class device_llama {
 std::unique_ptr<device_llama> simt_llama(bool half);
 /// CUDA device `index`.
 std::unique_ptr<device_llama> cuda_llama(int index, bool half);
+/// CUDA devices that this process sees.
+int cuda_devices();
 
 }  // namespace program

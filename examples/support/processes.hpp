@@ -35,6 +35,16 @@ inline long started_rank() {
   return of_mpirun({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"}, 0);
 }
 
+/// The same of the processes on this machine.
+inline long processes_here() {
+  return of_mpirun({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"},
+                   started_processes());
+}
+inline long rank_here() {
+  return of_mpirun({"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK"},
+                   started_rank());
+}
+
 /// Throws unroll::error where mpirun has started several processes of a command that is one.
 inline void check_one_process(const char* program, const std::string& command) {
   if (const long n = started_processes(); n > 1)

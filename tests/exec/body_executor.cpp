@@ -3,6 +3,7 @@
 // threads the same bits.
 #include "unroll/testing/simt/executor.hpp"
 
+#include "tests/exec/adapters_together.hpp"
 #include "tests/exec/results.hpp"
 #include "tests/support/catch.hpp"
 
@@ -108,6 +109,20 @@ TEMPLATE_LIST_TEST_CASE("simt: adapters", "[simt]", both_kinds) {
                 view<A<E>>(workspace));
     return fetched(e, y, dx, da, db);
   });
+}
+
+TEMPLATE_LIST_TEST_CASE("simt: adapters of one x are one product, with the bits of one by one", "[simt]",
+                        both_kinds) {
+  const simt_of<TestType> e;
+  check_adapters_together(e);
+  const std::vector<index_t> many{200, 190};  // more ranks than are packed
+  CHECK(adapters_of_one_x(e, true, many, {1, 1}) == adapters_of_one_x(e, false, many, {1, 1}));
+}
+
+TEST_CASE("exec::host: adapters of one x are one product, with the bits of one by one") {
+  check_adapters_together(exec::host<unroll::numbers<float>>());
+  check_adapters_together(exec::host<unroll::numbers<double>>());
+  check_adapters_together(exec::host<unroll::numbers<float, bf16>>());
 }
 
 TEMPLATE_LIST_TEST_CASE("simt: rmsnorm and its vjp", "[simt]", all_kinds) {

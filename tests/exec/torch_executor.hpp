@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "unroll/testing/simt/executor.hpp"
@@ -48,6 +49,16 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
     if (d.dx.data) product(op::none, l.a, op::none, dZ, 1, true, d.dx);
     if (d.gradient.b.data) product(op::none, Z, op::transpose, d.dy, 1, true, d.gradient.b);
     if (d.gradient.a.data) product(op::none, d.x, op::transpose, dZ, 1, true, d.gradient.a);
+  }
+
+  void adapt_all(std::span<const exec::adapted<N>> of, matrix<const T> x, view<T> workspace) const {
+    if (!torch_) return base::adapt_all(of, x, workspace);
+    for (const auto& one : of) adapt(one.l, x, one.y, workspace);
+  }
+  void adapt_all_vjp(std::span<const exec::adapted_adjoint<N>> of, matrix<const T> x, matrix<T> dx,
+                     index_t sequences, view<T> workspace) const {
+    if (!torch_) return base::adapt_all_vjp(of, x, dx, sequences, workspace);
+    for (const auto& one : of) adapt_vjp(one.l, {x, one.dy, dx, one.gradient, sequences}, workspace);
   }
 
   void rmsnorm(matrix<const T> x, const T* gain, double epsilon, matrix<T> y, P* rstd) const {

@@ -4,6 +4,7 @@
 
 #include "unroll/core/arena.hpp"
 #include "unroll/exec/executor.hpp"
+#include "unroll/exec/packed_adapters.hpp"
 #include "unroll/kernels/attention_body.hpp"
 #include "unroll/kernels/cross_entropy_body.hpp"
 #include "unroll/kernels/decode_attention_body.hpp"
@@ -127,6 +128,23 @@ class body_executor {
         if (da.data) product(op::none, own(d.x), op::transpose, own(dz), 1, true, columns_of(da, r, rank));
       }
     });
+  }
+
+  /// Of up to three times the ranks of a slice.
+  static index_t adapters_workspace(index_t in, index_t out, index_t tokens, bool vjp) {
+    const index_t one = adapter_workspace(in + out, tokens, vjp),
+                  all = packed::workspace_size(packed_rank, in, out, tokens, vjp, !std::same_as<T, P>);
+    return one < all ? all : one;
+  }
+  void adapt_all(std::span<const adapted<N>> of, matrix<const T> x, view<T> workspace) const {
+    if (can_pack(of, packed_rank)) return packed(*this, workspace, {*this}).add(of, x);
+    for (const adapted<N>& one : of) adapt(one.l, x, one.y, workspace);
+  }
+  void adapt_all_vjp(std::span<const adapted_adjoint<N>> of, matrix<const T> x, matrix<T> dx,
+                     index_t sequences, view<T> workspace) const {
+    if (can_pack(of, packed_rank)) return packed(*this, workspace, {*this}).add_vjp(of, x, dx, sequences);
+    for (const adapted_adjoint<N>& one : of)
+      adapt_vjp(one.l, {x, one.dy, dx, one.gradient, sequences}, workspace);
   }
 
   // Model.
@@ -296,7 +314,17 @@ class body_executor {
   }
 
  private:
-  static constexpr index_t rank_slice = 128;  // columns of an adapter's A taken at a time
+  static constexpr index_t rank_slice = 128;              // columns of an adapter's A taken at a time
+  static constexpr index_t packed_rank = 3 * rank_slice;  // of adapters of one x
+  struct scaled_product {
+    const body_executor& e;
+    template <class C>
+    void operator()(op oa, matrix<const T> a, op ob, matrix<const T> b, double alpha, bool add,
+                    matrix<C> c) const {
+      e.product(oa, a, ob, b, alpha, add, c);
+    }
+  };
+  using packed = packed_adapters<T, body_executor, scaled_product>;
 
   template <class Body>
   void run(const Body& body) const {

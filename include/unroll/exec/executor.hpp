@@ -62,9 +62,16 @@ namespace exec {
 ///                                    dz = scale b dy, gradient.b += z dy' and gradient.a += x dz', the
 ///                                    columns taken as `sequences` equal parts, whose terms are added one
 ///                                    after another
+///   adapt_all(of, x, workspace)      adapt for each of up to 3 `adapted`; x: in x n. Where their scales are
+///                                    one and their ranks few together, [a_1 a_2 ..]' x is one product
+///   adapt_all_vjp(of, x, dx, sequences, workspace)
+///                                    adapt_vjp for each `adapted_adjoint`; dx: in x n, or null data
 ///   adapter_workspace(width, tokens, vjp)
 ///                                    numbers A of workspace, whatever the rank; width: rows of x and y
 ///                                    together
+///   adapters_workspace(in, out, tokens, vjp)
+///                                    the same of adapt_all and adapt_all_vjp; in: rows of x, out: of the
+///                                    tallest y
 ///
 /// model (A unless it says otherwise; n tokens are the columns)
 ///   rmsnorm(x, gain, epsilon, y, rstd)       y = gain x rstd, rstd = 1 / sqrt(mean(x^2) + epsilon); x, y:
@@ -142,6 +149,9 @@ concept executor = std::copyable<E> &&
     e.adapt(l, x, a, workspace);
     e.adapt_vjp(l, dl, workspace);
     { E::adapter_workspace(n, n, true) } -> std::same_as<index_t>;
+    e.adapt_all(std::span<const adapted<typename E::numbers>>(), x, workspace);
+    e.adapt_all_vjp(std::span<const adapted_adjoint<typename E::numbers>>(), x, a, n, workspace);
+    { E::adapters_workspace(n, n, n, true) } -> std::same_as<index_t>;
     e.rmsnorm(x, gain, 1e-5, a, p);
     e.rmsnorm_vjp(x, gain, p, x, a, p);
     e.rotary(kernels::turn::back, table, positions, a);

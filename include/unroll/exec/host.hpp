@@ -4,6 +4,7 @@
 #include "unroll/core/block.hpp"
 #include "unroll/exec/executor.hpp"
 #include "unroll/exec/host_weights.hpp"
+#include "unroll/exec/packed_adapters.hpp"
 #include "unroll/kernels/attention.hpp"
 #include "unroll/kernels/cross_entropy.hpp"
 #include "unroll/kernels/rotary.hpp"
@@ -122,6 +123,22 @@ class host final {
           linalg::gemm<T>(op::none, own(d.x), op::transpose, own(dz), true, columns_of(da, r, rank));
       }
     });
+  }
+
+  static index_t adapters_workspace(index_t in, index_t out, index_t tokens, bool vjp) {
+    return std::max(adapter_workspace(in + out, tokens, vjp),
+                    packed<scaled_product>::workspace_size(rank_slice, in, out, tokens, vjp, false));
+  }
+  void adapt_all(std::span<const adapted<N>> of, matrix<const T> x, view<T> workspace) const {
+    if (can_pack(of, rank_slice)) return packed<scaled_product>(*this, workspace, {}).add(of, x);
+    for (const adapted<N>& one : of) adapt(one.l, x, one.y, workspace);
+  }
+  void adapt_all_vjp(std::span<const adapted_adjoint<N>> of, matrix<const T> x, matrix<T> dx,
+                     index_t sequences, view<T> workspace) const {
+    if (can_pack(of, rank_slice))
+      return packed<scaled_product>(*this, workspace, {}).add_vjp(of, x, dx, sequences);
+    for (const adapted_adjoint<N>& one : of)
+      adapt_vjp(one.l, {x, one.dy, dx, one.gradient, sequences}, workspace);
   }
 
   // Model.
@@ -258,6 +275,16 @@ class host final {
  private:
   static constexpr index_t rank_slice = 64;  // columns of an adapter's A taken at a time
 
+  template <class Product>
+  using packed = packed_adapters<T, host, Product>;
+  struct scaled_product {
+    void operator()(op oa, matrix<const T> a, op ob, matrix<const T> b, double alpha, bool add,
+                    matrix<T> c) const {
+      linalg::gemm<T>(oa, a, ob, b, add, c);
+      for (index_t j = 0; alpha != 1 && j < c.cols; ++j)
+        linalg::scale(T(alpha), c.data + j * c.stride, c.rows);
+    }
+  };
   template <class F>
   static void for_slices(index_t rank, F&& f) {
     for (index_t r = 0; r < rank; r += rank_slice) f(r, std::min(rank_slice, rank - r));

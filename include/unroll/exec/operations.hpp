@@ -35,6 +35,20 @@ struct adapter_adjoint {
   index_t sequences = 1;                                  ///< equal parts of the columns
 };
 
+/// One of several adapters that take the same x, and what it adds to.
+template <class N>
+struct adapted {
+  adapter<typename N::parameter> l;
+  matrix<typename N::activation> y;  ///< out x tokens
+};
+/// What adapt_all_vjp is given for each of them.
+template <class N>
+struct adapted_adjoint {
+  adapter<typename N::parameter> l;
+  matrix<const typename N::activation> dy;                ///< out x tokens: the cotangent of y
+  adapter_gradient<typename N::parameter> gradient = {};  ///< of the adapter
+};
+
 /// Attention of `sequences` sequences of k.cols / sequences tokens each, one behind the other in the columns;
 /// the queries are those of their tokens from mask.first on.
 template <class N>

@@ -71,9 +71,13 @@ class layer {
       product(op::transpose, at().q, hidden(), sizes.qkv_width(), t.normed, false, all(s.q));
     }
     hook.normed(i, matrix<const A>(normed));  // here, since it may use the weights that were just read
-    adapt(layer_matrix::q, part() ? normed : t.normed, s.q);
-    adapt(layer_matrix::k, t.normed, keys(s.kv));
-    adapt(layer_matrix::v, t.normed, values(s.kv));
+    const std::pair k(layer_matrix::k, keys(s.kv)), v(layer_matrix::v, values(s.kv));
+    if (part()) {
+      adapt(layer_matrix::q, normed, s.q);
+      lora().add_all(std::array{k, v}, t.normed);
+    } else {
+      lora().add_all(std::array{std::pair(layer_matrix::q, s.q), k, v}, t.normed);
+    }
     rotate(kernels::turn::forward, s.q, s.kv);
     hook.keys(i, matrix<const A>(keys(s.kv)), matrix<const A>(values(s.kv)));
     e.attention(call(s), s.mixed, s.log_sum.data, t.attention);
@@ -88,8 +92,10 @@ class layer {
     const matrix<A> normed = columns_of(t.normed, 0, h.cols);
     norm(at().mlp_norm, h, normed, s.rstd_mid.data);
     product(op::transpose, at().gate, hidden(), 2 * intermediate_size(), normed, false, s.gated);
-    adapt(layer_matrix::gate, normed, rows_of(s.gated, 0, intermediate_size()));
-    adapt(layer_matrix::up, normed, rows_of(s.gated, intermediate_size(), intermediate_size()));
+    lora().add_all(
+        std::array{std::pair(layer_matrix::gate, rows_of(s.gated, 0, intermediate_size())),
+                   std::pair(layer_matrix::up, rows_of(s.gated, intermediate_size(), intermediate_size()))},
+        normed);
   }
   /// h, hidden x outputs, += W_D' (up silu(gate)).
   void feed(const activations& s, matrix<A> h) const {
@@ -115,8 +121,9 @@ class layer {
       norm(at().mlp_norm, s.mid, normed, t.rstd);
     if (dw) outer(normed, dgated, dw + at().gate);
     product(op::none, at().gate, hidden(), 2 * intermediate_size(), dgated, false, dnormed);
-    adapt_vjp(layer_matrix::gate, normed, rows_of(dgated, 0, intermediate_size()), dnormed, want);
-    adapt_vjp(layer_matrix::up, normed, dactive, dnormed, want);
+    adapt_all_vjp(std::array{adjoint_of(layer_matrix::gate, rows_of(dgated, 0, intermediate_size())),
+                             adjoint_of(layer_matrix::up, dactive)},
+                  normed, dnormed, want);
     e.rmsnorm_vjp(s.mid, w + at().mlp_norm, s.rstd_mid.data, matrix<const A>(dnormed), dh,
                   dw ? dw + at().mlp_norm : nullptr);
   }
@@ -158,9 +165,13 @@ class layer {
         product(op::none, at().q, hidden(), sizes.qkv_width(), columns_of(t.dqkv, first, n), false,
                 columns_of(dnormed, first, n));
       });
-    query_vjp(normed, dq, dnormed, want, from);
-    adapt_vjp(layer_matrix::k, t.normed, keys(dkv), dnormed, want, from);
-    adapt_vjp(layer_matrix::v, t.normed, values(dkv), dnormed, want, from);
+    const auto dk = adjoint_of(layer_matrix::k, keys(dkv)), dv = adjoint_of(layer_matrix::v, values(dkv));
+    if (part()) {
+      query_vjp(normed, dq, dnormed, want);
+      adapt_all_vjp(std::array{dk, dv}, t.normed, dnormed, want, from);
+    } else {
+      adapt_all_vjp(std::array{adjoint_of(layer_matrix::q, dq), dk, dv}, normed, dnormed, want, from);
+    }
     if (!below) return;
     if constexpr (hooked<Hook>) {
       const matrix<A> seen = outputs(dnormed, t.picked);
@@ -233,9 +244,7 @@ class layer {
   }
   /// dnormed, hidden x tokens, += W_Q dq at the tokens that have queries, and what the adapter adds. normed:
   /// hidden x outputs, dq: query_width x outputs.
-  void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want,
-                 index_t from) const {
-    if (!part()) return adapt_vjp(layer_matrix::q, normed, dq, dnormed, want, from);
+  void query_vjp(matrix<A> normed, matrix<A> dq, matrix<A> dnormed, const wanted_gradients<P>& want) const {
     const matrix<A> seen = dnormed.data ? outputs(dnormed, t.dpicked) : matrix<A>();
     if (seen.data) product(op::none, at().q, hidden(), q_width(), dq, true, seen);
     adapt_vjp(layer_matrix::q, normed, dq, seen, want);
@@ -248,14 +257,24 @@ class layer {
   lora_product<E> lora() const { return {e, a, i, t.adapter}; }
   /// What the adapter of m, in x out, adds; x, dx: in x tokens, y, dy: out x tokens.
   void adapt(layer_matrix m, matrix<const A> x, matrix<A> y) const { lora().add(m, x, y); }
-  /// dx is that of the tokens [from, length) of every sequence.
   void adapt_vjp(layer_matrix m, matrix<const A> x, matrix<const A> dy, matrix<A> dx,
-                 const wanted_gradients<P>& want, index_t from = 0) const {
-    lora().add_vjp(m, x, dy, from == 0 ? dx : matrix<A>(), want.adapters, p.sequences);
+                 const wanted_gradients<P>& want) const {
+    lora().add_vjp(m, x, dy, dx, want.adapters, p.sequences);
+  }
+  /// A matrix and the cotangent of what its adapter adds to, out x tokens.
+  static std::pair<layer_matrix, matrix<const A>> adjoint_of(layer_matrix m, matrix<const A> dy) {
+    return {m, dy};
+  }
+  /// The same of matrices with one x. dx is that of the tokens [from, length) of every sequence.
+  template <std::size_t n>
+  void adapt_all_vjp(std::array<std::pair<layer_matrix, matrix<const A>>, n> of, matrix<const A> x,
+                     matrix<A> dx, const wanted_gradients<P>& want, index_t from = 0) const {
+    lora().add_all_vjp(of, x, from == 0 ? dx : matrix<A>(), want.adapters, p.sequences);
     if (from > 0)
-      for_tokens(from, [&](index_t first, index_t n) {
-        lora().add_vjp(m, columns_of(x, first, n), columns_of(dy, first, n), columns_of(dx, first, n),
-                       nullptr, 1);
+      for_tokens(from, [&](index_t first, index_t count) {
+        auto part = of;
+        for (auto& [m, dy] : part) dy = columns_of(dy, first, count);
+        lora().add_all_vjp(part, columns_of(x, first, count), columns_of(dx, first, count), nullptr, 1);
       });
   }
   /// f(first column, columns) for the tokens [from, length) of every sequence, all at once where from is 0.

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <array>
+#include <span>
+#include <utility>
+
 #include "unroll/exec/operations.hpp"
 #include "unroll/llama/lora.hpp"
 
@@ -24,12 +28,17 @@ struct lora_product {
   void add(layer_matrix m, matrix<const A> x, matrix<Y> y) const {
     if (!has(m)) return;
     e.adapt(factors(m), x, y, workspace);
-    const auto at = a.map->at(layer, m);
-    if (at.bias < 0) return;
-    if constexpr (std::same_as<Y, P>)
-      for (index_t j = 0; j < y.cols; ++j) e.axpy(at.scale, a.theta + at.bias, y.data + j * y.stride, at.out);
-    else
-      refuse_bias();
+    add_bias(m, y);
+  }
+  /// The same of several matrices that take the same x.
+  template <std::size_t n>
+  void add_all(const std::array<std::pair<layer_matrix, matrix<A>>, n>& of, matrix<const A> x) const {
+    std::array<exec::adapted<typename E::numbers>, n> all;
+    std::size_t count = 0;
+    for (const auto& [m, y] : of)
+      if (has(m)) all[count++] = {factors(m), y};
+    e.adapt_all(std::span<const exec::adapted<typename E::numbers>>(all.data(), count), x, workspace);
+    for (const auto& [m, y] : of) add_bias(m, y);
   }
   /// From dy, out x tokens, the cotangent of y, with z = scale B dy:
   ///
@@ -43,15 +52,47 @@ struct lora_product {
     exec::adapter_gradient<P> d;
     if (da) d = {first(da, m), second(da, m)};
     e.adapt_vjp(factors(m), {x, dy, dx, d, sequences}, workspace);
+    add_bias_vjp(m, dy, da);
+  }
+  /// The same of several matrices, by their dy.
+  template <std::size_t n>
+  void add_all_vjp(const std::array<std::pair<layer_matrix, matrix<const A>>, n>& of, matrix<const A> x,
+                   matrix<A> dx, P* da, index_t sequences) const {
+    std::array<exec::adapted_adjoint<typename E::numbers>, n> all;
+    std::size_t count = 0;
+    for (const auto& [m, dy] : of) {
+      if (!has(m)) continue;
+      auto& one = all[count++];
+      one = {factors(m), dy};
+      if (da) one.gradient = {first(da, m), second(da, m)};
+    }
+    e.adapt_all_vjp(std::span<const exec::adapted_adjoint<typename E::numbers>>(all.data(), count), x, dx,
+                    sequences, workspace);
+    for (const auto& [m, dy] : of) add_bias_vjp(m, dy, da);
+  }
+
+ private:
+  /// y, out x tokens, += scale b in every column.
+  template <class Y>
+  void add_bias(layer_matrix m, matrix<Y> y) const {
+    if (!has(m)) return;
     const auto at = a.map->at(layer, m);
-    if (at.bias < 0 || !da) return;
+    if (at.bias < 0) return;
+    if constexpr (std::same_as<Y, P>)
+      for (index_t j = 0; j < y.cols; ++j) e.axpy(at.scale, a.theta + at.bias, y.data + j * y.stride, at.out);
+    else
+      refuse_bias();
+  }
+  /// Its vjp from dy, out x tokens.
+  void add_bias_vjp(layer_matrix m, matrix<const A> dy, P* da) const {
+    if (!has(m) || !da) return;
+    const auto at = a.map->at(layer, m);
+    if (at.bias < 0) return;
     if constexpr (std::same_as<A, P>)
       for (index_t j = 0; j < dy.cols; ++j) e.axpy(at.scale, dy.data + j * dy.stride, da + at.bias, at.out);
     else
       refuse_bias();
   }
-
- private:
   /// A, in x rank, and B, rank x out, of matrix m in `of`, the whole set.
   template <class U>
   matrix<U> first(U* of, layer_matrix m) const {

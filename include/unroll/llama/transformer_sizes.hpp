@@ -118,7 +118,8 @@ class transformer_sizes {
       t.picked = c.cut(shape_.hidden, p.outputs());
       t.tail = c.cut(shape_.hidden, p.outputs());
     }
-    t.adapter = c.cut_flat(E::adapter_workspace(adapted_width(), n, vjp));
+    t.adapter = c.cut_flat(std::max({E::adapter_workspace(adapted_width(), n, vjp),
+                                     E::adapters_workspace(shape_.hidden, adapted_output(), n, vjp)}));
     t.rstd = c.template cut_as<P>(n).data;
     t.attention = c.cut_flat(E::attention_workspace(heads(), {p.sequences, p.length, p.blocks, p.keys, vjp}));
     const index_t block = p.blocks_on_host ? 2 * shape_.kv_width() * p.keys : 0;
@@ -137,6 +138,11 @@ class transformer_sizes {
   /// Inputs and outputs of the widest matrix that an adapter can sit on.
   index_t adapted_width() const {
     return shape_.hidden + std::max({shape_.intermediate_size, shape_.query_width(), shape_.kv_width()});
+  }
+
+  /// Outputs of the widest matrix among those that take the same inputs.
+  index_t adapted_output() const {
+    return std::max({shape_.intermediate_size, shape_.query_width(), shape_.kv_width()});
   }
 
   config shape_;

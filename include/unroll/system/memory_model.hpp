@@ -149,9 +149,8 @@ concept memory_read_vjp = requires(const M& m, segments_of_model<M> xs, index_t 
 ///                                         and kinds, as independent as the other, is taken for the same
 ///   bool reads_params() const        false: read leaves theta alone; read_vjp is then given an empty dtheta
 ///   bool finite(const input& x) const     false when x holds NaN or infinity; throws when it is invalid
-///   bool memories_on_host() const         true: `past` and `dpast` are in memory of the host
-///   (exec/offload.hpp);
-///                                         m, dm and all else are at the executor's place
+///   bool memories_on_host() const         true: `past` and `dpast` are in memory of the host, all else is at
+///                                         the executor's place; see exec/offload.hpp
 ///   index_t write_workspace(index_t earlier, index_t batch) const
 ///                                         the part of workspace() that write and write_vjp need:
 ///                                         rematerialise then holds its graphs in the rest
