@@ -177,7 +177,7 @@ template <class U>
 class host_block {
  public:
   host_block() = default;
-  explicit host_block(index_t n) : block_(n) { std::fill_n(block_.data(), n, U(0)); }
+  explicit host_block(index_t n) : block_(n) { std::fill_n(block_.data(), n, U{}); }
   host_block(const host_block& other) : block_(other.size()) {
     check(cudaDeviceSynchronize(), "cuda::host_block", "cudaDeviceSynchronize");
     std::copy_n(other.data(), other.size(), block_.data());
