@@ -38,13 +38,13 @@ struct adapter_adjoint {
 /// One of several adapters that take the same x, and what it adds to.
 template <class N>
 struct adapted {
-  adapter<typename N::parameter> l;
+  adapter<typename N::parameter> l;  ///< the adapter
   matrix<typename N::activation> y;  ///< out x tokens
 };
 /// What adapt_all_vjp is given for each of them.
 template <class N>
 struct adapted_adjoint {
-  adapter<typename N::parameter> l;
+  adapter<typename N::parameter> l;                       ///< the adapter
   matrix<const typename N::activation> dy;                ///< out x tokens: the cotangent of y
   adapter_gradient<typename N::parameter> gradient = {};  ///< of the adapter
 };
