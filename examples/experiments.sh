@@ -2,7 +2,7 @@
 # The experiments of docs/experiments.md.
 #   examples/experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built gradient_bias, train_text, influence_balancing and temporal_credit. OUT: where the results go.
-# PART: bias course gated balancing credit anbn brackets book (all of them without). Those but balancing, credit, anbn and brackets
+# PART: bias course gated price balancing credit anbn brackets book (all of them without). Those but balancing, credit, anbn and brackets
 # read a book of $UNROLL_DATA_DIR.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
@@ -33,6 +33,24 @@ gated() {
       --estimators bptt,checkpointed,tbptt:10,tbptt:20,tbptt:50,chunked:20,artbp:10,artbp:20,uoro:20 \
       --json "$out/bias_$cell.json" --horizon "$out/lags_$cell.csv" | tee "$out/bias_$cell.txt"
   done
+}
+
+# price: every unbiased estimator; the last three take longest and are drawn less often. SEEDS (1 2 3 4), LENGTH (100).
+price() {
+  local cell hidden seed
+  for cell in elman lru lstm; do
+    for hidden in 16 64; do
+      for seed in ${SEEDS:-1 2 3 4}; do
+        measure() {
+          "$programs"/gradient_bias --text "$book" --system $cell --hidden $hidden --length "${LENGTH:-100}" --train 100 --seed $seed \
+            --threads 1 --no-batches --replicas "$1" --estimators "$2" --json "$out/price-$cell-$hidden-$seed-$3.json" >/dev/null
+        }
+        measure 400 telescope:10,telescope_single:10,control_variate:10,artbp:20,uoro,uoro:10,preuoro,nobacktrack,forward_gradient,forward_gradient:16,es:0.01,gpes:0.01:1:10:3,pes:0.01,pes_a:0.01 quick
+        measure 40 kf_rtrl,ok_rtrl:2,random_path:0.5 slow
+      done
+    done
+  done
+  python3 "$here/summarise_price.py" --plot "$out/price.svg" "$out"/price-{elman,lru,lstm}-{16,64}-*-{quick,slow}.json | tee "$out/price.md"
 }
 
 balancing() {
@@ -71,11 +89,11 @@ book() {
     --rate 0.002 --sequences 5000 --report 1000 --json "$out/book.json" | tee "$out/book.txt"
 }
 
-for part in "${@:-bias course gated balancing credit anbn brackets book}"; do
+for part in "${@:-bias course gated price balancing credit anbn brackets book}"; do
   for name in $part; do
     case $name in
-      bias | course | gated | balancing | credit | anbn | brackets | book) "$name" ;;
-      *) echo "experiments.sh: \"$name\" is none of bias, course, gated, balancing, credit, anbn, brackets, book" >&2; exit 2 ;;
+      bias | course | gated | price | balancing | credit | anbn | brackets | book) "$name" ;;
+      *) echo "experiments.sh: \"$name\" is none of bias, course, gated, price, balancing, credit, anbn, brackets, book" >&2; exit 2 ;;
     esac
   done
 done

@@ -61,6 +61,31 @@ TEST_CASE("pes_a is unbiased where the loss of a window is not quadratic in its 
   same(1, 3, 1e-12);  // one window: a mean of gradients
 }
 
+TEST_CASE("a control variate that knows its own perturbation is biased") {
+  // one copy on the witness, window by window
+  const auto mean = [](bool at_theta) {
+    testing::enumerator all;
+    const testing::enumerating_chooser draw(all);
+    const auto r = testing::enumerate_outcomes(all, 1, [&](view<double> g) {
+      constexpr double theta = witness::theta, sigma = witness::sigma;
+      double s = .5, xi = 0, z = 0;
+      g[0] = 0;
+      for (int t = 0; t < 3; ++t) {
+        draw.normals(t, view<double>(&z, 1));
+        const double e = sigma * z, next = witness::advance(theta + e, s),
+                     beside = witness::advance(theta, s);
+        const double moved = 2 * next * (.5 * s * s + 1), still = 2 * beside * (.5 * s * s + 1);
+        g[0] += moved + xi * (next * next - e * (at_theta ? still : moved)) / (sigma * sigma);
+        xi += e;
+        s = next;
+      }
+    });
+    return r.mean[0];
+  };
+  CHECK(std::abs(mean(true) - 15.306395572) < 1e-8);
+  CHECK(std::abs(mean(false) - 11.597512247) < 1e-8);
+}
+
 TEST_CASE("pes_a has less variance than pes on the witness") {
   const double analytic = exact<pes_a>(2, pes_a_options{}, 2).covariance_trace,
                persistent = exact<pes>(2, pes_options{}, 2).covariance_trace;

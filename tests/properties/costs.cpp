@@ -6,13 +6,17 @@
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
+#include "unroll/estimate/control_variate.hpp"
 #include "unroll/estimate/es.hpp"
+#include "unroll/estimate/forward_gradient.hpp"
 #include "unroll/estimate/mean_of.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
 #include "unroll/estimate/pes.hpp"
+#include "unroll/estimate/pes_a.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
+#include "unroll/estimate/telescope.hpp"
 #include "unroll/estimate/uoro.hpp"
 #include "unroll/system/counted.hpp"
 
@@ -136,6 +140,21 @@ TEST_CASE("evolution strategies cost two steps a pair and a step, and no derivat
   CHECK(cost(golden_task{}, [](auto f) { return unroll::es(f, {.pairs = 3}); }) == expected);
   CHECK(cost(golden_task{}, [](auto f) { return unroll::nres(f, {.pairs = 3, .window = 4}); }) == expected);
   CHECK(cost(golden_task{}, [](auto f) { return unroll::pes(f, {.pairs = 3, .window = 4}); }) == expected);
+}
+
+TEST_CASE("what the unbiased estimators report is what they ask for") {
+  CHECK(cost(golden_task{}, [](auto f) { return unroll::forward_gradient(f, {.directions = 3}); }) ==
+        call_counts{.steps = T, .jvps = 3 * T});
+  // both levels: chunks of 5, and the whole sequence
+  CHECK(cost(golden_task{}, [](auto f) {
+          return unroll::telescope(f, {.ladder = {{5, 5}}, .probabilities = {1e-12, 1 - 1e-12}});
+        }) == call_counts{.steps = T, .vjps = 2 * T});
+  // windows of 4 steps, five of them behind the first and three steps more
+  CHECK(cost(golden_task{}, [](auto f) { return unroll::pes_a(f, {.pairs = 2, .window = 4}); }) ==
+        call_counts{.steps = 8 * T - 16, .vjps = 8 * T - 16});
+  CHECK(cost(golden_task{}, [](auto f) {
+          return unroll::control_variate(unroll::chunked_tbptt(f, {.window = 5}), unroll::bptt(f), {.p = 1});
+        }) == call_counts{.steps = 2 * T, .vjps = 2 * T});
 }
 
 TEST_CASE("a mean of copies costs as many times more") {

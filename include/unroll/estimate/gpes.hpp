@@ -98,7 +98,7 @@ class gpes final {
   // In front of window w: draws z where it is due and adds it to xi, once, however often the window's first
   // input had to be offered.
   void perturb(std::int64_t w) {
-    if (w % options_.reuse != 0 || w / options_.reuse < drawn_) return;
+    if (w / options_.reuse < drawn_) return;
     chooser_.normals(drawn_++, particles_.noise());
     linalg::axpy(scalar(1), particles_.noise().data(), xi_.data(), xi_.size());
   }
