@@ -38,7 +38,7 @@ std::vector<std::string> texts_of(const catalogue_line& line) {
   std::vector<std::string> texts;
   const auto [least, most] = line.options();
   bool scaled = false;
-  for (const char* below_one : {"SIGMA", "LEAK", "FILTER"})
+  for (const char* below_one : {"SIGMA", "LEAK", "FILTER", "RATE"})
     scaled = scaled || line.form.find(below_one) != line.form.npos;
   const bool share = line.form.find(":P]") != line.form.npos;
   const char* numbers[] = {share ? ":0.5" : scaled ? ":0.01" : ":4", ":5", ":4", ":3"};
@@ -147,6 +147,8 @@ TEST_CASE("options reach the estimator") {
   same("eprop", eprop(task.cell));
   same("eprop:0.25", eprop(task.cell, {.filter = 0.25}));
   same("snap:2", rtrl(task.cell), 1e-12);  // all of a dense network, added up in another order
+  same("kernl:0.25", kernl(task.cell, {.rate = 0.25}));
+  same("sk_rtrl:1", sk_rtrl(task.cell, {.rank = 1}));
   same("artbp:6", artbp(task.cell, polynomial_truncation(6, 4)));
   same("artbp:6:5", artbp(task.cell, polynomial_truncation(6, 5)));
   same("artbp_fixed:6", artbp(task.cell, fixed_truncation(6)));
@@ -224,7 +226,7 @@ TEST_CASE("what is not in the catalogue is refused with what is") {
       make("backprop"),
       ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
                         "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH], rflo[:LEAK], "
-                        "eprop[:FILTER]: biased; artbp"));
+                        "eprop[:FILTER], kernl[:RATE], sk_rtrl[:RANK]: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
                     ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));

@@ -3,8 +3,10 @@
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/diagonal_rtrl.hpp"
 #include "unroll/estimate/eprop.hpp"
+#include "unroll/estimate/kernl.hpp"
 #include "unroll/estimate/rflo.hpp"
 #include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/sk_rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
 
@@ -37,6 +39,11 @@ TEMPLATE_TEST_CASE("snap keeps every promise on every cell", "", float, double) 
 
 TEMPLATE_TEST_CASE("diagonal rtrl keeps every promise on a cell of units apart", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::diagonal_rtrl(f); }, "lru");
+}
+
+TEMPLATE_TEST_CASE("kernl and sk_rtrl keep every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::kernl(f); });
+  examine<TestType>([](const auto& f) { return unroll::sk_rtrl(f, {.rank = 2}); });
 }
 
 TEMPLATE_TEST_CASE("rflo and eprop keep every promise on every cell", "", float, double) {

@@ -12,6 +12,11 @@ using namespace unroll;
   template class unroll::rtrl<F>;                                                     \
   template class unroll::snap<F>;                                                     \
   template class unroll::ok_rtrl<F>;                                                  \
+  template class unroll::kernl<F>;                                                    \
+  template class unroll::sk_rtrl<F>;                                                  \
+  template class unroll::influence::learned_kernel<F>;                                \
+  template class unroll::influence::sketch<F>;                                        \
+  template class unroll::influence::kronecker_sum<F>;                                 \
   template class unroll::kf_rtrl<F>;                                                  \
   template class unroll::rflo<F>;                                                     \
   template class unroll::eprop<F>;                                                    \

@@ -12,6 +12,7 @@
 #include "unroll/estimate/es_single.hpp"
 #include "unroll/estimate/forward_gradient.hpp"
 #include "unroll/estimate/gpes.hpp"
+#include "unroll/estimate/kernl.hpp"
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
@@ -23,6 +24,7 @@
 #include "unroll/estimate/random_path.hpp"
 #include "unroll/estimate/rflo.hpp"
 #include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/sk_rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/telescope.hpp"
@@ -153,6 +155,34 @@ struct eprop_entry : estimator_entry {
       return eprop(f, {.filter = n.number(0, 0)});
     else  // refused, in its words
       return eprop(any_system<typename F::scalar, typename F::input>(f), {.filter = n.number(0, 0)});
+  }
+};
+
+struct kernl_entry : estimator_entry {
+  static constexpr std::string_view form = "kernl[:RATE]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "the same, decaying as a kernel says that is learned at RATE (0.01) from a second, noisy network";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    if constexpr (has_diag_jacobian<F>)
+      return kernl(f, {.rate = n.number(0, 0.01)});
+    else  // refused, in its words
+      return kernl(any_system<typename F::scalar, typename F::input>(f), {.rate = n.number(0, 0.01)});
+  }
+};
+
+struct sk_rtrl_entry : estimator_entry {
+  static constexpr std::string_view form = "sk_rtrl[:RANK]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "the same and the RANK (4) largest directions of the rest, with a bound of what is left out";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    if constexpr (has_jacobian<F> && has_factors<F> && has_diag_jacobian<F>)
+      return sk_rtrl(f, {.rank = n.count(0, 4)});
+    else  // refused, in its words
+      return sk_rtrl(any_system<typename F::scalar, typename F::input>(f), {.rank = n.count(0, 4)});
   }
 };
 
@@ -388,11 +418,11 @@ struct pes_a_entry : estimator_entry {
 using estimator_catalogue = catalogue_entries<
     detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::diagonal_rtrl_entry,
     detail::tbptt_entry, detail::chunked_entry, detail::snap_entry, detail::rflo_entry, detail::eprop_entry,
-    detail::artbp_entry, detail::artbp_fixed_entry, detail::uoro_entry, detail::preuoro_entry,
-    detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::ok_rtrl_entry, detail::random_path_entry,
-    detail::forward_gradient_entry, detail::telescope_entry, detail::telescope_single_entry,
-    detail::control_variate_entry, detail::es_entry, detail::nres_entry, detail::es_single_entry,
-    detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
+    detail::kernl_entry, detail::sk_rtrl_entry, detail::artbp_entry, detail::artbp_fixed_entry,
+    detail::uoro_entry, detail::preuoro_entry, detail::nobacktrack_entry, detail::kf_rtrl_entry,
+    detail::ok_rtrl_entry, detail::random_path_entry, detail::forward_gradient_entry, detail::telescope_entry,
+    detail::telescope_single_entry, detail::control_variate_entry, detail::es_entry, detail::nres_entry,
+    detail::es_single_entry, detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
 
 namespace detail {
 

@@ -18,14 +18,16 @@
 //
 // Each header of this folder is one way to keep M:
 //
-//     dense         every entry                            M itself
-//     masked        the entries of a pattern               M with the others taken for 0: biased
-//     diagonal      the entries of a unit's own parameters   M of units that do not listen to each other
-//     kronecker     a product B (x) u' a matrix of theta   random, E B (x) u' = M
-//     kronecker_sum  r of them                         random, of the least variance
-//     random_paths  every entry                            random, through some of J's: E M = ds/dtheta
-//     rank_one      two vectors s~, theta~ of each lane    random, E s~ theta~' = M
-//     pre_activation  the same, with its noise in front of the nonlinearity
+//     dense           every entry                            M itself
+//     masked          the entries of a pattern               M with the others taken for 0: biased
+//     diagonal        the entries of a unit's own parameters M of units that do not listen to each other
+//     learned_kernel  the same, moved by a learned kernel    biased
+//     sketch          the same, and r directions of the rest M but for what it says is missing
+//     kronecker       a product B (x) u' a matrix of theta   random, E B (x) u' = M
+//     kronecker_sum   r of them                              random, of the least variance
+//     random_paths    every entry                            random, through some of J's: E M = ds/dtheta
+//     rank_one        two vectors s~, theta~ of each lane    random, E s~ theta~' = M
+//     pre_activation  the same, noise inside the nonlinearity random
 namespace unroll::influence {
 
 /// An influence that every step moves by itself, without draws:

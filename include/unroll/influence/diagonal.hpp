@@ -92,7 +92,17 @@ class diagonal {
     return 0;
   }
 
+  /// With a decay: that of each number of the state of a lane, n of them, from now on.
+  void set_decays(const T* decays) {
+    for (index_t k = 0; k < jacobian_.size(); ++k) {
+      const index_t unit = k % units_, entry = k / units_ % (parts_ * parts_);
+      if (entry % (parts_ + 1) == 0) jacobian_[k] = decays[entry / (parts_ + 1) * units_ + unit];
+    }
+  }
   index_t kept() const { return entries_ * parts_; }  ///< entries of M, of one lane
+  /// M: of each lane the matrices one behind the other, of each its columns, of each the numbers of a unit,
+  /// of each the rows: M_rj of number b is [(j m + b) rows + r].
+  view<const T> values() const { return m_; }
   std::size_t bytes() const {
     return m_.bytes() + filtered_.bytes() + zeros_.bytes() + old_.bytes() + jacobian_.bytes() + a_.bytes() +
            d_.bytes() + matrices_.size() * sizeof(weight_matrix);

@@ -96,6 +96,7 @@ class forward_learner {
     reset({});
   }
   const M& kept_influence() const { return influence_; }  ///< M
+  M& kept_influence() { return influence_; }              ///< M
 
  private:
   std::size_t bytes() const { return memory_.bytes() + influence_.bytes() + delta_.bytes(); }
