@@ -9,7 +9,7 @@
 #   length      no header is longer than 450 lines
 #   test names  no test case has ; [ or ] in its name, which ctest would take apart
 #   references  every estimator cites keys of docs/references.bib and has a page in docs/math/
-#   catalogue   and stands in a catalogue, estimate/catalogue.hpp or policy.hpp, unless it wraps others
+#   catalogue   and stands in a catalogue, estimate/catalogue.hpp with parts/forward_entries.hpp or policy.hpp, unless it wraps others
 # usage: check.sh [ROOT]
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -102,7 +102,7 @@ report() {
       */io/memory_file.hpp | */io/sealed_folder.hpp | */io/weight_hash.hpp) continue ;;
       */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_steps.hpp | */text/tokenizer_model.hpp) continue ;;
       */io/generation_config.hpp | */io/rope_scaling.hpp | */train/run_file.hpp | */ranks/mpi.hpp) continue ;;
-      */estimate/catalogue.hpp | */estimate/parts/catalogue_entries.hpp | */diagnose/measure_by_name.hpp) continue ;;
+      */estimate/catalogue.hpp | */estimate/parts/*_entries.hpp | */estimate/parts/estimator_entry.hpp | */diagnose/measure_by_name.hpp) continue ;;
       */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */kernels/panels.hpp | */cuda/wgmma.hpp | */exec/body_executor.hpp) continue ;;  # run by cuda/ and testing/simt/
     esac
     grep -qs "^#include \"${file#include/}\"" include/unroll/unroll.hpp include/unroll/llama.hpp ||
@@ -120,7 +120,8 @@ report() {
     page=docs/math/$(basename "$file" .hpp).md
     [ -f "$page" ] || echo "$file: has no page $page"
     case $file in */mean_of.hpp | */lane_parallel.hpp) continue ;; esac
-    grep -qs "^#include \"${file#include/}\"" include/unroll/estimate/catalogue.hpp include/unroll/estimate/policy.hpp ||
+    grep -qs "^#include \"${file#include/}\"" include/unroll/estimate/catalogue.hpp include/unroll/estimate/policy.hpp \
+      include/unroll/estimate/parts/forward_entries.hpp ||
       echo "$file: stands in no catalogue (estimate/catalogue.hpp, policy.hpp)"
   done
 }

@@ -6,45 +6,27 @@
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/control_variate.hpp"
-#include "unroll/estimate/diagonal_rtrl.hpp"
-#include "unroll/estimate/eprop.hpp"
 #include "unroll/estimate/es.hpp"
 #include "unroll/estimate/es_single.hpp"
-#include "unroll/estimate/forward_gradient.hpp"
 #include "unroll/estimate/gpes.hpp"
-#include "unroll/estimate/kernl.hpp"
-#include "unroll/estimate/kf_rtrl.hpp"
-#include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/nres.hpp"
-#include "unroll/estimate/ok_rtrl.hpp"
-#include "unroll/estimate/parts/catalogue_entries.hpp"
+#include "unroll/estimate/parts/forward_entries.hpp"
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/pes_a.hpp"
-#include "unroll/estimate/preuoro.hpp"
-#include "unroll/estimate/random_path.hpp"
-#include "unroll/estimate/rflo.hpp"
-#include "unroll/estimate/rtrl.hpp"
-#include "unroll/estimate/sk_rtrl.hpp"
-#include "unroll/estimate/snap.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/telescope.hpp"
-#include "unroll/estimate/uoro.hpp"
 #include "unroll/system/any_system.hpp"
 
 namespace unroll {
 namespace detail {
 
-// The estimators over recurrent systems by name: for each of them one struct here and its place in the list
-// below, and programs, tests and documentation know it. (Those over memory models: policy.hpp.)
+// The estimators over recurrent systems by name: for each of them one struct here, or in
+// parts/forward_entries.hpp where an influence is carried forwards, and its place in the list below, and
+// programs, tests and documentation know it. (Those over memory models: policy.hpp.)
 //
 // make(system, numbers, length) is the estimator for sequences of up to `length` steps; period(numbers,
 // length) how many steps lie between two of its gradients, 1 where they are at no fixed steps. How many
 // numbers there may be is checked against the form.
-
-// What most entries have in common.
-struct estimator_entry {
-  static constexpr index_t period(const named_numbers&, index_t) { return 1; }
-};
 
 struct bptt_entry : estimator_entry {
   static constexpr std::string_view form = "bptt";
@@ -67,29 +49,6 @@ struct checkpointed_entry : estimator_entry {
     return checkpointed_bptt(f, {.slots = n.count(0, 8), .steps = length});
   }
   static index_t period(const named_numbers&, index_t length) { return length; }
-};
-
-struct rtrl_entry : estimator_entry {
-  static constexpr std::string_view form = "rtrl";
-  static constexpr claim gradient = claim::exact;
-  static constexpr std::string_view what = "real-time recurrent learning: ds/dtheta is carried forwards";
-  template <class F>
-  static auto make(const F& f, const named_numbers&, index_t) {
-    return rtrl(f);
-  }
-};
-
-struct diagonal_rtrl_entry : estimator_entry {
-  static constexpr std::string_view form = "diagonal_rtrl";
-  static constexpr claim gradient = claim::exact;
-  static constexpr std::string_view what = "the same, of one layer whose units do not listen to each other";
-  template <class F>
-  static auto make(const F& f, const named_numbers&, index_t) {
-    if constexpr (has_diag_jacobian<F>)
-      return diagonal_rtrl(f);
-    else  // refused, in its words
-      return diagonal_rtrl(any_system<typename F::scalar, typename F::input>(f));
-  }
 };
 
 struct tbptt_entry : estimator_entry {
@@ -117,75 +76,6 @@ struct chunked_entry : estimator_entry {
   static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
 };
 
-struct snap_entry : estimator_entry {
-  static constexpr std::string_view form = "snap[:REACH]";
-  static constexpr claim gradient = claim::biased;
-  static constexpr std::string_view what = "like rtrl, with only what theta reaches within REACH steps (1)";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    if constexpr (has_masks<F>)
-      return snap(f, {.reach = n.count(0, 1)});
-    else  // refused, in snap's words
-      return snap(any_system<typename F::scalar, typename F::input>(f), {.reach = n.count(0, 1)});
-  }
-};
-
-struct rflo_entry : estimator_entry {
-  static constexpr std::string_view form = "rflo[:LEAK]";
-  static constexpr claim gradient = claim::biased;
-  static constexpr std::string_view what =
-      "traces of a weight at its own unit, which lose LEAK (0.5) in a step: dt / tau of leaky";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    if constexpr (has_diag_jacobian<F>)
-      return rflo(f, {.leak = n.number(0, 0.5)});
-    else  // refused, in its words
-      return rflo(any_system<typename F::scalar, typename F::input>(f), {.leak = n.number(0, 0.5)});
-  }
-};
-
-struct eprop_entry : estimator_entry {
-  static constexpr std::string_view form = "eprop[:FILTER]";
-  static constexpr claim gradient = claim::biased;
-  static constexpr std::string_view what =
-      "the same, decaying as the unit does; FILTER (0) of a readout that leaks, for losses of old states";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    if constexpr (has_diag_jacobian<F>)
-      return eprop(f, {.filter = n.number(0, 0)});
-    else  // refused, in its words
-      return eprop(any_system<typename F::scalar, typename F::input>(f), {.filter = n.number(0, 0)});
-  }
-};
-
-struct kernl_entry : estimator_entry {
-  static constexpr std::string_view form = "kernl[:RATE]";
-  static constexpr claim gradient = claim::biased;
-  static constexpr std::string_view what =
-      "the same, decaying as a kernel says that is learned at RATE (0.01) from a second, noisy network";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    if constexpr (has_diag_jacobian<F>)
-      return kernl(f, {.rate = n.number(0, 0.01)});
-    else  // refused, in its words
-      return kernl(any_system<typename F::scalar, typename F::input>(f), {.rate = n.number(0, 0.01)});
-  }
-};
-
-struct sk_rtrl_entry : estimator_entry {
-  static constexpr std::string_view form = "sk_rtrl[:RANK]";
-  static constexpr claim gradient = claim::biased;
-  static constexpr std::string_view what =
-      "the same and the RANK (4) largest directions of the rest, with a bound of what is left out";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    if constexpr (has_jacobian<F> && has_factors<F> && has_diag_jacobian<F>)
-      return sk_rtrl(f, {.rank = n.count(0, 4)});
-    else  // refused, in its words
-      return sk_rtrl(any_system<typename F::scalar, typename F::input>(f), {.rank = n.count(0, 4)});
-  }
-};
-
 struct artbp_entry : estimator_entry {
   static constexpr std::string_view form = "artbp:L0[:ALPHA]";
   static constexpr claim gradient = claim::unbiased;
@@ -205,95 +95,6 @@ struct artbp_fixed_entry : estimator_entry {
   static auto make(const F& f, const named_numbers& n, index_t) {
     return artbp(f, fixed_truncation(n.number(0, 16)));
   }
-};
-
-struct uoro_entry : estimator_entry {
-  static constexpr std::string_view form = "uoro[:BLOCK]";
-  static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what =
-      "ds/dtheta as one random pair of vectors, renewed every BLOCK steps (1)";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    return uoro(f, {.block = n.count(0, 1)});
-  }
-  static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
-};
-
-struct preuoro_entry : estimator_entry {
-  static constexpr std::string_view form = "preuoro";
-  static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what = "like uoro, with the noise in front of the nonlinearity";
-  template <class F>
-  static auto make(const F& f, const named_numbers&, index_t) {
-    if constexpr (has_jvp<F> && has_factors<F>)
-      return preuoro(f);
-    else  // refused, in its words
-      return preuoro(any_system<typename F::scalar, typename F::input>(f));
-  }
-};
-
-struct nobacktrack_entry : estimator_entry {
-  static constexpr std::string_view form = "nobacktrack";
-  static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what = "like uoro, with a scale for every unit";
-  template <class F>
-  static auto make(const F& f, const named_numbers&, index_t) {
-    return nobacktrack(f);
-  }
-};
-
-struct kf_rtrl_entry : estimator_entry {
-  static constexpr std::string_view form = "kf_rtrl";
-  static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what =
-      "ds/dtheta as one random Kronecker product for every weight matrix";
-  template <class F>
-  static auto make(const F& f, const named_numbers&, index_t) {
-    if constexpr (has_jacobian<F> && has_factors<F>)
-      return kf_rtrl(f);
-    else  // refused, in its words
-      return kf_rtrl(any_system<typename F::scalar, typename F::input>(f));
-  }
-};
-
-struct ok_rtrl_entry : estimator_entry {
-  static constexpr std::string_view form = "ok_rtrl[:TERMS]";
-  static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what =
-      "the same as a sum of TERMS products (4), drawn with the least variance";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    if constexpr (has_jacobian<F> && has_factors<F>)
-      return ok_rtrl(f, {.terms = n.count(0, 4)});
-    else  // refused, in its words
-      return ok_rtrl(any_system<typename F::scalar, typename F::input>(f), {.terms = n.count(0, 4)});
-  }
-};
-
-struct random_path_entry : estimator_entry {
-  static constexpr std::string_view form = "random_path[:P]";
-  static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what =
-      "like rtrl, through each entry of the Jacobian with probability P (0.25)";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    if constexpr (has_jacobian<F> && has_factors<F>)
-      return random_path(f, {.p = n.number(0, 0.25)});
-    else  // refused, in its words
-      return random_path(any_system<typename F::scalar, typename F::input>(f), {.p = n.number(0, 0.25)});
-  }
-};
-
-struct forward_gradient_entry : estimator_entry {
-  static constexpr std::string_view form = "forward_gradient[:DIRECTIONS[:WINDOW]]";
-  static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what =
-      "derivatives along DIRECTIONS (1) orthonormal directions a sequence, added up every WINDOW steps (10)";
-  template <class F>
-  static auto make(const F& f, const named_numbers& n, index_t) {
-    return forward_gradient(f, {.directions = n.count(0, 1), .window = n.count(1, 10)});
-  }
-  static index_t period(const named_numbers& n, index_t) { return n.count(1, 10); }
 };
 
 // Truncations to K, 2 K, 4 K .. steps, and what has the whole sequence behind them.
