@@ -11,7 +11,7 @@ using namespace unroll;
 /// u_t = J_t u_{t-1} + F_t v, g^ = sum_t (q_t u_t + dl_t/dtheta . v) v, with v drawn once a sequence.
 /// Unbiased since E[v v'] = I. tr Cov = (P - 1) ||g||^2 for signs. Memory: 2 states, P. Needs jvp.
 template <class F, class C = philox_chooser>
-class forward_gradient final {
+class random_direction final {
   static_assert(require_jvp<F>());
 
  public:
@@ -23,9 +23,9 @@ class forward_gradient final {
   static constexpr bool random = true;
   static constexpr std::array references{"silver2022dodge", "baydin2022forward"};
 
-  explicit forward_gradient(F f, C choose = C{})
+  explicit random_direction(F f, C choose = C{})
       : f_(std::move(f)),
-        guard_("forward_gradient", f_),
+        guard_("random_direction", f_),
         choose_(choose),
         v_(f_.size().params),
         s_(f_.size().state),
@@ -124,7 +124,7 @@ int main() {
   // says.
   testing::enumerator all;
   const auto e =
-      testing::enumerate(all, forward_gradient(cell, testing::enumerating_chooser(all)), theta, xs);
+      testing::enumerate(all, random_direction(cell, testing::enumerating_chooser(all)), theta, xs);
   double bias = 0, norm = 0;
   for (index_t i = 0; i < exact.size(); ++i) {
     bias += (e.mean[std::size_t(i)] - exact[i]) * (e.mean[std::size_t(i)] - exact[i]);
@@ -135,7 +135,7 @@ int main() {
               theta.size() - 1);
 
   // The rules every estimator keeps: chunks, replay, sizes, failures.
-  const auto failures = testing::estimator_conformance(forward_gradient(cell), theta, xs);
+  const auto failures = testing::estimator_conformance(random_direction(cell), theta, xs);
   for (const auto& f : failures) std::printf("not conforming: %s\n", f.c_str());
   if (failures.empty())
     std::printf("conforms: chunks, replay, sizes, non-finite steps, no allocation, resuming\n");
