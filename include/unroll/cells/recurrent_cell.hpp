@@ -205,7 +205,7 @@ class recurrent_cell : recurrent_places<Equations> {
   void jacobian_mask(view<std::uint8_t> J) const {  // h reaches every unit; what else a unit holds, itself
     const index_t h = hidden(), n = E::states * h;
     for (index_t j = 0; j < n; ++j)
-      for (index_t i = 0; i < n; ++i) J[j * n + i] = j < h || i % h == j % h;
+      for (index_t i = 0; i < n; ++i) J[j * n + i] = j < h || mixes_units || i % h == j % h;
   }
   void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {  // weights of a unit reach it
     const index_t h = hidden(), n = E::states * h;
@@ -301,6 +301,8 @@ class recurrent_cell : recurrent_places<Equations> {
       places::of_products, places::outputs, places::own, places::placed, places::product_rows,
       places::state_size, places::state_step, places::states, places::step_workspace, places::tape_size,
       places::tape_step, places::transposes, places::w_x, places::w_y, places::weights, places::window_parts;
+  // everything a unit holds reaches others in the same step
+  static constexpr bool mixes_units = requires { requires E::mixes_units; };
   // h reaches h' beside u
   static constexpr bool beside = E::apart || requires { requires E::beside; };
 

@@ -49,9 +49,12 @@
 //
 // Where they apply:
 //
+//   bool mixes_units                        all of s reaches every unit, not h alone
 //   bool beside                             h reaches h' beside z + u, which is not kept apart
 //   void check() const                      throws on options that are impossible
-//   void init_biases(T* b) const            changes what init() has drawn for b, gates hidden numbers
+//   void init_biases(T* b) const            changes what init() has drawn for b, gates hidden numbers, and
+//   the
+//                                           cell's own behind it
 //   index_t own_params() const              parameters of the cell's own, and their names
 //   void describe_own(layout& l) const
 //   bool reaches_every_unit(index_t i) const        whether row i of W moves more than its own unit

@@ -3,8 +3,10 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "unroll/core/error.hpp"
 #include "unroll/system/edge.hpp"
 
 // Every optional member of every concept, and who asks for it. What is asked for is the member itself; a
@@ -239,9 +241,13 @@ bool supports(const F& f, hook h) {
 }
 
 /// Writes the state in front of the first step: s0 where it is given (of the size of s), else the system's
-/// start(), or zero.
+/// start(), or zero. Throws unroll::error where s0 is given to a system that has it in theta (learned_start).
 template <class F>
 void start_state(const F& f, state<typename F::scalar> s, state<const typename F::scalar> s0 = {}) {
+  if constexpr (requires { requires F::learns_start; })
+    if (!s0.empty())
+      fail("learned_start", "s0",
+           "is given, " + std::to_string(s0.size()) + " numbers, but it is learned: it stands in theta");
   for (index_t i = 0; i < s.size(); ++i) s[i] = s0.empty() ? 0 : s0[i];
   if constexpr (requires { f.start(s); })
     if (s0.empty()) f.start(s);
