@@ -132,8 +132,8 @@ class with_resets final {
     T* held = spare(e.workspace);
     if (keep) std::copy(ds.begin(), ds.end(), held);
     f_.vjp(x.x, inner, dnext, dloss, ds, own(dtheta));
-    if (keep)
-      flagged(x, e.t, [&](index_t first, index_t n) { std::copy_n(held + first, n, ds.data() + first); });
+    const auto restore = [&](index_t first, index_t n) { std::copy_n(held + first, n, ds.data() + first); };
+    if (keep) flagged(x, e.t, restore);
   }
   void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
            state_tangent<T> dnext, T* dloss) const requires has_jvp<F> {
