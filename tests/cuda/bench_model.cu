@@ -24,7 +24,7 @@ double used_gb() {
   return double(all - free) / 1e9;
 }
 
-llama::config shape_of(index_t layers, index_t ratio) {
+llama::config shape_of(index_t layers, index_t ratio, index_t segments) {
   llama::config c{.hidden = 4096,
                   .intermediate_size = 11008,
                   .layers = layers,
@@ -34,14 +34,15 @@ llama::config shape_of(index_t layers, index_t ratio) {
   c.vocabulary = 32000;
   c.context = 4096;
   c.tied = false;
-  if (ratio < 32) {  // 96 memories and a segment take 13,312 positions
+  if (const index_t end = (segments - 1) * 1024 / ratio + 1024; end > c.context) {  // memories and a segment
     c.beyond = llama::position_policy::linear;
-    c.position_factor = 4;
+    c.position_factor = double((end + c.context - 1) / c.context);
   }
   return c;
 }
-llama::memory_options options_of(index_t ratio) {
+llama::memory_options options_of(index_t ratio, bool on_host) {
   llama::memory_options o;
+  o.memories_on_host = on_host;
   o.segment = 1024;
   o.ratio = ratio;
   o.encoder.rank = 128;
@@ -88,12 +89,14 @@ struct bench {
   E::block<float, param_space> theta;
   std::vector<llama::token> ids;
 
-  bench(index_t layers, index_t ratio, index_t segments, bool profiled, bool early = false)
+  bench(index_t layers, index_t ratio, index_t segments, bool profiled, bool early = false,
+        bool on_host = false)
       : e(0, {.early = early, .profile = profiled}),
-        c(shape_of(layers, ratio)),
-        o(options_of(ratio)),
+        c(shape_of(layers, ratio, segments)),
+        o(options_of(ratio, on_host)),
         costs(c, o),
-        shape(std::to_string(layers) + " layers, ratio " + std::to_string(ratio)),
+        shape(std::to_string(layers) + " layers, ratio " + std::to_string(ratio) +
+              (on_host ? ", memories on the host" : "")),
         base(used_gb()),
         model(c, random_weights(e, c), o, e),
         theta(e.allocate<float, param_space>(model.trainable().size())) {
@@ -173,8 +176,8 @@ void read_and_decode(device_test::report& to, index_t layers, index_t ratio, ind
 }
 
 void train(device_test::report& to, index_t layers, index_t ratio, index_t segments, const std::string& name,
-           bool profiled) {
-  bench b(layers, ratio, segments, profiled, true);
+           bool profiled, bool on_host = false) {
+  bench b(layers, ratio, segments, profiled, true, on_host);
   const std::string of = b.shape + ", " + std::to_string(segments * b.o.segment) + " tokens, " + name +
                          (profiled ? ", profiled" : "");
   const index_t tokens = segments * b.o.segment;
@@ -204,8 +207,10 @@ void train(device_test::report& to, index_t layers, index_t ratio, index_t segme
   r.ms = 1e3 * seconds;
   r.rate = planned.operations() / seconds / 1e12;
   r.unit = "TFLOP/s";
-  r.note = std::to_string(used_gb() - b.base) + " GB, planned " + std::to_string(planned.bytes() / 1e9) +
-           "; loss a token " + std::to_string(done.loss / double(done.losses)) + ", norm " +
+  r.note = std::to_string(used_gb() - b.base) + " GB, planned " +
+           std::to_string(planned.place_bytes() / 1e9) + ", on the host " +
+           std::to_string(planned.host_bytes / 1e9) + "; loss a token " +
+           std::to_string(done.loss / double(done.losses)) + ", norm " +
            std::to_string(exec::value(b.e, norm.data()));
   r.pass = done.code == status::ok && std::isfinite(exec::value(b.e, norm.data()));
   to.add(r);
@@ -224,6 +229,8 @@ void read_8(device_test::report& to) { read_and_decode(to, 32, 8, all, 4, false)
 void profile_reading(device_test::report& to) { read_and_decode(to, 32, 32, 13, 4, true); }
 void train_32(device_test::report& to) { train(to, 32, 32, all, "rematerialise", false); }
 void train_32_by_4(device_test::report& to) { train(to, 32, 32, all, "rematerialise/4", false); }
+void train_on_host(device_test::report& to) { train(to, 32, 32, all, "rematerialise/4", false, true); }
+void train_million(device_test::report& to) { train(to, 32, 32, 977, "rematerialise/8", false, true); }
 void profile_training(device_test::report& to) { train(to, 32, 32, 9, "rematerialise/4", true); }
 
 }  // namespace
@@ -237,5 +244,7 @@ int main(int argc, char** argv) {
                            {"profile_reading", profile_reading},
                            {"profile_training", profile_training},
                            {"read_8", read_8},
-                           {"train_32_by_4", train_32_by_4}});
+                           {"train_32_by_4", train_32_by_4},
+                           {"train_on_host", train_on_host},
+                           {"train_million", train_million}});
 }
