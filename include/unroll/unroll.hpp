@@ -84,6 +84,7 @@
 #include "unroll/diagnose/smoothed_gradient.hpp"
 #include "unroll/diagnose/summarise.hpp"
 #include "unroll/diagnose/text_overlap.hpp"
+#include "unroll/estimate/adaptive_tbptt.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"

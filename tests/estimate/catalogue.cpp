@@ -142,6 +142,7 @@ TEST_CASE("options reach the estimator") {
   same("tbptt:3:7", tbptt(task.cell, {.k1 = 3, .k2 = 7}));
   same("tbptt:7", tbptt(task.cell, {.k1 = 1, .k2 = 7}));
   same("chunked:6", chunked_tbptt(task.cell, {.window = 6}));
+  same("adaptive_tbptt:4:5", adaptive_tbptt(task.cell, {.tolerance = 4, .longest = 5}));
   same("snap", snap(task.cell));
   same("rflo:0.25", rflo(task.cell, {.leak = 0.25}));
   same("eprop", eprop(task.cell));
@@ -222,11 +223,11 @@ TEST_CASE("an estimator by name refuses a system that it cannot have, in its own
 
 TEST_CASE("what is not in the catalogue is refused with what is") {
   const auto make = [&](const char* text) { with_estimator(text, make_task(2).cell, 2, [](auto) {}); };
-  CHECK_THROWS_WITH(
-      make("backprop"),
-      ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
-                        "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, snap[:REACH], rflo[:LEAK], "
-                        "eprop[:FILTER], kernl[:RATE], sk_rtrl[:RANK]: biased; artbp"));
+  CHECK_THROWS_WITH(make("backprop"),
+                    ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
+                                      "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, "
+                                      "adaptive_tbptt[:TOLERANCE[:LONGEST]], snap[:REACH], rflo[:LEAK], "
+                                      "eprop[:FILTER], kernl[:RATE], sk_rtrl[:RANK]: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
                     ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));

@@ -133,6 +133,16 @@ TEST_CASE("the certificate of sk_rtrl counts what a weight does to another unit"
   CHECK(est.certificate() < 10 * wrong);
 }
 
+TEST_CASE("the certificate of sk_rtrl takes the smaller bound of a Jacobian") {
+  // .9 times a rotation of four units: its norm is .9, that of Frobenius 1.8
+  support::random_task t(cells::elman<double>({.in = 1, .hidden = 4, .out = 1}), 60, key{3});
+  for (std::size_t k = 0; k < 16; ++k) t.theta[k] = k % 4 == (k / 4 + 1) % 4 ? .9 : 0;
+  sk_rtrl est(t.cell, {.rank = 1});
+  gradient_of(est, t.theta, t.xs);
+  CAPTURE(est.influence_error());
+  CHECK(est.influence_error() < 100);
+}
+
 TEST_CASE("sk_rtrl costs a step, a vjp and a jacobian a step, and keeps the promises of every estimator") {
   const support::random_task t(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}), 15,
                                key{3});

@@ -1,3 +1,4 @@
+#include "unroll/estimate/adaptive_tbptt.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
@@ -39,6 +40,11 @@ TEMPLATE_TEST_CASE("snap keeps every promise on every cell", "", float, double) 
 
 TEMPLATE_TEST_CASE("diagonal rtrl keeps every promise on a cell of units apart", "", float, double) {
   examine<TestType>([](const auto& f) { return unroll::diagonal_rtrl(f); }, "lru");
+}
+
+TEMPLATE_TEST_CASE("adaptive_tbptt keeps every promise on every cell", "", float, double) {
+  examine<TestType>(
+      [](const auto& f) { return unroll::adaptive_tbptt(f, {.tolerance = 1, .longest = 5, .every = 10}); });
 }
 
 TEMPLATE_TEST_CASE("kernl and sk_rtrl keep every promise on every cell", "", float, double) {

@@ -11,6 +11,7 @@ using namespace unroll;
   template class unroll::checkpointed_bptt<F>;                                        \
   template class unroll::rtrl<F>;                                                     \
   template class unroll::snap<F>;                                                     \
+  template class unroll::adaptive_tbptt<F>;                                           \
   template class unroll::ok_rtrl<F>;                                                  \
   template class unroll::kernl<F>;                                                    \
   template class unroll::sk_rtrl<F>;                                                  \

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/core/named_numbers.hpp"
+#include "unroll/estimate/adaptive_tbptt.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
@@ -63,6 +64,18 @@ struct tbptt_entry : estimator_entry {
 
  private:
   static index_t k1(const named_numbers& n) { return n.size() > 1 ? n.count(0, 1) : 1; }
+};
+
+struct adaptive_tbptt_entry : estimator_entry {
+  static constexpr std::string_view form = "adaptive_tbptt[:TOLERANCE[:LONGEST]]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "every loss back through as few steps, of LONGEST (64), as keep a certified relative bias of TOLERANCE "
+      "(0.1)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return adaptive_tbptt(f, {.tolerance = n.number(0, 0.1), .longest = n.count(1, 64)});
+  }
 };
 
 struct chunked_entry : estimator_entry {
@@ -218,12 +231,12 @@ struct pes_a_entry : estimator_entry {
 /// All estimators over recurrent systems; those of one claim beside each other.
 using estimator_catalogue = catalogue_entries<
     detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::diagonal_rtrl_entry,
-    detail::tbptt_entry, detail::chunked_entry, detail::snap_entry, detail::rflo_entry, detail::eprop_entry,
-    detail::kernl_entry, detail::sk_rtrl_entry, detail::artbp_entry, detail::artbp_fixed_entry,
-    detail::uoro_entry, detail::preuoro_entry, detail::nobacktrack_entry, detail::kf_rtrl_entry,
-    detail::ok_rtrl_entry, detail::random_path_entry, detail::forward_gradient_entry, detail::telescope_entry,
-    detail::telescope_single_entry, detail::control_variate_entry, detail::es_entry, detail::nres_entry,
-    detail::es_single_entry, detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
+    detail::tbptt_entry, detail::chunked_entry, detail::adaptive_tbptt_entry, detail::snap_entry,
+    detail::rflo_entry, detail::eprop_entry, detail::kernl_entry, detail::sk_rtrl_entry, detail::artbp_entry,
+    detail::artbp_fixed_entry, detail::uoro_entry, detail::preuoro_entry, detail::nobacktrack_entry,
+    detail::kf_rtrl_entry, detail::ok_rtrl_entry, detail::random_path_entry, detail::forward_gradient_entry,
+    detail::telescope_entry, detail::telescope_single_entry, detail::control_variate_entry, detail::es_entry,
+    detail::nres_entry, detail::es_single_entry, detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
 
 namespace detail {
 
