@@ -4,7 +4,7 @@
 loaded the machine was beside them is said of every sweep, since a core that others use is none: at 0 % the numbers
 are those of the program.
 
-usage: sweep.py TRAIN_TEXT [PAIRS] [OPTION...]    default 5 pairs; options go to train_text
+usage: sweep.py TRAIN_TEXT [PAIRS]    default 5 pairs; under `chrt -f 1` others wait meanwhile
 """
 import os
 import pathlib
@@ -27,11 +27,11 @@ def processor_seconds():
     return used.ru_utime + used.ru_stime
 
 
-def sweep(program, threads, options):
+def sweep(program, threads):
     """Wall seconds, processor seconds, and the share of the cores that others used meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [program, "--hidden", "32,48", "--seed", "1..6", "--sequences", "12", "--sweep", f"{folder}/sweep.json",
-                   "--threads", str(threads), *options]
+        command = [program, "--hidden", "32,48", "--seed", "1..6", "--sequences", "96", "--sweep", f"{folder}/sweep.json",
+                   "--threads", str(threads)]
         busy, used, start = busy_seconds(), processor_seconds(), time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall = time.monotonic() - start
@@ -41,12 +41,12 @@ def sweep(program, threads, options):
 
 
 def main():
-    program, pairs, options = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5, sys.argv[3:]
+    program, pairs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
     quotients = []
     print(f"{len(os.sched_getaffinity(0))} cores; seconds of wall and processor, share of the cores that others used")
     for pair in range(pairs):
         order = (1, 2) if pair % 2 == 0 else (2, 1)
-        found = {threads: sweep(program, threads, options) for threads in order}
+        found = {threads: sweep(program, threads) for threads in order}
         quotients.append(found[1][0] / found[2][0])
         print("   ".join(f"{threads} threads: {wall:6.2f} {used:6.2f} {100 * others:4.0f} %"
                          for threads, (wall, used, others) in sorted(found.items())), f"  {quotients[-1]:.2f} times")

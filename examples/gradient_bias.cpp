@@ -156,10 +156,9 @@ int run_all(const CLI::App& app, const program::sweep<program::experiment_option
   program::sweep_results results("gradient_bias", o.sweep, identity(all.at(0), o, text));
   program::quiet = true;
   program::run_sweep(all, results, o.threads, [&](const program::experiment_options& on) {
-    auto result = one_of_sweep(on, o);
     if (text_fingerprint(on) != text)
       throw file_error("gradient_bias: text: \"" + on.text + "\" is another one than when the sweep began");
-    return result;
+    return one_of_sweep(on, o);
   });
   const auto table = program::table_of(all, results, "estimator", "relative_bias",
                                        {"variance", "snr", "norm_ratio", "vjps", "bytes"}, o.confidence);

@@ -48,10 +48,10 @@ corpus make_corpus(const options& o) {
             data::anbn<T>({.steps = o.held_out}, fold(key{o.seed}, 2)), 3, "a^n b^n"};
   if (!o.task.empty()) fail("train_text", "task", "\"" + o.task + "\" is not anbn");
   const std::string characters = read_file(o.text, "train_text");
-  const data::text text(characters, "\"" + o.text + "\"");
   const std::uint64_t bytes = program::fingerprint(characters.data(), characters.size());
   if (o.bytes && *o.bytes != bytes)
     throw file_error("train_text: text: \"" + o.text + "\" is another one than when the sweep began");
+  const data::text text(characters, "\"" + o.text + "\"");
   const auto held = text.held_out().first(std::min(std::size_t(o.held_out) + 1, text.held_out().size()));
   return {data::streams<T>(text.train(), o.lanes, o.length), data::streams<T>(held, 1), text.vocabulary(),
           o.text, bytes};

@@ -145,3 +145,29 @@ TEST_CASE("two paths of one file are the same, whatever links lead there") {
   CHECK(same_file(f.path / "new", f.path / "new/"));
   CHECK_FALSE(same_file(f.path / "new", f.path / "newer"));
 }
+
+TEST_CASE("what the system refuses is a file_error, and a file that is too long or too short is not") {
+  const folder files;
+  const auto plain = files.path / "plain";
+  write_file(plain, "text");
+  CHECK_THROWS_AS(read_file(files.path / "none"), file_error);
+  CHECK_THROWS_AS(read_file(files.path), file_error);
+  CHECK_THROWS_AS(write_file(files.path, "text"), file_error);
+  CHECK_THROWS_AS(write_file(plain / "below", "text"), file_error);
+  CHECK_THROWS_WITH(
+      read_file(files.path / "none", "test"),
+      Catch::Matchers::Equals("test: " + detail::quoted_path(files.path / "none") + ": does not exist"));
+  const auto kind = [](auto call) {
+    try {
+      call();
+    } catch (const file_error&) {
+      return "file_error";
+    } catch (const error&) {
+      return "error";
+    }
+    return "none";
+  };
+  CHECK(kind([&] { read_file(plain, "test", 3); }) == std::string("error"));
+  CHECK(kind([&] { byte_source::open(plain, "test").read(2, 3); }) == std::string("error"));
+  CHECK(kind([&] { read_file(files.path / "none"); }) == std::string("file_error"));
+}

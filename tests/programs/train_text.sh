@@ -147,7 +147,7 @@ runs=$(grep -c 'seed [0-9]*"' full.json)
 "${few[@]}" --seed 1..50 --sweep full.json >/dev/null
 "${few[@]}" --seed 1..50 --sweep roomy.json >/dev/null
 cmp full.json roomy.json
-for change in 'cp kept.txt other.txt; echo x >>other.txt; mv other.txt book.txt' 'rm book.txt'; do
+for change in 'cp kept.txt other.txt; echo x >>other.txt; mv other.txt book.txt' 'rm book.txt' ': >book.txt'; do
   "${run[@]}" --sequences 60 --seed 1..50 --threads 1 --sweep moved.json >/dev/null 2>moved.txt &
   pid=$!
   for _ in $(seq 3000); do if grep -qs 'seed 2"' moved.json; then break; fi; sleep 0.01; done

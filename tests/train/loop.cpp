@@ -26,6 +26,7 @@ struct stream {
   tbptt<cell> estimator{task.cell, {.k1 = 4, .k2 = 8}};
   training::run<double> run{options, theta(), "test"};
   std::vector<double> seen;  ///< held-out losses, as they were reported
+  report known;              ///< of the gradients in front of the first report
 
   parameters<double> theta() const {
     parameters<double> t(index_t(task.theta.size()));
@@ -40,7 +41,8 @@ struct stream {
     return training::train(
         run,
         [&](const auto& at, auto& g) {
-          report r = estimator.advance(at, inputs(3 * run.position(), 3), g);
+          const report r = estimator.advance(at, inputs(3 * run.position(), 3), g);
+          if (seen.empty()) known += r;
           return r;
         },
         [&](const auto& at) { return training::mean_loss(task.cell, at, inputs(0, 9)); },
@@ -63,6 +65,7 @@ TEST_CASE("the loop calls after every report, and a stream that was cut there go
   CHECK(whole.run.course()[4].held_out ==
         training::mean_loss(whole.task.cell, whole.run.theta(), whole.inputs(0, 9)));
   CHECK(whole.run.course()[0].seconds > 0);
+  CHECK(whole.run.course()[0].training == Approx(whole.known.loss / double(whole.known.losses)));
 
   stream first;
   CHECK(first.train([&](const auto& row) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "unroll/diagnose/sink.hpp"
 #include "unroll/train/run.hpp"
 
@@ -16,6 +18,7 @@ inline row to_row(const course_row& r) {
 /// All reports of a run.
 inline std::vector<row> to_rows(const std::vector<course_row>& course) {
   std::vector<row> rows;
+  rows.reserve(course.size());
   for (const course_row& r : course) rows.push_back(to_row(r));
   return rows;
 }
