@@ -19,10 +19,10 @@ struct random_path_options {
 /// lag l counts p^l. The variance stays bounded as sequences grow where the matrix with the entries J_ij^2 /
 /// p contracts, and otherwise grows exponentially. p = 1 is rtrl.
 ///
-/// M is kept whole (influence/random_paths.hpp). Per step and lane, n = state / lanes and m entries of J that
-/// are not zero: p m params multiply-adds, m draws, and n params for F and dl/ds M, where rtrl takes n^2
-/// params; one step, one vjp. Memory, to leading order: state params scalars. Needs: vjp, jacobian, factors.
-/// Merin 2026. See docs/math/random_path.md.
+/// M is kept whole (influence/random_paths.hpp). Per step and lane, n = state / lanes, m entries of J that
+/// are not zero, P weights in matrices: p m P multiply-adds, m draws, and n P for F and dl/ds M, where rtrl
+/// takes n^2 params; one step, one vjp. Memory, to leading order: state P scalars. Needs: vjp, jacobian,
+/// factors. Merin 2026. See docs/math/random_path.md.
 template <class F, class C = philox_chooser>
 class random_path final : public forward_learner<F, influence::random_paths<F>, C> {
   static_assert(require_vjp<F>() && require_factors<F>() && chooser<C>);
