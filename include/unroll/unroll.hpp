@@ -152,6 +152,7 @@
 #include "unroll/io/half.hpp"
 #include "unroll/io/hash.hpp"
 #include "unroll/kernels/attention.hpp"
+#include "unroll/kernels/attention_cut.hpp"
 #include "unroll/kernels/rmsnorm.hpp"
 #include "unroll/kernels/rotary.hpp"
 #include "unroll/kernels/swiglu.hpp"

@@ -251,7 +251,8 @@ TEST_CASE("roulette_replay keeps every promise of an estimator") {
     for (const replay_inclusion rule : rules) {
       testing::estimator_conformance_options o;
       o.randomness = {std::uint64_t(rule)};
-      const roulette_replay_options how{.segments = 22, .budget = 6, .inclusion = rule};
+      roulette_replay_options how{.segments = 22, .budget = 6, .inclusion = rule};
+      if (rule == replay_inclusion::constant) how.attention_pairs = 2;
       CHECK(testing::estimator_conformance(roulette_replay(l.model, how), l.theta, l.xs, &bad, o) ==
             strings{});
       CHECK(testing::estimator_conformance(roulette_replay(unchecked(a.model), how), a.theta, a.xs, &bad,
@@ -272,6 +273,32 @@ TEST_CASE("roulette_replay has the same bits in batches") {
       for (const index_t batch : {2, 5, 20}) CHECK(by(batch) == one_by_one);
     }
   CHECK_THROWS_AS(roulette_replay(make_linear(true), {.batch = 2}), error);
+}
+
+TEST_CASE("roulette_replay has the exact gradient as its mean where pairs of attention are cut, too") {
+  const index_t T = 8;
+  const task<attention> k(make_attention(), T);
+  const auto exact = run(rematerialise(k.model, {.segments = T}), k.theta, k.xs);
+  const auto by = [&](double pairs, std::uint64_t seed, index_t batch = 1) {
+    return run(
+        roulette_replay(k.model, {.segments = T, .budget = T, .batch = batch, .attention_pairs = pairs}),
+        k.theta, k.xs, nullptr, nullptr, {seed});
+  };
+  CHECK(by(1e9, 1) == exact);
+  CHECK(by(1.5, 1) == by(1.5, 1, 3));
+  CHECK(by(1.5, 1) != by(1.5, 2));
+  const int draws = 4000;
+  std::vector<double> mean(exact.size()), squares(exact.size());
+  for (int i = 0; i < draws; ++i) {
+    const auto g = by(1.5, std::uint64_t(i));
+    for (std::size_t j = 0; j < g.size(); ++j) {
+      mean[j] += (g[j] - exact[j]) / draws;
+      squares[j] += (g[j] - exact[j]) * (g[j] - exact[j]) / draws;
+    }
+  }
+  CHECK(dot(squares, std::vector<double>(squares.size(), 1)) > 0.01 * dot(exact, exact));
+  for (std::size_t j = 0; j < exact.size(); ++j)
+    CHECK(std::abs(mean[j]) < 4.5 * std::sqrt(squares[j] / draws) + 1e-15);
 }
 
 TEST_CASE("roulette_replay replays what is not finite") {
@@ -327,4 +354,5 @@ TEST_CASE("roulette_replay refuses options with which a segment could have no ch
   refused({.even = -0.5}, "even");
   refused({.even = 1.5}, "even");
   refused({.even = std::nan("")}, "even");
+  refused({.attention_pairs = -1}, "attention_pairs");
 }

@@ -210,6 +210,13 @@ TEMPLATE_LIST_TEST_CASE("simt: attention and its vjp, a prefix, both masks", "[s
       });
 }
 
+TEST_CASE("simt: pairs of attention are not left out", "[simt]") {
+  using E = testing::simt::executor<numbers<float>>;
+  exec::attention_adjoint<typename E::numbers> adjoint;
+  adjoint.cut.pairs = 4;
+  CHECK_THROWS_WITH(E{}.attention_vjp({}, adjoint, {}), Catch::Matchers::ContainsSubstring("cut"));
+}
+
 TEMPLATE_LIST_TEST_CASE("simt: attention of one token a sequence", "[simt]", both_kinds) {
   const std::array<kernels::prefix_range, 2> ranges{{{0, 2, 150}, {1, 1, 3}}};
   for (const bool in_ranges : {true, false})

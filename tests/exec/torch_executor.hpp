@@ -142,7 +142,7 @@ class torch_executor final : public testing::simt::executor<unroll::numbers<bf16
   }
   void attention_vjp(const exec::attention_call<N>& c, const exec::attention_adjoint<N>& d,
                      view<T> workspace) const {
-    if (!torch_) return base::attention_vjp(c, d, workspace);
+    if (!torch_ || d.cut.pairs > 0) return base::attention_vjp(c, d, workspace);
     const access open(*machine().memory());
     std::vector<double> dq(std::size_t(d.dq.rows * d.dq.cols)), dk(std::size_t(d.dk.rows * d.dk.cols)),
         dv = dk;

@@ -67,7 +67,8 @@ class broken : public attention {
   void read_vjp(std::span<const example> xs, index_t t, params<const double> theta, past_type past,
                 double* losses, memory_gradients<numbers<double>> to, view<double> work) const {
     attention::read_vjp(xs, t, theta, past, losses, to, work);
-    const auto [dpast, g] = to;
+    const auto dpast = to.dpast;
+    const auto g = to.dtheta;
     double* const last = dpast.empty() ? nullptr : dpast.back();
     if (which_ == mistake::wrong_adjoint && last) last[0] += .01;
     if (which_ == mistake::needs_all && last && !dpast.front()) last[0] += 1;

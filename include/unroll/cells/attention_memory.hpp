@@ -81,7 +81,8 @@ class attention_memory {
     for (std::size_t i = 0; i < xs.size(); ++i) {
       const std::size_t n = std::size_t(t) + i;
       losses[i] = residual(xs[i], past.first(n), workspace);
-      attend_vjp(xs[i].x, past.first(n), workspace.data() + o_.size, workspace.data(), to.dpast.first(n));
+      attend_vjp(xs[i].x, past.first(n), workspace.data() + o_.size, workspace.data(), to.dpast.first(n),
+                 to.cut, t + index_t(i));
     }
   }
 
@@ -111,7 +112,8 @@ class attention_memory {
                      view<T> workspace) const {
     const index_t n = o_.size, u = n * (n + 1);
     const auto [tape, dm] = graph;
-    const auto [dpast, dtheta] = to;
+    const auto dpast = to.dpast;
+    const auto dtheta = to.dtheta;
     T* dz = workspace.data();
     for (index_t i = 0; i < n; ++i) dz[i] = dm[i] * (1 - tape[i] * tape[i]);
     if (!dtheta.empty()) {
@@ -139,8 +141,9 @@ class attention_memory {
     for (std::size_t s = 0; s < past.size(); ++s) linalg::axpy<T>(p[s], past[s], a, o_.size);
   }
   // Adds da . da/dm_s: p_s da from the sum, and x / sqrt(n) times the adjoint of the score.
-  void attend_vjp(const T* x, std::span<const T* const> past, T* p, const T* da,
-                  std::span<T* const> dpast) const {
+  // Of segment t: pairs with a memory may be cut; `mean` has all of them.
+  void attend_vjp(const T* x, std::span<const T* const> past, T* p, const T* da, std::span<T* const> dpast,
+                  const kernels::attention_cut& cut = {}, index_t t = 0) const {
     const T scale = 1 / std::sqrt(T(o_.size));
     T* dp = p + past.size();
     T mean = 0;
@@ -148,10 +151,12 @@ class attention_memory {
       dp[s] = linalg::dot(da, past[s], o_.size);
       mean += p[s] * dp[s];
     }
+    kernels::attention_cut::row sample(cut.pairs, cut.pairs > 0 ? draw_uniform(cut.draws_of(t), 0) : 0);
     for (std::size_t s = 0; s < dpast.size(); ++s) {
-      if (!dpast[s]) continue;
-      linalg::axpy<T>(p[s], da, dpast[s], o_.size);
-      linalg::axpy<T>(scale * p[s] * (dp[s] - mean), x, dpast[s], o_.size);
+      const T w = cut.pairs > 0 ? T(sample.weight(double(p[s]))) : T(1);
+      if (!dpast[s] || w == 0) continue;
+      linalg::axpy<T>(w * p[s], da, dpast[s], o_.size);
+      linalg::axpy<T>(w * scale * p[s] * (dp[s] - mean), x, dpast[s], o_.size);
     }
   }
   // Leaves the residual and the weights in `workspace`.

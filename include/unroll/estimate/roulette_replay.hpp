@@ -21,6 +21,7 @@ struct roulette_replay_options {
   replay_inclusion inclusion = replay_inclusion::by_norm;  ///< unbiased whichever; the variance differs
   double even = 0.25;  ///< share of the budget that all segments have alike, in (0, 1]
   index_t batch = 1;  ///< segments that are written and read together, and replayed where they are neighbours
+  double attention_pairs = 0;  ///< of a query and a head, kept on average in the vjps of reads; 0: all
 };
 
 /// Rematerialisation in which every segment is kept by a coin of its own when its turn comes, and weighted:
@@ -42,7 +43,9 @@ struct roulette_replay_options {
 /// segments, and where the norms up to s are not finite, so that no overflow is hidden.
 ///
 /// Assumes that theta is the same until finish() and that writing again gives the same bits. A loss that is
-/// not finite leaves no trace, at the price of rematerialise.
+/// not finite leaves no trace, at the price of rematerialise. With `attention_pairs` the vjps of reads leave
+/// out pairs of attention (kernels::attention_cut), of models that have any and executors that can: dJ_t/dm_s
+/// is then random, too, with the right mean.
 ///
 /// Unbiased: E[1{kept} / p_s | later draws] = 1, and all that A_s still gives is linear in A_s. Variance: a
 /// path through k memories has the weight 1 / (p_1 .. p_k), whose second moment is about that too; where
@@ -66,7 +69,7 @@ class roulette_replay final {
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"kahn1951transmission", "tallec2017artbp", "horvitz1952sampling",
-                                         "li2025seco"};
+                                         "li2025seco", "pankov2025sus"};
 
   explicit roulette_replay(M model, roulette_replay_options options = {}, C chooser = C{})
       : model_(std::move(model)),
@@ -86,6 +89,7 @@ class roulette_replay final {
     guard_.reset(s0);
     chooser_.reset(k);
     run_.reset();
+    cut_attention(fold(k, 1));
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
@@ -127,10 +131,14 @@ class roulette_replay final {
     guard_.visit(v,
                  "budget " + std::to_string(options_.budget) + ", inclusion " +
                      std::to_string(int(options_.inclusion)) + ", even " + std::to_string(options_.even) +
-                     ", batch " + std::to_string(run_.bank().batch()),
+                     ", attention_pairs " + std::to_string(options_.attention_pairs) + ", batch " +
+                     std::to_string(run_.bank().batch()),
                  model_);
     visit_part(v, "chooser", chooser_);
     v("inclusion", view<double>(p_));
+    auto seed = static_cast<std::int64_t>(attention_draws_.seed);
+    v("attention_draws", view<std::int64_t>(&seed, 1));
+    cut_attention(key{static_cast<std::uint64_t>(seed)});
     run_.visit(v);
   }
   index_t held() const { return run_.held(); }
@@ -149,7 +157,14 @@ class roulette_replay final {
       fail("roulette_replay", "even",
            "is " + std::to_string(o.even) +
                ", must be in (0, 1]: a segment that is never kept loses its adjoint");
+    if (!(o.attention_pairs >= 0))
+      fail("roulette_replay", "attention_pairs",
+           "are " + std::to_string(o.attention_pairs) + ", must be at least 0");
     return o;
+  }
+  void cut_attention(key draws) {
+    attention_draws_ = draws;
+    run_.cut_attention({.pairs = options_.attention_pairs, .draws = draws});
   }
   report with_own_bytes(report r) const {
     r.bytes += size_.bytes() + p_.bytes() + kept_.bytes();
@@ -185,6 +200,7 @@ class roulette_replay final {
   sequence_guard<M> guard_;
   roulette_replay_options options_;
   C chooser_;
+  key attention_draws_;
   segment_run<M> run_;
   block<double> size_, p_;
   block<char> kept_;

@@ -197,6 +197,7 @@ class body_executor {
   }
   /// dq last: it may be the memory of q or of dout.
   void attention_vjp(const attention_call<N>& c, const attention_adjoint<N>& d, view<T> workspace) const {
+    if (d.cut.pairs > 0) fail("attention_vjp", "cut", "is not implemented in kernel bodies: take exec::host");
     const auto dbefore = machine_.staged(d.dbefore);
     if constexpr (std::same_as<T, bf16>)
       if (on_tensor_cores(c) && aligned(d.out) && aligned(d.dout) && aligned(d.dq) && aligned(d.dk) &&

@@ -6,6 +6,7 @@
 #include "unroll/exec/host_weights.hpp"
 #include "unroll/exec/packed_adapters.hpp"
 #include "unroll/kernels/attention.hpp"
+#include "unroll/kernels/attention_cut.hpp"
 #include "unroll/kernels/cross_entropy.hpp"
 #include "unroll/kernels/rotary.hpp"
 #include "unroll/kernels/sampling.hpp"
@@ -188,21 +189,26 @@ class host final {
     fill(d.dv, 0);
     arena<T> cut(workspace);
     const auto dbefore = cut.template cut_objects<kernels::key_block_adjoint<T>>(index_t(d.dbefore.size()));
-    for_sequences(c, workspace.part(cut.used(), workspace.size() - cut.used()),
-                  [&](const sequence& s, const kernels::attention_inputs<T>& in, view<T> rest) {
-                    const auto wanted = d.dbefore.empty() ? dbefore : dbefore.first(in.before.size());
-                    for (std::size_t b = 0; b < wanted.size(); ++b) {
-                      T* const to = d.dbefore[std::size_t(s.first_block) + b];
-                      const auto like = [&](const matrix<const T>& m, index_t offset) {
-                        return matrix<T>(to ? to + offset : nullptr, m.rows, m.cols);
-                      };
-                      wanted[b] = {like(in.before[b].k, c.before.key_offset),
-                                   like(in.before[b].v, c.before.value_offset)};
-                    }
-                    kernels::attention_vjp<T>(
-                        in, {s.queries(d.out), d.log_sum + s.first_query * c.shape.heads, s.queries(d.dout)},
-                        {s.queries(d.dq), wanted, {s.tokens(d.dk), s.tokens(d.dv)}}, rest);
-                  });
+    for_sequences(
+        c, workspace.part(cut.used(), workspace.size() - cut.used()),
+        [&](const sequence& s, const kernels::attention_inputs<T>& in, view<T> rest) {
+          const auto wanted = d.dbefore.empty() ? dbefore : dbefore.first(in.before.size());
+          for (std::size_t b = 0; b < wanted.size(); ++b) {
+            T* const to = d.dbefore[std::size_t(s.first_block) + b];
+            const auto like = [&](const matrix<const T>& m, index_t offset) {
+              return matrix<T>(to ? to + offset : nullptr, m.rows, m.cols);
+            };
+            wanted[b] = {like(in.before[b].k, c.before.key_offset),
+                         like(in.before[b].v, c.before.value_offset)};
+          }
+          const kernels::attention_cotangents<T> given{
+              s.queries(d.out), d.log_sum + s.first_query * c.shape.heads, s.queries(d.dout)};
+          const kernels::attention_adjoints<T> to{s.queries(d.dq), wanted, {s.tokens(d.dk), s.tokens(d.dv)}};
+          if (d.cut.pairs > 0)
+            kernels::attention_cut_vjp<T>(in, given, to, d.cut, s.first_query / s.query_count, rest);
+          else
+            kernels::attention_vjp<T>(in, given, to, rest);
+        });
   }
   static index_t cross_entropy_workspace(index_t, index_t vocabulary, index_t tokens) {
     return arena<T>::rounded(kernels::logit_stride(vocabulary) * tokens);

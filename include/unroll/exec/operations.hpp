@@ -80,6 +80,7 @@ struct attention_adjoint {
   matrix<typename N::activation> dk, dv;               ///< as k and v, written
   std::span<typename N::adjoint* const> dbefore = {};  ///< added to: one for a block of the prefix, laid out
                                                        ///< as it; null: not wanted; empty: none is
+  kernels::attention_cut cut = {};  ///< pairs that may be left out; of executors that say so
 };
 
 /// The losses of tokens under the output layer of a language model.

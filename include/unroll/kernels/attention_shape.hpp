@@ -3,6 +3,7 @@
 #include <span>
 
 #include "unroll/core/matrix.hpp"
+#include "unroll/rng/draw.hpp"
 
 // The arguments of attention, without its arithmetic: what executors, models and kernels have in common.
 namespace unroll::kernels {
@@ -69,6 +70,38 @@ struct attention_adjoints {
   matrix<T> dq;                                        ///< query_width x n, written
   std::span<const key_block_adjoint<T>> dbefore = {};  ///< one for each block in front; empty: not wanted
   key_block_adjoint<T> own = {};                       ///< kv_width x (mask.first + n)
+};
+
+/// Which pairs of a query and a key the vjp of attention leaves out, at random: one with probability a under
+/// the softmax is kept with probability p = min(1, pairs a) and counts 1 / p fold. The keys of one query of
+/// one head are a systematic sample (sample/proportional.hpp) with one draw, named by the key, the sequence,
+/// the query's token and the head.
+struct attention_cut {
+  double pairs = 0;   ///< kept of a query and a head, at most, but for one; 0: nothing is left out
+  key draws = {};     ///< names the draws
+  index_t first = 0;  ///< number of the first sequence of a call
+
+  /// The draws of a sequence of a call.
+  UNROLL_HD key draws_of(index_t sequence) const { return fold(draws, std::uint64_t(first + sequence)); }
+
+  /// The sample of one query of one head. Its keys are asked for one after another.
+  class row {
+   public:
+    /// u: uniform on [0, 1)
+    UNROLL_HD row(double pairs, double u) : pairs_(pairs), next_(1 - u) {}
+    /// The weight of the next key, whose probability is a: 0 where its pair is cut, of mean 1 for a > 0.
+    UNROLL_HD double weight(double a) {
+      const double p = pairs_ * a;
+      if (p >= 1) return 1;
+      sum_ += p;
+      if (sum_ < next_) return 0;
+      next_ += 1;
+      return 1 / p;
+    }
+
+   private:
+    double pairs_, next_, sum_ = 0;
+  };
 };
 
 /// What one sequence sees of a prefix: the first `keys` columns of the blocks [first, first + blocks).

@@ -144,8 +144,10 @@ class layer {
     const matrix<A> dq = part() ? matrix<A>(t.dqkv.data, q_width(), dh.cols) : rows_of(t.dqkv, 0, q_width());
     const matrix<A> dkv = part() ? matrix<A>(t.dqkv.data + q_width() * dh.cols, 2 * kv_width(), x.cols)
                                  : rows_of(t.dqkv, q_width(), 2 * kv_width());
+    kernels::attention_cut cut = p.cut;
+    cut.draws = fold(cut.draws, std::uint64_t(i));
     e.attention_vjp(call(s),
-                    {s.mixed, s.log_sum.data, dmixed, dq, keys(dkv), values(dkv), before.adjoints(i)},
+                    {s.mixed, s.log_sum.data, dmixed, dq, keys(dkv), values(dkv), before.adjoints(i), cut},
                     t.attention);
     rotate(kernels::turn::back, dq, dkv);
 

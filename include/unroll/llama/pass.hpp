@@ -59,6 +59,7 @@ struct pass {
   saved keep = saved::activations;          ///< what the tape holds
   index_t outputs_from = 0;  ///< first token of a sequence whose output is wanted; the last layer computes
                              ///< keys and values only of those in front of it
+  kernels::attention_cut cut = {};  ///< pairs of attention that the vjp may leave out
 
   index_t tokens() const { return sequences * length; }                    ///< of all sequences
   index_t outputs() const { return sequences * (length - outputs_from); }  ///< of all sequences

@@ -5,6 +5,7 @@
 
 #include "unroll/core/numbers.hpp"
 #include "unroll/core/view.hpp"
+#include "unroll/kernels/attention_shape.hpp"
 
 namespace unroll {
 
@@ -28,6 +29,9 @@ struct memory_gradients {
   /// dpast[u]: size().memory numbers, the adjoint of m_u, or null; as many as `past` has.
   std::span<typename N::adjoint* const> dpast = {};
   dparams<typename N::parameter> dtheta = {};  ///< size().params, or empty
+  /// Of a read: pairs of attention that its vjp may leave out, with draws named by the segment; a model
+  /// without attention leaves out nothing.
+  kernels::attention_cut cut = {};
 };
 
 namespace detail {

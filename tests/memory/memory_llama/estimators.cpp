@@ -214,6 +214,32 @@ TEST_CASE("roulette replay of a Llama whose encoders read has the exact gradient
   }
 }
 
+TEST_CASE("attention of a Llama's reads may be cut, unbiased and with the same bits in batches") {
+  const problem k(5);
+  const pass_over<double> exact(k.model, k.theta, k.xs, true);
+  const auto by = [&](double pairs, std::uint64_t seed, index_t batch = 1) {
+    std::vector<double> g(std::size_t(k.theta.size()));
+    roulette_replay e(k.model, {.segments = 5, .budget = 5, .batch = batch, .attention_pairs = pairs});
+    e.reset(key{seed});
+    e.advance(k.theta, k.xs, g);
+    e.finish(k.theta, g);
+    return g;
+  };
+  CHECK(relative_error(by(1e9, 1), exact.g) < 1e-12);
+  CHECK(by(3, 1) == by(3, 1, 4));
+  const double length = linalg::norm(exact.g.data(), k.theta.size());
+  double sum = 0, squares = 0;
+  const int draws = 60;
+  for (int i = 0; i < draws; ++i) {
+    const auto g = by(3, std::uint64_t(i));
+    const double along = linalg::dot(g.data(), exact.g.data(), k.theta.size()) / (length * length) - 1;
+    sum += along;
+    squares += along * along;
+  }
+  CHECK(squares / draws > 1e-6);
+  CHECK(std::abs(sum) < 4.5 * std::sqrt(squares));
+}
+
 TEST_CASE("every mistake in a replay shows in the exact expectation on a Llama") {
   using mutants::replay_mistake;
   config c = shape();

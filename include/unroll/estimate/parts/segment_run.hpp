@@ -7,6 +7,7 @@
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
 #include "unroll/estimate/parts/sequence_guard.hpp"
+#include "unroll/kernels/attention_shape.hpp"
 #include "unroll/memory/bank.hpp"
 
 namespace unroll {
@@ -35,6 +36,9 @@ class segment_run {
     segments_.clear();
     bank_.clear();
   }
+
+  /// What the vjps of reads may leave out of attention, from now on.
+  void cut_attention(const kernels::attention_cut& cut) { cut_ = cut; }
 
   index_t size() const { return segments_.size(); }  ///< the next segment is segment size()
   /// The inputs of n segments, from s on.
@@ -119,7 +123,8 @@ class segment_run {
   void read(const M& model, params<const T> theta, index_t t, std::span<const input> xs,
             std::span<adjoint_type*> dpast, dparams<T> g) {
     if (t == 0 && !direct()) return bank_.read(model, xs, t, theta, losses(t));
-    bank_.read_vjp(model, xs, t, theta, losses(t), {.dpast = dpast, .dtheta = direct() ? g : dparams<T>{}});
+    bank_.read_vjp(model, xs, t, theta, losses(t),
+                   {.dpast = dpast, .dtheta = direct() ? g : dparams<T>{}, .cut = cut_});
   }
   /// Where the losses from segment t on are written, at the executor's place.
   loss_type* losses(index_t t) { return losses_.data() + t; }
@@ -174,7 +179,8 @@ class segment_run {
   typename memory_bank<M>::executor_type::template block<loss_type> losses_;
   block<loss_type> seen_;                                             // the losses, on the host
   typename memory_bank<M>::executor_type::template block<T> before_;  // g, remembered
-  replay_counts counts_before_;                                       // at the start of the call
+  kernels::attention_cut cut_;
+  replay_counts counts_before_;  // at the start of the call
 };
 
 /// Throws where writes read earlier memories.

@@ -37,14 +37,16 @@ class memory_decoder {
       return run(part, u, past, nullptr, to, workspace);
     });
   }
-  /// The same, and ADDS the vjp to the adjoints of the memories, one for each in `past`; null: not wanted.
+  /// The same, and ADDS the vjp to the adjoints of the memories, one for each in `past`; null: not wanted. A
+  /// segment's draws of pairs are named by its number.
   const P* read_vjp(std::span<const segment> xs, index_t t, std::span<const M* const> past,
-                    std::span<P* const> dpast, P* losses, view<A> workspace) const {
+                    std::span<P* const> dpast, P* losses, view<A> workspace,
+                    const kernels::attention_cut& cut = {}) const {
     if (std::all_of(dpast.begin(), dpast.end(), [](const P* d) { return !d; }))
       return read(xs, t, past, losses, workspace);
     check_size("memory_llama::read_vjp", "dpast", index_t(dpast.size()), index_t(past.size()));
     return for_passes(xs, t, past, losses, [&](auto part, index_t u, P* to) {
-      return run(part, u, past, dpast.data(), to, workspace);
+      return run(part, u, past, dpast.data(), to, workspace, cut);
     });
   }
 
@@ -68,9 +70,11 @@ class memory_decoder {
   /// One pass over segments of equal length, with the shapes of read; dpast null: without the vjp. Returns
   /// where the last loss is.
   const P* run(std::span<const segment> xs, index_t t, std::span<const M* const> past, P* const* dpast,
-               P* losses, view<A> workspace) const {
+               P* losses, view<A> workspace, const kernels::attention_cut& cut = {}) const {
     const bool vjp = dpast != nullptr;
-    const pass<M> p = pass_of(xs, t, past);
+    pass<M> p = pass_of(xs, t, past);
+    p.cut = cut;
+    p.cut.first = t;
     sizes().check_workspace(vjp ? "memory_llama::read_vjp" : "memory_llama::read", workspace.size(),
                             sizes().decoder_workspace(p, vjp), p.sequences);
     const E& e = stack.executor();

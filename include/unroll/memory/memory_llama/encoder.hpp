@@ -71,7 +71,8 @@ class memory_encoder {
   void write_vjp(std::span<const segment> xs, index_t s, params<const P> theta, prefix<M> past,
                  write_graphs<numbers> graphs, memory_gradients<numbers> to, view<A> workspace) const {
     const auto [tape, dm] = graphs;
-    const auto [dpast, dtheta] = to;
+    const auto dpast = to.dpast;
+    const auto dtheta = to.dtheta;
     const index_t n = index_t(xs.size());
     check(xs, s, theta.size(), past);
     check_size("memory_llama::write_vjp", "tape", tape.size(), n * sizes().tape());

@@ -129,7 +129,7 @@ class memory_llama final {
   /// Leaves dtheta alone. Where no adjoint is wanted it costs what read costs.
   void read_vjp(std::span<const segment> xs, index_t t, params<const P> theta, std::span<const M* const> past,
                 P* losses, memory_gradients<numbers> to, view<A> workspace) const {
-    decoder(theta).read_vjp(xs, t, past, to.dpast, losses, workspace);
+    decoder(theta).read_vjp(xs, t, past, to.dpast, losses, workspace, to.cut);
   }
 
   // Of one segment. read and read_vjp return the loss, so that they wait for it.
@@ -147,7 +147,7 @@ class memory_llama final {
   }
   P read_vjp(const segment& x, index_t t, params<const P> theta, std::span<const M* const> past,
              memory_gradients<numbers> to, view<A> workspace) const {
-    return loss_at(decoder(theta).read_vjp({&x, 1}, t, past, to.dpast, nullptr, workspace));
+    return loss_at(decoder(theta).read_vjp({&x, 1}, t, past, to.dpast, nullptr, workspace, to.cut));
   }
 
  private:
