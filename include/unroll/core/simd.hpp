@@ -98,9 +98,12 @@ struct avx512 {
 template <class Kernel, class... Arguments>
 inline auto dispatch(Arguments... arguments) {
 #if defined(UNROLL_CHOOSES_INSTRUCTIONS)
-  const instruction_set s = instructions();
-  if (s >= instruction_set::avx512) return avx512::call<Kernel, Arguments...>(arguments...);
-  if (s == instruction_set::avx2) return avx2::call<Kernel, Arguments...>(arguments...);
+  for (;; detail::choose_first()) {
+    const auto s = instruction_set(detail::instructions_in_use.load(std::memory_order_relaxed));
+    if (s > instruction_set::avx2) return avx512::call<Kernel, Arguments...>(arguments...);
+    if (s == instruction_set::avx2) return avx2::call<Kernel, Arguments...>(arguments...);
+    if (s == instruction_set::baseline) break;
+  }
 #endif
   return baseline::call<Kernel, Arguments...>(arguments...);
 }
@@ -181,6 +184,14 @@ template <class T, int N>
 UNROLL_INLINE inline vec<T, N> where_greater(const vec<T, N>& a, const vec<T, N>& b, const vec<T, N>& yes,
                                              const vec<T, N>& no) {
   return {a.v > b.v ? yes.v : no.v};
+}
+
+/// Hides from g++ what it knows of a vector, which stays as it is.
+template <class T, int N>
+UNROLL_INLINE inline void hide([[maybe_unused]] vec<T, N>& x) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+  asm("" : "+v"(x.v));
+#endif
 }
 
 /// N elements from p on, of any alignment.

@@ -56,19 +56,19 @@ struct lines_ahead {
 };
 
 /// What a tile reads and writes: a(i, q) = a[i + q aq], b(q, j) = b[q bq + j bj], c(i, j) = c[i + j cj].
-/// The last of the tile's row vectors starts at a_last of a and c_last of c: where the rows are no multiple
-/// of the width it overlaps its neighbour, and both then write the same numbers.
+/// The last of the tile's row vectors starts at row `last`: where the rows are no multiple of the width it
+/// overlaps its neighbour, and both then write the same numbers.
 template <class T>
 struct tile_arguments {
   index_t inner;
   const T* a;
-  index_t aq, a_last;
+  index_t aq;
   const T* b;
   index_t bq, bj;
   bool add;
   T* c;
-  index_t cj, c_last;
-  const lines_ahead<T>* ahead;  // null: none
+  index_t cj, last;
+  const lines_ahead<T>* ahead;  // of tiles that ask
 };
 
 /// sum += a b for one term of the inner dimension.
@@ -77,7 +77,7 @@ UNROLL_INLINE inline void tile_term(const tile_arguments<T>& t, const T* a, cons
                                     vec<T, N> (&sum)[std::size_t(R)][std::size_t(M)]) {
   vec<T, N> av[std::size_t(M)];
   UNROLL_FULLY
-  for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.a_last));
+  for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.last));
   UNROLL_FULLY
   for (int j = 0; j < R; ++j) {
     const T bj = b[j * t.bj];
@@ -87,19 +87,17 @@ UNROLL_INLINE inline void tile_term(const tile_arguments<T>& t, const T* a, cons
 }
 
 /// C (+)= A B for M vectors of N rows by R columns. Every number is one sum in the order of the terms,
-/// whatever M and R: the bits of a column do not depend on how many there are. Ahead: it asks for what
-/// follows, in a function of its own, which small tiles do without.
-template <class T, int N, int M, int R, bool Ahead = false>
+/// whatever M and R: the bits of a column do not depend on how many there are. Asks: it asks for what
+/// follows.
+template <class T, int N, int M, int R, bool Asks>
 struct tile {
   template <class Isa>
   UNROLL_INLINE static void run(const tile_arguments<T>& t) {
-    if constexpr (!Ahead && M > 1 && M * R >= 12 && N * int(sizeof(T)) >= 32)
-      if (t.ahead) return Isa::template call<tile<T, N, M, R, true>, const tile_arguments<T>&>(t);
     vec<T, N> sum[std::size_t(R)][std::size_t(M)] = {};
     const T* a = t.a;
     const T* b = t.b;
     index_t left = t.inner;
-    if constexpr (Ahead) {
+    if constexpr (Asks) {
       const lines_ahead<T> ahead = *t.ahead;
       const T* c = ahead.next_tile;
       for (int j = 0; j < R; ++j, a += t.aq, b += t.bq, c += t.cj) {
@@ -121,7 +119,7 @@ struct tile {
     }
     for (; left > 0; --left, a += t.aq, b += t.bq) tile_term<T, N, M, R>(t, a, b, sum);
     T* c = t.c;
-    const index_t cj = t.cj, last = t.c_last;
+    const index_t cj = t.cj, last = t.last;
     if (t.add) {
       UNROLL_FULLY
       for (int j = 0; j < R; ++j) {
@@ -140,29 +138,37 @@ struct tile {
 template <class T>
 using tile_function = void (*)(const tile_arguments<T>&);
 
-template <class Isa, class T, int N, int M, int... R>
+/// Small tiles do not ask, whether they may or not: that would be another function.
+template <class T, int N, int M, int R, bool May>
+using tile_of = tile<T, N, M, R, (May && M > 1 && M * R >= 12 && N * int(sizeof(T)) >= 32)>;
+
+template <class Isa, class T, int N, int M, bool May, int... R>
 constexpr auto tile_row(std::integer_sequence<int, R...>) {
   return std::array<tile_function<T>, sizeof...(R)>{
-      &Isa::template call<tile<T, N, M, R + 1>, const tile_arguments<T>&>...};
+      &Isa::template call<tile_of<T, N, M, R + 1, May>, const tile_arguments<T>&>...};
 }
-template <class Isa, class T, int N, int R, int... M>
+template <class Isa, class T, int N, int R, bool May, int... M>
 constexpr auto tile_table(std::integer_sequence<int, M...>) {
   return std::array<std::array<tile_function<T>, std::size_t(R)>, sizeof...(M)>{
-      tile_row<Isa, T, N, M + 1>(std::make_integer_sequence<int, R>{})...};
+      tile_row<Isa, T, N, M + 1, May>(std::make_integer_sequence<int, R>{})...};
 }
-template <class Isa, class T, int N, int... M>
+template <class Isa, class T, int N, bool May, int... M>
 constexpr auto long_row(std::integer_sequence<int, M...>) {
   return std::array<tile_function<T>, sizeof...(M)>{
-      &Isa::template call<tile<T, N, M + 1, long_tile_columns>, const tile_arguments<T>&>...};
+      &Isa::template call<tile_of<T, N, M + 1, long_tile_columns, May>, const tile_arguments<T>&>...};
 }
-/// The tiles of vectors of N rows: tiles[M - 1][R - 1].
+/// The tiles of vectors of N rows: of[asks][M - 1][R - 1].
 template <class Isa, class T, int N>
 struct tiles {
   static constexpr bool widest = N == simd::width<Isa, T>;
   static constexpr int M = N == 1 ? 1 : widest ? tile_vectors<Isa> : 2, R = widest ? tile_columns<Isa> : 4;
-  static constexpr auto of = tile_table<Isa, T, N, R>(std::make_integer_sequence<int, M>{});
+  using rows = std::make_integer_sequence<int, M>;
+  static constexpr std::array of{tile_table<Isa, T, N, R, false>(rows{}),
+                                 tile_table<Isa, T, N, R, true>(rows{})};
   static constexpr int long_M = widest ? long_tile_vectors<Isa> : 0;
-  static constexpr auto of_long = long_row<Isa, T, N>(std::make_integer_sequence<int, long_M>{});
+  using long_rows = std::make_integer_sequence<int, long_M>;
+  static constexpr std::array of_long{long_row<Isa, T, N, false>(long_rows{}),
+                                      long_row<Isa, T, N, true>(long_rows{})};
 };
 
 /// `total` things in as few groups of at most `most` as possible, of nearly equal sizes: the next group.
@@ -186,18 +192,26 @@ UNROLL_INLINE inline void pack_transposed(const T* from, index_t stride, index_t
   const index_t whole = inner - inner % N;
   for (index_t i = 0; i < rows && whole > 0; i += N) {
     const index_t r = i < rows - N ? i : rows - N;
-    for (index_t q = 0; q < whole; q += N) {
+    const auto transpose = [&](index_t q, auto ask) UNROLL_INLINE {
       vec<T, N> block[std::size_t(N)];
       UNROLL_FULLY
       for (int u = 0; u < N; ++u) {
         const T* const row = from + q + (r + u) * stride;
         block[u] = simd::load<N>(row);
-        if constexpr (Ahead) simd::prefetch(row + N * stride);
+        if constexpr (ask) simd::prefetch(row + N * stride);
       }
       simd::transpose(block);
       UNROLL_FULLY
       for (int u = 0; u < N; ++u) simd::store(block[u], to + r + (q + u) * rows);
-    }
+    };
+    constexpr std::bool_constant<Ahead> ask;
+    index_t q = 0;
+    if constexpr (Ahead && N * sizeof(T) == 32)  // one line for two blocks
+      for (; q + N < whole; q += 2 * N) {
+        transpose(q, ask);
+        transpose(q + N, std::false_type());
+      }
+    for (; q < whole; q += N) transpose(q, ask);
   }
   if constexpr (N > 1)
     if (whole < inner) pack_transposed<N / 2>(from + whole, stride, rows, inner - whole, to + whole * rows);
@@ -217,6 +231,67 @@ struct gemm_arguments {
   index_t ldc;
 };
 
+/// Whether columns of A are packed.
+template <class T>
+UNROLL_INLINE inline bool packs_a(const gemm_arguments<T>& g) {
+  return g.a_transposed || (g.n >= 96 && g.k >= 64);
+}
+/// Whether the terms of A that are summed in one pass stay in a cache.
+template <class T>
+UNROLL_INLINE inline bool keeps_a(const gemm_arguments<T>& g) {
+  return g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (128 << 10);
+}
+
+/// The product by vectors of N rows where A is read as it lies and stays in a cache: down the rows of C, as
+/// many columns at a time as a tile has.
+template <class T, int N>
+struct gemm_by_columns {
+  template <class Isa>
+  UNROLL_INLINE static void run(const gemm_arguments<T>& arguments) {
+    const gemm_arguments<T> g = arguments;  // a copy, which no tile can change
+    using tiles = detail::tiles<Isa, T, N>;
+    constexpr int M = tiles::M, R = tiles::R;
+    const bool pack_b = g.b_transposed && g.m > 2 * M * N;
+    // `larger` groups of rows have one vector more than the others
+    const index_t vectors = (g.m + N - 1) / N, groups = (vectors + M - 1) / M;
+    const index_t smaller = vectors / groups, larger = vectors % groups;
+    alignas(64) T b_buffer[std::size_t(R * inner_block)];
+    for (index_t q = 0; q < g.k; q += inner_block) {
+      tile_arguments<T> t{};
+      t.inner = inner_block < g.k - q ? inner_block : g.k - q;
+      t.aq = g.lda;
+      t.cj = g.ldc;
+      t.add = g.add || q > 0;
+      for (index_t j = 0; j < g.n; j += R) {
+        const index_t r = R < g.n - j ? R : g.n - j;
+        const T* const a = g.a + q * g.lda;
+        T* const c = g.c + j * g.ldc;
+        t.b = g.b + (g.b_transposed ? j + q * g.ldb : q + j * g.ldb);
+        t.bq = g.b_transposed ? g.ldb : 1;
+        t.bj = g.b_transposed ? 1 : g.ldb;
+        if (pack_b) {
+          T* to = b_buffer;
+          for (index_t left = t.inner; left > 0; --left, t.b += g.ldb, to += r)
+            if (r == R)
+              std::memcpy(to, t.b, std::size_t(R) * sizeof(T));
+            else
+              std::memcpy(to, t.b, std::size_t(r) * sizeof(T));
+          t.b = b_buffer;
+          t.bq = r;
+        }
+        for (index_t i = 0, group = 0; group < groups; ++group) {
+          const index_t count = group < larger ? smaller + 1 : smaller;
+          t.a = a + i;
+          t.c = c + i;
+          t.last = group + 1 < groups ? (count - 1) * N : g.m - N - i;
+          tiles::of[false][std::size_t(count - 1)][std::size_t(r - 1)](t);
+          i += count * N;
+        }
+      }
+    }
+  }
+};
+
 /// The lines of op(A) from row i and term q on, of as many as `most` rows, in the order in which they lie.
 template <class T>
 UNROLL_INLINE inline lines_ahead<T> lines_of_panel(const gemm_arguments<T>& g, index_t i, index_t most,
@@ -230,22 +305,21 @@ UNROLL_INLINE inline lines_ahead<T> lines_of_panel(const gemm_arguments<T>& g, i
           (length * index_t(sizeof(T)) + 63) / 64};
 }
 
-/// The product by vectors of N rows; C has as many.
+/// The product by vectors of N rows, whatever A is like.
 template <class T, int N>
 struct small_gemm {
   template <class Isa>
-  UNROLL_INLINE static void run(const gemm_arguments<T>& g) {
+  UNROLL_INLINE static void run(const gemm_arguments<T>& arguments) {
+    const gemm_arguments<T> g = arguments;  // a copy, which no tile can change
     using tiles = detail::tiles<Isa, T, N>;
     constexpr int M = tiles::M, R = tiles::R;
     const bool pack_b = g.b_transposed && g.m > 2 * M * N;
-    const bool a_in_cache = g.m * (g.k < inner_block ? g.k : inner_block) * index_t(sizeof(T)) <= (128 << 10);
-    const bool pack_a = g.a_transposed || (g.n >= 96 && g.k >= 64);
-    const index_t narrow = g.m <= tiles::long_M * N ? long_tile_columns : R;
+    const bool a_in_cache = keeps_a(g), pack_a = packs_a(g);
     // Asking costs instructions, and nothing waits for a small A or one that is read for few columns.
     const bool large_a = g.m * g.k * index_t(sizeof(T)) > (64 << 10);
     const bool ask = (pack_a || !a_in_cache) && g.n >= 24 && large_a;
     lines_ahead<T> panel, ahead;
-    const index_t columns = !pack_a && a_in_cache ? narrow : (pack_b ? 1 : 6) * column_block<T>;
+    const index_t columns = !pack_a && a_in_cache ? long_tile_columns : (pack_b ? 1 : 6) * column_block<T>;
     alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
     alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
     if (ask && !pack_a) {  // the first panel, for which no product before has asked
@@ -260,7 +334,8 @@ struct small_gemm {
       t.cj = g.ldc;
       t.add = g.add || q > 0;
       const bool asks = ask && t.inner >= 64;
-      t.ahead = asks ? &ahead : nullptr;
+      const T* const a0 = g.a + (g.a_transposed ? q : q * g.lda);
+      t.ahead = &ahead;
       for (index_t j0 = 0; j0 < g.n; j0 += columns) {
         const index_t width = columns < g.n - j0 ? columns : g.n - j0;
         // A packed panel is narrow, so that it stays in the first cache, where B can be read more often.
@@ -279,26 +354,19 @@ struct small_gemm {
         for (index_t i = 0, vectors = (g.m + N - 1) / N; vectors > 0;) {
           // No single vector is left over beside others.
           const index_t group = vectors == 3 ? 3 : balanced(vectors, most);
-          t.c_last = group == vectors ? g.m - i - N : (group - 1) * N;
+          t.last = group == vectors ? g.m - i - N : (group - 1) * N;
+          const index_t rows = t.last + N;
+          t.a = pack_a ? a_buffer : a0 + i;
+          t.aq = pack_a ? rows : g.lda;
           if (g.a_transposed) {
-            const index_t rows = t.c_last + N;
-            const T* const from = g.a + q + i * g.lda;
+            const T* const from = a0 + i * g.lda;
             if (large_a && !asks)
               pack_transposed<N, true>(from, g.lda, rows, t.inner, a_buffer);
             else
               pack_transposed<N>(from, g.lda, rows, t.inner, a_buffer);
-            t.a = a_buffer;
-            t.aq = rows;
           } else if (pack_a) {
-            const index_t rows = t.c_last + N;
-            pack<N>(g.a + i + q * g.lda, g.lda, rows, t.inner, a_buffer);
-            t.a = a_buffer;
-            t.aq = rows;
-          } else {
-            t.a = g.a + i + q * g.lda;
-            t.aq = g.lda;
+            pack<N>(a0 + i, g.lda, rows, t.inner, a_buffer);
           }
-          t.a_last = t.c_last;
           const index_t next_i = i + group * N;
           if (asks)
             panel = next_i < g.m        ? lines_of_panel(g, next_i, most * N, q)
@@ -306,11 +374,11 @@ struct small_gemm {
                                         : lines_ahead<T>();
           for (index_t j = 0; j < width;) {
             index_t r = long_tile_columns;
-            auto multiply = group <= tiles::long_M ? tiles::of_long[std::size_t(group - 1)] : nullptr;
+            auto multiply = group <= tiles::long_M ? tiles::of_long[asks][std::size_t(group - 1)] : nullptr;
             if (!multiply || width - j < r) {
               r = balanced(width - j, R);
               if (R > 4 && r == 4 && width - j > 4) r = 5;  // 5 + 3 columns stream A faster than 4 + 4
-              multiply = tiles::of[std::size_t(group - 1)][std::size_t(r - 1)];
+              multiply = tiles::of[asks][std::size_t(group - 1)][std::size_t(r - 1)];
             }
             t.b = b0 + j * t.bj;
             t.c = g.c + i + (j0 + j) * g.ldc;
@@ -342,6 +410,8 @@ struct gemm_of_width {
         using half = typename simd::for_half_vectors<Isa>::type;
         return half::template call<gemm_of_width<T, N / 2>, const gemm_arguments<T>&>(g);
       }
+    if (g.m > tiles<Isa, T, N>::long_M * N && !packs_a(g) && keeps_a(g))
+      return Isa::template call<gemm_by_columns<T, N>, const gemm_arguments<T>&>(g);
     Isa::template call<small_gemm<T, N>, const gemm_arguments<T>&>(g);
   }
 };
