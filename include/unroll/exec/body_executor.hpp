@@ -130,7 +130,7 @@ class body_executor {
     });
   }
 
-  /// Of up to three times the ranks of a slice.
+  /// Of up to twice the ranks of a slice.
   static index_t adapters_workspace(index_t in, index_t out, index_t tokens, bool vjp) {
     const index_t one = adapter_workspace(in + out, tokens, vjp),
                   all = packed::workspace_size(packed_rank, in, out, tokens, vjp, !std::same_as<T, P>);
@@ -315,8 +315,9 @@ class body_executor {
   }
 
  private:
-  static constexpr index_t rank_slice = 128;              // columns of an adapter's A taken at a time
-  static constexpr index_t packed_rank = 3 * rank_slice;  // of adapters of one x
+  static constexpr index_t rank_slice = 128;  // columns of an adapter's A taken at a time
+  // of adapters of one x; as many rows as kernels::product_split takes
+  static constexpr index_t packed_rank = 2 * rank_slice;
   struct scaled_product {
     const body_executor& e;
     template <class C>
