@@ -43,6 +43,8 @@ struct train_command : command {
     add("--segments", segments, 2,
         "of a sample, a stretch of a document from a random place on; the first one reads no memory");
     add("--documents", documents, 1, "samples of a step, whose gradients are added up");
+    add("--accumulate", training.accumulate, 1,
+        "gradients, of --documents samples each, that are added up for a step");
     add("--held-out-texts", held_out_texts, 1,
         "stretches of the held-out text, evenly spread, that are scored");
     app->add_option("--autoencode", autoencode,
@@ -108,7 +110,7 @@ struct train_command : command {
     training_run<T> run(training, std::move(setup.theta),
                         identity(setup.shape(), data, fingerprint_of(model)));
     run.check_ranks();
-    samples.seek(run->step());
+    samples.seek(run->position());
 
     const memory_plan planned = plan_of<X>(setup.shape(), o, p);
     std::printf(
@@ -134,7 +136,7 @@ struct train_command : command {
         }
         if (run->done() || stop_asked()) break;
         const double start = seconds_now();
-        const key draws = fold(fold(key{seed}, 3), std::uint64_t(run->step()));
+        const key draws = fold(fold(key{seed}, 3), std::uint64_t(run->position()));
         auto& g = run->gradient_sum();
         const report r = gradients.add(draws, run->theta(), samples.next(), g);
         if (r.code != status::ok) run.not_finite();
@@ -158,6 +160,7 @@ struct train_command : command {
            {"policy", to_string(p)},
            {"segments", segments},
            {"documents", documents},
+           {"accumulate", training.accumulate},
            {"steps", training.steps},
            {"rate", training.rate},
            {"seed", seed},

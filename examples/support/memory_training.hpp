@@ -25,6 +25,14 @@ struct training_options : unroll::training::run_options {
     app->add_option("--clip", clip, "norm of the gradient of a step, 0: off")
         ->check(not_negative)
         ->capture_default_str();
+    app->add_option("--clip-value", clip_value,
+                    "bound of every number of the gradient of a step, in front of --clip; 0: off")
+        ->check(not_negative)
+        ->capture_default_str();
+    app->add_option("--patience", patience,
+                    "reports without a lower held-out loss after which the run ends early; 0: never")
+        ->check(CLI::Range(0, 1'000'000'000))
+        ->capture_default_str();
     app->add_option("--decay", decay, "decoupled weight decay")->check(not_negative)->capture_default_str();
     app->add_option("--beta1", beta1, "of AdamW")->check(CLI::Range(0.0, 0.9999))->capture_default_str();
     app->add_option("--beta2", beta2, "of AdamW")->check(CLI::Range(0.0, 0.99999))->capture_default_str();
@@ -74,6 +82,9 @@ class training_run {
     const auto& r = run_.report(held_out, bytes_per_token, seconds);
     std::printf("%9td %10.4f %10.4f %12.4f %9.2e %9.3g %10.0f\n", index_t(r.step), r.training, r.held_out,
                 r.held_out_bits_per_byte, r.rate, r.norm, r.tokens_per_second);
+    if (run_.ended_early())
+      std::printf("no lower held-out loss for %td reports; the best is that of step %td\n", options_.patience,
+                  index_t(run_.best()->step));
     flush_output();
   }
   std::string progress_line() const {

@@ -54,6 +54,17 @@ for file in encoder/adapter_model.safetensors head/adapter_model.safetensors mem
   cmp "whole/$file" "resumed/$file"
 done
 
+# steps of several gradients, cut between any two of them; without patience for a held-out loss that stands still
+parts=("$program" train --model base --text "$text" $memory --segments 2 --documents 1 --accumulate 3 --clip-value 0.01 --steps 400
+  --report 10 --held-out-texts 2 --policy reservoir:1)
+"${parts[@]}" --out parts --json parts.json >/dev/null
+expect parts.json complete=true accumulate=3
+interrupted INT "${parts[@]}"
+"${parts[@]}" --checkpoint run.checkpoint --resume --out parts_resumed >/dev/null
+cmp parts/encoder/adapter_model.safetensors parts_resumed/encoder/adapter_model.safetensors
+"$program" train --model base --text "$text" $memory --segments 2 --documents 1 --steps 50 --report 1 --rate 1e-30 --patience 3 >early.txt
+grep -q "no lower held-out loss for 3 reports; the best is that of step 1" early.txt
+
 # interrupted in the scoring behind the last step a run is not complete; the resumed one reports that step
 for _ in {1..55}; do cat "$text"; done >long.txt
 last=("$program" train --model base --text long.txt $memory --segments 4 --documents 1 --steps 2 --report 1
