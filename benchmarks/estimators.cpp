@@ -73,6 +73,7 @@ void every_estimator(const Visitor& visit) {
   visit("chunked(10)", [](const Cell& c) { return chunked_tbptt(c, {.window = 10}); });
   visit("artbp(10)", [](const Cell& c) { return artbp(c, polynomial_truncation(10)); });
   visit("uoro", [](const Cell& c) { return uoro(c); });
+  visit("preuoro", [](const Cell& c) { return preuoro(c); });
   visit("uoro(10)", [](const Cell& c) { return uoro(c, {.block = 10}); });
   visit("nobacktrack", [](const Cell& c) { return nobacktrack(c); });
   visit("es(1)", [](const Cell& c) { return es(c, {.sigma = 0.01, .pairs = 1}); });

@@ -73,6 +73,32 @@ TEST_CASE("preuoro is unbiased on cells of one matrix and of several, in lanes w
   CHECK(unbiased(both, 3) == Approx(sum).epsilon(1e-10));
 }
 
+TEST_CASE("preuoro with a Q that learns is unbiased, and quieter where losses owe much to few rows") {
+  support::random_task t(cells::elman<double>({.in = 1, .hidden = 2, .out = 1}), 5, key{3});
+  const std::array<double, 4> apart{.8, 0, 0, .8};
+  std::copy(apart.begin(), apart.end(), t.theta.begin());
+  t.theta[t.theta.size() - 3] = 3;  // the readout: of one unit above all
+  t.theta[t.theta.size() - 2] = .03;
+  const auto expected = testing::backward_gradient(t.cell, t.theta, t.xs);
+  std::array<double, 2> traces{};
+  for (const bool learns : {false, true}) {
+    const auto r = exact(t.cell, t.theta, t.xs, {.memory = learns ? .5 : 0});
+    CHECK(golden::relative_error(r.mean, expected) < 1e-11);
+    traces[learns] = r.covariance_trace;
+  }
+  CAPTURE(traces[0], traces[1]);
+  CHECK(traces[1] < .9 * traces[0]);
+  const auto golden_task =
+      exact(golden::golden_columns{}, golden::columns_theta(), golden::delayed_inputs(), {.memory = .5});
+  CHECK(golden::relative_error(golden_task.mean, golden::by_columns(golden::gradient)) < 1e-11);
+  const support::random_task two(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}), 15,
+                                 key{3});
+  CHECK(testing::estimator_conformance(preuoro(two.cell, {.memory = .9}), two.theta, two.xs, &two.bad) ==
+        std::vector<std::string>{});
+  for (const double wrong : {-.1, 1., std::nan("")})
+    CHECK_THROWS_WITH(preuoro(two.cell, {.memory = wrong}), ContainsSubstring("preuoro: memory"));
+}
+
 TEST_CASE("preuoro costs a step, a vjp and a jvp a step, and keeps the promises of every estimator") {
   const support::random_task t(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}), 15,
                                key{3});

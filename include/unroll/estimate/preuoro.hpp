@@ -8,6 +8,7 @@ namespace unroll {
 struct preuoro_options {
   double epsilon = 1e-7;  ///< added to the scales; never biases, 0 is allowed
   bool balance = true;    ///< false: rho0 = rho1 = 1, unbiased with another variance
+  double memory = 0;      ///< of the running mean that Q is made from, in [0, 1); 0: Q = 1
 };
 
 /// UORO with its noise in front of the nonlinearity: for systems that read theta as matrices, z_b = W_b a_b,
@@ -19,10 +20,12 @@ struct preuoro_options {
 ///   theta~ <- theta~ / rho0 + (nu_b a_b')_b / rho1
 ///   rho0 = sqrt(|theta~| / (|J s~| + eps)) + eps,  rho1 = sqrt(|nu a'| / (|D nu| + eps)) + eps
 ///
-/// where uoro has nu and nu F. Unbiased at fixed theta for every horizon: E (D nu)(nu a')' = D (x) a', and
-/// the signs of different rows and steps are independent. Units that are saturated, D close to 0, then add
-/// little to s~. Every lane has its own nu, s~ and theta~. With `rows` those of all matrices, per step and
-/// lane: n rows + params multiply-adds, one step, one vjp, one jvp. Memory, to leading order: 2 lanes params
+/// where uoro has nu and nu F. With a `memory` Q nu stands in s~ and nu / Q in theta~, for a diagonal Q that
+/// gives rows less noise to which losses owe much (influence/pre_activation.hpp), unbiased too. Unbiased at
+/// fixed theta for every horizon: E (D nu)(nu a')' = D (x) a', and the signs of different rows and steps are
+/// independent. Units that are saturated, D close to 0, then add little to s~. Every lane has its own nu, s~
+/// and theta~. With `rows` those of all matrices, per step and lane: n rows + params multiply-adds, one step,
+/// one vjp, one jvp. Memory, to leading order: 2 lanes params
 /// + lanes n rows scalars. Needs: vjp, jvp, factors. Cooijmans & Martens 2019. See docs/math/preuoro.md.
 template <class F, class C = philox_chooser>
 class preuoro final : public forward_learner<F, influence::pre_activation<F>, C> {
@@ -35,10 +38,11 @@ class preuoro final : public forward_learner<F, influence::pre_activation<F>, C>
   explicit preuoro(F system, preuoro_options options = {}, C chooser = C{})
       : preuoro::forward_learner(
             "preuoro", std::move(system),
-            "epsilon " + number_text(options.epsilon) + (options.balance ? "" : ", not balanced"),
+            "epsilon " + number_text(options.epsilon) + (options.balance ? "" : ", not balanced") +
+                (options.memory == 0 ? "" : ", memory " + number_text(options.memory)),
             [&](const F& f) {
               const preuoro_options o = checked(f, options);
-              return influence::pre_activation<F>(f, o.epsilon, o.balance);
+              return influence::pre_activation<F>(f, o.epsilon, o.balance, o.memory);
             },
             std::move(chooser)) {}
 
@@ -46,6 +50,8 @@ class preuoro final : public forward_learner<F, influence::pre_activation<F>, C>
   static preuoro_options checked(const F& f, preuoro_options o) {
     if (!(o.epsilon >= 0))
       fail("preuoro", "epsilon", "is " + number_text(o.epsilon) + ", must be at least 0");
+    if (!(o.memory >= 0 && o.memory < 1))
+      fail("preuoro", "memory", "is " + number_text(o.memory) + ", must be in [0, 1)");
     if (!supports(f, hook::jvp) || !supports(f, hook::factors))
       fail("preuoro", "system", "has no jvp, or no weight_matrices and factors");
     return o;
