@@ -1,9 +1,13 @@
-// One side of gguf_compare.py: this library on a GGUF file.
+// One side of gguf_compare.py and of gguf_load.py: this library on a GGUF file.
 //   usage: gguf_ours values FILE            float32 of every tensor, in the order of their names
 //          gguf_ours ids FILE <TEXT         int32 ids of a text
 //          gguf_ours logits FILE <IDS       float32 logits behind every int32 id
 //          gguf_ours greedy FILE N <IDS     N more int32 ids, each the most probable
+//          gguf_ours first FILE TYPE <IDS   one more, and the seconds of the processor until the weights
+//          (TYPE:
+//                                           float, bf16) and vocabulary were there, and until the id was
 #include <cstdlib>
+#include <ctime>
 #include <iostream>
 #include <iterator>
 
@@ -59,6 +63,22 @@ void continued(const std::string& path, int more) {
   put(out);
 }
 
+template <class T>
+void first(const std::string& path) {
+  const auto seconds = [] { return double(std::clock()) / CLOCKS_PER_SEC; };
+  const auto ids = input_ids();
+  const auto words = llama::parse_tokenizer_gguf(gguf::open(path, "gguf_ours"));
+  const auto model = llama::load_gguf<T>(gguf_files::open(path, "gguf_ours"));
+  using X = numbers<float, T>;
+  const llama::transformer<X> stack(model.shape);
+  llama::generator<X> g(stack, model.weights, llama::key_value_cache<X>(model.shape, 512));
+  const double loaded = seconds();
+  g.append(ids);
+  const auto logits = g.logits();
+  const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  std::cout << best << " " << loaded << " " << seconds() << " " << words.size() << "\n";
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -71,6 +91,10 @@ int main(int argc, char** argv) try {
     continued(argv[2], -1);
   else if (what == "greedy" && argc == 4)
     continued(argv[2], std::atoi(argv[3]));
+  else if (what == "first" && argc == 4 && argv[3] == std::string("float"))
+    first<float>(argv[2]);
+  else if (what == "first" && argc == 4 && argv[3] == std::string("bf16"))
+    first<bf16>(argv[2]);
   else
     return 2;
   return std::cout.flush() ? 0 : 1;

@@ -1,6 +1,7 @@
-// One side of peft_compare.py: this library.
+// One side of peft_compare.py and of save_compare.py: this library.
 //   usage: peft_ours logits MODEL ADAPTER merge|beside <IDS >LOGITS     ADAPTER - : none
 //          peft_ours train MODEL ADAPTER KIND <IDS                     KIND: uniform, one_by_one, biased
+//          peft_ours save MODEL FOLDER -                               by save_llama
 // IDS is a JSON list, LOGITS one of lists, computed in double. `train` takes ten steps of Adam on new
 // adapters, prints the loss before and after, and saves them.
 #include <iostream>
@@ -61,6 +62,11 @@ void train(const pretrained<double>& base, const std::string& kind, const std::v
 
 int main(int argc, char** argv) try {
   if (argc != 5) return 2;
+  if (argv[1] == std::string("save")) {
+    const auto model = load_llama<float>(argv[2]);
+    save_llama<float>(argv[3], model.shape, model.weights, {.bos = 1, .eos = {2}});
+    return 0;
+  }
   const auto ids = nlohmann::json::parse(std::cin).get<std::vector<token>>();
   auto base = load_llama<double>(argv[2]);
   if (argv[1] == std::string("train")) {

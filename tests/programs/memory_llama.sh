@@ -148,7 +148,8 @@ recall=("$program" recall --model base --text "$text" --segment 128 --positions 
 "${recall[@]}" --ratio 16 --lags 1,3 --json recall.json >/dev/null
 expect recall.json complete=true "lag=[13]" "tokens_right=$number" "all_right=$number" "nll=$number" 'method="(memory|window|sinks|none)"'
 "${recall[@]}" --task repeat --ratio 1 --lags 2 --methods window,sinks --chunk 1 --json recall.json >/dev/null
-[ "$(grep -c '"nll"' recall.json)" = 2 ] && [ "$(grep '"nll"' recall.json | sort -u | wc -l)" = 1 ]
+[ "$(grep -c '"nll"' recall.json)" = 2 ]
+[ "$(grep '"nll"' recall.json | sort -u | wc -l)" = 1 ]
 refused '"passkey" is none of' "${recall[@]}" --methods passkey
 refused '"x" is no whole number' "${recall[@]}" --lags 1,x
 refused "segment: is 16, must be" "$program" recall --model base --text "$text" --segment 16 --ratio 4 --lags 1
