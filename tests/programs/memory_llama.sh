@@ -55,7 +55,7 @@ for file in encoder/adapter_model.safetensors head/adapter_model.safetensors mem
 done
 
 # steps of several gradients, cut between any two of them; without patience for a held-out loss that stands still
-parts=("$program" train --model base --text "$text" $memory --segments 2 --documents 1 --accumulate 3 --clip-value 0.01 --steps 400
+parts=("$program" train --model base --text "$text" $memory --segments 2 --documents 1 --accumulate 3 --clip-value 0.01 --steps 2000
   --report 10 --held-out-texts 2 --policy reservoir:1)
 "${parts[@]}" --out parts --json parts.json >/dev/null
 expect parts.json complete=true accumulate=3
