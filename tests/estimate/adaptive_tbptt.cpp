@@ -51,7 +51,7 @@ gradient<double> gradient_of(E& est, const Theta& theta, const Xs& xs) {
 
 TEST_CASE("adaptive_tbptt chooses the lags of the closed form where what is owed decays by one factor") {
   // delta(K) = rho^(K+1) / (1 - 2 rho^(K+1))
-  for (const double fitted : {1., .5})
+  for (const double fitted : {1., .9, .5})
     for (const auto& [tolerance, lag] : {std::pair(.1, 23), std::pair(.5, 13), std::pair(.9, 10)}) {
       const auto est = after(.9, {.tolerance = tolerance, .longest = 100, .fitted = fitted});
       CHECK(est.steps() == lag + 1);
