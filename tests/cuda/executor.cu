@@ -46,6 +46,7 @@ void all(report& to, const std::string& what) {
   one("vectors and sums", [](const auto& e) { return vectors(e); });
   one("products of our own", [](const auto& e) { return products(e); });
   one("adapters", [](const auto& e) { return adapters(e); });
+  one("adapters of one x", [](const auto& e) { return adapters_together(e); });
   one("rmsnorm and its vjp", [](const auto& e) { return norms(e); });
   one("rotary positions", [](const auto& e) { return rotations(e); });
   one("swiglu and its vjp", [](const auto& e) { return activations(e); });

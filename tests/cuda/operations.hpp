@@ -118,6 +118,35 @@ results adapters(const E& e) {
   return r;
 }
 
+/// Two of one x.
+template <class E>
+results adapters_together(const E& e) {
+  using T = kind<E>;
+  using N = typename E::numbers;
+  results r;
+  const index_t in = 24, out = 40, rank = 16, n = 12;
+  auto a = numbers_at<float>(e, 2 * in * rank, 8), b = numbers_at<float>(e, 2 * rank * out, 9);
+  auto x = numbers_at<T>(e, in * n, 10), y = numbers_at<T>(e, 2 * out * n, 11);
+  auto dx = numbers_at<T>(e, in * n, 12);
+  auto da = numbers_at<float>(e, 2 * in * rank, 13), db = numbers_at<float>(e, 2 * rank * out, 14);
+  auto workspace = e.template allocate<T>(E::adapters_workspace(in, out, n, true));
+  std::vector<exec::adapted<N>> of;
+  std::vector<exec::adapted_adjoint<N>> back;
+  for (index_t i = 0; i < 2; ++i) {
+    const exec::adapter<float> l{
+        {a.data() + i * in * rank, in, rank}, {b.data() + i * rank * out, rank, out}, 0.125};
+    const matrix<T> own(y.data() + i * out * n, out, n);
+    of.push_back({l, own});
+    back.push_back(
+        {l, own, {{da.data() + i * in * rank, in, rank}, {db.data() + i * rank * out, rank, out}}});
+  }
+  e.adapt_all(std::span<const exec::adapted<N>>(of), shaped<const T>(x, in, n), workspace);
+  e.adapt_all_vjp(std::span<const exec::adapted_adjoint<N>>(back), shaped<const T>(x, in, n),
+                  shaped<T>(dx, in, n), 2, workspace);
+  append(e, y, r), append(e, dx, r), append(e, da, r), append(e, db, r);
+  return r;
+}
+
 template <class E>
 results norms(const E& e) {
   using T = kind<E>;
