@@ -234,7 +234,8 @@ int main(int argc, char** argv) {
   CLI::Option* text = app.add_option("--text", o.text, "a text file")->capture_default_str();
   app.add_option("--task", o.task, "anbn, instead of a text")->excludes(text);
   app.add_option("--cell", o.cell,
-                 "elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, layer_norm_lstm or a stack as "
+                 "elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, layer_norm_gru, layer_norm_lstm "
+                 "or a stack as "
                  "lstm_2; several, "
                  "with commas: a sweep")
       ->capture_default_str();

@@ -18,10 +18,10 @@ struct experiment_options {
   std::string hiddens = "24", seeds = "1";  ///< all of a sweep
 
   void add(CLI::App* app) {
-    app->add_option(
-           "--system", system,
-           "elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, layer_norm_lstm, a stack as lstm_2, or "
-           "influence_balancing")
+    app->add_option("--system", system,
+                    "elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, layer_norm_gru, "
+                    "layer_norm_lstm, a stack as lstm_2, or "
+                    "influence_balancing")
         ->capture_default_str();
     add_numbers<index_t>(app, "--hidden", hiddens, 1, 1'000'000, "state units");
     add_count(app, "--lanes", lanes, 1, 100'000, "sequences side by side");

@@ -19,6 +19,8 @@
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/influence_balancing.hpp"
 #include "unroll/cells/initial_values.hpp"
+#include "unroll/cells/layer_norm.hpp"
+#include "unroll/cells/layer_norm_gru.hpp"
 #include "unroll/cells/layer_norm_lstm.hpp"
 #include "unroll/cells/leaky.hpp"
 #include "unroll/cells/linear.hpp"

@@ -33,6 +33,7 @@ TEST_CASE("a cell is made by its name") {
   check_same("min_gru", cells::min_gru<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("leaky", cells::leaky<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("relu", cells::relu<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
+  check_same("layer_norm_gru", cells::layer_norm_gru<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("layer_norm_lstm", cells::layer_norm_lstm<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("gru_3", cells::stack<cells::gru<double>>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}, 3));
   CHECK_THROWS_AS(cells::make_named_cell<double>("lru_2", {}, key{1}), error);

@@ -61,6 +61,7 @@ using namespace unroll;
       cells::simple_recurrent_equations<T, cells::hyperbolic_tangent>>;                                 \
   template class unroll::cells::recurrent_cell<cells::simple_recurrent_equations<T, cells::identity>>;  \
   template class unroll::cells::recurrent_cell<cells::simple_recurrent_equations<T, cells::rectifier>>; \
+  template class unroll::cells::recurrent_cell<cells::layer_norm_gru_equations<T>>;                     \
   template class unroll::cells::recurrent_cell<cells::layer_norm_lstm_equations<T>>;                    \
   template class unroll::with_resets<cells::lstm<T>, true>;                                             \
   template class unroll::cells::stack<cells::lstm<T>>;                                                  \

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "unroll/cells/layer_norm.hpp"
 #include "unroll/cells/recurrent_cell.hpp"
 
 namespace unroll::cells {
@@ -96,22 +97,20 @@ struct layer_norm_lstm_equations {
         dq[i] = delta * q.o[i] * (1 - q.t[i] * q.t[i]);
       }
       T* const dc = ds + h;
-      const auto into = [&](index_t i) { return dq[i] * own[12 * h + i]; };
-      const T m0 = nc.mean(into), m1 = nc.mean_along(into);
+      const auto to_c = nc.through([&](index_t i) { return dq[i] * own[12 * h + i]; });
       for (index_t i = 0; i < h; ++i) {
-        const T delta = carry * dc[i] + nc.pulled(into(i), i, m0, m1);
+        const T delta = carry * dc[i] + to_c(i);
         dp[i] = delta * q.g[i] * q.i[i] * (1 - q.i[i]);
         dp[h + i] = delta * s[h + i] * q.f[i] * (1 - q.f[i]);
         dp[2 * h + i] = delta * q.i[i] * (1 - q.g[i] * q.g[i]);
         dc[i] = delta * q.f[i];
         ds[i] = 0;
       }
-      const auto to_u = [&](index_t k) { return dp[k] * own[k]; };
-      const auto to_z = [&](index_t k) { return dp[k] * own[4 * h + k]; };
-      const T u0 = nu.mean(to_u), u1 = nu.mean_along(to_u), z0 = nz.mean(to_z), z1 = nz.mean_along(to_z);
+      const auto to_u = nu.through([&](index_t k) { return dp[k] * own[k]; });
+      const auto to_z = nz.through([&](index_t k) { return dp[k] * own[4 * h + k]; });
       for (index_t k = 0; k < 4 * h; ++k) {
-        du[k] = nu.pulled(to_u(k), k, u0, u1);
-        dz[k] = nz.pulled(to_z(k), k, z0, z1);
+        du[k] = to_u(k);
+        dz[k] = to_z(k);
         column(du_all, l)[k] = du[k];
       }
     }
@@ -145,11 +144,10 @@ struct layer_norm_lstm_equations {
       const T* const q = column(at.tape, l);
       const norm nz(q, 4 * h), nu(q + 4 * h, 4 * h);
       const T *const dz = column(dz_all, l), *const du = column(du_all, l);
-      const auto of_z = [&](index_t k) { return dz[k]; };
-      const auto of_u = [&](index_t k) { return du[k]; };
-      const T u0 = nu.mean(of_u), u1 = nu.mean_along(of_u), z0 = nz.mean(of_z), z1 = nz.mean_along(of_z);
+      const auto of_z = nz.through([&](index_t k) { return dz[k]; });
+      const auto of_u = nu.through([&](index_t k) { return du[k]; });
       const auto dp = [&](index_t k) {
-        const T moved = own[k] * nu.pulled(du[k], k, u0, u1) + own[4 * h + k] * nz.pulled(dz[k], k, z0, z1);
+        const T moved = own[k] * of_u(k) + own[4 * h + k] * of_z(k);
         return down ? moved + down[k] * nu(k) + down[4 * h + k] * nz(k) + down[8 * h + k] : moved;
       };
       const auto dq = [&](index_t i) {
@@ -190,33 +188,7 @@ struct layer_norm_lstm_equations {
   }
 
  private:
-  // N of n numbers. Its Jacobian, (1 - 1/n - N N' / n) / deviation, is symmetric: `pulled` is row i of its
-  // product with a vector v of which mean and mean_along are known.
-  struct norm {
-    const T* v;
-    index_t n;
-    T middle = 0, factor = 0;
-    norm(const T* numbers, index_t count) : v(numbers), n(count) {
-      for (index_t i = 0; i < n; ++i) middle += v[i] / T(n);
-      T variance = 0;
-      for (index_t i = 0; i < n; ++i) variance += (v[i] - middle) * (v[i] - middle) / T(n);
-      factor = 1 / std::sqrt(variance + T(1e-5));
-    }
-    T operator()(index_t i) const { return (v[i] - middle) * factor; }
-    template <class V>
-    T mean(const V& of) const {
-      T sum = 0;
-      for (index_t i = 0; i < n; ++i) sum += of(i);
-      return sum / T(n);
-    }
-    template <class V>
-    T mean_along(const V& of) const {
-      T sum = 0;
-      for (index_t i = 0; i < n; ++i) sum += of(i) * (*this)(i);
-      return sum / T(n);
-    }
-    T pulled(T of_i, index_t i, T mean, T along) const { return factor * (of_i - mean - (*this)(i)*along); }
-  };
+  using norm = layer_norm<T>;
 
   // Parts of the tape of a lane, hidden numbers each; t: the tanh, c: N(c').
   template <class U>
@@ -242,12 +214,11 @@ struct layer_norm_lstm_equations {
       return dp(i) * q.g[i] * q.i[i] * (1 - q.i[i]) + dp(h + i) * c[i] * q.f[i] * (1 - q.f[i]) +
              dp(2 * h + i) * q.i[i] * (1 - q.g[i] * q.g[i]) + q.f[i] * dc(i);
     };
-    const T m0 = nc.mean(dnext_c), m1 = nc.mean_along(dnext_c);
+    const auto normal = nc.through(dnext_c);
     for (index_t i = 0; i < h; ++i) {
-      const T d = dnext_c(i);
-      const T inner = at.w.own[12 * h + i] * nc.pulled(d, i, m0, m1) + dq(i);
+      const T inner = at.w.own[12 * h + i] * normal(i) + dq(i);
       to(i, dp(3 * h + i) * q.t[i] * q.o[i] * (1 - q.o[i]) + q.o[i] * (1 - q.t[i] * q.t[i]) * inner);
-      to(h + i, d);
+      to(h + i, dnext_c(i));
     }
   }
   // ds' by number j of s.
@@ -260,10 +231,9 @@ struct layer_norm_lstm_equations {
           at, none, [&](index_t i) { return T(i == j - h); }, none, to);
     const norm nu(at.tape.data + 4 * h, 4 * h);
     const T* const w = at.w.w_h + 4 * h * j;
-    const auto of_w = [&](index_t k) { return w[k]; };
-    const T m0 = nu.mean(of_w), m1 = nu.mean_along(of_w);
+    const auto of_w = nu.through([&](index_t k) { return w[k]; });
     push(
-        at, [&](index_t k) { return at.w.own[k] * nu.pulled(w[k], k, m0, m1); }, none, none, to);
+        at, [&](index_t k) { return at.w.own[k] * of_w(k); }, none, none, to);
   }
   // v times ds' by number e of u (kind 0), of z (1) or of the cell's own (2).
   template <class To>
@@ -274,10 +244,10 @@ struct layer_norm_lstm_equations {
     const auto none = [](index_t) { return T(0); };
     if (kind < 2) {
       const norm& n = kind == 0 ? nu : nz;
-      const T *const gain = at.w.own + (kind == 0 ? 0 : 4 * h), share = v / T(4 * h);
+      const T* const gain = at.w.own + (kind == 0 ? 0 : 4 * h);
+      const auto moved = n.through([&](index_t k) { return k == e ? v : T(0); });
       return push(
-          at, [&](index_t k) { return gain[k] * n.pulled(k == e ? v : T(0), k, share, share * n(e)); }, none,
-          none, to);
+          at, [&](index_t k) { return gain[k] * moved(k); }, none, none, to);
     }
     const index_t k = e % (4 * h);
     if (e < 12 * h) {

@@ -5,6 +5,7 @@
 
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
+#include "unroll/cells/layer_norm_gru.hpp"
 #include "unroll/cells/layer_norm_lstm.hpp"
 #include "unroll/cells/leaky.hpp"
 #include "unroll/cells/linear.hpp"
@@ -27,9 +28,9 @@ struct named_cell {
   parameters<T> theta;               ///< their initial values
 };
 
-/// "elman", "gru", "lstm", "linear", "lru", "rtu", "min_gru", "leaky", "relu" or "layer_norm_lstm" of these
-/// sizes, or a stack, "elman_2", "gru_3", "lstm_2", ... of as many layers, up to 9; with the parameters that
-/// its init() draws from k. Throws unroll::error on another name.
+/// "elman", "gru", "lstm", "linear", "lru", "rtu", "min_gru", "leaky", "relu", "layer_norm_gru" or
+/// "layer_norm_lstm" of these sizes, or a stack, "elman_2", "gru_3", "lstm_2", ... of as many layers, up to
+/// 9; with the parameters that its init() draws from k. Throws unroll::error on another name.
 template <class T>
 named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_options& n, key k) {
   const auto of = [&](const auto& cell) {
@@ -50,6 +51,7 @@ named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_opti
   if (name == "min_gru") return of(min_gru<T>(like(min_gru_options{})));
   if (name == "leaky") return of(leaky<T>(like(leaky_options{})));
   if (name == "relu") return of(relu<T>(n));
+  if (name == "layer_norm_gru") return of(layer_norm_gru<T>(like(layer_norm_gru_options{})));
   if (name == "layer_norm_lstm") return of(layer_norm_lstm<T>(like(layer_norm_lstm_options{})));
   if (name.size() > 2 && name[name.size() - 2] == '_' && name.back() >= '1' && name.back() <= '9') {
     const std::string_view layer = name.substr(0, name.size() - 2);
@@ -60,7 +62,8 @@ named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_opti
   }
   fail("system", "name",
        "\"" + std::string(name) +
-           "\" is none of elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, layer_norm_lstm, "
+           "\" is none of elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, layer_norm_gru, "
+           "layer_norm_lstm, "
            "elman_2, gru_2, lstm_2, "
            "...");
 }
