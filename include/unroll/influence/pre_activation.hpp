@@ -118,8 +118,9 @@ class pre_activation {
     const index_t n = d_nu_.size();
     const T* a = a_.data();
     for (index_t l = 0; l < sizes_.lanes; ++l) {
-      const T* nu = nu_.data() + l * rows_;
-      if (remembered_ > 0) stretch(l, nu_.data() + l * rows_);
+      T* signs = nu_.data() + l * rows_;
+      if (remembered_ > 0) stretch(l, signs);
+      const T* nu = signs;
       linalg::gemv<T>(op::none, {d_.data() + l * n * rows_, n, rows_}, remembered_ > 0 ? q_nu_.data() : nu,
                       false, d_nu_.data());
       T* added = product_.theta_added().data() + l * sizes_.params;
