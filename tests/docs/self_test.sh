@@ -181,4 +181,15 @@ table 1 'window:8: graphs is 8' 'a count that moved' 's/     8  2/     7  2/'
 table 1 'window:2: was not printed' 'a policy that is gone' '/window:2/d'
 table 1 'reservoir:2: the interval' 'an unbiased row that became biased' 's/    0 0.179/0.020 0.179/'
 table 1 'window:2 and uncompensated' 'another order' 's/0.288 0.288/0.701 0.701/'
+
+options() {  # options STATUS PATTERN WHAT SED: the page of the options, changed by SED
+  sed "$4" "$here/../../docs/howto/use-an-estimator.md" >page.md
+  judge "$1" "$2" "$3" "$here/options.sh" page.md
+}
+options 0 "has the options|skipped" 'the page as it is' ''
+if command -v python3 >/dev/null; then
+  options 1 'is not what the headers say' 'another default' '/`k2`/s/`16`/`17`/'
+  options 1 'is not what the headers say' 'an option that is gone' '/`reserve`/d'
+  options 1 'has no <!-- options' 'a page without the table' '/<!-- options/d'
+fi
 exit $failed

@@ -12,6 +12,13 @@ struct artbp_options {
   index_t reserve = 4096;  ///< inputs to make room for at construction; a longer run makes the list grow
 };
 
+namespace detail {
+/// Stands where no law was given, for a message of one sentence.
+struct no_law {
+  double cut(index_t) const { return 0; }
+};
+}  // namespace detail
+
 /// Anticipated reweighted truncated backpropagation: truncated at random points, unbiased all the same.
 /// After the k-th step of a run, with probability c = law.cut(k), the run is cut: it is walked backwards and
 /// a new one begins from the same state. Within a run, with c_t the probability that there was after step t,
@@ -37,6 +44,10 @@ struct artbp_options {
 template <class F, truncation_law Law, class C = philox_chooser>
 class artbp final {
   static_assert(require_vjp<F>() && unroll::chooser<C>);
+  static_assert(
+      !std::same_as<Law, detail::no_law>,
+      "artbp(system, law) needs a law, the probability of a cut after each step: fixed_truncation(mean) "
+      "or polynomial_truncation(mean, alpha) of sample/truncation.hpp, or your own with cut(k) in [0, 1)");
 
  public:
   using system_type = F;
@@ -131,5 +142,8 @@ class artbp final {
   C chooser_;
   checkpointed_run<F> run_;
 };
+
+template <class F>
+artbp(F) -> artbp<F, detail::no_law>;
 
 }  // namespace unroll
