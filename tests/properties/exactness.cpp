@@ -36,6 +36,7 @@ std::vector<support::any_task<double>> tasks() {
         all.push_back(std::move(task));
       for (auto& task : support::more_tasks<double>(steps, 3, lanes, out, seed + 5))
         all.push_back(std::move(task));
+      all.push_back(support::make_task<double>("stack", steps, 3, lanes, out, seed + 9));
     }
   return all;
 }

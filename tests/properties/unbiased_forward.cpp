@@ -17,6 +17,11 @@ TEST_CASE("uoro is unbiased on every cell, by enumeration of all its signs") {
     examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {}, c); });
 }
 
+TEST_CASE("uoro is unbiased on a stack, by enumeration of all its signs") {
+  const auto task = support::make_task<double>("stack", 3, 1, 1, 1, 52);
+  examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {}, c); });
+}
+
 TEST_CASE("uoro without balancing is unbiased too") {
   for (const auto& task : tiny_tasks(3, 8)) {
     examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {.balance = false}, c); });
