@@ -143,6 +143,7 @@ class artbp final {
   checkpointed_run<F> run_;
 };
 
+/// Refused: artbp needs a law.
 template <class F>
 artbp(F) -> artbp<F, detail::no_law>;
 
