@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "tests/support/catch.hpp"
@@ -195,6 +196,18 @@ TEST_CASE("attention with pairs cut is the formula with the weights of its draws
       CHECK(got != k.cut(how, 0));
     }
   }
+}
+
+TEST_CASE("a probability that is no number reaches the adjoints, and one of 0 never has a weight") {
+  problem k({2, 1, 3}, {.first = 1}, 2, 0);
+  k.log_sum[0] = std::numeric_limits<double>::quiet_NaN();
+  const auto got = k.cut({.pairs = 1});
+  CHECK(std::isnan(got[0]));                                 // dq of its head
+  CHECK(std::isfinite(got[std::size_t(k.shape.head_dim)]));  // and of the other one
+  attention_cut::row sample(1, 0.5 - 0x1p-53);  // whose sum is rounded up to where the next key is kept
+  CHECK(sample.weight(0.5) == 0);
+  CHECK(sample.weight(1 - 0x1p-53) == Approx(1));
+  CHECK(sample.weight(0) == 0);
 }
 
 TEST_CASE("a pair is kept with the probability that its weight says, and few are kept") {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -107,15 +108,15 @@ inline std::string json(bool bytes, const std::vector<std::string>& texts) {
 }
 
 // The table of the rule A -> text, a double array of 512 units: the root leads to units 256 and on, 'A' to
-// unit 321, whose text begins where unit 320 says. `seventh`: unit 7, which nothing leads to.
+// unit 321, whose text begins where unit 320 says. `others`: numbers of units and what they are instead.
 inline std::string character_table(std::uint32_t value = 0, const std::string& text = "a",
-                                   std::uint32_t seventh = 0) {
+                                   const std::map<std::size_t, std::uint32_t>& others = {}) {
   std::vector<std::uint32_t> units(512, 0);
   units[0] = 256u << 10;
-  units[7] = seventh;
   units[321] = 1u << 10 | 1u << 8 | 'A';
   units[256] = 1u << 31;
   units[320] = 1u << 31 | value;
+  for (const auto& [i, unit] : others) units[i] = unit;
   const auto bytes = std::uint32_t(4 * units.size());
   std::string out(reinterpret_cast<const char*>(&bytes), 4);
   out.append(reinterpret_cast<const char*>(units.data()), bytes);

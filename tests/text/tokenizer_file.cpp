@@ -36,6 +36,9 @@ TEST_CASE("a damaged SentencePiece model is refused before its library sees it")
                     ContainsSubstring("piece 0 has a score of 1 bytes"));
   CHECK_THROWS_WITH(parse_model(std::string(12, char(0xff))), ContainsSubstring("more than ten bytes"));
   CHECK_THROWS_WITH(parse_model("\x0b"), ContainsSubstring("wire type 3"));
+  // the library takes the low 32 bits of a tag: of this one, field 3
+  CHECK_THROWS_WITH(parse_model("\x9a\x80\x80\x80" + std::string(1, '\x10') + std::string(1, '\0')),
+                    ContainsSubstring("tag of more than 32 bits"));
   CHECK_THROWS_WITH(parse_model(model(e, {.table = "abcd"})), ContainsSubstring("table of 4 bytes"));
   const auto lying = [&](const std::string& table, const std::string& why) {
     CHECK_THROWS_WITH(parse_model(model(e, {.table = table})), ContainsSubstring(why));
@@ -46,7 +49,11 @@ TEST_CASE("a damaged SentencePiece model is refused before its library sees it")
   lying(cut.substr(0, cut.size() - 1), "whose last text has no end");
   lying(character_table(2, "x"), "leads to the text at byte 2 of 2");
   lying(character_table(0, std::string(65, 'x')), "leads to a text of more than 64 bytes");
-  lying(character_table(0, "x", 512u << 10), "whose unit 7 leads to unit 767 of 512");
+  lying(character_table(0, "x", {{7, 512u << 10}}), "whose unit 7 leads to unit 767 of 512");
+  lying(character_table(0, "x", {{0, 1u << 31 | 512u << 10}}), "whose unit 0 leads to unit 2097919 of 512");
+  // 'A' leads back to where it is read, so that a library with room for 32 rules finds one of every length
+  lying(character_table(0, "x", {{321, 65u << 10 | 1u << 8 | 'A'}, {256, 1u << 31}}),
+        "whose rules read more than 32 bytes");
   std::string shorter = "\xD0\x07" + cut.substr(2, 2 + 2000) + cut.substr(4 + 2048);  // 500 units
   lying(shorter, "whose unit 0 leads to unit 511 of 500");
   CHECK_THROWS_WITH(parse_model(model(e, {.type = 1})), ContainsSubstring("another type than byte pairs"));

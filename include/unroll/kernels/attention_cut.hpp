@@ -83,7 +83,7 @@ void attention_cut_vjp(const attention_inputs<T>& in, const attention_cotangents
         const auto send_kept = [&](index_t from, index_t columns, const key_block<T>& block,
                                    const key_block_adjoint<T>& adjoint) {
           for (index_t t = 0; t < columns; ++t)
-            if (const double w = sample.weight(double(p[from + t])); w > 0)
+            if (const double w = sample.weight(double(p[from + t])); w != 0)
               send(from + t, t, block, adjoint, w);
         };
         for (std::size_t b = 0, from = 0; b < in.before.size(); ++b) {
@@ -94,7 +94,7 @@ void attention_cut_vjp(const attention_inputs<T>& in, const attention_cotangents
         }
         send_kept(before, visible, in.own, to.own);
         if (in.mask.memory_token(i + c))  // its own key besides
-          if (const double w = sample.weight(double(p[before + token])); w > 0)
+          if (const double w = sample.weight(double(p[before + token])); w != 0)
             send(before + token, token, in.own, to.own, w);
         std::copy_n(dq, head, to.dq.data + j * head + (i + c) * to.dq.stride);
       }

@@ -89,12 +89,13 @@ struct attention_cut {
    public:
     /// u: uniform on [0, 1)
     UNROLL_HD row(double pairs, double u) : pairs_(pairs), next_(1 - u) {}
-    /// The weight of the next key, whose probability is a: 0 where its pair is cut, of mean 1 for a > 0.
+    /// The weight of the next key, whose probability is a: 0 where its pair is cut, of mean 1 for a > 0. Not
+    /// a number where a is none.
     UNROLL_HD double weight(double a) {
       const double p = pairs_ * a;
       if (p >= 1) return 1;
       sum_ += p;
-      if (sum_ < next_) return 0;
+      if (sum_ < next_ || p == 0) return 0;
       next_ += 1;
       return 1 / p;
     }

@@ -27,6 +27,7 @@ class proto_reader {
   bool next() {
     if (at_ == bytes_.size()) return false;
     const std::uint64_t tag = varint();
+    if (tag >> 32 != 0) refuse("has a tag of more than 32 bits");
     field = tag >> 3;
     const auto kind = unsigned(tag & 7);
     text = {};
