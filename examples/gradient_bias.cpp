@@ -70,6 +70,7 @@ row summary(const program::measured& r) {
   out.add("relative_bias", m.relative_bias);
   out.add("relative_bias_low", m.relative_bias_low);
   out.add("relative_bias_high", m.relative_bias_high);
+  out.add("exact_norm", m.exact_norm);
   out.add("variance", m.variance);
   out.add("cosine", m.cosine);
   out.add("norm_ratio", m.mean_norm_ratio);
@@ -92,7 +93,6 @@ row for_json(const program::measured& r) {
   out.add("descent", m.descent);
   out.add("descent_low", m.descent_low);
   out.add("descent_high", m.descent_high);
-  out.add("exact_norm", m.exact_norm);
   out.add("replicas", std::int64_t(m.replicas));
   out.add("diverged", std::int64_t(m.diverged));
   out.add("heavy_tails", std::int64_t(m.heavy_tails));
@@ -160,8 +160,9 @@ int run_all(const CLI::App& app, const program::sweep<program::experiment_option
       throw file_error("gradient_bias: text: \"" + on.text + "\" is another one than when the sweep began");
     return one_of_sweep(on, o);
   });
-  const auto table = program::table_of(all, results, "estimator", "relative_bias",
-                                       {"variance", "snr", "norm_ratio", "vjps", "bytes"}, o.confidence);
+  const auto table =
+      program::table_of(all, results, "estimator", "relative_bias",
+                        {"exact_norm", "variance", "snr", "norm_ratio", "vjps", "bytes"}, o.confidence);
   std::fputs(to_table(table, 3).c_str(), stdout);
   std::printf(
       "\nrelative bias is the mean over the seeds of that of the mean estimate, with the %g %% interval of "
@@ -185,8 +186,8 @@ int main(int argc, char** argv) {
       "bptt,tbptt:10,uoro\n"
       "  gradient_bias --system influence_balancing --length 500 --estimators "
       "bptt,tbptt:40,tbptt:80,artbp:16\n"
-      "  gradient_bias --task adding --precision 0.02 --json rows.json\n"
-      "  gradient_bias --task adding --hidden 16,64 --seed 1..6 --sweep adding.json   (12 runs, one table)\n"
+      "  gradient_bias --task adding --lanes 16 --precision 0.02 --json rows.json\n"
+      "  gradient_bias --task adding --lanes 16 --hidden 16,64 --seed 1..6 --sweep adding.json   (12 runs)\n"
       "  mpirun -n 4 gradient_bias --threads 2   (the same numbers, built with UNROLL_MPI)"};
   on.add(&app);
   o.add(&app);

@@ -233,6 +233,10 @@ TEST_CASE("files of other networks are refused with tensor and shapes, and theta
     return more;
   };
   CHECK_THAT(refusal(a_lstm, with("weight_ih_l0_reverse", {12, 2})), ContainsSubstring("bidirectional"));
+  // the shapes of an upper layer, which takes both directions, are not what is wrong
+  CHECK_THAT(
+      refusal(cells::lstm<double>({.in = 3, .hidden = 3, .out = 0}), with("weight_ih_l0_reverse", {12, 2})),
+      ContainsSubstring("bidirectional"));
   CHECK_THAT(refusal(a_lstm, with("weight_hr_l0", {2, 3})), ContainsSubstring("proj_size"));
   CHECK_THAT(refusal(a_lstm, with("weight_ih_l1", {12, 3})),
              ContainsSubstring("behind those of the cell, which has 1"));

@@ -17,7 +17,7 @@ enum class telescope_kind {
 };
 
 struct telescope_options {
-  std::vector<tbptt_options> ladder = {};  ///< truncations; the whole sequence stands behind the last one
+  std::vector<tbptt_options> ladder = {};  ///< k1 and k2 of each truncation; last comes the whole sequence
   /// q of each level, one more than ladder has; none: 1/2, 1/4, .. and the last once more.
   std::vector<double> probabilities = {};
   telescope_kind kind = telescope_kind::roulette;  ///< what is added up

@@ -261,12 +261,6 @@ inline void refuse_unread(const safetensors& stored, const rnn_names& where, con
   for (const auto& t : stored.tensors()) {
     if (used.contains(t.first) || !t.first.starts_with(where.prefix)) continue;
     const std::string name = t.first.substr(where.prefix.size());
-    if (name.find("_reverse") != std::string::npos)
-      stored.refuse(t.first,
-                    "belongs to a bidirectional network, which is not implemented: a state that comes from "
-                    "the end of the sequence has no gradient online");
-    if (name.starts_with("weight_hr_l"))
-      stored.refuse(t.first, "belongs to an LSTM with proj_size, which is not implemented");
     if (name.starts_with("weight_ih_l") || name.starts_with("weight_hh_l") || name.starts_with("bias_ih_l") ||
         name.starts_with("bias_hh_l"))
       stored.refuse(t.first, "belongs to a layer behind those of the cell, which has " +
@@ -278,9 +272,16 @@ inline void refuse_unread(const safetensors& stored, const rnn_names& where, con
 
 // What cannot be read at all, before shapes are compared: their messages would mislead.
 inline void refuse_kinds(const safetensors& stored, const rnn_names& where) {
-  for (const auto& t : stored.tensors())
-    if (t.first == where.prefix + "weight_hr_l0")
+  for (const auto& t : stored.tensors()) {
+    if (!t.first.starts_with(where.prefix)) continue;
+    const std::string name = t.first.substr(where.prefix.size());
+    if (name.starts_with("weight_hr_l"))
       stored.refuse(t.first, "belongs to an LSTM with proj_size, which is not implemented");
+    if (name.starts_with("weight_ih_l") && name.ends_with("_reverse"))
+      stored.refuse(t.first,
+                    "belongs to a bidirectional network, which is not implemented: a state that comes from "
+                    "the end of the sequence has no gradient online");
+  }
 }
 
 }  // namespace detail
