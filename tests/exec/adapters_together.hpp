@@ -58,7 +58,8 @@ results adapters_of_one_x(const E& e, bool together, const std::vector<index_t>&
   return out;
 }
 
-/// Whether they have the same bits both ways: packed, with other scales, with too many ranks, alone.
+/// Whether they have the same bits both ways: packed, with other scales, with too many ranks, of rank 1,
+/// alone.
 template <class E>
 void check_adapters_together(const E& e) {
   const auto same = [&](const std::vector<index_t>& ranks, const std::vector<double>& scales) {
@@ -67,6 +68,7 @@ void check_adapters_together(const E& e) {
   same({8, 5, 3}, {0.25, 0.25, 0.25});
   same({16, 8}, {3, 3});
   same({8, 5}, {0.25, 0.5});
+  same({1, 6}, {2, 2});
   same({7}, {2});
   CHECK(adapters_of_one_x(e, true, {8, 16, 8}, {1, 1, 1}, 200, 70) ==
         adapters_of_one_x(e, false, {8, 16, 8}, {1, 1, 1}, 200, 70));

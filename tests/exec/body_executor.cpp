@@ -115,8 +115,9 @@ TEMPLATE_LIST_TEST_CASE("simt: adapters of one x are one product, with the bits 
                         both_kinds) {
   const simt_of<TestType> e;
   check_adapters_together(e);
-  const std::vector<index_t> many{200, 70};  // more ranks than are packed
-  CHECK(adapters_of_one_x(e, true, many, {1, 1}) == adapters_of_one_x(e, false, many, {1, 1}));
+  // more ranks than are packed, together and in one of them
+  for (const std::vector<index_t>& many : {std::vector<index_t>{200, 70}, std::vector<index_t>{140, 8}})
+    CHECK(adapters_of_one_x(e, true, many, {1, 1}) == adapters_of_one_x(e, false, many, {1, 1}));
 }
 
 TEST_CASE("exec::host: adapters of one x are one product, with the bits of one by one") {

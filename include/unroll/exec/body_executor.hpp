@@ -137,12 +137,13 @@ class body_executor {
     return one < all ? all : one;
   }
   void adapt_all(std::span<const adapted<N>> of, matrix<const T> x, view<T> workspace) const {
-    if (can_pack(of, packed_rank)) return packed(*this, workspace, {*this}).add(of, x);
+    if (can_pack(of, packed_rank, rank_slice)) return packed(*this, workspace, {*this}).add(of, x);
     for (const adapted<N>& one : of) adapt(one.l, x, one.y, workspace);
   }
   void adapt_all_vjp(std::span<const adapted_adjoint<N>> of, matrix<const T> x, matrix<T> dx,
                      index_t sequences, view<T> workspace) const {
-    if (can_pack(of, packed_rank)) return packed(*this, workspace, {*this}).add_vjp(of, x, dx, sequences);
+    if (can_pack(of, packed_rank, rank_slice))
+      return packed(*this, workspace, {*this}).add_vjp(of, x, dx, sequences);
     for (const adapted_adjoint<N>& one : of)
       adapt_vjp(one.l, {x, one.dy, dx, one.gradient, sequences}, workspace);
   }
@@ -315,9 +316,8 @@ class body_executor {
   }
 
  private:
-  static constexpr index_t rank_slice = 128;  // columns of an adapter's A taken at a time
-  // of adapters of one x; as many rows as kernels::product_split takes
-  static constexpr index_t packed_rank = 2 * rank_slice;
+  static constexpr index_t rank_slice = 128;              // columns of an adapter's A taken at a time
+  static constexpr index_t packed_rank = 2 * rank_slice;  // of one x: the rows that product_split takes
   struct scaled_product {
     const body_executor& e;
     template <class C>

@@ -62,8 +62,9 @@ namespace exec {
 ///                                    dz = scale b dy, gradient.b += z dy' and gradient.a += x dz', the
 ///                                    columns taken as `sequences` equal parts, whose terms are added one
 ///                                    after another
-///   adapt_all(of, x, workspace)      adapt for each of up to 3 `adapted`; x: in x n. Where their scales are
-///                                    one and their ranks few together, [a_1 a_2 ..]' x is one product
+///   adapt_all(of, x, workspace)      adapt for each of up to 3 `adapted`, with its bits; x: in x n. Where
+///                                    their scales are one and their ranks several and few together,
+///                                    [a_1 a_2 ..]' x is one product
 ///   adapt_all_vjp(of, x, dx, sequences, workspace)
 ///                                    adapt_vjp for each `adapted_adjoint`; dx: in x n, or null data
 ///   adapter_workspace(width, tokens, vjp)

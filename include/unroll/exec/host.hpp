@@ -131,12 +131,12 @@ class host final {
                     packed<scaled_product>::workspace_size(rank_slice, in, out, tokens, vjp, false));
   }
   void adapt_all(std::span<const adapted<N>> of, matrix<const T> x, view<T> workspace) const {
-    if (can_pack(of, rank_slice)) return packed<scaled_product>(*this, workspace, {}).add(of, x);
+    if (can_pack(of, rank_slice, rank_slice)) return packed<scaled_product>(*this, workspace, {}).add(of, x);
     for (const adapted<N>& one : of) adapt(one.l, x, one.y, workspace);
   }
   void adapt_all_vjp(std::span<const adapted_adjoint<N>> of, matrix<const T> x, matrix<T> dx,
                      index_t sequences, view<T> workspace) const {
-    if (can_pack(of, rank_slice))
+    if (can_pack(of, rank_slice, rank_slice))
       return packed<scaled_product>(*this, workspace, {}).add_vjp(of, x, dx, sequences);
     for (const adapted_adjoint<N>& one : of)
       adapt_vjp(one.l, {x, one.dy, dx, one.gradient, sequences}, workspace);

@@ -19,11 +19,13 @@ index_t total_rank(std::span<Of> of) {
   for (const auto& one : of) rank += one.l.a.cols;
   return rank;
 }
-/// Whether they can be one product: several, of one scale, with at most so many ranks together.
+/// Whether one product of them has the bits of one by one: several, of one scale, with at most `most` ranks
+/// together, none of more than a slice or of one, since a single row is summed in another order.
 template <class Of>
-bool can_pack(std::span<Of> of, index_t most) {
-  return of.size() > 1 && total_rank(of) <= most &&
-         std::all_of(of.begin(), of.end(), [&](const auto& one) { return one.l.scale == of[0].l.scale; });
+bool can_pack(std::span<Of> of, index_t most, index_t slice) {
+  return of.size() > 1 && total_rank(of) <= most && std::all_of(of.begin(), of.end(), [&](const auto& one) {
+           return one.l.scale == of[0].l.scale && one.l.a.cols > 1 && one.l.a.cols <= slice;
+         });
 }
 
 /// Packed products of adapters with operands T, by the copies of executor e and product(oa, a, ob, b, alpha,
