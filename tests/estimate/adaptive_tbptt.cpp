@@ -30,6 +30,28 @@ struct adding_up {
     if (!dtheta.empty()) dtheta[0] += d;
   }
 };
+/// s' = rho R s + (theta, 0) with R a rotation by the input, loss s'[0]: theta is owed rho^k cos(k x) at lag
+/// k.
+struct turning {
+  using scalar = double;
+  using input = double;
+  double rho = .9;
+  dims size() const { return {1, 2, 0, 0, 1}; }
+  void step(double x, const edge<double>& e) const {
+    const double c = rho * std::cos(x), s = rho * std::sin(x);
+    e.next[0] = c * e.s[0] - s * e.s[1] + e.theta[0];
+    e.next[1] = s * e.s[0] + c * e.s[1];
+    *e.loss = e.next[0];
+  }
+  void vjp(double x, const const_edge<double>&, dstate<const double> dnext, double dloss, dstate<double> ds,
+           dparams<double> dtheta) const {
+    const double c = rho * std::cos(x), s = rho * std::sin(x);
+    const double d0 = (dnext.empty() ? 0 : dnext[0]) + dloss, d1 = dnext.empty() ? 0 : dnext[1];
+    if (!ds.empty()) ds[0] += c * d0 + s * d1;
+    if (!ds.empty()) ds[1] += c * d1 - s * d0;
+    if (!dtheta.empty()) dtheta[0] += d0;
+  }
+};
 const std::vector<double> one{1};
 
 adaptive_tbptt<adding_up> after(double rho, adaptive_tbptt_options o, std::size_t steps = 200) {
@@ -75,6 +97,39 @@ TEST_CASE("adaptive_tbptt certifies nothing where nothing decays, or too little 
   const auto forgets = after(0, {.longest = 20});
   CHECK((forgets.certified() && forgets.steps() == 1 && forgets.relative_bias() == 0));
   CHECK(after(.5, {.longest = 20}, 100).steps() == 4);
+}
+
+TEST_CASE("adaptive_tbptt keeps to what it certifies where what is owed oscillates") {
+  const auto examine = [](double turn, index_t longest, double tolerance) {
+    adaptive_tbptt est(turning{}, {.tolerance = tolerance, .longest = longest});
+    gradient<double> g(1);
+    est.advance(one, std::vector<double>(100, turn), g);
+    double exact = 0, kept = 0;
+    for (index_t k = 0; k < 500; ++k) {
+      const double owed = std::pow(.9, k) * std::cos(turn * double(k));
+      exact += owed;
+      if (k < est.steps()) kept += owed;
+    }
+    return std::pair(est.relative_bias(), std::abs(exact - kept) / std::abs(exact));
+  };
+  index_t certified = 0;
+  constexpr double quarter =
+      1.5707963267948966;  // every second lag owes nothing, tau among them where W = 62
+  for (const double turn : {quarter, .7, 1., 2., 0.})
+    for (const index_t longest : {21, 31, 40, 62, 63})
+      for (const double tolerance : {.1, .5}) {
+        const auto [bound, bias] = examine(turn, longest, tolerance);
+        INFO("turns by " << turn << ", W " << longest << ", tolerance " << tolerance << ": " << bound
+                         << ", true " << bias);
+        if (bound < 0) continue;
+        CHECK(bias <= bound * (1 + 1e-9));
+        ++certified;
+      }
+  CHECK(certified > 20);
+  // less than a third of a turn is seen
+  const auto [bound, bias] = examine(.1, 20, .1);
+  CHECK(bound == Approx(.0989).epsilon(1e-3));
+  CHECK(bias == Approx(.1620).epsilon(1e-3));
 }
 
 TEST_CASE("adaptive_tbptt is tbptt of the steps that it has chosen, and keeps to what it certifies") {

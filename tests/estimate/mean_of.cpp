@@ -152,6 +152,17 @@ TEST_CASE("a mean of different estimators says what it is and keeps the promises
                     Catch::Matchers::ContainsSubstring("mean_of: weights: sum to 1.1, must sum to 1"));
 }
 
+TEST_CASE("a mean of estimators whose losses are smoothed in different ways is refused") {
+  const golden::rnn<> f;
+  const mean_of same(gpes(f, {.sigma = .2, .window = 2, .reuse = 3}), pes(f, {.sigma = .2, .window = 6}));
+  CHECK((same.smoothing().sigma == .2 && same.smoothing().window == 6));
+  CHECK_THROWS_WITH(mean_of(pes(f, {.sigma = .2}), pes(f, {.sigma = .1})),
+                    Catch::Matchers::ContainsSubstring("mean_of: sigma: is 0.1, that of the first is 0.2"));
+  CHECK_THROWS_WITH(mean_of(pes(f, {.window = 2}), pes(f, {.window = 2}), pes(f, {.window = 3})),
+                    Catch::Matchers::ContainsSubstring(
+                        "mean_of: steps that share a perturbation: are 3, those of the first are 2"));
+}
+
 TEST_CASE("the mean of copies keeps the promises of every estimator") {
   const auto xs = golden::long_inputs(50);
   auto bad = xs[0];

@@ -33,7 +33,67 @@ gradient<double> whole(E est, const Theta& theta, const Xs& xs) {
   return g;
 }
 
+/// s' = J s + x theta, all entries of J the same: as much of a system as random_paths asks for.
+struct alike {
+  using scalar = double;
+  using input = double;
+  index_t n;
+  double entry;
+  dims size() const { return {n, n, 0, 0, 1}; }
+  std::vector<weight_matrix> weight_matrices() const { return {{0, n, 1, n}}; }
+  void jacobian(double, const const_edge<double>&, view<double> j) const {
+    std::fill(j.begin(), j.end(), entry);
+  }
+  void factors(double x, const const_edge<double>&, view<double> a, view<double> d) const {
+    a[0] = x;
+    for (index_t k = 0; k < n * n; ++k) d[k] = k % (n + 1) == 0;
+  }
+};
+// Variance of the first number of a column of M behind each step, where theta moves the state in the first
+// step only: V <- J V J' + (1 / p - 1) diag(J diag(V + mean mean') J').
+std::vector<double> variances(const alike& f, double p, int steps) {
+  const auto n = std::size_t(f.n);
+  std::vector<double> result, v(n * n), moved(n * n), mean(n);
+  mean[0] = 1;  // the column of theta[0]
+  for (int t = 0; t < steps; ++t) {
+    double sum = 0, all = 0, noise = 0;
+    for (const double x : v) all += x;
+    for (std::size_t i = 0; i < n; ++i) noise += (1 / p - 1) * (v[i * n + i] + mean[i] * mean[i]);
+    for (const double m : mean) sum += m;
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t k = 0; k < n; ++k) moved[i * n + k] = f.entry * f.entry * (all + (i == k ? noise : 0));
+    std::fill(mean.begin(), mean.end(), f.entry * sum);
+    v.swap(moved);
+    result.push_back(v[0]);
+  }
+  return result;
+}
+
 }  // namespace
+
+TEST_CASE(
+    "the variance of random_path moves as its page says, which the squares of entries over p do not bound") {
+  const alike f{2, .45};
+  testing::enumerator all;
+  testing::enumerating_chooser draws(all);
+  const auto r = testing::enumerate_outcomes(all, 2, [&](view<double> g) {
+    influence::random_paths<alike> m(f, .4);
+    std::array<double, 2> q{};
+    report spent;
+    std::fill(g.begin(), g.end(), 0.);
+    for (int t = 0; t < 4; ++t) {
+      q[0] = t == 3;
+      m.propagate(f, t == 0, {}, dstate<const double>(q.data(), 2), dparams<double>(g.data(), 2), draws, t,
+                  spent);
+    }
+  });
+  CHECK(r.mean[0] == Approx(.45 * .9).epsilon(1e-12));
+  CHECK(r.covariance_trace == Approx(2 * variances(f, .4, 2).back()).epsilon(1e-12));
+
+  const alike coherent{4, .24};  // J has the norm .96, and J_ij^2 / p .768
+  const auto v = variances(coherent, .3, 200);
+  CHECK(v[199] / v[198] == Approx(1.1305).epsilon(1e-4));
+}
 
 TEST_CASE("random_path in the paper's timing has the golden mean and covariance") {
   // four steps, the first without a draw and the last one for a loss that is read in front of it

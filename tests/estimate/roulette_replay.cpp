@@ -343,6 +343,19 @@ TEST_CASE("roulette_replay spends nothing on a segment whose adjoint is 0") {
   CHECK(sum == Approx(1).epsilon(1e-12));
 }
 
+TEST_CASE("a stream of roulette_replay names its options to the last digit") {
+  const auto text = [](const roulette_replay_options& o) {
+    std::string all;
+    roulette_replay(make_linear(true), o).visit([&](std::string_view, auto shown) {
+      if constexpr (std::is_same_v<decltype(shown), std::string_view>) all += shown;
+    });
+    return all;
+  };
+  CHECK(text({.even = 1e-8}) != text({.even = 2e-8}));
+  CHECK(text({.attention_pairs = 1e-8}) != text({.attention_pairs = 2e-8}));
+  CHECK(text({.even = .5}) == text({.even = .5}));
+}
+
 TEST_CASE("roulette_replay refuses options with which a segment could have no chance") {
   using Catch::Matchers::ContainsSubstring;
   const auto refused = [](const roulette_replay_options& o, const char* name) {

@@ -1,5 +1,8 @@
 #include "unroll/influence/term_reduction.hpp"
 
+#include <cmath>
+#include <limits>
+
 #include "tests/support/catch.hpp"
 #include "unroll/rng/draw.hpp"
 
@@ -86,6 +89,19 @@ TEST_CASE("r + 1 products are drawn to r without bias and with the least varianc
     CHECK(over_all_signs(terms, one).variance < 1e-24);
   }
   CHECK_THROWS_WITH(influence::term_reduction(0), Catch::Matchers::ContainsSubstring("terms"));
+}
+
+TEST_CASE("products that were not finite leave no trace in the next ones") {
+  influence::term_reduction reduction(2);
+  numbers c(9), x(6), y(6);
+  const numbers signs(3, 1.);
+  for (const double poison : {1e300, std::numeric_limits<double>::infinity(), std::nan("")}) {
+    std::fill(c.begin(), c.end(), poison);
+    reduction.reduce(c.data(), signs.data(), x.data(), y.data());
+    std::fill(c.begin(), c.end(), 0.);
+    reduction.reduce(c.data(), signs.data(), x.data(), y.data());
+    CHECK((x == numbers(6) && y == numbers(6)));
+  }
 }
 
 TEST_CASE("jacobi_svd finds singular values and vectors, small ones too") {

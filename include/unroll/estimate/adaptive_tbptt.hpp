@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/parts/window_buffer.hpp"
@@ -23,12 +25,13 @@ struct adaptive_tbptt_options {
 ///
 /// and K is the least whose relative bias is certified to be at most the tolerance. Every so many steps one
 /// loss goes back through W steps and shows what it owes to theta at lag k, c_k. With psi_k the mean of |c_k|
-/// and the assumption psi_{k+1} <= beta psi_k from lag tau on, where beta is fitted to log psi,
+/// and the assumption psi_k <= C beta^(k - tau) from lag tau on, where beta is fitted to log max_{j >= k}
+/// psi_j and C is the least that holds for all k < W,
 ///
-///   E(K) = sum_{K < k < tau} psi_k + psi_tau / (1 - beta),    psi_tau beta^(K + 1 - tau) / (1 - beta) from
-///   tau on delta(K) = E(K) / (low(K) - E(K)),    low(K) = |mean sum_k c_k| - sum_{K < k < W} psi_k <= |mean
-///   of g|
+///   E(K) = sum_{K < k < tau} psi_k + C / (1 - beta),    C beta^(K + 1 - tau) / (1 - beta) from tau on
+///   delta(K) = E(K) / (low(K) - E(K)),    low(K) = |mean sum_k c_k| - sum_{K < k < W} psi_k
 ///
+/// with low(K) <= |mean of g|.
 /// A beta of 1 or more, or low(K) <= E(K) for every K, means that nothing is certified: then K + 1 = W.
 /// Biased by at most delta as far as the assumption and the means hold. Variance 0. Time per step: one step,
 /// K + 1 vjps and W / every more. Memory: 2 W - 1 states and tapes, 2 params. Needs: vjp. Aicher, Foti & Fox
@@ -169,10 +172,9 @@ class adaptive_tbptt final {
   void choose() {
     steps_ = options_.longest;
     bias_[0] = -1;
-    const double beta = fitted_decay();
+    const auto [first, beta] = fitted_decay();
     if (!(beta < 1)) return;
-    double squares = 0, left_out = 0,
-           error = psi_[tau_] / (1 - beta) * std::pow(beta, options_.longest - tau_);
+    double squares = 0, left_out = 0, error = first / (1 - beta) * std::pow(beta, options_.longest - tau_);
     for (const double m : mean_) squares += m * m;
     const double whole = std::sqrt(squares);
     // from the largest K down: E(K) and what the measured lags behind K add up to
@@ -182,23 +184,35 @@ class adaptive_tbptt final {
       steps_ = k + 1;
       bias_[0] = error / certain;
       left_out += psi_[k];
-      error = k > tau_    ? psi_[tau_] / (1 - beta) * std::pow(beta, k - tau_)
-              : k == tau_ ? psi_[tau_] / (1 - beta)
-                          : error + psi_[k];
+      error = k >= tau_ ? first / (1 - beta) * std::pow(beta, k - tau_) : error + psi_[k];
     }
   }
 
-  // beta: exp of the slope of log psi over the lags from tau on, by least squares. 0 where nothing reaches
-  // them, and no number where there are not two to compare.
-  double fitted_decay() const {
-    if (psi_[tau_] == 0) return 0;
+  struct decay {
+    double first = 0, beta = 0;
+  };
+  // beta: exp of the slope of the log of the largest psi still to come, over the lags from tau on, by least
+  // squares; first: C, which raises the line until none is above it. 0 where nothing reaches these lags, and
+  // no number where there are not two to compare.
+  decay fitted_decay() const {
+    if (std::all_of(psi_.begin() + tau_, psi_.end(), [](double psi) { return psi == 0; })) return {};
     double n = 0, lags = 0, logs = 0, products = 0, squares = 0;
-    for (index_t k = tau_; k < options_.longest; ++k) {
-      if (!(psi_[k] > 0)) continue;
-      const double lag = double(k - tau_), log = std::log(psi_[k]);
+    each_lag([&](double lag, double log) {
       n += 1, lags += lag, logs += log, products += lag * log, squares += lag * lag;
+    });
+    const double slope = (n * products - lags * logs) / (n * squares - lags * lags);
+    double highest = -std::numeric_limits<double>::infinity();
+    each_lag([&](double lag, double log) { highest = std::max(highest, log - slope * lag); });
+    return {std::exp(highest), std::exp(slope)};
+  }
+  // visit(k - tau, log of the largest psi from k on) for the lags k from tau on behind which anything is owed
+  template <class Visit>
+  void each_lag(Visit&& visit) const {
+    double largest = 0;
+    for (index_t k = options_.longest - 1; k >= tau_; --k) {
+      largest = std::max(largest, psi_[k]);
+      if (largest > 0) visit(double(k - tau_), std::log(largest));
     }
-    return std::exp((n * products - lags * logs) / (n * squares - lags * lags));
   }
 
   F system_;

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "unroll/core/linalg.hpp"
@@ -155,8 +156,9 @@ class mean_of<E> final {
 /// Unbiased where all of them are; the covariance is sum_i w_i^2 V_i, which weights of 1 / V_i make smallest.
 /// They may have any sign: w and 1 - w with w above 1 extrapolate from two biased ones. Weights are equal
 /// where none are given. Loss and last_state are those of the first; steps, vjps, jvps and bytes are sums.
-/// Every input passes through all before the next one. When a step is not finite for only some of them, g has
-/// no trace of it and only reset() can follow.
+/// Where a loss is smoothed, by the same perturbation for all: others are refused. Every input passes through
+/// all before the next one. When a step is not finite for only some of them, g has no trace of it and only
+/// reset() can follow.
 template <gradient_estimator First, gradient_estimator Second, gradient_estimator... More>
 class mean_of<First, Second, More...> final {
   static_assert(Second::estimated_gradient == First::estimated_gradient &&
@@ -178,7 +180,7 @@ class mean_of<First, Second, More...> final {
   /// weights: one for each estimator, which sum to 1.
   mean_of(const std::array<double, count>& weights, First first, Second second, More... more)
       : weights_(checked(weights)),
-        smoothing_(smoothing_of(first)),
+        smoothing_(shared_smoothing(first, second, more...)),
         parts_("mean_of", std::move(first), std::move(second), std::move(more)...) {
     reset({});
   }
@@ -223,6 +225,20 @@ class mean_of<First, Second, More...> final {
     if (!(std::abs(sum - 1) <= 1e-9))
       fail("mean_of", "weights", "sum to " + number_text(sum) + ", must sum to 1");
     return weights;
+  }
+  // The one that all have. Throws where they differ: theirs are gradients of different losses.
+  static perturbation shared_smoothing(const First& first, const auto&... others) {
+    const perturbation p = smoothing_of(first);
+    const auto check = [&p](const perturbation& other) {
+      if (other.sigma != p.sigma)
+        fail("mean_of", "sigma",
+             "is " + number_text(other.sigma) + ", that of the first is " + number_text(p.sigma));
+      if (other.window != p.window)
+        fail("mean_of", "steps that share a perturbation",
+             "are " + std::to_string(other.window) + ", those of the first are " + std::to_string(p.window));
+    };
+    (check(smoothing_of(others)), ...);
+    return p;
   }
 
   std::array<double, count> weights_;

@@ -16,8 +16,8 @@ struct random_path_options {
 ///
 /// All B_ij of all steps are independent, those of lanes, too. Unbiased at fixed theta for every horizon,
 /// since a path from theta to a loss takes one entry a step; without 1 / p, as it was published, a path of
-/// lag l counts p^l. The variance stays bounded as sequences grow where the matrix with the entries J_ij^2 /
-/// p contracts, and otherwise grows exponentially. p = 1 is rtrl.
+/// lag l counts p^l. The variance stays bounded as sequences grow where C -> J C J' + (1 / p - 1) diag(J
+/// diag(C) J') contracts, and otherwise grows exponentially. p = 1 is rtrl.
 ///
 /// M is kept whole (influence/random_paths.hpp). Per step and lane, n = state / lanes, m entries of J that
 /// are not zero, P weights in matrices: p m P multiply-adds, m draws, and n P for F and dl/ds M, where rtrl

@@ -130,8 +130,8 @@ class roulette_replay final {
   void visit(V&& v) {
     guard_.visit(v,
                  "budget " + std::to_string(options_.budget) + ", inclusion " +
-                     std::to_string(int(options_.inclusion)) + ", even " + std::to_string(options_.even) +
-                     ", attention_pairs " + std::to_string(options_.attention_pairs) + ", batch " +
+                     std::to_string(int(options_.inclusion)) + ", even " + number_text(options_.even) +
+                     ", attention_pairs " + number_text(options_.attention_pairs) + ", batch " +
                      std::to_string(run_.bank().batch()),
                  model_);
     visit_part(v, "chooser", chooser_);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -78,7 +79,10 @@ class term_reduction {
   }
   // z_ = z + e_k from entry k on, whose reflection moves z to -e_k. Returns 2 / |z_|^2, 0 where C is 0.
   double reflect(index_t k, double sum) {
-    if (!(sum > 0)) return 0;
+    if (!(sum > 0)) {
+      std::fill(z_.begin(), z_.end(), 0.);
+      return 0;
+    }
     double squares = 0;
     for (index_t i = k; i <= terms_; ++i) {
       const double z2 = std::max(0., 1 - double(terms_ - k) * d_[std::size_t(i)] / sum);
