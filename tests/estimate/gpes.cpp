@@ -1,5 +1,7 @@
 #include "unroll/estimate/gpes.hpp"
 
+#include <limits>
+
 #include "tests/mutants/es_mutants.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_rnn.hpp"
@@ -59,5 +61,9 @@ TEST_CASE("gpes keeps the promises of every estimator") {
   CHECK(testing::estimator_conformance(gpes(golden::rnn<>{}, {.pairs = 2, .window = 3, .reuse = 3}),
                                        golden::theta(), xs, &bad) == std::vector<std::string>{});
   CHECK_THROWS_WITH(gpes(golden::rnn<>{}, {.window = 0}), ContainsSubstring("gpes: window: is 0"));
+  constexpr index_t most = std::numeric_limits<index_t>::max();
+  CHECK(gpes(golden::rnn<>{}, {.window = 1, .reuse = most}).smoothing().window == most);
+  CHECK_THROWS_WITH(gpes(golden::rnn<>{}, {.window = 2, .reuse = most}),
+                    ContainsSubstring("gpes: reuse: is 9223372036854775807, must be at most"));
   CHECK_THROWS_WITH(gpes(golden::rnn<>{}, {.reuse = 0}), ContainsSubstring("gpes: reuse: is 0"));
 }

@@ -1,5 +1,7 @@
 #include "unroll/estimate/kernl.hpp"
 
+#include <limits>
+
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/episodes_apart.hpp"
@@ -105,7 +107,11 @@ TEST_CASE("kernl costs two steps and a vjp a step, and keeps the promises of eve
     CHECK_THROWS_WITH(kernl(t.cell, {.rate = wrong}), ContainsSubstring("kernl: rate"));
     CHECK_THROWS_WITH(kernl(t.cell, {.decay = wrong}), ContainsSubstring("kernl: decay"));
   }
-  CHECK_THROWS_WITH(kernl(t.cell, {.sigma = 0}), ContainsSubstring("kernl: sigma"));
+  for (const double wrong : {0., -1., std::nan(""), std::numeric_limits<double>::infinity()})
+    CHECK_THROWS_WITH(kernl(t.cell, {.sigma = wrong}), ContainsSubstring("kernl: sigma"));
+  const cells::leaky<float> small({.in = 2, .hidden = 4, .out = 2, .dt = .3});
+  for (const double wrong : {1e-50, 1e50})  // no number of its kind
+    CHECK_THROWS_WITH(kernl(small, {.sigma = wrong}), ContainsSubstring("kernl: sigma"));
   const any_system<double, golden::rnn<>::input> unknown{golden::rnn<>{}};
   CHECK_THROWS_WITH(kernl(unknown), ContainsSubstring("diag_jacobian"));
 }

@@ -1,14 +1,18 @@
 #include "unroll/estimate/sk_rtrl.hpp"
 
+#include <limits>
+
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_units.hpp"
 #include "unroll/cells/elman.hpp"
+#include "unroll/cells/linear.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
 #include "unroll/system/any_system.hpp"
 #include "unroll/system/counted.hpp"
+#include "unroll/system/with_resets.hpp"
 #include "unroll/testing/conformance.hpp"
 
 namespace {
@@ -141,6 +145,29 @@ TEST_CASE("the certificate of sk_rtrl takes the smaller bound of a Jacobian") {
   gradient_of(est, t.theta, t.xs);
   CAPTURE(est.influence_error());
   CHECK(est.influence_error() < 100);
+}
+
+TEST_CASE("an error of sk_rtrl that has grown past all numbers is 0 again behind a reset") {
+  // .99 times a rotation of two units by an eighth: its norm is .99, the bound 1.4
+  const cells::linear<double> cell({.in = 1, .hidden = 2, .out = 1});
+  support::random_task t(cell, 2400, key{3});
+  const double c = .99 * std::sqrt(.5);
+  const std::array<double, 4> turn{c, c, -c, c};
+  std::copy(turn.begin(), turn.end(), t.theta.begin());
+  const std::uint8_t flag = 1;
+  std::vector<resettable<cells::example<double>>> xs;
+  for (const auto& x : t.xs) xs.push_back({x, xs.size() == 2300 ? &flag : nullptr});
+  for (std::size_t k = 2290; k < 2300; ++k) xs[k].x.target = nullptr;  // no loss
+  const with_resets f(cell);
+  sk_rtrl est(f, {.rank = 0});
+  gradient<double> g(cell.size().params);
+  est.advance(t.theta, std::span(xs).first(2300), g);
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  CHECK((est.influence_error() == infinity && est.certificate() == infinity));
+  est.advance(t.theta, std::span(xs).subspan(2300, 1), g);
+  CHECK((est.influence_error() == 0 && est.certificate() == infinity));
+  est.advance(t.theta, std::span(xs).subspan(2301), g);
+  CHECK((est.influence_error() > 0 && est.influence_error() < infinity));
 }
 
 TEST_CASE("sk_rtrl costs a step, a vjp and a jacobian a step, and keeps the promises of every estimator") {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <limits>
+#include <string>
+
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/parts/particles.hpp"
 
@@ -47,6 +50,10 @@ class gpes final {
         xi_(options.pairs * system_.size().params) {
     check_at_least(name, "window", options_.window, 1);
     check_at_least(name, "reuse", options_.reuse, 1);
+    if (const index_t most = std::numeric_limits<index_t>::max() / options_.window; options_.reuse > most)
+      fail(name, "reuse",
+           "is " + std::to_string(options_.reuse) + ", must be at most " + std::to_string(most) +
+               ": it counts windows of " + std::to_string(options_.window) + " steps");
     reset({});
   }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/parts/forward_learner.hpp"
+#include "unroll/estimate/parts/particles.hpp"
 #include "unroll/influence/learned_kernel.hpp"
 
 namespace unroll {
@@ -62,8 +63,7 @@ class kernl final : public forward_learner<F, influence::learned_kernel<F>, C> {
   static kernl_options checked(const F& f, kernl_options o) {
     if (!(o.rate >= 0 && o.rate <= 1))
       fail("kernl", "rate", "is " + number_text(o.rate) + ", must be in [0, 1]");
-    if (!(o.sigma > 0 && o.sigma <= std::numeric_limits<double>::max()))
-      fail("kernl", "sigma", "is " + number_text(o.sigma) + ", must be above 0 and finite");
+    check_sigma<typename F::scalar>("kernl", o.sigma);
     if (!(o.decay >= 0 && o.decay <= 1))
       fail("kernl", "decay", "is " + number_text(o.decay) + ", must be in [0, 1]");
     if (!supports(f, hook::diag_jacobian)) fail("kernl", "system", "has no diag_jacobian");

@@ -78,7 +78,7 @@ class sketch {
     f.jacobian(x, e, jacobian_);
     f.factors(x, e, a_, d_);
     for (index_t l = 0; l < lanes_; ++l) {
-      bound_[0] += double(linalg::norm(q.data() + l * n_, n_)) * error_[l];
+      bound_[0] += times(double(linalg::norm(q.data() + l * n_, n_)), error_[l]);
       add_sketch(l, q.data() + l * n_, g);
       advance(l);
     }
@@ -142,7 +142,7 @@ class sketch {
     linalg::jacobi_svd(m, n_, core_.data(), left_.data(), values_.data());
     double dropped = 0;
     for (index_t k = rank_; k < n_; ++k) dropped += values_[k] * values_[k];
-    error_[l] = spectral_bound(j) * error_[l] + std::sqrt(dropped) + leaked(l);
+    error_[l] = times(spectral_bound(j), error_[l]) + std::sqrt(dropped) + leaked(l);
     keep_largest(l);
   }
 
@@ -234,6 +234,9 @@ class sketch {
     }
     std::copy_n(next_r_.data(), rank_ * entries_, r_.data() + l * rank_ * entries_);
   }
+
+  // factor * error, 0 for a factor 0 of an error that has grown to infinity too: of no loss, behind a reset
+  static double times(double factor, double error) { return factor == 0 ? 0 : factor * error; }
 
   // min(|J|_F, sqrt(|J|_1 |J|_inf)), at least the largest singular value
   double spectral_bound(const T* j) {
