@@ -43,7 +43,7 @@ class tokenizer final {
       : tokenizer(std::move(pieces), std::move(added), options, name) {
     detail::add_score_joins(pieces_, joins_);
     joins_.seal([](const detail::join&, const detail::join&) {});
-    find_seams();
+    find_seams([](token, token, token) { return true; });
   }
 
   /// Joins by a list of merges, the first one first; `added` texts are found before. Throws also on ids
@@ -63,7 +63,11 @@ class tokenizer final {
     joins_.seal([&](const detail::join&, const detail::join& j) { twice = std::min(twice, j.rank); });
     if (twice != none)
       fail("tokenizer", name, "merge " + std::to_string(twice) + " is of a pair that an earlier merge joins");
-    find_seams();
+    find_seams([&](token l, token r, token joined) {
+      const auto &left = pieces_[std::size_t(l)], &right = pieces_[std::size_t(r)];
+      return left.kind == piece_kind::normal && right.kind == piece_kind::normal &&
+             pieces_[std::size_t(joined)].text == left.text + right.text;
+    });
   }
 
   /// Ids are found by `encoder`; pieces serve decode().
@@ -280,18 +284,22 @@ class tokenizer final {
 
   /// Two characters that stand side by side at the seam of no join are never joined across, whatever is
   /// around them: a text falls apart there into stretches (words, mostly), each with a small heap.
-  void find_seams() {
+  /// spelled(left, right, joined): whether these are normal pieces, and the texts of two that of the third.
+  template <class Spelled>
+  void find_seams(Spelled&& spelled) {
     falls_apart_ = !options_.byte_level && !options_.whole_pieces;
-    joins_.each([&](token l, token r, const detail::join& joined) {
-      const auto &left = pieces_[std::size_t(l)], &right = pieces_[std::size_t(r)];
-      const bool plain_text = left.kind == piece_kind::normal && right.kind == piece_kind::normal &&
-                              pieces_[std::size_t(joined.result)].text == left.text + right.text;
-      falls_apart_ = falls_apart_ && plain_text;
-      if (!falls_apart_) return;
-      std::string_view last = left.text;
+    if (!falls_apart_) return;
+    std::vector<std::pair<token, token>> ends;  // of each piece, once: joins may be as many as all bytes
+    ends.reserve(pieces_.size());
+    for (const vocabulary_entry& p : pieces_) {
+      std::string_view last = p.text;
+      const auto first = last.substr(0, detail::character_length(last));
       for (std::size_t n = 0; (n = detail::character_length(last)) < last.size();) last.remove_prefix(n);
-      const auto first = std::string_view(right.text).substr(0, detail::character_length(right.text));
-      seams_.add(plain(last), plain(first), true);
+      ends.emplace_back(plain(first), plain(last));
+    }
+    joins_.each([&](token left, token right, const detail::join& joined) {
+      falls_apart_ = falls_apart_ && spelled(left, right, joined.result);
+      if (falls_apart_) seams_.add(ends[std::size_t(left)].second, ends[std::size_t(right)].first, true);
     });
     seams_.seal();
   }
