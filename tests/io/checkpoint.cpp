@@ -226,8 +226,8 @@ TEST_CASE("a stream and its optimiser go on from a file as if they had not been 
   save_checkpoint(f.path / "run", cut(first, s));
   load_checkpoint(f.path / "run").load("run", second);
   CHECK(held_inputs(second) == 3);
-  CHECK_THROWS_WITH(s.run(second, 11, 20),
-                    ContainsSubstring("must come after hold()") && ContainsSubstring("the last 3 inputs"));
+  CHECK_THROWS_WITH(s.run(second, 11, 20), ContainsSubstring("must come after hold_inputs()") &&
+                                               ContainsSubstring("the last 3 inputs"));
   CHECK_THROWS_WITH(hold_inputs(second, std::span(s.xs).first(2)),
                     ContainsSubstring("has size 2, expected 3"));
   hold_inputs(second, std::span(s.xs).subspan(8, 3));

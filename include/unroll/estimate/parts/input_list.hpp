@@ -62,8 +62,8 @@ class input_list {
   void check_held() const {
     if (awaited_ > 0)
       fail("estimator", "call",
-           "comes after a resume, must come after hold(), which gives the last " + std::to_string(awaited_) +
-               " inputs back");
+           "comes after a resume, must come after hold_inputs(), which gives the last " +
+               std::to_string(awaited_) + " inputs back");
   }
 
  private:
