@@ -13,7 +13,7 @@ struct adaptive_tbptt_options {
   double tolerance = 0.1;  ///< of the relative bias, above 0
   index_t shortest = 1;    ///< steps that a loss goes back, at least
   index_t longest = 64;    ///< W, at most, from 3 on; where the tolerance is not certified, so many
-  double fitted = 0.5;     ///< part of the W lags, the largest ones, whose decay is fitted; in (0, 1]
+  double fitted = 0.5;     ///< share of the W lags, the longest ones, that the decay is fitted to; in (0, 1]
   index_t every = 100;     ///< steps between two estimates of the bias, each of W vjps
   index_t mean_of = 10;    ///< an estimate is the mean over about so many of the last ones
 };

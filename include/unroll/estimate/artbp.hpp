@@ -7,7 +7,7 @@
 namespace unroll {
 
 struct artbp_options {
-  index_t slots = 16;      ///< states kept in a run, that in front of its first step among them
+  index_t slots = 16;      ///< states kept in a run, with the one in front of its first step
   index_t block = 64;      ///< steps that are run, recorded and walked backwards together
   index_t reserve = 4096;  ///< inputs to make room for at construction; a longer run makes the list grow
 };

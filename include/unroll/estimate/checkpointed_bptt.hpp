@@ -6,7 +6,7 @@
 namespace unroll {
 
 struct checkpointed_bptt_options {
-  index_t slots = 16;     ///< states to keep, that in front of the first step among them
+  index_t slots = 16;     ///< states to keep, with the one in front of the first step
   std::size_t bytes = 0;  ///< if not 0: as many slots as fit into these bytes, instead of `slots`
   index_t steps = 0;      ///< length of the sequence where it is known (fewest replays); 0: any length
   index_t block = 1;      ///< steps that are run, recorded and walked backwards together
