@@ -383,6 +383,24 @@ TEST_CASE("simt: memories in memory of the host are a layer at a time at the pla
   CHECK(there.bytes() > 72e9);
 }
 
+TEST_CASE("simt: blocks without keys in memory of the host are none", "[simt]") {
+  using E = testing::simt::executor<numbers<float>>;
+  const E e;
+  const model_on<E> on(e, small_memory::options());
+  const auto& stack = on.model.stack();
+  const index_t n = 3, hidden = on.model.shape().hidden;
+  const auto outputs = [&](const prefix<float>& before) {
+    auto x = placed<float>(e, hidden * n, 1);
+    const pass<float> p = stack.pass_over(0, n, before);
+    auto workspace = e.allocate<float>(stack.workspace_size(p, false));
+    stack.forward(on.model.weights().data(), {}, p, shaped<float>(x, hidden, n), {}, view<float>(workspace));
+    return fetched(e, x);
+  };
+  const float nothing = 0;
+  const std::vector<const float*> blocks{&nothing};
+  CHECK(outputs({.blocks = blocks, .on_host = true}) == outputs({}));
+}
+
 TEST_CASE("memories in memory of the host are refused where there is no other place", "[simt]") {
   memory_options o = small_memory::options();
   o.memories_on_host = true;

@@ -32,7 +32,7 @@ class layered_prefix {
         dbefore_(dbefore),
         last_(last),
         step_(first <= last ? 1 : -1),
-        moves_(before.on_host && !before.blocks.empty() && first >= 0) {
+        moves_(before.on_host && before.total() > 0 && first >= 0) {
     if (!moves_) return;
     const index_t n = index_t(before.blocks.size()), area = block_size();
     for (std::size_t w = 0; w < 2; ++w) {
