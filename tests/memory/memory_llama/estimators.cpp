@@ -229,14 +229,14 @@ TEST_CASE("attention of a Llama's reads may be cut, unbiased and with the same b
   CHECK(by(3, 1) == by(3, 1, 4));
   const double length = linalg::norm(exact.g.data(), k.theta.size());
   double sum = 0, squares = 0;
-  const int draws = 60;
-  for (int i = 0; i < draws; ++i) {
+  const int count = 60;
+  for (int i = 0; i < count; ++i) {
     const auto g = by(3, std::uint64_t(i));
     const double along = linalg::dot(g.data(), exact.g.data(), k.theta.size()) / (length * length) - 1;
     sum += along;
     squares += along * along;
   }
-  CHECK(squares / draws > 1e-6);
+  CHECK(squares / count > 1e-6);
   CHECK(std::abs(sum) < 4.5 * std::sqrt(squares));
 }
 
