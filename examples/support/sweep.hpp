@@ -141,8 +141,9 @@ class sweep_results {
       if (there ? unroll::read_file(file_, program_) != written_ : !written_.empty())
         unroll::fail(program_, "--sweep", "\"" + file_ + "\" was changed by another program meanwhile");
     }
-    written_ = document_.dump(1) + "\n";
-    unroll::write_file(file_, written_, program_);
+    std::string text = document_.dump(1) + "\n";
+    unroll::write_file(file_, text, program_);
+    written_ = std::move(text);  // where it could not be written, what is there stays ours
   }
 
  private:

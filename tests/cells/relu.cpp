@@ -8,6 +8,15 @@ TEST_CASE("the relu cell agrees with its derivatives, windows and dense hooks") 
   cell_checks::everything<cells::relu, cells::relu_options>();
 }
 
+TEST_CASE("the relu cell does not hide what is not a number") {
+  const cells::relu<double> cell({.in = 0, .hidden = 5, .out = 0});
+  std::vector<double> theta(std::size_t(cell.size().params)), s(5, 10), next(5), tape(5), workspace(99);
+  std::fill_n(theta.begin(), 5, 1e308), std::fill_n(theta.begin() + 5, 5, -1e308);  // inf - inf
+  double loss = 0;
+  cell.step({}, {theta, s, next, tape, &loss, workspace});
+  for (const double v : next) CHECK_FALSE(std::isfinite(v));
+}
+
 // s' = max(W_h s + W_x x + b, 0) by hand: one unit is open, the other is shut and has no derivative.
 TEST_CASE("the relu cell cuts at zero") {
   const cells::relu<double> cell({.in = 1, .hidden = 2, .out = 0});

@@ -12,6 +12,8 @@
 #include "tests/support/llama_files.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
+#include "unroll/cells/leaky.hpp"
+#include "unroll/cells/linear.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/cells/relu.hpp"
 #include "unroll/cells/stack.hpp"
@@ -201,6 +203,33 @@ TEST_CASE("networks without biases have biases of zero") {
   arrays = torch_arrays("nn.LSTM");
   arrays.pop_back();
   CHECK_THAT(refusal(a_lstm, arrays), ContainsSubstring("lacks tensor \"bias_hh_l0\""));
+}
+
+TEST_CASE("a cell of another function than the layer is refused, whatever its shapes") {
+  using namespace cells;
+  const folder f;
+  const auto refused = [&](rnn_source from, const char* layer, const auto& cell) {
+    const auto path = saved(f, arrays_of(row_of(from, layer)));
+    parameters<double> theta(cell.size().params);
+    return made::message([&] {
+      from == rnn_source::torch ? load_torch_rnn(path, cell, theta) : load_rnn(from, path, cell, theta);
+    });
+  };
+  const leaky<double> slow({.in = in, .hidden = hidden, .out = 0});
+  const linear<double> straight({.in = in, .hidden = hidden, .out = 0});
+  const elman<double> tanh({.in = in, .hidden = hidden, .out = 0});
+  const stack<leaky<double>> slow_ones({.in = in, .hidden = hidden, .out = 0}, 1);
+  using enum rnn_source;
+  CHECK_THAT(refused(torch, "nn.RNN", slow),
+             ContainsSubstring("load_torch_rnn: cell: is leaky, which torch does not have"));
+  CHECK_THAT(refused(torch, "nn.RNN", straight), ContainsSubstring("is linear, which torch does not have"));
+  CHECK_THAT(refused(torch, "nn.RNN", slow_ones), ContainsSubstring("is leaky"));
+  CHECK_THAT(refused(haiku, "VanillaRNN", tanh),
+             ContainsSubstring("load_rnn: cell: is elman, which haiku does not have"));
+  CHECK(refused(keras, "SimpleRNN", straight).empty());  // activation="linear"
+  parameters<double> theta(straight.size().params);
+  CHECK_THAT(made::message([&] { save_torch_rnn(f.path / "linear", straight, theta); }),
+             ContainsSubstring("save_torch_rnn: cell: is linear"));
 }
 
 TEST_CASE("files of other networks are refused with tensor and shapes, and theta stays") {

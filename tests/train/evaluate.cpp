@@ -6,6 +6,8 @@
 #include "tests/support/catch.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/estimate/bptt.hpp"
+#include "unroll/system/learned_start.hpp"
+#include "unroll/train/clipped_cotangent.hpp"
 
 using namespace unroll;
 
@@ -66,6 +68,20 @@ TEST_CASE("a stream that comes in parts has the losses and the outputs of one th
   std::fill(s.begin(), s.end(), 0);
   CHECK(training::evaluate(cell, task.theta, task.xs, s).loss == whole.loss);
   CHECK(s == behind);
+}
+
+TEST_CASE("a state is refused where the system has its start in theta") {
+  const auto f = learned_start(cells::elman<double>({.hidden = 3}));
+  parameters<double> theta(f.size().params);
+  std::vector<double> s(3, 1), y(1), x(1);
+  const std::vector<decltype(f)::input> xs{{{.x = x.data()}}};
+  using Catch::Matchers::ContainsSubstring;
+  CHECK_THROWS_WITH(training::evaluate(f, theta, xs, s), ContainsSubstring("learned_start: s0: is given"));
+  CHECK_THROWS_WITH(training::predict(f, theta, xs, s, y), ContainsSubstring("learned_start: s0: is given"));
+  CHECK_THROWS_WITH(training::evaluate(training::clipped_cotangent(f, 1), theta, xs, s),
+                    ContainsSubstring("learned_start: s0: is given"));
+  CHECK(training::evaluate(f, theta, xs).consumed == 1);
+  CHECK(training::predict(f, theta, xs, y).consumed == 1);
 }
 
 TEST_CASE("an evaluation ends in front of what is not finite, and refuses wrong sizes by name") {

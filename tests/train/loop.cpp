@@ -96,6 +96,27 @@ TEST_CASE("the loop ends at a gradient that is not finite") {
   CHECK((s.run.step() == 1 && s.run.position() == 2 && s.seen.empty()));
 }
 
+TEST_CASE("a gradient that was not finite, or threw, takes with it the ones that waited for its step") {
+  stream s;
+  s.task.xs[10] = s.task.bad;  // in the fourth gradient, the second of the second step
+  CHECK(s.train([](const auto&) {}) == status::non_finite);
+  CHECK((s.run.step() == 1 && s.run.position() == 2));
+  for (const double v : s.run.gradient_sum()) CHECK(v == 0);
+
+  training::run<double> r({.steps = 3, .accumulate = 2}, parameters<double>(1), "test");
+  const auto held_out = [](const auto&) { return 0.0; };
+  const auto half = [&](const auto&, auto& g) -> report {
+    g[0] += 1;
+    if (r.position() == 1) fail("half", "input", "is gone");
+    report one;
+    one.losses = 1;
+    return one;
+  };
+  CHECK_THROWS_AS(training::train(r, half, held_out, [](const auto&) {}), error);
+  CHECK(r.position() == 0);
+  CHECK(r.gradient_sum()[0] == 0);
+}
+
 TEST_CASE("a course is rows of a table, with the names of its JSON") {
   training::run<double> r({.steps = 2, .report = 1}, parameters<double>(1), "test");
   REQUIRE(r.update(2, 4, 0.5) == status::ok);

@@ -35,6 +35,7 @@ class recurrent_cell : recurrent_places<Equations> {
   using scalar = T;
   using options_type = typename E::options_type;  ///< sizes and loss
   using input = example<T>;
+  static constexpr const char* name = E::name;  ///< of the cell, for messages
 
   explicit recurrent_cell(const options_type& options)
       : recurrent_cell(options, readout<T>(options.hidden, options.out, options.loss, options.lanes), {}) {}

@@ -4,13 +4,19 @@
 
 namespace unroll::cells {
 
-/// phi(z) = max(z, 0), for simple_recurrent; its slope at 0 is 0.
+/// phi(z) = max(z, 0), for simple_recurrent; its slope at 0 is 0. NaN stays NaN, so that a step that is not
+/// finite is seen.
 struct rectifier {
   static constexpr const char* name = "relu";  ///< of the cell, for messages
   /// z = max(z, 0).
   template <class Isa, class T>
   UNROLL_INLINE static void apply_on(T* z, index_t n) {
-    simd::map_on<Isa>([](const auto& u) UNROLL_INLINE { return times_slope(u, u); }, n, z, z);
+    simd::map_on<Isa>(
+        []<class V>(const V& u) UNROLL_INLINE {
+          constexpr V zero{};
+          return simd::where_greater(zero, u, zero, u);
+        },
+        n, z, z);
   }
   /// 1 where y > 0, else 0.
   template <class T>

@@ -270,6 +270,21 @@ inline void refuse_unread(const safetensors& stored, const rnn_names& where, con
   }
 }
 
+// Throws where a cell of ours has the shapes of a layer of the library, but is another function than any of
+// its.
+template <class Cell>
+void check_function(rnn_source library, const Cell& cell, std::string_view function) {
+  if constexpr (requires { cell.layer(0).options(); }) {
+    check_function(library, cell.layer(0), function);
+  } else if constexpr (requires { Cell::name; }) {
+    const std::string_view name = Cell::name;
+    if (name == "leaky" ||
+        (name == "linear" && (library == rnn_source::torch || library == rnn_source::haiku)) ||
+        (name == "elman" && library == rnn_source::haiku))
+      fail(function, "cell", "is " + std::string(name) + ", which " + name_of(library) + " does not have");
+  }
+}
+
 // What cannot be read at all, before shapes are compared: their messages would mislead.
 inline void refuse_kinds(const safetensors& stored, const rnn_names& where) {
   for (const auto& t : stored.tensors()) {
@@ -296,6 +311,7 @@ template <class Cell>
 void load_rnn(rnn_source from, const std::filesystem::path& path, const Cell& cell,
               params<typename Cell::scalar> theta, const rnn_names& where = {}) {
   check_size("load_rnn", "theta", theta.size(), cell.size().params);
+  detail::check_function(from, cell, "load_rnn");
   const layout names = cell.layout();
   const detail::rnn_layers layers(names, "load_rnn");
   layers.check_layer(where.layer);
@@ -311,12 +327,14 @@ void load_rnn(rnn_source from, const std::filesystem::path& path, const Cell& ce
 /// K. b = bias_ih_lK + bias_hh_lK, but of the candidate gate of a GRU, whose b is that of bias_ih_lK and b_hn
 /// that of bias_hh_lK; without biases b is 0. With where.readout also the nn.Linear that makes y. The
 /// nonlinearity of an nn.RNN is not in its file: `elman` is tanh, `relu` is relu. Refused by name:
-/// bidirectional, proj_size, other numbers of layers, and with an empty prefix whatever else the file holds.
-/// Throws unroll::error with function, file, tensor and both shapes.
+/// bidirectional, proj_size, other numbers of layers, cells that torch does not have (leaky, linear), and
+/// with an empty prefix whatever else the file holds. Throws unroll::error with function, file, tensor and
+/// both shapes.
 template <class Cell>
 void load_torch_rnn(const std::filesystem::path& path, const Cell& cell, params<typename Cell::scalar> theta,
                     const rnn_names& where = {}) {
   check_size("load_torch_rnn", "theta", theta.size(), cell.size().params);
+  detail::check_function(rnn_source::torch, cell, "load_torch_rnn");
   const layout names = cell.layout();
   const detail::rnn_layers layers(names, "load_torch_rnn");
   const safetensors stored(byte_source::open(path, "load_torch_rnn"));
@@ -339,6 +357,7 @@ void save_torch_rnn(const std::filesystem::path& path, const Cell& cell,
   using T = typename Cell::scalar;
   constexpr const char* function = "save_torch_rnn";
   check_size(function, "theta", theta.size(), cell.size().params);
+  detail::check_function(rnn_source::torch, cell, function);
   const layout names = cell.layout();
   const detail::rnn_layers layers(names, function);
   layout stored;

@@ -240,14 +240,20 @@ bool supports(const F& f, hook h) {
     return has_hook<F>(h);
 }
 
-/// Writes the state in front of the first step: s0 where it is given (of the size of s), else the system's
-/// start(), or zero. Throws unroll::error where s0 is given to a system that has it in theta (learned_start).
+/// Throws unroll::error where a state is given to a system that has its first one in theta (learned_start).
 template <class F>
-void start_state(const F& f, state<typename F::scalar> s, state<const typename F::scalar> s0 = {}) {
+void check_given_state(const F&, state<const typename F::scalar> s0) {
   if constexpr (requires { requires F::learns_start; })
     if (!s0.empty())
       fail("learned_start", "s0",
            "is given, " + std::to_string(s0.size()) + " numbers, but it is learned: it stands in theta");
+}
+
+/// Writes the state in front of the first step: s0 where it is given (of the size of s), else the system's
+/// start(), or zero. Throws unroll::error where s0 is given to a system that has it in theta (learned_start).
+template <class F>
+void start_state(const F& f, state<typename F::scalar> s, state<const typename F::scalar> s0 = {}) {
+  check_given_state(f, s0);
   for (index_t i = 0; i < s.size(); ++i) s[i] = s0.empty() ? 0 : s0[i];
   if constexpr (requires { f.start(s); })
     if (s0.empty()) f.start(s);

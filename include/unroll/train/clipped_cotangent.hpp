@@ -30,6 +30,8 @@ class clipped_cotangent final {
   using scalar = typename F::scalar;
   using input = typename F::input;
   using T = scalar;
+  /// Whether the first state is a parameter.
+  static constexpr bool learns_start = requires { requires F::learns_start; };
 
   /// Throws unroll::error unless `most`, a norm, is above 0; infinity clips nothing.
   clipped_cotangent(F system, double most) : f_(std::move(system)), most_(most) {

@@ -52,17 +52,31 @@ report run_forward(const char* name, const F& system, params<const typename F::s
   return r;
 }
 
+// WRITES the outputs of each step of run_forward to y.
+template <class F>
+auto output_writer(const F& system, params<const typename F::scalar> theta, index_t steps,
+                   view<typename F::scalar> y) {
+  if (steps == 0 ? !y.empty() : y.empty() || y.size() % steps != 0)
+    fail("predict", "y",
+         "has size " + std::to_string(y.size()) + ", which is no multiple of the " + std::to_string(steps) +
+             " steps");
+  const index_t n = steps == 0 ? 0 : y.size() / steps;
+  return
+      [&system, theta, n, y](std::int64_t t, auto s) { system.output(theta, s, y.part(index_t(t) * n, n)); };
+}
+
 }  // namespace detail
 
 /// The losses of a recurrent system over the sequence xs at theta: one forward pass. It begins at the state
 /// `s`, which becomes the one behind the last input, so that a long stream may come in parts (edge.t counts
 /// from 0 in each). The report has what that of a gradient would have; where an input, a state or a loss is
-/// not finite, the sequence ends in front of it. Throws unroll::error where theta or s has another size, and
-/// what the system throws on an invalid input.
+/// not finite, the sequence ends in front of it. Throws unroll::error where theta or s has another size,
+/// where the system has its start in theta (learned_start), and what the system throws on an invalid input.
 template <class F>
 report evaluate(const F& system, std::type_identity_t<params<const typename F::scalar>> theta,
                 std::type_identity_t<std::span<const typename F::input>> xs,
                 std::type_identity_t<state<typename F::scalar>> s) {
+  check_given_state(system, s);
   return detail::run_forward("evaluate", system, theta, xs, s, [](std::int64_t, auto) {});
 }
 /// The same from the system's own start.
@@ -71,7 +85,7 @@ report evaluate(const F& system, std::type_identity_t<params<const typename F::s
                 std::type_identity_t<std::span<const typename F::input>> xs) {
   block<typename F::scalar, state_space> s(system.size().state);
   start_state(system, s);
-  return evaluate(system, theta, xs, s);
+  return detail::run_forward("evaluate", system, theta, xs, s, [](std::int64_t, auto) {});
 }
 /// Its mean, over losses. NaN where nothing is scored, or not everything is finite.
 template <class F>
@@ -90,15 +104,9 @@ report predict(const F& system, std::type_identity_t<params<const typename F::sc
                std::type_identity_t<std::span<const typename F::input>> xs,
                std::type_identity_t<state<typename F::scalar>> s,
                std::type_identity_t<view<typename F::scalar>> y) {
-  const auto steps = index_t(xs.size());
-  if (steps == 0 ? !y.empty() : y.empty() || y.size() % steps != 0)
-    fail("predict", "y",
-         "has size " + std::to_string(y.size()) + ", which is no multiple of the " + std::to_string(steps) +
-             " steps");
-  const index_t n = steps == 0 ? 0 : y.size() / steps;
-  return detail::run_forward("predict", system, theta, xs, s, [&](std::int64_t t, auto now) {
-    system.output(theta, now, y.part(index_t(t) * n, n));
-  });
+  check_given_state(system, s);
+  return detail::run_forward("predict", system, theta, xs, s,
+                             detail::output_writer(system, theta, index_t(xs.size()), y));
 }
 /// The same from the system's own start.
 template <class F>
@@ -107,7 +115,8 @@ report predict(const F& system, std::type_identity_t<params<const typename F::sc
                std::type_identity_t<view<typename F::scalar>> y) {
   block<typename F::scalar, state_space> s(system.size().state);
   start_state(system, s);
-  return predict(system, theta, xs, s, y);
+  return detail::run_forward("predict", system, theta, xs, s,
+                             detail::output_writer(system, theta, index_t(xs.size()), y));
 }
 
 }  // namespace unroll::training

@@ -21,7 +21,7 @@ namespace unroll::training {
 /// gradient is of, and whether it is finite. `held_out(theta)`: the mean loss that a report shows, in nats a
 /// token of text, of `bytes_per_token` bytes. `after_report(row)` is called after each report, with its row
 /// of the course: for checkpoints, files and lines of its own; where it returns false the loop ends there.
-/// Throws what these throw.
+/// Throws what these throw; where add_gradient does, the run is as it was before that step.
 ///
 /// status::ok: the run is done, or after_report has ended the loop. status::non_finite: a gradient was not;
 /// the run is as it was before that step.
@@ -44,8 +44,17 @@ template <class T, class AddGradient, class HeldOut, class AfterReport>
     }
     if (r.done()) return status::ok;
     const auto start = clock::now();
-    const unroll::report of = add_gradient(r.theta(), r.gradient_sum());
-    if (of.code != status::ok) return of.code;
+    unroll::report of;
+    try {
+      of = add_gradient(r.theta(), r.gradient_sum());
+    } catch (...) {  // it may have added some of it
+      r.begin_step_again();
+      throw;
+    }
+    if (of.code != status::ok) {
+      r.begin_step_again();
+      return of.code;
+    }
     const status taken = r.update(of.loss, double(of.losses), seconds_since(start));
     if (taken != status::ok) return taken;
   }

@@ -140,7 +140,8 @@ inline void check_state(const run_state& s, std::int64_t steps, std::int64_t acc
 ///
 /// (train/loop.hpp has this loop as a function.) A step may be of several gradients (accumulate), which have
 /// the bits of one of all their samples where these are added in the same order. It may be saved between any
-/// two of them. Nothing in it looks at a clock: times are told.
+/// two of them; one that has been added in part, since it threw or was not finite, takes the others of its
+/// step with it: begin_step_again(). Nothing in it looks at a clock: times are told.
 template <class T>
 class run final {
  public:
@@ -190,6 +191,12 @@ class run final {
     return g_;
   }
 
+  /// Forgets the gradients that wait for others of their step: the run is as it was before it.
+  void begin_step_again() {
+    state_.added = 0;
+    state_.added_loss = state_.added_tokens = 0;
+  }
+
   /// Counts the gradient of the sum `loss` over `tokens` tokens that was added to gradient_sum(), which took
   /// `seconds`, and takes the step with the last one of it: their sum is divided by all of their tokens.
   /// status::non_finite: loss or gradient of the step are not finite, or the sums of them since the last
@@ -201,18 +208,15 @@ class run final {
     const running_sums& s = state_.sums;
     loss += state_.added_loss;
     tokens += state_.added_tokens;
-    const auto begin_anew = [&](std::int64_t added) {
-      state_.added = added;
-      state_.added_loss = added > 0 ? loss : 0;
-      state_.added_tokens = added > 0 ? tokens : 0;
-    };
     step_seconds_ += seconds;
     const std::int64_t added = state_.added + 1;
     if (std::isfinite(s.loss + loss) && added < options_.accumulate) {
-      begin_anew(added);
+      state_.added = added;
+      state_.added_loss = loss;
+      state_.added_tokens = tokens;
       return status::ok;
     }
-    begin_anew(0);
+    begin_step_again();
     if (tokens > 0) linalg::scale(T(1 / tokens), g_.data(), g_.size());
     if (options_.clip_value > 0) clip_value(g_, options_.clip_value);
     const double norm =
