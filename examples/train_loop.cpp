@@ -125,8 +125,8 @@ int main(int argc, char** argv) try {
         std::printf("step %4td   training %.4f   held out %.4f   right %5.1f %%\n", index_t(row.step),
                     row.training, row.held_out, 100 * right_answers(cell, run.theta(), held_out.inputs()));
         if (!folder.empty()) {
-          training::save_run(checkpoint, run, estimator);
           if (run.best() == &run.course().back()) training::save_run(folder / "best.ckpt", run, estimator);
+          training::save_run(checkpoint, run, estimator);  // a run that is cut before it does both again
           events->add(row.step, seconds_since_1970(), training::to_row(row));
         }
         return ++reports < most;
