@@ -1,6 +1,7 @@
 // The adding task (Hochreiter & Schmidhuber 1997) at several lengths, an LSTM trained by any estimators of
 // the catalogue: how far back each of them learns to look.
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <unroll/estimate/catalogue.hpp>
@@ -62,6 +63,23 @@ double trained(const std::string& name, index_t length, const options& o, key k)
   });
 }
 
+/// Throws unroll::error on a length that is none, and on an estimator that cannot be, before hours have
+/// passed.
+std::vector<index_t> checked_lengths(const options& o) {
+  std::vector<index_t> out;
+  for (const auto& word : program::split(o.lengths)) {
+    index_t length = 0;
+    const auto [stop, problem] = std::from_chars(word.data(), word.data() + word.size(), length);
+    if (problem != std::errc{} || stop != word.data() + word.size() || length < 2 || length > 10'000'000)
+      fail("adding_lags", "lengths", "\"" + word + "\" is no whole number from 2 to 10^7");
+    out.push_back(length);
+  }
+  const cell_type cell({.in = 2, .hidden = o.hidden, .out = 1, .lanes = o.lanes});
+  for (const auto& name : program::split(o.estimators))
+    for (const index_t length : out) with_estimator(name, cell, length, [](const auto&) {});
+  return out;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -86,7 +104,8 @@ int main(int argc, char** argv) {
   app.add_option("--plot", o.plot, "draw them to this SVG, PNG or PDF file")->check(program::drawable);
   return program::run("adding_lags", app, argc, argv, [&] {
     program::check_outputs("adding_lags", {{"--json", o.json}, {"--plot", o.plot}}, {});
-    const auto names = program::split(o.estimators), lengths = program::split(o.lengths);
+    const auto names = program::split(o.estimators);
+    const auto lengths = checked_lengths(o);
     nlohmann::ordered_json document;
     std::string data, plot;
     std::printf("mean square of the error / that of answering 1: each seed\n");
@@ -98,15 +117,15 @@ int main(int argc, char** argv) {
       for (const auto& length : lengths) {
         std::vector<double> errors;
         for (index_t seed = 1; seed <= o.seeds && !program::interrupted; ++seed)
-          errors.push_back(trained(name, index_t(std::stoll(length)), o, key{std::uint64_t(seed)}));
+          errors.push_back(trained(name, length, o, key{std::uint64_t(seed)}));
         if (program::interrupted) break;
         const double mean = std::accumulate(errors.begin(), errors.end(), 0.) / double(errors.size());
-        std::printf("  %-20s %5s steps  %8.2e ", name.c_str(), length.c_str(), mean);
+        std::printf("  %-20s %5td steps  %8.2e ", name.c_str(), length, mean);
         for (const double e : errors) std::printf(" %.2e", e);
         std::printf("\n");
         std::fflush(stdout);
-        row[length] = errors;
-        data += length + program::text_of(" %.6g\n", mean);
+        row[std::to_string(length)] = errors;
+        data += program::text_of("%td %.6g\n", length, mean);
       }
       data += "END\n";
       document["rows"].push_back(row);
