@@ -288,3 +288,22 @@ TEST_CASE("errors in the wild: noise drawn with one sigma and divided by another
   CHECK(pes(.1, .05, .1) == Approx(4 * theta));
   CHECK(pes(.1, .05, .05) == Approx((4 + 1) * 2 * theta));  // sigma_1^2 / sigma_2^2 = 4 for the first window
 }
+
+TEST_CASE("errors in the wild: a kernel fitted to noise that is not in the network yet is too small") {
+  // one linear unit, s' = w s, kernel w exactly: e' = w (e + z), then a new z', W' = w W + z', and A W fitted
+  // to e
+  const double w = .6;
+  double e_W = 0, W_W = 0;
+  const auto fitted = [&](bool late) {
+    e_W = 0, W_W = 0;
+    for (int t = 0; t < 200; ++t) {
+      // z is in W, z' is not in e: E e'W' = w^2 (E eW + 1); noise that acts at once, e' = w e + z', has E
+      // e'W' = w^2 E eW + 1
+      e_W = late ? w * w * (e_W + 1) : w * w * e_W + 1;
+      W_W = w * w * W_W + 1;
+    }
+    return e_W / W_W;
+  };
+  CHECK(fitted(false) == Approx(1));     // what a step does to its own state
+  CHECK(fitted(true) == Approx(w * w));  // the gradient shrinks by as much
+}
