@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "unroll/core/linalg.hpp"
 #include "unroll/influence/diagonal.hpp"
 
 namespace unroll::influence {

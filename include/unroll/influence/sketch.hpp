@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "unroll/core/linalg.hpp"
 #include "unroll/core/small_svd.hpp"
 #include "unroll/influence/diagonal.hpp"
 
