@@ -136,13 +136,16 @@ class sweep_results {
   /// Of several ranks the first one writes. Throws unroll::error where somebody else has changed the file.
   void write() {
     if (!world.first()) return;
+    std::string text = document_.dump(1) + "\n";
+    unroll::file_writer writer(file_, program_);
+    writer.append(text);
+    writer.sync();
     if (is_replaced(file_)) {
       const bool there = std::filesystem::exists(file_);
       if (there ? unroll::read_file(file_, program_) != written_ : !written_.empty())
         unroll::fail(program_, "--sweep", "\"" + file_ + "\" was changed by another program meanwhile");
     }
-    std::string text = document_.dump(1) + "\n";
-    unroll::write_file(file_, text, program_);
+    writer.commit();
     written_ = std::move(text);  // where it could not be written, what is there stays ours
   }
 

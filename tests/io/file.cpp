@@ -47,6 +47,9 @@ TEST_CASE("a file writer that is not committed leaves the old content and nothin
     file_writer w(f.path / "a");
     w.append("ne");
     w.append("w");
+    w.sync();
+    CHECK(read_file(f.path / "a") == "old");
+    CHECK_THROWS_WITH(w.append("er"), ContainsSubstring("nothing can be appended behind sync()"));
     w.commit();
   }
   CHECK(read_file(f.path / "a") == "new");

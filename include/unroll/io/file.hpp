@@ -232,17 +232,25 @@ class file_writer {
   }
 
   void append(const void* bytes, std::size_t count) {
+    if (!file_) detail::fail_file(function_, path_, "is complete: nothing can be appended behind sync()");
     if (count > 0 && std::fwrite(bytes, 1, count, file_.get()) != count) refuse();
   }
   void append(std::string_view bytes) { append(bytes.data(), bytes.size()); }
 
-  void commit() {
+  /// All that was appended reaches the disk; `path` is as it was. commit() does it where nobody has: who
+  /// looks at `path` once more before it is replaced calls this first, since it takes the time.
+  void sync() {
+    if (!file_) return;
     bool written = std::fflush(file_.get()) == 0;
 #if UNROLL_POSIX
     if (!partial_.empty()) written = written && fsync(fileno(file_.get())) == 0;
 #endif
     if (!written) refuse();
     if (std::fclose(file_.release()) != 0) refuse();
+  }
+
+  void commit() {
+    sync();
     std::error_code code;
     if (!partial_.empty()) std::filesystem::rename(partial_, path_, code);
     if (code) detail::fail_file(function_, path_, "cannot be replaced: " + code.message());
