@@ -149,18 +149,6 @@ course train(const options& o, const policy& p, index_t distance, key k) {
   return out;
 }
 
-/// Mean over the seeds, and the half width of a 95 % Student interval.
-struct mean_of_seeds {
-  double mean = 0, half = 0;
-  explicit mean_of_seeds(const std::vector<double>& x) {
-    const double n = double(x.size());
-    double squares = 0;
-    for (const double v : x) mean += v / n;
-    for (const double v : x) squares += (v - mean) * (v - mean);
-    if (n > 1) half = student_quantile(0.975, n - 1) * std::sqrt(squares / (n * (n - 1)));
-  }
-};
-
 /// A policy at a distance, over all seeds.
 struct line {
   std::string name;
@@ -179,9 +167,9 @@ void draw(const std::vector<line>& lines, const options& o) {
     data += "$p" + std::to_string(i) + " << END\n";
     for (const line& l : lines)
       if (l.name == names[i]) {
-        const mean_of_seeds m(l.last);
+        const auto m = student_mean(l.last, .95);
         const double beside = 1 + 0.02 * (double(i) - double(names.size()) / 2);  // curves can be told apart
-        data += program::text_of("%g %g %g\n", double(l.distance) * beside, m.mean, m.half);
+        data += program::text_of("%g %g %g\n", double(l.distance) * beside, m.mean, m.margin);
       }
     data += "END\n";
     curves += std::string(curves.empty() ? "plot " : ", ") + "$p" + std::to_string(i) +
@@ -279,12 +267,12 @@ int main(int argc, char** argv) {
         }
         if (program::interrupted) break;
         shown.clear();
-        const mean_of_seeds last(l.last), half(l.to_half);
+        const auto last = student_mean(l.last, .95), half = student_mean(l.to_half, .95);
         const std::string came = l.to_half.size() == l.last.size()
-                                     ? program::text_of("%.0f +- %.0f", half.mean, half.half)
+                                     ? program::text_of("%.0f +- %.0f", half.mean, half.margin)
                                      : program::text_of("%zu of %zu runs", l.to_half.size(), l.last.size());
         std::printf("%8td %-22s %8.3f +- %5.3f %22s %9.1f %6.1f %9.2g\n", d, l.name.c_str(), last.mean,
-                    last.half, came.c_str(), l.one.forwards, l.one.back, 1e6 * l.one.seconds);
+                    last.margin, came.c_str(), l.one.forwards, l.one.back, 1e6 * l.one.seconds);
         lines.push_back(std::move(l));
       }
     if (!o.json.empty())

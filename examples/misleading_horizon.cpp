@@ -57,18 +57,14 @@ episode draw_episode(index_t steps, key k) {
 /// Evolution strategies over one window at a time, from the state where an unperturbed run stands.
 void truncated_es(const options& o, params<const double> theta, const episode& xs, dparams<double> g, key k) {
   es estimator(noisy_descent{}, {.pairs = o.pairs});
-  std::vector<double> s(2), next(2);
+  std::vector<double> s(2);
   noisy_descent{}.start(s);
   for (std::size_t b = 0; b < xs.size(); b += std::size_t(o.window)) {
     const auto window = std::span(xs).subspan(b, std::min(std::size_t(o.window), xs.size() - b));
     estimator.reset(fold(k, b), s);
     estimator.advance(theta, window, g);
     estimator.finish(theta, g);
-    for (const auto& x : window) {
-      double loss = 0;
-      noisy_descent{}.step(x, {theta, s, next, {}, &loss, {}, 0});
-      s.swap(next);
-    }
+    training::evaluate(noisy_descent{}, theta, window, s);
   }
 }
 
@@ -109,14 +105,7 @@ double mean_loss(double rate, index_t steps, index_t episodes) {
   double sum = 0;
   for (index_t i = 0; i < episodes; ++i) {
     const episode xs = draw_episode(steps, fold(key{77}, std::uint64_t(i)));
-    std::vector<double> s(2), next(2);
-    noisy_descent{}.start(s);
-    for (const auto& x : xs) {
-      double loss = 0;
-      noisy_descent{}.step(x, {theta, s, next, {}, &loss, {}, 0});
-      sum += loss;
-      s.swap(next);
-    }
+    sum += training::evaluate(noisy_descent{}, theta, xs).loss;
   }
   return sum / double(episodes);
 }
@@ -151,6 +140,7 @@ int main(int argc, char** argv) {
   return program::run("misleading_horizon", app, argc, argv, [&] {
     program::check_outputs("misleading_horizon", {{"--json", o.json}, {"--plot", o.plot}}, {});
     const double greedy = best_rate(o.window), right = best_rate(o.steps);
+    const double least = mean_loss(right, o.steps, 4000);
     std::printf("best rate: over %td steps %.4f, over %td steps %.4f\n\n", o.window, greedy, o.steps, right);
     nlohmann::ordered_json document{{"best_of_window", greedy}, {"best", right}};
     std::string data, plot;
@@ -161,15 +151,10 @@ int main(int argc, char** argv) {
         for (std::size_t u = 0; u < course.size(); ++u) mean[u] += std::log(course[u]) / double(o.seeds);
         last.push_back(std::log(course.back()));
       }
-      const double centre = mean.back();
-      double squares = 0;
-      for (const double v : last) squares += (v - centre) * (v - centre);
-      const double half =
-          student_quantile(.975, double(o.seeds - 1)) * std::sqrt(squares / double((o.seeds - 1) * o.seeds));
+      const auto [centre, half] = student_mean(last, .95);
       const double loss = mean_loss(std::exp(centre), o.steps, 4000);
       std::printf("%-18s rate %.4f, from %.4f to %.4f; loss of an episode %.2f (%.2f at the best rate)\n",
-                  names[m], std::exp(centre), std::exp(centre - half), std::exp(centre + half), loss,
-                  mean_loss(right, o.steps, 4000));
+                  names[m], std::exp(centre), std::exp(centre - half), std::exp(centre + half), loss, least);
       document["rates"].push_back({{"method", names[m]},
                                    {"rate", std::exp(centre)},
                                    {"low", std::exp(centre - half)},

@@ -5,7 +5,6 @@
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "support/program.hpp"
 
@@ -103,11 +102,8 @@ result tried(const task& what, method how, const options& o) {
   std::vector<double> errors;
   for (index_t seed = 1; seed <= o.seeds && !program::interrupted; ++seed)
     errors.push_back(error_of(what, how, rate, o.hidden, key{std::uint64_t(seed)}));
-  const double n = double(errors.size()), mean = std::accumulate(errors.begin(), errors.end(), 0.) / n;
-  double squares = 0;
-  for (const double e : errors) squares += (e - mean) * (e - mean);
-  return {what.name, how, rate, mean,
-          n < 2 ? 0 : student_quantile(.975, n - 1) * std::sqrt(squares / (n - 1) / n)};
+  const auto [mean, margin] = student_mean(errors, .95);
+  return {what.name, how, rate, mean, margin};
 }
 
 /// theta of influence balancing after `steps` updates, one a step; its optimum is -1/6, where both begin at

@@ -264,14 +264,12 @@ std::vector<unroll::row> table_of(const sweep<Options>& all, const sweep_results
       for (const nlohmann::json* r : g.rows) sum += number(*r, name);
       return g.rows.empty() ? std::numeric_limits<double>::quiet_NaN() : sum / double(g.rows.size());
     };
-    const double n = double(g.rows.size()), middle = mean(estimated);
-    double square = 0, low = mean(estimated + "_low"), high = mean(estimated + "_high");
-    for (const nlohmann::json* r : g.rows) square += std::pow(number(*r, estimated) - middle, 2);
-    if (n > 1) {
-      const double half =
-          unroll::student_quantile((1 + confidence) / 2, n - 1) * std::sqrt(square / (n - 1) / n);
-      low = middle - half, high = middle + half;
-    }
+    std::vector<double> estimates;
+    for (const nlohmann::json* r : g.rows) estimates.push_back(number(*r, estimated));
+    const auto [middle, margin] = unroll::student_mean(estimates, confidence);
+    const bool several = estimates.size() > 1;
+    const double low = several ? middle - margin : mean(estimated + "_low"),
+                 high = several ? middle + margin : mean(estimated + "_high");
     out.add(estimated, middle).add(estimated + "_low", low).add(estimated + "_high", high);
     for (const std::string& name : others) out.add(name, mean(name));
     table.push_back(std::move(out));

@@ -49,6 +49,16 @@ TEST_CASE("quantiles of the normal and of Student's t are those of the tables") 
   CHECK_THROWS_AS(normal_quantile(1), unroll::error);
 }
 
+TEST_CASE("the margin of a mean is that of Student's t, none of one number") {
+  const std::vector<double> x{1, 2, 6};  // variance 7
+  const auto m = student_mean(x, .95);
+  CHECK(m.mean == 3);
+  CHECK(m.margin == Approx(4.302653 * std::sqrt(7 / 3.)));
+  CHECK(student_mean(std::span(x).first(1), .95).margin == 0);
+  CHECK(student_mean(std::span(x).first(1), .95).mean == 1);
+  CHECK(std::isnan(student_mean({}, .95).mean));
+}
+
 TEST_CASE("the distance of a count is its score interval, and of symmetric noise the usual one") {
   // a count of k events: variance k, slope 1; the score limits of a Poisson mean are k + q^2 / 2 +- q sqrt(k
   // + q^2 / 4)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "unroll/core/error.hpp"
 
@@ -55,6 +56,24 @@ inline double student_quantile(double p, double freedom) {
   const double z = normal_quantile(p), z2 = z * z, n = freedom;
   return z + z * (z2 + 1) / (4 * n) + z * ((5 * z2 + 16) * z2 + 3) / (96 * n * n) +
          z * (((3 * z2 + 19) * z2 + 17) * z2 - 15) / (384 * n * n * n);
+}
+
+/// A mean of a sample, and how far its confidence interval reaches on either side.
+struct mean_with_margin {
+  double mean = 0;    ///< NaN of nothing
+  double margin = 0;  ///< half the width of the interval; 0 of one number, which has none
+};
+/// Of numbers that are about normal, by Student's t.
+inline mean_with_margin student_mean(std::span<const double> x, double confidence) {
+  const double n = double(x.size());
+  mean_with_margin m;
+  for (const double v : x) m.mean += v;
+  m.mean /= n;
+  if (!(n > 1)) return m;
+  double squares = 0;
+  for (const double v : x) squares += (v - m.mean) * (v - m.mean);
+  m.margin = student_quantile((1 + confidence) / 2, n - 1) * std::sqrt(squares / (n - 1) / n);
+  return m;
 }
 
 /// The distance d >= 0 from the mean of n draws at which a value of the expectation is a quantile q away,
