@@ -84,3 +84,8 @@ TEST_CASE("es_single keeps the promises of every estimator") {
                                        xs, &bad) == std::vector<std::string>{});
   CHECK_THROWS_AS(es_single(golden::rnn<>{}, {.window = 0}), error);
 }
+
+TEST_CASE("es_single refuses a window by its own name") {
+  CHECK_THROWS_WITH(es_single(golden::rnn<>{}, {.window = 0}),
+                    Catch::Matchers::ContainsSubstring("es_single: window"));
+}

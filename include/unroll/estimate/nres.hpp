@@ -44,7 +44,7 @@ class nres final {
         options_(options),
         chooser_(std::move(chooser)),
         particles_(system_, guard_.estimator(), options.pairs, options.sigma) {
-    check_at_least("nres", "window", options_.window, 1);
+    check_at_least(name, "window", options_.window, 1);
     reset({});
   }
 
