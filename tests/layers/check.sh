@@ -45,56 +45,66 @@ allowed() {
   esac
 }
 
-# The row of a path below include/unroll: its first folder; but the memory Llama stands above the bank, and Llamas' files
-# above Llamas.
+# row_of PATH: row becomes that of a path below include/unroll: its first folder; but the memory Llama stands above the
+# bank, and Llamas' files above Llamas.
 row_of() {
   case $1 in
-    memory/memory_llama/*) echo memory_llama ;;
-    io/llama_* | io/lora_* | io/adapter_* | io/base_adapter* | io/memory_* | io/rope_* | io/generation_* | io/weight_*) echo io_llama ;;
-    *) echo "${1%%/*}" ;;
+    memory/memory_llama/*) row=memory_llama ;;
+    io/llama_* | io/lora_* | io/adapter_* | io/base_adapter* | io/memory_* | io/rope_* | io/generation_* | io/weight_*) row=io_llama ;;
+    *) row=${1%%/*} ;;
   esac
 }
 
+# found PATTERN FILE...: FILE:LINE:TEXT of what matches
+found() { grep -nHE "$@"; }
+
 report() {
+  declare -A below
   for folder in $(sed -nE 's/^ *([a-z_ |]+)\) echo .*;;$/\1/p' "$here/check.sh" | tr '|' ' '); do
-    for below in $(allowed "$folder"); do
-      for reached in $(allowed "$below"); do
-        case " $folder $(allowed "$folder") " in
+    below[$folder]=$(allowed "$folder")
+  done
+  for folder in "${!below[@]}"; do
+    for one in ${below[$folder]}; do
+      for reached in ${below[$one]}; do
+        case " $folder ${below[$folder]} " in
           *" $reached "*) ;;
-          *) echo "tests/layers/check.sh: $folder/ may include $below/, and so $reached/, which is not below $folder/" ;;
+          *) echo "tests/layers/check.sh: $folder/ may include $one/, and so $reached/, which is not below $folder/" ;;
         esac
       done
     done
   done
-  for file in $headers; do
-    folder=${file#include/unroll/}
-    case $folder in unroll.hpp | llama.hpp | cuda.hpp) continue ;; esac
-    folder=$(row_of "$folder")
-    for included in $(sed -nE 's|^ *# *include +["<]unroll/([a-z_0-9/.]+)[">].*|\1|p' "$file" | sort -u); do
-      included=$(row_of "$included")
-      case " $folder $(allowed "$folder") " in
-        *" $included "*) ;;
-        *) echo "$file: includes $included/, which is not below $folder/" ;;
+
+  local rowed
+  rowed=$(grep -vxE 'include/unroll/(unroll|llama|cuda)\.hpp' <<<"$headers")
+  # shellcheck disable=SC2086  # several files, here and below
+  grep -oHE '^ *# *include +["<]unroll/[a-z_0-9/.]+[">]' $rowed | sed -E 's|: *# *include +["<]unroll/| |; s|.$||' | {
+    declare -A guarded
+    while read -r file included; do
+      guarded[$file]=1
+      row_of "${file#include/unroll/}" && folder=$row
+      row_of "$included"
+      case " $folder ${below[$folder]-} " in
+        *" $row "*) ;;
+        *) echo "$file: includes $row/, which is not below $folder/" ;;
       esac
     done
-    grep -nE '^ *# *include +["<]unroll/(unroll|llama|cuda)\.hpp' "$file" | sed "s|^|$file:|; s|\$|: a header may not include the umbrella|"
-    [ "$file" = include/unroll/core/config.hpp ] || grep -qE '^ *# *include +["<]unroll/' "$file" ||
-      echo "$file: includes neither core/config.hpp nor a header that does"
-    grep -nE 'Eigen::(Matrix|Array)<' "$file" | grep -vE 'Eigen::(Col|Row)Major' | sed "s|^|$file:|; s|\$|: leaves its order to EIGEN_DEFAULT_TO_ROW_MAJOR|"
-    grep -nE 'xt::(xarray|xtensor)<' "$file" | grep -vE 'layout_type::' | sed "s|^|$file:|; s|\$|: leaves its order to XTENSOR_DEFAULT_LAYOUT|"
-    [ "$folder" = cuda ] && grep -nE 'Eigen|core/linalg' "$file" | sed "s|^|$file:|; s|\$|: cuda/ may not use Eigen|"
-    # but eigenvectors and QR of base_adapter.hpp, regular expressions of module_pattern.hpp: in no umbrella
-    case $file in
-      */io/base_adapter.hpp) ;;
-      *) grep -nE '# *include +<(Eigen|unsupported)/' "$file" | sed "s|^|$file:|; s|\$|: no header includes Eigen|" ;;
-    esac
-    grep -nE '# *include +<(ranges|random|iostream|functional|regex|format|source_location)>' "$file" |
-      grep -v "^[0-9]*:#include <regex>$([ "$file" = include/unroll/io/module_pattern.hpp ] || echo ' nowhere')" |
-      sed "s|^|$file:|; s|\$|: banned header|"
-    lines=$(wc -l <"$file")
-    [ "$lines" -gt 450 ] && echo "$file: $lines lines, more than 450"
-  done
+    for file in $rowed; do
+      [ "$file" = include/unroll/core/config.hpp ] || [ -n "${guarded[$file]-}" ] ||
+        echo "$file: includes neither core/config.hpp nor a header that does"
+    done
+  }
+  found '^ *# *include +["<]unroll/(unroll|llama|cuda)\.hpp' $rowed | sed 's|$|: a header may not include the umbrella|'
+  found 'Eigen::(Matrix|Array)<' $rowed | grep -vE 'Eigen::(Col|Row)Major' | sed 's|$|: leaves its order to EIGEN_DEFAULT_TO_ROW_MAJOR|'
+  found 'xt::(xarray|xtensor)<' $rowed | grep -vE 'layout_type::' | sed 's|$|: leaves its order to XTENSOR_DEFAULT_LAYOUT|'
+  found 'Eigen|core/linalg' $rowed | grep '^include/unroll/cuda/' | sed 's|$|: cuda/ may not use Eigen|'
+  # but eigenvectors and QR of base_adapter.hpp, regular expressions of module_pattern.hpp: in no umbrella
+  found '# *include +<(Eigen|unsupported)/' $rowed | grep -v '/io/base_adapter\.hpp:' | sed 's|$|: no header includes Eigen|'
+  found '# *include +<(ranges|random|iostream|functional|regex|format|source_location)>' $rowed |
+    grep -vE '^include/unroll/io/module_pattern\.hpp:[0-9]+:#include <regex>' | sed 's|$|: banned header|'
+  wc -l $rowed | awk '$1 > 450 && $2 != "total" { print $2 ": " $1 " lines, more than 450" }'
 
+  local umbrellas
+  umbrellas=$'\n'$(cat include/unroll/unroll.hpp include/unroll/llama.hpp 2>/dev/null)
   for file in $headers; do
     case $file in
       */unroll.hpp | */unroll/llama.hpp | */unroll/cuda.hpp | */xtensor/* | */testing/* | */cuda/* | */ad/bridge_* | */io/npy.hpp | */diagnose/json_sink.hpp) continue ;;
@@ -105,8 +115,10 @@ report() {
       */estimate/catalogue.hpp | */estimate/parts/*_entries.hpp | */estimate/parts/estimator_entry.hpp | */diagnose/measure_by_name.hpp) continue ;;
       */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */kernels/panels.hpp | */cuda/wgmma.hpp | */exec/body_executor.hpp) continue ;;  # run by cuda/ and testing/simt/
     esac
-    grep -qs "^#include \"${file#include/}\"" include/unroll/unroll.hpp include/unroll/llama.hpp ||
-      echo "neither unroll.hpp nor llama.hpp includes ${file#include/}"
+    case $umbrellas in
+      *$'\n'"#include \"${file#include/}\""*) ;;
+      *) echo "neither unroll.hpp nor llama.hpp includes ${file#include/}" ;;
+    esac
   done
 
   grep -rnE --include='*.?pp' 'TEST_CASE\("[^"]*[];[][^"]*"' tests 2>/dev/null | sed 's|$|: ctest cannot take ; [ ] in a name|'
