@@ -12,6 +12,7 @@
 #include <unroll/text/characters.hpp>
 #include <unroll/train/evaluate.hpp>
 
+#include "support/default_text.hpp"
 #include "support/sweep.hpp"
 #include "support/trained_cell.hpp"
 
@@ -23,9 +24,10 @@ using T = float;
 using input = cells::example<T>;
 
 struct options {
-  std::string text = UNROLL_DEFAULT_TEXT, task, cell = "gru", estimator = "tbptt:10:40", checkpoint, json,
+  std::string text = program::default_text(), task, cell = "gru", estimator = "tbptt:10:40", checkpoint, json,
               tensorboard;
-  index_t hidden = 64, lanes = 8, length = 400, every = 10, sequences = 300, report = 50, held_out = 20'000;
+  index_t hidden = 64, lanes = 8, length = 400, every = 10, sequences = 300, report = 50, held_out = 20'000,
+          accumulate = 1, patience = 0;
   double rate = 3e-3, clip = 1;
   std::uint64_t seed = 1;
   bool resume = false;
@@ -60,14 +62,16 @@ corpus make_corpus(const options& o) {
 /// What a checkpoint must agree on before a run may continue from it.
 std::string identity(const options& o, const corpus& c) {
   return program::text_of(
-      "%s (%td kinds, fingerprint %016llx), %s, %s, %td units, %td lanes x %td steps, every %td, rate %.9g, "
+      "%s (%td kinds, fingerprint %016llx), %s, %s, %td units, %td lanes x %td steps, every %td%s, rate "
+      "%.9g, "
       "clip %.9g, held-out %td, seed %llu",
       c.name.c_str(), c.vocabulary, static_cast<unsigned long long>(c.bytes), o.cell.c_str(),
-      o.estimator.c_str(), o.hidden, o.lanes, o.length, o.every, o.rate, o.clip, o.held_out,
+      o.estimator.c_str(), o.hidden, o.lanes, o.length, o.every,
+      o.accumulate > 1 ? program::text_of(" x %td", o.accumulate).c_str() : "", o.rate, o.clip, o.held_out,
       static_cast<unsigned long long>(o.seed));
 }
 
-/// One pass over a sequence: an update whenever `every` steps have brought a gradient.
+/// One pass over a sequence: an update whenever `every` steps have brought the last of its gradients.
 template <class E>
 void train_sequence(E& estimator, program::trained_cell<T>& run, std::span<const input> xs, gradient<T>& g,
                     const options& o) {
@@ -85,10 +89,13 @@ void train_sequence(E& estimator, program::trained_cell<T>& run, std::span<const
     take(estimator.advance(run.theta, xs.subspan(t, std::min(xs.size() - t, std::size_t(o.every))), g));
     if (t + std::size_t(o.every) >= xs.size()) take(estimator.finish(run.theta, g));
     if (std::all_of(g.begin(), g.end(), [](T v) { return v == 0; })) continue;  // nothing is known yet
-    linalg::scale(T(1) / T(o.lanes * o.every), g.data(), g.size());
-    if (o.clip > 0) clip_norm(g, o.clip);
-    if (run.optimiser.step(run.theta, g) != status::ok) refuse("a gradient");
+    linalg::axpy<T>(1, g.data(), run.sum.data(), g.size());
     g.zero();
+    if (++run.added < o.accumulate) continue;
+    linalg::scale(T(1) / T(o.lanes * o.every * o.accumulate), run.sum.data(), run.sum.size());
+    if (o.clip > 0) clip_norm(run.sum, o.clip);
+    if (run.optimiser.step(run.theta, run.sum) != status::ok) refuse("a gradient");
+    run.sum.zero(), run.added = 0;
   }
   ++run.sequence;
 }
@@ -105,8 +112,8 @@ nlohmann::ordered_json train(options o, bool aloud) {
                                      fold(key{o.seed}, 0));
   };
   const auto cell = made(o.lanes), reader = made(1);
-  trained_cell<T> run{cell.theta, adam<T>(cell.theta.size(), {.rate = o.rate})};
-  if (o.resume) run.load(o.checkpoint, identity(o, c));
+  trained_cell<T> run(cell.theta, {.rate = o.rate});
+  if (o.resume) run.load(o.checkpoint, identity(o, c), o.accumulate);
   const auto now = [] {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   };
@@ -117,10 +124,11 @@ nlohmann::ordered_json train(options o, bool aloud) {
   if (aloud)
     std::printf(
         "%s: %td kinds of character, %td training steps in %td lanes, %td held-out characters\n"
-        "%s, %td units, %td parameters, %s, an update every %td steps%s\n\n",
+        "%s, %td units, %td parameters, %s, %s every %td steps%s%s\n\n",
         c.name.c_str(), c.vocabulary, pieces * o.length, o.lanes, c.held_out.steps(), o.cell.c_str(),
-        o.hidden, run.theta.size(), o.estimator.c_str(), o.every,
-        period > asked ? " (it has no gradient more often)" : "");
+        o.hidden, run.theta.size(), o.estimator.c_str(), o.accumulate > 1 ? "a gradient" : "an update",
+        o.every, period > asked ? " (it has no gradient more often)" : "",
+        o.accumulate > 1 ? text_of(", an update of %td", o.accumulate).c_str() : "");
   if (aloud) std::printf("%9s %12s %12s   bits per character\n", "sequence", "training", "held-out");
   const auto report_now = [&] {
     const double bits = training::mean_loss(reader.system, run.theta, c.held_out.inputs()) / std::log(2.0);
@@ -140,7 +148,7 @@ nlohmann::ordered_json train(options o, bool aloud) {
   with_estimator(o.estimator, cell.system, o.length, [&](auto estimator) {
     gradient<T> g(run.theta.size());
     const progress line;
-    while (run.sequence < o.sequences && !interrupted) {
+    while (run.sequence < o.sequences && !interrupted && !run.ended_early(o.patience)) {
       const auto from = std::size_t(run.sequence % pieces * o.length);
       train_sequence(estimator, run, c.train.inputs().subspan(from, std::size_t(o.length)), g, o);
       line.show("sequence " + std::to_string(run.sequence) + " / " + std::to_string(o.sequences));
@@ -150,6 +158,8 @@ nlohmann::ordered_json train(options o, bool aloud) {
       }
     }
   });
+  const bool ended_early = run.ended_early(o.patience);
+  if (aloud && ended_early) std::printf("ended early: no lower held-out loss in %td reports\n", o.patience);
   nlohmann::ordered_json document{{"data", c.name},
                                   {"cell", o.cell},
                                   {"hidden", o.hidden},
@@ -157,10 +167,12 @@ nlohmann::ordered_json train(options o, bool aloud) {
                                   {"lanes", o.lanes},
                                   {"length", o.length},
                                   {"every", o.every},
+                                  {"accumulate", o.accumulate},
                                   {"rate", o.rate},
                                   {"clip", o.clip},
                                   {"seed", o.seed},
                                   {"complete", !interrupted.load()},
+                                  {"ended_early", ended_early},
                                   {"cpu_seconds", processor_seconds()}};
   document["course"] = run.history;
   return document;
@@ -185,7 +197,8 @@ program::sweep<options> runs(const options& o) {
 std::string common_identity(options o, const corpus& c) {
   o.cell = o.estimator = "*";
   o.hidden = 0, o.rate = 0, o.seed = 0;
-  return "train_text: " + identity(o, c) + program::text_of(", %td sequences", o.sequences);
+  return "train_text: " + identity(o, c) + program::text_of(", %td sequences", o.sequences) +
+         (o.patience > 0 ? program::text_of(", patience %td", o.patience) : "");
 }
 
 int run_all(const CLI::App& app, const program::sweep<options>& all, const options& o) {
@@ -212,10 +225,11 @@ int run_all(const CLI::App& app, const program::sweep<options>& all, const optio
   const auto table = program::table_of(all, results, "", "held_out_bits", {"train_bits"}, 0.95);
   std::fputs(to_table(table, 4).c_str(), stdout);
   std::printf(
-      "\nbits per character after %td sequences, means over the seeds; held_out_bits with the 95 %% interval "
+      "\nbits per character after %s%td sequences, means over the seeds; held_out_bits with the 95 %% "
+      "interval "
       "of "
       "the mean.\n%s\n",
-      o.sequences, o.sweep.c_str());
+      o.patience > 0 ? "at most " : "", o.sequences, o.sweep.c_str());
   program::print_failures(all, results);
   return program::stop_asked() ? 130 : 0;
 }
@@ -247,8 +261,14 @@ int main(int argc, char** argv) {
   add_count(&app, "--length", o.length, 1, many, "steps of a sequence");
   add_count(&app, "--every", o.every, 1, many,
             "steps between two updates, at least those between two gradients of the estimator");
+  add_count(&app, "--accumulate", o.accumulate, 1, many,
+            "gradients that are added up for an update; those of an update that is not complete wait in the "
+            "checkpoint");
   add_count(&app, "--sequences", o.sequences, 1, many, "to train on");
   add_count(&app, "--report", o.report, 1, many, "sequences between two reports");
+  add_count(&app, "--patience", o.patience, 0, many,
+            "reports without a lower held-out loss after which the run ends, 0: never; the checkpoint is the "
+            "last one's");
   add_count(&app, "--held-out", o.held_out, 1, 1'000'000'000, "characters to evaluate on");
   app.add_option("--rate", o.rates, "of Adam; several, with commas: a sweep")
       ->check([](const std::string& given) {

@@ -6,13 +6,14 @@
 #include <unroll/cells/named_cell.hpp>
 #include <unroll/text/characters.hpp>
 
+#include "default_text.hpp"
 #include "program.hpp"
 #include "sweep.hpp"
 
 namespace program {
 
 struct experiment_options {
-  std::string system = "elman", text = UNROLL_DEFAULT_TEXT, task;
+  std::string system = "elman", text = default_text(), task;
   index_t hidden = 24, lanes = 1, length = 100, train = 300;
   std::uint64_t seed = 1;
   std::string hiddens = "24", seeds = "1";  ///< all of a sweep

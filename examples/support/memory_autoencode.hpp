@@ -4,6 +4,7 @@
 
 #include <unroll/diagnose/json_sink.hpp>
 
+#include "default_text.hpp"
 #include "memory_setup.hpp"
 
 namespace program {
@@ -16,7 +17,7 @@ struct autoencode_command : reading_command<autoencode_command> {
             program, "autoencode",
             "Encodes a segment and reproduces it from its memory alone: BLEU-4 and ROUGE-L over words.",
             "  memory_llama autoencode --model base --adapters adapters --text books/test --texts 32") {
-    text = UNROLL_DEFAULT_TEXT;
+    text = default_text();
     base.add(app, true);
     memory.add(app);
     memory.add_weights(app);

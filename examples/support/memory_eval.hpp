@@ -4,6 +4,7 @@
 
 #include <unroll/diagnose/json_sink.hpp>
 
+#include "default_text.hpp"
 #include "eval_losses.hpp"
 
 namespace program {
@@ -24,7 +25,7 @@ struct eval_command : reading_command<eval_command> {
             "  full:   the plain Llama reads all of the text, where it has the positions",
             "  memory_llama eval --model base --adapters adapters --text books/test --segments 32 --plot "
             "perplexity.svg --json perplexity.json") {
-    text = UNROLL_DEFAULT_TEXT;
+    text = default_text();
     base.add(app, true);
     memory.add(app);
     memory.add_on_host(app);

@@ -5,6 +5,7 @@
 #include <map>
 #include <unroll/diagnose/json_sink.hpp>
 
+#include "default_text.hpp"
 #include "memory_setup.hpp"
 
 namespace program {
@@ -57,7 +58,7 @@ struct recall_command : reading_command<recall_command> {
             "  memory_llama recall --model base --adapters adapters --text books/test --lags 1,4,16,64 "
             "--plot "
             "recall.svg") {
-    text = UNROLL_DEFAULT_TEXT;
+    text = default_text();
     base.add(app, true);
     memory.add(app);
     memory.add_weights(app);

@@ -2,13 +2,14 @@
 
 // The documents of a command of memory_llama: those to train on, and those that are held out.
 
+#include "default_text.hpp"
 #include "memory_command.hpp"
 
 namespace program {
 
 /// Texts to train on and texts that are held out.
 struct text_options {
-  std::string text = UNROLL_DEFAULT_TEXT, held_out;
+  std::string text = default_text(), held_out;
 
   void add(CLI::App* app) {
     app->add_option("--text", text, "a text file, or a folder of .txt files, each a document of its own")

@@ -14,20 +14,40 @@ struct trained_cell {
   unroll::parameters<T> theta;
   unroll::adam<T> optimiser;
   index_t sequence = 0;      ///< sequences trained on
+  unroll::gradient<T> sum;   ///< of the gradients that wait for others of their update
+  index_t added = 0;         ///< how many they are
   unroll::report seen = {};  ///< losses since the last report
   nlohmann::ordered_json history = nlohmann::ordered_json::array();
+
+  trained_cell(const unroll::parameters<T>& initial, const unroll::adam_options& options)
+      : theta(initial), optimiser(initial.size(), options), sum(initial.size()) {}
+
+  /// Whether the held-out loss has not fallen for `patience` reports; 0: never.
+  bool ended_early(index_t patience) const {
+    if (patience == 0 || history.empty()) return false;
+    const auto bits = [&](std::size_t i) { return history[i].at("held_out_bits").template get<double>(); };
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < history.size(); ++i)
+      if (bits(i) < bits(best)) best = i;
+    return index_t(history.size() - 1 - best) >= patience;
+  }
 
   /// `identity`: what a checkpoint must agree on before a run may continue from it.
   void save(const std::string& file, const std::string& identity) {
     unroll::checkpoint saved;
     saved.set_text("identity", identity);
-    saved.set_text("course", nlohmann::ordered_json{{"sequence", sequence}, {"history", history}}.dump());
+    nlohmann::ordered_json course{{"sequence", sequence}, {"history", history}};
+    if (added > 0) {
+      course["added"] = added;
+      saved.set("sum", sum);
+    }
+    saved.set_text("course", course.dump());
     saved.set("theta", theta);
     saved.save("adam", optimiser);
     save_checkpoint(file, saved);
   }
-  /// Throws unroll::error on the checkpoint of another run.
-  void load(const std::string& file, const std::string& identity) {
+  /// Throws unroll::error on the checkpoint of another run, whose updates are of `accumulate` gradients.
+  void load(const std::string& file, const std::string& identity, index_t accumulate) {
     const unroll::checkpoint saved = unroll::load_checkpoint(file);
     if (saved.text("identity") != identity)
       unroll::fail("train_text", "checkpoint",
@@ -37,6 +57,12 @@ struct trained_cell {
     saved.load("adam", optimiser);
     const auto course = nlohmann::ordered_json::parse(saved.text("course"));
     sequence = course.at("sequence").get<index_t>();
+    added = course.value("added", index_t{0});
+    if (added < 0 || added >= accumulate)
+      unroll::fail("train_text", "checkpoint",
+                   "\"" + file + "\": added is " + std::to_string(added) + ", must be from 0 to " +
+                       std::to_string(accumulate - 1));
+    if (added > 0) saved.get("sum", sum);
     history = course.at("history");
   }
 };

@@ -7,11 +7,19 @@
 #include "unroll/cells/lstm.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
+#include "unroll/estimate/diagonal_rtrl.hpp"
+#include "unroll/estimate/eprop.hpp"
+#include "unroll/estimate/kf_rtrl.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/snap.hpp"
+#include "unroll/system/any_system.hpp"
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
 
 namespace {
+
+const key draws{99};  // of dropout
 
 template <class Cell>
 cells::stack<Cell> two(const typename Cell::options_type& below, index_t hidden,
@@ -27,10 +35,16 @@ void examine(const Options& o, index_t hidden, cell_checks::inputs kind, key k,
   const auto f = two<Cell>(o, hidden, dropout);
   auto as_seen = o;  // its targets are as wide as those of the last layer
   if (o.out == 0) as_seen.hidden = hidden;
-  const cell_checks::sequence<double> one(as_seen, 1, kind, k), many(as_seen, 8, kind, k);
+  cell_checks::sequence<double> one(as_seen, 1, kind, k), many(as_seen, 8, kind, k);
+  for (auto* xs : {&one.xs, &many.xs})
+    for (auto& x : *xs) x.draws = &draws;
   cell_checks::derivatives(f, one.xs[0], k);
   cell_checks::dense_hooks(f, one.xs[0], k);
   cell_checks::windows(f, many.xs, k);
+  parameters<double> theta(f.size().params);
+  f.init(theta, k);
+  CHECK(testing::system_conformance(f, theta, {many.xs.data(), many.xs.size()}) ==
+        std::vector<std::string>{});
 }
 
 template <class Cell>
@@ -142,29 +156,30 @@ TEST_CASE("layers that do not fit are refused with both sizes") {
 }
 
 TEST_CASE("stacks with dropout agree with their derivatives, windows and lanes") {
-  cells::lstm_options o{.in = 2, .hidden = 6, .out = 2, .lanes = 3};
-  examine<cells::lstm<double>>(o, 4, cell_checks::inputs::dense, key{1}, {.probability = 0.4, .key = key{2}});
+  using cell_checks::inputs;
+  const cells::lstm_options o{.in = 2, .hidden = 6, .out = 2, .lanes = 3};
+  examine<cells::lstm<double>>(o, 4, inputs::dense, key{1}, {.probability = 0.4});
   const cells::elman_options e{.in = 2, .hidden = 5, .out = 0, .lanes = 2};
-  examine<cells::elman<double>>(e, 3, cell_checks::inputs::dense, key{3},
-                                {.probability = 0.4, .key = key{4}});
+  examine<cells::elman<double>>(e, 3, inputs::dense, key{3}, {.probability = 0.4});
+  examine<cells::elman<double>>(e, 3, inputs::mixed, key{5}, {.probability = 0.4, .input = 0.3});
+  examine<cells::elman<double>>(e, 3, inputs::tokens, key{7}, {.input = 0.3});
 }
 
 TEST_CASE("masks of dropout are those of key and step, zero as often as asked for") {
   const cells::lstm_options o{.in = 1, .hidden = 50, .out = 0, .lanes = 2};
-  const auto f = two<cells::lstm<double>>(o, 3, {.probability = 0.3, .key = key{5}});
+  const auto f = two<cells::lstm<double>>(o, 3, {.probability = 0.3});
   const auto plain = two<cells::lstm<double>>(o, 3);
   const double x[2] = {1, 2};
-  const key other{6};
+  const key one{5}, other{6};
   // what the second layer saw, from the tape of a step at t
-  const auto run = [&](std::int64_t t, const key* draws) {
+  const auto run = [&](std::int64_t t, const key* k) {
     cell_checks::edge_data<cells::stack<cells::lstm<double>>> e(f, key{7});
     auto at = e.view_of();
     at.t = t;
-    f.step({.x = x, .draws = draws}, at);
+    f.step({.x = x, .draws = k}, at);
     return e;
   };
-  const auto first = run(3, nullptr), again = run(3, nullptr), later = run(4, nullptr),
-             elsewhere = run(3, &other);
+  const auto first = run(3, &one), again = run(3, &one), later = run(4, &one), elsewhere = run(3, &other);
   CHECK(first.next == again.next);
   CHECK(first.next != later.next);
   CHECK(first.next != elsewhere.next);
@@ -174,7 +189,7 @@ TEST_CASE("masks of dropout are those of key and step, zero as often as asked fo
   double sum = 0;
   const index_t mask = f.size().tape / 2 - 100;  // the last of the tape of a lane: mask, then x
   for (std::int64_t t = 0; t < 200; ++t) {
-    const auto e = run(t, nullptr);
+    const auto e = run(t, &one);
     CHECK(e.next[0] == first.next[0]);
     for (index_t l = 0; l < 2; ++l)
       for (index_t i = 0; i < 50; ++i, ++all) {
@@ -190,19 +205,107 @@ TEST_CASE("masks of dropout are those of key and step, zero as often as asked fo
   CHECK_THROWS_AS(f.with_lanes(1), error);
   CHECK(plain.with_lanes(1).size().lanes == 1);
   CHECK_THROWS_AS(two<cells::lstm<double>>(o, 3, {.probability = 1}), error);
+  CHECK_THROWS_AS(two<cells::lstm<double>>(o, 3, {.input = -0.1}), error);
 }
 
-TEST_CASE("dropout is part of the system: steps run again have the masks of the first time") {
+TEST_CASE("dropout of x masks x and tokens, and leaves what layers hand up as it is") {
+  const cells::elman_options o{.in = 3, .hidden = 4, .out = 0};
+  const auto f = two<cells::elman<double>>(o, 2, {.input = 0.5});
+  const auto plain = two<cells::elman<double>>(o, 2);
+  const double x[3] = {1, 2, 3}, nothing[3] = {0, 0, 0};
+  const std::int32_t token = 1;
+  using edge_data = cell_checks::edge_data<cells::stack<cells::elman<double>>>;
+  index_t hidden_tokens = 0;
+  for (std::int64_t t = 0; t < 40; ++t) {
+    edge_data dense(f, key{7}), by_token(f, key{7}), seen(plain, key{7}), twice(plain, key{7});
+    auto a = dense.view_of(), b = by_token.view_of();
+    a.t = b.t = t;
+    f.step({.x = x, .draws = &draws}, a);
+    f.step({.token = &token, .draws = &draws}, b);
+    const double* m = dense.tape.data() + f.size().tape - 6;  // the mask, then x
+    for (index_t i = 0; i < 3; ++i) {
+      CHECK((m[i] == 0 || m[i] == 2));
+      CHECK(m[3 + i] == m[i] * x[i]);
+    }
+    seen.step({.x = m + 3});
+    CHECK(cell_checks::distance(dense.next, seen.next) < 1e-14);
+    double one_hot[3] = {0, m[1], 0};
+    twice.step({.x = m[1] == 0 ? nothing : one_hot});
+    CHECK(cell_checks::distance(by_token.next, twice.next) < 1e-14);
+    hidden_tokens += m[1] == 0;
+  }
+  CHECK(hidden_tokens > 8);
+  CHECK(hidden_tokens < 32);
+}
+
+TEST_CASE("dropout without a key of the sequence is refused") {
+  const cells::elman_options o{.in = 2, .hidden = 3, .out = 1};
+  const auto f = two<cells::elman<double>>(o, 2, {.probability = 0.5});
+  cell_checks::sequence<double> xs(o, 4, cell_checks::inputs::dense, key{10});
+  parameters<double> theta(f.size().params);
+  gradient<double> g(theta.size());
+  bptt e(f, {.max_steps = 4});
+  CHECK_THROWS_WITH(e.advance(theta, xs.xs, g),
+                    ContainsSubstring("stack: x.draws: is null") && ContainsSubstring("every sequence"));
+  cell_checks::edge_data<cells::stack<cells::elman<double>>> data(f, key{8});
+  CHECK_THROWS_AS(data.step(xs.xs[0]), error);
+  CHECK(two<cells::elman<double>>(o, 2).finite(xs.xs[0]));
+}
+
+TEST_CASE("dropout is part of the system: rtrl, and steps run again, have the masks of the first time") {
   const cells::lstm_options o{.in = 2, .hidden = 4, .out = 2};
-  const auto f = two<cells::lstm<double>>(o, 3, {.probability = 0.5, .key = key{9}});
-  const cell_checks::sequence<double> xs(o, 12, cell_checks::inputs::dense, key{10});
+  const auto f = two<cells::lstm<double>>(o, 3, {.probability = 0.5, .input = 0.2});
+  cell_checks::sequence<double> xs(o, 12, cell_checks::inputs::dense, key{10});
+  for (auto& x : xs.xs) x.draws = &draws;
   parameters<double> theta(f.size().params);
   f.init(theta, key{11});
-  gradient<double> a(theta.size()), b(theta.size());
+  gradient<double> a(theta.size()), b(theta.size()), c(theta.size());
   bptt once(f, {.max_steps = 12});
   checkpointed_bptt again(f, {.slots = 2, .steps = 12});
-  report r = once.advance(theta, xs.xs, a), q = again.advance(theta, xs.xs, b);
+  rtrl forward(f);
+  report r = once.advance(theta, xs.xs, a), q = again.advance(theta, xs.xs, b),
+         s = forward.advance(theta, xs.xs, c);
   r += once.finish(theta, a), q += again.finish(theta, b);
   CHECK(q.loss == r.loss);
-  for (index_t i = 0; i < a.size(); ++i) CHECK(b[i] == Approx(a[i]).margin(1e-12));
+  CHECK(s.loss == Approx(r.loss).epsilon(1e-14));
+  for (index_t i = 0; i < a.size(); ++i) {
+    CHECK(b[i] == Approx(a[i]).margin(1e-12));
+    CHECK(c[i] == Approx(a[i]).margin(1e-12));
+  }
+}
+
+TEST_CASE("snap keeps what theta reaches through the layers of a stack") {
+  const cells::elman_options o{.in = 2, .hidden = 3, .out = 1, .lanes = 2};
+  const auto f = two<cells::elman<double>>(o, 4);
+  const snap near(f, {.reach = 1});
+  // 3 (3 + 2 + 1) parameters move their unit and the 4 above, 4 (4 + 3 + 1) their unit
+  CHECK(near.kept() == 18 * (1 + 4) + 32);
+  CHECK_FALSE(near.exact());
+  snap far(f, {.reach = 2});
+  CHECK(far.kept() == 18 * 7 + 32 * 4);
+  CHECK(far.exact());
+  const cell_checks::sequence<double> xs(o, 9, cell_checks::inputs::dense, key{12});
+  parameters<double> theta(f.size().params);
+  f.init(theta, key{13});
+  gradient<double> a(theta.size()), b(theta.size());
+  bptt whole(f, {.max_steps = 9});
+  whole.advance(theta, xs.xs, a), whole.finish(theta, a);
+  far.advance(theta, xs.xs, b);
+  CHECK(cell_checks::distance(b, a) < 1e-13);
+}
+
+TEST_CASE("a stack has the hooks of its layers but those of units") {
+  using gru = cells::stack<cells::gru<double>>;
+  const gru f({.in = 2, .hidden = 3}, 2),
+      before({.in = 2, .hidden = 3, .reset = cells::reset_kind::before}, 2);
+  CHECK(supports(f, hook::jacobian));
+  CHECK(supports(f, hook::masks));
+  CHECK(supports(f, hook::factors));
+  CHECK_FALSE(supports(before, hook::factors));  // rows of W_h multiply s and r s
+  CHECK_FALSE(supports(f, hook::diag_jacobian));
+  using any = any_system<double, cells::example<double>>;
+  CHECK_THROWS_WITH(kf_rtrl(any(before)),
+                    ContainsSubstring("kf_rtrl: system: has no jacobian, or no weight_matrices and factors"));
+  CHECK_THROWS_WITH(eprop(any(f)), ContainsSubstring("eprop: system: has no diag_jacobian"));
+  CHECK_THROWS_WITH(diagonal_rtrl(any(f)), ContainsSubstring("diagonal_rtrl: system: has no diag_jacobian"));
 }

@@ -20,6 +20,34 @@ done
 "${train[@]}" --estimator chunked:20 --sequences 10 --every 7 >often.out
 cmp <(column whole.out 3) <(column often.out 3)
 
+# two gradients of 20 steps are that of 40, but for rounding; an update that waits for a sequence of the next process is resumed
+"${train[@]}" --estimator chunked:20 --sequences 10 --every 20 --accumulate 2 >summed.out
+grep -q "a gradient every 20 steps, an update of 2" summed.out
+"${train[@]}" --estimator chunked:20 --sequences 10 --every 40 >once.out
+paste <(column summed.out 3) <(column once.out 3) <(column whole.out 3) |
+  awk '{ d = $1 - $2; e = $1 - $3; if (d * d > 1e-6 || e * e < 1e-6) { print; exit 1 } } END { exit NR != 2 }'
+four=("${train[@]}" --estimator bptt --every 40 --accumulate)
+"${four[@]}" 4 --sequences 15 --checkpoint whole.ckpt >/dev/null
+"${four[@]}" 4 --sequences 10 --checkpoint run.ckpt >/dev/null
+refused "belongs to another run" "${four[@]}" 3 --sequences 15 --checkpoint run.ckpt --resume
+"${four[@]}" 4 --sequences 15 --checkpoint run.ckpt --resume >/dev/null
+cmp whole.ckpt run.ckpt
+rm whole.ckpt run.ckpt
+
+# a run ends after so many reports without a lower held-out loss, and a resumed one remembers them
+still=("${train[@]}" --sequences 100 --patience)
+"${still[@]}" 2 --rate 1e-30 --checkpoint still.ckpt --json still.json >still.out
+[ "$(column still.out 1 | tail -1)" = 15 ]
+grep -q "ended early: no lower held-out loss in 2 reports" still.out
+expect still.json ended_early=true complete=true
+"${still[@]}" 2 --rate 1e-30 --checkpoint still.ckpt --resume >still.out
+[ -z "$(column still.out 1)" ]
+"${still[@]}" 3 --rate 1e-30 --checkpoint still.ckpt --resume >still.out
+[ "$(column still.out 1)" = 20 ]
+"${still[@]}" 1 --rate 3e-3,1e-30 --sweep still_sweep.json >still.out
+grep -q "after at most 100 sequences" still.out
+grep -A 9 'rate 1e-30' still_sweep.json | grep -q '"sequence": 10'
+
 # while the parameters stand still, the mean loss of training is that of the held-out text, from the first report on
 "${train[@]}" --rate 1e-30 --sequences 15 >still.out
 paste <(column still.out 2) <(column still.out 3) |

@@ -3,11 +3,14 @@
 #include "tests/properties/random_task.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
+#include "unroll/cells/layer_norm_gru.hpp"
+#include "unroll/cells/layer_norm_lstm.hpp"
 #include "unroll/cells/leaky.hpp"
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/cells/min_gru.hpp"
+#include "unroll/cells/relu.hpp"
 #include "unroll/cells/rtu.hpp"
 #include "unroll/cells/stack.hpp"
 
@@ -51,6 +54,10 @@ any_task<T> make_task(std::string_view name, index_t steps, index_t hidden, inde
   if (name == "min_gru") return of(std::type_identity<cells::min_gru<T>>{});
   if (name == "rtu") return of(std::type_identity<cells::rtu<T>>{});
   if (name == "stack") return of(std::type_identity<cells::stack<cells::gru<T>>>{});
+  if (name == "elman_2") return of(std::type_identity<cells::stack<cells::elman<T>>>{});
+  if (name == "relu") return of(std::type_identity<cells::relu<T>>{});
+  if (name == "layer_norm_gru") return of(std::type_identity<cells::layer_norm_gru<T>>{});
+  if (name == "layer_norm_lstm") return of(std::type_identity<cells::layer_norm_lstm<T>>{});
   fail("make_task", "name", "\"" + std::string(name) + "\" is no cell of the tests");
 }
 

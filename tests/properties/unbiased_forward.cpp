@@ -22,6 +22,15 @@ TEST_CASE("uoro is unbiased on a stack, by enumeration of all its signs") {
   examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {}, c); });
 }
 
+TEST_CASE("what needs Jacobians or factors is unbiased on a stack, by enumeration of all that it draws") {
+  const auto gru = support::make_task<double>("stack", 4, 2, 1, 1, 53),
+             elman = support::make_task<double>("elman_2", 4, 1, 1, 1, 54);
+  examine_bias(gru, [](const auto& f, const auto& c) { return unroll::kf_rtrl(f, {}, c); });
+  examine_bias(elman, [](const auto& f, const auto& c) { return unroll::ok_rtrl(f, {.terms = 1}, c); });
+  examine_bias(elman, [](const auto& f, const auto& c) { return unroll::preuoro(f, {}, c); });
+  examine_bias(elman, [](const auto& f, const auto& c) { return unroll::random_path(f, {.p = .5}, c); });
+}
+
 TEST_CASE("uoro without balancing is unbiased too") {
   for (const auto& task : tiny_tasks(3, 8)) {
     examine_bias(task, [](const auto& f, const auto& c) { return unroll::uoro(f, {.balance = false}, c); });

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "unroll/core/config.hpp"
@@ -35,6 +36,33 @@ class layer_norm {
   const T* v_;
   index_t n_;
   T middle_ = 0, factor_ = 0;
+};
+
+/// ds'/dtheta of a recurrent_cell that normalises both u and z, from by(kind, entry, v, to): v times ds' by
+/// number `entry` of u (kind 0), of z (1) or of the cell's own parameters (2), of which number i is d in
+/// to(i, d). There are `rows` of u and of z, and `own` of the cell's own.
+template <class T, class By>
+struct normed_influence {
+  index_t rows, own;
+  By by;
+
+  /// ADDS to `column` what entry (row, j) of [w_h w_x b own] moves, which multiplies v; in, hidden: of the
+  /// cell.
+  void immediate(index_t in, index_t hidden, index_t row, index_t j, T v, T* column) const {
+    const index_t kind = j < hidden ? 0 : j <= hidden + in ? 1 : 2;
+    by(kind, kind < 2 ? row : row + rows * (j - hidden - in - 1), v, [&](index_t i, T d) { column[i] += d; });
+  }
+  /// WRITES the norms of the n rows of ds'/dtheta to out, from h2 = ||h||^2 and x2 = ||x||^2.
+  void row_norms(T h2, T x2, index_t n, T* out) const {
+    std::fill_n(out, n, T(0));
+    const auto add = [&](index_t i, T d) { out[i] += d * d; };
+    for (index_t k = 0; k < rows; ++k) {
+      by(0, k, std::sqrt(h2), add);
+      by(1, k, std::sqrt(x2 + 1), add);
+    }
+    for (index_t k = 0; k < own; ++k) by(2, k, T(1), add);
+    for (index_t i = 0; i < n; ++i) out[i] = std::sqrt(out[i]);
+  }
 };
 
 }  // namespace unroll::cells

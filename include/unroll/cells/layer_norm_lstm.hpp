@@ -171,20 +171,10 @@ struct layer_norm_lstm_equations {
       });
   }
   void immediate(const recurrent_step<T>& at, index_t row, index_t j, T v, T* column) const {
-    const index_t h = options.hidden, kind = j < h ? 0 : j <= h + options.in ? 1 : 2;
-    const index_t entry = kind < 2 ? row : row + 4 * h * (j - h - options.in - 1);
-    by_entry(at, kind, entry, v, [&](index_t i, T d) { column[i] += d; });
+    influence(at).immediate(options.in, options.hidden, row, j, v, column);
   }
   void row_norms(const recurrent_step<T>& at, T h2, T x2, T* out) const {
-    const index_t h = options.hidden;
-    std::fill_n(out, 2 * h, T(0));
-    const auto add = [&](index_t i, T d) { out[i] += d * d; };
-    for (index_t k = 0; k < 4 * h; ++k) {
-      by_entry(at, 0, k, std::sqrt(h2), add);
-      by_entry(at, 1, k, std::sqrt(x2 + 1), add);
-    }
-    for (index_t k = 0; k < 14 * h; ++k) by_entry(at, 2, k, T(1), add);
-    for (index_t i = 0; i < 2 * h; ++i) out[i] = std::sqrt(out[i]);
+    influence(at).row_norms(h2, x2, states * options.hidden, out);
   }
 
  private:
@@ -234,6 +224,12 @@ struct layer_norm_lstm_equations {
     const auto of_w = nu.through([&](index_t k) { return w[k]; });
     push(
         at, [&](index_t k) { return at.w.own[k] * of_w(k); }, none, none, to);
+  }
+  auto influence(const recurrent_step<T>& at) const {
+    const auto by = [this, &at](index_t kind, index_t e, T v, const auto& to) {
+      by_entry(at, kind, e, v, to);
+    };
+    return normed_influence<T, decltype(by)>{gates * options.hidden, own_params(), by};
   }
   // v times ds' by number e of u (kind 0), of z (1) or of the cell's own (2).
   template <class To>

@@ -1,13 +1,11 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdint>
-#include <vector>
 
 #include "unroll/cells/affine_input.hpp"
 #include "unroll/cells/readout.hpp"
+#include "unroll/cells/recurrent_jacobians.hpp"
 #include "unroll/cells/recurrent_places.hpp"
 #include "unroll/cells/recurrent_step.hpp"
 #include "unroll/core/layout.hpp"
@@ -27,7 +25,7 @@ namespace unroll::cells {
 /// hidden) and b_y unless out = 0. A step costs lanes x hidden x (gates hidden + gates in + out)
 /// multiply-adds, a vjp twice that.
 template <class Equations>
-class recurrent_cell : recurrent_places<Equations> {
+class recurrent_cell : public recurrent_jacobians<Equations> {
   using E = Equations;
   using T = typename E::scalar;
 
@@ -174,100 +172,11 @@ class recurrent_cell : recurrent_places<Equations> {
     if (dw) collect(xs, d, w.states, w.tape, dw, input_workspace, below);
   }
 
-  void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
-    const recurrent_step<T> at = made(e);
-    const index_t block = E::states * hidden() * E::states * hidden();
-    for (index_t l = 0; l < lanes(); ++l) f_.jacobian(at.lane(l), J.data() + l * block, e.workspace.data());
-  }
-
-  void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
-    const index_t h = hidden(), rows = E::gates * h, n = E::states * h;
-    const index_t P = size().params, end = std::min(p1, w_y());
-    const recurrent_step<T> all = made(e);
-    for (index_t l = 0; l < lanes(); ++l) {
-      const recurrent_step<T> at = all.lane(l);
-      for (index_t p = p0; p < end;) {  // parameter p is entry (i, j)
-        const index_t j = p / rows, first = p - j * rows, last = std::min(rows, end - j * rows);
-        const T v = j < h ? at.s.data[j] : j < h + f_.options.in ? input_.at(x, l, j - h) : T(1);
-        for (index_t i = first; i < last; ++i, ++p) f_.immediate(at, i, j, v, M.data() + (l * P + p) * n);
-      }
-    }
-  }
-
-  void row_norms(const input& x, const const_edge<T>& e, view<T> out) const {
-    const recurrent_step<T> all = made(e);
-    for (index_t l = 0; l < lanes(); ++l) {
-      const recurrent_step<T> at = all.lane(l);
-      f_.row_norms(at, linalg::dot<T>(at.s.data, at.s.data, hidden()), input_.squared_norm(x, l),
-                   out.data() + l * E::states * hidden());
-    }
-  }
-
-  void jacobian_mask(view<std::uint8_t> J) const {  // h reaches every unit; what else a unit holds, itself
-    const index_t h = hidden(), n = E::states * h;
-    for (index_t j = 0; j < n; ++j)
-      for (index_t i = 0; i < n; ++i) J[j * n + i] = j < h || mixes_units || i % h == j % h;
-  }
-  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {  // weights of a unit reach it
-    const index_t h = hidden(), n = E::states * h;
-    for (index_t p = p0; p < p1; ++p) {
-      bool every = false;
-      if constexpr (requires { f_.reaches_every_unit(p); }) every = f_.reaches_every_unit(p % (E::gates * h));
-      for (index_t i = 0; i < n; ++i) mask[(p - p0) * n + i] = p < w_y() && (every || i % h == p % h);
-    }
-  }
-
   bool supports(hook k) const {
     if constexpr (requires { f_.shares_rows(); })
       if ((k == hook::factors || k == hook::diag_jacobian) && f_.shares_rows()) return false;
     return has_hook<recurrent_cell>(k);
   }
-  /// [w_h w_x b], which multiplies [h; x; 1]; where u stands apart, w_h, [w_x b] and what the cell has of its
-  /// own.
-  std::vector<weight_matrix> weight_matrices() const {
-    const auto all = matrices();
-    return {all.begin(), all.end() - (all.back().rows == 0)};
-  }
-  void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
-    const index_t h = hidden(), n = E::states * h;
-    std::fill(d.begin(), d.end(), T(0));
-    T *al = a.data(), *column = d.data();
-    const recurrent_step<T> all = made(e);
-    for (index_t l = 0; l < lanes(); ++l) {
-      const recurrent_step<T> at = all.lane(l);
-      al = multiplied(x, at, l, al);
-      for (const weight_matrix& w : matrices()) {
-        const index_t j = w.first / (E::gates * h);  // of [h; x; 1; own], any that multiplies this matrix
-        for (index_t i = 0; i < w.rows; ++i, column += n) f_.immediate(at, i, j, T(1), column);
-      }
-    }
-  }
-
-  index_t units() const { return hidden(); }
-  bool units_apart() const { return false; }  // they listen to each other by W_h
-  void diag_jacobian(const input&, const const_edge<T>& e, view<T> J) const {
-    const recurrent_step<T> all = made(e);
-    const index_t block = E::states * E::states * hidden();
-    for (index_t l = 0; l < lanes(); ++l) f_.diag_jacobian(all.lane(l), J.data() + l * block);
-  }
-  void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
-    const index_t h = hidden();
-    T *al = a.data(), *to = d.data(), *column = e.workspace.data();
-    const recurrent_step<T> all = made(e);
-    for (index_t l = 0; l < lanes(); ++l) {
-      const recurrent_step<T> at = all.lane(l);
-      al = multiplied(x, at, l, al);
-      for (const weight_matrix& w : matrices()) {
-        for (index_t i = 0; i < w.rows; ++i) {
-          for (index_t k = i % h; k < E::states * h; k += h) column[k] = 0;
-          f_.immediate(at, i, w.first / (E::gates * h), T(1), column);
-          for (index_t k = 0; k < E::states; ++k) to[k * w.rows + i] = column[k * h + i % h];
-        }
-        to += w.rows * E::states;
-      }
-    }
-  }
-
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta,
                 matrix<const T> below = {}) const {
     const index_t P = lane_params(size().params);
@@ -290,44 +199,22 @@ class recurrent_cell : recurrent_places<Equations> {
 
  private:
   recurrent_cell(const options_type& options, const readout<T>& y, const lane_strides& strides)
-      : recurrent_places<E>(options, y.width(), strides), readout_(y) {
+      : recurrent_jacobians<E>(options, y.width(), strides), readout_(y) {
     check_options(E::name, options);
     if constexpr (requires { f_.check(); }) f_.check();
     input_ = affine_input<T>(options.in, E::gates * hidden(), lanes());
   }
 
+  using recurrent_jacobians<E>::input_, recurrent_jacobians<E>::made;
   using places = recurrent_places<E>;
   using places::arguments, places::cotangents, places::elementwise, places::entering, places::f_,
       places::from_loss, places::h_of, places::hidden, places::kept, places::lane_params, places::lanes,
       places::of_products, places::outputs, places::own, places::placed, places::product_rows,
       places::state_size, places::state_step, places::states, places::step_workspace, places::tape_size,
       places::tape_step, places::transposes, places::w_x, places::w_y, places::weights, places::window_parts;
-  // everything a unit holds reaches others in the same step
-  static constexpr bool mixes_units = requires { requires E::mixes_units; };
   // h reaches h' beside u
   static constexpr bool beside = E::apart || requires { requires E::beside; };
 
-  auto matrices() const {
-    const index_t h = hidden(), rows = E::gates * h, x = f_.options.in + 1;
-    if constexpr (E::apart)
-      return std::array<weight_matrix, 3>{
-          {{0, rows, h, rows}, {w_x(), rows, x, rows}, {own(), w_y() - own(), 1, w_y() - own()}}};
-    else
-      return std::array<weight_matrix, 1>{{{0, rows, h + x, rows}}};
-  }
-
-  // What the matrices of lane l multiply, [h; x; 1] or h, [x; 1], 1; returns the end of a.
-  T* multiplied(const input& x, const recurrent_step<T>& at, index_t l, T* a) const {
-    a = std::copy_n(at.s.data, hidden(), a);
-    for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, l, j);
-    *a++ = 1;
-    if (E::apart && w_y() > own()) *a++ = 1;
-    return a;
-  }
-
-  recurrent_step<T> made(const const_edge<T>& e) const {
-    return {weights(e.theta.data()), states(e.s.data()), states(e.next.data()), kept(e.tape.data())};
-  }
   // A window as the edge of its first step, behind which the others lie.
   edge<T> first_edge(const window<T>& w) const {
     return {w.theta,
@@ -423,7 +310,6 @@ class recurrent_cell : recurrent_places<Equations> {
       linalg::gemm<T>(op::none, d, op::transpose, h, true, {dw, E::gates * hidden(), hidden()});
   }
 
-  affine_input<T> input_;
   readout<T> readout_;
 };
 

@@ -1,22 +1,15 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "unroll/cells/recurrent_cell.hpp"
-#include "unroll/rng/chooser.hpp"
+#include "unroll/cells/stack_layers.hpp"
 
 namespace unroll::cells {
-
-/// Dropout between the layers of a stack: every h' that a layer hands up, not what it keeps as its state, is
-/// zero with this probability and else divided by 1 - probability (as nn.LSTM(dropout) of PyTorch in
-/// training).
-struct dropout_options {
-  double probability = 0;  ///< in [0, 1); 0: none, as in evaluation
-  unroll::key key = {};    ///< of the masks, where an example brings none
-};
 
 /// Layers of one kind of recurrent_cell, one above the other, as one system: the h' of a step of a layer is
 /// the x of the layer above in the same step, y and the loss are those of the last. As nn.LSTM(num_layers) of
@@ -27,14 +20,22 @@ struct dropout_options {
 /// Every layer has its own theta, "l0.w_h" ... in layout(), one behind the other; the state of a lane holds
 /// those of its layers likewise, and each layer works in that memory. It costs what its layers cost and, for
 /// each above the first, lanes x gates hidden x in multiply-adds of a vjp, for the cotangent of its x.
-/// Jacobians of a whole stack are not kept: rtrl and its kin refuse it by their concepts.
+/// ds'/ds and ds'/dtheta are those of one system, with D_k = ds'_k/dx, M_k a mask and x_k = M_k h'_{k-1}:
 ///
-/// With dropout h'_{k-1} is multiplied by a mask, which is a function of the key, the step and the place
-/// alone: every estimator, and every pass over the same step, sees the same one, so that it is a part of F
-/// and gradients are those of the loss with these masks. A stack without it, with the same theta, is the one
-/// to evaluate.
+///   ds'_k/ds_j = D_k M_k dh'_{k-1}/ds_j for j < k, likewise by theta_j
+///
+/// so that rtrl is exact, snap keeps what theta reaches through the layers above, and kf_rtrl, ok_rtrl,
+/// preuoro and random_path are unbiased: theta_j still is matrices that multiply vectors, of which the D
+/// reach the layers above. There is no unit that holds numbers of several layers: rflo, eprop, kernl, sk_rtrl
+/// and diagonal_rtrl, which keep traces of units, refuse a stack of recurrent_cell.
+///
+/// With dropout x_k is multiplied by a mask, which is a function of the key that the example draws from
+/// (example::draws), the step and the place alone: every estimator, and every pass over the same step, sees
+/// the same one, so that it is a part of F and gradients are those of the loss with these masks. Examples
+/// without a key are refused: steps are counted from 0 in every sequence, and all of them would have the same
+/// masks. A stack without dropout, with the same theta, is the one to evaluate.
 template <class Cell>
-class stack final {
+class stack final : stack_layers<Cell> {
   using T = typename Cell::scalar;
 
  public:
@@ -45,48 +46,7 @@ class stack final {
   /// Layers with options of their own, the lowest first: `in` of each is `hidden` of the one below, `out` and
   /// `loss` are read of the last. Throws unroll::error, with the layer, where sizes do not fit.
   explicit stack(const std::vector<options_type>& options, const dropout_options& dropout = {})
-      : dropout_(dropout) {
-    if (!(dropout.probability >= 0 && dropout.probability < 1))
-      fail("stack", "dropout.probability",
-           "is " + std::to_string(dropout.probability) + ", must be in [0, 1)");
-    if (options.empty()) fail("stack", "options", "has no layer, must have 1 or more");
-    index_t tape = 0;
-    for (std::size_t k = 0; k < options.size(); ++k) {
-      const options_type& o = options[k];
-      const std::string layer = "options of layer " + std::to_string(k);
-      if (k > 0 && o.in != options[k - 1].hidden)
-        fail("stack", layer,
-             "in is " + std::to_string(o.in) + ", the layer below has hidden " +
-                 std::to_string(options[k - 1].hidden));
-      if (o.lanes != options[0].lanes)
-        fail("stack", layer,
-             "lanes is " + std::to_string(o.lanes) + ", the first layer has " +
-                 std::to_string(options[0].lanes));
-      const bool last = k + 1 == options.size();
-      cells_.emplace_back(o);
-      layers_.push_back({cells_.back().layer({}, last)});
-      part& p = layers_.back();
-      const dims own = p.cell.size();
-      p.params = size_.params, p.state = size_.state, p.tape = tape;
-      size_.params += own.params;
-      size_.state += own.state / o.lanes;
-      tape += own.tape / o.lanes;
-      size_.workspace = std::max(size_.workspace, own.workspace);
-    }
-    size_.lanes = options[0].lanes;
-    index_t widest = 0;
-    for (std::size_t k = 1; k < options.size() && dropout.probability > 0; ++k) {
-      const index_t in = options[k].in;
-      layers_[k].mask = tape, layers_[k].first_draw = draws_;
-      tape += 2 * in, draws_ += in * size_.lanes, widest = std::max(widest, in);
-    }
-    for (std::size_t k = 0; k < layers_.size(); ++k)
-      layers_[k].cell = cells_[k].layer({size_.state, tape, size_.params}, k + 1 == layers_.size());
-    stride_ = size_.state, tape_stride_ = tape, delta_ = size_.workspace;
-    size_.state *= size_.lanes;
-    size_.tape = tape * size_.lanes;
-    size_.workspace += size_.state + widest * size_.lanes;
-  }
+      : stack_layers<Cell>(options, dropout) {}
   /// `layers` equal ones: `in` is that of the first.
   stack(const options_type& options, index_t layers, const dropout_options& dropout = {})
       : stack(repeated(options, layers), dropout) {}
@@ -105,8 +65,8 @@ class stack final {
   unroll::layout layout() const {
     unroll::layout all;
     for (std::size_t k = 0; k < layers_.size(); ++k) {
-      const unroll::layout own = layers_[k].cell.layout();
-      for (const layout_block& b : own.blocks()) {
+      const unroll::layout alone = layers_[k].cell.layout();
+      for (const layout_block& b : alone.blocks()) {
         const bool of_readout = b.name == "w_y" || b.name == "b_y";
         all.add(of_readout ? b.name : "l" + std::to_string(k) + "." + b.name, b.rows, b.cols);
       }
@@ -119,9 +79,11 @@ class stack final {
     for (std::size_t i = 0; i < layers_.size(); ++i)
       layers_[i].cell.init(theta.part(layers_[i].params, layers_[i].cell.size().params), fold(k, i));
   }
-  /// False when x or the target holds NaN or infinity; throws unroll::error on an invalid token or label.
+  /// False when x or the target holds NaN or infinity; throws unroll::error on an invalid token or label, and
+  /// where dropout has no key to draw from.
   bool finite(const input& x) const {
     const options_type o = options();
+    if (drops()) dropout_key(x);
     return affine_input<T>(o.in, 0, o.lanes).finite("stack", x) &&
            readout<T>(o.hidden, o.out, o.loss, o.lanes).finite("stack", x);
   }
@@ -151,7 +113,7 @@ class stack final {
   void step(const input& x, const edge<T>& e) const {
     for (std::size_t k = 0; k < layers_.size(); ++k) {
       const part& p = layers_[k];
-      if (k > 0 && drops()) drop(x, e.tape.data(), e.next.data(), k, e.t);
+      drop(x, e.tape.data(), e.next.data(), k, e.t);
       edge<T> at = e;
       at.theta = own(e.theta, p), at.s = moved(e.s, p), at.next = moved(e.next, p);
       at.tape = {e.tape.data() + p.tape, e.tape.size() - p.tape};
@@ -199,7 +161,7 @@ class stack final {
   void forward(std::span<const input> xs, const window<T>& w) const {
     T* const next = w.states + size_.state;
     for (std::size_t k = 0; k < layers_.size(); ++k) {
-      for (index_t i = 0; i < w.steps && k > 0 && drops(); ++i)
+      for (index_t i = 0; i < w.steps && drops(k); ++i)
         drop(xs[std::size_t(i)], w.tape + i * size_.tape, next + i * size_.state, k, w.t + i);
       layers_[k].cell.forward(xs, part_of(w, k), below(next, w.tape, k, w.steps));
     }
@@ -215,130 +177,117 @@ class stack final {
       if (k == 0) return;
       const matrix<T> above = layers_[k - 1].cell.from_above(part_of(w, k - 1).workspace.data(), w.steps);
       p.cell.input_vjp(own_window.theta, own_window.workspace.data(), w.steps, false, above);
-      if (drops()) times(mask_of(w.tape, k, w.steps), above, false, above);
+      if (drops(k)) times_mask<T>(mask_of(w.tape, k, w.steps), above, false, above);
     }
+  }
+
+  void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
+    const index_t n = stride_;
+    for (index_t l = 0; l < size_.lanes; ++l)
+      for (std::size_t k = 0; k < layers_.size(); ++k) {
+        const part& p = layers_[k];
+        const index_t own_n = p.cell.size().state / size_.lanes;
+        T* const block =
+            J.data() + (l * n + p.state) * n;  // of layer k, n rows; its own are made at the front
+        p.cell.lane_jacobian(made(e, p), l, block);
+        for (index_t c = own_n - 1; c >= 0; --c) {  // and go to their place from the last column on
+          T* const to = block + c * n;
+          std::copy_backward(block + c * own_n, block + (c + 1) * own_n, to + p.state + own_n);
+          std::fill_n(to, p.state, T(0));
+          std::fill(to + p.state + own_n, to + n, T(0));
+          push_up(e, l, k, to);
+        }
+      }
+  }
+  void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
+    const index_t n = stride_;
+    T* const made_here = e.workspace.data() + delta_;  // a column of ds'/dtheta
+    for (index_t l = 0; l < size_.lanes; ++l)
+      for (index_t p = p0; p < p1; ++p) {
+        const std::size_t k = layer_of(p);
+        const part& at = layers_[k];
+        std::fill_n(made_here, n, T(0));
+        at.cell.lane_immediate(x, made(e, at), l, below(e.next.data(), e.tape.data(), k, 1), p - at.params,
+                               p - at.params + 1, {made_here + at.state, n - at.state, 1});
+        push_up(e, l, k, made_here);
+        linalg::axpy<T>(1, made_here, M.data() + (l * size_.params + p) * n, n);
+      }
+  }
+
+  void jacobian_mask(view<std::uint8_t> J) const {
+    std::fill(J.begin(), J.end(), std::uint8_t(0));
+    for (std::size_t k = 0; k < layers_.size(); ++k) {
+      const part& p = layers_[k];
+      const index_t n = p.cell.size().state / size_.lanes;
+      std::vector<std::uint8_t> alone(std::size_t(n * n));
+      p.cell.jacobian_mask(view<std::uint8_t>(alone));
+      for (index_t c = 0; c < n; ++c) reach_up(alone.data() + c * n, k, J.data() + (p.state + c) * stride_);
+    }
+  }
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {
+    std::fill(mask.begin(), mask.end(), std::uint8_t(0));
+    for (index_t p = p0; p < p1; ++p) {
+      const std::size_t k = layer_of(p);
+      const part& at = layers_[k];
+      std::vector<std::uint8_t> alone(std::size_t(at.cell.size().state / size_.lanes));
+      at.cell.immediate_mask(view<std::uint8_t>(alone), p - at.params, p - at.params + 1);
+      reach_up(alone.data(), k, mask.data() + (p - p0) * stride_);
+    }
+  }
+
+  /// What its layers have.
+  bool supports(hook h) const {
+    if (h == hook::row_norms || h == hook::diag_jacobian) return false;
+    for (const Cell& c : cells_)
+      if (!unroll::supports(c, h)) return false;
+    return true;
+  }
+  /// Those of its layers, from the lowest on.
+  std::vector<weight_matrix> weight_matrices() const {
+    std::vector<weight_matrix> all;
+    for (const part& p : layers_)
+      for (weight_matrix w : p.cell.weight_matrices()) {
+        w.first += p.params;
+        all.push_back(w);
+      }
+    return all;
+  }
+  void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    std::fill(d.begin(), d.end(), T(0));
+    T *to = a.data(), *column = d.data();
+    for (index_t l = 0; l < size_.lanes; ++l)
+      for (std::size_t k = 0; k < layers_.size(); ++k) {
+        const part& p = layers_[k];
+        p.cell.lane_factors(x, made(e, p), l, below(e.next.data(), e.tape.data(), k, 1), to,
+                            {column + p.state, stride_ - p.state, p.rows, stride_});
+        for (index_t r = 0; r < p.rows; ++r, column += stride_) push_up(e, l, k, column);
+        to += p.columns;
+      }
   }
 
  private:
-  struct part {
-    Cell cell;  // in the memory of the stack
-    // where it begins in theta, and in what a lane has of states and tapes
-    index_t params = 0, state = 0, tape = 0;
-    // where the mask of its x stands in the tape of a lane, in front of the x; the number of its first draw
-    index_t mask = 0, first_draw = 0;
-  };
-
-  static std::vector<options_type> repeated(options_type o, index_t layers) {
-    check_at_least("stack", "layers", layers, 1);
-    std::vector<options_type> all{o};
-    o.in = o.hidden;
-    all.resize(std::size_t(layers), o);
-    return all;
+  // The layer that parameter p belongs to.
+  std::size_t layer_of(index_t p) const {
+    std::size_t k = layers_.size() - 1;
+    while (layers_[k].params > p) --k;
+    return k;
+  }
+  // A column of a mask, from that of layer k alone: where something moves what a layer hands up, it moves
+  // every number above.
+  void reach_up(const std::uint8_t* alone, std::size_t k, std::uint8_t* to) const {
+    const index_t first = layers_[k].state, n = layers_[k].cell.size().state / size_.lanes;
+    std::copy_n(alone, n, to + first);
+    const bool up = std::any_of(alone, alone + cells_[k].handed_up(), [](std::uint8_t v) { return v != 0; });
+    std::fill(to + first + n, to + stride_, std::uint8_t(up));
   }
 
-  template <class U, class Space>
-  view<U, Space> own(view<U, Space> theta, const part& p) const {
-    return theta.part(p.params, p.cell.size().params);
-  }
-  // A state from where that of a layer begins; empty stays empty.
-  template <class U, class Space>
-  view<U, Space> moved(view<U, Space> s, const part& p) const {
-    return s.empty() ? s : view<U, Space>(s.data() + p.state, s.size() - p.state);
-  }
-  const_edge<T> made(const const_edge<T>& e, const part& p) const {
-    const_edge<T> at = e;
-    at.theta = own(e.theta, p), at.s = moved(e.s, p), at.next = moved(e.next, p);
-    at.tape = {e.tape.data() + p.tape, e.tape.size() - p.tape};
-    return at;
-  }
-  // h of layer k in the states of `steps` steps, of which s is the first.
-  template <class U>
-  matrix<U> h_of(U* s, std::size_t k, index_t steps) const {
-    return {s + layers_[k].state, cells_[k].options().hidden, size_.lanes * steps, stride_};
-  }
-  // x of layer k, which lies in the states that the steps have made, or in their tapes with dropout; nothing
-  // where it is that of the examples.
-  matrix<const T> below(const T* next, const T* tape, std::size_t k, index_t steps) const {
-    if (k == 0) return {};
-    const matrix<const T> m = mask_of(tape, k, steps);
-    return drops() ? matrix<const T>{m.data + m.rows, m.rows, m.cols, m.stride} : h_of(next, k - 1, steps);
-  }
-
-  bool drops() const { return draws_ > 0; }
-  // 0 or 1 / (1 - probability), for the x of layer k.
-  template <class U>
-  matrix<U> mask_of(U* tape, std::size_t k, index_t steps) const {
-    return {tape + layers_[k].mask, cells_[k].options().in, size_.lanes * steps, tape_stride_};
-  }
-  // Draws the mask of x of layer k for step t and WRITES it and x to the tape of the step.
-  void drop(const input& x, T* tape, const T* next, std::size_t k, std::int64_t t) const {
-    const philox_chooser draw(x.draws ? *x.draws : dropout_.key);
-    const T kept = T(1 / (1 - dropout_.probability));
-    const matrix<T> m = mask_of(tape, k, 1);
-    const matrix<const T> h = h_of(next, k - 1, 1);
-    std::int64_t number = t * draws_ + layers_[k].first_draw;
-    for (index_t l = 0; l < m.cols; ++l) {
-      T* const to = column(m, l);
-      for (index_t i = 0; i < m.rows; ++i, ++number) {
-        to[i] = draw.coin(number, dropout_.probability) ? T(0) : kept;
-        to[m.rows + i] = to[i] * column(h, l)[i];
-      }
-    }
-  }
-  // to = m a, or to += m a, element by element.
-  static void times(const matrix<const T>& m, const matrix<const T>& a, bool add, const matrix<T>& to) {
-    for (index_t l = 0; l < m.cols; ++l)
-      for (index_t i = 0; i < m.rows; ++i) {
-        const T v = column(m, l)[i] * column(a, l)[i];
-        column(to, l)[i] = add ? column(to, l)[i] + v : v;
-      }
-  }
-  // The tangent of x of layer k, from that of s'.
-  matrix<const T> handed_up(const const_edge<T>& e, const T* dnext, std::size_t k) const {
-    if (k == 0) return {};
-    const matrix<const T> dh = h_of(dnext, k - 1, 1);
-    if (!drops()) return dh;
-    const matrix<T> dx{e.workspace.data() + delta_ + size_.state, dh.rows, dh.cols};
-    times(mask_of(e.tape.data(), k, 1), dh, false, dx);
-    return dx;
-  }
-  // From what layer k has left in the workspace: ADDS to the cotangent of h of the layer below.
-  void hand_down(const const_edge<T>& e, std::size_t k) const {
-    const part& p = layers_[k];
-    T* const delta = e.workspace.data() + delta_;
-    const matrix<T> dh = h_of(delta, k - 1, 1);
-    if (!drops()) return p.cell.input_vjp(own(e.theta, p), e.workspace.data(), 1, true, dh);
-    const matrix<T> dx{delta + size_.state, dh.rows, dh.cols};
-    p.cell.input_vjp(own(e.theta, p), e.workspace.data(), 1, false, dx);
-    times(mask_of(e.tape.data(), k, 1), dx, true, dh);
-  }
-  // A copy of dnext behind the workspace of the layers, to which they add the cotangents of their x.
-  dstate<T> entering(const const_edge<T>& e, dstate<const T> dnext) const {
-    const dstate<T> delta{e.workspace.data() + delta_, size_.state};
-    if (dnext.empty())
-      std::fill(delta.begin(), delta.end(), T(0));
-    else
-      std::copy(dnext.begin(), dnext.end(), delta.begin());
-    return delta;
-  }
-  window<T> part_of(window<T> w, std::size_t k) const {
-    const part& p = layers_[k];
-    index_t before = 0;
-    for (std::size_t i = 0; i < k; ++i) before += layers_[i].cell.window_workspace(w.steps);
-    w.theta = own(w.theta, p);
-    w.states += p.state;
-    w.tape += p.tape;
-    w.workspace = w.workspace.part(before, p.cell.window_workspace(w.steps));
-    return w;
-  }
-
-  std::vector<Cell> cells_;  // each alone
-  std::vector<part> layers_;
-  dims size_;
-  dropout_options dropout_;
-  index_t stride_ = 0, tape_stride_ = 0;  // numbers of the state and the tape of a lane
-  index_t delta_ = 0;                     // where in the workspace of a step that of the layers ends
-  index_t draws_ = 0;                     // of a step; 0: no dropout
+  using layers_type = stack_layers<Cell>;
+  using layers_type::below, layers_type::cells_, layers_type::drop, layers_type::dropout_, layers_type::drops,
+      layers_type::entering, layers_type::hand_down, layers_type::handed_up, layers_type::h_of,
+      layers_type::layers_, layers_type::made, layers_type::mask_of, layers_type::moved, layers_type::own,
+      layers_type::part_of, layers_type::push_up, layers_type::repeated, layers_type::size_,
+      layers_type::stride_, layers_type::delta_;
+  using typename layers_type::part;
 };
 
 }  // namespace unroll::cells
