@@ -36,7 +36,11 @@ TEST_CASE("a cell is made by its name") {
   check_same("layer_norm_gru", cells::layer_norm_gru<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("layer_norm_lstm", cells::layer_norm_lstm<double>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}));
   check_same("gru_3", cells::stack<cells::gru<double>>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}, 3));
-  CHECK_THROWS_AS(cells::make_named_cell<double>("lru_2", {}, key{1}), error);
+  check_same("lru_2", cells::stack<cells::lru<double>>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}, 2));
+  check_same("rtu_2", cells::stack<cells::rtu<double>>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}, 2));
+  check_same("min_gru_2",
+             cells::stack<cells::min_gru<double>>({.in = 2, .hidden = 3, .out = 1, .lanes = 2}, 2));
+  CHECK_THROWS_AS(cells::make_named_cell<double>("linear_2", {}, key{1}), error);
   CHECK_THROWS_AS(cells::make_named_cell<double>("gru_0", {}, key{1}), error);
   CHECK_THROWS_WITH(cells::make_named_cell<double>("GRU", {}, key{1}),
                     Catch::Matchers::ContainsSubstring("\"GRU\" is none of elman, gru, lstm, linear"));

@@ -4,7 +4,10 @@
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/leaky.hpp"
+#include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
+#include "unroll/cells/min_gru.hpp"
+#include "unroll/cells/rtu.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/diagonal_rtrl.hpp"
@@ -25,7 +28,7 @@ template <class Cell>
 cells::stack<Cell> two(const typename Cell::options_type& below, index_t hidden,
                        const cells::dropout_options& dropout = {}) {
   auto above = below;
-  above.in = below.hidden, above.hidden = hidden;
+  above.in = Cell(below).handed_up(), above.hidden = hidden;
   return cells::stack<Cell>({below, above}, dropout);
 }
 
@@ -40,7 +43,7 @@ void examine(const Options& o, index_t hidden, cell_checks::inputs kind, key k,
     for (auto& x : *xs) x.draws = &draws;
   cell_checks::derivatives(f, one.xs[0], k);
   cell_checks::dense_hooks(f, one.xs[0], k);
-  cell_checks::windows(f, many.xs, k);
+  if constexpr (has_window<cells::stack<Cell>>) cell_checks::windows(f, many.xs, k);
   parameters<double> theta(f.size().params);
   f.init(theta, k);
   CHECK(testing::system_conformance(f, theta, {many.xs.data(), many.xs.size()}) ==
@@ -292,6 +295,43 @@ TEST_CASE("snap keeps what theta reaches through the layers of a stack") {
   whole.advance(theta, xs.xs, a), whole.finish(theta, a);
   far.advance(theta, xs.xs, b);
   CHECK(cell_checks::distance(b, a) < 1e-13);
+}
+
+TEST_CASE("stacks of cells whose units stand apart agree with their derivatives and hooks") {
+  using cell_checks::inputs;
+  const auto examine_both = []<class Cell>(std::type_identity<Cell>, key k) {
+    typename Cell::options_type o;
+    o.in = 2, o.hidden = 3, o.out = 2, o.lanes = 3;
+    examine<Cell>(o, 4, inputs::dense, k);
+    o.out = 0, o.lanes = 2;
+    examine<Cell>(o, 2, inputs::tokens, k, {.probability = 0.4, .input = 0.3});
+  };
+  examine_both(std::type_identity<cells::lru<double>>{}, key{21});
+  examine_both(std::type_identity<cells::rtu<double>>{}, key{22});
+  examine_both(std::type_identity<cells::min_gru<double>>{}, key{23});
+}
+
+TEST_CASE("a stack of cells whose units stand apart is learned by rtrl and refused by diagonal_rtrl") {
+  const cells::rtu_options o{.in = 2, .hidden = 3, .out = 1};
+  const auto f = two<cells::rtu<double>>(o, 2);
+  const cell_checks::sequence<double> xs(o, 9, cell_checks::inputs::dense, key{24});
+  parameters<double> theta(f.size().params);
+  f.init(theta, key{25});
+  gradient<double> a(theta.size()), b(theta.size()), c(theta.size());
+  bptt whole(f, {.max_steps = 9});
+  rtrl forward(f);
+  snap far(f, {.reach = 2});
+  CHECK(far.exact());  // a unit below moves itself and every unit above, these themselves
+  whole.advance(theta, xs.xs, a), whole.finish(theta, a);
+  forward.advance(theta, xs.xs, b);
+  far.advance(theta, xs.xs, c);
+  CHECK(cell_checks::distance(b, a) < 1e-13);
+  CHECK(cell_checks::distance(c, a) < 1e-13);
+  using any = any_system<double, cells::example<double>>;
+  CHECK_THROWS_WITH(diagonal_rtrl(any(f)), ContainsSubstring("diagonal_rtrl: system"));
+  using stack = cells::stack<cells::rtu<double>>;
+  CHECK_THROWS_WITH(stack({o, {.in = 3, .hidden = 2}}),
+                    ContainsSubstring("in is 3, the layer below has hidden 3, each of 2 numbers"));
 }
 
 TEST_CASE("a stack has the hooks of its layers but those of units") {

@@ -41,9 +41,9 @@ std::vector<any_task<T>> any_tasks(unroll::index_t steps, unroll::index_t hidden
     all.push_back(make_task<T>(cell, steps, hidden, lanes, out, seed++));
   return all;
 }
-/// Others, leaky, min_gru and rtu, for what has to hold on every cell and is seen in few steps. By name alone:
-/// "stack" and "elman_2", two layers of gru or elman, which keep no units apart; "relu", "layer_norm_gru" and
-/// "layer_norm_lstm", whose losses are smooth within less than those of the others.
+/// Others, leaky, min_gru and rtu, for what has to hold on every cell and is seen in few steps. By name
+/// alone: "stack" and "elman_2", two layers of gru or elman, which keep no units apart; "relu",
+/// "layer_norm_gru" and "layer_norm_lstm", whose losses are smooth within less than those of the others.
 template <class T>
 std::vector<any_task<T>> more_tasks(unroll::index_t steps, unroll::index_t hidden, unroll::index_t lanes,
                                     unroll::index_t out, std::uint64_t seed) {

@@ -73,8 +73,60 @@ TEST_CASE("the exact gradient agrees with differences of the loss on every cell"
   }
 }
 
+// Whether no unit of a cell of rectified linear units begins or ceases to be 0 while a parameter moves by h.
+bool away_from_kinks(const support::any_task<double>& task, double h) {
+  std::vector<double> theta = task.theta;
+  const auto active = [&] {
+    std::vector<bool> positive;
+    testing::edge_memory<support::any_cell<double>> at(task.cell);
+    for (const auto& x : task.xs) {
+      task.cell.step(x, at.at(theta));
+      for (const double s : at.next) positive.push_back(s > 0);
+      at.s = at.next;
+    }
+    return positive;
+  };
+  const std::vector<bool> here = active();
+  for (double& v : theta) {
+    const double centre = v;
+    for (const double to : {centre - h, centre + h}) {
+      v = to;
+      if (active() != here) return false;
+    }
+    v = centre;
+  }
+  return true;
+}
+
+TEST_CASE(
+    "on cells with kinks and norms the gradients are the same, and those of differences within a smooth "
+    "piece") {
+  constexpr double h = 1e-3;
+  index_t kinks = 0;
+  for (const char* cell : {"relu", "layer_norm_gru", "layer_norm_lstm"})
+    for (const index_t lanes : {1, 2})
+      for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+        const auto task = support::make_task<double>(cell, 8, 3, lanes, 2, seed);
+        INFO(task.name);
+        const auto g = gradient_of(unroll::bptt(task.cell, {.max_steps = 8}), task);
+        CHECK(testing::relative_error(gradient_of(unroll::rtrl(task.cell), task), g) < 1e-12);
+        CHECK(testing::relative_error(gradient_of(unroll::tbptt(task.cell, {.k1 = 1, .k2 = 8}), task), g) <
+              1e-12);
+        if (task.name.starts_with("relu") && !away_from_kinks(task, h)) {
+          ++kinks;
+          continue;
+        }
+        CHECK(testing::relative_error(testing::difference_gradient(task.cell, task.theta, task.xs, {}, h),
+                                      g) < 3e-11);
+      }
+  CHECK(kinks < 4);  // of the 8 of relu
+}
+
 TEST_CASE("a tbptt that is one step too short is not exact") {
-  for (const auto& task : support::any_tasks<double>(6, 3, 1, 2, 7)) {
+  auto tasks = support::any_tasks<double>(6, 3, 1, 2, 7);
+  for (const char* cell : {"stack", "relu", "layer_norm_gru", "layer_norm_lstm"})
+    tasks.push_back(support::make_task<double>(cell, 6, 3, 1, 2, 2));
+  for (const auto& task : tasks) {
     INFO(task.name);
     const auto g = gradient_of(unroll::bptt(task.cell, {.max_steps = 6}), task);
     CHECK(testing::relative_error(gradient_of(unroll::tbptt(task.cell, {.k1 = 1, .k2 = 5}), task), g) > 1e-9);

@@ -7,6 +7,7 @@
 
 #include "unroll/cells/affine_input.hpp"
 #include "unroll/cells/readout.hpp"
+#include "unroll/cells/recurrent_places.hpp"
 #include "unroll/cells/slices.hpp"
 #include "unroll/core/layout.hpp"
 #include "unroll/system/concepts.hpp"
@@ -44,12 +45,7 @@ class diagonal_cell {
   using options_type = typename E::options_type;  ///< sizes and loss
   using input = example<T>;
 
-  explicit diagonal_cell(const options_type& options) : f_{options} {
-    check_options(E::name, options);
-    if constexpr (requires { f_.check(); }) f_.check();
-    input_ = affine_input<T>(options.in, G * hidden(), lanes());
-    readout_ = readout<T>(options.out == 0 ? hidden() : n(), options.out, options.loss, lanes());
-  }
+  explicit diagonal_cell(const options_type& options) : diagonal_cell(options, {}, true) {}
 
   const options_type& options() const { return f_.options; }
   dims size() const {
@@ -76,7 +72,8 @@ class diagonal_cell {
   /// WRITES y of the states s, lane after lane.
   void output(params<const T> theta, unroll::state<const T> s, view<T> y) const {
     check_size(E::name, "y", y.size(), readout_.workspace(1));
-    readout_.output(theta.data() + w_y(), read_by_loss(s.data()), {y.data(), readout_.width(), lanes()});
+    readout_.output(theta.data() + w_y(), read_by_loss(s.data(), state_stride()),
+                    {y.data(), readout_.width(), lanes()});
   }
   /// The same cell over `lanes` lanes, and the part of an input that belongs to the lanes from `i` on.
   diagonal_cell with_lanes(index_t lanes) const {
@@ -86,14 +83,27 @@ class diagonal_cell {
     return cells::lanes_from(x, i, f_.options.in, readout_.width());
   }
 
-  void step(const input& x, const edge<T>& e) const {
+  /// The same cell as a layer of a stack (recurrent_cell::layer), to which it hands up all of its state. What
+  /// follows takes `below`, where it is given, for x: in x lanes.
+  diagonal_cell layer(const lane_strides& strides, bool last) const {
+    return diagonal_cell(f_.options, strides, last);
+  }
+  /// Numbers of the state that a stack hands up as x of the next layer: all.
+  index_t handed_up() const { return n(); }
+  /// WRITES, or ADDS, W_x' dz to dx, in x lanes, from what vjp or lane_vjp have left in `workspace`.
+  void input_vjp(params<const T> theta, T* workspace, index_t, bool add, matrix<T> dx) const {
+    linalg::gemm<T>(op::transpose, {theta.data(), G * hidden(), dx.rows}, op::none,
+                    {workspace, G * hidden(), lanes()}, add, dx);
+  }
+
+  void step(const input& x, const edge<T>& e, matrix<const T> below = {}) const {
     const index_t h = hidden();
     const T *w = e.theta.data(), *v = w + own();
     const matrix<T> z = columns_of_z(e.workspace);
-    input_.forward(w, {&x, 1}, z, nullptr);
+    input_forward(w, x, z, below);
     for (index_t l = 0; l < lanes(); ++l) {
-      const T *s = e.s.data() + l * n(), *zl = z.data + l * z.stride;
-      T *next = e.next.data() + l * n(), *J = e.tape.data() + l * tape_size(), *D = J + m * n();
+      const T *s = e.s.data() + l * state_stride(), *zl = z.data + l * z.stride;
+      T *next = e.next.data() + l * state_stride(), *J = e.tape.data() + l * tape_stride(), *D = J + m * n();
       for_each_slice<T>(h, [&](auto u) UNROLL_INLINE {
         using V = decltype(u.load(s));
         V sv[states], vv[own_and_gates], nv[states], Jv[states * states], Dv[states * own_and_gates];
@@ -106,46 +116,59 @@ class diagonal_cell {
           for (index_t a = 0; a < m; ++a) u.store(Dv[g * m + a], D + slot(a, g) * h);
       });
     }
-    readout_.forward(w + w_y(), {&x, 1}, read_by_loss(e.next.data()), dloss(e.tape.data()), e.loss);
+    if (last_)
+      readout_.forward(w + w_y(), {&x, 1}, read_by_loss(e.next.data(), state_stride()), dloss(e.tape.data()),
+                       e.loss);
   }
 
   void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss_weight, dstate<T> ds,
-           dparams<T> dtheta) const {
+           dparams<T> dtheta, matrix<const T> below = {}) const {
     T* dw = dtheta.data();
     T* d = e.workspace.data() + delta(lanes());
     std::fill_n(d, lanes() * n(), T(0));
-    readout_.backward(e.theta.data() + w_y(), {&x, 1}, read_by_loss(e.next.data()), dloss(e.tape.data()),
-                      &dloss_weight, read_by_loss(d), dw ? dw + w_y() : nullptr, e.workspace.data());
-    if (!dnext.empty()) linalg::axpy<T>(1, dnext.data(), d, lanes() * n());
+    if (last_)
+      readout_.backward(e.theta.data() + w_y(), {&x, 1}, read_by_loss(e.next.data(), state_stride()),
+                        dloss(e.tape.data()), &dloss_weight, read_by_loss(d, n()), dw ? dw + w_y() : nullptr,
+                        e.workspace.data());
+    for (index_t l = 0; l < lanes() && !dnext.empty(); ++l)
+      linalg::axpy<T>(1, dnext.data() + l * state_stride(), d + l * n(), n());
     const matrix<T> dz = columns_of_z(e.workspace);
     for (index_t l = 0; l < lanes(); ++l)
-      pull(e, l, d + l * n(), ds.empty() ? nullptr : ds.data() + l * n(), dz.data + l * dz.stride,
+      pull(e, l, d + l * n(), ds.empty() ? nullptr : ds.data() + l * state_stride(), dz.data + l * dz.stride,
            dw ? dw + own() : nullptr);
-    if (dw) input_.backward({&x, 1}, dz, dw, nullptr);
+    if (dw && below.data) input_.backward(below, dz, dw);
+    if (dw && !below.data) input_.backward({&x, 1}, dz, dw, nullptr);
   }
 
   void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
-           state_tangent<T> dnext, T* dloss_out) const {
+           state_tangent<T> dnext, T* dloss_out, matrix<const T> below = {},
+           matrix<const T> dbelow = {}) const {
     const index_t h = hidden();
     const T* dw = dtheta.data();
     const matrix<T> dz = columns_of_z(e.workspace);
-    if (dw) input_.forward(dw, {&x, 1}, dz, nullptr);
+    if (dw)
+      input_forward(dw, x, dz, below);
+    else
+      std::fill_n(dz.data, dz.rows * dz.cols, T(0));
+    if (dbelow.data)
+      linalg::gemm<T>(op::none, {e.theta.data(), G * h, dbelow.rows}, op::none, dbelow, true, dz);
     for (index_t l = 0; l < lanes(); ++l) {
       const T *J = jacobians(e, l), *D = J + m * n();
       for (index_t a = 0; a < m; ++a)
         for (index_t u = 0; u < h; ++u) {
           T sum = 0;
           for (index_t b = 0; b < m && !ds.empty(); ++b)
-            sum += J[(b * m + a) * h + u] * ds[l * n() + b * h + u];
-          for (index_t g = 0; g < G + K && dw; ++g)
+            sum += J[(b * m + a) * h + u] * ds[l * state_stride() + b * h + u];
+          for (index_t g = 0; g < (dw ? G + K : G); ++g)
             sum += D[slot(a, g) * h + u] *
                    (g < G ? dz.data[l * dz.stride + g * h + u] : dw[own() + (g - G) * h + u]);
-          dnext[l * n() + a * h + u] = sum;
+          dnext[l * state_stride() + a * h + u] = sum;
         }
     }
     if (dloss_out)
-      *dloss_out = readout_.jvp(e.theta.data() + w_y(), read_by_loss(e.next.data()), dloss(e.tape.data()),
-                                dw ? dw + w_y() : nullptr, read_by_loss(dnext.data()), e.workspace.data());
+      *dloss_out = readout_.jvp(e.theta.data() + w_y(), read_by_loss(e.next.data(), state_stride()),
+                                dloss(e.tape.data()), dw ? dw + w_y() : nullptr,
+                                read_by_loss(dnext.data(), state_stride()), e.workspace.data());
   }
 
   index_t units() const { return hidden(); }
@@ -160,37 +183,63 @@ class diagonal_cell {
   void diag_jacobian(const input&, const const_edge<T>& e, view<T> J) const {
     for (index_t l = 0; l < lanes(); ++l) std::copy_n(jacobians(e, l), m * n(), J.data() + l * m * n());
   }
-  void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
-    inputs(x, a.data());
+  void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d,
+                    matrix<const T> below = {}) const {
+    for (index_t l = 0, columns = a.size() / lanes(); l < lanes(); ++l)
+      multiplied(x, l, below, a.data() + l * columns);
     for (index_t l = 0; l < lanes(); ++l)
       std::copy_n(jacobians(e, l) + m * n(), (G + K) * n(), d.data() + l * (G + K) * n());
   }
 
   void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
-    const index_t h = hidden();
-    inputs(x, a.data());
+    const index_t rows = (G + K) * hidden(), columns = a.size() / lanes();
     std::fill(d.begin(), d.end(), T(0));
-    T* column = d.data();
     for (index_t l = 0; l < lanes(); ++l)
-      for (index_t r = 0; r < (G + K) * h; ++r, column += n()) add_entry(e, l, r, T(1), column);
+      lane_factors(x, e, l, {}, a.data() + l * columns, {d.data() + l * rows * n(), n(), rows});
   }
   void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
-    const index_t h = hidden();
-    std::fill(J.begin(), J.end(), T(0));
-    for (index_t l = 0; l < lanes(); ++l)
-      for (index_t b = 0; b < m; ++b)
-        for (index_t a = 0; a < m; ++a)
-          for (index_t u = 0; u < h; ++u)
-            J[(l * n() + b * h + u) * n() + a * h + u] = jacobians(e, l)[(b * m + a) * h + u];
+    for (index_t l = 0; l < lanes(); ++l) lane_jacobian(e, l, J.data() + l * n() * n());
   }
   void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
-    const index_t h = hidden(), rows = G * h, in = f_.options.in, P = size().params;
+    const index_t P = size().params;
     for (index_t l = 0; l < lanes(); ++l)
-      for (index_t p = p0; p < std::min(p1, w_y()); ++p) {  // entry (p % rows, j) of [w_x b]
-        const index_t j = p / rows, r = p < own() ? p % rows : rows + p - own();
-        const T v = j < in ? input_.at(x, l, j) : T(1);
-        add_entry(e, l, r, v, M.data() + (l * P + p) * n());
-      }
+      lane_immediate(x, e, l, {}, p0, p1, {M.data() + (l * P + p0) * n(), n(), p1 - p0});
+  }
+
+  /// WRITES ds'/ds of lane l to J, n x n for the n numbers of its state, column-major.
+  void lane_jacobian(const const_edge<T>& e, index_t l, T* J) const {
+    const index_t h = hidden();
+    std::fill_n(J, n() * n(), T(0));
+    for (index_t b = 0; b < m; ++b)
+      for (index_t a = 0; a < m; ++a)
+        for (index_t u = 0; u < h; ++u)
+          J[(b * h + u) * n() + a * h + u] = jacobians(e, l)[(b * m + a) * h + u];
+  }
+  /// ADDS columns [p0, p1) of ds'/dtheta of lane l to M, n rows.
+  void lane_immediate(const input& x, const const_edge<T>& e, index_t l, matrix<const T> below, index_t p0,
+                      index_t p1, matrix<T> M) const {
+    const index_t rows = G * hidden(), in = f_.options.in;
+    for (index_t p = p0; p < std::min(p1, w_y()); ++p) {  // entry (p % rows, j) of [w_x b]
+      const index_t j = p / rows, row = p < own() ? p % rows : rows + p - own();
+      add_entry(e, l, row, j < in ? x_of(x, l, below, j) : T(1), M.data + (p - p0) * M.stride);
+    }
+  }
+  /// WRITES what the matrices multiply in lane l to a, and ADDS to d, n rows, the column of each row of each
+  /// matrix.
+  void lane_factors(const input& x, const const_edge<T>& e, index_t l, matrix<const T> below, T* a,
+                    matrix<T> d) const {
+    multiplied(x, l, below, a);
+    for (index_t row = 0; row < (G + K) * hidden(); ++row)
+      add_entry(e, l, row, T(1), d.data + row * d.stride);
+  }
+  /// ADDS ds'/dx dx of lane l to `column`, n numbers; dx: in numbers. Changes the workspace.
+  void lane_by_input(const const_edge<T>& e, index_t l, const T* dx, T* column) const {
+    const index_t rows = G * hidden();
+    T* const dz = e.workspace.data();
+    std::fill_n(dz, rows, T(0));
+    for (index_t j = 0; j < f_.options.in; ++j)
+      if (dx[j] != T(0)) linalg::axpy<T>(dx[j], e.theta.data() + j * rows, dz, rows);
+    for (index_t row = 0; row < rows; ++row) add_entry(e, l, row, dz[row], column);
   }
   void row_norms(const input& x, const const_edge<T>& e, view<T> out) const {
     const index_t h = hidden();
@@ -214,16 +263,32 @@ class diagonal_cell {
     for (index_t p = p0; p < p1; ++p)
       for (index_t i = 0; i < n(); ++i) mask[(p - p0) * n() + i] = p < w_y() && i % hidden() == p % hidden();
   }
-  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
+  void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta,
+                matrix<const T> below = {}) const {
+    const index_t P = strides_.params > 0 ? strides_.params : size().params;
     const matrix<T> dz = columns_of_z(e.workspace);
     for (index_t l = 0; l < lanes(); ++l) {
-      T *dw = dtheta.data() + l * size().params, *dzl = dz.data + l * dz.stride;
-      pull(e, l, dnext.data() + l * n(), nullptr, dzl, dw + own());
-      input_.backward_lane(x, l, dzl, dw);
+      T *dw = dtheta.data() + l * P, *dzl = dz.data + l * dz.stride;
+      pull(e, l, dnext.data() + l * state_stride(), nullptr, dzl, dw + own());
+      if (below.data)
+        affine_input<T>(below.rows, G * hidden(), 1)
+            .backward(columns_of(below, l, 1), {dzl, G * hidden(), 1}, dw);
+      else
+        input_.backward_lane(x, l, dzl, dw);
     }
   }
 
  private:
+  // Only the last layer of a stack has a readout.
+  diagonal_cell(const options_type& options, const lane_strides& strides, bool last)
+      : f_{options}, strides_(strides), last_(last) {
+    check_options(E::name, options);
+    if constexpr (requires { f_.check(); }) f_.check();
+    input_ = affine_input<T>(options.in, G * hidden(), lanes());
+    readout_ = last ? readout<T>(options.out == 0 ? hidden() : n(), options.out, options.loss, lanes())
+                    : readout<T>(0, 0, options.loss, lanes());
+  }
+
   static constexpr index_t m = E::states, G = E::gates, K = index_t(std::size(E::own));
   static constexpr auto states = std::size_t(m), own_and_gates = std::size_t(G + K);
 
@@ -236,19 +301,31 @@ class diagonal_cell {
 
   // Tape of a lane: J, units x m x m | D of [w_x b], G units x m | D of the own, K units x m | dloss/dy.
   index_t tape_size() const { return (m + G + K) * n() + readout_.width(); }
-  const T* jacobians(const const_edge<T>& e, index_t l) const { return e.tape.data() + l * tape_size(); }
+  const T* jacobians(const const_edge<T>& e, index_t l) const { return e.tape.data() + l * tape_stride(); }
+  // From a lane to the next.
+  index_t state_stride() const { return strides_.state > 0 ? strides_.state : n(); }
+  index_t tape_stride() const { return strides_.state > 0 ? strides_.tape : tape_size(); }
   // Number a of s' by number g of [z; own], in D.
   static constexpr index_t slot(index_t a, index_t g) { return g < G ? a * G + g : m * G + a * K + (g - G); }
   template <class U>
   matrix<U> dloss(U* tape) const {
-    return {tape + (m + G + K) * n(), readout_.width(), lanes(), tape_size()};
+    return {tape + (m + G + K) * n(), readout_.width(), lanes(), tape_stride()};
   }
   // Workspace: z or its cotangent, or what the readout needs | the cotangent of s'.
   index_t delta(index_t lanes) const { return lanes * std::max(G * hidden(), readout_.width()); }
   matrix<T> columns_of_z(view<T> workspace) const { return {workspace.data(), G * hidden(), lanes()}; }
   template <class U>
-  matrix<U> read_by_loss(U* s) const {
-    return {s, f_.options.out == 0 ? hidden() : n(), lanes(), n()};
+  matrix<U> read_by_loss(U* s, index_t stride) const {
+    return {s, f_.options.out == 0 ? hidden() : n(), lanes(), stride};
+  }
+  void input_forward(const T* w, const input& x, matrix<T> z, matrix<const T> below) const {
+    if (below.data)
+      input_.forward(w, below, z);
+    else
+      input_.forward(w, {&x, 1}, z, nullptr);
+  }
+  T x_of(const input& x, index_t l, matrix<const T> below, index_t j) const {
+    return below.data ? (below.data + l * below.stride)[j] : input_.at(x, l, j);
   }
 
   // Column of ds'/dtheta of lane l: ADDS v times D of row r of the matrices.
@@ -257,13 +334,11 @@ class diagonal_cell {
     for (index_t a = 0; a < m; ++a)
       column[a * h + u] += jacobians(e, l)[m * n() + slot(a, r / h) * h + u] * v;
   }
-  // [x; 1 | 1] of every lane.
-  void inputs(const input& x, T* a) const {
-    for (index_t l = 0; l < lanes(); ++l) {
-      for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, l, j);
-      *a++ = 1;
-      if (K > 0) *a++ = 1;
-    }
+  // What the matrices of lane l multiply, [x; 1] and 1.
+  void multiplied(const input& x, index_t l, matrix<const T> below, T* a) const {
+    for (index_t j = 0; j < f_.options.in; ++j) *a++ = x_of(x, l, below, j);
+    *a++ = 1;
+    if (K > 0) *a++ = 1;
   }
   // Of lane l, from the cotangent d of s': ADDS to ds and dv, which may be null, and WRITES dz.
   void pull(const const_edge<T>& e, index_t l, const T* d, T* ds, T* dz, T* dv) const {
@@ -283,6 +358,8 @@ class diagonal_cell {
   }
 
   Equations f_;
+  lane_strides strides_;
+  bool last_ = true;
   affine_input<T> input_;
   readout<T> readout_;
 };

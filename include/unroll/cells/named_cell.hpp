@@ -29,8 +29,9 @@ struct named_cell {
 };
 
 /// "elman", "gru", "lstm", "linear", "lru", "rtu", "min_gru", "leaky", "relu", "layer_norm_gru" or
-/// "layer_norm_lstm" of these sizes, or a stack, "elman_2", "gru_3", "lstm_2", ... of as many layers, up to
-/// 9; with the parameters that its init() draws from k. Throws unroll::error on another name.
+/// "layer_norm_lstm" of these sizes, or a stack of elman, gru, lstm, lru, rtu or min_gru, "elman_2", "gru_3",
+/// "lru_2", ... of as many layers, up to 9; with the parameters that its init() draws from k. Throws
+/// unroll::error on another name.
 template <class T>
 named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_options& n, key k) {
   const auto of = [&](const auto& cell) {
@@ -59,13 +60,15 @@ named_cell<T> make_named_cell(std::string_view name, const simple_recurrent_opti
     if (layer == "elman") return of(stack<elman<T>>(n, layers));
     if (layer == "gru") return of(stack<gru<T>>(like(gru_options{}), layers));
     if (layer == "lstm") return of(stack<lstm<T>>(like(lstm_options{}), layers));
+    if (layer == "lru") return of(stack<lru<T>>(like(lru_options{}), layers));
+    if (layer == "rtu") return of(stack<rtu<T>>(like(rtu_options{}), layers));
+    if (layer == "min_gru") return of(stack<min_gru<T>>(like(min_gru_options{}), layers));
   }
   fail("system", "name",
        "\"" + std::string(name) +
            "\" is none of elman, gru, lstm, linear, lru, rtu, min_gru, leaky, relu, layer_norm_gru, "
            "layer_norm_lstm, "
-           "elman_2, gru_2, lstm_2, "
-           "...");
+           "elman_2, gru_2, lstm_2, lru_2, rtu_2, min_gru_2, ...");
 }
 
 }  // namespace unroll::cells

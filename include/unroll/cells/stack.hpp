@@ -11,9 +11,9 @@
 
 namespace unroll::cells {
 
-/// Layers of one kind of recurrent_cell, one above the other, as one system: the h' of a step of a layer is
-/// the x of the layer above in the same step, y and the loss are those of the last. As nn.LSTM(num_layers) of
-/// PyTorch.
+/// Layers of one kind of recurrent_cell, or of diagonal_cell, one above the other, as one system: the h' of a
+/// step of a layer, of diagonal_cell all of its s', is the x of the layer above in the same step, y and the
+/// loss are those of the last. As nn.LSTM(num_layers) of PyTorch.
 ///
 ///   s'_0 = F_0(theta_0, s_0, x),   s'_k = F_k(theta_k, s_k, h'_{k-1})
 ///
@@ -43,8 +43,9 @@ class stack final : stack_layers<Cell> {
   using options_type = typename Cell::options_type;  ///< sizes and loss of a layer
   using input = example<T>;
 
-  /// Layers with options of their own, the lowest first: `in` of each is `hidden` of the one below, `out` and
-  /// `loss` are read of the last. Throws unroll::error, with the layer, where sizes do not fit.
+  /// Layers with options of their own, the lowest first: `in` of each is what the one below hands up, its
+  /// `hidden`, of diagonal_cell all numbers of its state; `out` and `loss` are read of the last. Throws
+  /// unroll::error, with the layer, where sizes do not fit.
   explicit stack(const std::vector<options_type>& options, const dropout_options& dropout = {})
       : stack_layers<Cell>(options, dropout) {}
   /// `layers` equal ones: `in` is that of the first.
@@ -153,12 +154,13 @@ class stack final : stack_layers<Cell> {
     }
   }
 
-  index_t window_workspace(index_t steps) const {  // that of every layer, one behind the other
+  index_t window_workspace(index_t steps) const requires
+      has_window<Cell> {  // that of every layer, one behind the other
     index_t all = 0;
     for (const part& p : layers_) all += p.cell.window_workspace(steps);
     return all;
   }
-  void forward(std::span<const input> xs, const window<T>& w) const {
+  void forward(std::span<const input> xs, const window<T>& w) const requires has_window<Cell> {
     T* const next = w.states + size_.state;
     for (std::size_t k = 0; k < layers_.size(); ++k) {
       for (index_t i = 0; i < w.steps && drops(k); ++i)
@@ -167,7 +169,7 @@ class stack final : stack_layers<Cell> {
     }
   }
   void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
-                dparams<T> dtheta) const {
+                dparams<T> dtheta) const requires has_window<Cell> {
     T* const next = w.states + size_.state;
     for (std::size_t k = layers_.size(); k-- > 0;) {
       const part& p = layers_[k];

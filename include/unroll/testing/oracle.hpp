@@ -96,23 +96,25 @@ double ridders_derivative(Function&& f, double h = 0.02) {
 }
 
 /// d(sum of losses)/dtheta from `step` alone, about 20 passes over `xs` per parameter. Relative error about
-/// 1e-11 in double; in float about 1e-3.
+/// 1e-11 in double; in float about 1e-3. `h` is the longest of the steps, which must stay where the loss is
+/// smooth: on one side of a kink, and well within the distance over which a norm changes its direction.
 template <class F>
 std::vector<double> difference_gradient(const F& f,
                                         std::type_identity_t<params<const typename F::scalar>> theta,
                                         std::type_identity_t<std::span<const typename F::input>> xs,
-                                        std::type_identity_t<state<const typename F::scalar>> s0 = {}) {
+                                        std::type_identity_t<state<const typename F::scalar>> s0 = {},
+                                        double h = std::same_as<typename F::scalar, float> ? 0.25 : 0.02) {
   using T = typename F::scalar;
   std::vector<T> moved(theta.begin(), theta.end());
   std::vector<double> g(moved.size());
   for (std::size_t i = 0; i < moved.size(); ++i) {
     const T centre = moved[i];
     g[i] = ridders_derivative(
-        [&](double h) {
-          moved[i] = T(double(centre) + h);
+        [&](double away) {
+          moved[i] = T(double(centre) + away);
           return sequence_loss(f, moved, xs, s0);
         },
-        std::same_as<T, float> ? 0.25 : 0.02);
+        h);
     moved[i] = centre;
   }
   return g;
