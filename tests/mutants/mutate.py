@@ -2,12 +2,13 @@
 """Applies the mutants of headers.toml, one at a time, to copies of the headers, builds the tests named with each
 against the copy and runs them: a mutant that passes them survives.
 
-usage: mutate.py [--jobs N] [--markdown FILE] [WORD...]     WORD: only mutants whose header or text contains one
+usage: mutate.py [--jobs N] [--known] [--markdown FILE] [WORD...]     WORD: only mutants whose header or text contains one
 
 Ends with 1 where a mutant survives that is not allowed to, one is killed that is said to be harmless, a patch does not
 apply exactly once or does not compile, or the tests fail without any mutant. Results stay in build/mutate, and a mutant
-whose files have not changed since is not run again. Needs Python 3.11, a C++ compiler (CXX) and what the tests need."""
-import argparse, concurrent.futures, hashlib, os, pathlib, shutil, subprocess, sys, time, tomllib
+is not run again while its tests and all that they include are the same; --known runs none and shows what is known. Needs
+Python 3.11, a C++ compiler (CXX) and what the tests need."""
+import argparse, concurrent.futures, functools, hashlib, os, pathlib, re, shutil, subprocess, sys, time, tomllib
 
 root = pathlib.Path(__file__).resolve().parents[2]
 work = root / "build" / "mutate"
@@ -17,11 +18,42 @@ launcher = ["ccache"] if shutil.which("ccache") else []
 eigen = os.environ.get("EIGEN") or next((str(p / "eigen3") for p in places if (p / "eigen3").exists()), "")
 libraries = ["-pthread"] + (["-lCatch2"] if any((p / "catch2/catch_session.hpp").exists() for p in places) else [])
 support = ["tests/support/main.cpp", "tests/estimate/count_allocations.cpp"]
+quoted = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 time_limit = 300  # seconds for the tests of one mutant; one that hangs is killed
 
 
 class Failure(Exception):
     pass
+
+
+class Unknown(Exception):
+    """Nobody has run it."""
+
+
+@functools.cache
+def included_by(path):
+    """The files of this repository that a file includes, by name."""
+    places = (path.parent, root / "include", root)
+    found = ([p / name for p in places if (p / name).is_file()] for name in quoted.findall(path.read_text()))
+    return [files[0].resolve() for files in found if files]
+
+
+@functools.cache
+def files_of(tests):
+    """All files of this repository that the outcome of tests depends on: they and what they include."""
+    found, new = set(), [root / "tests" / t for t in tests] + [root / s for s in support]
+    while new:
+        path = new.pop()
+        if path not in found:
+            found.add(path)
+            new += included_by(path)
+    return sorted(found)
+
+
+@functools.cache
+def hash_of_files(tests):
+    files = files_of(tests)
+    return hash_of(*compiler, *(str(p.relative_to(root)) for p in files), *(p.read_bytes() for p in files))
 
 
 def compile_file(source, include, target):
@@ -56,19 +88,6 @@ def outcome(tests, include, folder):
     return named or (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
 
 
-def remembered(key, run):
-    """The outcome stored under the hash `key`, or that of run()."""
-    place = work / "outcomes" / key
-    if place.exists():
-        return place.read_text()
-    result = run()
-    if result == "no end":  # perhaps the machine was busy
-        return result
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(result)
-    return result
-
-
 def hash_of(*texts):
     h = hashlib.sha256()
     for text in texts:
@@ -80,6 +99,7 @@ def hash_of(*texts):
 def main():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--jobs", type=int, default=1)
+    parse.add_argument("--known", action="store_true", help="run nothing: show the results that are stored")
     parse.add_argument("--markdown", help="write the table to this file")
     parse.add_argument("words", nargs="*")
     options = parse.parse_args()
@@ -92,26 +112,37 @@ def main():
         text = texts[m["header"]] = header.read_text() if header.exists() else ""
         if (found := text.count(m["old"])) != 1:
             errors.append(f'{m["header"]}: "{m["old"]}" is there {found} times, expected once')
-        errors += [f'{m["header"]}: no tests/{t}' for t in m["tests"] if not (root / "tests" / t).exists()]
+        missing = [f'{m["header"]}: no tests/{t}' for t in m["tests"] if not (root / "tests" / t).exists()]
+        if not missing and header not in files_of(tuple(m["tests"])):
+            missing = [f'{m["header"]}: {", ".join(m["tests"])} do not include it']
+        errors += missing
     if not mutants:
         errors.append(f"no mutant matches {options.words}")
     if errors:
         sys.exit("\n".join(errors))
 
-    # what every outcome depends on, besides its own patch and tests
-    shared = sorted([*root.glob("include/**/*.hpp"), *root.glob("tests/support/*"), *root.glob("tests/mutants/*.hpp")])
-    base = hash_of(*compiler, *(str(p.relative_to(root)) for p in shared), *(p.read_bytes() for p in shared))
     work.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(work / "run", ignore_errors=True)
-    for source in support:
-        compile_file(source, root / "include", work / (pathlib.Path(source).stem + ".o"))
+    if not options.known:
+        shutil.rmtree(work / "run", ignore_errors=True)
+        for source in support:
+            compile_file(source, root / "include", work / (pathlib.Path(source).stem + ".o"))
 
-    def sources(tests):
-        return [(root / "tests" / t).read_bytes() for t in tests]
+    def remembered(key, run):
+        """The outcome stored under the hash `key`, or that of run()."""
+        place = work / "outcomes" / key
+        if place.exists():
+            return place.read_text()
+        if options.known:
+            raise Unknown
+        result = run()
+        if result == "no end":  # perhaps the machine was busy
+            return result
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(result)
+        return result
 
     def clean(tests):
-        failed = remembered(hash_of(base, *tests, *sources(tests)),
-                            lambda: outcome(tests, root / "include", work / "run" / hash_of(*tests)))
+        failed = remembered(hash_of_files(tests), lambda: outcome(tests, root / "include", work / "run" / hash_of(*tests)))
         if failed:
             errors.append(f"{', '.join(tests)} fails without a mutant: {failed}")
 
@@ -125,7 +156,7 @@ def main():
             finally:
                 shutil.rmtree(copy.parent, ignore_errors=True)
 
-        return remembered(hash_of(base, m["header"], m["old"], m["new"], *m["tests"], *sources(m["tests"])), run)
+        return remembered(hash_of(hash_of_files(tuple(m["tests"])), m["header"], m["old"], m["new"]), run)
 
     rows, began = [], time.time()
 
@@ -134,6 +165,8 @@ def main():
             clean(tests)
         except Failure as e:
             errors.append(str(e))
+        except Unknown:
+            pass
         for m in group:
             patch = f'{m["header"]}: {m["old"].strip()} -> {m["new"].strip() or "nothing"}'
             killer, allowed = "", m.get("allowed")
@@ -147,6 +180,8 @@ def main():
             except Failure as e:
                 errors.append(f"{patch}: {e}")
                 word = "FAILED"
+            except Unknown:
+                word = "not run"
             rows.append((m, word, killer))
             print(f"{len(rows):3}/{len(mutants)} {time.time() - began:5.0f} s  {word:8}  {patch}", flush=True)
 
@@ -158,7 +193,7 @@ def main():
     order = {id(m): i for i, m in enumerate(mutants)}
     rows.sort(key=lambda row: order[id(row[0])])
     words = [word for _, word, _ in rows]
-    total = ", ".join(f"{words.count(w)} {w}" for w in ("killed", "allowed", "SURVIVED", "FAILED") if w in words)
+    total = ", ".join(f"{words.count(w)} {w}" for w in ("killed", "allowed", "SURVIVED", "FAILED", "not run") if w in words)
     print(f"{len(rows)} mutants: {total}")
     if options.markdown:
         write_markdown(pathlib.Path(options.markdown), rows, total)
@@ -177,7 +212,7 @@ def write_markdown(path, rows, total):
              "and writes this table ([how-to](howto/prove-an-estimator.md#show-that-the-proof-can-fail)).", "",
              f"{len(rows)} mutants: {total}.", "", "| header | instead of | stands | killed by |", "|---|---|---|---|"]
     for m, word, killer in rows:
-        by = killer.replace("|", "\\|") if killer else f'{word}: {m.get("allowed", "by nothing")}'
+        by = killer.replace("|", "\\|") if killer else f'{word}: {m["allowed"]}' if word == "allowed" else word
         lines.append(f'| {m["header"]} | {code(m["old"])} | {code(m["new"])} | {by} |')
     path.write_text("\n".join(lines) + "\n")
 

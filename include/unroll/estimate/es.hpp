@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/nres.hpp"
+#include "unroll/estimate/parts/special_case.hpp"
 
 namespace unroll {
 
@@ -20,47 +21,18 @@ struct es_options {
 /// steps of F; memory 4 N states and N + 2 times params. Lanes share the perturbation. The reported loss is
 /// the mean over the 2 N copies. Rechenberg 1973; Salimans et al. 2017. See docs/math/es.md.
 template <class F, class C = philox_chooser>
-class es final {
-  static_assert(require_recurrent<F>() && chooser<C>);
+class es final : public special_case<nres<F, C>, es_options> {
+  static_assert(require_recurrent<F>() && unroll::chooser<C>);
 
  public:
-  using system_type = F;
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  static constexpr estimand estimated_gradient = estimand::jointly_smoothed;
-  static constexpr bool unbiased = true;
-  static constexpr bool random = true;
   static constexpr std::array references{"rechenberg1973evolution", "nesterov2017gradientfree",
                                          "salimans2017evolution"};
 
   explicit es(F system, es_options options = {}, C chooser = C{})
-      : nres_(std::move(system),
-              {.sigma = options.sigma, .pairs = options.pairs, .window = nres<F, C>::endless},
-              std::move(chooser), "es") {}
-
-  void reset(key k, state<const scalar> s0 = {}) { nres_.reset(k, s0); }
-  void mirror(bool on) { nres_.mirror(on); }
-  /// Runs the copies; g is not touched.
-  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    return nres_.advance(theta, xs, g);
-  }
-  /// The gradient.
-  report finish(params<const scalar> theta, dparams<scalar> g) { return nres_.finish(theta, g); }
-
-  /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
-  /// the next call.
-  state<const scalar> last_state(params<const scalar> theta) const { return nres_.last_state(theta); }
-  template <class V>
-  void visit(V&& v) {
-    nres_.visit(v);
-  }
-  const F& system() const { return nres_.system(); }
-  es_options options() const { return {.sigma = nres_.options().sigma, .pairs = nres_.options().pairs}; }
-  perturbation smoothing() const { return nres_.smoothing(); }
-  C& chooser() { return nres_.chooser(); }
-
- private:
-  nres<F, C> nres_;
+      : es::special_case(nres(std::move(system),
+                              {.sigma = options.sigma, .pairs = options.pairs, .window = nres<F, C>::endless},
+                              std::move(chooser), "es"),
+                         options) {}
 };
 
 }  // namespace unroll

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/nres.hpp"
+#include "unroll/estimate/parts/special_case.hpp"
 
 namespace unroll {
 
@@ -19,47 +20,18 @@ struct es_single_options {
 /// Unbiased for the gradient of E L(theta + sigma z), cost and memory as nres. Vicol, Kolter & Swersky 2023.
 /// See docs/math/es_single.md.
 template <class F, class C = philox_chooser>
-class es_single final {
-  static_assert(require_recurrent<F>() && chooser<C>);
+class es_single final : public special_case<nres<F, C>, es_single_options> {
+  static_assert(require_recurrent<F>() && unroll::chooser<C>);
 
  public:
-  using system_type = F;
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  static constexpr estimand estimated_gradient = estimand::jointly_smoothed;
-  static constexpr bool unbiased = true;
-  static constexpr bool random = true;
   static constexpr std::array references{"vicol2023essingle", "li2023nres"};
 
   explicit es_single(F system, es_single_options options = {}, C chooser = C{})
-      : nres_(std::move(system), {.sigma = options.sigma, .pairs = options.pairs, .window = options.window},
-              std::move(chooser), "es_single") {}
-
-  void reset(key k, state<const scalar> s0 = {}) { nres_.reset(k, s0); }
-  void mirror(bool on) { nres_.mirror(on); }
-  report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    return nres_.advance(theta, xs, g);
-  }
-  /// The last, incomplete window.
-  report finish(params<const scalar> theta, dparams<scalar> g) { return nres_.finish(theta, g); }
-
-  /// The state behind the last input consumed, of the first copy, which runs at theta + sigma z; valid until
-  /// the next call.
-  state<const scalar> last_state(params<const scalar> theta) const { return nres_.last_state(theta); }
-  template <class V>
-  void visit(V&& v) {
-    nres_.visit(v);
-  }
-  const F& system() const { return nres_.system(); }
-  es_single_options options() const {
-    const nres_options& o = nres_.options();
-    return {.sigma = o.sigma, .pairs = o.pairs, .window = o.window};
-  }
-  perturbation smoothing() const { return nres_.smoothing(); }
-  C& chooser() { return nres_.chooser(); }
-
- private:
-  nres<F, C> nres_;
+      : es_single::special_case(
+            nres(std::move(system),
+                 {.sigma = options.sigma, .pairs = options.pairs, .window = options.window},
+                 std::move(chooser), "es_single"),
+            options) {}
 };
 
 }  // namespace unroll

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/parts/graph_window.hpp"
+#include "unroll/estimate/parts/segment_learner.hpp"
 
 namespace unroll {
 
@@ -30,68 +31,45 @@ struct incremental_tbptt_options {
 ///
 /// UIO-LLMs, section 3.3.2; docs/math/incremental_tbptt.md.
 template <class M>
-class incremental_tbptt final {
+class incremental_tbptt final : public segment_learner<M> {
   static_assert(require_memory_model<M>());
+  using learner = segment_learner<M>;
 
  public:
-  using system_type = M;
-  using scalar = typename M::scalar;
-  using input = typename M::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
+  using typename learner::input;
+  using typename learner::scalar;
   static constexpr bool unbiased = false;
   static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "williams1990bptt"};
 
   explicit incremental_tbptt(M model, incremental_tbptt_options options = {})
-      : model_(std::move(model)),
-        guard_("incremental_tbptt", model_),
-        run_(model_, graph_window<M>::sizes(checked(options).segments, options.window)),
-        size_(run_.bank().graphs().size()) {}
-
-  void reset(key, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    run_.reset();
+      : learner("incremental_tbptt", std::move(model),
+                [&](const M&) { return graph_window<M>::sizes(checked(options).segments, options.window); }) {
   }
 
+  void reset(key, state<const scalar> s0 = {}) { learner::start_sequence(s0); }
+
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    report r = run_.start(guard_.estimator(), theta, xs);
-    if (r.code != status::ok) return run_.end(r);
-    graph_window window(run_, model_, theta);
-    for (const input& x : xs) {
-      if (!finite_input(model_, x)) return run_.stop(r);
-      const index_t t = run_.size();  // x is segment t, and reads m_0 .. m_{t-1}
-      if (run_.bank().written() < t) {
-        const index_t slot = (t - 1) % size_;  // of segment t - 1 - S, which leaves the window
-        window.send_back(slot, g);
-        if (!run_.write(model_, theta, slot)) return run_.stop(r);
-      }
-      if (!run_.read(model_, theta, x, window.route_adjoints(t), g, r)) return run_.stop(r);
-      window.collect(1);
-    }
-    return run_.end(r);
+    return learner::advance_by(theta, xs, g, [&](report& r) {
+      return graph_window(this->run(), this->system(), theta)
+          .take_all(
+              xs, g, r,
+              [this](index_t s) { return s % size(); },  // of segment s - S, which leaves the window
+              [](index_t) { return 1; });
+    });
   }
 
   /// Sends back the last window.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    const report r = run_.start(theta);
-    if (r.code != status::ok) return run_.end(r);
-    graph_window(run_, model_, theta).send_all_back(g);
-    return guard_.close(run_.end(r));
+    return learner::finish_by(theta, g,
+                              [&] { graph_window(this->run(), this->system(), theta).send_all_back(g); });
   }
 
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v, "window " + std::to_string(size_), model_);
-    run_.visit(v);
+    learner::visit_guard(v, "window " + std::to_string(size()));
+    this->run().visit(v);
   }
-  index_t held() const { return run_.held(); }
-  void hold(std::span<const input> xs) { run_.hold(xs); }
-  const M& system() const { return model_; }
-  const replay_counts& counts() const { return run_.counts(); }
 
  private:
   static incremental_tbptt_options checked(incremental_tbptt_options o) {
@@ -100,10 +78,8 @@ class incremental_tbptt final {
     return o;
   }
 
-  M model_;
-  sequence_guard<M> guard_;
-  segment_run<M> run_;
-  index_t size_;  // S, or all memories of a shorter sequence
+  // S, or all memories of a shorter sequence
+  index_t size() const { return this->run().bank().graphs().size(); }
 };
 
 }  // namespace unroll

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/parts/adjoint_sums.hpp"
+#include "unroll/estimate/parts/segment_learner.hpp"
 #include "unroll/sample/proportional.hpp"
 
 namespace unroll {
@@ -39,88 +40,78 @@ struct proportional_replay_options {
 ///
 /// UIO-LLMs, Horvitz & Thompson 1952, Madow 1949, SpaCO; docs/math/proportional_replay.md.
 template <class M, class C = philox_chooser>
-class proportional_replay final {
+class proportional_replay final : public segment_learner<M> {
   static_assert(require_memory_model<M>() && unroll::chooser<C>);
+  using learner = segment_learner<M>;
 
  public:
-  using system_type = M;
-  using scalar = typename M::scalar;
-  using input = typename M::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
+  using typename learner::input;
+  using typename learner::scalar;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "horvitz1952sampling", "madow1949systematic",
                                          "li2025seco"};
 
   explicit proportional_replay(M model, proportional_replay_options options = {}, C chooser = C{})
-      : model_(std::move(model)),
-        guard_("proportional_replay", model_),
-        budget_(checked(options, model_).budget),
+      : learner("proportional_replay", std::move(model),
+                [&](const M& m) {
+                  check(options, m);
+                  const index_t batch = batch_of("proportional_replay", m, options.segments, options.batch);
+                  return memory_bank_sizes{.segments = options.segments,
+                                           .adjoints = options.segments - 1,
+                                           .graphs = batch,
+                                           .batch = batch};
+                }),
+        budget_(options.budget),
         chooser_(std::move(chooser)),
-        batch_(batch_of("proportional_replay", model_, options.segments, options.batch)),
-        run_(model_, {.segments = options.segments,
-                      .adjoints = options.segments - 1,
-                      .graphs = batch_,
-                      .batch = batch_}),
         norm_(options.segments - 1),
         p_(options.segments - 1),
         sampler_(options.segments - 1, options.design),
         taken_(options.segments - 1) {}
 
   void reset(key k, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
+    learner::start_sequence(s0);
     chooser_.reset(k);
-    run_.reset();
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    report r = run_.start(guard_.estimator(), theta, xs);
-    if (r.code != status::ok) return with_own_bytes(run_.end(r));
-    const bool all = adjoint_sums(run_, model_, theta).take_all(xs, false, g, r);
-    return with_own_bytes(all ? run_.end(r) : run_.stop(r));
+    return with_own_bytes(learner::advance_by(theta, xs, g, [&](report& r) {
+      return adjoint_sums(this->run(), this->system(), theta).take_all(xs, false, g, r);
+    }));
   }
 
   /// Draws the sample and sends it back. Where the model throws, only reset() can follow.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    const report r = run_.start(theta);
-    if (r.code != status::ok) return with_own_bytes(run_.end(r));
-    adjoint_sums sums(run_, model_, theta);
-    const index_t n = run_.bank().written();
-    draw_sample(sums, n);
-    sums.send_back_sample(0, n, view<const char>(taken_), view<const double>(p_), g);
-    return guard_.close(with_own_bytes(run_.end(r)));
+    return with_own_bytes(learner::finish_by(theta, g, [&] {
+      adjoint_sums sums(this->run(), this->system(), theta);
+      const index_t n = this->run().bank().written();
+      draw_sample(sums, n);
+      sums.send_back_sample(0, n, view<const char>(taken_), view<const double>(p_), g);
+    }));
   }
 
   C& chooser() { return chooser_; }
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v,
-                 "budget " + std::to_string(budget_) + ", design " + std::to_string(int(sampler_.design())) +
-                     ", batch " + std::to_string(batch_),
-                 model_);
+    learner::visit_guard(v, "budget " + std::to_string(budget_) + ", design " +
+                                std::to_string(int(sampler_.design())) + ", batch " +
+                                std::to_string(this->run().bank().batch()));
     visit_part(v, "chooser", chooser_);
     v("inclusion", view<double>(p_));
-    run_.visit(v);
+    this->run().visit(v);
   }
-  index_t held() const { return run_.held(); }
-  void hold(std::span<const input> xs) { run_.hold(xs); }
-  const M& system() const { return model_; }
-  const replay_counts& counts() const { return run_.counts(); }
   /// The inclusion probabilities of the sequence that was finished last.
-  view<const double> inclusion() const& { return view<const double>(p_).part(0, run_.bank().written()); }
+  view<const double> inclusion() const& {
+    return view<const double>(p_).part(0, this->run().bank().written());
+  }
   void inclusion() && = delete;
 
  private:
-  static proportional_replay_options checked(proportional_replay_options o, const M& model) {
+  static void check(const proportional_replay_options& o, const M& model) {
     check_at_least("proportional_replay", "segments", o.segments, 1);
     check_at_least("proportional_replay", "budget", o.budget, 1);
     check_independent("proportional_replay", model);
-    return o;
   }
   report with_own_bytes(report r) const {
     r.bytes += norm_.bytes() + p_.bytes() + sampler_.bytes() + taken_.bytes();
@@ -138,12 +129,8 @@ class proportional_replay final {
     sampler_.draw(chooser_, 0, p, view<char>(taken_).part(0, n));
   }
 
-  M model_;
-  sequence_guard<M> guard_;
   index_t budget_;
   C chooser_;
-  index_t batch_;
-  segment_run<M> run_;
   block<double> norm_, p_;
   proportional_sampler sampler_;
   block<char> taken_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/parts/adjoint_sums.hpp"
+#include "unroll/estimate/parts/segment_learner.hpp"
 
 namespace unroll {
 
@@ -36,74 +37,68 @@ struct rematerialise_options {
 ///
 /// UIO-LLMs, section 2, and Memformer; docs/math/rematerialise.md.
 template <class M>
-class rematerialise final {
+class rematerialise final : public segment_learner<M> {
   static_assert(require_memory_model<M>());
+  using learner = segment_learner<M>;
 
  public:
-  using system_type = M;
-  using scalar = typename M::scalar;
-  using input = typename M::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
+  using typename learner::input;
+  using typename learner::scalar;
   static constexpr bool unbiased = true;
   static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "wu2020memformer", "gao2021gradcache", "li2025seco"};
 
   explicit rematerialise(M model, rematerialise_options options = {})
-      : model_(std::move(model)),
-        guard_("rematerialise", model_),
-        batch_(batch_of("rematerialise", model_, checked(options).segments, options.batch)),
-        keep_(whole_batches(std::min(options.keep, options.segments - 1), batch_)),
-        run_(model_, {.segments = options.segments,
-                      .adjoints = options.segments - 1,
-                      .graphs = std::max(batch_, keep_),
-                      .batch = batch_,
-                      .graphs_end_with_reads = keep_ == 0}) {}
+      : learner("rematerialise", std::move(model),
+                [&](const M& m) {
+                  const index_t batch =
+                      batch_of("rematerialise", m, checked(options).segments, options.batch);
+                  const index_t keep = kept(options, batch);
+                  return memory_bank_sizes{.segments = options.segments,
+                                           .adjoints = options.segments - 1,
+                                           .graphs = std::max(batch, keep),
+                                           .batch = batch,
+                                           .graphs_end_with_reads = keep == 0};
+                }),
+        keep_(kept(options, this->run().bank().batch())) {}
 
-  void reset(key, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    run_.reset();
-  }
+  void reset(key, state<const scalar> s0 = {}) { learner::start_sequence(s0); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    report r = run_.start(guard_.estimator(), theta, xs);
-    if (r.code != status::ok) return run_.end(r);
-    const bool all = adjoint_sums(run_, model_, theta).take_all(xs, keep_ > 0, g, r);
-    return all ? run_.end(r) : run_.stop(r);
+    return learner::advance_by(theta, xs, g, [&](report& r) {
+      return adjoint_sums(this->run(), this->system(), theta).take_all(xs, keep_ > 0, g, r);
+    });
   }
 
   /// Sends all adjoints back. Where a write_vjp of the model throws and has added nothing, finish() can be
   /// called again, with the same g, and goes on with the segments that are left.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    const report r = run_.start(theta);
-    if (r.code != status::ok) return run_.end(r);
-    adjoint_sums sums(run_, model_, theta);
-    for (index_t end = run_.bank().written(); end > 0;) {
-      const index_t s = first_together_with(end - 1, sums);
-      sums.send_back(s, end - s, g);
-      end = s;
-    }
-    return guard_.close(run_.end(r));
+    return learner::finish_by(theta, g, [&] {
+      adjoint_sums sums(this->run(), this->system(), theta);
+      for (index_t end = this->run().bank().written(); end > 0;) {
+        const index_t s = first_together_with(end - 1, sums);
+        sums.send_back(s, end - s, g);
+        end = s;
+      }
+    });
   }
 
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v, "keep " + std::to_string(keep_) + ", batch " + std::to_string(batch_), model_);
-    run_.visit(v);
+    learner::visit_guard(
+        v, "keep " + std::to_string(keep_) + ", batch " + std::to_string(this->run().bank().batch()));
+    this->run().visit(v);
   }
-  index_t held() const { return run_.held(); }
-  void hold(std::span<const input> xs) { run_.hold(xs); }
-  const M& system() const { return model_; }
-  const replay_counts& counts() const { return run_.counts(); }
 
  private:
   static rematerialise_options checked(rematerialise_options o) {
     check_at_least("rematerialise", "segments", o.segments, 1);
     check_at_least("rematerialise", "keep", o.keep, 0);
     return o;
+  }
+  // Graphs that stay, in whole batches.
+  static index_t kept(const rematerialise_options& o, index_t batch) {
+    return whole_batches(std::min(o.keep, o.segments - 1), batch);
   }
   // The first of the segments up to s, of its batch, that are sent back with it: through one piece of graphs,
   // or because none of them has a graph.
@@ -114,10 +109,7 @@ class rematerialise final {
     return s;
   }
 
-  M model_;
-  sequence_guard<M> guard_;
-  index_t batch_, keep_;
-  segment_run<M> run_;
+  index_t keep_;
 };
 
 }  // namespace unroll

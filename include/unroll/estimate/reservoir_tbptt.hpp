@@ -1,6 +1,7 @@
 #pragma once
 
 #include "unroll/estimate/parts/graph_window.hpp"
+#include "unroll/estimate/parts/segment_learner.hpp"
 #include "unroll/sample/reservoir.hpp"
 
 namespace unroll {
@@ -34,88 +35,65 @@ struct reservoir_tbptt_options {
 ///
 /// UIO-LLMs, section 3.3.3 and its code; docs/math/reservoir_tbptt.md.
 template <class M, class C = philox_chooser, bool compensated = true>
-class reservoir_tbptt final {
+class reservoir_tbptt final : public segment_learner<M> {
   static_assert(require_memory_model<M>() && unroll::chooser<C>);
+  using learner = segment_learner<M>;
 
  public:
-  using system_type = M;
-  using scalar = typename M::scalar;
-  using input = typename M::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
+  using typename learner::input;
+  using typename learner::scalar;
   static constexpr bool unbiased = compensated;
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "vitter1985reservoir"};
 
   explicit reservoir_tbptt(M model, reservoir_tbptt_options options = {}, C chooser = C{})
-      : model_(std::move(model)),
-        guard_(name, model_),
-        reservoir_(checked(options, model_).size),
-        chooser_(std::move(chooser)),
-        run_(model_, graph_window<M>::sizes(options.segments, options.size)) {}
+      : learner(name, std::move(model),
+                [&](const M& m) {
+                  check(options, m);
+                  return graph_window<M>::sizes(options.segments, options.size);
+                }),
+        reservoir_(options.size),
+        chooser_(std::move(chooser)) {}
 
   void reset(key k, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
+    learner::start_sequence(s0);
     chooser_.reset(k);
-    run_.reset();
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    report r = run_.start(guard_.estimator(), theta, xs);
-    if (r.code != status::ok) return run_.end(r);
-    graph_window window(run_, model_, theta);
-    for (const input& x : xs) {
-      if (!finite_input(model_, x)) return run_.stop(r);
-      const index_t t = run_.size();  // x is segment t, and reads m_0 .. m_{t-1}
-      if (run_.bank().written() < t) {
-        const index_t slot = reservoir_.slot(chooser_, t - 1);  // none: segment t - 1 is rejected
-        window.send_back(slot, g);
-        if (!run_.write(model_, theta, slot)) return run_.stop(r);
-      }
-      if (!run_.read(model_, theta, x, window.route_adjoints(t), g, r)) return run_.stop(r);
-      window.collect(compensated ? reservoir_.weight(t) : 1);
-    }
-    return run_.end(r);
+    return learner::advance_by(theta, xs, g, [&](report& r) {
+      return graph_window(this->run(), this->system(), theta)
+          .take_all(
+              xs, g, r, [this](index_t s) { return reservoir_.slot(chooser_, s); },  // none: s is rejected
+              [this](index_t t) { return compensated ? reservoir_.weight(t) : 1; });
+    });
   }
 
   /// Sends back what is in the reservoir.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    const report r = run_.start(theta);
-    if (r.code != status::ok) return run_.end(r);
-    graph_window(run_, model_, theta).send_all_back(g);
-    return guard_.close(run_.end(r));
+    return learner::finish_by(theta, g,
+                              [&] { graph_window(this->run(), this->system(), theta).send_all_back(g); });
   }
 
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v, "size " + std::to_string(run_.bank().graphs().size()), model_);
+    learner::visit_guard(v, "size " + std::to_string(this->run().bank().graphs().size()));
     visit_part(v, "chooser", chooser_);
-    run_.visit(v);
+    this->run().visit(v);
   }
-  index_t held() const { return run_.held(); }
-  void hold(std::span<const input> xs) { run_.hold(xs); }
-  const M& system() const { return model_; }
-  const replay_counts& counts() const { return run_.counts(); }
 
  private:
   static constexpr const char* name = compensated ? "reservoir_tbptt" : "uncompensated_reservoir";
 
-  static reservoir_tbptt_options checked(reservoir_tbptt_options o, const M& model) {
+  static void check(const reservoir_tbptt_options& o, const M& model) {
     check_at_least(name, "segments", o.segments, 1);
     check_at_least(name, "size", o.size, 1);
     check_independent(name, model);
-    return o;
   }
 
-  M model_;
-  sequence_guard<M> guard_;
   reservoir reservoir_;
   C chooser_;
-  segment_run<M> run_;
 };
 
 /// reservoir_tbptt without compensation.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "unroll/estimate/parts/adjoint_sums.hpp"
+#include "unroll/estimate/parts/segment_learner.hpp"
 #include "unroll/rng/chooser.hpp"
 
 namespace unroll {
@@ -58,95 +59,87 @@ struct roulette_replay_options {
 ///
 /// Kahn & Harris 1951, Tallec & Ollivier 2017, SeCO; docs/math/roulette_replay.md.
 template <class M, class C = philox_chooser>
-class roulette_replay final {
+class roulette_replay final : public segment_learner<M> {
   static_assert(require_memory_model<M>() && unroll::chooser<C>);
+  using learner = segment_learner<M>;
 
  public:
-  using system_type = M;
-  using scalar = typename M::scalar;
-  using input = typename M::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
+  using typename learner::input;
+  using typename learner::scalar;
   static constexpr bool unbiased = true;
   static constexpr bool random = true;
   static constexpr std::array references{"kahn1951transmission", "tallec2017artbp", "horvitz1952sampling",
                                          "li2025seco", "pankov2025sus"};
 
   explicit roulette_replay(M model, roulette_replay_options options = {}, C chooser = C{})
-      : model_(std::move(model)),
-        guard_("roulette_replay", model_),
-        options_(checked(options)),
+      : learner("roulette_replay", std::move(model),
+                [&](const M& m) {
+                  const index_t batch =
+                      batch_of("roulette_replay", m, checked(options).segments, options.batch);
+                  return memory_bank_sizes{.segments = options.segments,
+                                           .adjoints = options.segments - 1,
+                                           .graphs = batch,
+                                           .batch = batch,
+                                           .graphs_end_with_reads = true};
+                }),
+        options_(options),
         chooser_(std::move(chooser)),
-        run_(model_, {.segments = options.segments,
-                      .adjoints = options.segments - 1,
-                      .graphs = batch_of("roulette_replay", model_, options.segments, options.batch),
-                      .batch = batch_of("roulette_replay", model_, options.segments, options.batch),
-                      .graphs_end_with_reads = true}),
         size_(options.segments - 1),
         p_(options.segments - 1),
         kept_(options.segments - 1) {}
 
   void reset(key k, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
+    learner::start_sequence(s0);
     chooser_.reset(k);
-    run_.reset();
     cut_attention(fold(k, 1));
   }
   void mirror(bool on) { chooser_.mirror(on); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
-    guard_.check_advance(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    report r = run_.start(guard_.estimator(), theta, xs);
-    if (r.code != status::ok) return with_own_bytes(run_.end(r));
-    const bool all = adjoint_sums(run_, model_, theta).take_all(xs, false, g, r);
-    return with_own_bytes(all ? run_.end(r) : run_.stop(r));
+    return with_own_bytes(learner::advance_by(theta, xs, g, [&](report& r) {
+      return adjoint_sums(this->run(), this->system(), theta).take_all(xs, false, g, r);
+    }));
   }
 
   /// Draws the segments and sends them back. Where the model throws, only reset() can follow.
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    guard_.check_finish(theta, g);
-    const exec::range named(run_.bank().executor(), guard_.estimator());
-    const report r = run_.start(theta);
-    if (r.code != status::ok) return with_own_bytes(run_.end(r));
-    adjoint_sums sums(run_, model_, theta);
-    const index_t n = run_.bank().written();
-    const view<double> p = view<double>(p_).part(0, n);
-    const view<char> kept = view<char>(kept_).part(0, n);
-    // of a batch, whose writes do not read each other, all are drawn before any is sent back
-    for (index_t end = n, first = 0; end > 0; end = first) {
-      first = sums.batch_start(end - 1);
-      for (index_t s = end - 1; s >= first; --s) {
-        if (s == n - 1 || !model_.independent()) measure_sizes(sums, s + 1, n);
-        p[s] = probability(s, n);
-        kept[s] = char(chooser_.coin(s, p[s]));
+    return with_own_bytes(learner::finish_by(theta, g, [&] {
+      adjoint_sums sums(this->run(), this->system(), theta);
+      const index_t n = this->run().bank().written();
+      const view<double> p = view<double>(p_).part(0, n);
+      const view<char> kept = view<char>(kept_).part(0, n);
+      // of a batch, whose writes do not read each other, all are drawn before any is sent back
+      for (index_t end = n, first = 0; end > 0; end = first) {
+        first = sums.batch_start(end - 1);
+        for (index_t s = end - 1; s >= first; --s) {
+          if (s == n - 1 || !this->system().independent()) measure_sizes(sums, s + 1, n);
+          p[s] = probability(s, n);
+          kept[s] = char(chooser_.coin(s, p[s]));
+        }
+        sums.send_back_sample(first, end, kept, p, g);
       }
-      sums.send_back_sample(first, end, kept, p, g);
-    }
-    return guard_.close(with_own_bytes(run_.end(r)));
+    }));
   }
 
   C& chooser() { return chooser_; }
   template <class V>
   void visit(V&& v) {
-    guard_.visit(v,
-                 "budget " + std::to_string(options_.budget) + ", inclusion " +
-                     std::to_string(int(options_.inclusion)) + ", even " + number_text(options_.even) +
-                     ", attention_pairs " + number_text(options_.attention_pairs) + ", batch " +
-                     std::to_string(run_.bank().batch()),
-                 model_);
+    learner::visit_guard(v, "budget " + std::to_string(options_.budget) + ", inclusion " +
+                                std::to_string(int(options_.inclusion)) + ", even " +
+                                number_text(options_.even) + ", attention_pairs " +
+                                number_text(options_.attention_pairs) + ", batch " +
+                                std::to_string(this->run().bank().batch()));
     visit_part(v, "chooser", chooser_);
     v("inclusion", view<double>(p_));
     auto seed = static_cast<std::int64_t>(attention_draws_.seed);
     v("attention_draws", view<std::int64_t>(&seed, 1));
     cut_attention(key{static_cast<std::uint64_t>(seed)});
-    run_.visit(v);
+    this->run().visit(v);
   }
-  index_t held() const { return run_.held(); }
-  void hold(std::span<const input> xs) { run_.hold(xs); }
-  const M& system() const { return model_; }
-  const replay_counts& counts() const { return run_.counts(); }
   /// The probabilities of the sequence that was finished last, each as it was drawn with.
-  view<const double> inclusion() const& { return view<const double>(p_).part(0, run_.bank().written()); }
+  view<const double> inclusion() const& {
+    return view<const double>(p_).part(0, this->run().bank().written());
+  }
   void inclusion() && = delete;
 
  private:
@@ -164,7 +157,7 @@ class roulette_replay final {
   }
   void cut_attention(key draws) {
     attention_draws_ = draws;
-    run_.cut_attention({.pairs = options_.attention_pairs, .draws = draws});
+    this->run().cut_attention({.pairs = options_.attention_pairs, .draws = draws});
   }
   report with_own_bytes(report r) const {
     r.bytes += size_.bytes() + p_.bytes() + kept_.bytes();
@@ -196,12 +189,9 @@ class roulette_replay final {
     return std::min(1., floor + std::max(0., left) * size_[s] / sum);
   }
 
-  M model_;
-  sequence_guard<M> guard_;
   roulette_replay_options options_;
   C chooser_;
   key attention_draws_;
-  segment_run<M> run_;
   block<double> size_, p_;
   block<char> kept_;
 };

@@ -22,6 +22,26 @@ class graph_window {
   graph_window(segment_run<M>& run, const M& model, params<const T> theta)
       : run_(run), bank_(run.bank()), model_(model), theta_(theta) {}
 
+  /// Takes xs one after another into the run; each loss of segment t adds what it owes, times weight(t), to
+  /// the memories whose graphs are alive. The graph of segment s goes to slot(s), which is emptied before, or
+  /// to none. False: one of xs, its loss or a memory in front of it is not finite.
+  template <class Slot, class Weight>
+  bool take_all(std::span<const typename M::input> xs, dparams<T> g, report& r, Slot&& slot,
+                Weight&& weight) {
+    for (const auto& x : xs) {
+      if (!finite_input(model_, x)) return false;
+      const index_t t = run_.size();  // x is segment t, and reads m_0 .. m_{t-1}
+      if (bank_.written() < t) {
+        const index_t into = slot(t - 1);
+        send_back(into, g);
+        if (!run_.write(model_, theta_, into)) return false;
+      }
+      if (!run_.read(model_, theta_, x, route_adjoints(t), g, r)) return false;
+      collect(weight(t));
+    }
+    return true;
+  }
+
   /// The addresses to which the loss of segment t adds its adjoints of the t memories in front of it; null
   /// for a memory whose graph is gone.
   std::span<adjoint_type*> route_adjoints(index_t t) {
