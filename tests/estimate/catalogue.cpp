@@ -6,6 +6,7 @@
 #include "tests/support/catch.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/lru.hpp"
+#include "unroll/cells/stack.hpp"
 #include "unroll/testing/estimator_conformance.hpp"
 
 using namespace unroll;
@@ -23,12 +24,19 @@ struct task_of_any_cell {
 };
 template <class Cell>
 task_of_any_cell task_of(index_t length) {
-  const support::random_task<Cell> task(Cell({.hidden = 2}), length, key{3});
+  const Cell cell = [] {
+    if constexpr (requires { Cell({.hidden = 2}, 2); })
+      return Cell({.hidden = 2}, 2);
+    else
+      return Cell({.hidden = 2});
+  }();
+  const support::random_task<Cell> task(cell, length, key{3});
   return {task.cell, task.theta, task.xs, task.owner()};
 }
 // A network of two units, for what `name` is of the catalogue: of units apart where it needs them.
 task_of_any_cell make_task(index_t length, std::string_view name = "") {
   if (name == "diagonal_rtrl") return task_of<cells::lru<double>>(length);
+  if (name == "layerwise_rtrl") return task_of<cells::stack<cells::lru<double>>>(length);
   return task_of<cells::elman<double>>(length);
 }
 
@@ -223,11 +231,12 @@ TEST_CASE("an estimator by name refuses a system that it cannot have, in its own
 
 TEST_CASE("what is not in the catalogue is refused with what is") {
   const auto make = [&](const char* text) { with_estimator(text, make_task(2).cell, 2, [](auto) {}); };
-  CHECK_THROWS_WITH(make("backprop"),
-                    ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
-                                      "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, "
-                                      "adaptive_tbptt[:TOLERANCE[:LONGEST]], snap[:REACH], rflo[:LEAK], "
-                                      "eprop[:FILTER], kernl[:RATE], sk_rtrl[:RANK]: biased; artbp"));
+  CHECK_THROWS_WITH(
+      make("backprop"),
+      ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
+                        "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, "
+                        "adaptive_tbptt[:TOLERANCE[:LONGEST]], snap[:REACH], rflo[:LEAK], "
+                        "eprop[:FILTER], kernl[:RATE], sk_rtrl[:RANK], layerwise_rtrl: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
                     ContainsSubstring("tbptt: needs 1 number(s) behind the name, e.g. tbptt:10"));

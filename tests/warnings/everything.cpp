@@ -70,6 +70,7 @@ using namespace unroll;
   template class unroll::cells::diagonal_cell<cells::min_gru_equations<T>>;                             \
   template class unroll::cells::recurrent_cell<cells::leaky_equations<T>>;                              \
   template class unroll::diagonal_rtrl<cells::lru<T>>;                                                  \
+  template class unroll::layerwise_rtrl<cells::stack<cells::lru<T>>>;                                   \
   template class unroll::cells::influence_balancing<T>;                                                 \
   template class unroll::cells::linear_memory<T>;                                                       \
   template class unroll::cells::attention_memory<T>;                                                    \

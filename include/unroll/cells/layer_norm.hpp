@@ -43,8 +43,9 @@ class layer_norm {
 /// to(i, d). There are `rows` of u and of z, and `own` of the cell's own.
 template <class T, class By>
 struct normed_influence {
-  index_t rows, own;
-  By by;
+  index_t rows;  ///< of u and of z
+  index_t own;   ///< parameters of the cell's own
+  By by;         ///< see above
 
   /// ADDS to `column` what entry (row, j) of [w_h w_x b own] moves, which multiplies v; in, hidden: of the
   /// cell.

@@ -75,13 +75,14 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
     const index_t block = E::states * E::states * hidden();
     for (index_t l = 0; l < lanes(); ++l) f_.diag_jacobian(all.lane(l), J.data() + l * block);
   }
-  void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+  void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d,
+                    matrix<const T> below = {}) const {
     const index_t h = hidden();
     T *al = a.data(), *to = d.data(), *column = e.workspace.data();
     const recurrent_step<T> all = made(e);
     for (index_t l = 0; l < lanes(); ++l) {
       const recurrent_step<T> at = all.lane(l);
-      al = multiplied(x, at, l, {}, al);
+      al = multiplied(x, at, l, below, al);
       for (const weight_matrix& w : matrices()) {
         for (index_t i = 0; i < w.rows; ++i) {
           for (index_t k = i % h; k < E::states * h; k += h) column[k] = 0;
@@ -139,15 +140,16 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
   recurrent_jacobians(const typename E::options_type& options, index_t width, const lane_strides& strides)
       : recurrent_places<E>(options, width, strides) {}
 
-  using places = recurrent_places<E>;
+  using places = recurrent_places<E>;  ///< where numbers lie
   using places::f_, places::hidden, places::kept, places::lanes, places::own, places::states, places::w_x,
       places::w_y, places::weights;
 
+  /// The step of the edge.
   recurrent_step<T> made(const const_edge<T>& e) const {
     return {weights(e.theta.data()), states(e.s.data()), states(e.next.data()), kept(e.tape.data())};
   }
 
-  affine_input<T> input_;
+  affine_input<T> input_;  ///< z of x
 
  private:
   // everything a unit holds reaches others in the same step

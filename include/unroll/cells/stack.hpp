@@ -27,7 +27,8 @@ namespace unroll::cells {
 /// so that rtrl is exact, snap keeps what theta reaches through the layers above, and kf_rtrl, ok_rtrl,
 /// preuoro and random_path are unbiased: theta_j still is matrices that multiply vectors, of which the D
 /// reach the layers above. There is no unit that holds numbers of several layers: rflo, eprop, kernl, sk_rtrl
-/// and diagonal_rtrl, which keep traces of units, refuse a stack of recurrent_cell.
+/// and diagonal_rtrl, which keep traces of units of one layer, refuse a stack; layerwise_rtrl keeps those of
+/// every layer of a stack of diagonal_cell, which is biased.
 ///
 /// With dropout x_k is multiplied by a mask, which is a function of the key that the example draws from
 /// (example::draws), the step and the place alone: every estimator, and every pass over the same step, sees
@@ -241,7 +242,7 @@ class stack final : stack_layers<Cell> {
   bool supports(hook h) const {
     if (h == hook::row_norms || h == hook::diag_jacobian) return false;
     for (const Cell& c : cells_)
-      if (!unroll::supports(c, h)) return false;
+      if (!unroll::supports(c, h == hook::unit_layers ? hook::diag_jacobian : h)) return false;
     return true;
   }
   /// Those of its layers, from the lowest on.
@@ -265,6 +266,23 @@ class stack final : stack_layers<Cell> {
         for (index_t r = 0; r < p.rows; ++r, column += stride_) push_up(e, l, k, column);
         to += p.columns;
       }
+  }
+
+  /// Those of its layers, whose units are those of the cells.
+  std::vector<unit_layer> unit_layers() const {
+    std::vector<unit_layer> all;
+    for (const part& p : layers_)
+      all.push_back({p.state, p.cell.size().state / size_.lanes, p.cell.units(),
+                     index_t(p.cell.weight_matrices().size()), p.cell.units_apart()});
+    return all;
+  }
+  void layer_diag_jacobian(index_t k, const input& x, const const_edge<T>& e, view<T> J) const {
+    const part& p = layers_[std::size_t(k)];
+    p.cell.diag_jacobian(x, made(e, p), J);
+  }
+  void layer_diag_factors(index_t k, const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    const part& p = layers_[std::size_t(k)];
+    p.cell.diag_factors(x, made(e, p), a, d, below(e.next.data(), e.tape.data(), std::size_t(k), 1));
   }
 
  private:

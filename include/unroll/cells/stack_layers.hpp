@@ -19,20 +19,23 @@ namespace unroll::cells {
 template <class Cell>
 class stack_layers {
  protected:
-  using T = typename Cell::scalar;
-  using options_type = typename Cell::options_type;
+  using T = typename Cell::scalar;                   ///< of its numbers
+  using options_type = typename Cell::options_type;  ///< of a layer
 
+  /// One layer.
   struct part {
-    Cell cell;  // in the memory of the stack
-    // where it begins in theta, and in what a lane has of states and tapes
-    index_t params = 0, state = 0, tape = 0;
-    // of its x, a number of which is dropped with this probability: where the mask stands in the tape of a
-    // lane; the number of its first draw in a step
-    double dropped = 0;
-    index_t mask = 0, first_draw = 0;
-    index_t columns = 0, rows = 0;  // of its weight matrices, together
+    Cell cell;               ///< in the memory of the stack
+    index_t params = 0;      ///< where it begins in theta
+    index_t state = 0;       ///< where in the state of a lane
+    index_t tape = 0;        ///< where in its tape
+    double dropped = 0;      ///< the probability with which a number of its x is dropped
+    index_t mask = 0;        ///< where the mask of x stands in the tape of a lane
+    index_t first_draw = 0;  ///< the number of the first draw of the mask in a step
+    index_t columns = 0;     ///< of its weight matrices, together
+    index_t rows = 0;        ///< likewise
   };
 
+  /// Throws unroll::error where sizes do not fit.
   stack_layers(const std::vector<options_type>& options, const dropout_options& dropout) : dropout_(dropout) {
     check_dropout(dropout);
     if (options.empty()) fail("stack", "options", "has no layer, must have 1 or more");
@@ -67,6 +70,7 @@ class stack_layers {
     size_.workspace += size_.state + widest * size_.lanes;
   }
 
+  /// The options of `layers` equal layers, the first of which has o.in.
   static std::vector<options_type> repeated(options_type o, index_t layers) {
     check_at_least("stack", "layers", layers, 1);
     std::vector<options_type> all{o};
@@ -75,28 +79,30 @@ class stack_layers {
     return all;
   }
 
+  /// Of theta, or its gradient or tangent, that of a layer.
   template <class U, class Space>
   view<U, Space> own(view<U, Space> theta, const part& p) const {
     return theta.part(p.params, p.cell.size().params);
   }
-  // A state from where that of a layer begins; empty stays empty.
+  /// A state from where that of a layer begins; empty stays empty.
   template <class U, class Space>
   view<U, Space> moved(view<U, Space> s, const part& p) const {
     return s.empty() ? s : view<U, Space>(s.data() + p.state, s.size() - p.state);
   }
+  /// The edge of a layer.
   const_edge<T> made(const const_edge<T>& e, const part& p) const {
     const_edge<T> at = e;
     at.theta = own(e.theta, p), at.s = moved(e.s, p), at.next = moved(e.next, p);
     at.tape = {e.tape.data() + p.tape, e.tape.size() - p.tape};
     return at;
   }
-  // What layer k hands up, in the states of `steps` steps, of which s is the first.
+  /// What layer k hands up, in the states of `steps` steps, of which s is the first.
   template <class U>
   matrix<U> h_of(U* s, std::size_t k, index_t steps) const {
     return {s + layers_[k].state, cells_[k].handed_up(), size_.lanes * steps, stride_};
   }
-  // x of layer k, which lies in the states that the steps have made, or in their tapes with dropout; nothing
-  // where it is that of the examples.
+  /// x of layer k, which lies in the states that the steps have made, or in their tapes with dropout; nothing
+  /// where it is that of the examples.
   matrix<const T> below(const T* next, const T* tape, std::size_t k, index_t steps) const {
     if (drops(k)) {
       const matrix<const T> m = mask_of(tape, k, steps);
@@ -105,13 +111,17 @@ class stack_layers {
     return k == 0 ? matrix<const T>{} : h_of(next, k - 1, steps);
   }
 
+  /// Whether anything is dropped out.
   bool drops() const { return draws_ > 0; }
+  /// Whether x of layer k is dropped out.
   bool drops(std::size_t k) const { return layers_[k].dropped > 0 && cells_[k].options().in > 0; }
+  /// The masks of x of layer k in the tapes of `steps` steps.
   template <class U>
   matrix<U> mask_of(U* tape, std::size_t k, index_t steps) const {
     return {tape + layers_[k].mask, cells_[k].options().in, size_.lanes * steps, tape_stride_};
   }
-  // Where x of layer k is dropped out: draws its mask for step t and WRITES it and x to the tape of the step.
+  /// Where x of layer k is dropped out: draws its mask for step t and WRITES it and x to the tape of the
+  /// step.
   void drop(const example<T>& x, T* tape, const T* next, std::size_t k, std::int64_t t) const {
     if (!drops(k)) return;
     const matrix<T> m = mask_of(tape, k, 1), to{m.data + m.rows, m.rows, m.cols, m.stride};
@@ -121,7 +131,7 @@ class stack_layers {
     for (index_t l = 0; l < m.cols; ++l)
       for (index_t i = 0; i < m.rows; ++i) column(to, l)[i] = column(m, l)[i] * given.at(x, l, i);
   }
-  // The tangent of x of layer k, from that of s'.
+  /// The tangent of x of layer k, from that of s'.
   matrix<const T> handed_up(const const_edge<T>& e, const T* dnext, std::size_t k) const {
     if (k == 0) return {};
     const matrix<const T> dh = h_of(dnext, k - 1, 1);
@@ -130,7 +140,7 @@ class stack_layers {
     times_mask<T>(mask_of(e.tape.data(), k, 1), dh, false, dx);
     return dx;
   }
-  // From what layer k has left in the workspace: ADDS to the cotangent of h of the layer below.
+  /// From what layer k has left in the workspace: ADDS to the cotangent of h of the layer below.
   void hand_down(const const_edge<T>& e, std::size_t k) const {
     const part& p = layers_[k];
     T* const delta = e.workspace.data() + delta_;
@@ -140,7 +150,7 @@ class stack_layers {
     p.cell.input_vjp(own(e.theta, p), e.workspace.data(), 1, false, dx);
     times_mask<T>(mask_of(e.tape.data(), k, 1), dx, true, dh);
   }
-  // A copy of dnext behind the workspace of the layers, to which they add the cotangents of their x.
+  /// A copy of dnext behind the workspace of the layers, to which they add the cotangents of their x.
   dstate<T> entering(const const_edge<T>& e, dstate<const T> dnext) const {
     const dstate<T> delta{e.workspace.data() + delta_, size_.state};
     if (dnext.empty())
@@ -149,6 +159,7 @@ class stack_layers {
       std::copy(dnext.begin(), dnext.end(), delta.begin());
     return delta;
   }
+  /// The window of layer k.
   window<T> part_of(window<T> w, std::size_t k) const {
     const part& p = layers_[k];
     index_t before = 0;
@@ -159,8 +170,8 @@ class stack_layers {
     w.workspace = w.workspace.part(before, p.cell.window_workspace(w.steps));
     return w;
   }
-  // A column of ds'/ds or ds'/dtheta of lane l, of which the numbers of layer k are there and those of the
-  // layers above 0: ADDS to those what comes up from k.
+  /// A column of ds'/ds or ds'/dtheta of lane l, of which the numbers of layer k are there and those of the
+  /// layers above 0: ADDS to those what comes up from k.
   void push_up(const const_edge<T>& e, index_t l, std::size_t k, T* column_of_lane) const {
     for (++k; k < layers_.size(); ++k) {
       const matrix<T> h = h_of(column_of_lane, k - 1, 1);
@@ -174,13 +185,14 @@ class stack_layers {
     }
   }
 
-  std::vector<Cell> cells_;  // each alone
-  std::vector<part> layers_;
-  dims size_;
-  dropout_options dropout_;
-  index_t stride_ = 0, tape_stride_ = 0;  // numbers of the state and the tape of a lane
-  index_t delta_ = 0;                     // where in the workspace of a step that of the layers ends
-  index_t draws_ = 0;                     // of a step; 0: no dropout
+  std::vector<Cell> cells_;   ///< each alone
+  std::vector<part> layers_;  ///< and in the stack
+  dims size_;                 ///< of the stack
+  dropout_options dropout_;   ///< as given
+  index_t stride_ = 0;        ///< numbers of the state of a lane
+  index_t tape_stride_ = 0;   ///< numbers of its tape
+  index_t delta_ = 0;         ///< where in the workspace of a step that of the layers ends
+  index_t draws_ = 0;         ///< of a step; 0: no dropout
 
  private:
   void check_layer(const std::vector<options_type>& options, std::size_t k) const {

@@ -232,11 +232,12 @@ struct pes_a_entry : estimator_entry {
 using estimator_catalogue = catalogue_entries<
     detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::diagonal_rtrl_entry,
     detail::tbptt_entry, detail::chunked_entry, detail::adaptive_tbptt_entry, detail::snap_entry,
-    detail::rflo_entry, detail::eprop_entry, detail::kernl_entry, detail::sk_rtrl_entry, detail::artbp_entry,
-    detail::artbp_fixed_entry, detail::uoro_entry, detail::preuoro_entry, detail::nobacktrack_entry,
-    detail::kf_rtrl_entry, detail::ok_rtrl_entry, detail::random_path_entry, detail::forward_gradient_entry,
-    detail::telescope_entry, detail::telescope_single_entry, detail::control_variate_entry, detail::es_entry,
-    detail::nres_entry, detail::es_single_entry, detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
+    detail::rflo_entry, detail::eprop_entry, detail::kernl_entry, detail::sk_rtrl_entry,
+    detail::layerwise_rtrl_entry, detail::artbp_entry, detail::artbp_fixed_entry, detail::uoro_entry,
+    detail::preuoro_entry, detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::ok_rtrl_entry,
+    detail::random_path_entry, detail::forward_gradient_entry, detail::telescope_entry,
+    detail::telescope_single_entry, detail::control_variate_entry, detail::es_entry, detail::nres_entry,
+    detail::es_single_entry, detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
 
 namespace detail {
 

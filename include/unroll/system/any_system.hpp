@@ -83,6 +83,13 @@ class any_system final {
   void diag_factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
     cell_->diag_factors(x, e, a, d);
   }
+  std::vector<unit_layer> unit_layers() const { return cell_->unit_layers(); }
+  void layer_diag_jacobian(index_t k, const Input& x, const const_edge<T>& e, view<T> j) const {
+    cell_->layer_diag_jacobian(k, x, e, j);
+  }
+  void layer_diag_factors(index_t k, const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
+    cell_->layer_diag_factors(k, x, e, a, d);
+  }
   void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta) const {
     cell_->lane_vjp(x, e, dnext, dtheta);
   }
@@ -118,6 +125,10 @@ class any_system final {
     virtual bool units_apart() const = 0;
     virtual void diag_jacobian(const Input& x, const const_edge<T>& e, view<T> j) const = 0;
     virtual void diag_factors(const Input& x, const const_edge<T>& e, view<T> a, view<T> d) const = 0;
+    virtual std::vector<unit_layer> unit_layers() const = 0;
+    virtual void layer_diag_jacobian(index_t k, const Input& x, const const_edge<T>& e, view<T> j) const = 0;
+    virtual void layer_diag_factors(index_t k, const Input& x, const const_edge<T>& e, view<T> a,
+                                    view<T> d) const = 0;
     virtual void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
                           view<T> dtheta) const = 0;
   };
@@ -192,7 +203,7 @@ class any_system final {
         missing("immediate_mask");
     }
     std::vector<weight_matrix> weight_matrices() const override {
-      if constexpr (has_factors<F> || has_diag_jacobian<F>)
+      if constexpr (has_factors<F> || has_diag_jacobian<F> || has_unit_layers<F>)
         return f.weight_matrices();
       else
         missing("weight_matrices");
@@ -226,6 +237,25 @@ class any_system final {
         f.diag_factors(x, e, a, d);
       else
         missing("diag_factors");
+    }
+    std::vector<unit_layer> unit_layers() const override {
+      if constexpr (has_unit_layers<F>)
+        return f.unit_layers();
+      else
+        missing("unit_layers");
+    }
+    void layer_diag_jacobian(index_t k, const Input& x, const const_edge<T>& e, view<T> j) const override {
+      if constexpr (has_unit_layers<F>)
+        f.layer_diag_jacobian(k, x, e, j);
+      else
+        missing("layer_diag_jacobian");
+    }
+    void layer_diag_factors(index_t k, const Input& x, const const_edge<T>& e, view<T> a,
+                            view<T> d) const override {
+      if constexpr (has_unit_layers<F>)
+        f.layer_diag_factors(k, x, e, a, d);
+      else
+        missing("layer_diag_factors");
     }
     void lane_vjp(const Input& x, const const_edge<T>& e, dstate<const T> dnext,
                   view<T> dtheta) const override {

@@ -27,6 +27,8 @@
 //                      weight_matrices, factors   has_factors      kf_rtrl, preuoro
 //                      units, units_apart, diag_jacobian, diag_factors
 //                                                 has_diag_jacobian: diagonal_rtrl, rflo, eprop
+//                      unit_layers, layer_diag_jacobian, layer_diag_factors
+//                                                 has_unit_layers: layerwise_rtrl
 //                      lane_vjp                   has_lane_vjp     rank-one estimators, rtrl
 //                      with_lanes, lanes_from     has_lane_slices  lane_parallel
 //   memory model       numbers, executor()        what its numbers are stored in, and where
@@ -182,6 +184,29 @@ concept has_diag_jacobian = recurrent<F> &&
   f.diag_factors(x, e, m, m);
 };
 
+/// A layer of a system that is several, one above the other, each of units of its own.
+struct unit_layer {
+  index_t first = 0, numbers = 0;  ///< of the state of a lane: where it begins, and how many they are
+  index_t units = 1;               ///< a divisor of `numbers`, and of the rows of each of its matrices
+  index_t matrices = 0;            ///< of weight_matrices(), behind those of the layers before
+  bool apart = false;              ///< has_diag_jacobian's units_apart, within the layer
+};
+
+/// What has_diag_jacobian says of units, of every layer k for itself: entry i of its part of the state
+/// belongs to its unit i % units. What one layer does to another is not in it.
+///   std::vector<unit_layer> unit_layers() const
+///   void layer_diag_jacobian(index_t k, x, e, view<T> J) const      WRITES as diag_jacobian does, of layer k
+///   void layer_diag_factors(index_t k, x, e, view<T> a, view<T> d) const     WRITES as diag_factors does
+template <class F>
+concept has_unit_layers = recurrent<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             view<typename F::scalar> m, index_t k) {
+  { f.unit_layers() } -> std::same_as<std::vector<unit_layer>>;
+  { f.weight_matrices() } -> std::same_as<std::vector<weight_matrix>>;
+  f.layer_diag_jacobian(k, x, e, m);
+  f.layer_diag_factors(k, x, e, m, m);
+};
+
 /// void lane_vjp(x, e, dstate<const T> dnext, view<T> dtheta) const
 /// ADDS dnext . ds'/dtheta of each lane apart to `dtheta`, lanes x params, for estimators with per-lane
 /// noise.
@@ -203,7 +228,18 @@ concept has_lane_slices = recurrent<F> && requires(const F& f, const typename F:
 
 /// The optional members above, for systems that learn only at run time whether they have them (any_system):
 /// such a system also offers `bool supports(hook) const`.
-enum class hook { vjp, jvp, window, jacobian, row_norms, masks, factors, diag_jacobian, lane_vjp };
+enum class hook {
+  vjp,
+  jvp,
+  window,
+  jacobian,
+  row_norms,
+  masks,
+  factors,
+  diag_jacobian,
+  unit_layers,
+  lane_vjp
+};
 
 /// Whether the type has the optional member.
 template <class F>
@@ -225,6 +261,8 @@ constexpr bool has_hook(hook h) {
       return has_factors<F>;
     case hook::diag_jacobian:
       return has_diag_jacobian<F>;
+    case hook::unit_layers:
+      return has_unit_layers<F>;
     case hook::lane_vjp:
       return has_lane_vjp<F>;
   }

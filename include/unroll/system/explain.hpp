@@ -73,6 +73,21 @@ constexpr bool require_diag_jacobian() {
   return base && has_diag_jacobian<F>;
 }
 
+/// The same as require_recurrent, with the Jacobians of every unit of every layer by itself.
+template <class F>
+constexpr bool require_unit_layers() {
+  constexpr bool base = require_recurrent<F>();
+  static_assert(
+      has_unit_layers<F>,
+      "this estimator needs: std::vector<unroll::unit_layer> unit_layers() const, "
+      "std::vector<unroll::weight_matrix> weight_matrices() const, void layer_diag_jacobian(index_t k, "
+      "const input& x, const unroll::const_edge<scalar>& e, unroll::view<scalar> J) const and void "
+      "layer_diag_factors(index_t k, const input& x, const unroll::const_edge<scalar>& e, "
+      "unroll::view<scalar> a, unroll::view<scalar> d) const   (of every unit of a layer what it does "
+      "to itself)");
+  return base && has_unit_layers<F>;
+}
+
 /// The same as require_recurrent, with jvp.
 template <class F>
 constexpr bool require_jvp() {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "unroll/system/concepts.hpp"
+#include "unroll/system/layer_of.hpp"
 #include "unroll/testing/guarded.hpp"
 
 namespace unroll::testing::detail {
@@ -137,6 +138,37 @@ std::string unit_fault(const F& f, const typename F::input& x, const const_edge<
   return {};
 }
 
+// The same of every layer, in the rows of its own numbers, as far as they are of itself.
+template <class F, class Row>
+std::string layer_fault(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+                        const std::vector<Row>& rows) {
+  const dims d = f.size();
+  const index_t n = d.state / d.lanes;
+  const std::vector<unit_layer> layers = f.unit_layers();
+  for (index_t k = 0; k < index_t(layers.size()); ++k) {
+    const unit_layer& at = layers[std::size_t(k)];
+    const layer_of<F> layer(f, k);
+    std::vector<Row> own;
+    for (index_t i = 0; i < d.state; ++i) {
+      if (i % n < at.first || i % n >= at.first + at.numbers) continue;
+      const Row& whole = rows[std::size_t(i)];
+      Row row = whole;
+      row.ds.clear();
+      for (index_t j = 0; j < d.state; ++j)
+        if (j % n >= at.first && j % n < at.first + at.numbers) row.ds.push_back(whole.ds[std::size_t(j)]);
+      std::fill(row.dtheta.begin(), row.dtheta.end(), 0);
+      for (const weight_matrix& w : layer.weight_matrices())
+        for (index_t c = 0; c < w.columns; ++c)
+          std::copy_n(whole.dtheta.begin() + w.first + c * w.stride, w.rows,
+                      row.dtheta.begin() + w.first + c * w.stride);
+      own.push_back(std::move(row));
+    }
+    if (std::string fault = unit_fault(layer, x, e, own); !fault.empty())
+      return "layer " + std::to_string(k) + ": " + fault;
+  }
+  return {};
+}
+
 /// What is wrong with what the system says of the structure of its Jacobians, or nothing. rows: of each state
 /// entry of all lanes the row of ds'/ds (`ds`) and of ds'/dtheta (`dtheta`), as vjp has them.
 template <class F, class Row>
@@ -148,6 +180,9 @@ std::string structure_fault(const F& f, const typename F::input& x, const const_
   if constexpr (has_factors<F>)
     if (supports(f, hook::factors))
       if (std::string fault = factor_fault(f, x, e, rows); !fault.empty()) return fault;
+  if constexpr (has_unit_layers<F>)
+    if (supports(f, hook::unit_layers))
+      if (std::string fault = layer_fault(f, x, e, rows); !fault.empty()) return fault;
   if constexpr (has_diag_jacobian<F>)
     if (supports(f, hook::diag_jacobian)) return unit_fault(f, x, e, rows);
   return {};

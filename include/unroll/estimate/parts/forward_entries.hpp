@@ -5,6 +5,7 @@
 #include "unroll/estimate/forward_gradient.hpp"
 #include "unroll/estimate/kernl.hpp"
 #include "unroll/estimate/kf_rtrl.hpp"
+#include "unroll/estimate/layerwise_rtrl.hpp"
 #include "unroll/estimate/nobacktrack.hpp"
 #include "unroll/estimate/ok_rtrl.hpp"
 #include "unroll/estimate/parts/estimator_entry.hpp"
@@ -96,6 +97,17 @@ struct sk_rtrl_entry : estimator_entry {
   static auto make(const F& f, const named_numbers& n, index_t) {
     return made_or_refused<(has_jacobian<F> && has_factors<F> && has_diag_jacobian<F>)>(
         f, [&](const auto& system) { return sk_rtrl(system, {.rank = n.count(0, 4)}); });
+  }
+};
+
+struct layerwise_rtrl_entry : estimator_entry {
+  static constexpr std::string_view form = "layerwise_rtrl";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "diagonal_rtrl of every layer of a stack, without what the layers above remember";
+  template <class F>
+  static auto make(const F& f, const named_numbers&, index_t) {
+    return made_or_refused<has_unit_layers<F>>(f, [&](const auto& system) { return layerwise_rtrl(system); });
   }
 };
 
