@@ -45,15 +45,17 @@ task_of_any_cell make_task(index_t length, std::string_view name = "") {
 std::vector<std::string> texts_of(const catalogue_line& line) {
   std::vector<std::string> texts;
   const auto [least, most] = line.options();
-  bool scaled = false;
-  for (const char* below_one : {"SIGMA", "LEAK", "FILTER", "RATE"})
-    scaled = scaled || line.form.find(below_one) != line.form.npos;
-  const bool share = line.form.find(":P]") != line.form.npos;
-  const char* numbers[] = {share ? ":0.5" : scaled ? ":0.01" : ":4", ":5", ":4", ":3"};
+  const std::string_view below_one[] = {"SIGMA", "LEAK", "FILTER", "RATE", "LAMBDA", "DISCOUNT"};
+  const char* numbers[] = {":4", ":5", ":4", ":3"};
   std::string text(line.name());
+  std::string_view rest = line.form.substr(line.name().size());
   for (std::size_t n = 0; n <= most; ++n) {
     if (n >= least) texts.push_back(text);
-    if (n < most) text += numbers[n];
+    if (n == most) break;
+    rest = rest.substr(rest.find(':') + 1);
+    const std::string_view option = rest.substr(0, rest.find_first_of(":[]"));
+    const bool small = std::count(std::begin(below_one), std::end(below_one), option) > 0;
+    text += option == "P" ? ":0.5" : small ? ":0.01" : numbers[n];
   }
   return texts;
 }
@@ -124,6 +126,8 @@ TEST_CASE("options reach the estimator") {
   CHECK(period_of("tbptt:7") == 1);
   CHECK(period_of("tbptt:3:7") == 3);
   CHECK(period_of("chunked:6") == 6);
+  CHECK(period_of("dni:6:0.5") == 6);
+  CHECK(period_of("bp_lambda:0.5") == 1);
   CHECK(period_of("artbp:6") == 1);
   CHECK(period_of("uoro") == 1);
   CHECK(period_of("uoro:4") == 4);
@@ -151,6 +155,10 @@ TEST_CASE("options reach the estimator") {
   same("tbptt:7", tbptt(task.cell, {.k1 = 1, .k2 = 7}));
   same("chunked:6", chunked_tbptt(task.cell, {.window = 6}));
   same("adaptive_tbptt:4:5", adaptive_tbptt(task.cell, {.tolerance = 4, .longest = 5}));
+  same("dni:4", dni(task.cell, {.window = 4}));
+  same("dni:4:0.5", dni(task.cell, {.window = 4, .rate = 0.5}));
+  same("bp_lambda", bp_lambda(task.cell));
+  same("bp_lambda:0.5:0.25:1", bp_lambda(task.cell, {.lambda = 0.5, .discount = 0.25, .rate = 1}));
   same("snap", snap(task.cell));
   same("rflo:0.25", rflo(task.cell, {.leak = 0.25}));
   same("eprop", eprop(task.cell));
@@ -235,7 +243,8 @@ TEST_CASE("what is not in the catalogue is refused with what is") {
       make("backprop"),
       ContainsSubstring("\"backprop\" is none of bptt, checkpointed[:SLOTS], "
                         "rtrl, diagonal_rtrl: exact; tbptt[:K1]:K2, chunked:K, "
-                        "adaptive_tbptt[:TOLERANCE[:LONGEST]], snap[:REACH], rflo[:LEAK], "
+                        "adaptive_tbptt[:TOLERANCE[:LONGEST]], dni:K[:RATE], "
+                        "bp_lambda[:LAMBDA[:DISCOUNT[:RATE]]], snap[:REACH], rflo[:LEAK], "
                         "eprop[:FILTER], kernl[:RATE], sk_rtrl[:RANK], layerwise_rtrl: biased; artbp"));
   CHECK_THROWS_WITH(make("Tbptt:2"), ContainsSubstring("\"Tbptt\" is none of"));
   CHECK_THROWS_WITH(make("tbptt"),
@@ -243,15 +252,18 @@ TEST_CASE("what is not in the catalogue is refused with what is") {
   CHECK_THROWS_WITH(make("tbptt:1:2:3"), ContainsSubstring("has 3 numbers, takes at most 2"));
   CHECK_THROWS_WITH(make("rtrl:1"), ContainsSubstring("has 1 numbers, takes at most 0"));
   for (const char* text : {"", ":", "backprop", "tbptt", "tbptt:1:2:3", "tbptt:", "tbptt:1x", "tbptt:0:2",
-                           "tbptt:-1:2", "uoro:", "uoro:1e30", "uoro:1.5", "chunked:-1", "nres:1:1:0",
-                           "es:nan", "es:1e999", "es:inf", "bptt/2"}) {
+                           "tbptt:-1:2", "uoro:", "uoro:1e30", "uoro:1.5", "chunked:-1", "dni:0",
+                           "nres:1:1:0", "es:nan", "es:1e999", "es:inf", "bptt/2"}) {
     INFO(text);
     CHECK_THROWS_AS(make(text), error);
     CHECK_THROWS_AS(gradient_period(text, 2), error);
   }
-  for (const char* text : {"tbptt:0", "tbptt:1.5", "tbptt:-1", "es:-1", "es:0", "es:1:0", "checkpointed:0",
-                           "snap:0", "artbp:0.1", "random_path:0", "random_path:1.5", "forward_gradient:1000",
-                           "telescope:0", "telescope:4:31", "control_variate:0", "pes_a:0", "gpes:-1"}) {
+  for (const char* text : {"tbptt:0",     "tbptt:1.5",      "tbptt:-1",          "es:-1",
+                           "es:0",        "es:1:0",         "checkpointed:0",    "snap:0",
+                           "artbp:0.1",   "random_path:0",  "random_path:1.5",   "forward_gradient:1000",
+                           "dni:4:-1",    "bp_lambda:1.5",  "bp_lambda:1:2",     "bp_lambda:1:1:-1",
+                           "telescope:0", "telescope:4:31", "control_variate:0", "pes_a:0",
+                           "gpes:-1"}) {
     INFO(text);
     CHECK_THROWS_AS(make(text), error);
     CHECK_NOTHROW(gradient_period(text, 2));  // no matter of the period

@@ -69,6 +69,25 @@ struct scaled_signs : testing::enumerating_chooser {
 
 }  // namespace
 
+TEST_CASE("errors in the wild: a trace without the discount teaches no lambda-return") {
+  // s' = s / 2, loss s'^2 / 2, S = 0 held still; lambda = 1: what s_0 is owed is sum_k gamma^(k-1) s_k 2^-k
+  const double gamma = .5, a = .5;
+  double owed = 0, right = 0, without = 0, trace = 0, lost = 0;
+  double s = 1;
+  for (int k = 0; k < 30; ++k) {
+    trace = gamma * a * trace + (k == 0 ? 1 : 0);  // of s_0 alone
+    lost = a * lost + (k == 0 ? 1 : 0);
+    const double d = a * s * a;  // q_{k+1} J_{k+1}
+    right += d * trace;
+    without += d * lost;
+    owed += std::pow(gamma, k) * std::pow(a, k + 1) * (a * s);
+    s *= a;
+  }
+  CHECK(right == Approx(owed).epsilon(1e-14));
+  CHECK(owed == Approx(2 / 7.).epsilon(1e-9));
+  CHECK(without == Approx(1 / 3.).epsilon(1e-9));  // as if gamma were 1
+}
+
 TEST_CASE("errors in the wild: a state detached at every step keeps lag 0 and no other") {
   const auto steps = derivatives_of(golden::theta());
   vec8 immediate = vec8::Zero(), exact = vec8::Zero();

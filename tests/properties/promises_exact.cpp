@@ -1,8 +1,10 @@
 #include "unroll/estimate/adaptive_tbptt.hpp"
+#include "unroll/estimate/bp_lambda.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/diagonal_rtrl.hpp"
+#include "unroll/estimate/dni.hpp"
 #include "unroll/estimate/eprop.hpp"
 #include "unroll/estimate/kernl.hpp"
 #include "unroll/estimate/rflo.hpp"
@@ -45,6 +47,11 @@ TEMPLATE_TEST_CASE("diagonal rtrl keeps every promise on a cell of units apart",
 TEMPLATE_TEST_CASE("adaptive_tbptt keeps every promise on every cell", "", float, double) {
   examine<TestType>(
       [](const auto& f) { return unroll::adaptive_tbptt(f, {.tolerance = 1, .longest = 5, .every = 10}); });
+}
+
+TEMPLATE_TEST_CASE("dni and bp_lambda keep every promise on every cell", "", float, double) {
+  examine<TestType>([](const auto& f) { return unroll::dni(f, {.window = 9}); });
+  examine<TestType>([](const auto& f) { return unroll::bp_lambda(f); });
 }
 
 TEMPLATE_TEST_CASE("kernl and sk_rtrl keep every promise on every cell", "", float, double) {

@@ -12,6 +12,8 @@ using namespace unroll;
   template class unroll::rtrl<F>;                                                     \
   template class unroll::snap<F>;                                                     \
   template class unroll::adaptive_tbptt<F>;                                           \
+  template class unroll::dni<F>;                                                      \
+  template class unroll::bp_lambda<F>;                                                \
   template class unroll::ok_rtrl<F>;                                                  \
   template class unroll::kernl<F>;                                                    \
   template class unroll::sk_rtrl<F>;                                                  \

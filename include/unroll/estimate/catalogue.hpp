@@ -3,10 +3,12 @@
 #include "unroll/core/named_numbers.hpp"
 #include "unroll/estimate/adaptive_tbptt.hpp"
 #include "unroll/estimate/artbp.hpp"
+#include "unroll/estimate/bp_lambda.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/checkpointed_bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/control_variate.hpp"
+#include "unroll/estimate/dni.hpp"
 #include "unroll/estimate/es.hpp"
 #include "unroll/estimate/es_single.hpp"
 #include "unroll/estimate/gpes.hpp"
@@ -87,6 +89,35 @@ struct chunked_entry : estimator_entry {
     return chunked_tbptt(f, {.window = n.count(0, 1)});
   }
   static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
+};
+
+struct dni_entry : estimator_entry {
+  static constexpr std::string_view form = "dni:K[:RATE]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "like chunked:K, with a guess of what later losses owe to its last state, learned at RATE (0.1)";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return dni(f, {.window = n.count(0, 1), .rate = n.number(1, 0.1)});
+  }
+  static index_t period(const named_numbers& n, index_t) { return n.count(0, 1); }
+};
+
+struct bp_lambda_entry : estimator_entry {
+  static constexpr std::string_view form = "bp_lambda[:LAMBDA[:DISCOUNT[:RATE]]]";
+  static constexpr claim gradient = claim::biased;
+  static constexpr std::string_view what =
+      "such a guess at every step, learned at RATE (0.1) with traces of LAMBDA (0.9), of losses that "
+      "DISCOUNT "
+      "(1) "
+      "makes less a step";
+  template <class F>
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return made_or_refused<has_jacobian<F>>(f, [&](const auto& system) {
+      return bp_lambda(system,
+                       {.lambda = n.number(0, 0.9), .discount = n.number(1, 1), .rate = n.number(2, 0.1)});
+    });
+  }
 };
 
 struct artbp_entry : estimator_entry {
@@ -231,11 +262,11 @@ struct pes_a_entry : estimator_entry {
 /// All estimators over recurrent systems; those of one claim beside each other.
 using estimator_catalogue = catalogue_entries<
     detail::bptt_entry, detail::checkpointed_entry, detail::rtrl_entry, detail::diagonal_rtrl_entry,
-    detail::tbptt_entry, detail::chunked_entry, detail::adaptive_tbptt_entry, detail::snap_entry,
-    detail::rflo_entry, detail::eprop_entry, detail::kernl_entry, detail::sk_rtrl_entry,
-    detail::layerwise_rtrl_entry, detail::artbp_entry, detail::artbp_fixed_entry, detail::uoro_entry,
-    detail::preuoro_entry, detail::nobacktrack_entry, detail::kf_rtrl_entry, detail::ok_rtrl_entry,
-    detail::random_path_entry, detail::forward_gradient_entry, detail::telescope_entry,
+    detail::tbptt_entry, detail::chunked_entry, detail::adaptive_tbptt_entry, detail::dni_entry,
+    detail::bp_lambda_entry, detail::snap_entry, detail::rflo_entry, detail::eprop_entry, detail::kernl_entry,
+    detail::sk_rtrl_entry, detail::layerwise_rtrl_entry, detail::artbp_entry, detail::artbp_fixed_entry,
+    detail::uoro_entry, detail::preuoro_entry, detail::nobacktrack_entry, detail::kf_rtrl_entry,
+    detail::ok_rtrl_entry, detail::random_path_entry, detail::forward_gradient_entry, detail::telescope_entry,
     detail::telescope_single_entry, detail::control_variate_entry, detail::es_entry, detail::nres_entry,
     detail::es_single_entry, detail::pes_entry, detail::gpes_entry, detail::pes_a_entry>;
 
