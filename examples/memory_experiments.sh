@@ -2,7 +2,7 @@
 # The experiments on Llamas with memories of docs/experiments.md.
 #   examples/memory_experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built llama, memory_llama and memory_recall. OUT: where results and trained models go.
-# PART: own base train eval gradient designs cost recall (all of them without). All but recall need $UNROLL_DATA_DIR;
+# PART: own base train eval gradient recurrent designs cost recall (all of them without). All but recall need $UNROLL_DATA_DIR;
 # train, eval and gradient need the parts before them. POLICIES, SEEDS (1 2 3), STEPS (1000) and REPLICAS (1000) can be set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
@@ -72,6 +72,13 @@ gradient() {  # the bias table at a trained checkpoint
   measure 97 --positions ntk:2  # 97 segments need 800 positions, the base has 512
 }
 
+recurrent() {  # writes that read: an untrained memory model on the checkpoint
+  "$programs"/memory_llama gradient --model "$models/stories260K-hf" --tokenizer "$models/stories260K/tok512.bin" --double \
+    --recurrent --segment 32 --ratio 4 --text "$books/test/melville_moby-dick.txt" --start 20000 --segments 8 \
+    --policy rematerialise,window:1,window:4,roulette:2,roulette:4,roulette:4:by_distance,roulette:4:constant \
+    --replicas "${REPLICAS:-1000}" --threads 1 --confidence 0.999 --json "$out/recurrent.json" | tee "$out/recurrent.txt"
+}
+
 designs() {  # the three ways to draw the segments of proportional:B, on a book: neighbouring segments are alike
   local start segments count all=
   "$programs"/memory_llama train --model "$models/stories260K-hf" --tokenizer "$models/stories260K/tok512.bin" \
@@ -107,12 +114,12 @@ recall() {  # a task whose answer lies a number of segments back: two minutes of
     tee "$out/recall_recurrent.txt"
 }
 
-for part in "${@:-own base train eval gradient designs cost recall}"; do
+for part in "${@:-own base train eval gradient recurrent designs cost recall}"; do
   for name in $part; do
     case $name in
-      own | base | train | gradient | designs | cost | recall) "$name" ;;
+      own | base | train | gradient | recurrent | designs | cost | recall) "$name" ;;
       eval) evaluate ;;
-      *) echo "memory_experiments.sh: \"$name\" is none of own, base, train, eval, gradient, designs, cost, recall" >&2; exit 2 ;;
+      *) echo "memory_experiments.sh: \"$name\" is none of own, base, train, eval, gradient, recurrent, designs, cost, recall" >&2; exit 2 ;;
     esac
   done
 done
