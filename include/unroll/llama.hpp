@@ -24,6 +24,7 @@
 #include "unroll/io/gguf.hpp"
 #include "unroll/io/gguf_blocks.hpp"
 #include "unroll/io/gguf_files.hpp"
+#include "unroll/io/gguf_unpack.hpp"
 #include "unroll/io/llama_gguf.hpp"
 #include "unroll/io/llama_pretrained.hpp"
 #include "unroll/io/messages.hpp"

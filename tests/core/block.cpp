@@ -55,6 +55,15 @@ TEST_CASE(
   CHECK(other.size() == 3);
 }
 
+TEST_CASE("a block whose elements nobody has written yet is a block in all else") {
+  buffer<float> b(5, unwritten());
+  CHECK((b.size() == 5 && reinterpret_cast<std::uintptr_t>(b.data()) % 64 == 0));
+  std::fill(b.begin(), b.end(), 2.0f);
+  const buffer<float> copy = b;
+  CHECK((copy[4] == 2 && copy.data() != b.data()));
+  CHECK_THROWS_WITH(buffer<float>(-1, unwritten()), "block: size: is -1, must be at least 0");
+}
+
 TEST_CASE("an empty block owns nothing") {
   const buffer<double> none, zero(0), copy = zero;
   CHECK((none.size() == 0 && zero.size() == 0 && copy.begin() == copy.end() && zero.bytes() == 0));

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/instruction_sets.hpp"
+#include "unroll/io/gguf_unpack.hpp"
 
 using namespace unroll;
 
@@ -36,8 +38,7 @@ std::vector<float> unpacked(std::uint32_t kind, const bytes& b) {
     REQUIRE(b.size() % std::size_t(Kind::bytes) == 0);
     const std::size_t blocks = b.size() / std::size_t(Kind::bytes);
     out.resize(blocks * std::size_t(Kind::values));
-    for (std::size_t i = 0; i < blocks; ++i)
-      Kind::unpack(b.data() + i * std::size_t(Kind::bytes), out.data() + i * std::size_t(Kind::values));
+    gguf_blocks::unpack<Kind>(b.data(), index_t(blocks), out.data());
   });
   REQUIRE(known);
   return out;
@@ -46,6 +47,7 @@ std::vector<float> unpacked(std::uint32_t kind, const bytes& b) {
 }  // namespace
 
 TEST_CASE("blocks of GGUF hold the numbers that ggml and the package gguf find in them") {
+  FOR_EACH_INSTRUCTION_SET();
   const bytes q = from_hex("0f1e2d3c4b5a69788796a5b4c3d2e1f0"), k = counted(128, 7, 3);
   const bytes scales = from_hex("003800344182c3044586c70821436587");
   struct golden {
@@ -111,6 +113,7 @@ TEST_CASE("blocks of GGUF hold the numbers that ggml and the package gguf find i
 
 // The hashes are those of benchmarks/peers/gguf_compare.py --golden, which has them from gguf 0.19.0.
 TEST_CASE("8192 numbers of random blocks of each kind have the bits that the package gguf gives them") {
+  FOR_EACH_INSTRUCTION_SET();
   const std::pair<std::uint32_t, std::uint64_t> all[] = {
       {0, 0xd79a9661ac774527},  {1, 0x43596b1f5c9118c8},  {30, 0x43d615f3bdf63219}, {2, 0x720a14cf32086d6f},
       {3, 0xf06c96afe5825a7f},  {6, 0x1d5cf2632cff0f55},  {7, 0xbc3ad00c3c242ef7},  {8, 0xa14acc62bcddb92c},
@@ -135,6 +138,49 @@ TEST_CASE("8192 numbers of random blocks of each kind have the bits that the pac
     CHECK(x.size() == 8192);
     CHECK(hash == golden);
   }
+}
+
+TEST_CASE(
+    "blocks become bfloat16 by rounding and double exactly, and one number that is not finite is seen in any "
+    "of them") {
+  FOR_EACH_INSTRUCTION_SET();
+  for (const std::uint32_t kind : {0u, 1u, 30u, 2u, 3u, 6u, 7u, 8u, 12u, 13u, 14u})
+    gguf_blocks::with_kind(kind, [&]<class Kind>(Kind) {
+      INFO(Kind::name);
+      const index_t blocks = Kind::values == 1 ? 67 : 3, size = blocks * Kind::values;
+      const index_t scale = kind == 14 ? 208 : 0;  // the byte of d in a block
+      bytes b = counted(int(blocks * Kind::bytes), 37, 5);
+      for (index_t i = 0; i < blocks; ++i) {
+        const auto at = std::size_t(i * Kind::bytes + scale) + (kind == 0 ? 3 : 1);
+        b[at] = 0x38;
+        if (kind == 12 || kind == 13 || kind == 3 || kind == 7) b[at + 2] = 0x38;  // of the minimum
+      }
+      std::vector<float> x(static_cast<std::size_t>(size));
+      std::vector<double> wide(x.size());
+      std::vector<bf16> narrow(x.size());
+      CHECK(gguf_blocks::unpack<Kind>(b.data(), blocks, x.data()));
+      CHECK(gguf_blocks::unpack<Kind>(b.data(), blocks, wide.data()));
+      CHECK(gguf_blocks::unpack<Kind>(b.data(), blocks, narrow.data()));
+      for (std::size_t i = 0; i < x.size(); ++i)
+        if (wide[i] != double(x[i]) || narrow[i].bits != bf16(x[i]).bits) FAIL("number " << i);
+      for (const index_t i : {index_t(0), blocks - 1}) {
+        bytes bad = b;
+        const auto at = std::size_t(i * Kind::bytes + scale);
+        const auto is_float = std::size_t(kind == 0 ? 2 : 0);
+        bad[at + is_float] = kind == 0 || kind == 30 ? 0x80 : 0;
+        bad[at + is_float + 1] = kind == 0 || kind == 30 ? 0x7f : 0x7c;  // infinity
+        CHECK_FALSE(gguf_blocks::unpack<Kind>(bad.data(), blocks, x.data()));
+        CHECK_FALSE(gguf_blocks::unpack<Kind>(bad.data(), blocks, narrow.data()));
+      }
+    });
+  const float almost = 3.4e38f;  // is finite, but beyond the largest bfloat16
+  bf16 rounded;
+  float same = 0;
+  std::array<unsigned char, 4> b;
+  std::memcpy(b.data(), &almost, 4);
+  CHECK(gguf_blocks::unpack<gguf_blocks::f32>(b.data(), 1, &same));
+  CHECK(same == almost);
+  CHECK_FALSE(gguf_blocks::unpack<gguf_blocks::f32>(b.data(), 1, &rounded));
 }
 
 TEST_CASE("kinds that are not read have names") {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #include "unroll/core/view.hpp"
@@ -12,6 +13,9 @@
 
 namespace unroll {
 
+/// Says that a block is filled at once by whoever makes it.
+struct unwritten {};
+
 /// Owns `size` zero-initialised elements of one space, aligned to 64 bytes; the size is fixed at
 /// construction.
 template <class T, class Space = plain_space>
@@ -20,10 +24,12 @@ class block {
   using unroll_space = Space;
 
   block() = default;
-  explicit block(index_t size) {
+  explicit block(index_t size) : block(size, unwritten()) { zero(); }
+  /// Without a value in any element: memory that is written once takes half the time.
+  block(index_t size, unwritten) {
+    static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
     check_at_least("block", "size", size, 0);
     allocate(size);
-    zero();
   }
   block(const block& other) {
     allocate(other.size_);

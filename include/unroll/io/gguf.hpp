@@ -13,7 +13,7 @@
 #include "unroll/core/bf16.hpp"
 #include "unroll/core/view.hpp"
 #include "unroll/io/file_kind.hpp"
-#include "unroll/io/gguf_blocks.hpp"
+#include "unroll/io/gguf_unpack.hpp"
 #include "unroll/io/messages.hpp"
 
 namespace unroll {
@@ -133,12 +133,10 @@ class gguf {
       if (first % Kind::values != 0 || out.size() % Kind::values != 0)
         refuse(name, "has blocks of " + std::to_string(Kind::values) + " numbers, " +
                          std::to_string(out.size()) + " from " + std::to_string(first) + " on are needed");
-      unpack<Kind>(t.first + std::uint64_t(first / Kind::values * Kind::bytes), out);
+      const index_t bad = unpack<Kind>(t.first + std::uint64_t(first / Kind::values * Kind::bytes), out);
+      if (bad < out.size() && !allow_non_finite)
+        refuse(name, "is " + std::to_string(out[bad]) + " at " + detail::position_text(t.shape, first + bad));
     });
-    if (allow_non_finite) return;
-    const index_t bad = detail::first_non_finite(view<const T>(out));
-    if (bad < out.size())
-      refuse(name, "is " + std::to_string(out[bad]) + " at " + detail::position_text(t.shape, first + bad));
   }
 
   /// Throws for the first key that begins with `prefix` and goes on as none of `known` and `harmless` does: a
@@ -348,21 +346,21 @@ class gguf {
     }
   }
 
+  // Returns where the first number stands that is not finite; out.size(): there is none.
   template <class Kind, class T>
-  void unpack(std::uint64_t at, view<T> out) const {
-    static_assert(std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bf16>,
-                  "tensors become float, double or bf16");
+  index_t unpack(std::uint64_t at, view<T> out) const {
     constexpr index_t most = 4096 / Kind::values, bytes = Kind::bytes, values = Kind::values;
     std::array<unsigned char, std::size_t(most * bytes)> packed;
-    std::array<float, std::size_t(most * values)> piece;
+    index_t bad = out.size();
     const index_t blocks = out.size() / values;
     for (index_t i = 0; i < blocks; i += most) {
       const index_t n = std::min(most, blocks - i);
       bytes_.read(at + std::uint64_t(i * bytes), packed.data(), std::size_t(n * bytes));
-      for (index_t k = 0; k < n; ++k) Kind::unpack(packed.data() + k * bytes, piece.data() + k * values);
-      std::transform(piece.begin(), piece.begin() + n * values, out.begin() + i * values,
-                     [](float x) { return T(x); });
+      const view<T> piece(out.data() + i * values, n * values);
+      if (!gguf_blocks::unpack<Kind>(packed.data(), n, piece.data()) && bad == out.size())
+        bad = i * values + detail::first_non_finite(view<const T>(piece));
     }
+    return bad;
   }
 
   byte_source bytes_;

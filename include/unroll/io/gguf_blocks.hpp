@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "unroll/core/simd.hpp"
 #include "unroll/io/half.hpp"
 
 // How GGUF stores numbers: kinds of blocks, each so many numbers in so many bytes. With d, dmin and m of 11
@@ -29,7 +30,10 @@ struct f32 {
   static constexpr const char* name = "F32";       ///< in messages
   static constexpr index_t values = 1, bytes = 4;  ///< of a block
   /// x[values] of the block b[bytes].
-  static void unpack(const unsigned char* b, float* x) { *x = number_at<float>(b); }
+  template <class Isa>
+  UNROLL_INLINE static void unpack(const unsigned char* b, float* x) {
+    *x = number_at<float>(b);
+  }
 };
 
 /// F16 of GGUF.
@@ -38,7 +42,10 @@ struct f16 {
   static constexpr const char* name = "F16";       ///< in messages
   static constexpr index_t values = 1, bytes = 2;  ///< of a block
   /// x[values] of the block b[bytes].
-  static void unpack(const unsigned char* b, float* x) { *x = half_at(b); }
+  template <class Isa>
+  UNROLL_INLINE static void unpack(const unsigned char* b, float* x) {
+    *x = half_at(b);
+  }
 };
 
 /// The upper half of a float.
@@ -47,10 +54,54 @@ struct bf16 {
   static constexpr const char* name = "BF16";      ///< in messages
   static constexpr index_t values = 1, bytes = 2;  ///< of a block
   /// x[values] of the block b[bytes].
-  static void unpack(const unsigned char* b, float* x) {
+  template <class Isa>
+  UNROLL_INLINE static void unpack(const unsigned char* b, float* x) {
     *x = std::bit_cast<float>(std::uint32_t(number_at<std::uint16_t>(b)) << 16);
   }
 };
+
+/// x[i] = f(q_i - offset) for the 16 bytes q of `low` and `high`, each from its lowest byte on; f is of
+/// floats, one or a vector.
+template <class Isa, class F>
+UNROLL_INLINE inline void each_of_16(std::uint64_t low, std::uint64_t high, float offset, const F& f,
+                                     float* x) {
+#if defined(__GNUC__) && !defined(__CUDACC__)
+  using bytes = simd::vec<std::uint8_t, 16>::raw;
+  using words = simd::vec<std::uint16_t, 8>::raw;
+  using whole = simd::vec<std::int32_t, 16>::raw;
+  using floats = simd::vec<float, 16>;
+  const auto q = __builtin_bit_cast(bytes, simd::vec<std::uint64_t, 2>::raw{low, high});
+  if constexpr (Isa::bytes == 64) {
+    using half_way = simd::vec<std::uint16_t, 16>::raw;
+    const floats all{__builtin_convertvector(
+        __builtin_convertvector(__builtin_convertvector(q, half_way), whole), floats::raw)};
+    simd::store(f(all - offset), x);
+  } else {  // the bits of 2^23 + q, four at a time: compilers take conversions to wider vectors apart
+    const auto put = [&](const bytes& pairs, float* to) UNROLL_INLINE {
+      constexpr std::uint16_t e = 0x4B00;
+      const words exponent = {e, e, e, e, e, e, e, e}, w = __builtin_bit_cast(words, pairs);
+      using four = simd::vec<float, 4>;
+      const words first = __builtin_shufflevector(w, exponent, 0, 8, 1, 9, 2, 10, 3, 11),
+                  second = __builtin_shufflevector(w, exponent, 4, 12, 5, 13, 6, 14, 7, 15);
+      simd::store(f(four{__builtin_bit_cast(four::raw, first)} - (0x1p23f + offset)), to);
+      simd::store(f(four{__builtin_bit_cast(four::raw, second)} - (0x1p23f + offset)), to + 4);
+    };
+    const bytes none = {};
+    put(__builtin_shufflevector(q, none, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), x);
+    put(__builtin_shufflevector(q, none, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31),
+        x + 8);
+  }
+#else
+  for (int i = 0; i < 16; ++i) x[i] = f(float((i < 8 ? low : high) >> 8 * (i % 8) & 255) - offset);
+#endif
+}
+
+/// Bit i of the byte as bit 4 of byte i.
+inline constexpr std::uint64_t each_byte = 0x0101010101010101;
+UNROLL_INLINE inline std::uint64_t fifth_bits(std::uint32_t byte) {
+  const std::uint64_t one_bit = byte * each_byte & 0x8040201008040201;
+  return (one_bit + 0x7f * each_byte) >> 3 & 0x10 * each_byte;
+}
 
 /// 32 numbers d (q - 2^(bits - 1)), or d q + m: half d, [half m], [u32 of the fifth bits], 16 bytes with the
 /// lower four bits of q_i and q_(i + 16).
@@ -59,18 +110,26 @@ struct legacy_block {
   /// Of a block.
   static constexpr index_t values = 32, bytes = 2 + (has_minimum ? 2 : 0) + (bits == 5 ? 4 : 0) + 16;
   /// x[values] of the block b[bytes].
-  static void unpack(const unsigned char* b, float* x) {
+  template <class Isa>
+  UNROLL_INLINE static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b), m = has_minimum ? half_at(b + 2) : 0;
     const std::uint32_t fifth = bits == 5 ? number_at<std::uint32_t>(b + bytes - 20) : 0;
-    const auto value = [&](std::uint32_t nibble, int i) {
-      const int q = int(nibble | (fifth >> i & 1u) << 4);
-      return has_minimum ? d * float(q) + m : d * float(q - (1 << (bits - 1)));
+    const auto first = number_at<std::uint64_t>(b + bytes - 16),
+               second = number_at<std::uint64_t>(b + bytes - 8);
+    const auto put = [&](std::uint64_t low, std::uint64_t high, std::uint32_t two_bytes,
+                         float* to) UNROLL_INLINE {
+      low &= 15 * each_byte;
+      high &= 15 * each_byte;
+      if constexpr (bits == 5) low |= fifth_bits(two_bytes & 255), high |= fifth_bits(two_bytes >> 8 & 255);
+      if constexpr (has_minimum)
+        each_of_16<Isa>(
+            low, high, 0, [&](const auto& q) UNROLL_INLINE { return d * q + m; }, to);
+      else
+        each_of_16<Isa>(
+            low, high, float(1 << (bits - 1)), [&](const auto& q) UNROLL_INLINE { return d * q; }, to);
     };
-    for (int i = 0; i < 16; ++i) {
-      const std::uint32_t pair = b[bytes - 16 + i];
-      x[i] = value(pair & 15u, i);
-      x[i + 16] = value(pair >> 4, i + 16);
-    }
+    put(first, second, fifth, x);
+    put(first >> 4, second >> 4, fifth >> 16, x + 16);
   }
 };
 
@@ -101,9 +160,14 @@ struct q8_0 {
   static constexpr const char* name = "Q8_0";        ///< in messages
   static constexpr index_t values = 32, bytes = 34;  ///< of a block
   /// x[values] of the block b[bytes].
-  static void unpack(const unsigned char* b, float* x) {
+  template <class Isa>
+  UNROLL_INLINE static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b);
-    for (int i = 0; i < 32; ++i) x[i] = d * float(std::int8_t(b[2 + i]));
+    for (int i = 0; i < 32; i += 16)
+      each_of_16<Isa>(
+          number_at<std::uint64_t>(b + 2 + i) ^ 0x80 * each_byte,
+          number_at<std::uint64_t>(b + 10 + i) ^ 0x80 * each_byte, 128,
+          [&](const auto& q) UNROLL_INLINE { return d * q; }, x + i);
   }
 };
 
@@ -114,18 +178,23 @@ template <int bits>
 struct k_block {
   static constexpr index_t values = 256, bytes = 16 + (bits == 5 ? 32 : 0) + 128;  ///< of a block
   /// x[values] of the block b[bytes].
-  static void unpack(const unsigned char* b, float* x) {
+  template <class Isa>
+  UNROLL_INLINE static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b), dmin = half_at(b + 2);
     const unsigned char *s = b + 4, *fifth = b + 16, *nibbles = b + bytes - 128;
     for (int j = 0; j < 8; ++j) {
       const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | s[j - 4] >> 6 << 4;
       const int minimum = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
       const float step = d * float(scale), least = dmin * float(minimum);
-      for (int i = 0; i < 32; ++i) {
-        int q = nibbles[32 * (j / 2) + i] >> 4 * (j % 2) & 15;
-        if constexpr (bits == 5) q |= (fifth[i] >> j & 1) << 4;
-        x[32 * j + i] = step * float(q) - least;
-      }
+      const auto value = [&](int i, int nibble) {
+        const int q = bits == 5 ? nibble | (fifth[i] >> j & 1) << 4 : nibble;
+        return step * float(q) - least;
+      };
+      const unsigned char* pairs = nibbles + 32 * (j / 2);
+      if (j % 2 == 0)
+        for (int i = 0; i < 32; ++i) x[32 * j + i] = value(i, pairs[i] & 15);
+      else
+        for (int i = 0; i < 32; ++i) x[32 * j + i] = value(i, pairs[i] >> 4);
     }
   }
 };
@@ -149,18 +218,21 @@ struct q6_k {
   static constexpr const char* name = "Q6_K";          ///< in messages
   static constexpr index_t values = 256, bytes = 210;  ///< of a block
   /// x[values] of the block b[bytes].
-  static void unpack(const unsigned char* b, float* x) {
+  template <class Isa>
+  UNROLL_INLINE static void unpack(const unsigned char* b, float* x) {
     const float d = half_at(b + 208);
     for (int half = 0; half < 2; ++half, x += 128) {
       const unsigned char *nibbles = b + 64 * half, *pairs = b + 128 + 32 * half,
                           *scales = b + 192 + 8 * half;
-      for (int group = 0; group < 4; ++group)
-        for (int i = 0; i < 32; ++i) {
-          const int low = nibbles[32 * (group % 2) + i] >> 4 * (group / 2) & 15;
-          const int q = low | (pairs[i] >> 2 * group & 3) << 4;
-          const float step = d * float(std::int8_t(scales[2 * group + i / 16]));
-          x[32 * group + i] = step * float(q - 32);
+      for (int j = 0; j < 8; ++j) {
+        const int group = j / 2;
+        const unsigned char *low = nibbles + 32 * (group % 2) + 16 * (j % 2), *high = pairs + 16 * (j % 2);
+        const float step = d * float(std::int8_t(scales[j]));
+        for (int i = 0; i < 16; ++i) {
+          const int q = (low[i] >> 4 * (group / 2) & 15) | (high[i] >> 2 * group & 3) << 4;
+          x[16 * j + i] = step * float(q - 32);
         }
+      }
     }
   }
 };

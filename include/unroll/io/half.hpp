@@ -4,17 +4,18 @@
 #include <cmath>
 #include <cstdint>
 
-#include "unroll/core/config.hpp"
+#include "unroll/core/simd.hpp"
 
 namespace unroll {
 
 /// Exact: every half-precision number, subnormal ones too, is a float.
-inline float from_f16(std::uint16_t h) {
+UNROLL_INLINE inline float from_f16(std::uint16_t h) {
   const std::uint32_t sign = std::uint32_t(h & 0x8000u) << 16, exponent = h >> 10 & 31u, digits = h & 1023u;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | digits << 13);
-  if (exponent > 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | digits << 13);
-  const float tiny = float(digits) * 0x1p-24f;
-  return sign ? -tiny : tiny;
+  const auto tiny = std::bit_cast<std::uint32_t>(float(int(digits)) * 0x1p-24f);
+  const std::uint32_t usual = (exponent + 112u * (1u + (exponent == 31))) << 23 | digits << 13;
+  const std::uint32_t is_tiny = 0u - (exponent == 0);  // no branches: loops over halves become vectors
+  const std::uint32_t size = (tiny & is_tiny) | (usual & ~is_tiny);
+  return std::bit_cast<float>(sign | size);
 }
 
 /// The nearest half-precision number, ties to even; infinity from 65520 on.

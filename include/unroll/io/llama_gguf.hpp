@@ -223,7 +223,7 @@ pretrained<T> load_gguf(const gguf_files& files, load_options options = {}) {
   const config c = gguf_config(files);
   const weight_map map = detail::checked_map(c, files);
   const auto names = detail::gguf_names(c);
-  pretrained<T> out{c, parameters<T>(map.size())};
+  pretrained<T> out{c, parameters<T>(map.size(), unwritten())};
   for (std::size_t i = 0; i < names.size(); ++i) {
     const layout_block& b = map.names().blocks()[i];
     files.holding(names[i]).read(names[i], 0, view<T>(out.weights.data() + b.offset, b.size()),

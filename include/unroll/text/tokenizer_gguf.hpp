@@ -38,13 +38,13 @@ std::vector<T> gguf_piece_list(const gguf& file, const std::string& key, std::si
 }
 
 inline std::vector<vocabulary_entry> gguf_pieces(const gguf& file) {
-  const auto texts = file.list<std::string>("tokenizer.ggml.tokens");
+  auto texts = file.list<std::string>("tokenizer.ggml.tokens");
   const auto types = gguf_piece_list<std::int32_t>(file, "tokenizer.ggml.token_type", texts.size());
   const auto scores = gguf_piece_list<float>(file, "tokenizer.ggml.scores", texts.size());
   std::vector<vocabulary_entry> pieces;
   pieces.reserve(texts.size());
   for (std::size_t i = 0; i < texts.size(); ++i)
-    pieces.push_back({texts[i], scores.empty() ? 0 : scores[i],
+    pieces.push_back({std::move(texts[i]), scores.empty() ? 0 : scores[i],
                       types.empty() ? piece_kind::normal : gguf_piece_kind(file, types[i])});
   return pieces;
 }
