@@ -24,7 +24,73 @@ testing::enumeration exact(const F& f, params<const double> theta, std::span<con
   return testing::enumerate(all, preuoro(f, o, testing::enumerating_chooser(all)), theta, xs);
 }
 
+/// A cell without its masks, of which nobody can know that its rows move their own unit alone.
+template <class F>
+struct unmasked {
+  using scalar = typename F::scalar;
+  using input = typename F::input;
+  F f;
+  dims size() const { return f.size(); }
+  void step(const input& x, const edge<scalar>& e) const { f.step(x, e); }
+  void vjp(const input& x, const const_edge<scalar>& e, dstate<const scalar> dnext, scalar dloss,
+           dstate<scalar> ds, dparams<scalar> dtheta) const {
+    f.vjp(x, e, dnext, dloss, ds, dtheta);
+  }
+  void jvp(const input& x, const const_edge<scalar>& e, params_tangent<const scalar> dtheta,
+           state_tangent<const scalar> ds, state_tangent<scalar> dnext, scalar* dloss) const {
+    f.jvp(x, e, dtheta, ds, dnext, dloss);
+  }
+  std::vector<weight_matrix> weight_matrices() const { return f.weight_matrices(); }
+  void factors(const input& x, const const_edge<scalar>& e, view<scalar> a, view<scalar> d) const {
+    f.factors(x, e, a, d);
+  }
+};
+
+/// A hook that lies: row 1 moves unit 0 as well.
+struct crossed : cells::elman<double> {
+  using cells::elman<double>::elman;
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {
+    cells::elman<double>::immediate_mask(mask, p0, p1);
+    for (index_t p = p0; p < p1; ++p) mask[(p - p0) * size().state] = 1;
+  }
+};
+
 }  // namespace
+
+TEST_CASE("preuoro draws the same whether D is kept by units or whole, in less memory by units") {
+  const auto same = [](const auto& cell) {
+    const support::random_task t(cell, 7, key{3});
+    for (const double memory : {0., .8}) {
+      std::array<gradient<double>, 2> g{gradient<double>(index_t(t.theta.size())),
+                                        gradient<double>(index_t(t.theta.size()))};
+      std::array<std::size_t, 2> bytes{};
+      const auto run = [&](auto est, std::size_t k) {
+        est.reset(key{5});
+        bytes[k] = est.advance(t.theta, t.xs, g[k]).bytes;
+      };
+      run(preuoro(t.cell, {.memory = memory}), 0);
+      run(preuoro(unmasked<std::decay_t<decltype(cell)>>{t.cell}, {.memory = memory}), 1);
+      CHECK(golden::relative_error(g[0], g[1]) < 1e-12);
+      index_t rows = 0;
+      for (const weight_matrix& w : cell.weight_matrices()) rows += w.rows;
+      const index_t n = cell.size().state / cell.size().lanes;  // all but the numbers of each unit are saved
+      CHECK(bytes[1] - bytes[0] ==
+            sizeof(double) * std::size_t(cell.size().lanes * rows * (n - n / cell.units())));
+    }
+  };
+  same(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}));
+  same(cells::lstm<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}));
+  same(cells::gru<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}));
+  same(cells::lru<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}));
+
+  const crossed whole({.in = 2, .hidden = 3, .out = 2});
+  const support::random_task t(cells::elman<double>({.in = 2, .hidden = 3, .out = 2}), 2, key{3});
+  gradient<double> g(index_t(t.theta.size()));
+  preuoro by_units(t.cell);
+  preuoro all(whole);
+  const std::size_t kept = by_units.advance(t.theta, t.xs, g).bytes;
+  CHECK(all.advance(t.theta, t.xs, g).bytes - kept == sizeof(double) * 3 * 2);
+}
 
 TEST_CASE("preuoro in the paper's timing has the golden mean, covariances and draw") {
   const auto theta = golden::columns_theta();

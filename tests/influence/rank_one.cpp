@@ -1,5 +1,7 @@
 #include "unroll/influence/rank_one.hpp"
 
+#include <array>
+
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_golden.hpp"
 #include "unroll/influence/balance.hpp"
@@ -74,6 +76,42 @@ TEST_CASE("a step of the rank-one influence projects the old product of each lan
   }
   m.reset();
   CHECK((m.s_norm(0) == 0 && m.theta_norm(2) == 0));
+}
+
+TEST_CASE("products of signs and inputs go into the rank-one influence as the whole of them would") {
+  const wide f;
+  const dims d = f.size();
+  // 40 x 51 with more between its columns, of which a block takes 25; and a row
+  const std::array<weight_matrix, 2> matrices{{{3, 38, 51, 40}, {2045, 1, 5, 1}}};
+  influence::rank_one<double> whole(d), products(d, true);
+  CHECK(whole.bytes() - products.bytes() == sizeof(double) * std::size_t(d.lanes * d.params));
+  gradient<double> expected(d.params), g(d.params);
+  std::vector<double> nu(3 * 39), a(3 * 56), q(6);
+  for (index_t t = 0; t < 3; ++t) {
+    fill(key{std::uint64_t(t)}, nu);
+    fill(key{std::uint64_t(10 + t)}, a);
+    fill(key{std::uint64_t(20 + t)}, q);
+    for (auto* m : {&whole, &products}) {
+      m->project(dstate<const double>(q.data(), d.state));
+      for (index_t l = 0; l < d.lanes; ++l) {
+        m->s(l)[0] = double(l + t) - .5;
+        m->mix(l, .5 * double(l + 1), -2);
+      }
+    }
+    for (index_t l = 0; l < d.lanes; ++l) {
+      const double *v = nu.data() + l * 39, *b = a.data() + l * 56;
+      for (const weight_matrix& w : matrices) {
+        linalg::ger<double>(
+            1, v, b, {whole.theta_added().data() + l * d.params + w.first, w.rows, w.columns, w.stride});
+        v += w.rows, b += w.columns;
+      }
+    }
+    whole.accumulate(expected);
+    products.accumulate(matrices, nu.data(), a.data(), g);
+    if (t > 0) CHECK(golden::relative_error(g, expected) < 1e-13);  // zero at first, on both sides
+    for (index_t l = 0; l < d.lanes; ++l)
+      CHECK(products.theta_norm(l) == Approx(whole.theta_norm(l)).epsilon(1e-13));
+  }
 }
 
 TEST_CASE("balanced sides have one norm, and a product of which one side is zero is dropped") {

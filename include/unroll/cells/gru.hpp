@@ -227,6 +227,18 @@ struct gru_equations {
       for (index_t k = 0; k < h; ++k)
         column[k] += slope_n(g, k) * at.w.w_h[3 * h * i + 2 * h + k] * s[i] * slope_r(g, i) * v;
   }
+  /// With reset_kind::after.
+  void diag_immediate(const recurrent_step<T>& at, index_t j, T* to) const {
+    const index_t h = options.hidden;
+    const lane<const T> g = lane_of(at.tape, 0);
+    const bool own = j > h + options.in, input = !own && j >= h;
+    T* n = own ? to : to + 2 * h;
+    for (index_t i = 0; i < h; ++i) n[i] = slope_n(g, i) * (input ? T(1) : g.r[i]);
+    for (index_t i = 0; i < h && !own; ++i) {
+      to[i] = slope_n(g, i) * g.a[i] * slope_r(g, i);
+      to[h + i] = slope_z(g, at.s.data, i);
+    }
+  }
 
   /// Row `row` of W moves every unit: r, in front of the product.
   bool reaches_every_unit(index_t row) const { return !after() && row < options.hidden; }

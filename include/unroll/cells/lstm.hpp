@@ -140,6 +140,16 @@ struct lstm_equations {
     column[i] += (gate == 3 ? k.o : k.c * c) * v;
     column[h + i] += c * v;
   }
+  /// WRITES what of ds'/dz stays within a unit.
+  void diag_immediate(const recurrent_step<T>& at, index_t, T* to) const {
+    const index_t h = options.hidden;
+    const lane<const T> q = lane_of(at.tape, 0);
+    for (index_t i = 0; i < h; ++i, ++to) {  // h' by the rows i, f, g, o, then c'
+      const slopes k = slopes_of(q, at.s.data + h, i);
+      to[0] = k.c * k.i, to[h] = k.c * k.f, to[2 * h] = k.c * k.g, to[3 * h] = k.o;
+      to[4 * h] = k.i, to[5 * h] = k.f, to[6 * h] = k.g, to[7 * h] = 0;
+    }
+  }
 
   void row_norms(const recurrent_step<T>& at, T h2, T x2, T* out) const {
     const index_t h = options.hidden;

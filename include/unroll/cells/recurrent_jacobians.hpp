@@ -78,17 +78,22 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
   void diag_factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d,
                     matrix<const T> below = {}) const {
     const index_t h = hidden();
-    T *al = a.data(), *to = d.data(), *column = e.workspace.data();
+    T *al = a.data(), *to = d.data();
+    [[maybe_unused]] T* column = e.workspace.data();
     const recurrent_step<T> all = made(e);
     for (index_t l = 0; l < lanes(); ++l) {
       const recurrent_step<T> at = all.lane(l);
       al = multiplied(x, at, l, below, al);
       for (const weight_matrix& w : matrices()) {
-        for (index_t i = 0; i < w.rows; ++i) {
-          for (index_t k = i % h; k < E::states * h; k += h) column[k] = 0;
-          f_.immediate(at, i, w.first / (E::gates * h), T(1), column);
-          for (index_t k = 0; k < E::states; ++k) to[k * w.rows + i] = column[k * h + i % h];
-        }
+        const index_t j = w.first / (E::gates * h);
+        if constexpr (requires { f_.diag_immediate(at, j, to); })
+          f_.diag_immediate(at, j, to);
+        else
+          for (index_t i = 0; i < w.rows; ++i) {
+            for (index_t k = i % h; k < E::states * h; k += h) column[k] = 0;
+            f_.immediate(at, i, j, T(1), column);
+            for (index_t k = 0; k < E::states; ++k) to[k * w.rows + i] = column[k * h + i % h];
+          }
         to += w.rows * E::states;
       }
     }

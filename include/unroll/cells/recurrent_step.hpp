@@ -57,6 +57,9 @@
 //                                           cell's own behind it
 //   index_t own_params() const              parameters of the cell's own, and their names
 //   void describe_own(layout& l) const
+//   void diag_immediate(const recurrent_step<T>& at, index_t j, T* to) const
+//     WRITES what immediate() says of column j, with v = 1, that stays within a unit: rows of the matrix x
+//     states, column-major. Without the member it is asked row by row.
 //   bool reaches_every_unit(index_t i) const        whether row i of W moves more than its own unit
 //   bool shares_rows() const                whether different rows of W_h multiply different vectors
 //   index_t product_gates() const           only the first gates of u are W_h h, the others are the cell's

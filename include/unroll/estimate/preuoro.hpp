@@ -24,9 +24,10 @@ struct preuoro_options {
 /// gives rows less noise to which losses owe much (influence/pre_activation.hpp), unbiased too. Unbiased at
 /// fixed theta for every horizon: E (D nu)(nu a')' = D (x) a', and the signs of different rows and steps are
 /// independent. Units that are saturated, D close to 0, then add little to s~. Every lane has its own nu, s~
-/// and theta~. With `rows` those of all matrices, per step and lane: n rows + params multiply-adds, one step,
-/// one vjp, one jvp. Memory, to leading order: 2 lanes params
-/// + lanes n rows scalars. Needs: vjp, jvp, factors. Cooijmans & Martens 2019. See docs/math/preuoro.md.
+/// and theta~. With `rows` those of all matrices, per step and lane: n rows + 2 params multiply-adds, one
+/// step, one vjp, one jvp. Memory, to leading order: lanes params + lanes n rows scalars. Where masks say
+/// that a row moves its own unit alone, of m numbers, these are m rows. Needs: vjp, jvp, factors. Cooijmans &
+/// Martens 2019. See docs/math/preuoro.md.
 template <class F, class C = philox_chooser>
 class preuoro final : public forward_learner<F, influence::pre_activation<F>, C> {
   static_assert(require_vjp<F>() && require_jvp<F>() && require_factors<F>() && chooser<C>);

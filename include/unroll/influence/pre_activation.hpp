@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "unroll/core/linalg.hpp"
@@ -21,8 +23,10 @@ namespace unroll::influence {
 /// the running mean of the squares of q D, what losses owe to the rows of the step before, Q = (b / mean b +
 /// 1e-3)^(-1/4) of each row and lane.
 ///
-/// A step takes, in a lane, n rows + params multiply-adds and of all lanes a jvp. Memory, to leading order: 2
-/// lanes params + lanes n rows scalars. Needs: jvp, factors. Cooijmans & Martens 2019.
+/// A step takes, in a lane, n rows + 2 params multiply-adds and of all lanes a jvp. Where every row moves the
+/// numbers of one unit alone, m of them, as the masks say (has_masks, has_diag_jacobian), D is kept as those
+/// and takes m rows. Memory, to leading order: lanes params scalars, and lanes n rows or lanes m rows. Needs:
+/// jvp, factors. Cooijmans & Martens 2019.
 template <class F>
 class pre_activation {
  public:
@@ -36,16 +40,16 @@ class pre_activation {
         epsilon_(epsilon),
         balance_(balance),
         remembered_(memory),
-        product_(sizes_),
-        matrices_(f.weight_matrices()) {
+        product_(sizes_, true),
+        matrices_(f.weight_matrices()),
+        units_(units_of_rows(f, matrices_)) {
     const index_t n = sizes_.state / sizes_.lanes;
-    index_t columns = 0;
     for (const weight_matrix& w : matrices_) {
       rows_ += w.rows;
-      columns += w.columns;
+      columns_ += w.columns;
     }
-    a_ = buffer<T>(sizes_.lanes * columns);
-    d_ = buffer<T>(sizes_.lanes * n * rows_);
+    a_ = buffer<T>(sizes_.lanes * columns_);
+    d_ = buffer<T>(sizes_.lanes * numbers_of_d());
     nu_ = buffer<T>(sizes_.lanes * rows_);
     d_nu_ = buffer<T>(n);
     if (remembered_ > 0) {
@@ -69,10 +73,10 @@ class pre_activation {
     product_.propagate(f, x, e);
     ++spent.jvps;
     if (remembered_ > 0) remember(q);
-    f.factors(x, e, a_, d_);
+    write_factors(f, x, e);
     draws.signs(t, view<T>(nu_));
     add_factors();
-    product_.accumulate(g);
+    product_.accumulate(matrices_, nu_.data(), a_.data(), g);
   }
 
   std::size_t bytes() const {
@@ -89,12 +93,70 @@ class pre_activation {
   }
 
  private:
+  // The units, where each row of the matrices moves numbers of its own one alone; else 0.
+  static index_t units_of_rows(const F& f, const std::vector<weight_matrix>& matrices) {
+    if constexpr (has_masks<F> && has_diag_jacobian<F>)
+      if (supports(f, hook::masks) && supports(f, hook::diag_jacobian)) {
+        const index_t n = f.size().state / f.size().lanes, units = f.units();
+        for (const weight_matrix& w : matrices) {
+          std::vector<std::uint8_t> mask(std::size_t(n * w.rows));  // of its first column
+          f.immediate_mask(view<std::uint8_t>(mask.data(), n * w.rows), w.first, w.first + w.rows);
+          for (index_t k = 0; k < n * w.rows; ++k)
+            if (mask[std::size_t(k)] != 0 && k % n % units != k / n % units) return 0;
+        }
+        return units;
+      }
+    return 0;
+  }
+  // Of a lane.
+  index_t numbers_of_d() const {
+    const index_t n = sizes_.state / sizes_.lanes;
+    return rows_ * (units_ > 0 ? n / units_ : n);
+  }
+  void write_factors(const F& f, const input& x, const const_edge<T>& e) {
+    if constexpr (has_diag_jacobian<F>)
+      if (units_ > 0) {
+        f.diag_factors(x, e, a_, d_);
+        return;
+      }
+    f.factors(x, e, a_, d_);
+  }
+  // to <- D v of lane l; v: rows, to: n.
+  void times_d(index_t l, const T* v, T* to) const {
+    const index_t n = d_nu_.size();
+    const T* d = d_.data() + l * numbers_of_d();
+    if (units_ == 0) return linalg::gemv<T>(op::none, {d, n, rows_}, v, false, to);
+    std::fill_n(to, n, T(0));
+    for_each_slice_of_d(d, [&](const T* slice, index_t row, index_t number) {
+      for (index_t u = 0; u < units_; ++u) to[number + u] += slice[u] * v[row + u];
+    });
+  }
+  // to <- D' v of lane l; v: n, to: rows.
+  void transposed_d(index_t l, const T* v, T* to) const {
+    const index_t n = d_nu_.size();
+    const T* d = d_.data() + l * numbers_of_d();
+    if (units_ == 0) return linalg::gemv<T>(op::transpose, {d, n, rows_}, v, false, to);
+    std::fill_n(to, rows_, T(0));
+    for_each_slice_of_d(d, [&](const T* slice, index_t row, index_t number) {
+      for (index_t u = 0; u < units_; ++u) to[row + u] += slice[u] * v[number + u];
+    });
+  }
+  // visit(slice, row, number) of every diagonal of D: by slice[u], row `row` + u moves number `number` + u.
+  template <class Visit>
+  void for_each_slice_of_d(const T* d, Visit&& visit) const {
+    index_t first = 0;
+    for (const weight_matrix& w : matrices_) {
+      for (index_t number = 0; number < d_nu_.size(); number += units_)
+        for (index_t r = 0; r < w.rows; r += units_, d += units_) visit(d, first + r, number);
+      first += w.rows;
+    }
+  }
+
   // b, from the D of the step before and the loss that reads its state.
   void remember(dstate<const T> q) {
     const index_t n = d_nu_.size();
     for (index_t l = 0; l < sizes_.lanes; ++l) {
-      linalg::gemv<T>(op::transpose, {d_.data() + l * n * rows_, n, rows_}, q.data() + l * n, false,
-                      q_nu_.data());
+      transposed_d(l, q.data() + l * n, q_nu_.data());
       for (index_t r = 0; r < rows_; ++r) {
         double& b = owed_[l * rows_ + r];
         b = remembered_ * b + (1 - remembered_) * double(q_nu_[r]) * double(q_nu_[r]);
@@ -107,32 +169,34 @@ class pre_activation {
     double mean = 0;
     for (index_t r = 0; r < rows_; ++r) mean += b[r] / double(rows_);
     for (index_t r = 0; r < rows_; ++r) {
-      const double q = mean > 0 ? std::pow(b[r] / mean + 1e-3, -0.25) : 1;
-      q_nu_[r] = T(double(nu[r]) * q);
-      nu[r] = T(double(nu[r]) / q);
+      const double root = mean > 0 ? std::sqrt(std::sqrt(b[r] / mean + 1e-3)) : 1;  // 1 / Q
+      q_nu_[r] = T(double(nu[r]) / root);
+      nu[r] = T(double(nu[r]) * root);
     }
   }
+  // |nu a'| over all matrices of lane l.
+  double norm_of_products(const T* nu, const T* a) const {
+    double squares = 0;
+    for (const weight_matrix& w : matrices_) {
+      const double of_nu = remembered_ > 0 ? double(linalg::dot(nu, nu, w.rows)) : double(w.rows);
+      squares += of_nu * double(linalg::dot(a, a, w.columns));
+      nu += w.rows, a += w.columns;
+    }
+    return std::sqrt(squares);
+  }
 
-  // D (x) a' of the step, mixed into s~, which holds J s~, and theta~.
+  // The D nu of the step into s~, which holds J s~; how nu a' goes into theta~.
   void add_factors() {
     const index_t n = d_nu_.size();
-    const T* a = a_.data();
     for (index_t l = 0; l < sizes_.lanes; ++l) {
-      T* signs = nu_.data() + l * rows_;
-      if (remembered_ > 0) stretch(l, signs);
-      const T* nu = signs;
-      linalg::gemv<T>(op::none, {d_.data() + l * n * rows_, n, rows_}, remembered_ > 0 ? q_nu_.data() : nu,
-                      false, d_nu_.data());
-      T* added = product_.theta_added().data() + l * sizes_.params;
-      for (const weight_matrix& w : matrices_) {
-        linalg::ger<T>(1, nu, a, {added + w.first, w.rows, w.columns, w.stride});
-        nu += w.rows;
-        a += w.columns;
-      }
+      T* nu = nu_.data() + l * rows_;
+      if (remembered_ > 0) stretch(l, nu);
+      times_d(l, remembered_ > 0 ? q_nu_.data() : nu, d_nu_.data());
       rescaling rho0, rho1;
       if (balance_) {
         rho0 = balance_norms(product_.s_norm(l), product_.theta_norm(l), epsilon_);
-        rho1 = balance_norms(double(linalg::norm(d_nu_.data(), n)), product_.added_norm(l), epsilon_);
+        rho1 = balance_norms(double(linalg::norm(d_nu_.data(), n)),
+                             norm_of_products(nu, a_.data() + l * columns_), epsilon_);
       }
       const auto s = product_.s(l);
       for (index_t i = 0; i < n; ++i) s[i] = T(rho0.by) * s[i] + T(rho1.by) * d_nu_[i];
@@ -146,7 +210,7 @@ class pre_activation {
   double remembered_;
   rank_one<T> product_;
   std::vector<weight_matrix> matrices_;
-  index_t rows_ = 0;
+  index_t units_, rows_ = 0, columns_ = 0;
   buffer<T> a_, d_, nu_, d_nu_, q_nu_;
   buffer<double> owed_;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -21,16 +22,19 @@ namespace unroll::influence {
 ///                         second
 ///     mix(l, keep, add)   the next theta~ of lane l is keep theta~ + add theta_added
 ///     accumulate(g)       g += sum over lanes of weight theta~; theta~ takes its next value
+///
+/// or accumulate(matrices, nu, a, g), where theta_added would be products nu a' in matrices of theta.
 template <class T>
 class rank_one {
  public:
-  explicit rank_one(const dims& d)
+  /// products: theta_added() is left out, of which the second accumulate() has no need.
+  explicit rank_one(const dims& d, bool products = false)
       : n_(d.state / d.lanes),
         params_(d.params),
         s_(d.state),
         moved_(d.state),
         theta_(d.lanes * d.params),
-        added_(d.lanes * d.params),
+        added_(products ? 0 : d.lanes * d.params),
         lanes_(std::size_t(d.lanes)) {}
 
   void reset() {
@@ -93,6 +97,27 @@ class rank_one {
     }
     for (lane& a : lanes_) a.norm = std::sqrt(a.norm);
   }
+  /// The same where theta_added is nu_b a_b' in each of the matrices and zero elsewhere; nothing of it is
+  /// stored. nu: lanes x (sum of rows), a: lanes x (sum of columns).
+  void accumulate(std::span<const weight_matrix> matrices, const T* nu, const T* a, dparams<T> g) {
+    index_t rows = 0, columns = 0;
+    for (const weight_matrix& w : matrices) rows += w.rows, columns += w.columns;
+    for (lane& k : lanes_) k.norm = 0;
+    for (const weight_matrix& w : matrices) {
+      const index_t block = std::max(index_t(1), tile / w.rows);
+      for (index_t j = 0; j < w.columns; j += block)
+        for (index_t l = 0; l < lanes(); ++l) {
+          lane& k = lanes_[std::size_t(l)];
+          const index_t p = w.first + j * w.stride;
+          k.norm += simd::dispatch<product_kernel, const lane&>(
+              k, nu + l * rows, a + l * columns + j,
+              matrix<T>{theta_.data() + l * params_ + p, w.rows, std::min(block, w.columns - j), w.stride},
+              g.data() + p);
+        }
+      nu += w.rows, a += w.columns;
+    }
+    for (lane& k : lanes_) k.norm = std::sqrt(k.norm);
+  }
 
  private:
   static constexpr index_t tile = 1024;  // of theta~, theta_added and g: together in the first-level cache
@@ -128,6 +153,36 @@ class rank_one {
         rest += double(th[i]) * double(th[i]);
       }
       return rest + double(simd::reduce(squares[0] + squares[1]));
+    }
+  };
+
+  // The same with b = nu a', of a few columns of one matrix; g's columns are as far apart as those of th.
+  struct product_kernel {
+    template <class Isa>
+    UNROLL_INLINE static double run(const lane& k, const T* nu, const T* a, matrix<T> th, T* g) {
+      constexpr int N = simd::width<Isa, T>;
+      using vec = simd::vec<T, N>;
+      const T weight = k.weight, keep = k.keep;
+      vec squares = {};
+      double rest = 0;
+      for (index_t j = 0; j < th.cols; ++j) {
+        T *column = th.data + j * th.stride, *to = g + j * th.stride;
+        const T add = k.add * a[j];
+        index_t i = 0;
+        for (; i + N <= th.rows; i += N) {
+          const vec old = simd::load<N>(column + i), next = keep * old + add * simd::load<N>(nu + i);
+          simd::store(simd::load<N>(to + i) + weight * old, to + i);
+          simd::store(next, column + i);
+          squares += next * next;
+        }
+        for (; i < th.rows; ++i) {
+          const T old = column[i];
+          column[i] = keep * old + add * nu[i];
+          to[i] += weight * old;
+          rest += double(column[i]) * double(column[i]);
+        }
+      }
+      return rest + double(simd::reduce(squares));
     }
   };
 

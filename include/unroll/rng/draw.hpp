@@ -42,7 +42,12 @@ UNROLL_HD constexpr void draw_signs(key k, std::int64_t step, view<T, Space> out
   for (index_t i = 0; i < out.size(); i += 128) {
     const auto r = draw_bits(k, draw_kind::sign, step, std::uint64_t(i / 128));
     const index_t n = out.size() - i < 128 ? out.size() - i : 128;
-    for (index_t j = 0; j < n; ++j) out[i + j] = T(1) - T(2) * T((r[std::size_t(j / 32)] >> (j % 32)) & 1u);
+    for (index_t first = 0; first < n; first += 32) {  // a word at a time, which vectors can do
+      const std::uint32_t word = r[std::size_t(first / 32)];
+      const index_t left = n - first < 32 ? n - first : 32;
+      for (std::uint32_t j = 0; j < std::uint32_t(left); ++j)
+        out[i + first + index_t(j)] = T(1) - T(2) * T((word >> j) & 1u);
+    }
   }
 }
 
