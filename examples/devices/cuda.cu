@@ -1,5 +1,8 @@
 // Llamas of the programs on a CUDA device.
 #include <unroll/cuda/stream.hpp>
+#if defined(UNROLL_WITH_CUDNN)
+#include <unroll/cuda/cudnn_stream.hpp>
+#endif
 
 #include "../support/device_model_on.hpp"
 
@@ -22,8 +25,18 @@ struct cuda_device {
   }
 };
 template <class N>
+struct executor_of {
+  using type = unroll::cuda::stream<N>;
+};
+#if defined(UNROLL_WITH_CUDNN)
+template <>
+struct executor_of<unroll::numbers<unroll::bf16>> {
+  using type = unroll::cuda::cudnn_stream<unroll::numbers<unroll::bf16>>;
+};
+#endif
+template <class N>
 std::unique_ptr<device_llama> made(int index) {
-  using E = unroll::cuda::stream<N>;
+  using E = typename executor_of<N>::type;
   return std::make_unique<llama_on<E, cuda_device>>(E(index, {.early = true}), cuda_device{index});
 }
 

@@ -12,6 +12,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 programs="arithmetic tensor_core executor attention products model bench_model device_pointers"
+. "$here/find_cudnn.sh"
 eigen=${UNROLL_EIGEN:-/usr/include/eigen3}  # for what runs on the host beside a device
 
 # name, limit in seconds, command
@@ -45,6 +46,8 @@ bits        60 products bits
 column      20 products column
 parts       20 products parts
 bandwidth   20 products bandwidth
+cudnn       90 cudnn right
+cudnn_speed 90 cudnn speed
 torch       60 python3 benchmarks/peers/torch_attention.py
 memcheck    60 compute-sanitizer --tool memcheck --error-exitcode 1 attention borders
 racecheck   60 compute-sanitizer --tool racecheck --error-exitcode 1 executor bf16
@@ -60,9 +63,18 @@ build() {  # build FOLDER ARCHITECTURE...: one program a file, here or an exampl
   done
   [ "$*" = 90a ] && targets="$targets -DUNROLL_WGMMA"
   mkdir -p "$folder"
-  for program in $programs; do rm -f "$folder/$program"; done
+  for program in $programs cudnn; do rm -f "$folder/$program"; done
+  local library= flags
+  if flags=$(cudnn_headers); then  # compiled by g++, without the flags of device code
+    # shellcheck disable=SC2086  # several flags
+    ${CXX:-g++} -std=c++20 -O1 -I"$root/include" $flags -c "$root/src/cudnn.cpp" -o "$folder/cudnn_library.o" || return 1
+    library="$folder/cudnn_library.o" programs="$programs cudnn"
+  else
+    echo "== cudnn: left out, cudnn_frontend.h or cudnn.h was not found (UNROLL_CUDNN_HEADERS names their folders)"
+  fi
   for program in $programs; do
     host=
+    [ "$program" = cudnn ] && host=$library
     [ -e "$here/${program}_host.cpp" ] && host="$here/${program}_host.cpp"
     source="$here/$program.cu"
     [ -e "$source" ] || source="$root/examples/$program.cu"
@@ -129,6 +141,12 @@ if [ -z "${UNROLL_CUBLASLT:-}" ] && ! ldconfig -p 2>/dev/null | grep -q 'libcubl
   done
 fi
 
+# and cuDNN
+if [ -z "${UNROLL_CUDNN:-}" ]; then
+  found=$(cudnn_library)
+  [ "${found:-libcudnn.so.9}" = libcudnn.so.9 ] || export UNROLL_CUDNN="$found"
+fi
+
 clocks() { ask clocks.sm,clocks.mem,temperature.gpu,power.draw; }
 clocks_before=$(clocks)
 echo "== $device, driver $(ask driver_version), clocks, temperature and power before: $clocks_before"
@@ -149,6 +167,9 @@ while read -r name limit command; do
       command -v compute-sanitizer >/dev/null || { echo "== $name: skipped: there is no compute-sanitizer"; left_out="$left_out $name(no-compute-sanitizer)"; continue; }
       tool=${command% * *}
       command=${command#"$tool "} ;;
+  esac
+  case $command in
+    cudnn\ *) [ -x "$folder/cudnn" ] || { echo "== $name: skipped: the programs were built without cuDNN's frontend"; left_out="$left_out $name(no-cudnn-frontend)"; continue; } ;;
   esac
   case $command in
     python3*) run="$command" ;;

@@ -113,7 +113,7 @@ report() {
       */text/tokenizer_file.hpp | */text/tokenizer_json.hpp | */text/tokenizer_config.hpp | */text/tokenizer_steps.hpp | */text/tokenizer_model.hpp) continue ;;
       */io/generation_config.hpp | */io/rope_scaling.hpp | */train/run_file.hpp | */ranks/mpi.hpp) continue ;;
       */estimate/catalogue.hpp | */estimate/parts/*_entries.hpp | */estimate/parts/estimator_entry.hpp | */diagnose/measure_by_name.hpp) continue ;;
-      */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */kernels/panels.hpp | */cuda/wgmma.hpp | */exec/body_executor.hpp) continue ;;  # run by cuda/ and testing/simt/
+      */kernels/*body.hpp | */kernels/device_math.hpp | */kernels/flash_attention_parts.hpp | */kernels/panels.hpp | */cuda/wgmma.hpp | */exec/body_executor.hpp | */exec/sdpa*.hpp) continue ;;  # run by cuda/ and testing/simt/
     esac
     case $umbrellas in
       *$'\n'"#include \"${file#include/}\""*) ;;

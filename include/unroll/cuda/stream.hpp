@@ -233,7 +233,7 @@ struct stream_options {
 /// handle: copies share the stream and its memory (48 MiB). One thread at a time uses it; what it calls makes
 /// the executor's device that thread's.
 template <class N>
-class stream final : public exec::body_executor<N, detail::machine> {
+class stream : public exec::body_executor<N, detail::machine> {
   using base = exec::body_executor<N, detail::machine>;
 
  public:

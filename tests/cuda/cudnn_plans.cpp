@@ -1,0 +1,95 @@
+// cuda::cudnn without a device: cuDNN makes its plans for an H100 (h100.json, the second argument), with a
+// double of the driver (cuda_driver_double.cpp, the first), to the end, its own compiler included. That a
+// plan exists says nothing about what it computes.
+#include <dlfcn.h>
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "unroll/cuda/check.hpp"
+#include "unroll/cuda/cudnn.hpp"
+
+using namespace unroll;
+using exec::sdpa_shape;
+
+namespace {
+
+int failures = 0;
+void expect(bool right, const std::string& what) {
+  if (!right) ++failures, std::printf("FAILED: %s\n", what.c_str());
+}
+template <class F>
+std::string thrown(F&& f) {
+  try {
+    f();
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+  return {};
+}
+
+sdpa_shape shape_of(index_t heads, index_t kv_heads, index_t head_dim, index_t queries, index_t keys,
+                    bool vjp) {
+  sdpa_shape s{.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .queries = queries, .keys = keys};
+  s.q_stride = (heads + 2 * kv_heads) * head_dim;  // a slice of queries, keys and values
+  s.kv_stride = s.kv_width(), s.out_stride = s.query_width();
+  s.vjp = vjp, s.dout_stride = vjp ? s.query_width() : 0;
+  return s;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 2;
+  if (const std::string missing = cuda::cudnn::missing(); !missing.empty()) {
+    std::printf("skipped: %s\n", missing.c_str());
+    return 77;
+  }
+  if (!dlopen(argv[1], RTLD_NOW | RTLD_GLOBAL)) return std::printf("FAILED: %s\n", dlerror()), 1;
+  std::ifstream file(argv[2]);
+  const std::string h100((std::istreambuf_iterator<char>(file)), {});
+  const int version = cuda::cudnn::version();
+  std::printf("cudnn_plans: cuDNN %d.%d.%d\n", version / 10000, version / 100 % 100, version % 100);
+
+  cuda::cudnn plans(h100, 90);
+  const struct {
+    const char* name;
+    index_t heads, kv_heads, head_dim, queries, keys;
+    bool vjp;
+  } wanted[] = {
+      {"Llama-2-7B, 1024 tokens, forward", 32, 32, 128, 1024, 1024, false},
+      {"the same behind 3104 memories, forward", 32, 32, 128, 1024, 4608, false},
+      {"the same, vjp", 32, 32, 128, 1024, 4608, true},
+      {"heads of 64 that share keys, 1000 tokens, vjp", 32, 8, 64, 1000, 1024, true},
+  };
+  for (const auto& w : wanted) {
+    const sdpa_shape s = shape_of(w.heads, w.kv_heads, w.head_dim, w.queries, w.keys, w.vjp);
+    const auto begin = std::chrono::steady_clock::now();
+    const std::string why = plans.refuses(s);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    expect(why.empty(), std::string(w.name) + ": " + why);
+    if (!why.empty()) continue;
+    std::printf("%-50s %-36s %9lld bytes of workspace, at most %9lld; %.1f s\n", w.name,
+                plans.plan(s).c_str(), static_cast<long long>(plans.workspace(s)),
+                static_cast<long long>(cuda::cudnn::workspace_bound(s)), seconds);
+    expect(plans.workspace(s) <= cuda::cudnn::workspace_bound(s), "workspace");
+  }
+  const sdpa_shape small = shape_of(2, 2, 64, 64, 128, true);
+  cuda::cudnn faster(h100, 90, {.deterministic = false});
+  expect(plans.refuses(small).empty() && faster.refuses(small).empty(), "a small vjp");
+
+  sdpa_shape odd = small;
+  odd.q_stride += 4;
+  expect(plans.refuses(odd).find("alignment") != std::string::npos,
+         "a stride of 4 numbers more: " + plans.refuses(odd));
+  expect(thrown([&] { plans.workspace(odd); }).find("alignment") != std::string::npos, "its workspace");
+  expect(thrown([&] { plans.vjp(small, {}, nullptr); }).find("makes plans alone") != std::string::npos,
+         "a run without a device");
+  expect(thrown([] { cuda::cudnn none("{}", 90); }).find("device properties") != std::string::npos,
+         "properties of nothing");
+  std::printf("%s\n", failures == 0 ? "cudnn_plans: all pass" : "cudnn_plans: failed");
+  return failures == 0 ? 0 : 1;
+}
