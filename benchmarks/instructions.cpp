@@ -1,8 +1,11 @@
 // The rows of the other benchmarks, small, because callgrind computes multiply-adds lane by lane: each row
-// leaves a dump of its name. instructions.py compiles this against two revisions, so it uses only what both
-// have.
+// leaves a dump of its name, or with a second argument prints the least seconds of a call. instructions.py
+// compiles this against two revisions, so it uses only what both have.
 #include <valgrind/callgrind.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -18,12 +21,25 @@ namespace {
 
 constexpr index_t steps = 10;
 const char* wanted = "";
+bool timed = false;
 
 /// Counts f after a first call, which allocates and chooses kernels.
 template <class F>
 void row(const std::string& name, F&& f) {
   if (std::strstr(name.c_str(), wanted) == nullptr) return;
   f();
+  if (timed) {
+    double least = 1e9;
+    for (double sum = 0; sum < 0.1;) {
+      const auto start = std::chrono::steady_clock::now();
+      f();
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      least = std::min(least, seconds);
+      sum += seconds;
+    }
+    std::printf("%.4e %s\n", least, name.c_str());
+    return;
+  }
   CALLGRIND_START_INSTRUMENTATION;
   CALLGRIND_ZERO_STATS;
   f();
@@ -240,6 +256,7 @@ void memories(const std::string& type, index_t hidden, index_t layers, index_t s
 
 int main(int argc, char** argv) {
   if (argc > 1) wanted = argv[1];
+  timed = argc > 2;
   every_estimator<cells::elman<float>>("elman");
   every_estimator<cells::gru<float>>("gru");
   every_estimator<cells::lstm<float>>("lstm");

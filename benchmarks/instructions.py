@@ -2,7 +2,8 @@
 """Instructions of every benchmark row beside those of another revision, counted by callgrind: compiles instructions.cpp
 against the headers of both and prints a table, then the rows above --most.
 
-usage: instructions.py REVISION [--rows PART_OF_A_NAME] [--most 1.03] [--json FILE]
+usage: instructions.py REVISION [--rows PART_OF_A_NAME] [--most 1.03] [--json FILE] [--times]
+--times: the least seconds of ten runs of each side in turn, without valgrind, instead of instructions.
 Both sides are compiled with -O2 -march=x86-64-v3 and run on AVX2, because valgrind 3.19 knows no AVX-512. Minutes.
 Needs valgrind and its headers; Eigen's folder is $EIGEN, by default /usr/include/eigen3; $CXX is the compiler."""
 import argparse
@@ -44,6 +45,18 @@ def counts(folder):
     return found
 
 
+def least_times(programs, rows):
+    """{row: nanoseconds} of each program."""
+    found = [{}, {}]
+    for _ in range(10):
+        for program, least in zip(programs, found):
+            lines = subprocess.run([program, rows, "times"], check=True, capture_output=True, text=True,
+                                   env=dict(os.environ, UNROLL_INSTRUCTIONS="avx2")).stdout.splitlines()
+            for seconds, row in (line.split(" ", 1) for line in lines):
+                least[row] = min(least.get(row, 1e18), 1e9 * float(seconds))
+    return found
+
+
 def wait(*processes):
     if any([p.wait() for p in processes]):
         sys.exit("instructions.py: a side failed")
@@ -54,6 +67,7 @@ parser.add_argument("revision")
 parser.add_argument("--rows", default="")
 parser.add_argument("--most", type=float, default=1.03)
 parser.add_argument("--json")
+parser.add_argument("--times", action="store_true")
 a = parser.parse_args()
 with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
@@ -63,14 +77,17 @@ with tempfile.TemporaryDirectory() as folder:
     subprocess.run(["tar", "x", "-C", str(tree)], input=archive.stdout, check=True)
     programs = [f"{folder}/before", f"{folder}/now"]
     wait(*map(start_compiler, (tree, root), programs))
-    counted = [folder / "counted_before", folder / "counted_now"]
-    wait(*(start_counting(*side, a.rows) for side in zip(programs, counted)))
-    before, now = map(counts, counted)
+    if a.times:
+        before, now = least_times(programs, a.rows)
+    else:
+        counted = [folder / "counted_before", folder / "counted_now"]
+        wait(*(start_counting(*side, a.rows) for side in zip(programs, counted)))
+        before, now = map(counts, counted)
 
 assert before and before.keys() == now.keys(), "the two sides counted other rows"
 ratio = {row: now[row] / before[row] for row in now}
 above = [row for row in now if ratio[row] > a.most]
-print("| row | before, thousands of instructions | now | ratio |\n|---|---|---|---|")
+print(f"| row | before, {'microseconds' if a.times else 'thousands of instructions'} | now | ratio |\n|---|---|---|---|")
 for row in now:
     print(f"| {row} | {before[row] / 1e3:.6g} | {now[row] / 1e3:.6g} | {ratio[row]:.3f}{' **more**' if row in above else ''} |")
 print(f"\nAgainst {a.revision}: {len(now) - len(above)} of {len(now)} rows are within {a.most:g}, the others:")

@@ -119,6 +119,7 @@
 #include "unroll/estimate/parts/forward_learner.hpp"
 #include "unroll/estimate/parts/graph_window.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
+#include "unroll/estimate/parts/joint_reports.hpp"
 #include "unroll/estimate/parts/particles.hpp"
 #include "unroll/estimate/parts/run_groups.hpp"
 #include "unroll/estimate/parts/segment_learner.hpp"

@@ -318,8 +318,13 @@ struct small_gemm {
     // Asking costs instructions, and nothing waits for a small A or one that is read for few columns.
     const bool large_a = g.m * g.k * index_t(sizeof(T)) > (64 << 10);
     const bool ask = (pack_a || !a_in_cache) && g.n >= 24 && large_a;
+    // For few columns that is worth while where A comes from memory, and not out of the second cache.
+    const bool far_a = g.m * g.k * index_t(sizeof(T)) > (512 << 10);
     lines_ahead<T> panel, ahead;
-    const index_t columns = !pack_a && a_in_cache ? long_tile_columns : (pack_b ? 1 : 6) * column_block<T>;
+    // Columns for which A is packed once: as many as the buffer of B has room for, where B is packed too.
+    const index_t room = inner_block / (g.k < 1 ? 1 : g.k), least = room < 1 ? 1 : room;
+    const index_t blocks = !pack_b || (pack_a && room > 6) ? 6 : pack_a ? least : 1;
+    const index_t columns = !pack_a && a_in_cache ? long_tile_columns : blocks * column_block<T>;
     alignas(64) T a_buffer[std::size_t(N * M * inner_block)];
     alignas(64) T b_buffer[std::size_t(column_block<T> * inner_block)];
     if (ask && !pack_a) {  // the first panel, for which no product before has asked
@@ -360,7 +365,7 @@ struct small_gemm {
           t.aq = pack_a ? rows : g.lda;
           if (g.a_transposed) {
             const T* const from = a0 + i * g.lda;
-            if (large_a && !asks)
+            if (far_a && !asks)
               pack_transposed<N, true>(from, g.lda, rows, t.inner, a_buffer);
             else
               pack_transposed<N>(from, g.lda, rows, t.inner, a_buffer);

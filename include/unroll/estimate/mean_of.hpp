@@ -52,7 +52,7 @@ class mean_of<E> final {
       if constexpr (has_mirror) copies_[i].mirror(mirrored_ != (antithetic_ && i % 2 == 1));
       copies_[i].reset(fold(k, antithetic_ ? i / 2 : i), s0);
     }
-    failed_ = {};
+    reports_.failed = {};
   }
 
   void mirror(bool on) requires requires(E e) { e.mirror(on); }
@@ -86,7 +86,7 @@ class mean_of<E> final {
                    "mean_of, copies " + std::to_string(copies_.size()) + (antithetic_ ? ", antithetic" : ""),
                    system());
     visit_flag(v, "mirrored", mirrored_);
-    visit_part(v, "failed", failed_);
+    visit_part(v, "failed", reports_.failed);
     for (std::size_t i = 0; i < copies_.size(); ++i) visit_part(v, "copy " + std::to_string(i), copies_[i]);
   }
   index_t held() const {
@@ -110,43 +110,22 @@ class mean_of<E> final {
   // The same call to every copy; g receives the mean only when all of them succeed.
   template <class Call>
   report each(dparams<scalar> g, Call&& call) {
-    report r;
-    if (failed_.code != status::ok) {
-      r.code = failed_.code;
-      r.at = failed_.at;
-      return r;
-    }
+    report r = reports_.begin();
+    if (r.code != status::ok) return r;
     sum_.zero();
-    bytes_ = 0;
     for (E& e : copies_) {
-      const report one = call(e);
-      bytes_ += one.bytes;
-      if (&e == &copies_.front()) {
-        r = one;
-      } else {
-        r.steps += one.steps;
-        r.vjps += one.vjps;
-        r.jvps += one.jvps;
-      }
-      if (one.code != status::ok) {
-        if (&e != &copies_.front()) failed_ = one;
-        r.code = one.code;
-        r.at = one.at;
-        r.loss = 0;
-        r.losses = r.consumed = 0;
-        return r;
-      }
+      reports_.enter(call(e), &e == &copies_.front(), r);
+      if (r.code != status::ok) return r;
     }
     linalg::axpy(1 / scalar(copies_.size()), sum_.data(), g.data(), sum_.size());
     return r;
   }
-  std::size_t bytes() const { return bytes_ + sum_.bytes(); }
+  std::size_t bytes() const { return reports_.bytes + sum_.bytes(); }
 
   bool antithetic_, mirrored_ = false;
   std::vector<E> copies_;
   gradient<scalar> sum_;
-  report failed_;  // of a copy behind the first, after which the copies are out of step
-  std::size_t bytes_ = 0;
+  joint_reports reports_;
 };
 
 /// A weighted mean of different estimators of the same gradient, with independent streams:

@@ -6,6 +6,7 @@
 
 #include "unroll/core/linalg.hpp"
 #include "unroll/estimate/concept.hpp"
+#include "unroll/estimate/parts/joint_reports.hpp"
 #include "unroll/estimate/parts/run_groups.hpp"
 
 namespace unroll {
@@ -44,7 +45,7 @@ class side_by_side {
     runs_[0] = true;
     std::size_t i = 0;
     for_each([&](auto& e) { e.reset(fold(k, i++), s0); });
-    failed_ = {};
+    reports_.failed = {};
   }
   /// Of those that can be mirrored.
   void mirror(bool on) {
@@ -74,7 +75,7 @@ class side_by_side {
   void visit(V&& v) {
     v("weights", view<double>(weights_.data(), index_t(count)));
     for (std::size_t i = 0; i < count; ++i) visit_flag(v, "runs " + std::to_string(i), runs_[i]);
-    visit_part(v, "failed", failed_);
+    visit_part(v, "failed", reports_.failed);
     std::size_t i = 0;
     for_each([&](auto& e) { visit_part(v, "estimator " + std::to_string(i++), e); });
   }
@@ -106,14 +107,9 @@ class side_by_side {
   // The same call to every estimator that runs; g receives the weighted sum only when all of them succeed.
   template <class Call>
   report each(dparams<scalar> g, Call&& call) {
-    report r;
-    if (failed_.code != status::ok) {
-      r.code = failed_.code;
-      r.at = failed_.at;
-      return r;
-    }
+    report r = reports_.begin();
+    if (r.code != status::ok) return r;
     total_.zero();
-    bytes_ = 0;
     std::size_t i = 0;
     for_each([&](auto& e) {
       const std::size_t at = i++;
@@ -121,34 +117,19 @@ class side_by_side {
       sum_.zero();
       const report one = call(e);
       linalg::axpy(scalar(weights_[at]), sum_.data(), total_.data(), sum_.size());
-      bytes_ += one.bytes;
-      if (at == 0) {
-        r = one;
-      } else {
-        r.steps += one.steps;
-        r.vjps += one.vjps;
-        r.jvps += one.jvps;
-      }
-      if (one.code != status::ok) {
-        if (at > 0) failed_ = one;
-        r.code = one.code;
-        r.at = one.at;
-        r.loss = 0;
-        r.losses = r.consumed = 0;
-      }
+      reports_.enter(one, at == 0, r);
     });
     if (r.code == status::ok) linalg::axpy(scalar(1), total_.data(), g.data(), sum_.size());
     return r;
   }
-  std::size_t bytes() const { return bytes_ + sum_.bytes() + total_.bytes(); }
+  std::size_t bytes() const { return reports_.bytes + sum_.bytes() + total_.bytes(); }
 
   std::string_view name_;
   std::tuple<First, Rest...> parts_;
   std::array<double, count> weights_{};
   std::array<bool, count> runs_{};
   gradient<scalar> sum_, total_{sum_};  // of one estimator, and of all of them
-  report failed_;                       // of one behind the first, after which they are out of step
-  std::size_t bytes_ = 0;
+  joint_reports reports_;
 };
 
 }  // namespace unroll
