@@ -196,25 +196,34 @@ def main():
     total = ", ".join(f"{words.count(w)} {w}" for w in ("killed", "allowed", "SURVIVED", "FAILED", "not run") if w in words)
     print(f"{len(rows)} mutants: {total}")
     if options.markdown:
-        write_markdown(pathlib.Path(options.markdown), rows, total)
+        write_markdown(pathlib.Path(options.markdown), rows)
     if errors:
         sys.exit("\n" + "\n".join(errors))
 
 
-def write_markdown(path, rows, total):
+def write_markdown(path, rows):
+    """Writes the table. A mutant that was not run keeps its row of the table that is there, marked as earlier."""
     def code(text):
         text = " ".join(text.split()).replace("|", "\\|")
         return f"`{text}`" if text else "(nothing)"
 
-    lines = ["# Mutants of the headers", "",
-             "Every row is one change of one header and the test that failed under it: `./run mutate --markdown "
-             "docs/mutants.md` runs them",
-             "and writes this table ([how-to](howto/prove-an-estimator.md#show-that-the-proof-can-fail)).", "",
-             f"{len(rows)} mutants: {total}.", "", "| header | instead of | stands | killed by |", "|---|---|---|---|"]
+    row = re.compile(r"(\| .* \| (?:`.*`|\(nothing\))) \| (.*?)(?: \(earlier\))? \|")
+    before = dict(m.groups() for m in map(row.fullmatch, path.read_text().splitlines()) if m) if path.exists() else {}
+    words, table = [], []
     for m, word, killer in rows:
         by = killer.replace("|", "\\|") if killer else f'{word}: {m["allowed"]}' if word == "allowed" else word
-        lines.append(f'| {m["header"]} | {code(m["old"])} | {code(m["new"])} | {by} |')
-    path.write_text("\n".join(lines) + "\n")
+        cells = f'| {m["header"]} | {code(m["old"])} | {code(m["new"])}'
+        if word == "not run" and before.get(cells, by) != by:
+            word, by = "killed with earlier files", before[cells] + " (earlier)"
+        words.append(word)
+        table.append(f"{cells} | {by} |")
+    total = ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
+    path.write_text("\n".join([
+        "# Mutants of the headers", "",
+        "Every row is one change of one header and the test that failed under it: `./run mutate --markdown docs/mutants.md` runs them",
+        "and writes this table ([how-to](howto/prove-an-estimator.md#show-that-the-proof-can-fail)). Of a mutant that was not run with the",
+        "present files, what killed it with earlier ones stands in its row.", "",
+        f"{len(rows)} mutants: {total}.", "", "| header | instead of | stands | killed by |", "|---|---|---|---|", *table]) + "\n")
 
 
 if __name__ == "__main__":
