@@ -232,14 +232,12 @@ class diagonal_cell {
     for (index_t row = 0; row < (G + K) * hidden(); ++row)
       add_entry(e, l, row, T(1), d.data + row * d.stride);
   }
-  /// ADDS ds'/dx dx of lane l to `column`, n numbers; dx: in numbers. Changes the workspace.
-  void lane_by_input(const const_edge<T>& e, index_t l, const T* dx, T* column) const {
-    const index_t rows = G * hidden();
-    T* const dz = e.workspace.data();
-    std::fill_n(dz, rows, T(0));
+  /// WRITES ds'/dx of lane l to B, n x in, column-major.
+  void lane_input_jacobian(const const_edge<T>& e, index_t l, T* B) const {
+    const index_t h = hidden(), rows = G * h;
+    std::fill_n(B, n() * f_.options.in, T(0));
     for (index_t j = 0; j < f_.options.in; ++j)
-      if (dx[j] != T(0)) linalg::axpy<T>(dx[j], e.theta.data() + j * rows, dz, rows);
-    for (index_t row = 0; row < rows; ++row) add_entry(e, l, row, dz[row], column);
+      for (index_t row = 0; row < rows; ++row) add_entry(e, l, row, e.theta[j * rows + row], B + j * n());
   }
   void row_norms(const input& x, const const_edge<T>& e, view<T> out) const {
     const index_t h = hidden();

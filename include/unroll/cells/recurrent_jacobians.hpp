@@ -49,8 +49,7 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
   void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {  // weights of a unit reach it
     const index_t h = hidden(), n = E::states * h;
     for (index_t p = p0; p < p1; ++p) {
-      bool every = false;
-      if constexpr (requires { f_.reaches_every_unit(p); }) every = f_.reaches_every_unit(p % (E::gates * h));
+      const bool every = reaches_every(p % (E::gates * h));
       for (index_t i = 0; i < n; ++i) mask[(p - p0) * n + i] = p < w_y() && (every || i % h == p % h);
     }
   }
@@ -129,16 +128,20 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
       for (index_t i = 0; i < w.rows; ++i, column += d.stride) f_.immediate(at, i, j, T(1), column);
     }
   }
-  /// ADDS ds'/dx dx of lane l to `column`, states hidden numbers; dx: in numbers. Changes the workspace.
-  void lane_by_input(const const_edge<T>& e, index_t l, const T* dx, T* column) const {
-    const index_t rows = E::gates * hidden();
+  /// WRITES ds'/dx of lane l to B, states hidden x in, column-major. Changes the workspace.
+  void lane_input_jacobian(const const_edge<T>& e, index_t l, T* B) const {
+    const index_t h = hidden(), n = E::states * h, rows = E::gates * h, in = f_.options.in;
     const recurrent_step<T> at = made(e).lane(l);
-    T* const dz = e.workspace.data();
-    std::fill_n(dz, rows, T(0));
-    for (index_t j = 0; j < f_.options.in; ++j)
-      if (dx[j] != T(0)) linalg::axpy<T>(dx[j], e.theta.data() + w_x() + j * rows, dz, rows);
-    const index_t bias = hidden() + f_.options.in;
-    for (index_t i = 0; i < rows; ++i) f_.immediate(at, i, bias, dz[i], column);
+    const T* const w = e.theta.data() + w_x();
+    T* const by_z = e.workspace.data();  // a column of ds'/dz
+    std::fill_n(B, n * in, T(0));
+    for (index_t i = 0; i < rows; ++i) {
+      const bool every = reaches_every(i);
+      std::fill_n(by_z, n, T(0));
+      f_.immediate(at, i, h + in, T(1), by_z);
+      for (index_t k = every ? 0 : i % h; k < n; k += every ? 1 : h)
+        for (index_t j = 0; j < in; ++j) B[j * n + k] += by_z[k] * w[j * rows + i];
+    }
   }
 
  protected:
@@ -159,6 +162,12 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
  private:
   // everything a unit holds reaches others in the same step
   static constexpr bool mixes_units = requires { requires E::mixes_units; };
+
+  // Whether row i of [w_h w_x b] moves more than its own unit.
+  bool reaches_every(index_t i) const {
+    if constexpr (requires { f_.reaches_every_unit(i); }) return f_.reaches_every_unit(i);
+    return false;
+  }
 
   auto matrices() const {
     const index_t h = hidden(), rows = E::gates * h, x = f_.options.in + 1;

@@ -186,7 +186,8 @@ class stack final : stack_layers<Cell> {
 
   void jacobian(const input&, const const_edge<T>& e, view<T> J) const {
     const index_t n = stride_;
-    for (index_t l = 0; l < size_.lanes; ++l)
+    for (index_t l = 0; l < size_.lanes; ++l) {
+      find_input_jacobians(e, l);
       for (std::size_t k = 0; k < layers_.size(); ++k) {
         const part& p = layers_[k];
         const index_t own_n = p.cell.size().state / size_.lanes;
@@ -198,23 +199,33 @@ class stack final : stack_layers<Cell> {
           std::copy_backward(block + c * own_n, block + (c + 1) * own_n, to + p.state + own_n);
           std::fill_n(to, p.state, T(0));
           std::fill(to + p.state + own_n, to + n, T(0));
-          push_up(e, l, k, to);
+          push_up(e, k, to);
         }
       }
+    }
   }
   void immediate(const input& x, const const_edge<T>& e, view<T> M, index_t p0, index_t p1) const {
     const index_t n = stride_;
     T* const made_here = e.workspace.data() + delta_;  // a column of ds'/dtheta
-    for (index_t l = 0; l < size_.lanes; ++l)
+    for (index_t l = 0; l < size_.lanes; ++l) {
+      find_input_jacobians(e, l);
       for (index_t p = p0; p < p1; ++p) {
         const std::size_t k = layer_of(p);
         const part& at = layers_[k];
+        const matrix<const T> x_here = below(e.next.data(), e.tape.data(), k, 1);
+        T* const to = M.data() + (l * size_.params + p) * n;
+        if (k + 1 == layers_.size()) {  // the columns that are left move nothing above
+          at.cell.lane_immediate(x, made(e, at), l, x_here, p - at.params, p1 - at.params,
+                                 {to + at.state, n - at.state, p1 - p, n});
+          break;
+        }
         std::fill_n(made_here, n, T(0));
-        at.cell.lane_immediate(x, made(e, at), l, below(e.next.data(), e.tape.data(), k, 1), p - at.params,
-                               p - at.params + 1, {made_here + at.state, n - at.state, 1});
-        push_up(e, l, k, made_here);
-        linalg::axpy<T>(1, made_here, M.data() + (l * size_.params + p) * n, n);
+        at.cell.lane_immediate(x, made(e, at), l, x_here, p - at.params, p - at.params + 1,
+                               {made_here + at.state, n - at.state, 1});
+        push_up(e, k, made_here);
+        linalg::axpy<T>(1, made_here, to, n);
       }
+    }
   }
 
   void jacobian_mask(view<std::uint8_t> J) const {
@@ -258,14 +269,16 @@ class stack final : stack_layers<Cell> {
   void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const {
     std::fill(d.begin(), d.end(), T(0));
     T *to = a.data(), *column = d.data();
-    for (index_t l = 0; l < size_.lanes; ++l)
+    for (index_t l = 0; l < size_.lanes; ++l) {
+      find_input_jacobians(e, l);
       for (std::size_t k = 0; k < layers_.size(); ++k) {
         const part& p = layers_[k];
         p.cell.lane_factors(x, made(e, p), l, below(e.next.data(), e.tape.data(), k, 1), to,
                             {column + p.state, stride_ - p.state, p.rows, stride_});
-        for (index_t r = 0; r < p.rows; ++r, column += stride_) push_up(e, l, k, column);
+        for (index_t r = 0; r < p.rows; ++r, column += stride_) push_up(e, k, column);
         to += p.columns;
       }
+    }
   }
 
   /// Those of its layers, whose units are those of the cells.
@@ -303,10 +316,10 @@ class stack final : stack_layers<Cell> {
 
   using layers_type = stack_layers<Cell>;
   using layers_type::below, layers_type::cells_, layers_type::drop, layers_type::dropout_, layers_type::drops,
-      layers_type::entering, layers_type::hand_down, layers_type::handed_up, layers_type::h_of,
-      layers_type::layers_, layers_type::made, layers_type::mask_of, layers_type::moved, layers_type::own,
-      layers_type::part_of, layers_type::push_up, layers_type::repeated, layers_type::size_,
-      layers_type::stride_, layers_type::delta_;
+      layers_type::entering, layers_type::find_input_jacobians, layers_type::hand_down,
+      layers_type::handed_up, layers_type::h_of, layers_type::layers_, layers_type::made,
+      layers_type::mask_of, layers_type::moved, layers_type::own, layers_type::part_of, layers_type::push_up,
+      layers_type::repeated, layers_type::size_, layers_type::stride_, layers_type::delta_;
   using typename layers_type::part;
 };
 

@@ -32,6 +32,7 @@ class stack_layers {
     index_t mask = 0;        ///< where the mask of x stands in the tape of a lane
     index_t first_draw = 0;  ///< the number of the first draw of the mask in a step
     index_t columns = 0;     ///< of its weight matrices, together
+    index_t by_x = 0;        ///< where ds'/dx of a lane stands in the workspace of a step
     index_t rows = 0;        ///< likewise
   };
 
@@ -68,6 +69,10 @@ class stack_layers {
     size_.state *= size_.lanes;
     size_.tape = tape * size_.lanes;
     size_.workspace += size_.state + widest * size_.lanes;
+    for (std::size_t k = 1; k < layers_.size(); ++k) {
+      layers_[k].by_x = size_.workspace;
+      size_.workspace += cells_[k].size().state / size_.lanes * options[k].in;
+    }
   }
 
   /// The options of `layers` equal layers, the first of which has o.in.
@@ -170,18 +175,25 @@ class stack_layers {
     w.workspace = w.workspace.part(before, p.cell.window_workspace(w.steps));
     return w;
   }
-  /// A column of ds'/ds or ds'/dtheta of lane l, of which the numbers of layer k are there and those of the
+  /// WRITES D_k M_k of lane l, of every layer but the first, to the workspace, where push_up finds them.
+  void find_input_jacobians(const const_edge<T>& e, index_t l) const {
+    for (std::size_t k = 1; k < layers_.size(); ++k) {
+      const matrix<T> by_x = by_x_of(e, k);
+      layers_[k].cell.lane_input_jacobian(made(e, layers_[k]), l, by_x.data);
+      if (!drops(k)) continue;
+      const T* const mask = column(mask_of(e.tape.data(), k, 1), l);
+      for (index_t j = 0; j < by_x.cols; ++j)
+        for (index_t i = 0; i < by_x.rows; ++i) column(by_x, j)[i] *= mask[j];
+    }
+  }
+  /// A column of ds'/ds or ds'/dtheta of a lane, of which the numbers of layer k are there and those of the
   /// layers above 0: ADDS to those what comes up from k.
-  void push_up(const const_edge<T>& e, index_t l, std::size_t k, T* column_of_lane) const {
+  void push_up(const const_edge<T>& e, std::size_t k, T* to) const {
     for (++k; k < layers_.size(); ++k) {
-      const matrix<T> h = h_of(column_of_lane, k - 1, 1);
-      const T* dx = h.data;
-      if (drops(k)) {
-        const matrix<T> masked{e.workspace.data() + delta_ + size_.state, h.rows, 1};
-        times_mask<T>(columns_of(mask_of(e.tape.data(), k, 1), l, 1), {h.data, h.rows, 1}, false, masked);
-        dx = masked.data;
-      }
-      layers_[k].cell.lane_by_input(made(e, layers_[k]), l, dx, column_of_lane + layers_[k].state);
+      const matrix<T> by_x = by_x_of(e, k);
+      const T* const h = to + layers_[k - 1].state;
+      for (index_t j = 0; j < by_x.cols; ++j)
+        if (h[j] != T(0)) linalg::axpy<T>(h[j], column(by_x, j), to + layers_[k].state, by_x.rows);
     }
   }
 
@@ -195,6 +207,11 @@ class stack_layers {
   index_t draws_ = 0;         ///< of a step; 0: no dropout
 
  private:
+  // D_k M_k of a lane.
+  matrix<T> by_x_of(const const_edge<T>& e, std::size_t k) const {
+    return {e.workspace.data() + layers_[k].by_x, cells_[k].size().state / size_.lanes,
+            cells_[k].options().in};
+  }
   void check_layer(const std::vector<options_type>& options, std::size_t k) const {
     const options_type& o = options[k];
     const std::string layer = "options of layer " + std::to_string(k);
