@@ -12,6 +12,7 @@ using namespace device_test;
 using namespace attention_test;
 using numbers16 = unroll::numbers<bf16>;
 using through = cuda::cudnn_stream<numbers16>;
+static_assert(exec::executor<through>);
 
 void right(report& to) {
   const through with;

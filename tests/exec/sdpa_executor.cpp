@@ -22,6 +22,7 @@ using N = unroll::numbers<bf16>;
 using device = testing::simt::executor<N>;
 using testing::simt::sdpa_double;
 using through = exec::sdpa_executor<device, sdpa_double>;
+static_assert(exec::executor<through>);
 
 struct pair {
   device e{key{3}};

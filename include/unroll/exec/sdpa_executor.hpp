@@ -261,7 +261,7 @@ class sdpa_executor : public E {
     return room.data() + (alignment - at % alignment) % alignment / sizeof(T);
   }
   /// The executor of bodies that run where the last check found what `value` says: 0 finite, 1 not.
-  auto where(float value) const {
+  auto bodies_where(float value) const {
     using machine = detail::machine_where<std::remove_cvref_t<decltype(this->machine())>>;
     return body_executor<N, machine>(machine{this->machine(), flags_->data(), value});
   }
@@ -283,7 +283,7 @@ class sdpa_executor : public E {
     if (log_sum)
       this->machine().run(
           kernels::transpose_body{own.log_sum, matrix<P>(log_sum, c.shape.heads, shape.queries)});
-    where(1).attention(c, out, log_sum, a.rest());
+    bodies_where(1).attention(c, out, log_sum, a.rest());
   }
 
   void vjp(const one_sequence& one, index_t s, const attention_adjoint<N>& d, view<T> workspace) const {
@@ -312,7 +312,7 @@ class sdpa_executor : public E {
     });
     check_finite({own.dq, columns_of(own.dk, 0, one.keys()), columns_of(own.dv, 0, one.keys())});
 
-    const auto finite = where(0);
+    const auto finite = bodies_where(0);
     finite.copy(matrix<const T>(columns_of(own.dk, seen, c.k.cols)), of.dk);
     finite.copy(matrix<const T>(columns_of(own.dv, seen, c.k.cols)), of.dv);
     if (!d.dbefore.empty() && seen > 0) {
@@ -320,7 +320,7 @@ class sdpa_executor : public E {
       finite.machine().run(kernels::add_packed_body{own.dk, own.dv, dbefore.data(), c.before.key_offset,
                                                     c.before.value_offset, one.seen});
     }
-    where(1).attention_vjp(c, of, a.rest());
+    bodies_where(1).attention_vjp(c, of, a.rest());
     finite.copy(matrix<const T>(own.dq), of.dq);
     if (one.memory.q.cols > 0) {
       E::attention_vjp(one.memory, adjoint(n, one.memory.q.cols, own.memory_dk, own.memory_dv), a.rest());
