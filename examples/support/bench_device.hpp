@@ -9,9 +9,10 @@ namespace program {
 
 /// What is measured.
 struct device_bench_sizes {
-  index_t batch = 1;    ///< segments of a call
-  index_t decoded = 8;  ///< tokens
-  index_t repeats = 3;  ///< the fastest counts
+  index_t batch = 1;     ///< segments of a call
+  index_t decoded = 8;   ///< tokens
+  index_t repeats = 3;   ///< the fastest counts
+  bool capture = false;  ///< the gradients of policies that draw nothing, see device_memory_model
 };
 
 class device_bench {
@@ -34,7 +35,7 @@ class device_bench {
     const auto text = llama::segments_of(ids, length);
     const auto planned = device_plan(setup_->model.half(), setup_->shape(), options(), segments * length, p);
     unroll::gradient<float> g(setup_->theta.size());
-    const auto one = setup_->model.calls().gradient(p, segments);
+    const auto one = setup_->model.calls().gradient(p, segments, sizes_.capture && !draws(p));
     double seconds = std::numeric_limits<double>::infinity();
     report r;
     one->add(key{seed_}, setup_->theta, std::span(text).first(std::size_t(std::min(segments, 2 * p.batch))),

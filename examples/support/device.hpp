@@ -238,8 +238,9 @@ class device_estimator {
   static constexpr bool random = Random, unbiased = false;
   static constexpr std::array<const char*, 0> references{};
 
-  device_estimator(const memory_on_device& model, const unroll::policy& p, index_t segments)
-      : model_(&model), gradient_(model.calls().gradient(p, segments)) {}
+  device_estimator(const memory_on_device& model, const unroll::policy& p, index_t segments,
+                   bool capture = false)
+      : model_(&model), gradient_(model.calls().gradient(p, segments, capture)) {}
   void reset(unroll::key k) { key_ = k; }
   void reset(unroll::key, unroll::state<const float>) {
     unroll::fail("device_estimator", "s0", "is of no memory model");
@@ -257,14 +258,17 @@ class device_estimator {
   std::shared_ptr<device_gradient> gradient_;
   unroll::key key_;
 };
-/// f(an estimator of the policy).
+/// Whether a policy is random.
+inline bool draws(const unroll::policy& p) {
+  using kind = unroll::policy::kind;
+  return p.name == kind::reservoir || p.name == kind::proportional || p.name == kind::roulette;
+}
+/// f(an estimator of the policy). capture: see device_memory_model.
 template <class F>
 decltype(auto) with_device_policy(const unroll::policy& p, const memory_on_device& model, index_t segments,
-                                  F&& f) {
-  using kind = unroll::policy::kind;
-  if (p.name == kind::reservoir || p.name == kind::proportional || p.name == kind::roulette)
-    return f(device_estimator<true>(model, p, segments));
-  return f(device_estimator<false>(model, p, segments));
+                                  F&& f, bool capture = false) {
+  if (draws(p)) return f(device_estimator<true>(model, p, segments, capture));
+  return f(device_estimator<false>(model, p, segments, capture));
 }
 
 /// Mean nll a token on stretches cut into segments, as training::mean_nll.

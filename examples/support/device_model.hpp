@@ -60,7 +60,9 @@ class device_gradient {
 class device_memory_model {
  public:
   virtual ~device_memory_model() = default;
-  virtual std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments) = 0;
+  /// `capture`: its calls are recorded, and made as graphs where the device has such.
+  virtual std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments,
+                                                    bool capture = false) = 0;
   virtual std::vector<double> losses(unroll::params<const float> theta,
                                      std::span<const unroll::llama::segment> text, const go_on& more) = 0;
   /// `batch`: segments that are encoded together.

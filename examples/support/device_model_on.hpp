@@ -3,6 +3,7 @@
 // The calls of device_model.hpp on an executor: compiled where that is compiled, by nvcc for a CUDA device.
 
 #include <optional>
+#include <unroll/estimate/captured.hpp>
 #include <unroll/memory/memory_llama/session.hpp>
 #include <unroll/memory/reader.hpp>
 #include <unroll/train/held_out.hpp>
@@ -127,11 +128,22 @@ class memory_on final : public device_memory_model {
   explicit memory_on(unroll::llama::memory_llama<E> model)
       : model_(std::move(model)),
         shared_(std::make_shared<shared_placed<E>>(model_.executor(), model_.names().size())) {}
-  std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments) override {
+  std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments,
+                                            bool capture) override {
     std::unique_ptr<device_gradient> out;
+    const auto make = [&](auto estimator) {
+      out = std::make_unique<gradient_on<E, decltype(estimator)>>(shared_, std::move(estimator));
+    };
     unroll::with_policy(p, model_, segments, unroll::philox_chooser{}, [&](auto estimator) {
-      out = std::make_unique<gradient_on<E, std::remove_cvref_t<decltype(estimator)>>>(shared_,
-                                                                                       std::move(estimator));
+      if (!capture)
+        make(std::move(estimator));
+      else if constexpr (requires { estimator.put_off_looks(); })
+        make(unroll::captured(std::move(estimator)));
+      else
+        unroll::fail("memory_llama", "--capture",
+                     "is of policies whose operations are the same in every text: rematerialise, keep_all, "
+                     "keep and window; --policy is \"" +
+                         to_string(p) + "\"");
     });
     return out;
   }

@@ -36,6 +36,7 @@ struct bench_command : command {
     base.add(app, true);
     memory.add(app, false);
     memory.add_on_host(app);
+    memory.add_capture(app);
     memory.add_weights(app);
     add_count(app, "--batch", device_sizes.batch, 1, 1000, "on a device: segments that are encoded together");
     app->add_option("--what", what, "separated by commas, of window, policy, length")->capture_default_str();
@@ -100,6 +101,7 @@ struct bench_command : command {
   int run_on_device() {
     using namespace unroll;
     device_sizes.repeats = sizes.repeats;
+    device_sizes.capture = memory.capture;
     if (!plot.empty()) fail("memory_llama", "--plot", "is of the host's figures");
     auto parts = split(what);
     if (app->count("--what") == 0) parts = {"policy", "length"};

@@ -38,6 +38,7 @@ struct memory_choice {
   double alpha = 0, b_scale = 0;
   std::string mask = "coverage", places = "coverage", adapters, weights = "float";
   bool separate = false, recurrent = false, recompute = false, other_base = false, on_host = false;
+  bool capture = false;
   /// What the command needs of a device, asked before anything is there.
   std::function<unroll::memory_plan(bool half, const unroll::llama::config&, const memory_options&)> needs;
 
@@ -81,8 +82,17 @@ struct memory_choice {
                   "memories and their adjoints stay in memory of the host and come to the --device layer by "
                   "layer: for texts whose memories do not fit there; the same bits");
   }
+  /// For the commands that compute the gradient of one text after another.
+  void add_capture(CLI::App* app) {
+    app->add_flag(
+        "--capture", capture,
+        "the operations of a gradient are recorded and, on a --device that has them, made as a graph, for "
+        "policies that do the same in every text; the same bits");
+  }
   /// Refuses what is for a device alone.
   void check_host() const {
+    if (capture)
+      fail("memory_llama", "--capture", "needs --device cuda or simt: the host records no operations");
     if (on_host)
       fail("memory_llama", "--memories-on-host",
            "needs --device cuda or simt: with --device host they are there");

@@ -30,6 +30,7 @@ struct train_command : command {
     base.add(app, true);
     memory.add(app);
     memory.add_on_host(app);
+    memory.add_capture(app);
     memory.add_weights(app);
     app->add_option("--b-scale", memory.b_scale,
                     "standard deviation of the second factor of new adapters; 0: begin at the frozen model")
@@ -179,9 +180,12 @@ struct train_command : command {
   template <class X, class Model>
   auto gradients_of(const Model& model, const unroll::policy& p) const {
     if constexpr (std::same_as<X, on_device>)
-      return with_device_policy(p, model, segments, [&](const auto& one) {
-        return unroll::training::document_gradients<Model>(one, documents, 1, world);
-      });
+      return with_device_policy(
+          p, model, segments,
+          [&](const auto& one) {
+            return unroll::training::document_gradients<Model>(one, documents, 1, world);
+          },
+          memory.capture);
     else
       return unroll::training::document_gradients<Model>(model, p, segments, documents, threads, world);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/cuda/model_host.hpp"
+#include "unroll/estimate/captured.hpp"
 #include "unroll/estimate/policy.hpp"
 #include "unroll/memory/memory_llama/start.hpp"
 
@@ -234,6 +235,40 @@ void with_memories_on_host(const E& e, model_case c, results& out) {
   }
 }
 
+/// The same with its operations recorded, where the executor can: of another text of the same lengths first,
+/// then of this one twice, so that the last list was there before.
+template <class E>
+result recorded_gradient_of(const setting<E>& s, const std::string& name) {
+  using P = typename setting<E>::P;
+  if constexpr (!exec::recordable<E>) {
+    result out = gradient_of(s, name);
+    out.name += ", recorded";
+    return out;
+  } else {
+    auto theta = s.theta();
+    auto g = s.e.template allocate<P, param_space>(theta.size());
+    const params<const P> at(theta.data(), theta.size());
+    const dparams<P> to(g.data(), g.size());
+    const std::vector<token> reversed(s.ids.rbegin(), s.ids.rend());
+    const auto other = segments_of(reversed, s.of.options.segment);
+    result out{"gradient, " + name + ", recorded", {}};
+    with_policy(parse_policy(name), s.model, index_t(s.text.size()), philox_chooser{}, [&](auto estimator) {
+      if constexpr (requires { estimator.put_off_looks(); }) {
+        captured recorded(std::move(estimator));
+        for (const auto* text : {&other, &s.text, &s.text}) {
+          s.e.fill(matrix<P>(g.data(), g.size(), 1), 0);
+          recorded.reset(key{4});
+          unroll::report r = recorded.advance(at, *text, to);
+          r += recorded.finish(at, to);
+          if (r.code != status::ok) out.name += ": not ok";
+        }
+      }
+    });
+    out.numbers = s.fetched(g.data(), g.size());
+    return out;
+  }
+}
+
 /// The losses of `steps` steps of AdamW along the exact gradient, clipped, as sums over the text.
 template <class E>
 result training(const setting<E>& s, index_t steps) {
@@ -267,6 +302,7 @@ results run(const E& e, const model_case& c) {
   calls(s, false, out);
   calls(s, true, out);
   for (const std::string& name : policies()) out.push_back(gradient_of(s, name));
+  for (const char* name : {"rematerialise/2", "window:2"}) out.push_back(recorded_gradient_of(s, name));
   with_memories_on_host(e, c, out);
   out.push_back(training(s, 8));
   return out;

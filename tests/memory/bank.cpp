@@ -88,6 +88,25 @@ TEST_CASE("a memory that is not finite does not count as written and frees its s
   CHECK(bank.written() == 1);
 }
 
+TEST_CASE("answers that are put off say which segment is at fault when somebody looks") {
+  const task<linear> k(make_linear(), 4);
+  memory_bank<linear> bank(k.model, {.segments = 4});
+  bank.put_off();
+  const double wrong[2] = {std::nan(""), 0};
+  example bad = k.xs[1];
+  bad.x = wrong;
+  bank.write(k.model, one(k, 0), k.theta);
+  bank.write(k.model, {&bad, 1}, k.theta);
+  bank.write(k.model, {&bad, 1}, k.theta);
+  CHECK(bank.finite(0, 1));
+  CHECK(bank.first_not_finite() == memory_bank<linear>::none);
+  CHECK(bank.finite(0, 3));
+  CHECK(bank.first_not_finite() == 2);  // memory 1 was written to be read by it
+  CHECK(bank.first_not_finite() == memory_bank<linear>::none);
+  for (int i = 0; i < 3; ++i) CHECK(bank.finite(0, 3));
+  CHECK_THROWS_WITH(bank.finite(0, 3), Catch::Matchers::ContainsSubstring("room for 10"));
+}
+
 TEST_CASE("a write that throws leaves no graph in its slot") {
   struct throwing : linear {
     explicit throwing(linear f) : linear(std::move(f)) {}

@@ -42,6 +42,11 @@ both 1e-4 train training held_out norm -- "${train[@]}" --steps 3 --policy remat
 "${train[@]}" --steps 3 --policy rematerialise/2 --b-scale 0.05 --device simt --memories-on-host --json kept.json >/dev/null
 close train.simt.json kept.json 0 training held_out norm
 refused "--memories-on-host: needs --device cuda or simt" "${train[@]}" --steps 1 --memories-on-host
+"${train[@]}" --steps 3 --policy rematerialise/2 --b-scale 0.05 --device simt --capture --json captured.json >/dev/null
+close train.simt.json captured.json 0 training held_out norm
+refused "--capture: needs --device cuda or simt" "${train[@]}" --steps 1 --capture
+refused "--capture: is of policies whose operations are the same" "${train[@]}" --steps 1 --device simt --capture \
+  --policy reservoir:1
 both 1e-4 reservoir training norm -- "${train[@]}" --steps 2 --policy reservoir:1 --b-scale 0.05
 "${train[@]}" --steps 2 --weights bf16 --json half.host.json >/dev/null
 "${train[@]}" --steps 2 --weights bf16 --device simt --json half.simt.json >/dev/null

@@ -9,6 +9,32 @@
 
 namespace unroll::cuda {
 
+/// Makes a device the calling thread's while it lives, and the one before again then.
+class device_scope {
+ public:
+  explicit device_scope(int device) {
+    check(cudaGetDevice(&before_), "cuda::device_scope", "cudaGetDevice");
+    if (device == before_) return;
+    check(cudaSetDevice(device), "cuda::device_scope", "cudaSetDevice");
+    changed_ = true;
+  }
+  device_scope(const device_scope&) = delete;
+  device_scope& operator=(const device_scope&) = delete;
+  ~device_scope() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  /// The calling thread's.
+  static int current() {
+    int device = 0;
+    check(cudaGetDevice(&device), "cuda::device_scope", "cudaGetDevice");
+    return device;
+  }
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
 /// A stream: one of its own, which does not wait for the default stream, or the caller's. Work enqueued in it
 /// runs in order.
 class stream_handle {
@@ -63,8 +89,8 @@ class event_handle {
   cudaEvent_t event_ = nullptr;
 };
 
-/// Owns `size` zeroed numbers of one space on the device, or borrows the caller's; the size is fixed at
-/// construction.
+/// Owns `size` zeroed numbers of one space on the calling thread's device, or borrows the caller's; the size
+/// is fixed at construction. A copy is on the same device, whichever is the thread's then.
 template <class T, class Space = plain_space>
 class device_block {
  public:
@@ -86,12 +112,14 @@ class device_block {
     device_block out;
     out.data_ = data;
     out.size_ = size;
+    out.device_ = device_scope::current();
     out.owned_ = false;
     return out;
   }
   device_block(const device_block& other) {
+    if (other.size_ == 0) return;
+    const device_scope there(other.device_);
     allocate(other.size_, "size");
-    if (size_ == 0) return;
     check(cudaDeviceSynchronize(), "cuda::device_block", "cudaDeviceSynchronize");
     check(cudaMemcpy(data_, other.data_, bytes(), cudaMemcpyDeviceToDevice), "cuda::device_block",
           "cudaMemcpy");
@@ -99,10 +127,12 @@ class device_block {
   device_block(device_block&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)),
         size_(std::exchange(other.size_, 0)),
+        device_(other.device_),
         owned_(std::exchange(other.owned_, true)) {}
   device_block& operator=(device_block other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(device_, other.device_);
     std::swap(owned_, other.owned_);
     return *this;
   }
@@ -121,6 +151,7 @@ class device_block {
  private:
   void allocate(index_t size, std::string_view what) {
     if (size == 0) return;
+    device_ = device_scope::current();
     void* memory = nullptr;
     const std::size_t wanted = std::size_t(size) * sizeof(T);
     if (const cudaError_t status = cudaMalloc(&memory, wanted); status != cudaSuccess) {
@@ -136,6 +167,7 @@ class device_block {
   }
   T* data_ = nullptr;
   index_t size_ = 0;
+  int device_ = 0;
   bool owned_ = true;
 };
 
@@ -172,23 +204,32 @@ class pinned_block {
 };
 
 /// Owns n zeroed numbers of host memory that a device brings and takes while it computes, see
-/// exec/offload.hpp. Before it is copied or ends, it waits for the device.
+/// exec/offload.hpp: that which is the calling thread's when it is made. Before it is copied or ends, it
+/// waits for that device, whichever is the thread's then.
 template <class U>
 class host_block {
  public:
   host_block() = default;
-  explicit host_block(index_t n) : block_(n) { std::fill_n(block_.data(), n, U{}); }
-  host_block(const host_block& other) : block_(other.size()) {
+  explicit host_block(index_t n) : host_block(n, n > 0 ? device_scope::current() : 0) {}
+  host_block(const host_block& other) : host_block(other.size(), other.device_) {
+    if (size() == 0) return;
+    const device_scope there(device_);
     check(cudaDeviceSynchronize(), "cuda::host_block", "cudaDeviceSynchronize");
     std::copy_n(other.data(), other.size(), block_.data());
   }
   host_block(host_block&&) noexcept = default;
   host_block& operator=(host_block other) noexcept {
     std::swap(block_, other.block_);
+    std::swap(device_, other.device_);
     return *this;
   }
   ~host_block() {
-    if (size() > 0) cudaDeviceSynchronize();
+    if (size() == 0) return;
+    int before = 0;
+    cudaGetDevice(&before);
+    cudaSetDevice(device_);
+    cudaDeviceSynchronize();
+    cudaSetDevice(before);
   }
 
   U* data() { return block_.data(); }
@@ -197,7 +238,15 @@ class host_block {
   std::size_t bytes() const { return std::size_t(size()) * sizeof(U); }
 
  private:
+  host_block(index_t n, int device) : device_(device) {
+    if (n == 0) return;
+    const device_scope there(device);
+    block_ = pinned_block<U>(n);
+    std::fill_n(block_.data(), n, U{});
+  }
+
   pinned_block<U> block_;
+  int device_ = 0;
 };
 
 }  // namespace unroll::cuda

@@ -1,218 +1,13 @@
 #pragma once
 
-#include <array>
 #include <cstring>
 #include <span>
 
-#include "unroll/cuda/cublaslt.hpp"
-#include "unroll/cuda/launch.hpp"
-#include "unroll/cuda/profile.hpp"
-#include "unroll/cuda/ranges.hpp"
+#include "unroll/cuda/machine.hpp"
 #include "unroll/exec/body_executor.hpp"
 #include "unroll/exec/offload.hpp"
-#include "unroll/kernels/gemv_body.hpp"
-#include "unroll/kernels/split_product_body.hpp"
 
 namespace unroll::cuda {
-
-namespace detail {
-
-/// Host numbers on their way to the device: pinned memory with a copy on the device, in four parts that are
-/// used in turn.
-class staging {
- public:
-  static constexpr index_t part_bytes = index_t{4} << 20;
-
-  staging() : host_(parts * part_bytes), device_(parts * part_bytes, "staging") {}
-
-  /// Enqueues a copy to the device of `bytes` at `from`, free again when the call returns. What one of the
-  /// last copies has brought, as every layer's positions and addresses, is there.
-  const void* copy(const void* from, index_t bytes, cudaStream_t stream) {
-    if (bytes > part_bytes)
-      fail("cuda::stream", "span",
-           "has " + std::to_string(bytes) + " bytes, at most " + std::to_string(part_bytes) + " are staged");
-    for (const span& s : last_)
-      if (s.bytes == bytes && std::memcmp(host_.data() + s.at, from, std::size_t(bytes)) == 0)
-        return device_.data() + s.at;
-    if (used_ + bytes > part_bytes) {
-      last_ = {};
-      left_[now_].record(stream);
-      now_ = (now_ + 1) % parts;
-      used_ = 0;
-      // what this part held a lap ago was used before the part behind it was left
-      left_[(now_ + 1) % parts].synchronise();
-    }
-    const index_t at = index_t(now_) * part_bytes + used_;
-    used_ += (bytes + 255) / 256 * 256;
-    std::memcpy(host_.data() + at, from, std::size_t(bytes));
-    check(cudaMemcpyAsync(device_.data() + at, host_.data() + at, std::size_t(bytes), cudaMemcpyHostToDevice,
-                          stream),
-          "cuda::stream", "cudaMemcpyAsync");
-    last_[oldest_++ % last_.size()] = {at, bytes};
-    return device_.data() + at;
-  }
-
- private:
-  static constexpr std::size_t parts = 4;
-  pinned_block<unsigned char> host_;
-  device_block<unsigned char> device_;
-  std::array<event_handle, parts> left_;
-  std::size_t now_ = 0;
-  index_t used_ = 0;
-  struct span {
-    index_t at = 0, bytes = -1;
-  };
-  std::array<span, 8> last_ = {};  // of the part in use
-  std::size_t oldest_ = 0;
-};
-
-/// Copies between the device and memory of the host, in a stream of their own, see exec/offload.hpp.
-class copies {
- public:
-  /// to = from, after what `operations` has been given so far.
-  template <class U>
-  void enqueue(matrix<const U> from, matrix<U> to, cudaMemcpyKind kind, cudaStream_t operations) {
-    if (from.rows == 0 || from.cols == 0) return;
-    given_.record(operations);
-    check(cudaStreamWaitEvent(own_.get(), given_.get(), 0), "cuda::stream", "cudaStreamWaitEvent");
-    const auto bytes = [](index_t n) { return std::size_t(n) * sizeof(U); };
-    if (from.cols == 1)
-      check(cudaMemcpyAsync(to.data, from.data, bytes(from.rows), kind, own_.get()), "cuda::stream",
-            "cudaMemcpyAsync");
-    else
-      check(cudaMemcpy2DAsync(to.data, bytes(to.stride), from.data, bytes(from.stride), bytes(from.rows),
-                              std::size_t(from.cols), kind, own_.get()),
-            "cuda::stream", "cudaMemcpy2DAsync");
-    waited_for_ = false;
-  }
-  /// What `operations` is given later runs after all that was enqueued here.
-  void wait(cudaStream_t operations) {
-    if (waited_for_) return;
-    made_.record(own_.get());
-    check(cudaStreamWaitEvent(operations, made_.get(), 0), "cuda::stream", "cudaStreamWaitEvent");
-    waited_for_ = true;
-  }
-
- private:
-  stream_handle own_;
-  event_handle given_, made_;
-  bool waited_for_ = true;
-};
-
-/// What the copies of one executor share.
-struct stream_state {
-  /// of_caller: null: a stream of its own.
-  explicit stream_state(const cudaStream_t* of_caller)
-      : own(of_caller ? stream_handle(*of_caller) : stream_handle()) {}
-
-  int device = 0;
-  bool early = false, ranges = false;
-  stream_handle own;
-  staging to_device;
-  detail::copies host_copies = {};
-  device_block<double> partial{kernels::reduce_body<kernels::reduction::sum, float>::most_parts};
-  std::unique_ptr<cublaslt> products = {};  // null: without the library
-  pinned_block<unsigned char> downloads{index_t{1} << 20};
-  index_t downloaded = 0;
-  struct pending {
-    index_t at, bytes;
-    void* to;
-  };
-  std::vector<pending> waiting = {};
-  std::unique_ptr<profile> times = {};  // null: not wanted
-};
-
-/// Makes the executor's device the calling thread's.
-inline void make_current(const stream_state& s) {
-  check(cudaSetDevice(s.device), "cuda::stream", "cudaSetDevice");
-}
-
-/// Runs kernel bodies in a stream, see exec/body_executor.hpp.
-class machine {
- public:
-  explicit machine(std::shared_ptr<stream_state> s) : state(std::move(s)) {}
-
-  template <class Body>
-  void run(const Body& body) const {
-    timed([] { return body_name<Body>(); }, [&] { launch(body, state->own.get(), state->early); });
-  }
-  template <class U>
-  std::span<const U> staged(std::span<U> numbers) const {
-    if (numbers.empty()) return {};
-    return {static_cast<const U*>(
-                state->to_device.copy(numbers.data(), index_t(numbers.size_bytes()), state->own.get())),
-            numbers.size()};
-  }
-  double* partial_sums() const { return state->partial.data(); }
-  /// c = alpha op(a) op(b) [+ c] by cuBLASLt, of bfloat16 one column by gemv_body and few numbers of many
-  /// terms in parts; false where that is not for these operands.
-  template <class A, class B, class C>
-  bool product(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
-    using U = std::remove_const_t<A>;
-    if constexpr (std::same_as<U, std::remove_const_t<B>> && (std::same_as<C, U> || std::same_as<C, float>)) {
-      const index_t k = oa == op::none ? a.cols : a.rows;
-      if (!state->products || k == 0 || !cublaslt::aligned(a) || !cublaslt::aligned(b) ||
-          !cublaslt::aligned(c))
-        return false;
-      if constexpr (std::same_as<U, bf16>)
-        if (oa == op::transpose && ob == op::none && c.cols == 1 && k % 8 == 0) {
-          run(kernels::gemv_body<C>{a, b.data, float(alpha), add, c.data});
-          return true;
-        } else if (kernels::product_split::pays(c.rows, k)) {
-          in_parts(oa, a, ob, b, alpha, add, c);
-          return true;
-        }
-      timed(
-          [&] {
-            return "cublaslt " + std::to_string(c.rows) + " x " + std::to_string(c.cols) + " x " +
-                   std::to_string(k);
-          },
-          [&] { state->products->gemm<U, U, C>(oa, a, ob, b, alpha, add, c, state->own.get()); });
-      return true;
-    } else {
-      return false;
-    }
-  }
-  friend bool operator==(const machine&, const machine&) = default;
-
-  std::shared_ptr<stream_state> state;
-
- private:
-  /// As many columns at a time as the library's workspace holds.
-  template <class A, class B, class C>
-  void in_parts(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
-    float* const products = static_cast<float*>(state->products->workspace_data());
-    const index_t k = oa == op::none ? a.cols : a.rows, parts = kernels::product_split::parts(k);
-    const index_t most = index_t(state->products->workspace() / sizeof(float)) / (c.rows * parts) / 8 * 8;
-    for (index_t j = 0; j < c.cols; j += most) {
-      const index_t n = std::min(most, c.cols - j);
-      const matrix<C> to = columns_of(c, j, n);
-      run(kernels::gemm_mma_body<bf16, bf16, float>{
-          .oa = oa,
-          .a = a,
-          .ob = ob,
-          .b = ob == op::none ? columns_of(b, j, n) : rows_of(b, j, n),
-          .alpha = 1,
-          .add = false,
-          .c = {products, c.rows, n},
-          .k_part = kernels::product_split::terms(k)});
-      run(kernels::join_products_body<C>{
-          .products = products, .parts = parts, .alpha = float(alpha), .add = add, .c = to});
-    }
-  }
-  /// The thread may have used another device since.
-  template <class Name, class F>
-  void timed(Name&& name, F&& enqueue) const {
-    make_current(*state);
-    const named_range shown(state->ranges, name);
-    if (state->times)
-      state->times->time(name(), state->own.get(), enqueue);
-    else
-      enqueue();
-  }
-};
-
-}  // namespace detail
 
 struct stream_options {
   /// Products run through cuBLASLt where it is found; else as bits of the host's run. A file that
@@ -275,25 +70,32 @@ class stream : public exec::body_executor<N, detail::machine> {
   void upload(const U* from, index_t n, U* here) const {
     if (n == 0) return;
     const index_t bytes = n * index_t(sizeof(U));
+    if (state().open) {
+      const void* const at = state().open->put(from, bytes);
+      return this->machine().happen(
+          [=](const detail::machine& m) { copy_bytes(*m.state, here, at, bytes, cudaMemcpyDeviceToDevice); });
+    }
     if (bytes > detail::staging::part_bytes) {
-      copy_bytes(here, from, bytes, cudaMemcpyHostToDevice);
+      copy_bytes(state(), here, from, bytes, cudaMemcpyHostToDevice);
       return state().own.synchronise();
     }
-    copy_bytes(here, state().to_device.copy(from, bytes, native()), bytes, cudaMemcpyDeviceToDevice);
+    copy_bytes(state(), here, state().to_device.copy(from, bytes, native()), bytes, cudaMemcpyDeviceToDevice);
   }
   template <class U>
   void download(const U* here, index_t n, U* to) const {
     if (n == 0) return;
+    refuse_recorded("download");
     detail::stream_state& s = state();
     const index_t bytes = n * index_t(sizeof(U)), rounded = (bytes + 63) / 64 * 64;
     if (s.downloaded + rounded > s.downloads.size())
-      return copy_bytes(to, here, bytes, cudaMemcpyDeviceToHost);
-    copy_bytes(s.downloads.data() + s.downloaded, here, bytes, cudaMemcpyDeviceToHost);
+      return copy_bytes(s, to, here, bytes, cudaMemcpyDeviceToHost);
+    copy_bytes(s, s.downloads.data() + s.downloaded, here, bytes, cudaMemcpyDeviceToHost);
     s.waiting.push_back({s.downloaded, bytes, to});
     s.downloaded += rounded;
   }
   /// Waits for all that was enqueued. Where that failed it throws, and what was to be downloaded is dropped.
   void synchronise() const {
+    refuse_recorded("synchronise");
     detail::stream_state& s = state();
     const struct none_waiting {
       detail::stream_state& of;
@@ -319,17 +121,39 @@ class stream : public exec::body_executor<N, detail::machine> {
   /// here = from, of the host, in a stream of copies.
   template <class U>
   void bring(matrix<const U> from, matrix<U> here) const {
-    detail::make_current(state());
-    state().host_copies.enqueue(from, here, cudaMemcpyHostToDevice, native());
+    enqueue(detail::copies::bring, from, here);
   }
-  /// The other way.
+  /// The other way, in another one.
   template <class U>
   void take(matrix<const U> here, matrix<U> to) const {
-    detail::make_current(state());
-    state().host_copies.enqueue(here, to, cudaMemcpyDeviceToHost, native());
+    enqueue(detail::copies::take, here, to);
   }
   /// Operations called later happen behind all copies of bring and take so far.
-  void wait_for_copies() const { state().host_copies.wait(native()); }
+  void wait_for_copies() const {
+    this->machine().happen([](const detail::machine& m) { m.state->host_copies.wait(m.state->own.get()); });
+  }
+
+  /// A list of operations and its graph.
+  using recording = detail::recording;
+  /// See exec/recording.hpp: from the second time on as a graph. Waits until the spans of the time before are
+  /// on the device.
+  template <class F>
+  void together(recording& r, F&& f) const {
+    detail::stream_state& s = state();
+    if (s.open) fail("cuda::stream", "together", "stands in another one");
+    detail::make_current(s);
+    r.begin();
+    s.open = &r;
+    try {
+      f();
+    } catch (...) {
+      s.open = nullptr;
+      r.forget();
+      throw;
+    }
+    s.open = nullptr;
+    r.run(this->machine());
+  }
 
   friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }
 
@@ -358,8 +182,21 @@ class stream : public exec::body_executor<N, detail::machine> {
     return s;
   }
   detail::stream_state& state() const { return *this->machine().state; }
-  void copy_bytes(void* to, const void* from, index_t bytes, cudaMemcpyKind kind) const {
-    check(cudaMemcpyAsync(to, from, std::size_t(bytes), kind, native()), "cuda::stream", "cudaMemcpyAsync");
+  static void copy_bytes(const detail::stream_state& s, void* to, const void* from, index_t bytes,
+                         cudaMemcpyKind kind) {
+    check(cudaMemcpyAsync(to, from, std::size_t(bytes), kind, s.own.get()), "cuda::stream",
+          "cudaMemcpyAsync");
+  }
+  template <class U>
+  void enqueue(detail::copies::direction d, matrix<const U> from, matrix<U> to) const {
+    this->machine().happen([=](const detail::machine& m) {
+      detail::make_current(*m.state);
+      m.state->host_copies.enqueue(d, from, to, m.state->own.get());
+    });
+  }
+  void refuse_recorded(std::string_view call) const {
+    if (state().open)
+      fail("cuda::stream", call, "waits for operations, which only happen when their recording is made");
   }
 };
 

@@ -64,6 +64,9 @@ class rematerialise final : public segment_learner<M> {
 
   void reset(key, state<const scalar> s0 = {}) { learner::start_sequence(s0); }
 
+  using learner::look;
+  using learner::put_off_looks;
+
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     return learner::advance_by(theta, xs, g, [&](report& r) {
       return adjoint_sums(this->run(), this->system(), theta).take_all(xs, keep_ > 0, g, r);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -21,9 +22,11 @@ namespace unroll::exec {
 ///   take(here, to)               the other way
 ///   wait_for_copies()            operations called later happen after all copies called before
 ///
-/// Copies happen in the order of their calls, each after all operations called before it, and beside those
-/// called after it, until wait_for_copies(). synchronise() waits for them, too: the host then finds in a
-/// host_block what was taken.
+/// Each copy happens after all operations called before it, and beside those called after it, until
+/// wait_for_copies(). Those of one direction happen in the order of their calls, those of the two beside each
+/// other, but where they touch the same numbers at this place, in the order of their calls: who brings what
+/// was taken from elsewhere waits in between. synchronise() waits for all of them, too: the host then finds
+/// in a host_block what was taken.
 template <class E>
 concept offloading = executor<E> && requires(const E e, typename E::numbers::parameter* p, index_t n) {
   e.template host_allocate<typename E::numbers::memory>(n);
@@ -84,12 +87,18 @@ class kept_block {
   }
   std::size_t bytes() const { return std::size_t(size()) * sizeof(U); }
 
-  /// Shows the first n numbers, in either place as visit_block shows those of E's own.
+  /// Shows the first n numbers, in either place as visit_block shows those of E's own. In memory of the host
+  /// they are shown where they are, without a copy, where they fill words of 8 bytes.
   template <class V>
   void visit(V&& v, std::string_view name, const E& e, index_t n) {
     if (!on_host_) return visit_block(v, std::string(name), e, here_, n);
     e.synchronise();
-    visit_block(v, std::string(name), host_memory{}, *this, n);
+    const std::size_t word = sizeof(std::int64_t), bytes = std::size_t(n) * sizeof(U);
+    if (bytes % word != 0 || reinterpret_cast<std::uintptr_t>(data()) % word != 0)
+      return visit_block(v, std::string(name), host_memory{}, *this, n);
+    if (n > 0)
+      v(std::string(name),
+        view<std::int64_t>(reinterpret_cast<std::int64_t*>(data()), index_t(bytes / word)));
   }
 
  private:

@@ -14,6 +14,7 @@ namespace unroll::llama {
 /// adjoints of that. Of a prefix at the executor's place this is the prefix itself. Of one in memory of the
 /// host (prefix::on_host) a layer's keys and values are brought to one of two windows of the workspace while
 /// the layer in front of it runs; so are the adjoints, which go back to the host while the next layer runs.
+/// In a window the way in follows the way back in quarters, so that the two directions are taken at once.
 /// Numbers and the order of sums are those of a prefix at the place: same bits.
 template <class E>
 class layered_prefix {
@@ -102,10 +103,11 @@ class layered_prefix {
     return {adjoints_[window(layer)][std::size_t(b)], host.rows, host.cols};
   }
   /// f(numbers of a layer in the blocks from b on, a column a block; b), for the blocks that have an address,
-  /// as many at a time as lie equally far apart.
+  /// as many at a time as lie equally far apart, up to a quarter of all.
   template <class U, class F>
   void move(std::span<U* const> host, index_t layer, F&& f) const {
     const index_t size = block_size();
+    const std::size_t most = (host.size() + 3) / 4;
     const auto apart = [&](std::size_t i) {  // block i from the one in front of it
       return i < host.size() && host[i] ? host[i] - host[i - 1] : index_t{0};
     };
@@ -113,7 +115,7 @@ class layered_prefix {
       n = 1;
       if (!host[b]) continue;
       const index_t stride = apart(b + 1);
-      while (stride >= size && apart(b + n) == stride) ++n;
+      while (n < most && stride >= size && apart(b + n) == stride) ++n;
       f(matrix<U>(host[b] + layer * size, size, index_t(n), std::max(stride, size)), index_t(b));
     }
   }

@@ -4,8 +4,10 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "unroll/core/arena.hpp"
+#include "unroll/exec/mirror.hpp"
 #include "unroll/exec/range.hpp"
 #include "unroll/exec/visit_block.hpp"
 #include "unroll/memory/graph_slots.hpp"
@@ -34,7 +36,7 @@ constexpr index_t adjoints_together(index_t batch) { return batch < 2 ? 2 : batc
 /// at the place of the model's executor: (segments - 1) memories, as many adjoints and tapes as asked for,
 /// and the workspace of one call. Memories and adjoints are in memory of the host where the model says so
 /// (memories_on_host), with room for `batch` of them, of adjoints for two at least, at the place. Only
-/// finite() waits for the executor.
+/// finite() waits for the executor, and nothing does once its answers are put off.
 template <class M>
 class memory_bank {
   static_assert(memory_model<M>);
@@ -74,6 +76,7 @@ class memory_bank {
   void clear() {
     clear_adjoints();
     graphs_.clear();
+    asked_.clear();
     written_ = 0;
     counts_ = {};
   }
@@ -87,7 +90,7 @@ class memory_bank {
   memory_type* memory(index_t s) { return memories_.at(s); }
   std::size_t bytes() const {
     return memories_.bytes() + adjoints_.bytes() + tapes_.bytes() + workspace_.bytes() + past_.bytes() +
-           dpast_.bytes() + graphs_.bytes() + answer_.bytes();
+           dpast_.bytes() + graphs_.bytes() + answer_.bytes() + answers_.bytes();
   }
 
   /// Where n adjoints are kept, one after another.
@@ -184,8 +187,13 @@ class memory_bank {
   bool finite(index_t s, index_t n) {
     bool all = true;
     memories_.for_pieces(s, n, [&](index_t first, index_t count) {
-      memories_.read(memory(first), count,
-                     [&](view<memory_type> m) { all = all && finite(m.data(), m.size()); });
+      memories_.read(memory(first), count, [&](view<memory_type> m) {
+        if (!puts_off()) {
+          all = all && finite(m.data(), m.size());
+          return;
+        }
+        for (index_t i = 0; i < count; ++i) ask(m.data() + i * size_.memory, size_.memory, first + i + 1);
+      });
     });
     return all;
   }
@@ -194,6 +202,34 @@ class memory_bank {
   bool finite(const U* x, index_t n) {
     executor_.all_finite(x, n, 1, answer_.data());
     return exec::value(executor_, answer_.data()) != 0;
+  }
+
+  /// From now on answers are put off: finite() of memories says yes and leaves its answers at the place, as
+  /// ask() does, until first_not_finite() looks at all of them. Allocates room for two a segment.
+  void put_off() {
+    answers_ = exec::mirror<executor_type, loss_type>(executor_, 2 * past_.size() + 2);
+    asked_.reserve(std::size_t(answers_.size()));
+  }
+  bool puts_off() const { return answers_.size() > 0; }  ///< whether answers are put off
+  /// Asks whether the n numbers x are finite; where they are not, segment t is at fault.
+  template <class U>
+  void ask(const U* x, index_t n, index_t t) {
+    const index_t i = index_t(asked_.size());
+    if (i == answers_.size())
+      fail("memory_bank", "answers", "have room for " + std::to_string(i) + " until somebody looks at them");
+    executor_.all_finite(x, n, 1, answers_.data() + i);
+    asked_.push_back(t);
+  }
+  /// The first segment at fault by the answers since the last call, or none. Waits for the executor.
+  index_t first_not_finite() {
+    const view<const loss_type> answers = answers_.fetch(executor_, index_t(asked_.size()));
+    index_t first = none;
+    for (index_t i = 0; i < answers.size(); ++i) {
+      const index_t t = asked_[std::size_t(i)];
+      if (answers[i] == 0 && (first == none || t < first)) first = t;
+    }
+    asked_.clear();
+    return first;
   }
 
   /// Shows what save and resume need, see core/visit.hpp. `read`: segments whose losses are known.
@@ -273,7 +309,9 @@ class memory_bank {
   kept_vectors<executor_type, memory_type> memories_;
   kept_vectors<executor_type, adjoint_type> adjoints_;
   place_block<activation> tapes_, workspace_;
-  place_block<loss_type> answer_;  // what is asked for and brought to the host
+  place_block<loss_type> answer_;                   // what is asked for and brought to the host
+  exec::mirror<executor_type, loss_type> answers_;  // that are put off; none: they are not
+  std::vector<index_t> asked_;                      // who is at fault, answer by answer
   block<const memory_type*> past_;
   block<adjoint_type*> dpast_;
   graph_slots graphs_;

@@ -73,6 +73,58 @@ TEST_CASE("a run refuses more segments than it has room for and a theta that is 
   CHECK_THROWS_AS(segment_run<linear>(k.model, {.segments = 0}), error);
 }
 
+TEST_CASE("looks that are put off: all is taken for finite, and one look names the first segment at fault") {
+  using model = unchecked<linear>;
+  const task<model> k(model(make_linear()), 4);
+  segment_run<model> run(k.model, {.segments = 4, .adjoints = 3, .graphs = 1});
+  segment_run<model> alone = run;
+  run.put_off_looks();
+  std::vector<double> g(std::size_t(k.theta.size())), other = g;
+  const double wrong[2] = {std::nan(""), 0};
+  const auto take = [&](segment_run<model>& r, std::span<const example> xs, params<const double> theta,
+                        std::vector<double>& to) {
+    r.reset();
+    report of = r.start(theta);
+    for (const example& x : xs) {
+      const index_t t = r.size();
+      if (t > 0 && !r.write(k.model, theta, graph_slots::none)) break;
+      if (!r.read(k.model, theta, x, r.bank().null_dpast(t), to, of)) break;
+    }
+    return of;
+  };
+  const report now = take(alone, k.xs, k.theta, other);
+  const report later = take(run, k.xs, k.theta, g);
+  CHECK(later.consumed == 4);
+  CHECK(later.losses == now.losses);
+  CHECK(later.loss == 0);
+  report seen = run.look();
+  CHECK(seen.code == status::ok);
+  CHECK(seen.at == -1);
+  CHECK(seen.loss == now.loss);
+  CHECK(g == other);
+  CHECK(run.look().loss == 0);  // nothing is seen twice
+
+  std::vector<example> bad(k.xs.begin(), k.xs.end());
+  bad[1].x = wrong;  // whose memory the segment behind it would read; no linear loss reads x
+  CHECK(take(run, bad, k.theta, g).consumed == 4);
+  seen = run.look();
+  CHECK(seen.code == status::non_finite);
+  CHECK(seen.at == 2);
+  bad[1] = k.xs[1];
+  bad[3].target = wrong;  // a loss alone
+  (void)take(run, bad, k.theta, g);
+  CHECK(run.look().at == 3);
+  bad[0].target = bad[1].x = wrong;
+  (void)take(run, bad, k.theta, g);
+  CHECK(run.look().at == 0);
+  parameters<double> theta(k.theta);
+  theta[0] = std::nan("");
+  (void)take(run, std::span(k.xs).first(1), theta, g);
+  CHECK(run.look().at == 0);
+  (void)take(run, k.xs, k.theta, g);  // and nothing of it is left
+  CHECK(run.look().code == status::ok);
+}
+
 TEST_CASE("the first loss is read without a vjp where losses have no parameters of their own") {
   const task<attention> k(make_attention(), 2);
   segment_run<attention> run(k.model, {.segments = 2, .adjoints = 1});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/parts/input_list.hpp"
@@ -14,7 +15,8 @@ namespace unroll {
 
 /// A sequence of segments, as the estimators over memory models go through it: its inputs, its bank, its
 /// losses, and the gradient in front of a loss that nobody has looked at. A call of an estimator is
-/// start() .. end(); where a segment is not finite it ends with stop().
+/// start() .. end(); where a segment is not finite it ends with stop(). With looks put off, no call waits for
+/// the executor: each takes all for finite, and look() tells afterwards.
 template <class M>
 class segment_run {
  public:
@@ -35,6 +37,25 @@ class segment_run {
   void reset() {
     segments_.clear();
     bank_.clear();
+    unseen_ = 0;
+  }
+
+  /// Looks are put off from now on. Allocates.
+  void put_off_looks() { bank_.put_off(); }
+  /// What the calls since reset() or the last look have left to be seen: the sum of their losses, and the
+  /// first segment at fault where a loss, a memory or theta was not finite. Waits for the executor.
+  report look() {
+    report r;
+    const index_t first = std::exchange(unseen_, size());
+    if (const index_t n = size() - first; n > 0)
+      bank_.executor().download(losses(first), n, seen_.data() + first);
+    r.at = bank_.first_not_finite();
+    for (index_t t = first; t < size(); ++t) {
+      r.loss += double(seen_[t]);
+      if (!std::isfinite(seen_[t]) && (r.at < 0 || t < r.at)) r.at = t;
+    }
+    if (r.at >= 0) r.code = status::non_finite;
+    return r;
   }
 
   /// What the vjps of reads may leave out of attention, from now on.
@@ -61,6 +82,10 @@ class segment_run {
     segments_.check_held();
     counts_before_ = counts();
     report r;
+    if (bank_.puts_off()) {
+      bank_.ask(theta.data(), theta.size(), size());
+      return r;
+    }
     if (bank_.finite(theta.data(), theta.size())) return r;
     r.code = status::non_finite;
     r.at = size();
@@ -134,15 +159,16 @@ class segment_run {
     bank_.executor().synchronise();
     return {seen_.data() + t, n};
   }
-  /// Whether n losses from segment t on are finite. Looks at them.
+  /// Whether n losses from segment t on are finite. Looks at them, unless looks are put off.
   bool losses_finite(index_t t, index_t n) {
+    if (bank_.puts_off()) return true;
     const view<const loss_type> seen = look_at_losses(t, n);
     return std::all_of(seen.begin(), seen.end(), [](loss_type loss) { return std::isfinite(loss); });
   }
-  /// Enters the losses from segment t on, which have been looked at.
+  /// Enters the losses from segment t on, which have been looked at or will be.
   void enter(const M& model, index_t t, report& r) const {
     for (; t < size(); ++t) {
-      r.loss += double(seen_[t]);
+      if (!bank_.puts_off()) r.loss += double(seen_[t]);
       r.losses += scored_losses(model, segments(t).front());
       ++r.consumed;
     }
@@ -181,6 +207,7 @@ class segment_run {
   typename memory_bank<M>::executor_type::template block<T> before_;  // g, remembered
   kernels::attention_cut cut_;
   replay_counts counts_before_;  // at the start of the call
+  index_t unseen_ = 0;           // the first segment that look() has not seen
 };
 
 /// Throws where writes read earlier memories.

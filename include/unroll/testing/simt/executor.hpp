@@ -7,68 +7,173 @@
 #include "unroll/core/block.hpp"
 #include "unroll/exec/body_executor.hpp"
 #include "unroll/exec/offload.hpp"
+#include "unroll/exec/recording.hpp"
 #include "unroll/testing/simt/context.hpp"
 #include "unroll/testing/simt/device_memory.hpp"
 
 namespace unroll::testing::simt {
 
+class recording;
+
 /// Runs kernel bodies on the host, see context.hpp, in an order of the key.
 class machine {
  public:
-  explicit machine(key k)
-      : key_(k),
-        memory_(std::make_shared<device_memory>()),
-        partial_(std::make_shared<device_block<double>>(
-            kernels::reduce_body<kernels::reduction::sum, float>::most_parts, memory_)) {}
+  explicit machine(key k) : key_(k), shared_(std::make_shared<shared>()) {}
 
   /// Runs every block of a body.
   template <class Body>
   void run(const Body& body) const {
-    const device_memory::access open(*memory_);
-    simt::run(body, key_);
+    happen([body](const machine& m) {
+      const device_memory::access open(*m.memory());
+      simt::run(body, m.key_);
+    });
   }
-  /// A copy of the host's numbers that bodies can read.
+  /// op(machine), which is trivially copyable, now or as part of a recording.
+  template <class Op>
+  void happen(Op op) const;
+
+  /// Numbers of the host that bodies can read: a copy, or their place in a recording.
   template <class U>
-  std::vector<std::remove_const_t<U>> staged(std::span<U> numbers) const {
-    return {numbers.begin(), numbers.end()};
-  }
-  double* partial_sums() const { return partial_->data(); }  ///< of one sum
-  const std::shared_ptr<device_memory>& memory() const { return memory_; }
+  class staged_span {
+   public:
+    explicit staged_span(std::span<U> numbers) : own_(numbers.begin(), numbers.end()) {}
+    explicit staged_span(const void* recorded) : recorded_(static_cast<const U*>(recorded)) {}
+    const U* data() const { return recorded_ ? recorded_ : own_.data(); }
+
+   private:
+    std::vector<std::remove_const_t<U>> own_;
+    const U* recorded_ = nullptr;
+  };
+  /// See exec/body_executor.hpp.
+  template <class U>
+  staged_span<U> staged(std::span<U> numbers) const;
+
+  double* partial_sums() const { return shared_->partial.data(); }  ///< of one sum
+  const std::shared_ptr<device_memory>& memory() const { return shared_->memory; }
+  recording*& open() const { return shared_->open; }  ///< what operations are noted in; null: they happen
   friend bool operator==(const machine&, const machine&) = default;
 
  private:
+  struct shared {
+    std::shared_ptr<device_memory> memory = std::make_shared<device_memory>();
+    device_block<double> partial{kernels::reduce_body<kernels::reduction::sum, float>::most_parts, memory};
+    recording* open = nullptr;
+  };
   key key_;
-  std::shared_ptr<device_memory> memory_;
-  std::shared_ptr<device_block<double>> partial_;
+  std::shared_ptr<shared> shared_;
 };
 
-/// Copies between a device and memory of the host, made as late as exec/offload.hpp allows: what is done with
-/// numbers that nobody has waited for finds others.
+/// A recorded list of launches that is run with new spans in the same memory, see exec/recording.hpp. What it
+/// is given of the host comes to the place when the list is run, not before.
+class recording {
+ public:
+  recording() = default;
+  recording(const recording&) {}
+  recording& operator=(const recording&) {
+    *this = recording();
+    return *this;
+  }
+  recording(recording&&) = default;
+  recording& operator=(recording&&) = default;
+  ~recording() = default;
+
+  index_t size() const { return list_.size(); }  ///< operations
+  index_t changes() const { return changes_; }   ///< times when they or their arguments were others
+
+ private:
+  friend class machine;
+  template <class N>
+  friend class executor;
+  struct chunk {
+    explicit chunk(index_t n) : written(std::size_t(n)), brought(std::size_t(n)) {}
+    unsigned char* host() { return written.data(); }
+    unsigned char* place() { return brought.data(); }
+    std::vector<unsigned char> written, brought;
+  };
+
+  void begin() {
+    list_.begin();
+    spans_.begin();
+  }
+  void run(const machine& m) {
+    if (list_.end() != exec::difference::none) ++changes_;
+    spans_.for_changed(
+        [](const unsigned char* from, unsigned char* to, index_t n) { std::copy_n(from, n, to); });
+    list_.run(m);
+  }
+
+  exec::operation_list<machine> list_;
+  exec::recorded_spans<chunk> spans_;
+  index_t changes_ = 0;
+};
+
+template <class Op>
+void machine::happen(Op op) const {
+  if (open())
+    open()->list_.add(op);
+  else
+    op(*this);
+}
+template <class U>
+machine::staged_span<U> machine::staged(std::span<U> numbers) const {
+  if (!open() || numbers.empty()) return staged_span<U>(numbers);
+  return staged_span<U>(open()->spans_.put(numbers.data(), index_t(numbers.size_bytes())));
+}
+
+/// Copies between a device and memory of the host, made as late as exec/offload.hpp allows, and one direction
+/// as far ahead of the other: what is done with numbers that nobody has waited for finds others.
 class late_copies {
  public:
-  explicit late_copies(std::shared_ptr<device_memory> m) : memory_(std::move(m)) {}
+  /// To the place, or to the host.
+  enum direction { bring, take };
+  /// ahead: the direction that is made first.
+  late_copies(std::shared_ptr<device_memory> m, direction ahead) : memory_(std::move(m)), ahead_(ahead) {}
   /// `to` = `from` is due.
   template <class U>
-  void add(matrix<const U> from, matrix<U> to) {
+  void add(direction d, matrix<const U> from, matrix<U> to) {
     const auto bytes = [](index_t n) { return std::size_t(n) * sizeof(U); };
     for (index_t j = 0; j < from.cols; ++j)
-      due_.push_back({from.data + j * from.stride, to.data + j * to.stride, bytes(from.rows)});
+      due_[d].push_back({reinterpret_cast<const char*>(from.data + j * from.stride),
+                         reinterpret_cast<char*>(to.data + j * to.stride), bytes(from.rows), calls_++});
   }
-  /// Makes what is due, in order.
+  /// Makes what is due.
   void make() {
     const device_memory::access open(*memory_);
-    for (const copy& c : due_) std::memcpy(c.to, c.from, c.bytes);
-    due_.clear();
+    const direction behind = ahead_ == bring ? take : bring;
+    std::size_t made = 0;
+    for (const copy& c : due_[ahead_]) {
+      // of the other direction, up to the last one called before this that touches the same numbers at the
+      // place
+      std::size_t first = made;
+      for (std::size_t i = made; i < due_[behind].size(); ++i)
+        if (const copy& other = due_[behind][i];
+            other.call < c.call && touch(at_place(ahead_, c), c.bytes, at_place(behind, other), other.bytes))
+          first = i + 1;
+      for (; made < first; ++made) make(due_[behind][made]);
+      make(c);
+    }
+    for (; made < due_[behind].size(); ++made) make(due_[behind][made]);
+    due_[bring].clear();
+    due_[take].clear();
   }
 
  private:
   struct copy {
-    const void* from;
-    void* to;
+    const char* from;
+    char* to;
     std::size_t bytes;
+    std::int64_t call;
   };
+  static void make(const copy& c) { std::memcpy(c.to, c.from, c.bytes); }
+  static const char* at_place(direction d, const copy& c) { return d == bring ? c.to : c.from; }
+  static bool touch(const char* a, std::size_t n, const char* b, std::size_t m) {
+    return a < b + m && b < a + n;
+  }
+
   std::shared_ptr<device_memory> memory_;
-  std::vector<copy> due_;
+  direction ahead_;
+  std::vector<copy> due_[2];
+  std::int64_t calls_ = 0;
 };
 
 /// The executor that runs the kernel bodies of a device on the host: numbers<float>, numbers<bf16>,
@@ -86,7 +191,28 @@ class executor : public exec::body_executor<N, machine> {
 
   explicit executor(key order = {})
       : exec::body_executor<N, machine>(simt::machine(order)),
-        copies_(std::make_shared<late_copies>(this->machine().memory())) {}
+        copies_(std::make_shared<late_copies>(
+            this->machine().memory(), order.seed % 2 == 0 ? late_copies::bring : late_copies::take)) {}
+
+  /// A list of operations.
+  using recording = simt::recording;
+  /// See exec/recording.hpp.
+  template <class F>
+  void together(recording& r, F&& f) const {
+    recording*& open = this->machine().open();
+    if (open) fail("simt::executor", "together", "stands in another one");
+    open = &r;
+    r.begin();
+    try {
+      f();
+    } catch (...) {
+      open = nullptr;
+      r.list_.clear();
+      throw;
+    }
+    open = nullptr;
+    r.run(this->machine());
+  }
 
   template <class U, class Space = plain_space>
   block<U, Space> allocate(index_t n) const {
@@ -94,15 +220,26 @@ class executor : public exec::body_executor<N, machine> {
   }
   template <class U>
   void upload(const U* from, index_t n, U* here) const {
+    if (this->machine().open()) {
+      const auto at = this->machine().staged(std::span(from, std::size_t(n)));
+      return this->machine().happen([at = at.data(), n, here](const simt::machine& m) {
+        const device_memory::access open(*m.memory());
+        std::copy_n(at, n, here);
+      });
+    }
     const device_memory::access open(*this->machine().memory());
     std::copy_n(from, n, here);
   }
   template <class U>
   void download(const U* here, index_t n, U* to) const {
+    refuse_recorded("download");
     const device_memory::access open(*this->machine().memory());
     std::copy_n(here, n, to);
   }
-  void synchronise() const { copies_->make(); }
+  void synchronise() const {
+    refuse_recorded("synchronise");
+    copies_->make();
+  }
 
   /// n zeros U in memory of the host.
   template <class U>
@@ -112,18 +249,28 @@ class executor : public exec::body_executor<N, machine> {
   /// here = from, of the host, as late as may be.
   template <class U>
   void bring(matrix<const U> from, matrix<U> here) const {
-    copies_->add(from, here);
+    this->machine().happen(
+        [c = copies_.get(), from, here](const simt::machine&) { c->add(late_copies::bring, from, here); });
   }
   /// The other way.
   template <class U>
   void take(matrix<const U> here, matrix<U> to) const {
-    copies_->add(here, to);
+    this->machine().happen(
+        [c = copies_.get(), here, to](const simt::machine&) { c->add(late_copies::take, here, to); });
   }
-  void wait_for_copies() const { copies_->make(); }  ///< makes those that are due
+  /// Makes those that are due.
+  void wait_for_copies() const {
+    this->machine().happen([c = copies_.get()](const simt::machine&) { c->make(); });
+  }
 
   friend bool operator==(const executor& a, const executor& b) { return a.machine() == b.machine(); }
 
  private:
+  void refuse_recorded(std::string_view call) const {
+    if (this->machine().open())
+      fail("simt::executor", call, "waits for operations, which only happen when their recording is made");
+  }
+
   std::shared_ptr<late_copies> copies_;
 };
 
