@@ -207,3 +207,29 @@ TEST_CASE("keys are padded to few sizes") {
     CHECK(through::padded_keys(n) == padded);
   for (index_t n = 1; n < 9000; ++n) REQUIRE(through::padded_keys(n) <= through::padded_keys(n + 1));
 }
+
+TEST_CASE("attention through a library as recorded operations has the bits of its calls") {
+  struct recorded : through {
+    explicit recorded(const pair& p) : through(p.e, p.library) {}
+    void attention(const exec::attention_call<numbers>& c, matrix<bf16> out, float* log_sum,
+                   view<bf16> workspace) const {
+      together(*forward, [&] { through::attention(c, out, log_sum, workspace); });
+    }
+    void attention_vjp(const exec::attention_call<numbers>& c, const exec::attention_adjoint<numbers>& d,
+                       view<bf16> workspace) const {
+      together(*vjp, [&] { through::attention_vjp(c, d, workspace); });
+    }
+    std::shared_ptr<device::recording> forward = std::make_shared<device::recording>(),
+                                       vjp = std::make_shared<device::recording>();
+  };
+  const attention_case c{
+      .name = "", .head = 8, .heads = 2, .length = 9, .sequences = 2, .blocks = 2, .keys = 5};
+  pair p;
+  const recorded lists(p);
+  for (const std::uint64_t seed : {5u, 6u}) {
+    const attention_inputs in(c, {seed});
+    CHECK(run(lists, in) == run(p.with, in));
+  }
+  CHECK(p.library->forwards == 8);
+  CHECK(lists.forward->size() > 0);
+}

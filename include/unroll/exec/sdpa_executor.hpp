@@ -277,7 +277,10 @@ class sdpa_executor : public E {
     const pieces own(a, c.shape, shape.queries, shape.keys, 0, false);
     void* const library_room = library_workspace(a, shape);
     with_keys(one, own, [&](const T* k, const T* v, const std::int32_t* n, const std::int32_t* m) {
-      library_->forward(shape, {c.q.data, k, v, n, m, out.data, own.log_sum.data}, library_room);
+      const sdpa_call call{c.q.data, k, v, n, m, out.data, own.log_sum.data};
+      this->machine().happen([to = library_.get(), shape, call, library_room](const auto&) {
+        to->forward(shape, call, library_room);
+      });
     });
     check_finite({out});
     if (log_sum)
@@ -305,10 +308,12 @@ class sdpa_executor : public E {
     void* const library_room = library_workspace(a, shape);
     this->machine().run(kernels::transpose_body{matrix<const P>(of.log_sum, heads, n), own.log_sum});
     with_keys(one, own, [&](const T* k, const T* v, const std::int32_t* n_at, const std::int32_t* m_at) {
-      library_->vjp(shape,
-                    {c.q.data, k, v, of.out.data, of.dout.data, n_at, m_at, own.log_sum.data, own.dq.data,
-                     own.dk.data, own.dv.data},
-                    library_room);
+      const sdpa_vjp_call call{c.q.data,     k,           v,          of.out.data,
+                               of.dout.data, n_at,        m_at,       own.log_sum.data,
+                               own.dq.data,  own.dk.data, own.dv.data};
+      this->machine().happen([to = library_.get(), shape, call, library_room](const auto&) {
+        to->vjp(shape, call, library_room);
+      });
     });
     check_finite({own.dq, columns_of(own.dk, 0, one.keys()), columns_of(own.dv, 0, one.keys())});
 
