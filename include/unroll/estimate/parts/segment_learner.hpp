@@ -58,8 +58,8 @@ class segment_learner {
   /// From now on no call waits for the executor: all is taken for finite, and reports have no losses; look()
   /// tells. Behind what was not finite only reset() can follow, and g is of no use. Allocates.
   void put_off_looks() { run_.put_off_looks(); }
-  /// What the calls since reset() or the last look have left to be seen: the sum of their losses, and the first
-  /// segment at fault. Waits.
+  /// What the calls since reset() or the last look have left to be seen: the sum of their losses, and the
+  /// first segment at fault. Waits.
   report look() { return run_.look(); }
   /// Shows its name, `options`, those that the numbers depend on, "keep 2", and the model.
   template <class V>
