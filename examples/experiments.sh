@@ -2,7 +2,7 @@
 # The experiments of docs/experiments.md.
 #   examples/experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built gradient_bias, train_text, influence_balancing and temporal_credit. OUT: where the results go.
-# PART: bias course gated price balancing credit anbn brackets book (all of them without). Those but balancing, credit, anbn and brackets
+# PART: bias others course gated price balancing credit anbn brackets book (all of them without). Those but balancing, credit, anbn and brackets
 # read a book of $UNROLL_DATA_DIR.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
@@ -16,6 +16,11 @@ bias() {
   "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --replicas 10000 --threads 1 \
     --estimators bptt,checkpointed,rtrl,tbptt:10,tbptt:20,tbptt:50,chunked:20,artbp:10,artbp:20,uoro,uoro:20,nobacktrack \
     --json "$out/bias.json" --horizon "$out/lags.csv" --plot "$out/gradient_bias.svg" | tee "$out/bias.txt"
+}
+
+others() {  # forward, learned and adaptive ones
+  "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --threads 1 --confidence 0.999 --replicas 1000 \
+    --estimators ok_rtrl,kernl,sk_rtrl,adaptive_tbptt,dni:10,dni:20,bp_lambda:0,bp_lambda --json "$out/others.json" | tee "$out/others.txt"
 }
 
 course() {
@@ -89,11 +94,11 @@ book() {
     --rate 0.002 --sequences 5000 --report 1000 --json "$out/book.json" | tee "$out/book.txt"
 }
 
-for part in "${@:-bias course gated price balancing credit anbn brackets book}"; do
+for part in "${@:-bias others course gated price balancing credit anbn brackets book}"; do
   for name in $part; do
     case $name in
-      bias | course | gated | price | balancing | credit | anbn | brackets | book) "$name" ;;
-      *) echo "experiments.sh: \"$name\" is none of bias, course, gated, price, balancing, credit, anbn, brackets, book" >&2; exit 2 ;;
+      bias | others | course | gated | price | balancing | credit | anbn | brackets | book) "$name" ;;
+      *) echo "experiments.sh: \"$name\" is none of bias, others, course, gated, price, balancing, credit, anbn, brackets, book" >&2; exit 2 ;;
     esac
   done
 done

@@ -9,9 +9,12 @@
 #include "tests/support/owed.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/linear.hpp"
+#include "unroll/estimate/bp_lambda.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/chunked_tbptt.hpp"
 #include "unroll/estimate/lane_parallel.hpp"
+#include "unroll/estimate/rtrl.hpp"
+#include "unroll/estimate/tbptt.hpp"
 #include "unroll/system/counted.hpp"
 #include "unroll/system/with_resets.hpp"
 #include "unroll/testing/conformance.hpp"
@@ -113,6 +116,19 @@ TEST_CASE("dni finds what is owed in a linear network where that is an affine fu
     CAPTURE(window, phi, support::driven::owed(1));
     CHECK((phi - support::driven::owed(1)).norm() < .1 * support::driven::owed(1).norm());
   }
+}
+
+TEST_CASE("dni and bp_lambda have less bias than truncation where the state tells what is owed") {
+  using support::driven;
+  const double exact = driven::late_gradient(rtrl(driven{}));
+  const auto bias = [&](auto est) { return std::abs(driven::late_gradient(std::move(est)) / exact - 1); };
+  for (const index_t window : {1, 3}) {
+    const double truncated = bias(chunked_tbptt(driven{}, {.window = window}));
+    CAPTURE(window, truncated, bias(dni(driven{}, {.window = window})));
+    CHECK(truncated > .2);
+    CHECK(bias(dni(driven{}, {.window = window})) < .2 * truncated);
+  }
+  CHECK(bias(bp_lambda(driven{})) < .2 * bias(tbptt(driven{}, {.k1 = 1, .k2 = 1})));
 }
 
 TEST_CASE("dni learns from every lane, and of a lane that begins anew that nothing is owed") {

@@ -79,18 +79,35 @@ struct driven {
     }
     return phi;
   }
-  /// The mean of the (W, b) that the estimator has learned, over the second half of 24000 steps.
+  /// Steps with x of mean zero.
+  static std::vector<input> inputs() {
+    std::vector<double> x(24000 * 2);
+    unroll::draw_normals(unroll::key{4}, 0, unroll::view<double>(x));
+    std::vector<input> xs;
+    for (std::size_t t = 0; t < 24000; ++t) xs.push_back(of(x.data() + 2 * t));
+    return xs;
+  }
+  /// The mean of the (W, b) that the estimator has learned, over the second half of them.
   template <class E>
   static Eigen::Matrix<double, 2, 3> learned(E est) {
-    std::vector<double> x(24000 * 2), theta{0}, g(1);
-    unroll::draw_normals(unroll::key{4}, 0, unroll::view<double>(x));
+    const auto xs = inputs();
+    std::vector<double> theta{0}, g(1);
     Eigen::Matrix<double, 2, 3> mean = Eigen::Matrix<double, 2, 3>::Zero();
-    for (std::size_t t = 0; t < 24000; ++t) {
-      const input in = of(x.data() + 2 * t);
-      est.advance(theta, std::span(&in, 1), unroll::dparams<double>(g));
-      if (t >= 12000) mean += Eigen::Map<const Eigen::Matrix<double, 2, 3>>(est.synthesiser_numbers().data());
+    for (std::size_t t = 0; t < xs.size(); ++t) {
+      est.advance(theta, std::span(xs).subspan(t, 1), unroll::dparams<double>(g));
+      if (t >= xs.size() / 2)
+        mean += Eigen::Map<const Eigen::Matrix<double, 2, 3>>(est.synthesiser_numbers().data());
     }
-    return mean / 12000;
+    return mean / double(xs.size() / 2);
+  }
+  /// The gradient by theta of all but the first 4000, as the estimator has it then.
+  template <class E>
+  static double late_gradient(E est) {
+    const auto xs = inputs();
+    std::vector<double> theta{0}, early(1), g(1);
+    est.advance(theta, std::span(xs).first(4000), unroll::dparams<double>(early));
+    est.advance(theta, std::span(xs).subspan(4000), unroll::dparams<double>(g));
+    return g[0];
   }
 };
 
