@@ -98,6 +98,23 @@ TEST_CASE("a coordinate that waits for its first event is no bias") {
   CHECK(bias_interval(sample, told, 0.95).high > 1);
 }
 
+TEST_CASE("coordinates without noise that are off by rounding alone wait for no event") {
+  const auto flagged = [](double off) {
+    std::vector<std::vector<double>> draws;
+    for (index_t i = 0; i < 100; ++i) {
+      std::vector<double> difference(100, off);
+      difference[0] = draw_normal(key{4}, i);
+      draws.push_back(std::move(difference));
+    }
+    detail::reference_gradient reference;
+    reference.mean = reference.variance = block<double>(100);
+    reference.mean[0] = 1;
+    return detail::summarise(sample_of(draws), reference, true, 1, 64 * 2.22e-16, .95).heavy_tails > 0;
+  };
+  CHECK_FALSE(flagged(1e-14));  // sums of terms that cancel
+  CHECK(flagged(1e-12));
+}
+
 TEST_CASE("a bias that only the direction of the mean itself shows is none yet") {
   // five events in 20 draws: the first gives the direction, so that four are left to lie along it
   std::vector<std::vector<double>> draws(20, {0});

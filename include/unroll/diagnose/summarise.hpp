@@ -52,10 +52,9 @@ inline measurement summarise(const gradient_sample& sample, const reference_grad
 
   double dot = 0, mean_square = 0;
   index_t varying = 0;
-  const double g_rms = r.exact_norm / std::sqrt(double(std::max<index_t>(1, g.size())));
   for (index_t j = 0; j < g.size(); ++j) {
     const double m = d[j] + g[j], variance = sample.x().variance(j) / n + reference.variance[j];
-    const double slack = rounding * (std::abs(g[j]) + g_rms);  // a difference by rounding alone is none
+    const double slack = rounding * (std::abs(g[j]) + r.exact_norm);  // off by rounding alone: not at all
     dot += m * g[j];
     mean_square += m * m;
     if (variance <= 0) {
