@@ -30,8 +30,20 @@ for file in "${files[@]}"; do
     NF        { mark = "" }' "$file"
 done
 
+compiles() {  # compiles NAME
+  "$cxx" -std=c++20 -fsyntax-only -Wall -Wextra -Iinclude -I. -isystem "$eigen" "$work/$1.cpp" 2>"$work/$1.log"
+}
+must_compile() {
+  compiles "$1" && return
+  echo "$1 does not compile:"
+  head -20 "$work/$1.log"
+  failed=1
+}
+as_function() { printf 'void %s();\nvoid %s() {\n%s\n}\n' "$1" "$1" "$(grep -vE '^ *# *include' "$2")"; }
+
 blocks=0
 failed=0
+declare -A alike  # fragments with the same includes: one file, to read the library once
 shopt -s nullglob
 for block in "$work"/*.block; do
   name=$(basename "$block" .block)
@@ -46,15 +58,10 @@ for block in "$work"/*.block; do
       continue
       ;;
     *.fragment)
-      {
-        echo '#include <unroll/unroll.hpp>'
-        grep -E '^ *# *include' "$block"
-        echo 'using namespace unroll;'
-        echo 'void fragment();'
-        echo 'void fragment() {'
-        grep -vE '^ *# *include' "$block"
-        echo '}'
-      } >"$work/$name.cpp"
+      blocks=$((blocks + 1))
+      includes=$(echo '#include <unroll/unroll.hpp>'; grep -E '^ *# *include' "$block" | LC_ALL=C sort -u; echo 'using namespace unroll;')
+      { echo "$includes"; as_function fragment "$block"; } >"$work/$name.cpp"
+      alike[$includes]+="$name "
       ;;
     *)
       if ! grep -q 'int main' "$block"; then
@@ -62,15 +69,19 @@ for block in "$work"/*.block; do
         failed=1
         continue
       fi
+      blocks=$((blocks + 1))
       cp "$block" "$work/$name.cpp"
+      must_compile "$name"
       ;;
   esac
-  blocks=$((blocks + 1))
-  if ! "$cxx" -std=c++20 -fsyntax-only -Wall -Wextra -Iinclude -I. -isystem "$eigen" "$work/$name.cpp" 2>"$work/$name.log"; then
-    echo "$name does not compile:"
-    head -20 "$work/$name.log"
-    failed=1
-  fi
+done
+for includes in "${!alike[@]}"; do
+  {
+    echo "$includes"
+    i=0
+    for name in ${alike[$includes]}; do as_function "fragment_$((++i))" "$work/$name.block"; done
+  } >"$work/fragments.cpp"
+  compiles fragments || for name in ${alike[$includes]}; do must_compile "$name"; done
 done
 echo "$blocks blocks of ${#files[@]} pages compiled"
 exit $failed
