@@ -8,6 +8,8 @@
 #include "unroll/cells/min_gru.hpp"
 #include "unroll/cells/stack.hpp"
 #include "unroll/estimate/diagonal_rtrl.hpp"
+#include "unroll/estimate/kf_rtrl.hpp"
+#include "unroll/estimate/rtrl.hpp"
 #include "unroll/system/any_system.hpp"
 #include "unroll/testing/conformance.hpp"
 
@@ -69,7 +71,50 @@ std::vector<double> layer_by_layer(const F& f, const Task& task) {
   return g;
 }
 
+// A stack that says something else of one of its layers.
+struct wrong_layer {
+  using scalar = double;
+  using input = lrus::input;
+  lrus f;
+  double times = 1;
+  dims size() const { return f.size(); }
+  void step(const input& x, const edge<double>& e) const { f.step(x, e); }
+  void vjp(const input& x, const const_edge<double>& e, dstate<const double> dnext, double dloss,
+           dstate<double> ds, dparams<double> dtheta) const {
+    f.vjp(x, e, dnext, dloss, ds, dtheta);
+  }
+  std::vector<weight_matrix> weight_matrices() const { return f.weight_matrices(); }
+  std::vector<unit_layer> unit_layers() const { return f.unit_layers(); }
+  void layer_diag_jacobian(index_t k, const input& x, const const_edge<double>& e, view<double> J) const {
+    f.layer_diag_jacobian(k, x, e, J);
+    if (k == 1) J[0] *= times;
+  }
+  void layer_diag_factors(index_t k, const input& x, const const_edge<double>& e, view<double> a,
+                          view<double> d) const {
+    f.layer_diag_factors(k, x, e, a, d);
+  }
+};
+
 }  // namespace
+
+TEST_CASE("system_conformance compares what is said of layers with the vjp") {
+  const lrus f({.in = 2, .hidden = 3, .out = 2, .lanes = 2}, 2);
+  const support::random_task<lrus> t(f, 3, key{8});
+  CHECK(testing::system_conformance(wrong_layer{f}, t.theta, t.xs) == std::vector<std::string>{});
+  const auto found = testing::system_conformance(wrong_layer{f, 1.01}, t.theta, t.xs);
+  REQUIRE(found.size() == 3);
+  CHECK(found[0] == "step 0: layer 1: diag_jacobian: disagrees with vjp");
+}
+
+TEST_CASE("rtrl and kf_rtrl keep the promises of every estimator on a stack with dropout") {
+  const lrus f({.in = 2, .hidden = 3, .out = 2, .lanes = 2}, 2, {.probability = 0.3, .input = 0.2});
+  support::random_task<lrus> t(f, 30, key{7});
+  const key masks{9};
+  for (auto& x : t.xs) x.draws = &masks;
+  t.bad.draws = &masks;
+  CHECK(testing::estimator_conformance(rtrl(f), t.theta, t.xs, &t.bad) == std::vector<std::string>{});
+  CHECK(testing::estimator_conformance(kf_rtrl(f), t.theta, t.xs, &t.bad) == std::vector<std::string>{});
+}
 
 TEST_CASE("layerwise rtrl is back-propagation of every layer through its own recurrence alone") {
   for (const index_t lanes : {1, 2}) {

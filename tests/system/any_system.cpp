@@ -54,7 +54,7 @@ TEST_CASE("supports tells which optional members the cell inside has") {
   const any none = step_only{};
   const any_golden some = golden::rnn<>{};
   for (const hook h : {hook::vjp, hook::jvp, hook::window, hook::jacobian, hook::row_norms, hook::masks,
-                       hook::factors, hook::diag_jacobian, hook::lane_vjp}) {
+                       hook::factors, hook::diag_jacobian, hook::unit_layers, hook::lane_vjp}) {
     CHECK(all.supports(h));
     CHECK_FALSE(none.supports(h));
     CHECK(some.supports(h) == (h == hook::vjp || h == hook::jvp));
