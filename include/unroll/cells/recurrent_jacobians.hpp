@@ -84,6 +84,7 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
       const recurrent_step<T> at = all.lane(l);
       al = multiplied(x, at, l, below, al);
       for (const weight_matrix& w : matrices()) {
+        if (w.rows == 0) continue;  // none of the cell's own
         const index_t j = w.first / (E::gates * h);
         if constexpr (requires { f_.diag_immediate(at, j, to); })
           f_.diag_immediate(at, j, to);
