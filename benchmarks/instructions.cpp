@@ -151,6 +151,17 @@ void linear_algebra(const std::string& type) {
   product("tn", op::transpose, op::none, 288, 64, 288);
   product("tn", op::transpose, op::none, 768, 16, 288);
   product("tn", op::transpose, op::none, 288, 16, 768);
+  for (const index_t h : {256, 768}) {  // the next of 64 MiB of matrices
+    const index_t k = h == 256 ? 256 : 288, n = h == 256 ? 8 : 16, all = (64 << 20) / index_t(sizeof(T));
+    numbers_of<T> b(k * n), c(h * n);
+    std::vector<T> a;
+    index_t at = 0;
+    row("gemm<" + type + ", tn, A of memory>" + shape({h, n, k}), [&] {
+      a.resize(std::size_t(all), T(0.25));
+      linalg::gemm<T>(op::transpose, {a.data() + at, k, h}, op::none, b.as(k, n), true, c.as(h, n));
+      at = at + 2 * h * k <= all ? at + h * k : 0;
+    });
+  }
   for (const index_t h : {16, 64, 256, 512}) {
     numbers_of<T> x(h), y(h), a(h * h);
     row("ger<" + type + ">" + shape({h, h}), [&] {
