@@ -19,7 +19,7 @@ bias() {
 }
 
 others() {  # forward, learned and adaptive ones
-  "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --threads 1 --confidence 0.999 --replicas 1000 \
+  "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --threads 1 --confidence 0.999 --replicas 5360 \
     --estimators ok_rtrl,kernl,sk_rtrl,adaptive_tbptt,tbptt:1,chunked:10,chunked:20,dni:10,dni:20,bp_lambda:0,bp_lambda --json "$out/others.json" | tee "$out/others.txt"
 }
 
