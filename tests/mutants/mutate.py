@@ -202,7 +202,8 @@ def main():
 
 
 def write_markdown(path, rows):
-    """Writes the table. A mutant that was not run keeps its row of the table that is there, marked as earlier."""
+    """Writes the table. A mutant that was not run keeps its row of the table that is there, marked as earlier, or has none."""
+
     def code(text):
         text = " ".join(text.split()).replace("|", "\\|")
         return f"`{text}`" if text else "(nothing)"
@@ -216,13 +217,14 @@ def write_markdown(path, rows):
         if word == "not run" and before.get(cells, by) != by:
             word, by = "killed with earlier files", before[cells] + " (earlier)"
         words.append(word)
-        table.append(f"{cells} | {by} |")
+        if word != "not run":
+            table.append(f"{cells} | {by} |")
     total = ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
     path.write_text("\n".join([
         "# Mutants of the headers", "",
         "Every row is one change of one header and the test that failed under it: `./run mutate --markdown docs/mutants.md` runs them",
         "and writes this table ([how-to](howto/prove-an-estimator.md#show-that-the-proof-can-fail)). Of a mutant that was not run with the",
-        "present files, what killed it with earlier ones stands in its row.", "",
+        "present files, what killed it with earlier ones stands in its row; those that were never run with a table written have none.", "",
         f"{len(rows)} mutants: {total}.", "", "| header | instead of | stands | killed by |", "|---|---|---|---|", *table]) + "\n")
 
 

@@ -96,8 +96,9 @@ UNROLL_INLINE inline void each_of_16(std::uint64_t low, std::uint64_t high, floa
 #endif
 }
 
-/// Bit i of the byte as bit 4 of byte i.
+/// A one in each byte.
 inline constexpr std::uint64_t each_byte = 0x0101010101010101;
+/// Bit i of the byte as bit 4 of byte i.
 UNROLL_INLINE inline std::uint64_t fifth_bits(std::uint32_t byte) {
   const std::uint64_t one_bit = byte * each_byte & 0x8040201008040201;
   return (one_bit + 0x7f * each_byte) >> 3 & 0x10 * each_byte;
