@@ -99,10 +99,10 @@ TEST_CASE("recording: a list whose spans alone change is the same list", "[exec]
     second = {5, t % 6, (2 * t) % 6};
     if (t == 3) second = first;  // again by chance
   }
-#if !defined(__clang__)  // which does not tell numbers from what is between them: core of operation_list
-  CHECK(r.changes() == changed);
-#endif
-  CHECK(changed <= 3);
+  if (exec::compares_exactly) {
+    CHECK(r.changes() == changed);
+    CHECK(changed <= 3);
+  }
 }
 
 TEST_CASE("recording: fewer, more and other operations", "[exec]") {

@@ -43,6 +43,18 @@ enum class difference {
   operations  ///< other operations
 };
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_clear_padding)
+#define UNROLL_CLEARS_PADDING 1
+#endif
+#endif
+#ifndef UNROLL_CLEARS_PADDING
+#define UNROLL_CLEARS_PADDING 0
+#endif
+/// Whether equal arguments always count as equal. A compiler that cannot clear what lies between members
+/// (clang 14) may count some as others, which costs time alone.
+inline constexpr bool compares_exactly = UNROLL_CLEARS_PADDING != 0;
+
 /// Operations of a machine, in order: trivially copyable objects that are called with the machine.
 template <class Machine>
 class operation_list {
@@ -104,13 +116,10 @@ class operation_list {
   template <class Op>
   static inline char kind_of = 0;  // its address tells one kind of operation from another
 
-  // A compiler without the function may take two equal operations for different ones, which costs time alone.
   template <class Op>
   static void clear_padding([[maybe_unused]] Op& op) {
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_clear_padding)
+#if UNROLL_CLEARS_PADDING
     __builtin_clear_padding(&op);
-#endif
 #endif
   }
 
@@ -220,3 +229,5 @@ class recorded_spans {
 };
 
 }  // namespace unroll::exec
+
+#undef UNROLL_CLEARS_PADDING
