@@ -8,7 +8,7 @@ Both sides get the same data and the same parameters; their gradients are compar
 (ours, theirs, ours, theirs, ...), each at least --sample seconds of CPU time; a row reports the median of the pair
 ratios, theirs / ours, with their minimum and maximum. The PyTorch process runs with one thread and with malloc told
 to keep large blocks, which is worth a factor of up to 2 to it. Rows R are recurrent nets (ours.cpp, theirs.py), X the
-same against jax_theirs.py, left out where --python has no jax, rows T and M Llamas (llama_ours.cpp, llama_theirs.py); M runs two threads, not pinned, by the wall clock: on an idle machine only.
+same against jax_theirs.py and, in X3, jax_estimators.py, left out where --python has no jax, rows T and M Llamas (llama_ours.cpp, llama_theirs.py); M runs two threads, not pinned, by the wall clock: on an idle machine only.
 Rows G are the exact gradient of a Llama with memories (memory_ours.cpp, memory_theirs.py), left out where torch lacks
 scaled_dot_product_attention or rms_norm.
 Rows L, which run where --only names them, are Llamas with bfloat16 weights against llama.cpp (llama_cpp_theirs.py) with
@@ -29,6 +29,11 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 CELLS = ("elman", "gru", "lstm")
 STACKS = ("lstm-2",)
+ESTIMATORS = (  # of jax_estimators.py
+    *((w, "elman") for w in ("tbptt-10", "sliding-10", "artbp-10", "uoro", "preuoro", "nobacktrack", "kf-rtrl", "random-path",
+                             "snap-1", "eprop", "forward-gradient", "es", "pes-10")),
+    ("rflo", "leaky"), ("diagonal-rtrl", "lru"), ("uoro", "gru"), ("uoro", "lstm"),
+)
 LLAMAS = (("stories15M", 288, 256), ("mid", 512, 512))
 
 
@@ -63,6 +68,10 @@ def rows(kind):
             yield "X1", "bptt", "jax-bptt", cell, hidden, lanes, 100, 1
     for hidden, target in ((16, 1.3), (32, 1.2), (64, 1.2)):
         yield "X2", "rtrl", "jax-rtrl", "elman", hidden, 1, 100, target
+    for hidden in 16, 64:
+        for workload, cell in ESTIMATORS:
+            theirs = "jax-" + ("chunked-10" if workload == "tbptt-10" else workload)
+            yield "X3", workload, theirs, cell, hidden, 1, 100, 3 if workload == "diagonal-rtrl" else 2
 
 
 def llama_rows():
@@ -123,8 +132,9 @@ class Side:
         self.process.wait()
 
 
-def exchange(ours, theirs, folder, dtype):
-    """Gives ours the parameters of theirs; returns the relative difference of the two gradients."""
+def exchange(ours, theirs, folder, dtype, drawn=False):
+    """Gives ours the parameters of theirs and, where `drawn`, theirs the draws of ours; returns the relative difference of
+    the two gradients."""
     names = []
     line = ours.ask("layout")
     while line != "end":
@@ -136,11 +146,46 @@ def exchange(ours, theirs, folder, dtype):
     flat = np.concatenate([np.asarray(values[n], dtype).reshape(r, c).ravel(order="F") for n, _, r, c in names])
     flat.tofile(f"{folder}/theta.bin")
     ours.ask(f"gradient {folder}/theta.bin {folder}/ours.bin")
+    if drawn:
+        ours.ask(f"noise {folder}/noise.bin")
+        theirs.ask(f"noise {folder}/noise.bin")
     theirs.ask(f"gradient {folder}/theirs.npz")
     mine = np.fromfile(f"{folder}/ours.bin", dtype).astype(np.float64)
     other = np.load(f"{folder}/theirs.npz")
     other = np.concatenate([np.asarray(other[n], np.float64).reshape(r, c).ravel(order="F") for n, _, r, c in names])
     return float(np.linalg.norm(mine - other) / np.linalg.norm(other))
+
+
+class Estimators:
+    """Rows X3: one process of JAX for all of them, as it takes seconds to start, and a check in double in front of the first
+    time of a formula, where two right ones agree to the last digits."""
+
+    def __init__(self, a, setting):
+        self.a, self.setting, self.theirs, self.checked = a, setting, None, set()
+
+    def row(self, workload, theirs, sizes):
+        """The process of JAX, at this row."""
+        if not self.theirs:
+            self.theirs = Side([self.a.python, f"{HERE}/jax_estimators.py", theirs] + sizes, *self.setting)
+        else:
+            self.theirs.ask("row " + " ".join([theirs] + sizes))
+        return self.theirs
+
+    def check(self, workload, theirs, cell):
+        if (workload, cell) in self.checked:
+            return
+        self.checked.add((workload, cell))
+        with tempfile.TemporaryDirectory() as folder:
+            rng = np.random.default_rng(1)
+            for f in "xy":
+                rng.standard_normal(1600).tofile(f"{folder}/{f}.bin")
+            sizes = [cell, "16", "1", "100", "f64", folder]
+            ours = Side([self.a.ours, workload] + sizes, *self.setting)
+            difference = exchange(ours, self.row(workload, theirs, sizes), folder, np.float64, True)
+            ours.close()
+        print(f"X3   {workload:12} {cell:5} in double: estimates differ by {difference:.1e}", flush=True)
+        if not difference < 1e-9:
+            sys.exit("which is too much")
 
 
 def exchange_llama(ours, theirs, folder, loss=0):
@@ -226,6 +271,7 @@ def main():
     ap.add_argument("--sample", type=float, default=0.02, help="CPU seconds of one sample")
     ap.add_argument("--core", type=int, default=0)
     ap.add_argument("--only", default="", help="rows, e.g. R1,R11")
+    ap.add_argument("--estimators", default="", help="of rows X3, e.g. uoro,snap-1")
     ap.add_argument("--cells", default=",".join(CELLS + STACKS))
     ap.add_argument("--shapes", default=",".join(name for name, _, _ in LLAMAS))
     ap.add_argument("--type", default="f32", choices=("f32", "f64"))
@@ -258,12 +304,15 @@ def main():
             todo += memory_rows()
         else:
             print("rows G are left out: no torch that has scaled_dot_product_attention and rms_norm", file=sys.stderr)
+    estimators = None
     for name, workload, their_workload, cell, hidden, lanes, steps, target in todo:
         memory = workload.startswith("memory")
         llama = workload.startswith("llama") or memory
         if (a.only and name not in a.only.split(",")) or (
-            cell not in (a.shapes if llama else a.cells).split(",") and not memory
+            cell not in (a.shapes if llama else a.cells).split(",") and not memory and name != "X3"
         ):
+            continue
+        if name == "X3" and a.estimators and workload not in a.estimators.split(","):
             continue
         target *= scale
         with tempfile.TemporaryDirectory() as folder:
@@ -276,17 +325,22 @@ def main():
             ours = Side([a.memory if memory else a.llama if llama else a.ours, workload] + sizes, *setting)
             other = name[0] == "L"
             side = "llama_cpp_" if other else "memory_" if memory else "llama_" if llama else "jax_" if their_workload.startswith("jax") else ""
-            script = f"{HERE}/{side}theirs.py"
-            theirs = Side([a.python, script, their_workload] + sizes, *setting)
-            difference = exchange_llama(ours, theirs, folder, int(memory)) if llama else exchange(ours, theirs, folder, dtype)
-            random = workload == "uoro"  # two streams of signs: only the cost can be compared
-            if not random and difference > (0.05 if other else tolerance):
+            if name == "X3":
+                estimators = estimators or Estimators(a, setting)
+                estimators.check(workload, their_workload, cell)
+                theirs = estimators.row(workload, their_workload, sizes)
+            else:
+                theirs = Side([a.python, f"{HERE}/{side}theirs.py", their_workload] + sizes, *setting)
+            difference = exchange_llama(ours, theirs, folder, int(memory)) if llama else exchange(ours, theirs, folder, dtype, name == "X3")
+            random = workload == "uoro" and name != "X3"  # two streams of signs: only the cost can be compared
+            if not random and difference > (0.05 if other or name == "X3" and a.type == "f32" else tolerance):
                 sys.exit(f"{name} {workload} {cell} H={hidden} B={lanes}: gradients differ by {difference:.2e}")
             n_ours, n_theirs = ours.repetitions(a.sample), theirs.repetitions(a.sample)
             pairs = [(ours.sample(n_ours), theirs.sample(n_theirs)) for _ in range(a.pairs)]
             planned, held = map(int, ours.ask("bytes").split()) if memory else (None, None)
             ours.close()
-            theirs.close()
+            if name != "X3":
+                theirs.close()
         ratios = sorted(t / o for o, t in pairs)
         row = dict(
             row=name, workload=workload, peer=their_workload, cell=cell, hidden=hidden, lanes=lanes, steps=steps,

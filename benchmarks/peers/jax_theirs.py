@@ -63,33 +63,58 @@ def rtrl(w, x, y):
     return {"w_x": g[:, :n], "w_h": g[:, n : 2 * n], "b": g[:, 2 * n]}
 
 
-def main():
-    workload, kind, hidden, lanes, steps, number, folder = sys.argv[1:]
-    jax.config.update("jax_enable_x64", number == "f64")
-    dtype = np.float64 if number == "f64" else np.float32
-    h, lanes, steps = int(hidden), int(lanes), int(steps)
-    x, y = (
-        jnp.asarray(np.fromfile(f"{folder}/{f}.bin", dtype, steps * lanes * h).reshape(steps, lanes, h)) for f in "xy"
-    )
-    gates, rng = {"elman": 1, "gru": 3, "lstm": 4}[kind], np.random.default_rng(0)
+def parameters(kind, h, dtype):
+    gates, rng = {"gru": 3, "lstm": 4}.get(kind, 1), np.random.default_rng(0)
     shapes = {"w_h": (gates * h, h), "w_x": (gates * h, h), "b": (gates * h,)}
     if kind == "gru":
         shapes["b_hn"] = (h,)
-    w = {k: jnp.asarray(rng.uniform(-1, 1, s) / h**0.5, dtype) for k, s in shapes.items()}
-    run = jax.jit(rtrl if workload == "jax-rtrl" else bptt(kind))
+    return {k: jnp.asarray(rng.uniform(-1, 1, s) / h**0.5, dtype) for k, s in shapes.items()}
+
+
+class Peer:
+    """The formula of a row, jitted, with what it is fed."""
+
+    def __init__(self, prepare, workload, kind, hidden, lanes, steps, number, folder):
+        jax.config.update("jax_enable_x64", number == "f64")
+        self.dtype = np.float64 if number == "f64" else np.float32
+        shape = int(steps), int(lanes), int(hidden)
+        self.x, self.y = (jnp.asarray(np.fromfile(f"{folder}/{f}.bin", self.dtype, np.prod(shape)).reshape(shape)) for f in "xy")
+        self.w, formula = prepare(workload, kind, int(hidden), self.dtype)
+        self.jitted, self.noise = jax.jit(formula), None
+
+    def run(self):
+        return jax.block_until_ready(self.jitted(self.w, self.x, self.y, self.noise))
+
+
+def serve(prepare):
+    """Answers commands; `row` and arguments go on to another row. prepare(workload, kind, hidden, dtype): the parameters, and
+    what is jitted of them, x, y and the noise."""
+    peer = Peer(prepare, *sys.argv[1:])
     for line in sys.stdin:
         command, *args = line.split()
-        if command == "parameters":
-            np.savez(args[0], **w)
+        if command == "row":
+            peer = Peer(prepare, *args)
+            print("end", flush=True)
+        elif command == "parameters":
+            np.savez(args[0], **peer.w)
+            print("end", flush=True)
+        elif command == "noise":
+            peer.noise = jnp.asarray(np.fromfile(args[0]), peer.dtype)
             print("end", flush=True)
         elif command == "gradient":
-            np.savez(args[0], **run(w, x, y))
+            np.savez(args[0], **peer.run())
             print("end", flush=True)
         elif command == "sample":
             n, start = int(args[0]), time.process_time()
             for _ in range(n):
-                jax.block_until_ready(run(w, x, y))
+                peer.run()
             print((time.process_time() - start) / n, flush=True)
 
 
-main()
+def prepare(workload, kind, h, dtype):
+    formula = rtrl if workload == "jax-rtrl" else bptt(kind)
+    return parameters(kind, h, dtype), lambda w, x, y, noise: formula(w, x, y)
+
+
+if __name__ == "__main__":
+    serve(prepare)

@@ -1,11 +1,12 @@
 // One side of compare.py: this library. Answers commands on standard input, so that both sides of a pair run
 // in processes that stay warm.
 //   usage: ours WORKLOAD CELL HIDDEN LANES STEPS TYPE FOLDER
-// WORKLOAD is bptt, forward, tbptt-K (chunked, as `detach` does it), uoro, rtrl or generic-rtrl; CELL is
-// elman, gru, lstm or lstm-2, a stack of two; TYPE is f32 or f64. FOLDER holds x.bin and y.bin (STEPS x LANES
-// x HIDDEN numbers each).
+// WORKLOAD is bptt, forward, tbptt-K (chunked, as `detach` does it), uoro, rtrl, generic-rtrl or one of
+// with_estimators; CELL is elman, gru, lstm or lstm-2, a stack of two, for some estimators leaky or lru; TYPE
+// is f32 or f64. FOLDER holds x.bin and y.bin (STEPS x LANES x HIDDEN numbers each).
 //   layout         -> "name offset rows cols" of every parameter, then "end"
 //   gradient IN OUT-> reads parameters from IN, writes the gradient to OUT
+//   noise OUT      -> with the last parameters, writes all that an estimator draws, in its order, as doubles
 //   sample N       -> CPU seconds of one of N repetitions
 #include <cstdio>
 #include <cstdlib>
@@ -50,6 +51,46 @@ struct plain {
   }
 };
 
+std::vector<double>* notes = nullptr;  // where draws are noted, if anywhere
+
+/// The draws of philox_chooser, noted.
+class noting_chooser {
+ public:
+  void reset(key k) { draws_.reset(k); }
+  void mirror(bool on) { draws_.mirror(on); }
+  template <class V>
+  void visit(V&& v) {
+    draws_.visit(v);
+  }
+  template <class T, class S>
+  void signs(std::int64_t t, view<T, S> out) const {
+    draws_.signs(t, out);
+    note(out);
+  }
+  bool coin(std::int64_t t, double p) const {
+    const double one = draws_.coin(t, p);
+    note(view<const double>(&one, 1));
+    return one != 0;
+  }
+  index_t uniform(std::int64_t t, index_t n) const {
+    const double one = double(draws_.uniform(t, n));
+    note(view<const double>(&one, 1));
+    return index_t(one);
+  }
+  template <class T, class S>
+  void normals(std::int64_t t, view<T, S> out) const {
+    draws_.normals(t, out);
+    note(out);
+  }
+
+ private:
+  template <class V>
+  static void note(const V& v) {
+    if (notes) notes->insert(notes->end(), v.begin(), v.end());
+  }
+  philox_chooser draws_;
+};
+
 template <class E>
 void serve(E estimator, const layout& names, const workload& w) {
   using T = typename E::scalar;
@@ -81,6 +122,16 @@ void serve(E estimator, const layout& names, const workload& w) {
       run();
       std::ofstream(out, std::ios::binary)
           .write(reinterpret_cast<const char*>(g.data()), std::streamsize(g.bytes()));
+      std::printf("end\n");
+    } else if (command == "noise") {
+      std::string out;
+      std::cin >> out;
+      std::vector<double> all;
+      notes = &all;
+      run();
+      notes = nullptr;
+      std::ofstream(out, std::ios::binary)
+          .write(reinterpret_cast<const char*>(all.data()), std::streamsize(all.size() * sizeof(double)));
       std::printf("end\n");
     } else if (command == "sample") {
       int n = 0;
@@ -117,17 +168,47 @@ class forward_only {
   buffer<scalar> states_, tape_, loss_, workspace_;
 };
 
+/// Those whose formulas jax_estimators.py has; false: none of them.
+template <class F>
+bool with_estimators(const F& f, const workload& w) {
+  using C = noting_chooser;
+  const auto names = f.layout();
+  const std::string& n = w.name;
+  if constexpr (std::is_same_v<F, cells::lru<typename F::scalar>>) {
+    if (n == "diagonal-rtrl") return serve(diagonal_rtrl(f), names, w), true;
+  } else if constexpr (std::is_same_v<F, cells::leaky<typename F::scalar>>) {
+    if (n == "rflo") return serve(rflo(f, {.leak = 0.5}), names, w), true;
+  } else {
+    if (n == "uoro") return serve(uoro(f, {}, C{}), names, w), true;
+    if constexpr (std::is_same_v<F, cells::elman<typename F::scalar>>) {
+      if (n == "preuoro") return serve(preuoro(f, {}, C{}), names, w), true;
+      if (n == "kf-rtrl") return serve(kf_rtrl(f, {}, C{}), names, w), true;
+      if (n == "nobacktrack") return serve(nobacktrack(f, {}, C{}), names, w), true;
+      if (n == "random-path") return serve(random_path(f, {.p = 0.5}, C{}), names, w), true;
+      if (n == "snap-1") return serve(snap(f, {.reach = 1}), names, w), true;
+      if (n == "eprop") return serve(eprop(f, {.filter = 0.5}), names, w), true;
+      if (n == "sliding-10") return serve(tbptt(f, {.k1 = 1, .k2 = 10}), names, w), true;
+      if (n == "artbp-10") return serve(artbp(f, polynomial_truncation(10), {}, C{}), names, w), true;
+      if (n == "forward-gradient")
+        return serve(forward_gradient(f, {.window = w.steps}, C{}), names, w), true;
+      if (n == "es") return serve(es(f, {.sigma = 0.1}, C{}), names, w), true;
+      if (n == "pes-10") return serve(pes(f, {.sigma = 0.1, .window = 10}, C{}), names, w), true;
+    }
+  }
+  return false;
+}
+
 template <class F>
 void with_cell(const F& f, const workload& w) {
   const auto names = f.layout();
+  if constexpr (!std::is_same_v<F, cells::stack<cells::lstm<typename F::scalar>>>)
+    if (with_estimators(f, w)) return;
   if (w.name == "bptt")
     serve(bptt(f, {.max_steps = w.steps}), names, w);
   else if (w.name == "forward")
     serve(forward_only<F>(f, w.steps), names, w);
   else if (w.name.starts_with("tbptt-"))
     serve(chunked_tbptt(f, {.window = std::atoi(w.name.c_str() + 6)}), names, w);
-  else if (w.name == "uoro")
-    serve(uoro(f), names, w);
   else if (has_jacobian<F> && w.name == "rtrl") {
     if constexpr (has_jacobian<F>) serve(rtrl(f), names, w);
   } else if (w.name == "generic-rtrl")
@@ -148,8 +229,16 @@ void with_type(const workload& w) {
     with_cell(cells::lstm<T>({.in = h, .hidden = h, .out = 0, .lanes = w.lanes}), w);
   else if (w.cell == "lstm-2")
     with_cell(cells::stack<cells::lstm<T>>({.in = h, .hidden = h, .out = 0, .lanes = w.lanes}, 2), w);
+  else if (w.cell == "leaky" &&
+           with_estimators(cells::leaky<T>({.in = h, .hidden = h, .out = 0, .lanes = w.lanes}), w))
+    return;
+  else if (w.cell == "lru" &&
+           with_estimators(cells::lru<T>({.in = h, .hidden = h, .out = 0, .lanes = w.lanes}), w))
+    return;
   else
-    fail("ours", "cell", "\"" + w.cell + "\" is none of elman, gru, lstm, lstm-2");
+    fail("ours", "cell",
+         "\"" + w.cell +
+             "\" is none of elman, gru, lstm, lstm-2, or of leaky and lru with their own workloads");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "unroll/rng/draw.hpp"
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "tests/support/catch.hpp"
@@ -103,6 +104,10 @@ TEST_CASE("normals have the first four moments of N(0, 1) and independent pairs"
 
 TEST_CASE("draws are replayed by name and differ by key, kind and step") {
   CHECK(draw_normal(k, 8, 3) == draw_normal(k, 8, 3));
+  std::array<double, 5> some{};
+  draw_normals(k, 8, view<double>(some.data(), 3));
+  for (std::size_t i = 0; i < 3; ++i) CHECK(some[i] == draw_normal(k, 8, i));
+  CHECK((some[3] == 0 && some[4] == 0));
   CHECK(draw_uniform(k, 8) == draw_uniform(k, 8));
   CHECK(draw_uniform(k, 8) != draw_uniform(k, 9));
   CHECK(draw_uniform(k, 8) != draw_uniform(key{2025}, 8));

@@ -125,8 +125,11 @@ class diagonal {
       for (const weight_matrix& w : matrices_)
         for (index_t c = 0; c < w.columns; ++c)
           for (index_t b = 0; b < parts_; ++b, m += w.rows)
-            for (index_t r = 0; r < w.rows; ++r)
-              g[w.first + c * w.stride + r] += q[l * n_ + b * units_ + r % units_] * m[r];
+            for (index_t r = 0; r < w.rows; r += units_) {  // of all units side by side, for vectors
+              const T *weights = q.data() + l * n_ + b * units_, *from = m + r;
+              T* to = g.data() + w.first + c * w.stride + r;
+              for (index_t u = 0; u < units_; ++u) to[u] += weights[u] * from[u];
+            }
   }
 
   // One row of every unit, of one matrix and lane. J: units x m x m; q: units x m; d: m numbers, `rows`
