@@ -93,8 +93,8 @@ void check_bits(const setting& s, Make&& make) {
   const index_t before = changes();
   CHECK(recorded.advances().size() == 2);
   CHECK(recorded.finishes().size() > 0);
-  CHECK(before <=
-        6);  // both chunks and finish(): once to make them, once for spans that were equal by chance
+  // both chunks and finish(): once to make them, once for spans that were equal by chance
+  CHECK((before <= 6 || !exec::compares_exactly));
   auto copy = recorded;
   CHECK(trained(s, copy) == want);
   CHECK(copy.counts().writes == alone.counts().writes);
