@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The ids of this library against those of HuggingFace's tokenizers, 0.23.3 at the time of writing.
 
-    g++ -std=c++20 -O2 -Iinclude -I/usr/include/eigen3 benchmarks/peers/tokenizer_ours.cpp -o tokenizer_ours
+    g++ -std=c++20 -O2 -DUNROLL_WITH_ICU -Iinclude -I/usr/include/eigen3 benchmarks/peers/tokenizer_ours.cpp -o tokenizer_ours -licuuc
     python3 benchmarks/peers/tokenizer_compare.py tokenizer_ours [--files 300] [--seed 0] [--model FOLDER] [--gguf FILE]
         [--kinds WORD]
 
 Every kind of tokenizer.json that is read (byte-level with the expressions of GPT-2, Llama 3, Qwen 2 and SmolLM2; Metaspace
-with every prepend_scheme; the Llama kind), each trained on a book of UNROLL_DATA_DIR by the package's own trainer, or made of
+with every prepend_scheme; the Llama kind; some behind normal forms of Unicode and Nmt), each trained on a book of UNROLL_DATA_DIR by the package's own trainer, or made of
 the pieces and merges of a GGUF file of a byte-level model (--gguf, needs the package gguf), encodes three books, a C file, a
 Markdown file and 10000 random texts: all ids must agree. A byte that a vocabulary lacks (SmolLM2's lacks some) is refused here
 and left out by the package, so that its decoded text is another one: such texts are counted as refused. The rates are those of one book, the C and the Markdown file, in
@@ -61,6 +61,21 @@ BYTE_LEVEL = {
 }
 METASPACE = {f"metaspace {scheme}{' split' if split else ''}": (scheme, split)
              for scheme in ("always", "first", "never") for split in (False, True)}
+NORMALIZED = {
+    "qwen2 of NFC": ["NFC"],
+    "smollm2 of NFD": ["NFD"],
+    "gpt2 of NFKD": ["NFKD"],
+    "metaspace first of NFKC": ["NFKC"],
+    "llama of Nmt and NFKC": ["Nmt", "NFKC"],
+}
+
+
+def normalized(kind, book):
+    file = train(kind.split(" of ")[0], book)
+    steps = [{"type": name} for name in NORMALIZED[kind]]
+    then = file["normalizer"]["normalizers"] if file["normalizer"] else []
+    file["normalizer"] = {"type": "Sequence", "normalizers": steps + then}
+    return file
 
 
 def train(kind, book, size=8000):
@@ -102,7 +117,7 @@ def from_gguf(path, kind):
 def any_text(r, books):
     """What texts are made of: stretches of books, numbers, white space, any code points, names of marks."""
     bits = [" ", "  ", "\n", "\n\n", "\t", "\r\n", "'s", "'LL", "'\u017f", "don't", "12345", "\u0661\u0662", "\u00b2", "x",
-            "\u00a0", "\u3000", "\u2028", "...", "!?", "\u0301", "<s>", "</s>", "<|im_start|>", MARK, "\u4e2d\u6587", "\U0001f600"]
+            "\u00a0", "\u3000", "\u2028", "...", "!?", "\u0301", "e\u0301", "\ufb01", "\uff21", "\u200b", "\u0007", "<s>", "</s>", "<|im_start|>", MARK, "\u4e2d\u6587", "\U0001f600"]
 
     def bit():
         kind = r.randrange(4)
@@ -155,6 +170,7 @@ def compare_kinds(program, gguf, count, word, differs):
     timed_texts, short = [books[0], *others], books[1:] + [any_text(r, books) for _ in range(count)]
     print(f"{'kind':24} {'ids':>9} {'differ':>6} {'refused':>7} {'ours MB/s':>10} {'theirs':>7} {'ratio':>6}")
     made = {k: lambda k=k: train(k, book) for k in (*BYTE_LEVEL, *METASPACE, "llama")}
+    made |= {k: lambda k=k: normalized(k, book) for k in NORMALIZED}
     made |= {k + " of the GGUF": lambda k=k: from_gguf(gguf, k) for k in BYTE_LEVEL if gguf}
     with tempfile.TemporaryDirectory() as folder:
         path = folder + "/tokenizer.json"

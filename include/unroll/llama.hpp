@@ -70,6 +70,7 @@
 #include "unroll/text/byte_level.hpp"
 #include "unroll/text/byte_level_tokenizer.hpp"
 #include "unroll/text/byte_pairs.hpp"
+#include "unroll/text/character_steps.hpp"
 #include "unroll/text/character_table.hpp"
 #include "unroll/text/characters.hpp"
 #include "unroll/text/corpus.hpp"

@@ -150,6 +150,94 @@ TEST_CASE("the byte-level kinds of tokenizer.json give the ids of tokenizers") {
   CHECK(parse(l).decode(parse(l).encode("wxyz\xFF the</s>")) == "wxyz\xFF the");
 }
 
+#if UNROLL_HAS_ICU
+TEST_CASE(
+    "normal forms are those of Unicode 9.0, of what is between added tokens and of those that ask for it") {
+  const auto spelled = [](const std::string& bytes) { return llama::detail::byte_level_spelling(bytes); };
+  const std::string e_acute = "\xC3\xA9", ga = "\xEA\xB0\x80";
+  json j = byte_level({spelled(e_acute), spelled(ga.substr(0, 2)), spelled(ga)});
+  j["added_tokens"].push_back(added(267, "<" + e_acute + ">"));
+  j["added_tokens"].back()["normalized"] = true;
+  const std::vector<std::string> texts{"e\u0301 \u00e9",     "\ufb01\u32ff",      "\u1e9b\u0323",
+                                       "\uac00\u1100\u1161", "a\u0301</s>\u0301", "<e\u0301>"};
+  const std::vector<std::pair<const char*, std::vector<ids>>> forms{
+      {"NFC",
+       {{264, 35, 264},
+        {242, 175, 132, 230, 142, 194},
+        {228, 189, 158, 207, 166},
+        {266, 266},
+        {198, 164, 2, 207, 132},
+        {267}}},
+      {"NFD",
+       {{104, 207, 132, 35, 104, 207, 132},
+        {242, 175, 132, 230, 142, 194},
+        {200, 194, 207, 166, 207, 138},
+        {228, 135, 131, 228, 136, 164, 228, 135, 131, 228, 136, 164},
+        {100, 207, 132, 2, 207, 132},
+        {267}}},
+      {"NFKC",
+       {{264, 35, 264},
+        {105, 108, 230, 142, 194},
+        {228, 188, 172},
+        {266, 266},
+        {198, 164, 2, 207, 132},
+        {267}}},
+      {"NFKD",
+       {{104, 207, 132, 35, 104, 207, 132},
+        {105, 108, 230, 142, 194},
+        {118, 207, 166, 207, 138},
+        {228, 135, 131, 228, 136, 164, 228, 135, 131, 228, 136, 164},
+        {100, 207, 132, 2, 207, 132},
+        {267}}}};
+  for (const auto& [form, right] : forms) {
+    INFO(form);
+    j["normalizer"] = {{"type", form}};
+    const auto t = parse(j);
+    for (std::size_t i = 0; i < texts.size(); ++i) CHECK(t.encode(texts[i]) == right[i]);
+    CHECK(t.decode(t.encode("\xFF\xCCx")) == "\xFF\xCCx");
+  }
+}
+#else
+TEST_CASE("normal forms are refused where there is no ICU") {
+  json j = byte_level();
+  j["normalizer"] = {{"type", "NFC"}};
+  refused(j, "needs a normal form of Unicode, and so ICU");
+}
+#endif
+
+TEST_CASE("Nmt drops controls and makes blanks of white space and of marks without width") {
+  json j = metaspace("first", true);
+  j["normalizer"] = {{"type", "Nmt"}};
+  gives(j, {{"a\tb\u200bc", {9, 3, 5, 3, 6}},
+            {"\uff41\u3000b\u0001", {3, 0, 0, 5}},
+            {"\u0007", {}},
+            {"a</s>b", {9, 2, 5}},
+            {"a</s>\u0007</s>\nb\u2581", {9, 2, 2, 3, 5, 3}},
+            {"\u2460a", {3, 0, 4}},
+            {"\ufefff\ufffd", {3, 0, 3}}});
+#if UNROLL_HAS_ICU
+  j["pre_tokenizer"] = nullptr;
+  const json first = {{"type", "Nmt"}}, second = {{"type", "NFKC"}};
+  const json third = {{"type", "Prepend"}, {"prepend", mark}};
+  const json fourth = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", mark}};
+  j["normalizer"] = sequence("normalizers", {first, second, third, fourth});
+  gives(j, {{"a\tb\u200bc", {9, 3, 5, 3, 6}},
+            {"\uff41\u3000b\u0001", {9, 3, 5}},
+            {"\u0007", {}},
+            {"a</s>\u0007</s>\nb\u2581", {9, 2, 2, 12, 5, 3}},
+            {"\u2460a", {3, 0, 4}},
+            {"\ufefff\ufffd", {12, 0, 3}}});
+  j["normalizer"] = sequence("normalizers", {third, fourth, second});
+  refused(j, "the normalizer \"NFKC\" behind one that writes blanks");
+#endif
+  for (const char* type : {"Precompiled", "Lowercase", "StripAccents", "BertNormalizer"}) {
+    j["normalizer"] = {{"type", type}};
+    refused(j,
+            std::string("a normalizer \"") + type +
+                "\" that is not of the kinds that are read (NFC, NFD, NFKC, NFKD and Nmt, and behind them");
+  }
+}
+
 TEST_CASE("an added token that is a single word is found where no character of a word is beside it") {
   json j = byte_level();
   for (const char* text : {"cat", "\xC3\xA9!"}) {

@@ -14,6 +14,7 @@
 
 #include "unroll/text/added_texts.hpp"
 #include "unroll/text/byte_level.hpp"
+#include "unroll/text/character_steps.hpp"
 #include "unroll/text/score_joins.hpp"
 #include "unroll/text/word_cache.hpp"
 
@@ -27,6 +28,9 @@ namespace unroll::llama {
 ///      byte-level vocabulary (Radford et al. 2019) begins with the bytes.
 ///   3. Of all pairs of neighbours that may be joined, the best one is, and so on until none is left. The
 ///      best has the highest score, or stands first in the list of merges; of equals it is the leftmost.
+///
+/// Where the vocabulary has steps for characters (tokenizer_options::characters), they come first, and
+/// decode() gives the changed ones.
 ///
 /// Any bytes are a text: what is not UTF-8 is cut into single bytes. decode(encode(text)) == text where the
 /// vocabulary has bytes, with three exceptions: U+2581 comes back as a blank where the vocabulary writes
@@ -119,8 +123,12 @@ class tokenizer final {
       pre_tokenize(rest, options_.cuts, [&](std::string_view piece) { append_piece(piece, e); });
     };
     added_.split(text, ids, [&](std::string_view stretch) {
+      const bool begins = stretch.data() == text.data();
+      if (!characters_.empty()) stretch = e.keep(characters_(stretch));
+      if (stretch.empty()) return;
+      if (stretch.size() >= none) fail("tokenizer::encode", name, "has 2^32 bytes or more, normalised");
       added_normalised_.split(early ? e.keep(normalised(stretch)) : stretch, ids, [&](std::string_view rest) {
-        pieces(late ? e.keep(with_blank(rest, rest.data() == text.data())) : rest);
+        pieces(late ? e.keep(with_blank(rest, begins && rest.data() == stretch.data())) : rest);
       });
     });
     return ids;
@@ -160,7 +168,7 @@ class tokenizer final {
 
   tokenizer(std::vector<vocabulary_entry> pieces, std::vector<added_text> added,
             const tokenizer_options& options, const std::string& name)
-      : name_(name), pieces_(std::move(pieces)), options_(options) {
+      : name_(name), pieces_(std::move(pieces)), options_(options), characters_(options.characters, name) {
     if (pieces_.size() >= std::size_t{1} << 31) fail("tokenizer", name, "has 2^31 pieces or more");
     if (options.blank.empty()) fail("tokenizer", name, "has an empty text for a blank");
     bytes_.fill(-1);
@@ -219,6 +227,10 @@ class tokenizer final {
     check_id("an added text", a.id, name);
     const auto i = std::size_t(a.id);
     const bool in_marks = a.normalised && options_.blanks == blank_step::normalizer;
+    if (a.normalised && !characters_.empty()) {
+      a.text = characters_(a.text);
+      if (a.text.empty()) fail("tokenizer", name, "has an added text that is empty when it is normalised");
+    }
     if (in_marks) a.text = normalised(a.text);
     // blanks become marks after these texts are looked for, so characters can become it as well
     const bool as_characters = pieces_[i].kind == piece_kind::normal && !options_.byte_level &&
@@ -368,6 +380,7 @@ class tokenizer final {
   std::string name_;
   std::vector<vocabulary_entry> pieces_;
   tokenizer_options options_;
+  character_steps characters_;
   std::vector<piece_kind> kinds_;   // where ids become text; those of pieces_ say what text can become them
   std::vector<bool> found_whole_;   // a text that is looked for before blanks are written and put in front
   std::vector<bool> ends_stretch_;  // encode() begins a stretch, with a blank in front, behind it

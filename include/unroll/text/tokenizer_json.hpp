@@ -203,6 +203,9 @@ class tokenizer_json {
 ///   | byte-level: GPT-2, Llama 3, SmolLM2 | none | ByteLevel behind Digits and Split by known expressions |
 ///   ignore_merges or not |
 ///
+/// Before the normalizer of each, and where the table has none, may come NFC, NFD, NFKC, NFKD and Nmt
+/// (text/character_steps.hpp, normal forms by ICU).
+///
 /// Added tokens inside a text become their ids, as HuggingFace's library does it: every stretch between them
 /// is encoded on its own, lstrip and rstrip take the white space beside them, single_word asks that no
 /// character of a word is beside them. bos() is what the post_processor puts in front of a text, -1 where

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -41,9 +43,20 @@ class tokenizer_steps {
 
   explicit tokenizer_steps(const std::string& name) : name_(name) {}
 
-  /// Nothing, or any of: a mark in front, blanks replaced by the mark.
+  /// Nothing, or steps that change characters, and behind them any of: a mark in front, blanks replaced by
+  /// the mark.
   void read_normalizer(const json& normalizer, tokenizer_options& options) const {
-    each(normalizer, "normalizer", "normalizers", [&](const std::string& type, const json_members& s) {
+    const char* known = "NFC, NFD, NFKC, NFKD and Nmt, and behind them Prepend and Replace for U+2581";
+    each(normalizer, "normalizer", "normalizers", known, [&](const std::string& type, const json_members& s) {
+      const auto step = std::find(std::begin(step_names), std::end(step_names), type);
+      if (step != std::end(step_names)) {
+        if (options.prefix || options.blank != " ")
+          refuse("has the normalizer " + unroll::detail::in_quotes(type) + " behind one that writes blanks");
+        options.characters.push_back(character_step(step - std::begin(step_names)));
+        if (options.characters.size() > most_steps)
+          refuse("has more than " + std::to_string(most_steps) + " normalizers that change characters");
+        return true;
+      }
       if (type == "Prepend" && !options.prefix && s.text("prepend", "") == blank_mark)
         return options.prefix = true;
       if (type != "Replace" || !replaces(s, " ", blank_mark)) return false;
@@ -59,7 +72,7 @@ class tokenizer_steps {
     const bool normalised = options.prefix || options.blank != " ";
     bool ended = false;
     std::size_t steps = 0;
-    each(pre_tokenizer, "pre_tokenizer", "pretokenizers",
+    each(pre_tokenizer, "pre_tokenizer", "pretokenizers", "Metaspace, Digits, Split and ByteLevel",
          [&](const std::string& type, const json_members& s) {
            const auto out_of_place = [&](const std::string& why) {
              refuse("has a pre_tokenizer of type " + unroll::detail::in_quotes(type) + " " + why);
@@ -97,7 +110,8 @@ class tokenizer_steps {
 
   /// Nothing, or what undoes such steps and byte_fallback: decode() does that without being told.
   void check_decoder(const json& decoder, const tokenizer_options& options) const {
-    each(decoder, "decoder", "decoders", [&](const std::string& type, const json_members& s) {
+    const char* known = "Replace, Metaspace, Strip, ByteFallback and Fuse, of bytes ByteLevel and Fuse";
+    each(decoder, "decoder", "decoders", known, [&](const std::string& type, const json_members& s) {
       if (type == "ByteLevel") {
         for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) s.find(key);
         return options.byte_level;
@@ -118,48 +132,53 @@ class tokenizer_steps {
   std::optional<std::pair<std::string, json>> front(const json& post_processor) const {
     std::optional<std::pair<std::string, json>> found;
     bool template_seen = false;
-    each(post_processor, "post_processor", "processors", [&](const std::string& type, const json_members& s) {
-      if (type == "ByteLevel") {  // of offsets
-        for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) s.find(key);
-        return true;
-      }
-      if (type != "TemplateProcessing" || template_seen) return false;
-      template_seen = true;
-      s.find("pair");  // of two texts
-      const json* single = s.find("single");
-      const json* tokens = s.find("special_tokens");
-      if (!single || !single->is_array()) s.refuse("single", "a list of its parts");
-      for (const json& part : *single) {
-        if (!member_of(part, "Sequence").is_null()) break;
-        const json& id = member_of(member_of(part, "SpecialToken"), "id");
-        if (!id.is_string()) s.refuse("single", "a list of special tokens and sequences");
-        const json null,
-            &token = tokens ? member_of(*tokens, id.get_ref<const std::string&>().c_str()) : null;
-        const json& ids = member_of(token, "ids");
-        if (!ids.is_array() || ids.size() != 1 || found)
-          refuse("puts " + show_json(id) + " in front of a text, expected one token of one id at most");
-        found.emplace(id.get<std::string>(), ids[0]);
-      }
-      return true;
-    });
+    const char* known = "ByteLevel and one TemplateProcessing";
+    each(post_processor, "post_processor", "processors", known,
+         [&](const std::string& type, const json_members& s) {
+           if (type == "ByteLevel") {  // of offsets
+             for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) s.find(key);
+             return true;
+           }
+           if (type != "TemplateProcessing" || template_seen) return false;
+           template_seen = true;
+           s.find("pair");  // of two texts
+           const json* single = s.find("single");
+           const json* tokens = s.find("special_tokens");
+           if (!single || !single->is_array()) s.refuse("single", "a list of its parts");
+           for (const json& part : *single) {
+             if (!member_of(part, "Sequence").is_null()) break;
+             const json& id = member_of(member_of(part, "SpecialToken"), "id");
+             if (!id.is_string()) s.refuse("single", "a list of special tokens and sequences");
+             const json null,
+                 &token = tokens ? member_of(*tokens, id.get_ref<const std::string&>().c_str()) : null;
+             const json& ids = member_of(token, "ids");
+             if (!ids.is_array() || ids.size() != 1 || found)
+               refuse("puts " + show_json(id) + " in front of a text, expected one token of one id at most");
+             found.emplace(id.get<std::string>(), ids[0]);
+           }
+           return true;
+         });
     return found;
   }
 
  private:
+  static constexpr const char* step_names[] = {"Nmt", "NFC", "NFD", "NFKC", "NFKD"};  // of character_step
   static constexpr std::size_t most_steps = 16;  // a text is cut by each of the pieces of the one before
 
   [[noreturn]] void refuse(const std::string& why) const { fail("load_tokenizer", name_, why); }
 
   /// Calls step(type, object) for a part, or for each of the list that a "Sequence" has.
   template <class Step>
-  void each(const json& part, const std::string& what, const char* list_name, Step&& step) const {
+  void each(const json& part, const std::string& what, const char* list_name, const char* known,
+            Step&& step) const {
     const auto one = [&](const json& s) {
       const json& type = member_of(s, "type");
       if (!type.is_string()) refuse("has a " + what + " without a type");
       const json_members members(s, "load_tokenizer", name_ + ", " + what);
       members.find("type");
       if (!step(type.get_ref<const std::string&>(), members))
-        refuse("has a " + what + " " + show_json(type) + " that is not of the kinds that are read");
+        refuse("has a " + what + " " + show_json(type) + " that is not of the kinds that are read (" + known +
+               ")");
       members.refuse_unknown();
     };
     if (member_of(part, "type") != "Sequence") return one(part);

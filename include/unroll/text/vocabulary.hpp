@@ -60,6 +60,15 @@ enum class blank_step {
   first_stretch   ///< as pre_tokenizer, but in front of the stretch that a text begins with alone
 };
 
+/// A step that changes the characters of a text, before blanks are written (text/character_steps.hpp).
+enum class character_step {
+  nmt,   ///< controls fall out, white space and marks without width are blanks
+  nfc,   ///< normal form C of Unicode 9.0, by ICU, as those that follow
+  nfd,   ///< D
+  nfkc,  ///< KC
+  nfkd   ///< KD
+};
+
 struct tokenizer_options {
   token unk = 0, bos = 1, eos = 2;             ///< -1: there is none
   bool prefix = true;                          ///< a blank is put before every text that is not empty
@@ -69,6 +78,7 @@ struct tokenizer_options {
   bool byte_level = false;          ///< a text is its bytes; normal pieces spell them (text/byte_level.hpp)
   std::vector<cut_rule> cuts = {};  ///< one after another, on the pieces of the one before
   bool whole_pieces = false;        ///< what the cuts leave becomes a piece at once where it is one
+  std::vector<character_step> characters = {};  ///< one after another, on what added texts leave
 };
 
 /// Finds the ids of a text where the rules are not those of `tokenizer` and another library has them.
