@@ -214,7 +214,7 @@ def write_markdown(path, rows):
     for m, word, killer in rows:
         by = killer.replace("|", "\\|") if killer else f'{word}: {m["allowed"]}' if word == "allowed" else word
         cells = f'| {m["header"]} | {code(m["old"])} | {code(m["new"])}'
-        if word == "not run" and before.get(cells, by) != by:
+        if word == "not run" and before.get(cells, word) not in ("not run", "SURVIVED", "FAILED"):
             word, by = "killed with earlier files", before[cells] + " (earlier)"
         words.append(word)
         if word != "not run":
