@@ -237,6 +237,18 @@ TEST_CASE("dropout of x masks x and tokens, and leaves what layers hand up as it
     CHECK(cell_checks::distance(by_token.next, twice.next) < 1e-14);
     hidden_tokens += m[1] == 0;
   }
+  // every lane its own x
+  auto pair = o;
+  pair.lanes = 2;
+  const auto g = two<cells::elman<double>>(pair, 2, {.input = 0.5});
+  const double xs[6] = {1, 2, 3, 4, 5, 6};
+  edge_data lanes(g, key{7});
+  lanes.step({.x = xs, .draws = &draws});
+  const index_t tape = g.size().tape / 2;
+  for (index_t l = 0; l < 2; ++l) {
+    const double* m = lanes.tape.data() + (l + 1) * tape - 6;
+    for (index_t i = 0; i < 3; ++i) CHECK(m[3 + i] == m[i] * xs[l * 3 + i]);
+  }
   CHECK(hidden_tokens > 8);
   CHECK(hidden_tokens < 32);
 }
