@@ -38,7 +38,7 @@ check() {
   local target=$1
   rm -rf "${work:?}/$target"
   mkdir -p "$work/$target/inputs"
-  if ! "$cxx" -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+  if ! "$cxx" -std=c++20 -O0 -g1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
     -I"$root/include" -I"$root" -isystem "${EIGEN:-/usr/include/eigen3}" ${CXXFLAGS:-} \
     "$here/$target.cpp" -o "$work/$target/program" ${LDLIBS:-}; then
     echo "cannot be built"
