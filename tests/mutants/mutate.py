@@ -8,7 +8,7 @@ Ends with 1 where a mutant survives that is not allowed to, one is killed that i
 apply exactly once or does not compile, or the tests fail without any mutant. Results stay in build/mutate, and a mutant
 is not run again while its tests and all that they include are the same; --known runs none and shows what is known. Needs
 Python 3.11, a C++ compiler (CXX) and what the tests need."""
-import argparse, concurrent.futures, functools, hashlib, os, pathlib, re, shutil, subprocess, sys, time, tomllib
+import argparse, concurrent.futures, functools, hashlib, os, pathlib, re, shutil, signal, subprocess, sys, threading, time, tomllib
 
 root = pathlib.Path(__file__).resolve().parents[2]
 work = root / "build" / "mutate"
@@ -20,6 +20,7 @@ libraries = ["-pthread"] + (["-lCatch2"] if any((p / "catch2/catch_session.hpp")
 support = ["tests/support/main.cpp", "tests/estimate/count_allocations.cpp"]
 quoted = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 time_limit = 300  # seconds for the tests of one mutant; one that hangs is killed
+passing = ("no end", "ended from outside")  # outcomes that another hour may not have: perhaps the machine was busy, or full
 
 
 class Failure(Exception):
@@ -83,6 +84,8 @@ def outcome(tests, include, folder):
         return "no end"
     if ran.returncode == 0:
         return ""
+    if -ran.returncode in (signal.SIGINT, signal.SIGKILL, signal.SIGTERM):
+        return "ended from outside"
     between = ran.stdout.split("-" * 79 + "\n")  # Catch: dashes, the name of the test case, dashes
     named = " ".join(between[1].split()) if len(between) > 2 else ""
     return named or (ran.stderr.strip().splitlines() or [f"ended with {ran.returncode}"])[-1]
@@ -127,24 +130,27 @@ def main():
         for source in support:
             compile_file(source, root / "include", work / (pathlib.Path(source).stem + ".o"))
 
-    def remembered(key, run):
-        """The outcome stored under the hash `key`, or that of run()."""
+    def remembered(key, run, lasts=lambda result: result not in passing):
+        """The outcome stored under the hash `key`, or that of run(), which is stored if it lasts."""
         place = work / "outcomes" / key
         if place.exists():
             return place.read_text()
         if options.known:
             raise Unknown
         result = run()
-        if result == "no end":  # perhaps the machine was busy
+        if not lasts(result):
             return result
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(result)
+        partial = place.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+        partial.write_text(result)
+        partial.replace(place)  # at once: an empty one would say that the tests pass
         return result
 
     def clean(tests):
-        failed = remembered(hash_of_files(tests), lambda: outcome(tests, root / "include", work / "run" / hash_of(*tests)))
+        folder = work / "run" / hash_of(*tests)
+        failed = remembered(hash_of_files(tests), lambda: outcome(tests, root / "include", folder), lambda result: not result)
         if failed:
-            errors.append(f"{', '.join(tests)} fails without a mutant: {failed}")
+            raise Failure(f"{', '.join(tests)} fails without a mutant: {failed}")
 
     def mutated(m):
         def run():
@@ -161,9 +167,11 @@ def main():
     rows, began = [], time.time()
 
     def judge(tests, group):
+        fails = False  # without a mutant: what fails with one then shows nothing
         try:
             clean(tests)
         except Failure as e:
+            fails = True
             errors.append(str(e))
         except Unknown:
             pass
@@ -171,8 +179,8 @@ def main():
             patch = f'{m["header"]}: {m["old"].strip()} -> {m["new"].strip() or "nothing"}'
             killer, allowed = "", m.get("allowed")
             try:
-                killer = mutated(m)
-                word = "killed" if killer else "allowed" if allowed else "SURVIVED"
+                killer = "" if fails else mutated(m)
+                word = "FAILED" if fails else "killed" if killer else "allowed" if allowed else "SURVIVED"
                 if word == "SURVIVED":
                     errors.append(f"{patch}: survives {', '.join(tests)}")
                 if killer and allowed:
@@ -215,7 +223,8 @@ def write_markdown(path, rows):
         by = killer.replace("|", "\\|") if killer else f'{word}: {m["allowed"]}' if word == "allowed" else word
         cells = f'| {m["header"]} | {code(m["old"])} | {code(m["new"])}'
         if word == "not run" and before.get(cells, word) not in ("not run", "SURVIVED", "FAILED"):
-            word, by = "killed with earlier files", before[cells] + " (earlier)"
+            verdict = "allowed" if before[cells].startswith("allowed: ") else "killed"
+            word, by = f"{verdict} with earlier files", before[cells] + " (earlier)"
         words.append(word)
         if word != "not run":
             table.append(f"{cells} | {by} |")
