@@ -209,7 +209,7 @@ struct layer_norm_gru_equations {
   }
   auto influence(const recurrent_step<T>& at) const {
     const auto by = [this, &at](index_t kind, index_t e, T v, const auto& to) {
-      by_entry(at, kind, e, v, to);
+      this->by_entry(at, kind, e, v, to);
     };
     return normed_influence<T, decltype(by)>{gates * options.hidden, own_params(), by};
   }
