@@ -128,6 +128,10 @@ TEST_CASE("captured: the first segment that is not finite is named in front of t
     estimator.reset(key{1});
     report r = estimator.advance(at, text, {g.data(), g.size()});
     CHECK((r.code == status::ok) == (poisoned < 0));
+    if constexpr (requires { estimator.estimator(); })
+      if (poisoned >= 0)
+        CHECK_THROWS_WITH(estimator.finish(at, dparams<float>(g.data(), g.size())),
+                          Catch::Contains("captured::finish"));
     return r.at;
   };
   rematerialise alone(s.f, {.segments = 5, .batch = 2});
@@ -157,6 +161,13 @@ TEST_CASE("captured: a call that is refused is refused, and the next one is well
   exact.reset(key{1});
   CHECK_THROWS_WITH(exact.advance(params<float>(theta), text, dparams<float>(g.data(), g.size())),
                     Catch::Contains("vocabulary") || Catch::Contains("17"));
+  // the estimator alone goes on; of this one's call nothing has happened, written memories included
+  const auto good = small_memory::text(12, 16);
+  CHECK_THROWS_WITH(exact.advance(params<float>(theta), segments_of(good, 6), {g.data(), g.size()}),
+                    Catch::Contains("captured::advance: call") && Catch::Contains("reset()"));
+  CHECK_THROWS_WITH(exact.finish(params<float>(theta), {g.data(), g.size()}),
+                    Catch::Contains("captured::finish"));
+  CHECK_THROWS_WITH(exact.visit([](const auto&, const auto&) {}), Catch::Contains("captured::visit"));
   CHECK(trained(s, exact) == want);
   CHECK_THROWS_WITH(
       captured(rematerialise(small_memory::make<float>(small_memory::shape(), small_memory::options()))),

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -32,8 +34,9 @@ struct recording_of<E> {
 /// were, leaves the list as it is.
 ///
 /// Losses stay at the place: each advance() looks at all of its losses once, when everything of it was begun,
-/// and names the first segment at fault, in front of any optimiser. It differs from the estimator alone in
-/// one thing: behind a call that is not ok only reset() can follow, and g is of no use.
+/// and names the first segment at fault, in front of any optimiser; finish() looks at nothing. Behind a call
+/// that is not ok, or that threw, for then none of its operations happened, only reset() can follow: other
+/// calls are refused, and g is of no use.
 ///
 /// Of rematerialise and incremental_tbptt, whose operations are the same in every sequence of the same
 /// lengths. Bits, bias and variance are theirs, and so is the memory, with the lists beside it: a few hundred
@@ -71,8 +74,10 @@ class captured final {
   void reset(key k, state<const scalar> s0 = {}) {
     estimator_.reset(k, s0);
     calls_ = 0;
+    whole_ = true;
   }
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
+    begin("advance");
     if (calls_ == advances_.size()) advances_.emplace_back();
     report r = together(advances_[calls_++], [&] { return estimator_.advance(theta, xs, g); });
     const report seen = estimator_.look();
@@ -81,10 +86,11 @@ class captured final {
       r.code = seen.code;
       r.at = seen.at;
     }
-    return r;
+    return end(r);
   }
   report finish(params<const scalar> theta, dparams<scalar> g) {
-    return together(finish_, [&] { return estimator_.finish(theta, g); });
+    begin("finish");
+    return end(together(finish_, [&] { return estimator_.finish(theta, g); }));
   }
 
   const system_type& system() const { return estimator_.system(); }
@@ -98,12 +104,27 @@ class captured final {
 
   template <class V>
   void visit(V&& v) {
+    check_whole("visit");
     estimator_.visit(v);
   }
   index_t held() const { return estimator_.held(); }
   void hold(std::span<const input> xs) { estimator_.hold(xs); }
 
  private:
+  void check_whole(std::string_view call) const {
+    if (!whole_)
+      fail(std::string("captured::").append(call), "call",
+           "comes after one that threw or was not ok, must come after reset()");
+  }
+  // Until end() nothing says that what the estimator counts has happened.
+  void begin(std::string_view call) {
+    check_whole(call);
+    whole_ = false;
+  }
+  report end(report r) {
+    whole_ = r.code == status::ok;
+    return r;
+  }
   template <class F>
   report together(recording& list, F&& f) const {
     report r;
@@ -116,6 +137,7 @@ class captured final {
   std::vector<recording> advances_;
   recording finish_;
   std::size_t calls_ = 0;
+  bool whole_ = true;  // all calls since reset() have happened, and were ok
 };
 
 }  // namespace unroll
