@@ -196,7 +196,8 @@ class stack final : stack_layers<Cell> {
         p.cell.lane_jacobian(made(e, p), l, block);
         for (index_t c = own_n - 1; c >= 0; --c) {  // and go to their place from the last column on
           T* const to = block + c * n;
-          std::copy_backward(block + c * own_n, block + (c + 1) * own_n, to + p.state + own_n);
+          if (c + p.state > 0)  // else it is there
+            std::copy_backward(block + c * own_n, block + (c + 1) * own_n, to + p.state + own_n);
           std::fill_n(to, p.state, T(0));
           std::fill(to + p.state + own_n, to + n, T(0));
           push_up(e, k, to);

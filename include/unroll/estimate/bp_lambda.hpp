@@ -33,11 +33,11 @@ struct bp_lambda_options {
 ///
 ///   R_t = (q_{t+1} + gamma ((1 - lambda) S(s_{t+1}) + lambda R_{t+1})) J_{t+1},    S(s_t) -> R_t
 ///
-/// lambda = 0 is dni of a window of one step, lambda = 1 has no guess in its targets but the last one. S is
-/// zero at reset; a lane that begins anew (with_resets) has no traces, for its J is zero.
+/// lambda = 0 with gamma = 1 is dni of a window of one step, lambda = 1 has no guess in its targets but the
+/// last one. S is zero at reset; a lane that begins anew (with_resets) has no traces, for its J is zero.
 ///
 /// Biased, by sum_t (gamma S(s_t) - c_t) F_t where c_t is what later losses owe to s_t. Variance 0. Per step
-/// and lane, n = state / lanes: n^3 (n + 1) multiply-adds (4 n^2 where lambda = 0), one step, one vjp.
+/// and lane, n = state / lanes: n^3 (n + 1) multiply-adds (3 n^2 where lambda gamma = 0), one step, one vjp.
 /// Memory, to leading order: lanes n^3 scalars, as much as rtrl has for params = n^2. Needs: vjp, jacobian.
 /// Pemberton & Costa 2024. See docs/math/bp_lambda.md.
 template <class F>
