@@ -148,7 +148,7 @@ nlohmann::ordered_json train(options o, bool aloud) {
   with_estimator(o.estimator, cell.system, o.length, [&](auto estimator) {
     gradient<T> g(run.theta.size());
     const progress line;
-    while (run.sequence < o.sequences && !interrupted && !run.ended_early(o.patience)) {
+    while (run.sequence < o.sequences && !interrupted && !run.ended_early(o.patience, o.report)) {
       const auto from = std::size_t(run.sequence % pieces * o.length);
       train_sequence(estimator, run, c.train.inputs().subspan(from, std::size_t(o.length)), g, o);
       line.show("sequence " + std::to_string(run.sequence) + " / " + std::to_string(o.sequences));
@@ -158,7 +158,7 @@ nlohmann::ordered_json train(options o, bool aloud) {
       }
     }
   });
-  const bool ended_early = run.ended_early(o.patience);
+  const bool ended_early = run.ended_early(o.patience, o.report);
   if (aloud && ended_early) std::printf("ended early: no lower held-out loss in %td reports\n", o.patience);
   nlohmann::ordered_json document{{"data", c.name},
                                   {"cell", o.cell},
@@ -267,8 +267,8 @@ int main(int argc, char** argv) {
   add_count(&app, "--sequences", o.sequences, 1, many, "to train on");
   add_count(&app, "--report", o.report, 1, many, "sequences between two reports");
   add_count(&app, "--patience", o.patience, 0, many,
-            "reports without a lower held-out loss after which the run ends, 0: never; the checkpoint is the "
-            "last one's");
+            "reports, one after every --report sequences, without a lower held-out loss after which the run "
+            "ends, 0: never; the checkpoint is the last one's");
   add_count(&app, "--held-out", o.held_out, 1, 1'000'000'000, "characters to evaluate on");
   app.add_option("--rate", o.rates, "of Adam; several, with commas: a sweep")
       ->check([](const std::string& given) {

@@ -2,6 +2,8 @@
 
 // The state of a run of train_text, and its checkpoint.
 
+#include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <unroll/io/checkpoint.hpp>
 
@@ -22,14 +24,20 @@ struct trained_cell {
   trained_cell(const unroll::parameters<T>& initial, const unroll::adam_options& options)
       : theta(initial), optimiser(initial.size(), options), sum(initial.size()) {}
 
-  /// Whether the held-out loss has not fallen for `patience` reports; 0: never.
-  bool ended_early(index_t patience) const {
-    if (patience == 0 || history.empty()) return false;
-    const auto bits = [&](std::size_t i) { return history[i].at("held_out_bits").template get<double>(); };
-    std::size_t best = 0;
-    for (std::size_t i = 1; i < history.size(); ++i)
-      if (bits(i) < bits(best)) best = i;
-    return index_t(history.size() - 1 - best) >= patience;
+  /// Whether the held-out loss has not fallen for `patience` of the reports that are due after every `report`
+  /// sequences; 0: never. The one of a run that was stopped between two is none of them, so that a resumed
+  /// run ends where it would have.
+  bool ended_early(index_t patience, index_t report) const {
+    if (patience == 0) return false;
+    double best = std::numeric_limits<double>::infinity();
+    index_t since = 0;
+    for (const auto& row : history) {
+      if (row.at("sequence").template get<index_t>() % report != 0) continue;
+      const auto bits = row.at("held_out_bits").template get<double>();
+      since = bits < best ? 0 : since + 1;
+      best = std::min(best, bits);
+    }
+    return since >= patience;
   }
 
   /// `identity`: what a checkpoint must agree on before a run may continue from it.

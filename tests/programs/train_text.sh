@@ -44,6 +44,9 @@ expect still.json ended_early=true complete=true
 [ -z "$(column still.out 1)" ]
 "${still[@]}" 3 --rate 1e-30 --checkpoint still.ckpt --resume >still.out
 [ "$(column still.out 1)" = 20 ]
+"${train[@]}" --patience 2 --rate 1e-30 --sequences 7 --checkpoint stopped.ckpt >/dev/null  # a report that is not due
+"${still[@]}" 2 --rate 1e-30 --checkpoint stopped.ckpt --resume >still.out
+[ "$(column still.out 1 | tail -1)" = 15 ]
 "${still[@]}" 1 --rate 3e-3,1e-30 --sweep still_sweep.json >still.out
 grep -q "after at most 100 sequences" still.out
 grep -A 9 'rate 1e-30' still_sweep.json | grep -q '"sequence": 10'
