@@ -11,8 +11,8 @@ namespace unroll {
 
 struct bp_lambda_options {
   double lambda = 0.9;  ///< how far errors of S reach back to the states that it was asked at, in [0, 1]
-  double discount = 1;  ///< gamma, what a loss counts less a step further back, in [0, 1]
-  double rate = 0.1;    ///< of what is learned, at least 0; 0: it stays
+  double discount = 1;  ///< gamma, the discount of a loss for each step further back, in [0, 1]
+  double rate = 0.1;    ///< at which S learns, at least 0; 0: S stays as it is
   bool affine = true;   ///< whether S has a constant
 };
 

@@ -107,10 +107,8 @@ struct bp_lambda_entry : estimator_entry {
   static constexpr std::string_view form = "bp_lambda[:LAMBDA[:DISCOUNT[:RATE]]]";
   static constexpr claim gradient = claim::biased;
   static constexpr std::string_view what =
-      "such a guess at every step, learned at RATE (0.1) with traces of LAMBDA (0.9), of losses that "
-      "DISCOUNT "
-      "(1) "
-      "makes less a step";
+      "such a guess at every step, learned at RATE (0.1) with traces of LAMBDA (0.9), of losses discounted "
+      "by DISCOUNT (1) a step";
   template <class F>
   static auto make(const F& f, const named_numbers& n, index_t) {
     return made_or_refused<has_jacobian<F>>(f, [&](const auto& system) {

@@ -10,7 +10,7 @@ namespace unroll {
 
 struct dni_options {
   index_t window = 16;  ///< K, steps of a window
-  double rate = 0.1;    ///< of what is learned, at least 0, and up to 2 for units in [-1, 1]; 0: it stays
+  double rate = 0.1;    ///< at which S learns, at least 0, and up to 2 for units in [-1, 1]; 0: S stays
   bool affine = true;   ///< whether S has a constant
 };
 
