@@ -11,6 +11,8 @@
 #include "unroll/estimate/kf_rtrl.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/system/any_system.hpp"
+#include "unroll/system/counted.hpp"
+#include "unroll/system/with_resets.hpp"
 #include "unroll/testing/conformance.hpp"
 
 namespace {
@@ -158,6 +160,30 @@ TEST_CASE("layerwise rtrl is exact where the layers above forget, and of one lay
   const support::random_task<lrus> s(one, steps, key{5});
   CHECK(gradient_of(layerwise_rtrl(one), s.theta, s.xs) ==
         gradient_of(diagonal_rtrl(cells::lru<double>(o)), s.theta, s.xs));
+}
+
+TEST_CASE("layerwise rtrl of episodes is the sum of those apart, at a step and a vjp a step") {
+  const lrus f({.in = 2, .hidden = 3, .out = 2, .lanes = 2}, 2);
+  const support::random_task<lrus> t(f, steps, key{10});
+  const auto first = std::span(t.xs).first(4), second = std::span(t.xs).subspan(4);
+  auto expected = gradient_of(layerwise_rtrl(f), t.theta, first);
+  const auto rest = gradient_of(layerwise_rtrl(f), t.theta, second);
+  for (std::size_t p = 0; p < rest.size(); ++p) expected[p] += rest[p];
+  using resetting = with_resets<lrus>;
+  const std::uint8_t both[] = {1, 1}, one[] = {0, 1};
+  std::vector<resetting::input> xs;
+  for (std::size_t k = 0; k < t.xs.size(); ++k) xs.push_back({t.xs[k], k == 4 ? both : nullptr});
+  call_counts calls;
+  layerwise_rtrl est(counted(resetting(f), calls));
+  calls = {};
+  gradient<double> g(index_t(t.theta.size()));
+  const report r = est.advance(t.theta, xs, g);
+  CHECK(golden::relative_error(g, expected) < 1e-14);
+  CHECK(calls == call_counts{.steps = steps, .vjps = steps});
+  CHECK((r.steps == steps && r.vjps == steps));
+
+  xs[0].reset = xs[1].reset = one;  // lane by lane, as its vjp has it
+  CHECK(testing::system_conformance(resetting(f), t.theta, xs) == std::vector<std::string>{});
 }
 
 TEST_CASE("layerwise rtrl keeps the promises of every estimator and refuses what it cannot do") {

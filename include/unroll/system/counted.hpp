@@ -81,7 +81,8 @@ class counted final {
   void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const requires has_masks<F> {
     f_.immediate_mask(mask, p0, p1);
   }
-  std::vector<weight_matrix> weight_matrices() const requires(has_factors<F> || has_diag_jacobian<F>) {
+  std::vector<weight_matrix> weight_matrices() const
+      requires(has_factors<F> || has_diag_jacobian<F> || has_unit_layers<F>) {
     return f_.weight_matrices();
   }
   void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const requires has_factors<F> {
@@ -95,6 +96,15 @@ class counted final {
   void diag_factors(const input& x, const const_edge<T>& e, view<T> a,
                     view<T> d) const requires has_diag_jacobian<F> {
     f_.diag_factors(x, e, a, d);
+  }
+  std::vector<unit_layer> unit_layers() const requires has_unit_layers<F> { return f_.unit_layers(); }
+  void layer_diag_jacobian(index_t k, const input& x, const const_edge<T>& e,
+                           view<T> j) const requires has_unit_layers<F> {
+    f_.layer_diag_jacobian(k, x, e, j);
+  }
+  void layer_diag_factors(index_t k, const input& x, const const_edge<T>& e, view<T> a,
+                          view<T> d) const requires has_unit_layers<F> {
+    f_.layer_diag_factors(k, x, e, a, d);
   }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
                 view<T> dtheta) const requires has_lane_vjp<F> {

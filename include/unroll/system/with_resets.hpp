@@ -34,9 +34,9 @@ struct resettable {
 /// estimator truncates, draws or perturbs stays where it was in the sequence, whatever the episodes. The
 /// first step needs no flag, so that a sequence may begin from an s0 of the caller. edge.t goes on counting.
 ///
-/// It has the optional members of F; window passes too where the input of F is trivially copyable: from one
-/// step with a flag to the next, and in one where no flag is set, with the bits of F. Workspace: that of F
-/// and two states, for windows three and the inputs. No call allocates.
+/// It has the optional members of F, with Learned all but unit_layers; window passes too where the input of F
+/// is trivially copyable: from one step with a flag to the next, and in one where no flag is set, with the
+/// bits of F. Workspace: that of F and two states, for windows three and the inputs. No call allocates.
 ///
 /// With Learned (learned_start) that start is a parameter, too: see there.
 template <class F, bool Learned = false>
@@ -193,7 +193,8 @@ class with_resets final {
     for (index_t p = std::max(p0, P); p < p1; ++p)
       std::copy_n(j.data() + (p - P) * n(), n(), mask.data() + (p - p0) * n());
   }
-  std::vector<weight_matrix> weight_matrices() const requires(has_factors<F> || has_diag_jacobian<F>) {
+  std::vector<weight_matrix> weight_matrices() const
+      requires(has_factors<F> || has_diag_jacobian<F> || has_unit_layers<F>) {
     std::vector<weight_matrix> all = f_.weight_matrices();
     if (Learned) all.push_back({f_.size().params, n(), 1, n()});  // s0 times 1 where the lane begins
     return all;
@@ -226,6 +227,21 @@ class with_resets final {
           for (index_t u = 0; u < units; ++u)
             to[k * n() + b * units + u] = spare(e.workspace)[(b * m + k) * units + u];
     }
+  }
+  // not Learned: rows of s0 move units of every layer
+  std::vector<unit_layer> unit_layers() const requires(has_unit_layers<F> && !Learned) {
+    return f_.unit_layers();
+  }
+  void layer_diag_jacobian(index_t k, const input& x, const const_edge<T>& e, view<T> j) const
+      requires(has_unit_layers<F> && !Learned) {
+    f_.layer_diag_jacobian(k, x.x, reset_edge(x, e), j);
+    const index_t block = j.size() / f_.size().lanes;  // of a lane
+    flagged(x, e.t,
+            [&](index_t first, index_t n) { std::fill_n(j.data() + first / n * block, block, T(0)); });
+  }
+  void layer_diag_factors(index_t k, const input& x, const const_edge<T>& e, view<T> a, view<T> d) const
+      requires(has_unit_layers<F> && !Learned) {
+    f_.layer_diag_factors(k, x.x, reset_edge(x, e), a, d);
   }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
                 view<T> dtheta) const requires has_lane_vjp<F> {
