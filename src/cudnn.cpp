@@ -70,7 +70,7 @@ struct cudnn::state {
   };
 
   cudnn_options how;
-  int capability = 0;
+  device of = {0, 0, nullptr};     // without make_current: plans alone
   cudnnHandle_t handle = nullptr;  // null: plans alone
   std::shared_ptr<fe::DeviceProperties> properties;
   std::vector<std::unique_ptr<shape_plan>> plans;
@@ -80,6 +80,8 @@ struct cudnn::state {
   }
 
   shape_plan& plan(const sdpa_shape& s) {
+    if (of.make_current && of.make_current(of.index) != cudaSuccess)
+      fail_device("cuda::cudnn", "cudaSetDevice", "refuses device " + std::to_string(of.index));
     for (const auto& p : plans)
       if (p->shape == s) return *p;
     plans.push_back(std::make_unique<shape_plan>());
@@ -115,7 +117,7 @@ struct cudnn::state {
     g.set_io_data_type(DataType_t::BFLOAT16)
         .set_intermediate_data_type(DataType_t::FLOAT)
         .set_compute_data_type(DataType_t::FLOAT)
-        .set_sm_version(capability);
+        .set_sm_version(of.capability);
     if (properties) g.set_device_properties(properties);
     // batch x heads x tokens x head_dim, a token's heads side by side
     const auto shaped = [&](fe::graph::Tensor_attributes& t, index_t heads, index_t tokens, index_t stride) {
@@ -153,6 +155,9 @@ struct cudnn::state {
     const auto at_q = operand(q, s.heads, s.queries, s.q_stride);
     const auto at_k = operand(k, s.kv_heads, s.keys, s.kv_stride);
     const auto at_v = operand(v, s.kv_heads, s.keys, s.kv_stride);
+    // sums of no order begin with a memset that the frontend asks a libcudart for; throws where it finds none
+    if (s.vjp && !how.deterministic)
+      fe::detail::get_cuda_symbol(fe::detail::CudaLibrary::CUDART, "cudaMemsetAsync");
     if (s.vjp) {
       const auto at_out = operand(out, s.heads, s.queries, s.out_stride);
       const auto at_dout = operand(dout, s.heads, s.queries, s.dout_stride);
@@ -207,9 +212,9 @@ index_t cudnn::workspace_bound(const sdpa_shape& s) {
   return std::max(of_pairs, of_dq) + of_heads + s.heads * queries * 4 + some;
 }
 
-cudnn::cudnn(cudaStream_t stream, int capability, cudnn_options how) : state_(std::make_unique<state>()) {
+cudnn::cudnn(cudaStream_t stream, device of, cudnn_options how) : state_(std::make_unique<state>()) {
   if (!missing().empty()) fail_device("cuda::cudnn", "dlopen", missing());
-  state_->how = how, state_->capability = capability;
+  state_->how = how, state_->of = of;
   if (const auto status = fe::detail::create_handle(&state_->handle); status != CUDNN_STATUS_SUCCESS)
     fail_device("cuda::cudnn", "cudnnCreate", "returned status " + std::to_string(int(status)));
   if (fe::detail::set_stream(state_->handle, stream) != CUDNN_STATUS_SUCCESS)
@@ -219,7 +224,7 @@ cudnn::cudnn(cudaStream_t stream, int capability, cudnn_options how) : state_(st
 cudnn::cudnn(std::string_view device_properties, int capability, cudnn_options how)
     : state_(std::make_unique<state>()) {
   if (!missing().empty()) fail_device("cuda::cudnn", "dlopen", missing());
-  state_->how = how, state_->capability = capability;
+  state_->how = how, state_->of.capability = capability;
   state_->properties = std::make_shared<fe::DeviceProperties>();
   auto e = state_->properties->deserialize({device_properties.begin(), device_properties.end()});
   if (e.is_bad()) fail_device("cuda::cudnn", "device properties", e.get_message());

@@ -7,28 +7,72 @@
 #include <cstring>
 #include <deque>
 #include <functional>
-#include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 // A double of the CUDA runtime for tests on the host: memory is the host's, streams run when somebody waits,
-// one of them as far ahead of the others as events let it. For a program that is not linked with the runtime.
+// one of them as far ahead of the others as events let it. A capture notes what its streams are given, in
+// order, and refuses what CUDA refuses. For a program that is not linked with the runtime.
 namespace runtime_double {
 
+using operation = std::function<bool()>;  // false: waits
+struct graph {
+  std::vector<operation> nodes = {};
+};
+struct capture {
+  graph of = {};
+  bool open = true;
+};
+struct stream;
 struct event {
   int device = 0;
   long recorded = 0, reached = 0;  // times
+  std::shared_ptr<capture> in = {};
+  stream* of = nullptr;
 };
 struct stream {
   int device = 0;
-  std::deque<std::function<bool()>> work = {};  // false: waits
+  std::deque<operation> work = {};
+  std::shared_ptr<capture> in = {};  // that it belongs to
+  bool joined = true;                // whether the capture's first stream has waited for it
 };
 
 inline int current = 0;
 inline std::vector<int> synchronised;  // devices, one a call of cudaDeviceSynchronize
+inline std::vector<int> freed;         // devices, one a call of cudaFree
 inline std::vector<stream*> streams;   // in the order in which they were made
 inline std::vector<int> order;         // streams by their numbers: the first one runs ahead; empty: as made
+inline std::string refused;            // the next call of that name fails
 inline std::vector<std::string> log;   // copies, as they happen: "1: take 3" for three bytes in stream 1
+
+inline stream of_default;
+inline stream* of(cudaStream_t s) { return s ? reinterpret_cast<stream*>(s) : &of_default; }
+inline bool refuses(const char* name) {
+  const bool now = refused == name;
+  if (now) refused.clear();
+  return now;
+}
+/// Behind what the stream has, or into its capture.
+inline void enqueue(stream* s, operation what) {
+  if (s->in)
+    s->in->of.nodes.push_back(std::move(what));
+  else
+    s->work.push_back(std::move(what));
+}
+/// The capture that begins with a stream is over: what it noted, or nothing where a stream has not come back.
+inline graph* end_capture(stream* first) {
+  const auto ended = first->in;
+  bool all = true;
+  for (stream* s : streams)
+    if (s->in == ended) {
+      all = all && (s == first || s->joined);
+      s->in = nullptr;
+    }
+  ended->open = false;
+  return all ? new graph(ended->of) : nullptr;
+}
 
 /// Runs all streams until nothing is left, each one as far as it can in front of the next.
 inline void run() {
@@ -36,6 +80,7 @@ inline void run() {
   for (const int i : order) all.push_back(streams[std::size_t(i)]);
   for (stream* s : streams)
     if (std::find(all.begin(), all.end(), s) == all.end()) all.push_back(s);
+  all.push_back(&of_default);
   for (bool some = true; some;) {
     some = false;
     for (stream* s : all) {
@@ -52,8 +97,8 @@ inline void run() {
 
 inline cudaError_t copy(void* to, std::size_t to_stride, const void* from, std::size_t from_stride,
                         std::size_t bytes, std::size_t columns, cudaMemcpyKind kind, cudaStream_t in) {
-  auto* s = reinterpret_cast<stream*>(in);
-  s->work.push_back([=] {
+  auto* s = of(in);
+  enqueue(s, [=] {
     for (std::size_t j = 0; j < columns; ++j)
       std::memcpy(static_cast<char*>(to) + j * to_stride, static_cast<const char*>(from) + j * from_stride,
                   bytes);
@@ -98,7 +143,10 @@ cudaError_t cudaFreeHost(void* p) {
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** p, std::size_t n) { return cudaMallocHost(p, n); }
-cudaError_t cudaFree(void* p) { return cudaFreeHost(p); }
+cudaError_t cudaFree(void* p) {
+  runtime_double::freed.push_back(runtime_double::current);
+  return cudaFreeHost(p);
+}
 cudaError_t cudaMemset(void* p, int value, std::size_t n) {
   std::memset(p, value, n);
   return cudaSuccess;
@@ -141,8 +189,11 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   auto* of = reinterpret_cast<runtime_double::event*>(e);
-  auto* in = reinterpret_cast<runtime_double::stream*>(s);
+  auto* in = runtime_double::of(s);
   if (of->device != in->device) return cudaErrorInvalidResourceHandle;
+  of->in = in->in;
+  of->of = in;
+  if (of->in) return cudaSuccess;
   const long time = ++of->recorded;
   in->work.push_back([of, time] {
     of->reached = time;
@@ -152,12 +203,60 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   auto* of = reinterpret_cast<runtime_double::event*>(e);
+  auto* in = runtime_double::of(s);
+  if (of->in && !of->in->open) return cudaErrorCapturedEvent;
+  if (!of->in && in->in) return cudaErrorStreamCaptureIsolation;
+  if (of->in) {
+    if (!in->in) in->joined = false;
+    in->in = of->in;
+    of->of->joined = true;
+    return cudaSuccess;
+  }
   const long time = of->recorded;
-  reinterpret_cast<runtime_double::stream*>(s)->work.push_back([of, time] { return of->reached >= time; });
+  in->work.push_back([of, time] { return of->reached >= time; });
   return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+  if (reinterpret_cast<runtime_double::event*>(e)->in) return cudaErrorCapturedEvent;
   runtime_double::run();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+  if (!s) return cudaErrorStreamCaptureUnsupported;
+  runtime_double::of(s)->in = std::make_shared<runtime_double::capture>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* out) {
+  auto* made = runtime_double::end_capture(runtime_double::of(s));
+  if (runtime_double::refuses("cudaStreamEndCapture")) {
+    delete made;
+    made = nullptr;
+  }
+  *out = reinterpret_cast<cudaGraph_t>(made);
+  return made ? cudaSuccess : cudaErrorStreamCaptureUnjoined;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+  delete reinterpret_cast<runtime_double::graph*>(g);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t g, unsigned long long) {
+  *out = reinterpret_cast<cudaGraphExec_t>(
+      new runtime_double::graph(*reinterpret_cast<runtime_double::graph*>(g)));
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t to, cudaGraph_t g, cudaGraphExecUpdateResultInfo*) {
+  if (runtime_double::refuses("cudaGraphExecUpdate")) return cudaErrorGraphExecUpdateFailure;
+  *reinterpret_cast<runtime_double::graph*>(to) = *reinterpret_cast<runtime_double::graph*>(g);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) {
+  delete reinterpret_cast<runtime_double::graph*>(g);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t s) {
+  runtime_double::log.push_back("graph");
+  for (const auto& node : reinterpret_cast<runtime_double::graph*>(g)->nodes)
+    runtime_double::of(s)->work.push_back(node);
   return cudaSuccess;
 }
 

@@ -124,9 +124,36 @@ void several_devices() {
   const cuda::device_block<float> on_1(2);
   cudaSetDevice(0);
   synchronised.clear();
-  const cuda::device_block<float> copy(on_1);
+  cuda::device_block<float> copy(on_1);
   expect(synchronised == std::vector<int>{1}, "a copy of a device_block is made on its device");
   expect(runtime_double::current == 0, "the thread's device stays behind a device_block");
+  runtime_double::freed.clear();
+  { const cuda::device_block<float> again(on_1), moved(std::move(copy)), empty; }
+  expect(runtime_double::freed == std::vector<int>{1, 1}, "a device_block is freed on its device");
+  expect(runtime_double::current == 0, "the thread's device stays at the end of a device_block");
+}
+
+template <class Block>
+std::string refused(index_t n) {
+  try {
+    const Block made(n);
+  } catch (const unroll::error& e) {
+    return e.what();
+  }
+  return "made";
+}
+
+/// 2^61 + 2 doubles are 16 bytes, in 64 bits.
+void sizes() {
+  constexpr index_t n = (index_t{1} << 61) + 2;
+  const std::string most = "is 2305843009213693954, must be at most 1152921504606846975";
+  const auto says = [](const std::string& text, const std::string& what, const char* of) {
+    expect(text.find(what) != text.npos, (std::string(of) + ": " + text).c_str());
+  };
+  says(refused<cuda::device_block<double>>(n), "cuda::device_block: size: " + most, "device_block");
+  says(refused<cuda::pinned_block<double>>(n), "cuda::pinned_block: n: " + most, "pinned_block");
+  says(refused<cuda::host_block<double>>(n), most, "host_block");
+  says(refused<cuda::device_block<double>>(-1), "size: is -1", "a negative size");
 }
 
 }  // namespace
@@ -135,6 +162,7 @@ int main() {
   in_windows();
   beside_each_other();
   several_devices();
+  sizes();
   std::printf("%s\n", failures == 0 ? "transfers: all pass" : "transfers: failed");
   return failures == 0 ? 0 : 1;
 }

@@ -33,8 +33,9 @@ class cudnn final {
   /// H100; a plan that takes more is refused.
   static index_t workspace_bound(const exec::sdpa_shape& shape);
 
-  /// Of the calling thread's device, enqueues on `stream`. Throws device_error where cuDNN is missing.
-  explicit cudnn(cudaStream_t stream, cudnn_options how = {}) : cudnn(stream, compute_capability(), how) {}
+  /// Of the calling thread's device, enqueues on `stream`; every call makes that device the thread's. Throws
+  /// device_error where cuDNN is missing.
+  explicit cudnn(cudaStream_t stream, cudnn_options how = {}) : cudnn(stream, current_device(), how) {}
   /// Plans alone, without a device: for the one whose properties cuDNN has written as JSON, of compute
   /// capability `capability`, 90 for 9.0. Whatever enqueues is refused.
   cudnn(std::string_view device_properties, int capability, cudnn_options how = {});
@@ -54,13 +55,17 @@ class cudnn final {
   void vjp(const exec::sdpa_shape& shape, const exec::sdpa_vjp_call& call, void* workspace);
 
  private:
-  cudnn(cudaStream_t stream, int capability, cudnn_options how);
-  static int compute_capability() {
-    int device = 0, major = 0, minor = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    return 10 * major + minor;
+  struct device {
+    int index, capability;
+    cudaError_t (*make_current)(int);  // of the runtime that the caller is linked with
+  };
+  cudnn(cudaStream_t stream, device of, cudnn_options how);
+  static device current_device() {
+    int index = 0, major = 0, minor = 0;
+    cudaGetDevice(&index);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
+    return {index, 10 * major + minor, &cudaSetDevice};
   }
   struct state;
   std::unique_ptr<state> state_;

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "unroll/core/view.hpp"
@@ -34,6 +37,29 @@ class device_scope {
   int before_ = 0;
   bool changed_ = false;
 };
+
+namespace detail {
+
+/// f(), in a destructor, with `device` the calling thread's. What fails is left to the next call.
+template <class F>
+void at_the_end(int device, F&& f) noexcept {
+  int before = device;
+  cudaGetDevice(&before);
+  if (before != device) cudaSetDevice(device);
+  f();
+  if (before != device) cudaSetDevice(before);
+}
+
+/// Bytes of n objects U. Throws unroll::error where n is negative, or so many that bytes cannot be counted.
+template <class U>
+std::size_t bytes_of(std::string_view function, std::string_view what, index_t n) {
+  constexpr index_t most = std::numeric_limits<index_t>::max() / index_t(sizeof(U));
+  check_at_least(function, what, n, 0);
+  if (n > most) fail(function, what, "is " + std::to_string(n) + ", must be at most " + std::to_string(most));
+  return std::size_t(n) * sizeof(U);
+}
+
+}  // namespace detail
 
 /// A stream: one of its own, which does not wait for the default stream, or the caller's. Work enqueued in it
 /// runs in order.
@@ -90,7 +116,8 @@ class event_handle {
 };
 
 /// Owns `size` zeroed numbers of one space on the calling thread's device, or borrows the caller's; the size
-/// is fixed at construction. A copy is on the same device, whichever is the thread's then.
+/// is fixed at construction. A copy is on the same device, whichever is the thread's then, and memory is
+/// freed there.
 template <class T, class Space = plain_space>
 class device_block {
  public:
@@ -99,7 +126,6 @@ class device_block {
   device_block() = default;
   /// Throws device_error with what is needed and what is free; `what` names it.
   explicit device_block(index_t size, std::string_view what = "size") {
-    check_at_least("cuda::device_block", "size", size, 0);
     allocate(size, what);
     if (size == 0) return;
     check(cudaMemset(data_, 0, bytes()), "cuda::device_block", "cudaMemset");
@@ -137,7 +163,7 @@ class device_block {
     return *this;
   }
   ~device_block() {
-    if (owned_) cudaFree(data_);
+    if (owned_ && data_) detail::at_the_end(device_, [&] { cudaFree(data_); });
   }
 
   T* data() { return data_; }
@@ -150,10 +176,10 @@ class device_block {
 
  private:
   void allocate(index_t size, std::string_view what) {
+    const std::size_t wanted = detail::bytes_of<T>("cuda::device_block", what, size);
     if (size == 0) return;
     device_ = device_scope::current();
     void* memory = nullptr;
-    const std::size_t wanted = std::size_t(size) * sizeof(T);
     if (const cudaError_t status = cudaMalloc(&memory, wanted); status != cudaSuccess) {
       std::size_t free = 0, all = 0;
       cudaGetLastError();
@@ -177,10 +203,9 @@ class pinned_block {
  public:
   pinned_block() = default;
   explicit pinned_block(index_t n) : size_(n) {
-    check_at_least("cuda::pinned_block", "n", n, 0);
+    const std::size_t bytes = detail::bytes_of<U>("cuda::pinned_block", "n", n);
     if (n == 0) return;
     void* memory = nullptr;
-    const std::size_t bytes = std::size_t(n) * sizeof(U);
     check(cudaMallocHost(&memory, bytes), "cuda::pinned_block",
           "cudaMallocHost of " + std::to_string(bytes) + " bytes");
     data_ = static_cast<U*>(memory);
@@ -224,12 +249,7 @@ class host_block {
     return *this;
   }
   ~host_block() {
-    if (size() == 0) return;
-    int before = 0;
-    cudaGetDevice(&before);
-    cudaSetDevice(device_);
-    cudaDeviceSynchronize();
-    cudaSetDevice(before);
+    if (size() > 0) detail::at_the_end(device_, [] { cudaDeviceSynchronize(); });
   }
 
   U* data() { return block_.data(); }

@@ -68,6 +68,8 @@ class machine {
     return {static_cast<const U*>(staged_bytes(numbers.data(), index_t(numbers.size_bytes()))),
             numbers.size()};
   }
+  /// Where the bytes are at the place: brought there, or a span of the recording.
+  const void* staged_bytes(const void* from, index_t bytes) const;
   double* partial_sums() const { return state->partial.data(); }
   /// c = alpha op(a) op(b) [+ c] by cuBLASLt, of bfloat16 one column by gemv_body and few numbers of many
   /// terms in parts; false where that is not for these operands.
@@ -79,7 +81,7 @@ class machine {
       if (!state->products || k == 0 || !cublaslt::aligned(a) || !cublaslt::aligned(b) ||
           !cublaslt::aligned(c))
         return false;
-      if constexpr (std::same_as<U, bf16>)
+      if constexpr (std::same_as<U, bf16>) {
         if (oa == op::transpose && ob == op::none && c.cols == 1 && k % 8 == 0) {
           run(kernels::gemv_body<C>{a, b.data, float(alpha), add, c.data});
           return true;
@@ -87,6 +89,7 @@ class machine {
           in_parts(oa, a, ob, b, alpha, add, c);
           return true;
         }
+      }
       happen([=](const machine& m) {
         m.timed(
             [&] {
@@ -107,7 +110,6 @@ class machine {
   std::shared_ptr<stream_state> state;
 
  private:
-  const void* staged_bytes(const void* from, index_t bytes) const;
   /// As many columns at a time as the library's workspace holds.
   template <class A, class B, class C>
   void in_parts(op oa, matrix<A> a, op ob, matrix<B> b, double alpha, bool add, matrix<C> c) const {
@@ -145,7 +147,7 @@ class machine {
 /// A list of what a machine enqueues, and its graph, see exec/recording.hpp. A list with other operations
 /// than the time before is enqueued as it is, which also loads its kernels; from the next time on it is
 /// captured as a graph, which is mended where arguments are others and launched as it is where none are. With
-/// stream_options::profile nothing is captured.
+/// stream_options::profile nothing is captured, nor in a caller's default stream, which CUDA refuses.
 class recording {
  public:
   recording() = default;
@@ -184,18 +186,22 @@ class recording {
     const cudaStream_t stream = s.own.get();
     make_current(s);
     const exec::difference seen = list_.end();
-    if (seen != exec::difference::none) ++changes_;
+    if (seen != exec::difference::none) {
+      ++changes_;
+      is_of_list_ = false;
+    }
     spans_.for_changed([&](const unsigned char* from, unsigned char* to, index_t n) {
       check(cudaMemcpyAsync(to, from, std::size_t(n), cudaMemcpyHostToDevice, stream), "cuda::stream",
             "cudaMemcpyAsync");
     });
     if (!brought_) brought_ = std::make_unique<event_handle>();
     brought_->record(stream);
-    if (seen == exec::difference::operations || s.times) {
+    const bool by_default = !stream || stream == cudaStreamLegacy;
+    if (seen == exec::difference::operations || s.times || by_default) {
       graph_.reset();
       return list_.run(m);
     }
-    if (!graph_ || seen == exec::difference::arguments) capture(m);
+    if (!graph_ || !is_of_list_) capture(m);
     check(cudaGraphLaunch(graph_.get(), stream), "cuda::stream", "cudaGraphLaunch");
   }
 
@@ -227,6 +233,7 @@ class recording {
       cudaStreamEndCapture(stream, &made);
       if (made) cudaGraphDestroy(made);
       cudaGetLastError();
+      m.state->host_copies.forget();  // nobody can wait for events of the capture
       forget();
       throw;
     }
@@ -234,7 +241,10 @@ class recording {
     const graph_owner captured(made);
     if (graph_) {
       cudaGraphExecUpdateResultInfo how = {};
-      if (cudaGraphExecUpdate(graph_.get(), captured.get(), &how) == cudaSuccess) return;
+      if (cudaGraphExecUpdate(graph_.get(), captured.get(), &how) == cudaSuccess) {
+        is_of_list_ = true;
+        return;
+      }
       cudaGetLastError();
     }
     graph_.reset();
@@ -242,12 +252,14 @@ class recording {
     check(cudaGraphInstantiate(&ready, captured.get(), 0), "cuda::stream",
           "cudaGraphInstantiate of " + std::to_string(list_.size()) + " operations");
     graph_.reset(ready);
+    is_of_list_ = true;
   }
 
   exec::operation_list<machine> list_;
   exec::recorded_spans<chunk> spans_;
   std::unique_ptr<event_handle> brought_;  // spans were, the last time
   launched_owner graph_;
+  bool is_of_list_ = false;  // whether the graph has the list's arguments
   index_t changes_ = 0;
 };
 
@@ -259,7 +271,10 @@ void machine::happen(Op op) const {
     op(*this);
 }
 inline const void* machine::staged_bytes(const void* from, index_t bytes) const {
-  if (state->open) return state->open->put(from, bytes);
+  if (state->open) {
+    make_current(*state);  // new spans take memory of the device
+    return state->open->put(from, bytes);
+  }
   return state->to_device.copy(from, bytes, state->own.get());
 }
 

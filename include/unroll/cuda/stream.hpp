@@ -71,7 +71,7 @@ class stream : public exec::body_executor<N, detail::machine> {
     if (n == 0) return;
     const index_t bytes = n * index_t(sizeof(U));
     if (state().open) {
-      const void* const at = state().open->put(from, bytes);
+      const void* const at = this->machine().staged_bytes(from, bytes);
       return this->machine().happen(
           [=](const detail::machine& m) { copy_bytes(*m.state, here, at, bytes, cudaMemcpyDeviceToDevice); });
     }

@@ -94,6 +94,10 @@ class copies {
       of.clear();
     }
   }
+  /// Nobody will wait for what was enqueued here: it was captured, and the capture was given up.
+  void forget() {
+    for (copies_of& of : made_) of.clear();
+  }
 
  private:
   struct touched {

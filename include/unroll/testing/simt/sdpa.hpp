@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "unroll/core/error.hpp"
 #include "unroll/exec/sdpa.hpp"
 #include "unroll/testing/simt/device_memory.hpp"
 
@@ -17,7 +21,7 @@ namespace unroll::testing::simt {
 /// in float, probabilities and ds in bfloat16 for the products that follow. Keys are taken in tiles of 128,
 /// those behind the last one with a probability of 0, so that padding that is not finite is seen in the
 /// result; columns of dk and dv behind the last key become NaN, and so does the whole workspace that a shape
-/// asks for.
+/// asks for. Throws unroll::error where operands or the workspace are not aligned as cuDNN takes them for.
 class sdpa_double {
  public:
   explicit sdpa_double(std::shared_ptr<device_memory> memory) : memory_(std::move(memory)) {}
@@ -39,7 +43,7 @@ class sdpa_double {
   /// See sdpa_library.
   void forward(const exec::sdpa_shape& s, const exec::sdpa_call& c, void* workspace) {
     const device_memory::access open(*memory_);
-    begin(s, workspace);
+    begin(s, workspace, c.n, c.m, {c.q, c.k, c.v, c.out, c.log_sum});
     ++forwards;
     for_rows(s, c.n, c.m, [&](const row& r) {
       const std::vector<float> scores = of(s, c.q, c.k, r);
@@ -62,7 +66,7 @@ class sdpa_double {
   /// See sdpa_library.
   void vjp(const exec::sdpa_shape& s, const exec::sdpa_vjp_call& c, void* workspace) {
     const device_memory::access open(*memory_);
-    begin(s, workspace);
+    begin(s, workspace, c.n, c.m, {c.q, c.k, c.v, c.out, c.dout, c.log_sum, c.dq, c.dk, c.dv});
     ++vjps;
     const index_t kv = s.kv_width(), width = s.query_width();
     std::vector<float> dk(std::size_t(s.keys * kv), 0), dv = dk;
@@ -125,9 +129,25 @@ class sdpa_double {
     }
     return scores;
   }
-  void begin(const exec::sdpa_shape& s, void* workspace) {
+  /// What cuDNN assumes of its operands and does not ask: alignments, counts that the shape has.
+  void begin(const exec::sdpa_shape& s, void* workspace, const std::int32_t* n, const std::int32_t* m,
+             std::initializer_list<const void*> operands) {
+    check_aligned("workspace", workspace, 256);
+    for (const void* at : operands) check_aligned("an operand", at, 16);
+    for (const index_t stride : {s.q_stride, s.kv_stride, s.out_stride, s.dout_stride})
+      if (stride % 8 != 0)
+        fail("simt::sdpa_double", "stride", "is " + std::to_string(stride) + ", no multiple of 8");
+    if (*n != s.queries)
+      fail("simt::sdpa_double", "n",
+           "is " + std::to_string(*n) + ", queries are " + std::to_string(s.queries));
+    if (*m < 1 || *m > s.keys)
+      fail("simt::sdpa_double", "m", "is " + std::to_string(*m) + ", keys are " + std::to_string(s.keys));
     shapes.push_back(s);
     std::fill_n(static_cast<unsigned char*>(workspace), workspace_bound(s), static_cast<unsigned char>(0xff));
+  }
+  static void check_aligned(std::string_view what, const void* at, std::uintptr_t bytes) {
+    if (reinterpret_cast<std::uintptr_t>(at) % bytes != 0)
+      fail("simt::sdpa_double", what, "is not aligned to " + std::to_string(bytes) + " bytes");
   }
   bool breaks() { return break_in >= 0 && break_in-- == 0; }
 
