@@ -240,6 +240,17 @@ struct complete {
       }
     if (is(fault::diag_factors_overrun)) d.data()[3 * n * lanes] = 0;
   }
+  // one layer, said of it what is true whatever is wrong above
+  std::vector<unroll::unit_layer> unit_layers() const {
+    return {{.first = 0, .numbers = n, .units = n, .matrices = 3, .apart = false}};
+  }
+  void layer_diag_jacobian(index_t, T x, const unroll::const_edge<T>& e, unroll::view<T> j) const {
+    complete{n, lanes}.diag_jacobian(x, e, j);
+  }
+  void layer_diag_factors(index_t, T x, const unroll::const_edge<T>& e, unroll::view<T> a,
+                          unroll::view<T> d) const {
+    complete{n, lanes}.diag_factors(x, e, a, d);
+  }
   void lane_vjp(T x, const unroll::const_edge<T>& e, unroll::dstate<const T> dnext,
                 unroll::view<T> dtheta) const {
     T* z = e.workspace.data();
@@ -253,7 +264,8 @@ struct complete {
 static_assert(unroll::has_window<complete<double>> && unroll::has_jvp<complete<float>> &&
               unroll::has_jacobian<complete<float>> && unroll::has_row_norms<complete<double>> &&
               unroll::has_lane_vjp<complete<double>> && unroll::has_masks<complete<float>> &&
-              unroll::has_factors<complete<double>> && unroll::has_diag_jacobian<complete<float>>);
+              unroll::has_factors<complete<double>> && unroll::has_diag_jacobian<complete<float>> &&
+              unroll::has_unit_layers<complete<double>>);
 
 /// Three lanes that have a loss only where the input is positive.
 struct masked {
