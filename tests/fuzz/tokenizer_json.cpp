@@ -12,14 +12,17 @@ std::vector<std::string> seeds() {
     const auto at = strips.rfind(off);
     strips.replace(at, off.size(), std::string("\"") + option + "\": true");
   }
-  const auto with = [](const std::string& pre_tokenizer) {
+  const auto with = [](const std::string& pre_tokenizer, const std::string& normalizer = "null") {
     std::string j = json(false, {"\xC4\xA0", "a", "b", "ab", mark + "a"});
     const auto from = j.find("\"normalizer\""), to = j.find(", \"model\"");
-    return j.replace(from, to - from, "\"normalizer\": null, \"pre_tokenizer\": " + pre_tokenizer);
+    return j.replace(from, to - from,
+                     "\"normalizer\": " + normalizer + ", \"pre_tokenizer\": " + pre_tokenizer);
   };
+  const std::string forms = UNROLL_HAS_ICU ? R"(, {"type": "NFKC"}, {"type": "NFD"})" : "";
   return {with(R"({"type": "Metaspace", "replacement": ")" + mark + R"(", "prepend_scheme": "first"})"),
           with(R"({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true},
                    {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}]})"),
+          with("null", R"({"type": "Sequence", "normalizers": [{"type": "Nmt"})" + forms + "]}"),
           json(true, {mark, "a", "b", "ab"}),
           json(false, {mark, "a", "b", "ab", mark + "a"}),
           strips,
