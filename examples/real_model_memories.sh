@@ -124,7 +124,7 @@ write_one() {  # 120 tokens behind a test book's first 6000 bytes, beside the ba
 figures() {
   local ratio task
   for ratio in ${RATIOS:-8 16}; do
-    python3 "$here/summarise_memory.py" --at $((${TOKENS:-32768})) --plot "$out/real_model_$ratio.svg" "$out/$ratio"/eval-*.json |
+    python3 "$here/summarise_memory.py" --at $((${TOKENS:-32768})) --segments --plot "$out/real_model_$ratio.svg" "$out/$ratio"/eval-*.json |
       tee "$out/eval_$ratio.md"
     for task in passkey repeat; do
       python3 "$here/summarise_recall.py" --plot "$out/real_model_${task}_$ratio.svg" "$out/$ratio"/recall-$task-*.json |

@@ -7,6 +7,7 @@ and with as many keys, which no seed changes. The figure shows what a token's lo
 import argparse
 import json
 import os
+import statistics
 import subprocess
 
 from summarise import interval, student
@@ -39,6 +40,35 @@ def print_table(runs, plain, baseline, at):
         other, own = runs[baseline][at], by_length[at]
         gain = interval([other[s] - own[s] for s in sorted(own) if s in other]) if policy != baseline else ""
         print(f"| {policy} | " + " | ".join(interval(list(by_length[n].values())) for n in lengths) + f" | {gain} |")
+
+
+def by_segment(names):
+    """Mean loss of each segment of a text, over texts and seeds, by policy or plain method."""
+    losses = {}
+    for name in names:
+        policy = os.path.basename(name)[len("eval-"):-len(".json")].rsplit("-", 1)[0]
+        with open(name) as file:
+            for method, row in json.load(file)["segment_nll"].items():
+                losses.setdefault(policy if method == "memory" else "plain, " + method, []).append(row)
+    return {policy: [statistics.mean(column) for column in zip(*rows)] for policy, rows in losses.items()}
+
+
+def print_segments(losses, baseline):
+    """The baseline minus each other, segment by segment; +- is 1.96 standard errors over the segments of a column."""
+    segments = len(losses[baseline])
+    ends = [n for n in (1, 8, 32, 64, 128, 256, 512, 1024) if n < segments] + [segments]
+    columns = list(zip([0] + ends, ends))
+    print(f"\n| nats below {baseline} in segments | " + " | ".join(f"{a + 1} to {b}" if b - a > 1 else f"{b}" for a, b in columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for policy, own in losses.items():
+        if policy == baseline:
+            continue
+        cells = []
+        for a, b in columns:
+            gains = [other - x for other, x in zip(losses[baseline][a:b], own[a:b])]
+            spread = f" ± {1.96 * statistics.stdev(gains) / len(gains) ** 0.5:.4f}" if len(gains) > 1 else ""
+            cells.append(f"{statistics.mean(gains):.4f}{spread}")
+        print(f"| {policy} | " + " | ".join(cells) + " |")
 
 
 def draw(runs, plain, plot):
@@ -74,12 +104,15 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--baseline", default="window:1", help="policy that the others are compared with")
     ap.add_argument("--at", type=int, default=1024, help="length of that comparison, tokens")
+    ap.add_argument("--segments", action="store_true", help="also the difference to the baseline by segments of the text")
     ap.add_argument("--plot", help="SVG file to draw")
     ap.add_argument("files", nargs="+", metavar="eval-POLICY-SEED.json")
     options = ap.parse_args()
     runs, plain = load(options.files)
     runs = dict(sorted(runs.items(), key=lambda p: POLICIES.index(p[0]) if p[0] in POLICIES else len(POLICIES)))
     print_table(runs, plain, options.baseline, options.at)
+    if options.segments:
+        print_segments(by_segment(options.files), options.baseline)
     if options.plot:
         draw(runs, plain, options.plot)
 
