@@ -228,20 +228,23 @@ class with_resets final {
             to[k * n() + b * units + u] = spare(e.workspace)[(b * m + k) * units + u];
     }
   }
-  // not Learned: rows of s0 move units of every layer
+  // not Learned: rows of s0 move units of every layer; if constexpr: see counted
   std::vector<unit_layer> unit_layers() const requires(has_unit_layers<F> && !Learned) {
-    return f_.unit_layers();
+    if constexpr (has_unit_layers<F>)
+      return f_.unit_layers();
+    else
+      return {};
   }
   void layer_diag_jacobian(index_t k, const input& x, const const_edge<T>& e, view<T> j) const
       requires(has_unit_layers<F> && !Learned) {
-    f_.layer_diag_jacobian(k, x.x, reset_edge(x, e), j);
+    if constexpr (has_unit_layers<F>) f_.layer_diag_jacobian(k, x.x, reset_edge(x, e), j);
     const index_t block = j.size() / f_.size().lanes;  // of a lane
     flagged(x, e.t,
             [&](index_t first, index_t n) { std::fill_n(j.data() + first / n * block, block, T(0)); });
   }
   void layer_diag_factors(index_t k, const input& x, const const_edge<T>& e, view<T> a, view<T> d) const
       requires(has_unit_layers<F> && !Learned) {
-    f_.layer_diag_factors(k, x.x, reset_edge(x, e), a, d);
+    if constexpr (has_unit_layers<F>) f_.layer_diag_factors(k, x.x, reset_edge(x, e), a, d);
   }
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext,
                 view<T> dtheta) const requires has_lane_vjp<F> {
