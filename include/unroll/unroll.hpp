@@ -128,6 +128,7 @@
 #include "unroll/estimate/parts/side_by_side.hpp"
 #include "unroll/estimate/parts/special_case.hpp"
 #include "unroll/estimate/parts/synthesiser.hpp"
+#include "unroll/estimate/parts/synthetic_learner.hpp"
 #include "unroll/estimate/parts/window_buffer.hpp"
 #include "unroll/estimate/pes.hpp"
 #include "unroll/estimate/pes_a.hpp"

@@ -3,9 +3,7 @@
 #include <algorithm>
 
 #include "unroll/core/left_product.hpp"
-#include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/synthesiser.hpp"
-#include "unroll/estimate/parts/window_buffer.hpp"
+#include "unroll/estimate/parts/synthetic_learner.hpp"
 
 namespace unroll {
 
@@ -41,37 +39,28 @@ struct bp_lambda_options {
 /// Memory, to leading order: lanes n^3 scalars, as much as rtrl has for params = n^2. Needs: vjp, jacobian.
 /// Pemberton & Costa 2024. See docs/math/bp_lambda.md.
 template <class F>
-class bp_lambda final {
-  static_assert(require_vjp<F>());
+class bp_lambda final : public synthetic_learner<F> {
   static_assert(has_jacobian<F>, "this estimator needs jacobian() and immediate(), see has_jacobian");
+  using learner = synthetic_learner<F>;
+  using learner::delta_, learner::guard_, learner::memory_, learner::synthesiser_, learner::system_;
 
  public:
-  using system_type = F;
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
-  static constexpr bool unbiased = false;
-  static constexpr bool random = false;
+  using typename learner::input;
+  using typename learner::scalar;
   static constexpr std::array references{"pemberton2024bplambda", "jaderberg2017decoupled"};
 
   explicit bp_lambda(F system, bp_lambda_options options = {})
-      : system_(std::move(system)),
-        guard_("bp_lambda", system_),
-        options_(checked(system_, options)),
+      : learner("bp_lambda", std::move(system), 1, checked(system, options).rate, options.affine),
+        options_(options),
         n_(system_.size().state / system_.size().lanes),
-        synthesiser_(system_.size(), options_.rate, options_.affine),
-        memory_(system_, 1, 1),
         trace_(traced() ? system_.size().state * n_ * synthesiser_.features() : 0),
         jacobian_(traced() ? system_.size().state * n_ : 0),
-        before_(traced() ? n_ * n_ : 0),
-        delta_(system_.size().state) {
+        before_(traced() ? n_ * n_ : 0) {
     reset({});
   }
 
   void reset(key, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    memory_.reset(system_, s0);
-    synthesiser_.reset();
+    learner::start_sequence(s0);
     trace_.zero();
   }
 
@@ -100,17 +89,6 @@ class bp_lambda final {
     return guard_.close(r);
   }
 
-  /// Another S from now on, until reset(). phi: n x (n + 1), column-major, the constant last; n x n where it
-  /// is linear. Throws unroll::error on another size.
-  void set_synthesiser(view<const scalar> phi) {
-    check_size("bp_lambda::set_synthesiser", "phi", phi.size(), synthesiser_.numbers().size());
-    std::copy(phi.begin(), phi.end(), synthesiser_.numbers().begin());
-  }
-  /// phi, as set_synthesiser takes it.
-  view<const scalar> synthesiser_numbers() const& { return synthesiser_.numbers(); }
-  void synthesiser_numbers() && = delete;
-  /// The state behind the last input consumed; valid until the next call.
-  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
     guard_.visit(v,
@@ -121,7 +99,6 @@ class bp_lambda final {
     synthesiser_.visit(v);
     v("trace", view<scalar>(trace_));
   }
-  const F& system() const { return system_; }
 
  private:
   static bp_lambda_options checked(const F& f, bp_lambda_options o) {
@@ -136,8 +113,7 @@ class bp_lambda final {
   bool traced() const { return options_.rate > 0 && decay() > 0; }
   scalar decay() const { return scalar(options_.discount * options_.lambda); }
   std::size_t bytes() const {
-    return memory_.bytes() + synthesiser_.bytes() + trace_.bytes() + jacobian_.bytes() + before_.bytes() +
-           delta_.bytes();
+    return learner::bytes() + trace_.bytes() + jacobian_.bytes() + before_.bytes();
   }
 
   // E_j += s^_j 1 of the state in front of the step, phi_j += d E_j, then E_j <- gamma lambda J E_j. delta_:
@@ -163,14 +139,9 @@ class bp_lambda final {
     linalg::gemm<scalar>(op::none, {J, n_, n_}, op::none, {before_.data(), n_, n_}, false, E);
   }
 
-  F system_;
-  sequence_guard<F> guard_;
   bp_lambda_options options_;
   index_t n_;
-  synthesiser<scalar> synthesiser_;
-  window_buffer<F> memory_;
   buffer<scalar> trace_, jacobian_, before_;
-  block<scalar, state_cotangent_space> delta_;
 };
 
 }  // namespace unroll

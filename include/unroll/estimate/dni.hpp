@@ -1,10 +1,6 @@
 #pragma once
 
-#include <algorithm>
-
-#include "unroll/estimate/concept.hpp"
-#include "unroll/estimate/parts/synthesiser.hpp"
-#include "unroll/estimate/parts/window_buffer.hpp"
+#include "unroll/estimate/parts/synthetic_learner.hpp"
 
 namespace unroll {
 
@@ -33,39 +29,28 @@ struct dni_options {
 /// states and tapes, n^2 numbers for n = state / lanes. Time per step: one step, one vjp, 3 n^2 / K
 /// multiply-adds a lane. Needs: vjp. Jaderberg et al. 2017. See docs/math/dni.md.
 template <class F>
-class dni final {
-  static_assert(require_vjp<F>());
+class dni final : public synthetic_learner<F> {
+  using learner = synthetic_learner<F>;
+  using learner::delta_, learner::guard_, learner::memory_, learner::synthesiser_, learner::system_;
 
  public:
-  using system_type = F;
-  using scalar = typename F::scalar;
-  using input = typename F::input;
-  static constexpr estimand estimated_gradient = estimand::frozen_theta;
-  static constexpr bool unbiased = false;
-  static constexpr bool random = false;
+  using typename learner::input;
+  using typename learner::scalar;
   static constexpr std::array references{"jaderberg2017decoupled", "czarnecki2017understanding"};
 
   explicit dni(F system, dni_options options = {})
-      : system_(std::move(system)),
-        guard_("dni", system_),
-        options_(checked(options)),
-        synthesiser_(system_.size(), options_.rate, options_.affine),
-        memory_(system_, options_.window, options_.window),
-        delta_(system_.size().state) {
+      : learner("dni", std::move(system), checked(options).window, options.rate, options.affine),
+        options_(options) {
     reset({});
   }
 
-  void reset(key, state<const scalar> s0 = {}) {
-    guard_.reset(s0);
-    memory_.reset(system_, s0);
-    synthesiser_.reset();
-  }
+  void reset(key, state<const scalar> s0 = {}) { learner::start_sequence(s0); }
 
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
     const auto full = [this] { return memory_.pending() == options_.window; };
     report r = run_groups(system_, theta, xs, memory_, full, [&](report& now) { walk_back(theta, g, now); });
-    r.bytes = bytes();
+    r.bytes = learner::bytes();
     return r;
   }
 
@@ -74,7 +59,7 @@ class dni final {
     guard_.check_finish(theta, g);
     const index_t rest = memory_.pending();
     report r = run_rest(system_, theta, memory_);
-    r.bytes = bytes();
+    r.bytes = learner::bytes();
     if (r.code != status::ok) return r;
     delta_.zero();
     if (rest > 0) memory_.backward(system_, theta, 0, rest, {}, delta_, g, r);
@@ -82,17 +67,6 @@ class dni final {
     return guard_.close(r);
   }
 
-  /// Another S from now on, until reset(). phi: n x (n + 1), column-major, the constant last; n x n where it
-  /// is linear. Throws unroll::error on another size.
-  void set_synthesiser(view<const scalar> phi) {
-    check_size("dni::set_synthesiser", "phi", phi.size(), synthesiser_.numbers().size());
-    std::copy(phi.begin(), phi.end(), synthesiser_.numbers().begin());
-  }
-  /// phi, as set_synthesiser takes it.
-  view<const scalar> synthesiser_numbers() const& { return synthesiser_.numbers(); }
-  void synthesiser_numbers() && = delete;
-  /// The state behind the last input consumed; valid until the next call.
-  state<const scalar> last_state(params<const scalar> theta) { return memory_.last_state(system_, theta); }
   template <class V>
   void visit(V&& v) {
     guard_.visit(v,
@@ -104,7 +78,6 @@ class dni final {
   }
   index_t held() const { return memory_.held(); }
   void hold(std::span<const input> xs) { memory_.hold(xs); }
-  const F& system() const { return system_; }
 
  private:
   static dni_options checked(dni_options o) {
@@ -112,8 +85,6 @@ class dni final {
     check_rate("dni", o.rate);
     return o;
   }
-  std::size_t bytes() const { return memory_.bytes() + synthesiser_.bytes() + delta_.bytes(); }
-
   // A window from its end, where S stands for what follows, to its front, where S learns what has arrived.
   void walk_back(params<const scalar> theta, dparams<scalar> g, report& r) {
     const index_t steps = options_.window;
@@ -123,12 +94,7 @@ class dni final {
     memory_.keep_last(0, steps);
   }
 
-  F system_;
-  sequence_guard<F> guard_;
   dni_options options_;
-  synthesiser<scalar> synthesiser_;
-  window_buffer<F> memory_;
-  block<scalar, state_cotangent_space> delta_;
 };
 
 }  // namespace unroll
