@@ -3,6 +3,7 @@
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/tbptt.hpp"
@@ -13,6 +14,7 @@ namespace {
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
+using support::gradient_of;
 
 /// s' = rho s + theta, loss s': a loss owes rho^k to theta at lag k. The input is rho.
 struct adding_up {
@@ -59,14 +61,6 @@ adaptive_tbptt<adding_up> after(double rho, adaptive_tbptt_options o, std::size_
   gradient<double> g(1);
   est.advance(one, std::vector<double>(steps, rho), g);
   return est;
-}
-
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E& est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  est.finish(theta, g);
-  return g;
 }
 
 }  // namespace

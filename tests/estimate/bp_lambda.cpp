@@ -6,6 +6,7 @@
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "tests/support/owed.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/estimate/dni.hpp"
@@ -23,16 +24,9 @@ using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
 using Eigen::MatrixXd;
 using Eigen::RowVectorXd;
+using support::gradient_of;
 using elman = cells::elman<double>;
 using resetting = with_resets<elman>;
-
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E&& est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  est.finish(theta, g);
-  return g;
-}
 
 const std::vector<double> half{.5};
 

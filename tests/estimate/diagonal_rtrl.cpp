@@ -4,6 +4,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "unroll/cells/lru.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
@@ -16,18 +17,11 @@ namespace {
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
+using support::gradient_of;
 using lru = cells::lru<double>;
 
 support::random_task<lru> task_of(index_t lanes, index_t out = 2) {
   return {lru({.in = 2, .hidden = 3, .out = out, .lanes = lanes}), 30, key{3}};
-}
-
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  est.finish(theta, g);
-  return g;
 }
 
 }  // namespace

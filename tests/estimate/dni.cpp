@@ -6,6 +6,7 @@
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "tests/support/owed.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/linear.hpp"
@@ -26,14 +27,7 @@ using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E&& est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  est.finish(theta, g);
-  return g;
-}
+using support::gradient_of;
 
 const std::vector<double> half{.5};
 

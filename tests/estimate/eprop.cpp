@@ -4,6 +4,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_leaky.hpp"
 #include "tests/support/episodes_apart.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
@@ -17,14 +18,7 @@ namespace {
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
-
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  est.finish(theta, g);
-  return g;
-}
+using support::gradient_of;
 
 template <class Cell>
 support::random_task<Cell> task_of(index_t lanes) {

@@ -4,6 +4,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_leaky.hpp"
 #include "tests/support/episodes_apart.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/system/any_system.hpp"
@@ -14,15 +15,8 @@ namespace {
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
+using support::gradient_of;
 using leaky = cells::leaky<double>;
-
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  est.finish(theta, g);
-  return g;
-}
 
 support::random_task<leaky> task_of(index_t lanes) {
   return {leaky({.in = 2, .hidden = 5, .out = 2, .lanes = lanes, .dt = .3}), 30, key{3}};

@@ -3,6 +3,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
 #include "tests/support/delayed_golden.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
 #include "unroll/cells/influence_balancing.hpp"
@@ -14,6 +15,7 @@
 namespace {
 
 using namespace unroll;
+using support::gradient_of;
 
 // The golden network's rows of theta are its units'.
 template <class F>
@@ -37,14 +39,6 @@ struct apart : support::complete<double> {
   }
 };
 
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  est.finish(theta, g);
-  return g;
-}
-
 }  // namespace
 
 TEST_CASE("snap of reach 1 in the paper's timing has the golden vector, and reach 2 the exact one") {
@@ -66,7 +60,7 @@ TEST_CASE("snap is rtrl where the pattern is whole, with a bias where it is not"
     std::vector<cells::example<double>> xs;
     for (std::size_t t = 0; t < 12; ++t) xs.push_back({data.data() + 12 * t, data.data() + 12 * t});
     const auto exact = gradient_of(rtrl(f), theta, xs);
-    const snap one(f), two(f, {.reach = 2});
+    snap one(f), two(f, {.reach = 2});
     CHECK(one.kept() == kept_1);
     CHECK((!one.exact() && two.exact()));
     const double bias = golden::relative_error(gradient_of(one, theta, xs), exact);
@@ -85,7 +79,7 @@ TEST_CASE("snap is exact at reach 1 where no unit listens to another, and on a r
   const auto xs = support::complete_inputs<double>(12);
   auto theta = support::complete_theta<double>(5);
   const auto error = [&](const auto& f, index_t reach) {
-    const snap est(f, {.reach = reach});
+    snap est(f, {.reach = reach});
     const double e = golden::relative_error(gradient_of(est, theta, xs), gradient_of(rtrl(f), theta, xs));
     CHECK(est.exact() == (e < 1e-12));
     return e;
@@ -99,7 +93,7 @@ TEST_CASE("snap is exact at reach 1 where no unit listens to another, and on a r
   const cells::influence_balancing<double> line;  // one theta moves every unit: nothing to leave out
   const std::vector<cells::nothing> none(30);
   const std::vector<double> one{-.1};
-  const snap all(line);
+  snap all(line);
   CHECK((all.kept() == 23 && all.exact()));
   CHECK(golden::relative_error(gradient_of(all, one, none), gradient_of(rtrl(line), one, none)) < 1e-13);
 }
