@@ -12,27 +12,16 @@
 #include <set>
 #include <string>
 
+#include "tests/cuda/host_program.hpp"
 #include "unroll/cuda/check.hpp"
 #include "unroll/cuda/cudnn.hpp"
 
 using namespace unroll;
 using exec::sdpa_shape;
+using host_program::expect;
+using host_program::thrown;
 
 namespace {
-
-int failures = 0;
-void expect(bool right, const std::string& what) {
-  if (!right) ++failures, std::printf("FAILED: %s\n", what.c_str());
-}
-template <class F>
-std::string thrown(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return {};
-}
 
 sdpa_shape shape_of(index_t heads, index_t kv_heads, index_t head_dim, index_t queries, index_t keys,
                     bool vjp) {
@@ -113,8 +102,7 @@ int main(int argc, char** argv) {
 
   if (argc == 4) {
     layouts(h100, argv[3]);
-    std::printf("%s\n", failures == 0 ? "cudnn_plans: all tensors lie as they must" : "cudnn_plans: failed");
-    return failures == 0 ? 0 : 1;
+    return host_program::end("cudnn_plans", "all tensors lie as they must");
   }
   cuda::cudnn plans(h100, 90);
   const struct {
@@ -152,6 +140,5 @@ int main(int argc, char** argv) {
          "a run without a device");
   expect(thrown([] { cuda::cudnn none("{}", 90); }).find("device properties") != std::string::npos,
          "properties of nothing");
-  std::printf("%s\n", failures == 0 ? "cudnn_plans: all pass" : "cudnn_plans: failed");
-  return failures == 0 ? 0 : 1;
+  return host_program::end("cudnn_plans");
 }

@@ -21,12 +21,12 @@ inline unsigned __any_sync(unsigned, int x) { return unsigned(x); }
 inline std::size_t __cvta_generic_to_shared(const void* p) { return reinterpret_cast<std::size_t>(p); }
 
 #include <algorithm>
-#include <cstdio>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "tests/cuda/host_program.hpp"
 #include "tests/cuda/runtime_double.hpp"
 #include "unroll/cuda/machine.hpp"
 
@@ -35,22 +35,11 @@ using cuda::detail::copies;
 using cuda::detail::machine;
 using cuda::detail::recording;
 using cuda::detail::stream_state;
+using host_program::expect;
+using host_program::thrown;
 
 namespace {
 
-int failures = 0;
-void expect(bool holds, const char* what) {
-  if (!holds) ++failures, std::printf("FAILED: %s\n", what);
-}
-template <class F>
-std::string thrown(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return {};
-}
 std::ptrdiff_t launched() {
   return std::count(runtime_double::log.begin(), runtime_double::log.end(), "graph");
 }
@@ -67,16 +56,7 @@ struct device {
   template <class F>
   void together(recording& r, F&& f) const {
     cuda::detail::make_current(*state);
-    r.begin();
-    state->open = &r;
-    try {
-      f();
-    } catch (...) {
-      state->open = nullptr;
-      r.forget();
-      throw;
-    }
-    state->open = nullptr;
+    exec::note("device", state->open, r, f);
     r.run(m);
   }
   /// *to = value.
@@ -187,6 +167,5 @@ int main() {
   arguments();
   what_throws();
   streams_and_devices();
-  std::printf("%s\n", failures == 0 ? "graphs: all pass" : "graphs: failed");
-  return failures == 0 ? 0 : 1;
+  return host_program::end("graphs");
 }

@@ -4,20 +4,16 @@
 #include "unroll/cuda/transfers.hpp"
 
 #include <algorithm>
-#include <cstdio>
 #include <numeric>
 
+#include "tests/cuda/host_program.hpp"
 #include "tests/cuda/runtime_double.hpp"
 
 using namespace unroll;
 using cuda::detail::copies;
+using host_program::expect;
 
 namespace {
-
-int failures = 0;
-void expect(bool holds, const char* what) {
-  if (!holds) ++failures, std::printf("FAILED: %s\n", what);
-}
 
 /// Layers of kept numbers that pass through two windows, each of which is changed there, as layered_prefix
 /// does it: what a window held goes back while what comes next follows it, in two pieces.
@@ -163,6 +159,5 @@ int main() {
   beside_each_other();
   several_devices();
   sizes();
-  std::printf("%s\n", failures == 0 ? "transfers: all pass" : "transfers: failed");
-  return failures == 0 ? 0 : 1;
+  return host_program::end("transfers");
 }

@@ -144,14 +144,25 @@ class machine {
   }
 };
 
+/// Memory of recorded spans, see exec/recording.hpp.
+struct recorded_chunk {
+  explicit recorded_chunk(index_t n) : pinned(n), here(n, "recorded spans") {}
+  unsigned char* host() { return pinned.data(); }
+  unsigned char* place() { return here.data(); }
+  pinned_block<unsigned char> pinned;
+  device_block<unsigned char> here;
+};
+
 /// A list of what a machine enqueues, and its graph, see exec/recording.hpp. A list with other operations
 /// than the time before is enqueued as it is, which also loads its kernels; from the next time on it is
 /// captured as a graph, which is mended where arguments are others and launched as it is where none are. With
 /// stream_options::profile nothing is captured, nor in a caller's default stream, which CUDA refuses.
-class recording {
+class recording : public exec::recorded<machine, recorded_chunk> {
+  using base = exec::recorded<machine, recorded_chunk>;
+
  public:
   recording() = default;
-  recording(const recording&) {}
+  recording(const recording&) : recording() {}
   recording& operator=(const recording&) {
     *this = recording();
     return *this;
@@ -160,24 +171,16 @@ class recording {
   recording& operator=(recording&&) = default;
   ~recording() = default;
 
-  index_t size() const { return list_.size(); }        ///< operations
-  index_t changes() const { return changes_; }         ///< times when they or their arguments were others
   bool is_graph() const { return graph_ != nullptr; }  ///< whether it was captured
 
   /// What follows is noted.
   void begin() {
     if (brought_) brought_->synchronise();  // spans are written anew
-    list_.begin();
-    spans_.begin();
+    base::begin();
   }
-  template <class Op>
-  void add(const Op& op) {
-    list_.add(op);
-  }
-  const void* put(const void* from, index_t bytes) { return spans_.put(from, bytes); }
   /// Nothing of what was noted will happen.
   void forget() {
-    list_.clear();
+    base::forget();
     graph_.reset();
   }
   /// Enqueues all of it.
@@ -185,11 +188,8 @@ class recording {
     const stream_state& s = *m.state;
     const cudaStream_t stream = s.own.get();
     make_current(s);
-    const exec::difference seen = list_.end();
-    if (seen != exec::difference::none) {
-      ++changes_;
-      is_of_list_ = false;
-    }
+    const exec::difference seen = end();
+    if (seen != exec::difference::none) is_of_list_ = false;
     spans_.for_changed([&](const unsigned char* from, unsigned char* to, index_t n) {
       check(cudaMemcpyAsync(to, from, std::size_t(n), cudaMemcpyHostToDevice, stream), "cuda::stream",
             "cudaMemcpyAsync");
@@ -206,13 +206,6 @@ class recording {
   }
 
  private:
-  struct chunk {
-    explicit chunk(index_t n) : pinned(n), here(n, "recorded spans") {}
-    unsigned char* host() { return pinned.data(); }
-    unsigned char* place() { return here.data(); }
-    pinned_block<unsigned char> pinned;
-    device_block<unsigned char> here;
-  };
   struct destroy {
     void operator()(cudaGraph_t g) const { cudaGraphDestroy(g); }
     void operator()(cudaGraphExec_t g) const { cudaGraphExecDestroy(g); }  // one that still runs ends first
@@ -255,12 +248,9 @@ class recording {
     is_of_list_ = true;
   }
 
-  exec::operation_list<machine> list_;
-  exec::recorded_spans<chunk> spans_;
   std::unique_ptr<event_handle> brought_;  // spans were, the last time
   launched_owner graph_;
   bool is_of_list_ = false;  // whether the graph has the list's arguments
-  index_t changes_ = 0;
 };
 
 template <class Op>

@@ -139,19 +139,8 @@ class stream : public exec::body_executor<N, detail::machine> {
   /// on the device.
   template <class F>
   void together(recording& r, F&& f) const {
-    detail::stream_state& s = state();
-    if (s.open) fail("cuda::stream", "together", "stands in another one");
-    detail::make_current(s);
-    r.begin();
-    s.open = &r;
-    try {
-      f();
-    } catch (...) {
-      s.open = nullptr;
-      r.forget();
-      throw;
-    }
-    s.open = nullptr;
+    detail::make_current(state());
+    exec::note("cuda::stream", state().open, r, f);
     r.run(this->machine());
   }
 
@@ -195,8 +184,7 @@ class stream : public exec::body_executor<N, detail::machine> {
     });
   }
   void refuse_recorded(std::string_view call) const {
-    if (state().open)
-      fail("cuda::stream", call, "waits for operations, which only happen when their recording is made");
+    exec::refuse_noted("cuda::stream", state().open, call);
   }
 };
 

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstring>
 #include <memory>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -15,13 +16,10 @@ namespace unroll::exec {
 /// An executor E that can take a list of operations as one piece, which it then makes again and again for
 /// less than a call each (a device: as a graph). Beside the operations of executor.hpp:
 ///
-///   recording                    a list of operations, empty at first, and what they read of the host:
-///   size(),
-///                                changes(); a copy is empty
-///   together(r, f)               calls f, in which no operation happens: each is noted in r. Then all of
-///   them
-///                                happen, in the order of their calls. Throws what f throws, and none of them
-///                                happens then
+///   recording         a list of operations, empty at first, and what they read of the host: size(),
+///                     changes(); a copy is empty
+///   together(r, f)    calls f, in which no operation happens: each is noted in r. Then all of them happen,
+///                     in the order of their calls. Throws what f throws, and none of them happens then
 ///
 /// f is called every time, with whatever numbers and sizes: r is compared with what it calls, and mended
 /// where that is another operation or has other arguments or spans, so that nothing of an earlier time is
@@ -227,6 +225,76 @@ class recorded_spans {
   std::int64_t time_ = 0;
   bool moved_ = false;  // a span has another slot than the time before
 };
+
+/// What the recordings of executors have in common, see recordable: the operations of a machine and what they
+/// read of the host, in chunks (recorded_spans). A copy is empty.
+template <class Machine, class Chunk>
+class recorded {
+ public:
+  recorded() = default;
+  recorded(const recorded&) {}
+  recorded& operator=(const recorded&) {
+    *this = recorded();
+    return *this;
+  }
+  recorded(recorded&&) noexcept = default;
+  recorded& operator=(recorded&&) noexcept = default;
+  ~recorded() = default;
+
+  index_t size() const { return list_.size(); }  ///< operations
+  index_t changes() const { return changes_; }   ///< times when they or their arguments were others
+
+  /// What follows is noted.
+  void begin() {
+    list_.begin();
+    spans_.begin();
+  }
+  /// The next operation.
+  template <class Op>
+  void add(const Op& op) {
+    list_.add(op);
+  }
+  /// The next span of the host: where its numbers will be at the place.
+  const void* put(const void* from, index_t bytes) { return spans_.put(from, bytes); }
+  /// Nothing of what was noted will happen.
+  void forget() { list_.clear(); }
+
+ protected:
+  /// There are no more operations. How they differ from those of the time before.
+  difference end() {
+    const difference seen = list_.end();
+    if (seen != difference::none) ++changes_;
+    return seen;
+  }
+
+  operation_list<Machine> list_;  ///< the operations
+  recorded_spans<Chunk> spans_;   ///< what they read of the host
+
+ private:
+  index_t changes_ = 0;
+};
+
+/// The first half of together(r, f) of the executor of that name: f(), with `open` at r, where its operations
+/// are noted. Where f throws, r has none.
+template <class Recording, class F>
+void note(std::string_view executor, Recording*& open, Recording& r, F&& f) {
+  if (open) fail(executor, "together", "stands in another one");
+  r.begin();
+  open = &r;
+  try {
+    f();
+  } catch (...) {
+    open = nullptr;
+    r.forget();
+    throw;
+  }
+  open = nullptr;
+}
+
+/// Throws unroll::error where a recording is open: `call` of the executor of that name cannot be noted.
+inline void refuse_noted(std::string_view executor, bool open, std::string_view call) {
+  if (open) fail(executor, call, "waits for operations, which only happen when their recording is made");
+}
 
 }  // namespace unroll::exec
 

@@ -63,61 +63,39 @@ class machine {
   std::shared_ptr<shared> shared_;
 };
 
+/// Memory of recorded spans, see exec/recording.hpp.
+struct recorded_chunk {
+  explicit recorded_chunk(index_t n) : written(std::size_t(n)), brought(std::size_t(n)) {}
+  unsigned char* host() { return written.data(); }   ///< where they are written
+  unsigned char* place() { return brought.data(); }  ///< where operations find them
+  std::vector<unsigned char> written;                ///< on the host
+  std::vector<unsigned char> brought;                ///< at the place
+};
+
 /// A recorded list of launches that is run with new spans in the same memory, see exec/recording.hpp. What it
 /// is given of the host comes to the place when the list is run, not before.
-class recording {
+class recording : public exec::recorded<machine, recorded_chunk> {
  public:
-  recording() = default;
-  recording(const recording&) {}
-  recording& operator=(const recording&) {
-    *this = recording();
-    return *this;
-  }
-  recording(recording&&) = default;
-  recording& operator=(recording&&) = default;
-  ~recording() = default;
-
-  index_t size() const { return list_.size(); }  ///< operations
-  index_t changes() const { return changes_; }   ///< times when they or their arguments were others
-
- private:
-  friend class machine;
-  template <class N>
-  friend class executor;
-  struct chunk {
-    explicit chunk(index_t n) : written(std::size_t(n)), brought(std::size_t(n)) {}
-    unsigned char* host() { return written.data(); }
-    unsigned char* place() { return brought.data(); }
-    std::vector<unsigned char> written, brought;
-  };
-
-  void begin() {
-    list_.begin();
-    spans_.begin();
-  }
+  /// Makes all of it.
   void run(const machine& m) {
-    if (list_.end() != exec::difference::none) ++changes_;
+    end();
     spans_.for_changed(
         [](const unsigned char* from, unsigned char* to, index_t n) { std::copy_n(from, n, to); });
     list_.run(m);
   }
-
-  exec::operation_list<machine> list_;
-  exec::recorded_spans<chunk> spans_;
-  index_t changes_ = 0;
 };
 
 template <class Op>
 void machine::happen(Op op) const {
   if (open())
-    open()->list_.add(op);
+    open()->add(op);
   else
     op(*this);
 }
 template <class U>
 machine::staged_span<U> machine::staged(std::span<U> numbers) const {
   if (!open() || numbers.empty()) return staged_span<U>(numbers);
-  return staged_span<U>(open()->spans_.put(numbers.data(), index_t(numbers.size_bytes())));
+  return staged_span<U>(open()->put(numbers.data(), index_t(numbers.size_bytes())));
 }
 
 /// Copies between a device and memory of the host, made as late as exec/offload.hpp allows, and one direction
@@ -199,18 +177,7 @@ class executor : public exec::body_executor<N, machine> {
   /// See exec/recording.hpp.
   template <class F>
   void together(recording& r, F&& f) const {
-    recording*& open = this->machine().open();
-    if (open) fail("simt::executor", "together", "stands in another one");
-    open = &r;
-    r.begin();
-    try {
-      f();
-    } catch (...) {
-      open = nullptr;
-      r.list_.clear();
-      throw;
-    }
-    open = nullptr;
+    exec::note("simt::executor", this->machine().open(), r, f);
     r.run(this->machine());
   }
 
@@ -267,8 +234,7 @@ class executor : public exec::body_executor<N, machine> {
 
  private:
   void refuse_recorded(std::string_view call) const {
-    if (this->machine().open())
-      fail("simt::executor", call, "waits for operations, which only happen when their recording is made");
+    exec::refuse_noted("simt::executor", this->machine().open(), call);
   }
 
   std::shared_ptr<late_copies> copies_;
