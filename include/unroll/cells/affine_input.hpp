@@ -85,6 +85,10 @@ class affine_input {
   T at(const example<T>& x, index_t lane, index_t j) const {
     return x.token ? T(x.token[lane] == j) : x.x[lane * in_ + j];
   }
+  /// The same, of the columns `below`, in x lanes, where they are given.
+  T at(const example<T>& x, matrix<const T> below, index_t lane, index_t j) const {
+    return below.data ? below.data[lane * below.stride + j] : at(x, lane, j);
+  }
   /// ||x||^2 of lane `lane`.
   T squared_norm(const example<T>& x, index_t lane) const {
     if (in_ == 0) return 0;

@@ -221,7 +221,7 @@ class diagonal_cell {
     const index_t rows = G * hidden(), in = f_.options.in;
     for (index_t p = p0; p < std::min(p1, w_y()); ++p) {  // entry (p % rows, j) of [w_x b]
       const index_t j = p / rows, row = p < own() ? p % rows : rows + p - own();
-      add_entry(e, l, row, j < in ? x_of(x, l, below, j) : T(1), M.data + (p - p0) * M.stride);
+      add_entry(e, l, row, j < in ? input_.at(x, below, l, j) : T(1), M.data + (p - p0) * M.stride);
     }
   }
   /// WRITES what the matrices multiply in lane l to a, and ADDS to d, n rows, the column of each row of each
@@ -322,9 +322,6 @@ class diagonal_cell {
     else
       input_.forward(w, {&x, 1}, z, nullptr);
   }
-  T x_of(const input& x, index_t l, matrix<const T> below, index_t j) const {
-    return below.data ? (below.data + l * below.stride)[j] : input_.at(x, l, j);
-  }
 
   // Column of ds'/dtheta of lane l: ADDS v times D of row r of the matrices.
   void add_entry(const const_edge<T>& e, index_t l, index_t r, T v, T* column) const {
@@ -334,7 +331,7 @@ class diagonal_cell {
   }
   // What the matrices of lane l multiply, [x; 1] and 1.
   void multiplied(const input& x, index_t l, matrix<const T> below, T* a) const {
-    for (index_t j = 0; j < f_.options.in; ++j) *a++ = x_of(x, l, below, j);
+    for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, below, l, j);
     *a++ = 1;
     if (K > 0) *a++ = 1;
   }

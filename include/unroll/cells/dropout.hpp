@@ -13,9 +13,8 @@ namespace unroll::cells {
 /// probability, in what layers hand up, not in what they keep as their states (as nn.LSTM(dropout) of PyTorch
 /// in training), and in x.
 struct dropout_options {
-  double probability =
-      0;             ///< of every h' that goes up to the next layer, in [0, 1); 0: none, as in evaluation
-  double input = 0;  ///< of every number of x, in [0, 1); of a token: that it is not seen; 0: none
+  double probability = 0;  ///< of every h' that goes up to the next layer, in [0, 1); 0: none, to evaluate
+  double input = 0;        ///< of every number of x, in [0, 1); of a token: that it is not seen; 0: none
 };
 
 /// Throws unroll::error unless the probabilities are below 1.

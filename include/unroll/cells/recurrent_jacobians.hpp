@@ -112,7 +112,7 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
     const recurrent_step<T> at = made(e).lane(l);
     for (index_t p = p0; p < end;) {  // parameter p is entry (i, j)
       const index_t j = p / rows, first = p - j * rows, last = std::min(rows, end - j * rows);
-      const T v = j < h ? at.s.data[j] : j < h + f_.options.in ? x_of(x, l, below, j - h) : T(1);
+      const T v = j < h ? at.s.data[j] : j < h + f_.options.in ? input_.at(x, below, l, j - h) : T(1);
       for (index_t i = first; i < last; ++i, ++p) f_.immediate(at, i, j, v, M.data + (p - p0) * M.stride);
     }
   }
@@ -178,13 +178,10 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
     else
       return std::array<weight_matrix, 1>{{{0, rows, h + x, rows}}};
   }
-  T x_of(const input& x, index_t l, matrix<const T> below, index_t j) const {
-    return below.data ? column(below, l)[j] : input_.at(x, l, j);
-  }
   // What the matrices of lane l multiply, [h; x; 1] or h, [x; 1], 1; returns the end of a.
   T* multiplied(const input& x, const recurrent_step<T>& at, index_t l, matrix<const T> below, T* a) const {
     a = std::copy_n(at.s.data, hidden(), a);
-    for (index_t j = 0; j < f_.options.in; ++j) *a++ = x_of(x, l, below, j);
+    for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, below, l, j);
     *a++ = 1;
     if (E::apart && w_y() > own()) *a++ = 1;
     return a;
