@@ -54,7 +54,7 @@ def by_segment(names):
 
 
 def print_segments(losses, baseline):
-    """The baseline minus each other, segment by segment; +- is 1.96 standard errors over the segments of a column."""
+    """The baseline minus each other, segment by segment; +- is of the segments of a column."""
     segments = len(losses[baseline])
     ends = [n for n in (1, 8, 32, 64, 128, 256, 512, 1024) if n < segments] + [segments]
     columns = list(zip([0] + ends, ends))
@@ -63,12 +63,8 @@ def print_segments(losses, baseline):
     for policy, own in losses.items():
         if policy == baseline:
             continue
-        cells = []
-        for a, b in columns:
-            gains = [other - x for other, x in zip(losses[baseline][a:b], own[a:b])]
-            spread = f" ± {1.96 * statistics.stdev(gains) / len(gains) ** 0.5:.4f}" if len(gains) > 1 else ""
-            cells.append(f"{statistics.mean(gains):.4f}{spread}")
-        print(f"| {policy} | " + " | ".join(cells) + " |")
+        gains = [other - x for other, x in zip(losses[baseline], own)]
+        print(f"| {policy} | " + " | ".join(interval(gains[a:b]) for a, b in columns) + " |")
 
 
 def draw(runs, plain, plot):

@@ -15,7 +15,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-apt-get -qq download libadolc-dev libadolc2
+apt-get -qq download libadolc-dev=2.7.2-6 libadolc2=2.7.2-6
 for package in ./*.deb; do dpkg -x "$package" .; done
 libraries=$(dirname "$(find . -name 'libadolc.so*' | head -n 1)")
 cat >tanh.cpp <<'CPP'
