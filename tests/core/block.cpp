@@ -75,6 +75,14 @@ TEST_CASE("a negative size is refused") {
   CHECK_THROWS_AS(buffer<double>(negative), error);
 }
 
+TEST_CASE("a block of more bytes than 64 bits count is refused before memory is asked for") {
+  const volatile index_t sixty_one_bits = index_t{1} << 61;  // by 8 bytes the product is 0 in 64 bits
+  CHECK_THROWS_WITH(buffer<double>(sixty_one_bits),
+                    "block: size: is 2305843009213693952, must be at most 1152921504606846975");
+  CHECK_THROWS_WITH(buffer<float>(sixty_one_bits, unwritten()),
+                    "block: size: is 2305843009213693952, must be at most 2305843009213693951");
+}
+
 TEST_CASE("a block becomes a view of its own space only") {
   gradient<double> g(4);
   const dparams<double> v = g;

@@ -24,11 +24,11 @@ class block {
   using unroll_space = Space;
 
   block() = default;
+  /// Throws unroll::error where the size is negative, or its bytes more than 64 bits count.
   explicit block(index_t size) : block(size, unwritten()) { zero(); }
   /// Without a value in any element: memory that is written once takes half the time.
   block(index_t size, unwritten) {
     static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
-    check_at_least("block", "size", size, 0);
     allocate(size);
   }
   block(const block& other) {
@@ -74,8 +74,8 @@ class block {
   // A large block asks for large pages: matrices of more than a few MiB have more pages of 4 KiB than a
   // processor remembers the places of.
   void allocate(index_t size) {
+    const std::size_t n = count_bytes("block", "size", size, sizeof(T));
     if (size == 0) return;
-    const std::size_t n = std::size_t(size) * sizeof(T);
     data_ = static_cast<T*>(::operator new(n, alignment(n)));
     size_ = size;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <charconv>
+#include <cstddef>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -39,6 +41,17 @@ inline void check_size(std::string_view function, std::string_view argument, ind
 inline void check_at_least(std::string_view function, std::string_view argument, index_t got, index_t least) {
   if (got < least)
     fail(function, argument, "is " + std::to_string(got) + ", must be at least " + std::to_string(least));
+}
+
+/// Bytes of n objects of `each` bytes, before memory for them is asked for. Throws unroll::error "function:
+/// argument: ..." where n is negative, or so large that a difference of two pointers cannot count them.
+inline std::size_t count_bytes(std::string_view function, std::string_view argument, index_t n,
+                               std::size_t each) {
+  const index_t most = std::numeric_limits<index_t>::max() / index_t(each);
+  check_at_least(function, argument, n, 0);
+  if (n > most)
+    fail(function, argument, "is " + std::to_string(n) + ", must be at most " + std::to_string(most));
+  return std::size_t(n) * each;
 }
 
 namespace detail {

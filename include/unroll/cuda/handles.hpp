@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -48,15 +47,6 @@ void at_the_end(int device, F&& f) noexcept {
   if (before != device) cudaSetDevice(device);
   f();
   if (before != device) cudaSetDevice(before);
-}
-
-/// Bytes of n objects U. Throws unroll::error where n is negative, or so many that bytes cannot be counted.
-template <class U>
-std::size_t bytes_of(std::string_view function, std::string_view what, index_t n) {
-  constexpr index_t most = std::numeric_limits<index_t>::max() / index_t(sizeof(U));
-  check_at_least(function, what, n, 0);
-  if (n > most) fail(function, what, "is " + std::to_string(n) + ", must be at most " + std::to_string(most));
-  return std::size_t(n) * sizeof(U);
 }
 
 }  // namespace detail
@@ -176,7 +166,7 @@ class device_block {
 
  private:
   void allocate(index_t size, std::string_view what) {
-    const std::size_t wanted = detail::bytes_of<T>("cuda::device_block", what, size);
+    const std::size_t wanted = count_bytes("cuda::device_block", what, size, sizeof(T));
     if (size == 0) return;
     device_ = device_scope::current();
     void* memory = nullptr;
@@ -203,7 +193,7 @@ class pinned_block {
  public:
   pinned_block() = default;
   explicit pinned_block(index_t n) : size_(n) {
-    const std::size_t bytes = detail::bytes_of<U>("cuda::pinned_block", "n", n);
+    const std::size_t bytes = count_bytes("cuda::pinned_block", "n", n, sizeof(U));
     if (n == 0) return;
     void* memory = nullptr;
     check(cudaMallocHost(&memory, bytes), "cuda::pinned_block",

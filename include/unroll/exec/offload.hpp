@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <cstring>
+#include <new>
 #include <string>
 #include <string_view>
 
@@ -96,12 +98,22 @@ class kept_block {
     const std::size_t word = sizeof(std::int64_t), bytes = std::size_t(n) * sizeof(U);
     if (bytes % word != 0 || reinterpret_cast<std::uintptr_t>(data()) % word != 0)
       return visit_block(v, std::string(name), host_memory{}, *this, n);
-    if (n > 0)
-      v(std::string(name),
-        view<std::int64_t>(reinterpret_cast<std::int64_t*>(data()), index_t(bytes / word)));
+    if (n == 0) return;
+    v(std::string(name),
+      view<std::int64_t>(begin_lifetime<std::int64_t>(data(), bytes), index_t(bytes / word)));
+    begin_lifetime<U>(data(), bytes);
   }
 
  private:
+  // std::start_lifetime_as_array of C++23, by its definition: a copy onto itself makes objects T of the
+  // bytes. g++ drops the copy before it looks at types, so it is also told that anything may have been
+  // written.
+  template <class T>
+  static T* begin_lifetime(void* at, std::size_t bytes) {
+    T* const made = static_cast<T*>(std::memmove(at, at, bytes));
+    asm volatile("" : : "r"(made) : "memory");
+    return std::launder(made);
+  }
   // What visit_block asks of an executor, of numbers that the host can touch.
   struct host_memory {
     static void download(const U* from, index_t n, U* to) { std::copy_n(from, n, to); }

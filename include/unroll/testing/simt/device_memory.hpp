@@ -83,7 +83,7 @@ class device_block {
 
   device_block() = default;
   device_block(index_t n, std::shared_ptr<device_memory> of) : memory_(std::move(of)), size_(n) {
-    data_ = static_cast<U*>(memory_->allocate(bytes()));
+    data_ = static_cast<U*>(memory_->allocate(count_bytes("simt::device_block", "n", n, sizeof(U))));
   }
   device_block(const device_block& other) {
     if (!other.memory_) return;
