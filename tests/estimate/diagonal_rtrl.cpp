@@ -33,7 +33,7 @@ TEST_CASE("diagonal rtrl is the exact gradient of a layer of units apart, and th
       const auto g = gradient_of(diagonal_rtrl(t.cell), t.theta, t.xs);
       CHECK(golden::relative_error(g, testing::backward_gradient(t.cell, t.theta, t.xs)) < 1e-13);
       CHECK(golden::relative_error(g, gradient_of(rtrl(t.cell), t.theta, t.xs)) < 1e-13);
-      const snap near(t.cell);
+      snap near(t.cell);
       CHECK(near.exact());
       CHECK(golden::relative_error(g, gradient_of(near, t.theta, t.xs)) < 1e-13);
     }

@@ -5,6 +5,7 @@
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_units.hpp"
+#include "tests/support/gradient_of.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/lstm.hpp"
@@ -19,13 +20,8 @@ namespace {
 
 using namespace unroll;
 using Catch::Matchers::ContainsSubstring;
+using support::gradient_of;
 
-template <class E, class Theta, class Xs>
-gradient<double> gradient_of(E&& est, const Theta& theta, const Xs& xs) {
-  gradient<double> g(index_t(theta.size()));
-  est.advance(theta, xs, g);
-  return g;
-}
 double distance(const gradient<double>& a, const gradient<double>& b) {
   double sum = 0;
   for (index_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
