@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The table of options of docs/howto/use-an-estimator.md is what the headers say.
+"""The table of options of docs/howto/use-an-estimator.md is what the headers say, and so is the comment behind every
+constructor that takes options in braces, since compilers show that line where one is misspelt.
 
 usage: options.py [--write] [PAGE]    compares; with --write, puts the table of the headers into the page
 """
@@ -45,6 +46,18 @@ def table():
     return "\n".join(lines)
 
 
+def check_constructors():
+    names = {}
+    for estimator, header, name, _, _ in rows():
+        names.setdefault((estimator, header), []).append(name)
+    for (estimator, header), options in names.items():
+        text = (root / "include/unroll/estimate" / header).read_text()
+        right = "// options: " + ", ".join(options)
+        lines = [line for line in text.splitlines() if re.match(rf"\s*(explicit )?{estimator}\(", line)]
+        if not any(line.endswith("  " + right) for line in lines):
+            stop(f"{header}: the constructor with {estimator}_options does not end with: {right}")
+
+
 def main():
     arguments = sys.argv[1:]
     write = "--write" in arguments
@@ -62,6 +75,7 @@ def main():
         for a in sorted(set(right.splitlines()) ^ set(now.splitlines())):
             print(("> " if a in right.splitlines() else "< ") + a)
         stop(f"{page}: < is not what the headers say: >   (python3 tests/docs/options.py --write)")
+    check_constructors()
     print(f"{page.name} has the options of the headers")
 
 

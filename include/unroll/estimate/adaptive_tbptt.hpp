@@ -49,7 +49,8 @@ class adaptive_tbptt final {
   static constexpr bool random = false;
   static constexpr std::array references{"aicher2019adaptive"};
 
-  explicit adaptive_tbptt(F system, adaptive_tbptt_options options = {})
+  explicit adaptive_tbptt(  // options: tolerance, shortest, longest, fitted, every, mean_of
+      F system, adaptive_tbptt_options options = {})
       : system_(std::move(system)),
         guard_("adaptive_tbptt", system_),
         options_(checked(options)),

@@ -59,7 +59,7 @@ class artbp final {
   static constexpr std::array references{"tallec2017artbp", "beatson2019telescopes", "griewank2000revolve",
                                          "wang2009minimal"};
 
-  artbp(F system, Law law, artbp_options options = {}, C chooser = C{})
+  artbp(F system, Law law, artbp_options options = {}, C chooser = C{})  // options: slots, block, reserve
       : system_(std::move(system)),
         guard_("artbp", system_),
         law_(std::move(law)),

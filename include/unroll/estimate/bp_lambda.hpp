@@ -49,7 +49,7 @@ class bp_lambda final : public synthetic_learner<F> {
   using typename learner::scalar;
   static constexpr std::array references{"pemberton2024bplambda", "jaderberg2017decoupled"};
 
-  explicit bp_lambda(F system, bp_lambda_options options = {})
+  explicit bp_lambda(F system, bp_lambda_options options = {})  // options: lambda, discount, rate, affine
       : learner("bp_lambda", std::move(system), 1, checked(system, options).rate, options.affine),
         options_(options),
         n_(system_.size().state / system_.size().lanes),

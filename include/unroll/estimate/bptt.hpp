@@ -34,7 +34,7 @@ class bptt final {
   static constexpr bool random = false;
   static constexpr std::array references{"rumelhart1986backprop", "werbos1990bptt", "williams1990bptt"};
 
-  explicit bptt(F system, bptt_options options = {})
+  explicit bptt(F system, bptt_options options = {})  // options: max_steps, block
       : system_(std::move(system)),
         guard_("bptt", system_),
         options_(checked(options)),

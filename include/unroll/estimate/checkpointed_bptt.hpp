@@ -38,7 +38,8 @@ class checkpointed_bptt final {
   static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt", "griewank2000revolve", "wang2009minimal"};
 
-  explicit checkpointed_bptt(F system, checkpointed_bptt_options options = {})
+  explicit checkpointed_bptt(  // options: slots, bytes, steps, block
+      F system, checkpointed_bptt_options options = {})
       : system_(std::move(system)),
         guard_("checkpointed_bptt", system_),
         steps_(options.steps),

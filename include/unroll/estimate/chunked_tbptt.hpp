@@ -32,7 +32,7 @@ class chunked_tbptt final {
   static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt"};
 
-  explicit chunked_tbptt(F system, chunked_tbptt_options options = {})
+  explicit chunked_tbptt(F system, chunked_tbptt_options options = {})  // options: window
       : tbptt_(std::move(system), {.k1 = checked(options).window, .k2 = options.window}) {}
 
   void reset(key k, state<const scalar> s0 = {}) { tbptt_.reset(k, s0); }

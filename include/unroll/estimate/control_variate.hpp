@@ -39,7 +39,8 @@ class control_variate final {
   static constexpr bool random = true;
   static constexpr std::array references{"beatson2019telescopes"};
 
-  control_variate(B biased, U correction, control_variate_options options = {}, C chooser = C{})
+  control_variate(  // options: p, share
+      B biased, U correction, control_variate_options options = {}, C chooser = C{})
       : options_(checked(options)),
         smoothing_(smoothing_of(correction)),
         chooser_(std::move(chooser)),

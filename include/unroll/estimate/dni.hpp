@@ -38,7 +38,7 @@ class dni final : public synthetic_learner<F> {
   using typename learner::scalar;
   static constexpr std::array references{"jaderberg2017decoupled", "czarnecki2017understanding"};
 
-  explicit dni(F system, dni_options options = {})
+  explicit dni(F system, dni_options options = {})  // options: window, rate, affine
       : learner("dni", std::move(system), checked(options).window, options.rate, options.affine),
         options_(options) {
     reset({});

@@ -32,7 +32,7 @@ class eprop final : public forward_learner<F, influence::diagonal<F>> {
   static constexpr bool unbiased = false;
   static constexpr std::array references{"bellec2020eprop"};
 
-  explicit eprop(F system, eprop_options options = {})
+  explicit eprop(F system, eprop_options options = {})  // options: filter
       : eprop::forward_learner(
             "eprop", std::move(system), "filter " + number_text(options.filter), [&](const F& f) {
               return influence::diagonal<F>("eprop", f, {.filter = checked(f, options).filter});

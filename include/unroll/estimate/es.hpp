@@ -28,7 +28,7 @@ class es final : public special_case<nres<F, C>, es_options> {
   static constexpr std::array references{"rechenberg1973evolution", "nesterov2017gradientfree",
                                          "salimans2017evolution"};
 
-  explicit es(F system, es_options options = {}, C chooser = C{})
+  explicit es(F system, es_options options = {}, C chooser = C{})  // options: sigma, pairs
       : es::special_case(nres(std::move(system),
                               {.sigma = options.sigma, .pairs = options.pairs, .window = nres<F, C>::endless},
                               std::move(chooser), "es"),

@@ -26,7 +26,8 @@ class es_single final : public special_case<nres<F, C>, es_single_options> {
  public:
   static constexpr std::array references{"vicol2023essingle", "li2023nres"};
 
-  explicit es_single(F system, es_single_options options = {}, C chooser = C{})
+  explicit es_single(  // options: sigma, pairs, window
+      F system, es_single_options options = {}, C chooser = C{})
       : es_single::special_case(
             nres(std::move(system),
                  {.sigma = options.sigma, .pairs = options.pairs, .window = options.window},

@@ -41,7 +41,8 @@ class forward_gradient final {
   static constexpr bool random = true;
   static constexpr std::array references{"silver2022dodge", "baydin2022forward", "fluegel2025multitangent"};
 
-  explicit forward_gradient(F system, forward_gradient_options options = {}, C chooser = C{})
+  explicit forward_gradient(  // options: directions, window
+      F system, forward_gradient_options options = {}, C chooser = C{})
       : system_(std::move(system)),
         guard_("forward_gradient", system_),
         options_(checked(system_, options)),

@@ -41,7 +41,8 @@ class gpes final {
   static constexpr std::array references{"li2023nres", "vicol2021pes"};
 
   /// name: in messages and saved streams, a literal.
-  explicit gpes(F system, gpes_options options = {}, C chooser = C{}, std::string_view name = "gpes")
+  explicit gpes(  // options: sigma, pairs, window, reuse
+      F system, gpes_options options = {}, C chooser = C{}, std::string_view name = "gpes")
       : system_(std::move(system)),
         guard_(name, system_),
         options_(options),

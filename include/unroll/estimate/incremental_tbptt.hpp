@@ -42,7 +42,7 @@ class incremental_tbptt final : public segment_learner<M> {
   static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "williams1990bptt"};
 
-  explicit incremental_tbptt(M model, incremental_tbptt_options options = {})
+  explicit incremental_tbptt(M model, incremental_tbptt_options options = {})  // options: segments, window
       : learner("incremental_tbptt", std::move(model),
                 [&](const M&) { return graph_window<M>::sizes(checked(options).segments, options.window); }) {
   }

@@ -32,7 +32,7 @@ class kernl final : public forward_learner<F, influence::learned_kernel<F>, C> {
   static constexpr bool unbiased = false;
   static constexpr std::array references{"roth2019kernel"};
 
-  explicit kernl(F system, kernl_options options = {}, C chooser = C{})
+  explicit kernl(F system, kernl_options options = {}, C chooser = C{})  // options: rate, sigma, decay
       : kernl::forward_learner(
             "kernl", std::move(system),
             "rate " + number_text(options.rate) + ", sigma " + number_text(options.sigma) + ", decay " +

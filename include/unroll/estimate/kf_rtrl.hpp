@@ -32,7 +32,7 @@ class kf_rtrl final : public forward_learner<F, influence::kronecker<F>, C> {
   static constexpr bool unbiased = true;
   static constexpr std::array references{"mujika2018kronecker"};
 
-  explicit kf_rtrl(F system, kf_rtrl_options options = {}, C chooser = C{})
+  explicit kf_rtrl(F system, kf_rtrl_options options = {}, C chooser = C{})  // options: epsilon
       : kf_rtrl::forward_learner(
             "kf_rtrl", std::move(system), "epsilon " + number_text(options.epsilon),
             [&](const F& f) { return influence::kronecker<F>(f, checked(f, options).epsilon); },

@@ -45,7 +45,7 @@ class lane_parallel final {
   static constexpr auto references = E::references;
 
   template <class Make>
-  lane_parallel(system_type f, lane_parallel_options options, const Make& make)
+  lane_parallel(system_type f, lane_parallel_options options, const Make& make)  // options: groups, threads
       : f_(std::move(f)), guard_("lane_parallel", f_), options_(options), last_(f_.size().state) {
     const index_t lanes = f_.size().lanes, groups = options_.groups;
     check_at_least("lane_parallel", "groups", groups, 1);

@@ -38,7 +38,7 @@ class nobacktrack final {
   static constexpr bool random = true;
   static constexpr std::array references{"ollivier2015nobacktrack"};
 
-  explicit nobacktrack(F system, nobacktrack_options options = {}, C chooser = C{})
+  explicit nobacktrack(F system, nobacktrack_options options = {}, C chooser = C{})  // options: epsilon
       : system_(std::move(system)),
         guard_("nobacktrack", system_),
         options_(options),

@@ -38,7 +38,8 @@ class nres final {
   static constexpr index_t endless = std::numeric_limits<index_t>::max();
 
   /// name: in messages and saved streams, a literal.
-  explicit nres(F system, nres_options options = {}, C chooser = C{}, std::string_view name = "nres")
+  explicit nres(  // options: sigma, pairs, window
+      F system, nres_options options = {}, C chooser = C{}, std::string_view name = "nres")
       : system_(std::move(system)),
         guard_(name, system_),
         options_(options),

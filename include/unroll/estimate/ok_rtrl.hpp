@@ -32,7 +32,7 @@ class ok_rtrl final : public forward_learner<F, influence::kronecker_sum<F>, C> 
   static constexpr bool unbiased = true;
   static constexpr std::array references{"benzing2019optimal"};
 
-  explicit ok_rtrl(F system, ok_rtrl_options options = {}, C chooser = C{})
+  explicit ok_rtrl(F system, ok_rtrl_options options = {}, C chooser = C{})  // options: terms
       : ok_rtrl::forward_learner(
             "ok_rtrl", std::move(system), "terms " + std::to_string(options.terms),
             [&](const F& f) { return influence::kronecker_sum<F>(f, checked(f, options).terms); },

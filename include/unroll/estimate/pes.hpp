@@ -28,7 +28,7 @@ class pes final : public special_case<gpes<F, C>, pes_options> {
  public:
   static constexpr std::array references{"vicol2021pes"};
 
-  explicit pes(F system, pes_options options = {}, C chooser = C{})
+  explicit pes(F system, pes_options options = {}, C chooser = C{})  // options: sigma, pairs, window
       : pes::special_case(
             gpes(std::move(system),
                  {.sigma = options.sigma, .pairs = options.pairs, .window = options.window, .reuse = 1},

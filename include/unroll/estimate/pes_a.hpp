@@ -40,7 +40,7 @@ class pes_a final {
   static constexpr bool random = true;
   static constexpr std::array references{"vicol2021pes"};
 
-  explicit pes_a(F system, pes_a_options options = {}, C chooser = C{})
+  explicit pes_a(F system, pes_a_options options = {}, C chooser = C{})  // options: sigma, pairs, window
       : system_(std::move(system)),
         guard_("pes_a", system_),
         options_(checked(options)),

@@ -36,7 +36,8 @@ class preuoro final : public forward_learner<F, influence::pre_activation<F>, C>
   static constexpr bool unbiased = true;
   static constexpr std::array references{"cooijmans2019variance", "tallec2018uoro"};
 
-  explicit preuoro(F system, preuoro_options options = {}, C chooser = C{})
+  explicit preuoro(  // options: epsilon, balance, memory
+      F system, preuoro_options options = {}, C chooser = C{})
       : preuoro::forward_learner(
             "preuoro", std::move(system),
             "epsilon " + number_text(options.epsilon) + (options.balance ? "" : ", not balanced") +

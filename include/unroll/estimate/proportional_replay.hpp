@@ -52,7 +52,8 @@ class proportional_replay final : public segment_learner<M> {
   static constexpr std::array references{"li2024uio", "horvitz1952sampling", "madow1949systematic",
                                          "li2025seco"};
 
-  explicit proportional_replay(M model, proportional_replay_options options = {}, C chooser = C{})
+  explicit proportional_replay(  // options: segments, budget, design, batch
+      M model, proportional_replay_options options = {}, C chooser = C{})
       : learner("proportional_replay", std::move(model),
                 [&](const M& m) {
                   check(options, m);

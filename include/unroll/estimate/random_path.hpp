@@ -32,7 +32,7 @@ class random_path final : public forward_learner<F, influence::random_paths<F>, 
   static constexpr bool unbiased = true;
   static constexpr std::array references{"merin2026redundancy", "williams1989rtrl"};
 
-  explicit random_path(F system, random_path_options options = {}, C chooser = C{})
+  explicit random_path(F system, random_path_options options = {}, C chooser = C{})  // options: p
       : random_path::forward_learner(
             "random_path", std::move(system), "p " + number_text(options.p),
             [&](const F& f) { return influence::random_paths<F>(f, checked(f, options).p); },

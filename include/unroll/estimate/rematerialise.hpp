@@ -48,7 +48,7 @@ class rematerialise final : public segment_learner<M> {
   static constexpr bool random = false;
   static constexpr std::array references{"li2024uio", "wu2020memformer", "gao2021gradcache", "li2025seco"};
 
-  explicit rematerialise(M model, rematerialise_options options = {})
+  explicit rematerialise(M model, rematerialise_options options = {})  // options: segments, keep, batch
       : learner("rematerialise", std::move(model),
                 [&](const M& m) {
                   const index_t batch =

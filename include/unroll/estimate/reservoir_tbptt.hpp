@@ -46,7 +46,8 @@ class reservoir_tbptt final : public segment_learner<M> {
   static constexpr bool random = true;
   static constexpr std::array references{"li2024uio", "vitter1985reservoir"};
 
-  explicit reservoir_tbptt(M model, reservoir_tbptt_options options = {}, C chooser = C{})
+  explicit reservoir_tbptt(  // options: segments, size
+      M model, reservoir_tbptt_options options = {}, C chooser = C{})
       : learner(name, std::move(model),
                 [&](const M& m) {
                   check(options, m);

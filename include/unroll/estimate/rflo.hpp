@@ -28,7 +28,7 @@ class rflo final : public forward_learner<F, influence::diagonal<F>> {
   static constexpr bool unbiased = false;
   static constexpr std::array references{"murray2019local"};
 
-  explicit rflo(F system, rflo_options options = {})
+  explicit rflo(F system, rflo_options options = {})  // options: leak
       : rflo::forward_learner(
             "rflo", std::move(system), "leak " + number_text(options.leak), [&](const F& f) {
               return influence::diagonal<F>("rflo", f, {.decay = 1 - checked(f, options).leak});

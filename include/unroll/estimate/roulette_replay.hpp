@@ -71,7 +71,8 @@ class roulette_replay final : public segment_learner<M> {
   static constexpr std::array references{"kahn1951transmission", "tallec2017artbp", "horvitz1952sampling",
                                          "li2025seco", "pankov2025sus"};
 
-  explicit roulette_replay(M model, roulette_replay_options options = {}, C chooser = C{})
+  explicit roulette_replay(  // options: segments, budget, inclusion, even, batch, attention_pairs
+      M model, roulette_replay_options options = {}, C chooser = C{})
       : learner("roulette_replay", std::move(model),
                 [&](const M& m) {
                   const index_t batch =

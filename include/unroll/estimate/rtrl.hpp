@@ -26,7 +26,7 @@ class rtrl final : public forward_learner<F, influence::dense<F>> {
   static constexpr bool unbiased = true;
   static constexpr std::array references{"williams1989rtrl", "masse2020convergence"};
 
-  explicit rtrl(F system, rtrl_options options = {})
+  explicit rtrl(F system, rtrl_options options = {})  // options: columns
       : rtrl::forward_learner("rtrl", std::move(system), "",
                               [&](const F& f) { return influence::dense<F>(f, checked(options).columns); }) {}
 

@@ -29,7 +29,7 @@ class sk_rtrl final : public forward_learner<F, influence::sketch<F>> {
   static constexpr bool unbiased = false;
   static constexpr std::array references{"sonaradarcn2026sketched"};
 
-  explicit sk_rtrl(F system, sk_rtrl_options options = {})
+  explicit sk_rtrl(F system, sk_rtrl_options options = {})  // options: rank
       : sk_rtrl::forward_learner(
             "sk_rtrl", std::move(system), "rank " + std::to_string(options.rank),
             [&](const F& f) { return influence::sketch<F>(f, checked(f, options).rank); }) {}

@@ -33,7 +33,7 @@ class snap final : public forward_learner<F, influence::masked<F>> {
   static constexpr bool unbiased = false;
   static constexpr std::array references{"menick2021snap"};
 
-  explicit snap(F system, snap_options options = {})
+  explicit snap(F system, snap_options options = {})  // options: reach
       : snap::forward_learner(
             "snap", std::move(system), "reach " + std::to_string(options.reach),
             [&](const F& f) { return influence::masked<F>(f, checked(f, options).reach); }) {}

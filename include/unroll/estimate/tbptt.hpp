@@ -40,7 +40,7 @@ class tbptt final {
   static constexpr bool random = false;
   static constexpr std::array references{"williams1990bptt", "aicher2019adaptive"};
 
-  explicit tbptt(F system, tbptt_options options = {})
+  explicit tbptt(F system, tbptt_options options = {})  // options: k1, k2
       : system_(std::move(system)),
         guard_("tbptt", system_),
         k1_(options.k1),

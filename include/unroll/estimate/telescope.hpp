@@ -56,7 +56,8 @@ class telescope final {
   static constexpr bool random = true;
   static constexpr std::array references{"beatson2019telescopes"};
 
-  explicit telescope(F system, telescope_options options, C chooser = C{})
+  explicit telescope(  // options: ladder, probabilities, kind, max_steps
+      F system, telescope_options options, C chooser = C{})
       : system_(std::move(system)),
         guard_("telescope", system_),
         options_(checked(std::move(options))),

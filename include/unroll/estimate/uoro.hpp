@@ -42,7 +42,7 @@ class uoro final {
   static constexpr bool random = true;
   static constexpr std::array references{"tallec2018uoro", "cooijmans2019variance"};
 
-  explicit uoro(F system, uoro_options options = {}, C chooser = C{})
+  explicit uoro(F system, uoro_options options = {}, C chooser = C{})  // options: block, epsilon, balance
       : system_(std::move(system)),
         guard_("uoro", system_),
         options_(checked(options)),
