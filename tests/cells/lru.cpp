@@ -21,7 +21,9 @@ struct three_steps {
 
 }  // namespace
 
-TEST_CASE("the lru cell keeps the rules of a system, over lanes, with tokens, with and without readout") {
+TEST_CASE(
+    "the lru cell keeps the rules of a system, over lanes, with tokens, with and without readout, in "
+    "windows") {
   cell_checks::conforms<lru, cells::lru_options>();
   std::uint64_t seed = 1;
   for (const index_t lanes : {1, 3})
@@ -30,10 +32,12 @@ TEST_CASE("the lru cell keeps the rules of a system, over lanes, with tokens, wi
         for (const auto kind : {cell_checks::inputs::dense, cell_checks::inputs::tokens}) {
           const cells::lru_options o{.in = in, .hidden = 5, .out = out, .lanes = lanes};
           const key k{seed++};
-          const cell_checks::sequence<double> one(o, 1, in ? kind : cell_checks::inputs::dense, k);
+          const cell_checks::sequence<double> one(o, 1, in ? kind : cell_checks::inputs::dense, k),
+              many(o, 11, in ? kind : cell_checks::inputs::mixed, k);
           cell_checks::derivatives(lru<double>(o), one.xs[0], k);
           cell_checks::dense_hooks(lru<double>(o), one.xs[0], k);
           cell_checks::lanes<lru<double>>(o, one.xs[0], k);
+          cell_checks::windows(lru<double>(o), many.xs, k);
         }
   cell_checks::bad_inputs<lru<double>>(cells::lru_options{});
 }

@@ -6,6 +6,7 @@ using namespace unroll;
 
 TEST_CASE("the min_gru cell keeps the rules of a system") {
   cell_checks::conforms<cells::min_gru, cells::min_gru_options>();
+  cell_checks::long_window<cells::min_gru, cells::min_gru_options>();
   for (const index_t lanes : {1, 3}) {
     const cells::min_gru_options o{.in = 2, .hidden = 5, .out = 2, .lanes = lanes};
     const cell_checks::sequence<double> one(o, 1, cell_checks::inputs::dense, key{1});

@@ -43,7 +43,7 @@ void examine(const Options& o, index_t hidden, cell_checks::inputs kind, key k,
     for (auto& x : *xs) x.draws = &draws;
   cell_checks::derivatives(f, one.xs[0], k);
   cell_checks::dense_hooks(f, one.xs[0], k);
-  if constexpr (has_window<cells::stack<Cell>>) cell_checks::windows(f, many.xs, k);
+  cell_checks::windows(f, many.xs, k);
   parameters<double> theta(f.size().params);
   f.init(theta, k);
   CHECK(testing::system_conformance(f, theta, {many.xs.data(), many.xs.size()}) ==
@@ -309,7 +309,7 @@ TEST_CASE("snap keeps what theta reaches through the layers of a stack") {
   CHECK(cell_checks::distance(b, a) < 1e-13);
 }
 
-TEST_CASE("stacks of cells whose units stand apart agree with their derivatives and hooks") {
+TEST_CASE("stacks of cells whose units stand apart agree with their derivatives, hooks and windows") {
   using cell_checks::inputs;
   const auto examine_both = []<class Cell>(std::type_identity<Cell>, key k) {
     typename Cell::options_type o;

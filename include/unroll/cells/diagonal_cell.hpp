@@ -8,6 +8,7 @@
 #include "unroll/cells/affine_input.hpp"
 #include "unroll/cells/readout.hpp"
 #include "unroll/cells/recurrent_places.hpp"
+#include "unroll/cells/recurrent_step.hpp"
 #include "unroll/cells/slices.hpp"
 #include "unroll/core/layout.hpp"
 #include "unroll/system/concepts.hpp"
@@ -34,7 +35,8 @@ namespace unroll::cells {
 ///
 /// State of a lane: `states` vectors of hidden numbers. Parameters: w_x (gates hidden x in), b, the own ones
 /// (hidden each), then w_y (out x states hidden) and b_y; where out = 0, y is the first hidden numbers of s'.
-/// A step costs lanes x hidden x (gates in + states out) multiply-adds and what f takes, a vjp twice that.
+/// A step costs lanes x hidden x (gates in + states out) multiply-adds and what f takes, a vjp twice that; of
+/// a window the products with W_x and W_y are one each.
 template <class Equations>
 class diagonal_cell {
   using E = Equations;
@@ -49,8 +51,7 @@ class diagonal_cell {
 
   const options_type& options() const { return f_.options; }
   dims size() const {
-    return {w_y() + readout_.params(), lanes() * n(), lanes() * tape_size(), delta(lanes()) + lanes() * n(),
-            lanes()};
+    return {w_y() + readout_.params(), lanes() * n(), lanes() * tape_size(), window_workspace(1), lanes()};
   }
   unroll::layout layout() const {
     unroll::layout l;
@@ -90,54 +91,63 @@ class diagonal_cell {
   }
   /// Numbers of the state that a stack hands up as x of the next layer: all.
   index_t handed_up() const { return n(); }
-  /// WRITES, or ADDS, W_x' dz to dx, in x lanes, from what vjp or lane_vjp have left in `workspace`.
-  void input_vjp(params<const T> theta, T* workspace, index_t, bool add, matrix<T> dx) const {
+  /// WRITES, or ADDS, W_x' dz to dx, in x (lanes x steps), from what vjp, lane_vjp or backward have left in
+  /// `workspace`.
+  void input_vjp(params<const T> theta, T* workspace, index_t steps, bool add, matrix<T> dx) const {
     linalg::gemm<T>(op::transpose, {theta.data(), G * hidden(), dx.rows}, op::none,
-                    {workspace, G * hidden(), lanes()}, add, dx);
+                    columns_of_z(workspace, steps), add, dx);
   }
+  /// Where backward of a layer that is not the last finds the cotangents of its s', n x (lanes x steps).
+  matrix<T> from_above(T* workspace, index_t steps) const { return columns_of_s(workspace, steps); }
 
-  void step(const input& x, const edge<T>& e, matrix<const T> below = {}) const {
-    const index_t h = hidden();
-    const T *w = e.theta.data(), *v = w + own();
-    const matrix<T> z = columns_of_z(e.workspace);
-    input_forward(w, x, z, below);
-    for (index_t l = 0; l < lanes(); ++l) {
-      const T *s = e.s.data() + l * state_stride(), *zl = z.data + l * z.stride;
-      T *next = e.next.data() + l * state_stride(), *J = e.tape.data() + l * tape_stride(), *D = J + m * n();
-      for_each_slice<T>(h, [&](auto u) UNROLL_INLINE {
-        using V = decltype(u.load(s));
-        V sv[states], vv[own_and_gates], nv[states], Jv[states * states], Dv[states * own_and_gates];
-        for (index_t a = 0; a < m; ++a) sv[a] = u.load(s + a * h);
-        for (index_t g = 0; g < G + K; ++g) vv[g] = u.load(g < G ? zl + g * h : v + (g - G) * h);
-        f_.unit(sv, vv, nv, Jv, Dv);
-        for (index_t a = 0; a < m; ++a) u.store(nv[a], next + a * h);
-        for (index_t k = 0; k < m * m; ++k) u.store(Jv[k], J + k * h);
-        for (index_t g = 0; g < G + K; ++g)
-          for (index_t a = 0; a < m; ++a) u.store(Dv[g * m + a], D + slot(a, g) * h);
-      });
-    }
-    if (last_)
-      readout_.forward(w + w_y(), {&x, 1}, read_by_loss(e.next.data(), state_stride()), dloss(e.tape.data()),
-                       e.loss);
-  }
+  void step(const input& x, const edge<T>& e, matrix<const T> below = {}) const { run({&x, 1}, e, below); }
 
   void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss_weight, dstate<T> ds,
            dparams<T> dtheta, matrix<const T> below = {}) const {
     T* dw = dtheta.data();
-    T* d = e.workspace.data() + delta(lanes());
-    std::fill_n(d, lanes() * n(), T(0));
-    if (last_)
-      readout_.backward(e.theta.data() + w_y(), {&x, 1}, read_by_loss(e.next.data(), state_stride()),
-                        dloss(e.tape.data()), &dloss_weight, read_by_loss(d, n()), dw ? dw + w_y() : nullptr,
-                        e.workspace.data());
+    const matrix<T> d = columns_of_s(e.workspace.data(), 1), dz = columns_of_z(e.workspace.data(), 1);
+    zero(d);
+    by_loss({&x, 1}, e.theta, e.next.data(), e.tape.data(), &dloss_weight, e.workspace.data(), dw);
     for (index_t l = 0; l < lanes() && !dnext.empty(); ++l)
-      linalg::axpy<T>(1, dnext.data() + l * state_stride(), d + l * n(), n());
-    const matrix<T> dz = columns_of_z(e.workspace);
+      linalg::axpy<T>(1, dnext.data() + l * state_stride(), column(d, l), n());
     for (index_t l = 0; l < lanes(); ++l)
-      pull(e, l, d + l * n(), ds.empty() ? nullptr : ds.data() + l * state_stride(), dz.data + l * dz.stride,
-           dw ? dw + own() : nullptr);
-    if (dw && below.data) input_.backward(below, dz, dw);
-    if (dw && !below.data) input_.backward({&x, 1}, dz, dw, nullptr);
+      pull(jacobians(e, l), column(d, l), ds.empty() ? nullptr : ds.data() + l * state_stride(),
+           column(dz, l), dw ? dw + own() : nullptr);
+    if (dw) input_backward({&x, 1}, dz, dw, below, nullptr);
+  }
+
+  /// Workspace of a window: z of all steps, or its cotangents | the cotangents of s' | the readout's | the
+  /// gathered inputs.
+  index_t window_workspace(index_t steps) const {
+    return (G * hidden() + n()) * lanes() * steps + readout_.workspace(steps) + input_.workspace(steps);
+  }
+  void forward(std::span<const input> xs, const window<T>& w, matrix<const T> below = {}) const {
+    const index_t step = lanes() * state_stride();
+    run(xs.first(std::size_t(w.steps)),
+        {w.theta,
+         {w.states, step},
+         {w.states + step, step},
+         {w.tape, lanes() * tape_stride()},
+         w.loss,
+         w.workspace,
+         w.t},
+        below);
+  }
+  void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
+                dparams<T> dtheta, matrix<const T> below = {}) const {
+    T *dw = dtheta.data(), *work = w.workspace.data();
+    const matrix<T> d = columns_of_s(work, w.steps), dz = columns_of_z(work, w.steps);
+    xs = xs.first(std::size_t(w.steps));
+    if (last_) zero(d);  // otherwise the cotangents of s' stand there already: from_above()
+    by_loss(xs, w.theta, w.states + lanes() * state_stride(), w.tape, in.loss_weight, work, dw);
+    for (index_t k = d.cols - 1; k >= 0; --k) {
+      T* const dsl = ds.data() + k % lanes() * state_stride();  // of s_{i+1}, then of s_i
+      if (const T carry = in.carry ? in.carry[k / lanes()] : T(1); carry != T(0))
+        linalg::axpy<T>(carry, dsl, column(d, k), n());
+      std::fill_n(dsl, n(), T(0));
+      pull(w.tape + k * tape_stride(), column(d, k), dsl, column(dz, k), dw ? dw + own() : nullptr);
+    }
+    if (dw) input_backward(xs, dz, dw, below, inputs_of(work, w.steps));
   }
 
   void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
@@ -145,11 +155,11 @@ class diagonal_cell {
            matrix<const T> dbelow = {}) const {
     const index_t h = hidden();
     const T* dw = dtheta.data();
-    const matrix<T> dz = columns_of_z(e.workspace);
+    const matrix<T> dz = columns_of_z(e.workspace.data(), 1);
     if (dw)
-      input_forward(dw, x, dz, below);
+      input_forward(dw, {&x, 1}, dz, below, nullptr);
     else
-      std::fill_n(dz.data, dz.rows * dz.cols, T(0));
+      zero(dz);
     if (dbelow.data)
       linalg::gemm<T>(op::none, {e.theta.data(), G * h, dbelow.rows}, op::none, dbelow, true, dz);
     for (index_t l = 0; l < lanes(); ++l) {
@@ -167,8 +177,8 @@ class diagonal_cell {
     }
     if (dloss_out)
       *dloss_out = readout_.jvp(e.theta.data() + w_y(), read_by_loss(e.next.data(), state_stride()),
-                                dloss(e.tape.data()), dw ? dw + w_y() : nullptr,
-                                read_by_loss(dnext.data(), state_stride()), e.workspace.data());
+                                dloss(e.tape.data(), 1), dw ? dw + w_y() : nullptr,
+                                read_by_loss(dnext.data(), state_stride()), readouts(e.workspace.data(), 1));
   }
 
   index_t units() const { return hidden(); }
@@ -264,10 +274,10 @@ class diagonal_cell {
   void lane_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, view<T> dtheta,
                 matrix<const T> below = {}) const {
     const index_t P = strides_.params > 0 ? strides_.params : size().params;
-    const matrix<T> dz = columns_of_z(e.workspace);
+    const matrix<T> dz = columns_of_z(e.workspace.data(), 1);
     for (index_t l = 0; l < lanes(); ++l) {
-      T *dw = dtheta.data() + l * P, *dzl = dz.data + l * dz.stride;
-      pull(e, l, dnext.data() + l * state_stride(), nullptr, dzl, dw + own());
+      T *dw = dtheta.data() + l * P, *dzl = column(dz, l);
+      pull(jacobians(e, l), dnext.data() + l * state_stride(), nullptr, dzl, dw + own());
       if (below.data)
         affine_input<T>(below.rows, G * hidden(), 1)
             .backward(columns_of(below, l, 1), {dzl, G * hidden(), 1}, dw);
@@ -305,22 +315,79 @@ class diagonal_cell {
   index_t tape_stride() const { return strides_.state > 0 ? strides_.tape : tape_size(); }
   // Number a of s' by number g of [z; own], in D.
   static constexpr index_t slot(index_t a, index_t g) { return g < G ? a * G + g : m * G + a * K + (g - G); }
+  // Of `steps` steps: dloss/dy in their tapes, and what the loss reads in their states.
   template <class U>
-  matrix<U> dloss(U* tape) const {
-    return {tape + (m + G + K) * n(), readout_.width(), lanes(), tape_stride()};
+  matrix<U> dloss(U* tape, index_t steps) const {
+    return {tape + (m + G + K) * n(), readout_.width(), lanes() * steps, tape_stride()};
   }
-  // Workspace: z or its cotangent, or what the readout needs | the cotangent of s'.
-  index_t delta(index_t lanes) const { return lanes * std::max(G * hidden(), readout_.width()); }
-  matrix<T> columns_of_z(view<T> workspace) const { return {workspace.data(), G * hidden(), lanes()}; }
   template <class U>
-  matrix<U> read_by_loss(U* s, index_t stride) const {
-    return {s, f_.options.out == 0 ? hidden() : n(), lanes(), stride};
+  matrix<U> read_by_loss(U* s, index_t stride, index_t steps = 1) const {
+    return {s, f_.options.out == 0 ? hidden() : n(), lanes() * steps, stride};
   }
-  void input_forward(const T* w, const input& x, matrix<T> z, matrix<const T> below) const {
+  // The parts of the workspace of a window (window_workspace), of which that of one step is one.
+  matrix<T> columns_of_z(T* workspace, index_t steps) const {
+    return {workspace, G * hidden(), lanes() * steps};
+  }
+  matrix<T> columns_of_s(T* workspace, index_t steps) const {
+    return {workspace + G * hidden() * lanes() * steps, n(), lanes() * steps};
+  }
+  T* readouts(T* workspace, index_t steps) const {
+    return workspace + (G * hidden() + n()) * lanes() * steps;
+  }
+  T* inputs_of(T* workspace, index_t steps) const {
+    return readouts(workspace, steps) + readout_.workspace(steps);
+  }
+
+  void input_forward(const T* w, std::span<const input> xs, matrix<T> z, matrix<const T> below,
+                     T* workspace) const {
     if (below.data)
       input_.forward(w, below, z);
     else
-      input_.forward(w, {&x, 1}, z, nullptr);
+      input_.forward(w, xs, z, workspace);
+  }
+  void input_backward(std::span<const input> xs, matrix<const T> dz, T* dw, matrix<const T> below,
+                      T* workspace) const {
+    if (below.data)
+      input_.backward(below, dz, dw);
+    else
+      input_.backward(xs, dz, dw, workspace);
+  }
+
+  // Steps of which `e` is the first edge, the others behind it in memory.
+  void run(std::span<const input> xs, const edge<T>& e, matrix<const T> below) const {
+    const index_t h = hidden(), steps = index_t(xs.size());
+    const T *w = e.theta.data(), *v = w + own();
+    const matrix<T> z = columns_of_z(e.workspace.data(), steps);
+    input_forward(w, xs, z, below, inputs_of(e.workspace.data(), steps));
+    for (index_t k = 0; k < z.cols; ++k) {  // a lane of a step
+      const T *zk = column(z, k), *s = k < lanes() ? e.s.data() + k * state_stride()
+                                                   : e.next.data() + (k - lanes()) * state_stride();
+      T *next = e.next.data() + k * state_stride(), *J = e.tape.data() + k * tape_stride(), *D = J + m * n();
+      for_each_slice<T>(h, [&](auto u) UNROLL_INLINE {
+        using V = decltype(u.load(s));
+        V sv[states], vv[own_and_gates], nv[states], Jv[states * states], Dv[states * own_and_gates];
+        for (index_t a = 0; a < m; ++a) sv[a] = u.load(s + a * h);
+        for (index_t g = 0; g < G + K; ++g) vv[g] = u.load(g < G ? zk + g * h : v + (g - G) * h);
+        f_.unit(sv, vv, nv, Jv, Dv);
+        for (index_t a = 0; a < m; ++a) u.store(nv[a], next + a * h);
+        for (index_t i = 0; i < m * m; ++i) u.store(Jv[i], J + i * h);
+        for (index_t g = 0; g < G + K; ++g)
+          for (index_t a = 0; a < m; ++a) u.store(Dv[g * m + a], D + slot(a, g) * h);
+      });
+    }
+    if (last_)
+      readout_.forward(w + w_y(), xs, read_by_loss(e.next.data(), state_stride(), steps),
+                       dloss(e.tape.data(), steps), e.loss);
+  }
+  // The cotangents of s' by the losses of steps whose first s' is `next`: WRITES the rows that the readout
+  // reads, of columns_of_s.
+  void by_loss(std::span<const input> xs, params<const T> theta, const T* next, const T* tape,
+               const T* weight, T* workspace, T* dw) const {
+    if (!last_) return;
+    const index_t steps = index_t(xs.size());
+    readout_.backward(theta.data() + w_y(), xs, read_by_loss(next, state_stride(), steps), dloss(tape, steps),
+                      weight, read_by_loss(columns_of_s(workspace, steps).data, n(), steps),
+                      dw ? dw + w_y() : nullptr, readouts(workspace, steps));
   }
 
   // Column of ds'/dtheta of lane l: ADDS v times D of row r of the matrices.
@@ -335,10 +402,11 @@ class diagonal_cell {
     *a++ = 1;
     if (K > 0) *a++ = 1;
   }
-  // Of lane l, from the cotangent d of s': ADDS to ds and dv, which may be null, and WRITES dz.
-  void pull(const const_edge<T>& e, index_t l, const T* d, T* ds, T* dz, T* dv) const {
+  // Of a lane with the derivatives J of its tape, from the cotangent d of s': ADDS to ds and dv, which may be
+  // null, and WRITES dz.
+  void pull(const T* J, const T* d, T* ds, T* dz, T* dv) const {
     const index_t h = hidden();
-    const T *J = jacobians(e, l), *D = J + m * n();
+    const T* D = J + m * n();
     for_each_slice<T>(h, [&](auto u) UNROLL_INLINE {
       const auto times = [&](const T* column, index_t stride) UNROLL_INLINE {
         auto sum = u.load(d) * u.load(column);

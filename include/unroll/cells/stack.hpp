@@ -155,13 +155,12 @@ class stack final : stack_layers<Cell> {
     }
   }
 
-  index_t window_workspace(index_t steps) const requires
-      has_window<Cell> {  // that of every layer, one behind the other
+  index_t window_workspace(index_t steps) const {  // that of every layer, one behind the other
     index_t all = 0;
     for (const part& p : layers_) all += p.cell.window_workspace(steps);
     return all;
   }
-  void forward(std::span<const input> xs, const window<T>& w) const requires has_window<Cell> {
+  void forward(std::span<const input> xs, const window<T>& w) const {
     T* const next = w.states + size_.state;
     for (std::size_t k = 0; k < layers_.size(); ++k) {
       for (index_t i = 0; i < w.steps && drops(k); ++i)
@@ -170,7 +169,7 @@ class stack final : stack_layers<Cell> {
     }
   }
   void backward(std::span<const input> xs, const window<T>& w, const injection<T>& in, dstate<T> ds,
-                dparams<T> dtheta) const requires has_window<Cell> {
+                dparams<T> dtheta) const {
     T* const next = w.states + size_.state;
     for (std::size_t k = layers_.size(); k-- > 0;) {
       const part& p = layers_[k];
