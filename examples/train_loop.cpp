@@ -47,8 +47,7 @@ class recall {
           resets_[std::size_t(t * lanes + lane)] = t == first;
         }
       }
-    for (index_t t = 0; t < steps; ++t)
-      inputs_.push_back({data_.inputs()[std::size_t(t)], resets_.data() + t * lanes});
+    inputs_ = resettable_inputs(data_.inputs(), std::span<const std::uint8_t>(resets_), lanes);
   }
   std::span<const input> inputs(index_t first, index_t n) const {
     return std::span(inputs_).subspan(std::size_t(first), std::size_t(n));

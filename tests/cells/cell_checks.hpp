@@ -403,6 +403,8 @@ void bad_inputs(Options o) {
   CHECK_THROWS_AS(squared.finite({nullptr, target.data(), nullptr, nullptr}), error);
   CHECK_THROWS_AS(squared.finite({x.data(), nullptr, token.data(), nullptr}), error);
   CHECK_THROWS_AS(squared.finite({x.data(), nullptr, nullptr, label.data()}), error);
+  CHECK(squared.finite({.x = x.data(), .lanes = 2}));
+  CHECK_THROWS_AS(squared.finite({.x = x.data(), .lanes = 1}), error);
 
   o.loss = loss_kind::cross_entropy;
   const F entropy(o);

@@ -95,9 +95,10 @@ class affine_input {
     return x.token ? T(1) : linalg::dot<T>(x.x + lane * in_, x.x + lane * in_, in_);
   }
 
-  /// False when x holds NaN or infinity. Throws unroll::error when a token is not in [0, in) or when not
-  /// exactly one of x and token is given.
+  /// False when x holds NaN or infinity. Throws unroll::error when a token is not in [0, in), when not
+  /// exactly one of x and token is given, or when the example has other lanes.
   bool finite(const char* cell, const example<T>& x) const {
+    check_lanes(cell, x, lanes_);
     if (in_ == 0) return true;
     if (!x.x == !x.token)
       fail(cell, "x", x.x ? "has x and token, must have one of them" : "has neither x nor token");

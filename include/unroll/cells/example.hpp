@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "unroll/core/error.hpp"
 #include "unroll/rng/key.hpp"
@@ -29,7 +30,16 @@ struct example {
   /// Of what the system itself draws at this step (dropout of a stack); null: the key of its options. A key
   /// for each sequence draws anew where the steps are counted from 0 again.
   const key* draws = nullptr;
+  /// How many lanes these arrays have; 0: not said. A cell of another number refuses to read them.
+  index_t lanes = 0;
 };
+
+/// Throws unroll::error where the arrays of x are said to have other lanes than the cell, which has `lanes`.
+template <class T>
+void check_lanes(const char* cell, const example<T>& x, index_t lanes) {
+  if (x.lanes != 0 && x.lanes != lanes)
+    fail(cell, "x.lanes", "is " + std::to_string(x.lanes) + ", the cell has " + std::to_string(lanes));
+}
 
 /// Throws unless the sizes that the options of all recurrent cells have are possible.
 template <class Options>
@@ -56,6 +66,7 @@ example<T> lanes_from(const example<T>& x, index_t first, index_t in, index_t ou
   if (part.token) part.token += first;
   if (part.label) part.label += first;
   if (part.mask) part.mask += first;
+  part.lanes = 0;
   return part;
 }
 

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "unroll/core/error.hpp"
 #include "unroll/core/layout.hpp"
 #include "unroll/rng/key.hpp"
 #include "unroll/system/explain.hpp"
@@ -22,6 +25,17 @@ struct resettable {
   /// be.
   const std::uint8_t* reset = nullptr;
 };
+
+/// Inputs of with_resets: those of a cell with `lanes` lanes, and flags in the same order, one a lane of
+/// every step, which must live as long. Throws unroll::error where they are not steps x lanes.
+template <class X>
+std::vector<resettable<X>> resettable_inputs(std::span<const X> xs, std::span<const std::uint8_t> flags,
+                                             index_t lanes) {
+  check_size("resettable_inputs", "flags", index_t(flags.size()), index_t(xs.size()) * lanes);
+  std::vector<resettable<X>> all;
+  for (const X& x : xs) all.push_back({x, flags.data() + index_t(all.size()) * lanes});
+  return all;
+}
 
 /// F with episodes: a lane whose flag is set is put back to the start of F (its start(), else zero) before
 /// the step, so that episodes of different lengths lie one behind the other in the lanes of one batch, under
