@@ -184,6 +184,7 @@
 #include "unroll/optim/sgd.hpp"
 #include "unroll/ranks/own_device.hpp"
 #include "unroll/ranks/ranks.hpp"
+#include "unroll/rng/box_muller.hpp"
 #include "unroll/rng/chooser.hpp"
 #include "unroll/rng/draw.hpp"
 #include "unroll/rng/key.hpp"

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -191,6 +192,8 @@ template <class T, int N>
 UNROLL_INLINE inline void hide([[maybe_unused]] vec<T, N>& x) {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
   asm("" : "+v"(x.v));
+#elif defined(__aarch64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+  asm("" : "+w"(x.v));
 #endif
 }
 
@@ -203,6 +206,42 @@ UNROLL_INLINE inline vec<T, N> load(const T* p) {
 template <class T, int N>
 UNROLL_INLINE inline void store(const vec<T, N>& v, std::type_identity_t<T>* p) {
   *reinterpret_cast<typename detail::raw<T, N>::loose*>(p) = v.v;
+}
+/// The low 32 bits of a times those of b, in 64.
+template <int N>
+UNROLL_INLINE inline vec<std::uint64_t, N> multiply_low(const vec<std::uint64_t, N>& a,
+                                                        const vec<std::uint64_t, N>& b) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+  // By name: g++ 12 multiplies 64 bits by 64.
+  vec<std::uint64_t, N> y = a;
+  if constexpr (N > 2)
+    asm("vpmuludq %2, %1, %0" : "=v"(y.v) : "v"(a.v), "v"(b.v));
+  else if constexpr (N == 2)
+    asm("pmuludq %1, %0" : "+x"(y.v) : "x"(b.v));
+  else
+    y.v = (a.v & 0xFFFFFFFFu) * (b.v & 0xFFFFFFFFu);
+  return y;
+#else
+  return {(a.v & 0xFFFFFFFFu) * (b.v & 0xFFFFFFFFu)};
+#endif
+}
+/// Square roots, as rounded as those of the standard library, of numbers >= 0.
+template <int N>
+UNROLL_INLINE inline vec<double, N> sqrt(const vec<double, N>& x) {
+  vec<double, N> y;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+  // By name: errno, which the library sets below 0, keeps g++ from more than one at a time.
+  if constexpr (N > 2)
+    asm("vsqrtpd %1, %0" : "=v"(y.v) : "v"(x.v));
+  else
+    asm("sqrtpd %1, %0" : "=x"(y.v) : "x"(x.v));
+#else
+  double of[std::size_t(N)];
+  store(x, of);
+  for (double& one : of) one = std::sqrt(one);
+  y = load<N>(static_cast<const double*>(of));
+#endif
+  return y;
 }
 /// Asks for the cache line at p, which need not exist, into the second cache.
 template <class T>

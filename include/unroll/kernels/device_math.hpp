@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "unroll/core/config.hpp"
+#include "unroll/rng/box_muller.hpp"
 
 // Elementary functions that have the same bits on the host and on a device: additions, products, divisions,
 // square roots and fused multiply-additions in one order, which IEEE arithmetic rounds alike everywhere. They
@@ -81,45 +82,21 @@ UNROLL_HD inline float reciprocal_sqrt(float x) { return 1.f / sqrtf(x); }
 /// 1 / (1 + e^-x).
 UNROLL_HD inline float logistic(float x) { return 1.f / (1.f + exp(-x)); }
 
-/// ln(x) of a normal positive number, within 1 unit in the last place (the method of FreeBSD's e_log.c).
+/// ln(x) of a normal positive number, within 1 unit in the last place.
 UNROLL_HD inline double log(double x) {
   const std::uint64_t u = __builtin_bit_cast(std::uint64_t, x) + 0x00095f6200000000u;  // from sqrt(1/2) on
   const int k = int(u >> 52) - 1023;
   const double f =
       __builtin_bit_cast(double, (u & 0x000fffffffffffffu) + 0x3fe6a09e00000000u) - 1;  // x / 2^k - 1
-  const double s = f / (2 + f), z = s * s, w = z * z;
-  const double even =
-      w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01));
-  const double odd =
-      z * (6.666666666666735130e-01 +
-           w * (2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)));
-  const double half_square = 0.5 * f * f;
-  return double(k) * 6.93147180369123816490e-01 -
-         ((half_square - (s * (half_square + (even + odd)) + double(k) * 1.90821492927058770002e-10)) - f);
+  return box_muller::log_of(double(k), f);
 }
 
-/// The cosine (sine unless `cosine`) of 2 pi v, 0 <= v < 1 with at most 51 bits, within 1e-15 (the method of
-/// FreeBSD's k_cos.c and k_sin.c).
+/// The cosine (sine unless `cosine`) of 2 pi v, 0 <= v < 1 with at most 51 bits, within 1e-15.
 UNROLL_HD inline double turn_of(double v, bool cosine) {
   const int quarter = int(4 * v + 0.5);  // NOLINT(bugprone-incorrect-roundings): v is not negative
-  const double x = (v - 0.25 * double(quarter)) * 6.283185307179586476925286766559, z = x * x;
+  const double x = (v - 0.25 * double(quarter)) * box_muller::turn;
   const int turned = (quarter + (cosine ? 1 : 0)) & 3;
-  double y;
-  if (turned & 1)
-    y = 1 -
-        (0.5 * z - z * z *
-                       (4.16666666666666019037e-02 +
-                        z * (-1.38888888888741095749e-03 +
-                             z * (2.48015872894767294178e-05 +
-                                  z * (-2.75573143513906633035e-07 +
-                                       z * (2.08757232129817482790e-09 - z * 1.13596475577881948265e-11))))));
-  else
-    y = x + z * x *
-                (-1.66666666666666324348e-01 +
-                 z * (8.33333333332248946124e-03 +
-                      z * (-1.98412698298579493134e-04 +
-                           z * (2.75573137070700676789e-06 +
-                                z * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10)))));
+  const double y = turned & 1 ? box_muller::cos_near_0(x) : box_muller::sin_near_0(x);
   return turned & 2 ? -y : y;
 }
 

@@ -28,8 +28,7 @@ struct signs_body {
   }
 };
 
-/// Standard normals by Box-Muller from the bits of draw_normals(key, step), of which they are within 1e-15 in
-/// double before they are rounded: n numbers, two a thread.
+/// Standard normals, the bits of draw_normals(key, step): n numbers, two a thread.
 template <class P>
 struct normals_body {
   key k;

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <array>
-#include <cmath>
 
 #include "unroll/core/view.hpp"
+#include "unroll/rng/box_muller.hpp"
 #include "unroll/rng/key.hpp"
 
 namespace unroll {
@@ -52,29 +52,17 @@ UNROLL_HD constexpr void draw_signs(key k, std::int64_t step, view<T, Space> out
   }
 }
 
-/// Standard normals of the indices 2 pair and 2 pair + 1, by Box-Muller; equal bits only where log, cos and
-/// sin are equal (per platform).
-inline std::array<double, 2> draw_normal_pair(key k, std::int64_t step, std::uint64_t pair) {
-  const auto r = draw_bits(k, draw_kind::normal, step, pair);
-  const double u = (double(r[0]) + 0.5) * 0x1.0p-32 + double(r[1] >> 11) * 0x1.0p-53;
-  const double v = (double(r[2]) + 0.5) * 0x1.0p-32;
-  const double radius = std::sqrt(-2.0 * std::log(u < 1.0 ? u : 1.0));
-  constexpr double two_pi = 6.283185307179586476925286766559;
-  return {radius * std::cos(two_pi * v), radius * std::sin(two_pi * v)};
+/// Normals of (key, step), one for each index of `out`: by Box-Muller, those of 2 pair and 2 pair + 1 from
+/// the bits of block `pair`. They have the same bits everywhere (rng/box_muller.hpp).
+template <class T, class Space>
+void draw_normals(key k, std::int64_t step, view<T, Space> out) {
+  box_muller::fill(k.seed, std::uint32_t(draw_kind::normal), step, 0, out.data(), out.size());
 }
 /// One of them.
 inline double draw_normal(key k, std::int64_t step, std::uint64_t index = 0) {
-  return draw_normal_pair(k, step, index / 2)[index % 2];
-}
-
-/// Normals of (key, step), one for each index of `out`.
-template <class T, class Space>
-void draw_normals(key k, std::int64_t step, view<T, Space> out) {
-  for (index_t i = 0; i < out.size(); i += 2) {
-    const auto two = draw_normal_pair(k, step, std::uint64_t(i / 2));
-    out[i] = T(two[0]);
-    if (i + 1 < out.size()) out[i + 1] = T(two[1]);
-  }
+  double two[2];
+  box_muller::fill(k.seed, std::uint32_t(draw_kind::normal), step, index / 2, two, 2);
+  return two[index % 2];
 }
 
 }  // namespace unroll
