@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs mutate.py on a tree of one header and one test, and asks that what it remembers is what the tests have shown.
+# Runs mutate.py on a tree of one header and one test, and asks that what it remembers is what the tests have shown; and
+# that every change listed in headers.toml still has its one place in a header.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
@@ -66,4 +67,12 @@ expect 1 "2 mutants: 1 allowed, 1 SURVIVED" "is run again"
 echo '// once more' >>include/unroll/a.hpp
 BROKEN=1 expect 1 "2 mutants: 2 FAILED" "a test that fails without a mutant kills none"
 expect 1 "2 mutants: 1 allowed, 1 SURVIVED" "and nothing of it is remembered"
+sed -i 's/return 1;/return 0 + 1;/' include/unroll/a.hpp
+expect 1 "" "a change that finds no place" --known
+if python3 "$here/mutate.py" --known >said.txt 2>&1; then
+  echo "ok: every listed change finds its place"
+else
+  echo "FAILED: headers.toml: $(tail -n 20 said.txt)"
+  failed=1
+fi
 exit $failed
