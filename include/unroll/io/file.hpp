@@ -136,6 +136,14 @@ class byte_source {
     if (got != count)
       unreadable("ends after " + std::to_string(at + got) + " of " + std::to_string(size_) + " bytes");
   }
+  /// The bytes [at, at + count) where they lie in memory; those of a file that is not mapped are copied to
+  /// `out`.
+  const unsigned char* bytes(std::uint64_t at, unsigned char* out, std::size_t count) const {
+    if (!file_ && at <= size_ && count <= size_ - at)
+      return reinterpret_cast<const unsigned char*>(bytes_.data() + at);
+    read(at, out, count);
+    return out;
+  }
   /// The bytes [at, at + count); compared with the size before anything is allocated.
   std::string read(std::uint64_t at, std::uint64_t count) const {
     if (at > size_ || count > size_ - at) read(at, nullptr, std::size_t(count));

@@ -140,9 +140,48 @@ inline std::optional<std::vector<token>> parse_generation_config(std::string_vie
   return std::move(said.ends);
 }
 
+/// The same of a GGUF file: the ends of gguf_end_tokens(), and how tokens are drawn from general.sampling.*,
+/// which the package gguf 0.19.0 writes of a generation_config.json: temp, top_k, top_p; penalty_repeat where
+/// penalty_last_n is -1, all tokens. It draws where one of them is there. What is absent is as in that file,
+/// and top_p counts behind the temperature, as in transformers; llama.cpp has other defaults and orders.
+/// Refused by key: other ways to draw, unless they do nothing, and a sequence of them.
+inline generation_defaults gguf_generation_defaults(const gguf& file, index_t vocabulary) {
+  generation_defaults out;
+  out.ends = gguf_end_tokens(file, vocabulary);
+  const std::string at = "general.sampling.";
+  const auto number = [&](const char* key, double otherwise, double least, double most) {
+    if (!file.has(at + key)) return otherwise;
+    const double x = double(file.get<float>(at + key));
+    if (!(x >= least && x <= most))
+      file.refuse_key(at + key, number_text(x), "from " + number_text(least) + " to " + number_text(most));
+    out.draws = true;
+    return x;
+  };
+  out.how = {.temperature = number("temp", 1, 0, 1e9), .top_p = number("top_p", 1, 0, 1), .top_k = 50};
+  if (const std::string key = at + "top_k"; file.has(key)) {
+    const auto k = file.get<std::int32_t>(key);
+    out.how.top_k = std::max(k, 0);  // below 1: all, as in llama.cpp
+    out.draws = true;
+  }
+  if (out.how.top_p == 0) out.how.top_p = 1, out.how.top_k = 1;  // the most probable one
+  out.how.repetition_penalty = number("penalty_repeat", 1, 1e-9, 1e9);
+  if (const auto last = file.get<std::int32_t>(at + "penalty_last_n", 64);
+      out.how.repetition_penalty != 1 && last != -1)
+    file.refuse_key(at + "penalty_last_n", std::to_string(last), "-1, all tokens");
+  for (const char* key : {"min_p", "xtc_probability"})
+    if (const float x = file.get<float>(at + key, 0); x != 0)
+      file.refuse_key(at + key, number_text(double(x)), "0");
+  if (const auto kind = file.get<std::int32_t>(at + "mirostat", 0); kind != 0)
+    file.refuse_key(at + "mirostat", std::to_string(kind), "0");
+  if (file.has(at + "sequence"))
+    file.refuse_key(at + "sequence", unroll::detail::in_quotes(file.get<std::string>(at + "sequence")),
+                    "absent");
+  return out;
+}
+
 /// What the folder of a model says of its texts: its generation_config.json, and where that names no end its
-/// config.json; of a GGUF file the ends of its keys; nothing where `model` is another file. Throws
-/// unroll::error, which names the file, as parse_generation_defaults() does.
+/// config.json; of a GGUF file its keys; nothing where `model` is another file. Throws unroll::error, which
+/// names the file, as parse_generation_defaults() does.
 inline generation_defaults load_generation_defaults(
     const std::filesystem::path& model, const config& c,
     const std::string& function = "load_generation_defaults") {
@@ -153,7 +192,7 @@ inline generation_defaults load_generation_defaults(
     unroll::detail::fail_file(function, model, "cannot be reached: " + code.message());
   generation_defaults out;
   if (std::filesystem::is_regular_file(status) && is_gguf(byte_source::open(model, function)))
-    out.ends = gguf_end_tokens(gguf::open(model, function), c.vocabulary);
+    return gguf_generation_defaults(gguf::open(model, function), c.vocabulary);
   if (!std::filesystem::is_directory(status)) return out;
   if (const auto file = model / "generation_config.json"; std::filesystem::exists(file, code) || code)
     out = parse_generation_defaults(bytes(file), unroll::detail::quoted_path(file), c.vocabulary, function);

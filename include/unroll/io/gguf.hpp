@@ -355,9 +355,9 @@ class gguf {
     const index_t blocks = out.size() / values;
     for (index_t i = 0; i < blocks; i += most) {
       const index_t n = std::min(most, blocks - i);
-      bytes_.read(at + std::uint64_t(i * bytes), packed.data(), std::size_t(n * bytes));
+      const auto* from = bytes_.bytes(at + std::uint64_t(i * bytes), packed.data(), std::size_t(n * bytes));
       const view<T> piece(out.data() + i * values, n * values);
-      if (!gguf_blocks::unpack<Kind>(packed.data(), n, piece.data()) && bad == out.size())
+      if (!gguf_blocks::unpack<Kind>(from, n, piece.data()) && bad == out.size())
         bad = i * values + detail::first_non_finite(view<const T>(piece));
     }
     return bad;
