@@ -17,6 +17,9 @@ places = [pathlib.Path(p) for p in ("/usr/include", "/usr/local/include", "/opt/
 launcher = ["ccache"] if shutil.which("ccache") else []
 eigen = os.environ.get("EIGEN") or next((str(p / "eigen3") for p in places if (p / "eigen3").exists()), "")
 libraries = ["-pthread"] + (["-lCatch2"] if any((p / "catch2/catch_session.hpp").exists() for p in places) else [])
+optional = [o for o in (("unicode/normalizer2.h", "UNROLL_WITH_ICU", "-licuuc"),
+                        ("sentencepiece_processor.h", "UNROLL_WITH_SENTENCEPIECE", "-lsentencepiece"))
+            if any((p / o[0]).exists() for p in places)]  # a header, what says that it may be used, its library
 support = ["tests/support/main.cpp", "tests/estimate/count_allocations.cpp"]
 quoted = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 time_limit = 300  # seconds for the tests of one mutant; one that hangs is killed
@@ -52,13 +55,22 @@ def files_of(tests):
 
 
 @functools.cache
+def flags_of(tests):
+    """For the compiler, and for the linker: the optional libraries that tests, or what they include, ask for."""
+    text = "".join(p.read_text() for p in files_of(tests) if p.suffix in (".cpp", ".hpp"))
+    asked = [(definition, library) for _, definition, library in optional if definition in text]
+    return ["-D" + definition for definition, _ in asked], [library for _, library in asked]
+
+
+@functools.cache
 def hash_of_files(tests):
     files = files_of(tests)
-    return hash_of(*compiler, *(str(p.relative_to(root)) for p in files), *(p.read_bytes() for p in files))
+    names = (str(p.relative_to(root)) for p in files)
+    return hash_of(*compiler, *flags_of(tests)[0], *names, *(p.read_bytes() for p in files))
 
 
-def compile_file(source, include, target):
-    command = [*launcher, *compiler, "-std=c++20", "-O0", "-w", f"-I{include}", f"-I{root}"]
+def compile_file(source, include, target, defined=()):
+    command = [*launcher, *compiler, "-std=c++20", "-O0", "-w", *defined, f"-I{include}", f"-I{root}"]
     done = subprocess.run([*command, *(["-isystem", eigen] if eigen else []), "-c", str(root / source), "-o", str(target)],
                           capture_output=True, text=True)
     if done.returncode != 0:
@@ -69,12 +81,14 @@ def outcome(tests, include, folder):
     """Builds and runs the tests: "" if they pass, else what failed."""
     folder.mkdir(parents=True, exist_ok=True)
     counts = any((root / "tests" / pathlib.Path(t).parts[0] / "count_allocations.cpp").exists() for t in tests)  # as in CMake
+    defined, linked_with = flags_of(tuple(tests))
     objects = [work / (pathlib.Path(s).stem + ".o") for s in (support if counts else support[:1])]
     for i, test in enumerate(tests):
         objects.append(folder / f"test{i}.o")
-        compile_file("tests/" + test, include, objects[-1])
+        compile_file("tests/" + test, include, objects[-1], defined)
     program = folder / "test"
-    linked = subprocess.run([*compiler, *map(str, objects), "-o", str(program), *libraries], capture_output=True, text=True)
+    linked = subprocess.run([*compiler, *map(str, objects), "-o", str(program), *libraries, *linked_with],
+                            capture_output=True, text=True)
     if linked.returncode != 0:
         raise Failure("does not link:\n" + linked.stderr[:600])
     try:
