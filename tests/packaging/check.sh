@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs the small project of this folder against the library; cuda: that of cuda/, by nvcc, against the
-# installed one.
+# installed one, and that of cudnn/, where the headers of cuDNN and its frontend are.
 # usage: check.sh find_package|add_subdirectory|fetch_content|cuda
 set -eu
 way=$1
@@ -19,12 +19,34 @@ if [ "$way" = cuda ]; then
   cmake -S "$here/cuda" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$work/installed" -DCMAKE_CUDA_ARCHITECTURES=80-real
   cmake --build "$work/consumer"
   "$work/consumer/consumer"
+  refused() { # refused FOLDER MESSAGE OPTION...: find_package in that folder fails and says so
+    local folder=$1 message=$2
+    shift 2
+    rm -rf "$work/refused"
+    if cmake -S "$folder" -B "$work/refused" -DCMAKE_PREFIX_PATH="$work/installed" "$@" >"$work/refused.log" 2>&1; then exit 1; fi
+    tr -s ' \n' ' ' <"$work/refused.log" | grep -q "$message" || { cat "$work/refused.log"; exit 1; }
+  }
   mkdir "$work/other"
   cp "$here/main.cpp" "$work/other/"
   sed 's/find_package(unroll 0.2 REQUIRED)/find_package(unroll 0.2 REQUIRED COMPONENTS hip)/' "$here/CMakeLists.txt" >"$work/other/CMakeLists.txt"
-  if cmake -S "$work/other" -B "$work/refused" -DWAY=find_package -DCMAKE_PREFIX_PATH="$work/installed" >"$work/refused.log" 2>&1
-  then exit 1; fi
-  tr -s ' \n' ' ' <"$work/refused.log" | grep -q "there is no component hip, only cuda"
+  refused "$work/other" "there is no component hip, only cuda and cudnn" -DWAY=find_package
+  refused "$here/cudnn" "the component cudnn: cudnn_frontend.h was not found (CUDNN_FRONTEND_INCLUDE_DIR; pip install nvidia-cudnn-frontend)" \
+    -DCUDNN_FRONTEND_INCLUDE_DIR=
+  refused "$here/cudnn" "the component cudnn needs the CUDA toolkit, which was not found" -DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON
+  . "$root/tests/cuda/find_cudnn.sh"
+  if flags=$(cudnn_headers); then
+    options=()
+    for place in $flags; do
+      [ -e "$place/cudnn_frontend.h" ] && options+=(-DCUDNN_FRONTEND_INCLUDE_DIR="$place")
+      [ -e "$place/cudnn.h" ] && options+=(-DCUDNN_INCLUDE_DIR="$place")
+    done
+    cmake -S "$here/cudnn" -B "$work/cudnn" -DCMAKE_PREFIX_PATH="$work/installed" "${options[@]}"
+    cmake --build "$work/cudnn"
+    "$work/cudnn/consumer"
+    echo "cudnn works"
+  else
+    echo "cudnn: not compiled, cudnn_frontend.h or cudnn.h was not found (UNROLL_CUDNN_HEADERS names their folders)"
+  fi
   echo "cuda works"
   exit 0
 fi
