@@ -19,8 +19,8 @@ struct bp_lambda_options {
 ///
 ///   g += (q_t + gamma S(s_t)) F_t
 ///
-/// and S, affine (estimate/parts/synthesiser.hpp), learns from the difference between two guesses one step
-/// apart, which a trace brings to all states before, e = dS/dphi of them as far as they have moved this one:
+/// and S, affine (estimate/parts/synthesiser.hpp), learns from the difference d between two guesses one step
+/// apart. The trace e is the sum of dS/dphi at all earlier states, each multiplied by the Jacobians since:
 ///
 ///   d_{t-1} = (q_t + gamma S(s_t)) J_t - S(s_{t-1})
 ///   e_{t-1} = gamma lambda J_{t-1} e_{t-2} + dS(s_{t-1})/dphi,      phi += rate d_{t-1} e_{t-1}

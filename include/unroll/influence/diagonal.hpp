@@ -10,7 +10,7 @@
 
 namespace unroll::influence {
 
-/// What a trace may do otherwise than the influence does.
+/// How an eligibility trace differs from the influence.
 struct trace_options {
   std::optional<double> decay = {};  ///< of a trace in a step, in place of J_u
   double filter = 0;                 ///< kappa: what is projected is the sum of kappa^k M, k steps ago

@@ -17,7 +17,8 @@ namespace unroll::influence {
 ///     B <- J B / p1 + c D / p2        p1 = sqrt(|J B| / |u|),  p2 = sqrt(|D| / |a|)
 ///     u <- p1 u + c p2 a
 ///
-/// which is J B (x) u' + D (x) a' for the squares, and terms odd in c beside it. Mujika, Meier & Steger 2018.
+/// whose product is J B (x) u' + D (x) a', and two terms with a factor c, of mean 0. Mujika, Meier & Steger
+/// 2018.
 /// A step takes, in a lane, n^2 rows multiply-adds with `rows` those of all matrices together (n = state /
 /// lanes), and one for each of their parameters. Memory: (2 lanes + 1) n rows scalars, to leading order.
 /// Needs: jacobian, factors.

@@ -9,8 +9,8 @@
 
 namespace unroll::influence {
 
-/// The entries of M = ds/dtheta of a parameter and its own unit, in every layer of a system of layers; the
-/// others count as 0, those of the layers above among them:
+/// Of M = ds/dtheta, in every layer of a system of layers, what a parameter does to its own unit; all else
+/// counts as 0, also what it does to the layers above:
 ///
 ///     M_k <- J_kk M_k + F_k       for the units of layer k alone (influence::diagonal)
 ///

@@ -15,9 +15,9 @@ struct kernel_options {
   double decay = 0;  ///< kappa of all units at the start
 };
 
-/// M by a kernel in place of the Jacobians between two steps, J_t .. J_{s+1} ~ A diag(kappa)^(t-s), with n x
-/// n numbers A and n decays kappa in [0, 1]: of each parameter the traces of its own unit, which decay by
-/// kappa (diagonal), and
+/// M with a learned kernel in place of the product of the Jacobians between two steps, J_t .. J_{s+1} ~ A
+/// diag(kappa)^(t-s), where A is n x n and kappa n decays in [0, 1]. Of each parameter the traces B of its
+/// own unit are kept, which decay by kappa (diagonal):
 ///
 ///     g += (q A) B,    B_rj <- kappa B_rj + d_r a_j
 ///

@@ -11,9 +11,9 @@
 
 namespace unroll::influence {
 
-/// M as one outer product s~ theta~' in each lane (rank_one), random: E s~ theta~' = M, with its noise in
-/// front of the nonlinearity. With F = D (x) a' of a system that reads theta as matrices (has_factors) and
-/// one sign nu for each row of these matrices,
+/// M as one random outer product s~ theta~' in each lane (rank_one), E s~ theta~' = M, whose signs stand in
+/// front of the nonlinearity: one for each pre-activation, not for each number of the state. With F = D (x)
+/// a' of a system that reads theta as matrices (has_factors) and one sign nu for each row of these matrices,
 ///
 ///     s~     <- rho0 J s~ + rho1 sum_b D_b nu_b                  nu uniform on {-1, +1}^rows
 ///     theta~ <- theta~ / rho0 + (nu_b a_b')_b / rho1

@@ -9,9 +9,9 @@
 
 namespace unroll::influence {
 
-/// Every entry of M = ds/dtheta, moved through a random share of the entries of J: lanes blocks of n rows,
-/// random, with M as its mean. A row has a number for each of the P weights of the matrices W_b, matrix by
-/// matrix: nothing else of theta moves the state.
+/// A random matrix whose mean is M = ds/dtheta, moved through a random share of the entries of J. In each
+/// lane it is n x P, P the number of weights of the matrices W_b, matrix by matrix: nothing else of theta
+/// moves the state.
 ///
 ///     M <- (J o B / p) M + F        B_ij = 1 with probability p, else 0, all independent
 ///

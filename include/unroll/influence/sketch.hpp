@@ -9,14 +9,14 @@
 
 namespace unroll::influence {
 
-/// M = ds/dtheta as S + L R' in each lane: S what a parameter does to its own unit (diagonal), exact within
-/// the unit, and of the rest the r largest directions, L of n rows and r columns, R of as many orthonormal
-/// ones. With J^ = J without the blocks of the units,
+/// M = ds/dtheta as S + L R' in each lane: S is what a parameter does to its own unit (diagonal), exact
+/// within the unit, and L R' the r largest directions of the rest, with L of n x r and R of params x r,
+/// orthonormal columns. With J^ = J without the blocks of the units,
 ///
 ///     L R' <- the best r of  J L R' + J^ S,    S <- diag(J) S + F within the units
 ///
-/// What is left out is known: with eta the norm of the singular values that are dropped, and of what F does
-/// to other units (nothing, in most cells),
+/// The error is bounded: with eta the norm of the singular values that are dropped, and of what F does to
+/// other units (0 in most cells),
 ///
 ///     |M - S - L R'| <= error,    error <- rho error + eta,    rho = min(|J|_F, sqrt(|J|_1 |J|_inf)) >=
 ///     |J|_2

@@ -9,9 +9,9 @@
 
 namespace unroll::influence {
 
-/// r + 1 products drawn together to r, unbiased and with the least variance there is. For a matrix C of r + 1
-/// rows and columns, X and Y of r columns with E X Y' = C: with C = P diag(d) Q', d_1 >= d_2 >= ..., the k
-/// largest are kept,
+/// A sum of r + 1 products replaced by a random one of r, with the same mean and the least variance possible.
+/// C is (r + 1) x (r + 1), the random X and Y are (r + 1) x r, E X Y' = C: with the singular values of C =
+/// P diag(d) Q', d_1 >= d_2 >= ..., the k largest are kept,
 ///
 ///     k = the least with d_{k+1} (r - k) <= S,  S = d_{k+1} + ... + d_{r+1};  always k < r
 ///

@@ -23,12 +23,13 @@ struct memory_bank_sizes {
   index_t adjoints = 0;  ///< accumulators for adjoints of memories
   index_t graphs = 0;    ///< graphs of writes that are alive at once
   index_t batch = 1;     ///< most segments of one call of the model
-  /// No segment is read while a graph is needed. Where the model says what writes need (write_workspace),
-  /// graphs then lie in the rest of the workspace, and every read ends them; they are not saved.
+  /// Whether no graph is needed any more when a segment is read. Where the model says how much of the
+  /// workspace writes need (write_workspace), graphs then lie in the rest of it, and every read overwrites
+  /// them; they are not saved.
   bool graphs_end_with_reads = false;
 };
 
-/// Adjoints that a bank has room for at the place, where they are kept on the host.
+/// How many adjoints a bank that keeps them on the host has room for at the place of the executor.
 constexpr index_t adjoints_together(index_t batch) { return batch < 2 ? 2 : batch; }
 
 /// The numbers of one sequence of segments: memories, accumulators for their adjoints, and the graphs (tapes)
@@ -127,8 +128,8 @@ class memory_bank {
                    [&](view<adjoint_type> a) { executor_.norm(a.data(), a.size(), out); });
   }
 
-  /// For a call of the model behind t memories: the addresses to which it adds their adjoints, all null until
-  /// the caller sets them. There is one such list, which the next call of this clears.
+  /// The argument dpast of a call of the model behind t memories: t addresses to which it adds their
+  /// adjoints, all null until the caller sets them. It is one list, which the next call of this clears.
   std::span<adjoint_type*> null_dpast(index_t t) {
     std::fill_n(dpast_.data(), t, nullptr);
     return {dpast_.data(), std::size_t(t)};

@@ -24,8 +24,8 @@ class kept_vectors {
   /// Where vector i is kept, the next ones behind it.
   U* at(index_t i) { return kept_.data() + i * size_; }
 
-  /// f(n vectors from `kept` on, as they are at the place). Of those in memory of the host n is at most
-  /// `together`, and `slot` says where in the room there they begin.
+  /// Calls f with the n vectors from `kept` on, at the place of the executor. Where they are kept on the host
+  /// they are copied there first, into its room from vector `slot` on; n is then at most `together`.
   template <class F>
   void read(U* kept, index_t n, F&& f, index_t slot = 0) {
     use<true, false>(kept, n, f, slot);

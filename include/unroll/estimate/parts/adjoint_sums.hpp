@@ -34,8 +34,8 @@ class adjoint_sums {
 
   /// Takes all of xs into the run, or nothing: writes the memories in front of them, with graphs or without,
   /// reads xs in batches, and then looks at all losses. False where an input, a memory or a loss is not
-  /// finite; the run, g and the sums are then as before. They are as before also where the model throws,
-  /// which the caller hears of only where xs is a single segment: more of them give false.
+  /// finite; the run, g and the sums are then as before. So they are where the model throws: the exception
+  /// leaves this function where xs is a single segment, and is answered by false where there are several.
   /// A single segment is read only where its input and the memories written for it are finite.
   bool take(std::span<const input> xs, bool graphs, dparams<T> g, report& r) {
     const bool single = xs.size() == 1;
@@ -109,9 +109,9 @@ class adjoint_sums {
     }
   }
 
-  /// WRITES the norms of the first out.size() sums. They are brought to the host as losses are, which are not
-  /// looked at any more. A norm is 0 only of a sum that is: where the squares vanish it is taken of a
-  /// multiple.
+  /// WRITES the Euclidean norms of the first out.size() sums. They come to the host through the room of the
+  /// losses, which are overwritten. Only a sum of zeros has the norm 0: where the squares underflow, the sum
+  /// is multiplied by a power of two first.
   void norms(view<double> out) {
     const index_t n = out.size();
     const view<const loss_type> measured = measure(n);

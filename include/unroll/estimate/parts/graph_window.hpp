@@ -5,8 +5,8 @@
 namespace unroll {
 
 /// The graphs that are alive in the slots of a run's bank, each with two adjoints of its memory: adjoint
-/// `slot` is what the losses so far have sent to it, adjoint graphs + `slot` what the newest loss has, which
-/// is not known to be finite. What incremental_tbptt and reservoir_tbptt share, at one theta.
+/// `slot` is the sum over the losses so far, adjoint graphs + `slot` the newest loss's part, until that loss
+/// is known to be finite. What incremental_tbptt and reservoir_tbptt share; theta is the same throughout.
 template <class M>
 class graph_window {
  public:

@@ -10,7 +10,7 @@ namespace unroll {
 /// first, steps, vjps, jvps and bytes are sums. Where one of them meets a step that is not finite the report
 /// is that one's, without a loss; if it is another than the first, they are out of step from then on.
 struct joint_reports {
-  report failed;          ///< of one behind the first, until it is taken away: no other call can follow
+  report failed;          ///< of a later one that is not ok: only reset() can follow
   std::size_t bytes = 0;  ///< of all, in the last call
 
   /// The report at the beginning of a call: not ok where none can be made.

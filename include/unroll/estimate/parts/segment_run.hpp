@@ -14,9 +14,9 @@
 namespace unroll {
 
 /// A sequence of segments, as the estimators over memory models go through it: its inputs, its bank, its
-/// losses, and the gradient in front of a loss that nobody has looked at. A call of an estimator is
-/// start() .. end(); where a segment is not finite it ends with stop(). With looks put off, no call waits for
-/// the executor: each takes all for finite, and look() tells afterwards.
+/// losses, and a copy of the gradient from before a loss that may turn out not to be finite. A call of an
+/// estimator is start() .. end(); where a segment is not finite it ends with stop(). With looks put off, no
+/// call waits for the executor: each takes every number for finite, and look() tells afterwards.
 template <class M>
 class segment_run {
  public:
@@ -58,7 +58,7 @@ class segment_run {
     return r;
   }
 
-  /// What the vjps of reads may leave out of attention, from now on.
+  /// From now on the vjps of reads leave out of attention what `cut` allows.
   void cut_attention(const kernels::attention_cut& cut) { cut_ = cut; }
 
   index_t size() const { return segments_.size(); }  ///< the next segment is segment size()

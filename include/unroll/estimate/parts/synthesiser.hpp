@@ -9,13 +9,13 @@
 
 namespace unroll {
 
-/// What the losses to come owe to a state, taken for a function of the state alone and learned: an affine
-/// one, the same for every lane,
+/// A learned guess of the derivative of all later losses with respect to a state s: an affine function of s
+/// alone, the same for every lane,
 ///
 ///     S(s) = phi s^,    s^ = (s, 1), or s where it is linear        phi: n x features, n = state / lanes
 ///
-/// zero after reset(). A step of learning is rate / (features lanes) large, for |s^|^2 is at most `features`
-/// where units lie within [-1, 1]. Numbers that are no longer finite begin again at zero.
+/// zero after reset(). The step size is rate / (features lanes), because |s^|^2 is at most `features` where
+/// units lie within [-1, 1]. A phi that is no longer finite is set to zero.
 template <class T>
 class synthesiser {
  public:
