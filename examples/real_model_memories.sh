@@ -6,8 +6,9 @@
 # What is interrupted goes on when the same line is given again. Texts are the books of $UNROLL_DATA_DIR, without it the one of
 # examples/texts. Can be set, with their defaults: RATIOS="8 16" POLICIES="rematerialise window:1 proportional:4" SEEDS=1
 # STEPS=300 HOURS= (the most of one training run; none: as long as its steps take) SEGMENTS=8 (of 256 tokens, of a sample)
-# DOCUMENTS=2 (samples of a step) RANK=32 RATE=5e-4 TOKENS=32768 (of an evaluated text) TEXTS=3 PLAIN="alone window sinks"
-# LAGS=1,4,16,64 RECALLED=8 (texts of a lag) POSITIONS= (ntk:2 where 8192 are too few) THREADS=(all cores)
+# DOCUMENTS=2 (samples of a step) RANK=32 RATE=5e-4 TOKENS=32768 (of an evaluated text; `window` costs its square) TEXTS=3
+# PLAIN="alone window sinks" LAGS=1,4,16,64 RECALLED=8 (texts of a lag) POSITIONS= (ntk:2 where 8192 are too few)
+# THREADS=(all cores)
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,11s/^# //p' "$0" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -63,7 +64,8 @@ test_books() {  # the first TEXTS books, or the text
     echo "$test_text"
     return
   fi
-  mkdir -p "$out/books"
+  rm -rf "$out/books"
+  mkdir "$out/books"
   find "$test_text" -name '*.txt' | LC_ALL=C sort | head -n "${TEXTS:-3}" | while read -r book; do ln -sf "$book" "$out/books/"; done
   echo "$out/books"
 }
@@ -138,7 +140,7 @@ for part in "${@:-train eval recall write figures}"; do
     case $name in
       train) each train_one ;;
       eval) eval_plain; each eval_one ;;
-      recall) recall_plain; each recall_one ;;
+      recall) each recall_one; recall_plain ;;
       write) each write_one ;;
       figures) figures ;;
       *) echo "real_model_memories.sh: \"$name\" is none of train, eval, recall, write, figures" >&2; exit 2 ;;

@@ -3,7 +3,8 @@
 
 Files are named eval-POLICY-SEED.json. Nats a token; +- is the half width of a 95 % Student interval over seeds; differences
 are taken seed by seed, the baseline minus the policy. `alone`, `window` and `sinks` are the plain model on segments alone
-and with as many keys, which no seed changes. The figure shows what a token's loss gains over `alone`; it needs gnuplot."""
+and with as many keys, which no seed changes, on texts as long or shorter. The figure shows what a token's loss gains over
+`alone`; it needs gnuplot."""
 import argparse
 import json
 import os
@@ -35,7 +36,7 @@ def print_table(runs, plain, baseline, at):
     print("| | " + " | ".join(f"{n} tokens" for n in lengths) + f" | better than {baseline} at {at} by |")
     print("|---|" + "---|" * (len(lengths) + 1))
     for method, loss in sorted(plain.items()):
-        print(f"| plain, {method} | " + " | ".join(f"{loss[n]:.4f}" for n in lengths) + " | |")
+        print(f"| plain, {method} | " + " | ".join(f"{loss[n]:.4f}" if n in loss else "" for n in lengths) + " | |")
     for policy, by_length in runs.items():
         other, own = runs[baseline][at], by_length[at]
         gain = interval([other[s] - own[s] for s in sorted(own) if s in other]) if policy != baseline else ""
@@ -64,7 +65,7 @@ def print_segments(losses, baseline):
         if policy == baseline:
             continue
         gains = [other - x for other, x in zip(losses[baseline], own)]
-        print(f"| {policy} | " + " | ".join(interval(gains[a:b]) for a, b in columns) + " |")
+        print(f"| {policy} | " + " | ".join(interval(gains[a:b]) if gains[a:b] else "" for a, b in columns) + " |")
 
 
 def draw(runs, plain, plot):

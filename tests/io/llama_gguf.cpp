@@ -317,3 +317,39 @@ TEST_CASE("a model in several GGUF files is one model") {
   const std::string one = part(0, 3, 0, 0).bytes();
   CHECK_THROWS_WITH(files(one), ContainsSubstring("is one of 3 parts, of which 1 are given"));
 }
+
+// As the package gguf 0.19.0 writes parts with another alignment than 32, and as llama.cpp does.
+TEST_CASE("a part of a model whose data begin where only the first part says is refused") {
+  using made::bytes_of;
+  const auto u16 = [](std::uint16_t n) { return bytes_of(std::uint32_t{2}) + bytes_of(n); };
+  const auto part = [&](std::uint16_t no, std::size_t more, std::uint64_t alignment) {
+    made::gguf_file f;
+    f.alignment = alignment;
+    f.key("split.no", u16(no)).key("split.count", u16(2));
+    if (no == 0) return f.u32("general.alignment", 64);
+    return f.text("more", std::string(more, ' ')).add("m", {8}, {1, 2, 3, 4, 5, 6, 7, 8});
+  };
+  const auto value = [&](const std::string& second) {
+    const std::string first = part(0, 0, 64).bytes();
+    std::vector<gguf> parts;
+    parts.emplace_back(byte_source::memory(first, "first", "reader"));
+    parts.emplace_back(byte_source::memory(second, "second", "reader"));
+    const gguf_files files(std::move(parts));
+    std::vector<float> x(8);
+    files.holding("m").read("m", 0, view<float>(x));
+    return x[3];
+  };
+  int refused = 0;
+  for (std::size_t more = 0; more < 64; more += 8) {
+    CHECK(value(part(1, more, 32).bytes()) == 4);
+    const std::string wide = part(1, more, 64).bytes();
+    try {
+      const float found = value(wide);
+      CHECK(found == 4);
+    } catch (const unroll::error& e) {
+      ++refused;
+      CHECK_THAT(e.what(), ContainsSubstring("reader: second: \"general.alignment\" is absent, expected 64"));
+    }
+  }
+  CHECK(refused == 4);
+}

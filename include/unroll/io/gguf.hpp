@@ -72,7 +72,7 @@ class gguf {
     if (!std::has_single_bit(alignment))
       refuse_key("general.alignment", std::to_string(alignment), "a power of two");
     for (std::uint64_t i = 0; i < tensors; ++i) read_tensor(alignment);
-    const std::uint64_t data = (at_ + alignment - 1) / alignment * alignment;
+    const std::uint64_t data = data_start(alignment);
     for (auto& [name, t] : tensors_) t.first += data, check_place(name, t, data);
     check_apart();
   }
@@ -87,6 +87,17 @@ class gguf {
   const std::map<std::string, tensor>& tensors() const { return tensors_; }  ///< by name
 
   bool has(const std::string& key) const { return keys_.contains(key); }  ///< whether the file has it
+
+  /// The next multiple of `alignment` behind the keys and the list of tensors.
+  std::uint64_t data_start(std::uint32_t alignment) const {
+    return (at_ + alignment - 1) / alignment * alignment;
+  }
+  /// Bytes behind the last number of any tensor.
+  std::uint64_t bytes_behind() const {
+    std::uint64_t end = at_;
+    for (const auto& named : tensors_) end = std::max(end, named.second.first + named.second.bytes);
+    return bytes_.size() - std::min(end, bytes_.size());
+  }
 
   /// The value of a key whose type is that of T: an integer of 16, 32 or 64 bits, float, double, bool or
   /// std::string. Throws unroll::error where the file lacks it or has another type.

@@ -10,7 +10,8 @@ namespace unroll {
 /// says split.no (from 0) and split.count, u16. The keys of the model are those of the first part; of a later
 /// part only these two and its own general.alignment count, and what else it says changes nothing, as in
 /// llama.cpp (llama-cpp-python 0.3.36: no key of a later part changes its logits). Tensors are in any part,
-/// none in two; split.tensors.count, i32, counts them all.
+/// none in two; split.tensors.count, i32, counts them all. A part that does not say its alignment and has
+/// bytes to spare, as if its data began where the alignment of the first part puts them, is refused.
 class gguf_files {
  public:
   /// Throws unroll::error where the parts are not those that the first one announces.
@@ -25,6 +26,7 @@ class gguf_files {
         g.refuse_key("split.no", std::to_string(no), std::to_string(i));
       if (part_count(g) != count)
         g.refuse_key("split.count", std::to_string(part_count(g)), std::to_string(count));
+      check_alignment(g);
       for (const auto& t : g.tensors())
         if (const auto added = holder_.emplace(t.first, i); !added.second)
           g.refuse(t.first, "is also in " + parts_[added.first->second].source().name());
@@ -63,6 +65,18 @@ class gguf_files {
   }
 
  private:
+  // The package gguf 0.19.0 aligns all parts alike and says so in the first one alone: by the default of 32,
+  // which other programs write and all read, the numbers of such a part are those of other places.
+  void check_alignment(const gguf& part) const {
+    const std::string key = "general.alignment";
+    constexpr std::uint32_t usual = 32;
+    const auto first = front().get<std::uint32_t>(key, usual);
+    if (part.has(key) || part.tensors().empty() || part.data_start(first) == part.data_start(usual)) return;
+    if (const auto left = part.bytes_behind(); left >= usual)
+      part.refuse_key(key, "absent",
+                      std::to_string(first) + ", as in the first part: by " + std::to_string(usual) + " " +
+                          std::to_string(left) + " bytes are left over");
+  }
   static std::uint16_t part_count(const gguf& g) {
     const auto count = g.get<std::uint16_t>("split.count", 0);  // 0 or 1: not split
     return count == 0 ? std::uint16_t{1} : count;
