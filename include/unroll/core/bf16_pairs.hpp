@@ -9,6 +9,7 @@
 #include "unroll/core/bf16.hpp"
 #include "unroll/core/matrix.hpp"
 #include "unroll/core/simd.hpp"
+#include "unroll/core/small_gemm.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__)
 #define UNROLL_DOT_PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
@@ -26,16 +27,14 @@ namespace unroll::linalg::detail {
 inline bool has_dot_pairs() { return simd::instructions() == simd::instruction_set::avx512_bf16; }
 inline bool amd_processor() { return __builtin_cpu_is("amd"); }
 
-typedef float pair_sums __attribute__((vector_size(64)));
-typedef std::uint32_t pair_vector __attribute__((vector_size(64)));
-typedef std::uint32_t pair_quad __attribute__((vector_size(16)));
+using pair_sums = simd::vec<float, 16>;
+using pair_vector = simd::vec<std::uint32_t, 16>;
 
 inline constexpr int pair_vectors = 4, pair_columns = 6;  // of a tile
 inline constexpr index_t pairs_packed = 256;              // per pass over C
-inline constexpr index_t columns_rounded = 256;
+inline constexpr index_t columns_rounded = 512;
 
-/// a(r, p) = a[16 M p + r], b(p, j) = b[p + j pairs_packed], c(r, j) = c[r + j cj]; the last vector of rows
-/// has `last` of them.
+/// a(r, p) = a[16 M p + r], b(p, j) = b[p + j pairs_packed], c(r, j) = c[r + j cj].
 struct pair_tile_arguments {
   index_t pairs;
   const std::uint32_t* a;
@@ -43,7 +42,6 @@ struct pair_tile_arguments {
   bool add;
   float* c;
   index_t cj;
-  std::size_t last;
 };
 
 /// C (+)= A B for M vectors of rows by R columns.
@@ -55,24 +53,20 @@ UNROLL_DOT_PAIRS void pair_tile(const pair_tile_arguments& t) {
   for (index_t p = 0; p < t.pairs; ++p, a += 16 * M, ++b) {
     pair_vector w[std::size_t(M)];
     UNROLL_FULLY
-    for (int u = 0; u < M; ++u) std::memcpy(&w[u], a + 16 * u, sizeof w[u]);
+    for (int u = 0; u < M; ++u) w[u] = simd::load<16>(a + 16 * u);
     UNROLL_FULLY
     for (int j = 0; j < R; ++j) {
-      const pair_vector x = b[j * pairs_packed] + pair_vector{};
+      const pair_vector x = simd::splat<16>(b[j * pairs_packed]);
       UNROLL_FULLY
-      for (int u = 0; u < M; ++u) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum[j][u]) : "v"(w[u]), "v"(x));
+      for (int u = 0; u < M; ++u) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum[j][u].v) : "v"(w[u].v), "v"(x.v));
     }
   }
   UNROLL_FULLY
   for (int j = 0; j < R; ++j) {
     UNROLL_FULLY
     for (int u = 0; u < M; ++u) {
-      float* c = t.c + 16 * u + j * t.cj;
-      const std::size_t bytes = u + 1 < M ? sizeof(pair_sums) : t.last * sizeof(float);
-      pair_sums before{};
-      if (t.add) std::memcpy(&before, c, bytes);
-      before += sum[j][u];
-      std::memcpy(c, &before, bytes);
+      float* const c = t.c + 16 * u + j * t.cj;
+      simd::store((t.add ? simd::load<16>(c) : pair_sums{}) + sum[j][u], c);
     }
   }
 }
@@ -89,12 +83,36 @@ constexpr auto pair_tile_table(std::integer_sequence<int, M...>) {
       pair_tile_row<M + 1>(columns{})...};
 }
 
-/// The pair of the first two, or the last one and a zero.
-template <class X>
-std::uint32_t pair_of(const X* x, index_t left) {
-  return std::uint32_t(bf16(float(x[0])).bits) | (left > 1 ? std::uint32_t(bf16(float(x[1])).bits) << 16 : 0);
+/// The pairs of 32 numbers x, rounded as bf16 rounds.
+UNROLL_INLINE inline pair_vector round_pairs(const float* x) {
+  pair_vector half[2];
+  UNROLL_FULLY
+  for (int h = 0; h < 2; ++h) {
+    const pair_vector::raw u = simd::bits_as<std::uint32_t>(simd::load<16>(x + 16 * h)).v;
+    half[h] = {(u & 0x7fffffffu) > 0x7f800000u ? pair_vector::raw{} + 0x7fff0000u
+                                               : u + (0x7fffu + ((u >> 16) & 1u))};
+  }
+  const auto first = __builtin_shufflevector(half[0].v, half[1].v, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22,
+                                             24, 26, 28, 30),
+             second = __builtin_shufflevector(half[0].v, half[1].v, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23,
+                                              25, 27, 29, 31);
+  return {first >> 16 | (second & 0xffff0000u)};
+}
+/// to[p] = pair p of `terms` numbers x; a single last one is a pair with a zero.
+template <class T>
+UNROLL_DOT_PAIRS void round_column(const T* x, index_t terms, std::uint32_t* to) {
+  for (; terms >= 32; terms -= 32, x += 32, to += 16) simd::store(round_pairs(x), to);
+  if (terms == 0) return;
+  T rest[32] = {};
+  std::copy_n(x, terms, rest);
+  simd::store_first(round_pairs(rest), to, (terms + 1) / 2);
 }
 
+/// 32 numbers as pairs.
+template <class W>
+UNROLL_INLINE inline pair_vector load_pairs(const W* from) {
+  return {__builtin_bit_cast(pair_vector::raw, simd::load<32>(&from->bits).v)};
+}
 /// to(r, p) = pair p of row r of the 16 `vectors` rows of A = W': columns of W, the last of which stands in
 /// for those beyond.
 template <class W>
@@ -104,39 +122,22 @@ UNROLL_DOT_PAIRS void pack_pairs(const W* w, index_t stride, index_t columns, in
   for (index_t u = 0; u < vectors; ++u, to += 16) {
     const W* row[16];
     for (index_t r = 0; r < 16; ++r) row[r] = w + std::min(16 * u + r, columns - 1) * stride;
-    std::uint32_t* out = to;
-    index_t i = 0;
-    for (; i + 8 <= terms; i += 8, out += 4 * width) {  // 4 pairs of 16 rows: four 4 x 4 blocks
-      pair_vector q[4];
-      UNROLL_FULLY
-      for (int r = 0; r < 4; ++r) {  // rows r, r + 4, r + 8, r + 12
-        pair_quad x[4];
+    for (index_t i = 0; i < terms; i += 32) {
+      const index_t left = terms - i < 32 ? terms - i : 32;
+      pair_vector block[16];
+      if (left == 32) {
         UNROLL_FULLY
-        for (int l = 0; l < 4; ++l) std::memcpy(&x[l], row[r + 4 * l] + i, sizeof x[l]);
-        const auto low = __builtin_shufflevector(x[0], x[1], 0, 1, 2, 3, 4, 5, 6, 7);
-        const auto high = __builtin_shufflevector(x[2], x[3], 0, 1, 2, 3, 4, 5, 6, 7);
-        q[r] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        for (int r = 0; r < 16; ++r) block[r] = load_pairs(row[r] + i);
+      } else {
+        for (int r = 0; r < 16; ++r) {
+          W rest[32] = {};
+          std::copy_n(row[r] + i, left, rest);
+          block[r] = load_pairs(static_cast<const W*>(rest));
+        }
       }
-#define UNROLL_LOW_WORDS 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
-#define UNROLL_HIGH_WORDS 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
-#define UNROLL_LOW_PAIRS 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
-#define UNROLL_HIGH_PAIRS 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
-      const pair_vector a = __builtin_shufflevector(q[0], q[1], UNROLL_LOW_WORDS),
-                        b = __builtin_shufflevector(q[2], q[3], UNROLL_LOW_WORDS),
-                        c = __builtin_shufflevector(q[0], q[1], UNROLL_HIGH_WORDS),
-                        d = __builtin_shufflevector(q[2], q[3], UNROLL_HIGH_WORDS);
-      const pair_vector done[4] = {
-          __builtin_shufflevector(a, b, UNROLL_LOW_PAIRS), __builtin_shufflevector(a, b, UNROLL_HIGH_PAIRS),
-          __builtin_shufflevector(c, d, UNROLL_LOW_PAIRS), __builtin_shufflevector(c, d, UNROLL_HIGH_PAIRS)};
-      UNROLL_FULLY
-      for (int p = 0; p < 4; ++p) std::memcpy(out + p * width, &done[p], sizeof done[p]);
+      simd::transpose(block);
+      for (int p = 0; 2 * p < left; ++p) simd::store(block[p], to + (i / 2 + p) * width);
     }
-#undef UNROLL_LOW_WORDS
-#undef UNROLL_HIGH_WORDS
-#undef UNROLL_LOW_PAIRS
-#undef UNROLL_HIGH_PAIRS
-    for (; i < terms; i += 2, out += width)
-      for (int r = 0; r < 16; ++r) out[r] = pair_of(row[r] + i, terms - i);
   }
 }
 
@@ -146,28 +147,33 @@ UNROLL_DOT_PAIRS void pair_gemm(matrix<const W> w, matrix<const float> x, bool a
   static constexpr auto tiles = pair_tile_table(std::make_integer_sequence<int, pair_vectors>{});
   alignas(64) std::uint32_t a[std::size_t(16 * pair_vectors * pairs_packed)];
   alignas(64) std::uint32_t b[std::size_t(columns_rounded * pairs_packed)];
+  alignas(64) float edge[std::size_t(16 * pair_vectors * pair_columns)];  // rows of C and those beyond
   for (index_t q = 0; q < w.rows; q += 2 * pairs_packed)
     for (index_t j0 = 0; j0 < x.cols; j0 += columns_rounded) {
       const index_t terms = std::min(2 * pairs_packed, w.rows - q);
       const index_t width = std::min(columns_rounded, x.cols - j0);
       for (index_t j = 0; j < width; ++j)
-        for (index_t p = 0; p < terms; p += 2)
-          b[j * pairs_packed + p / 2] = pair_of(x.data + q + p + (j0 + j) * x.stride, terms - p);
+        round_column(x.data + q + (j0 + j) * x.stride, terms, b + j * pairs_packed);
       for (index_t i = 0; i < c.rows; i += 16 * pair_vectors) {
         const index_t rows = std::min<index_t>(16 * pair_vectors, c.rows - i), vectors = (rows + 15) / 16;
         pack_pairs(w.data + q + i * w.stride, w.stride, rows, terms, vectors, a);
-        pair_tile_arguments t{};
-        t.pairs = (terms + 1) / 2;
-        t.a = a;
-        t.add = add || q > 0;
-        t.cj = c.stride;
-        t.last = std::size_t(rows - 16 * (vectors - 1));
-        for (index_t j = 0; j < width;) {
-          const index_t groups = (width - j + pair_columns - 1) / pair_columns;
-          const index_t columns = (width - j + groups - 1) / groups;
+        const bool whole = rows == 16 * vectors, sums = add || q > 0;
+        pair_tile_arguments t{(terms + 1) / 2, a, b, whole && sums, edge, whole ? c.stride : 16 * vectors};
+        index_t ahead = i + rows, tiles_left = (width + pair_columns - 1) / pair_columns;
+        for (index_t j = 0; j < width; --tiles_left) {
+          const index_t columns = balanced(width - j, pair_columns);
+          const index_t until = ahead + (std::min(i + 2 * rows, c.rows) - ahead) / tiles_left;
+          for (; ahead < until; ++ahead)  // asks for a part of the next panel
+            for (index_t p = 0; p < terms; p += 32) simd::prefetch(w.data + q + p + ahead * w.stride);
+          float* const to = c.data + i + (j0 + j) * c.stride;
           t.b = b + j * pairs_packed;
-          t.c = c.data + i + (j0 + j) * c.stride;
+          if (whole) t.c = to;
           tiles[std::size_t(vectors - 1)][std::size_t(columns - 1)](t);
+          for (index_t l = 0; !whole && l < columns; ++l)
+            for (index_t r = 0; r < rows; ++r) {
+              float& sum = to[r + l * c.stride];
+              sum = (sums ? sum : 0.0f) + edge[r + l * t.cj];
+            }
           j += columns;
         }
       }
