@@ -57,22 +57,27 @@ TEST_CASE("the covariance of the weighted indicators does not depend on the late
   const index_t n = 6;
   for (index_t size = 1; size <= 3; ++size) {
     const reservoir r(size);
-    for (index_t a = 1; a <= n; ++a)
-      for (index_t b = a; b <= n; ++b)
-        for (index_t s = 0; s < a; ++s)
-          for (index_t u = 0; u < b; ++u) {
-            testing::enumerator all;
-            double mean = 0;
-            do {
-              testing::enumerating_chooser choose(all);
-              const auto held = history(r, choose, n);
-              if (held[std::size_t(a)][std::size_t(s)] && held[std::size_t(b)][std::size_t(u)])
-                mean += all.probability() * r.weight(a) * r.weight(b);
-            } while (all.next());
-            const double expected = u < a ? r.covariance(a, s == u) : 0;
-            INFO("size " << size << " after " << a << " and " << b << ", items " << s << " and " << u);
-            CHECK(std::abs(mean - 1 - expected) < 1e-12);
-          }
+    const auto for_all = [&](auto&& f) {  // f(a, b, s, u)
+      for (index_t a = 1; a <= n; ++a)
+        for (index_t b = a; b <= n; ++b)
+          for (index_t s = 0; s < a; ++s)
+            for (index_t u = 0; u < b; ++u) f(a, b, s, u);
+    };
+    double mean[n + 1][n + 1][n][n] = {};
+    testing::enumerator all;
+    do {
+      testing::enumerating_chooser choose(all);
+      const auto held = history(r, choose, n);
+      for_all([&](index_t a, index_t b, index_t s, index_t u) {
+        if (held[std::size_t(a)][std::size_t(s)] && held[std::size_t(b)][std::size_t(u)])
+          mean[a][b][s][u] += all.probability() * r.weight(a) * r.weight(b);
+      });
+    } while (all.next());
+    for_all([&](index_t a, index_t b, index_t s, index_t u) {
+      const double expected = u < a ? r.covariance(a, s == u) : 0;
+      INFO("size " << size << " after " << a << " and " << b << ", items " << s << " and " << u);
+      CHECK(std::abs(mean[a][b][s][u] - 1 - expected) < 1e-12);
+    });
   }
 }
 
