@@ -45,7 +45,7 @@ task_of_any_cell make_task(index_t length, std::string_view name = "") {
 std::vector<std::string> texts_of(const catalogue_line& line) {
   std::vector<std::string> texts;
   const auto [least, most] = line.options();
-  const std::string_view below_one[] = {"SIGMA", "LEAK", "FILTER", "RATE", "LAMBDA", "DISCOUNT"};
+  const std::string_view below_one[] = {"SIGMA", "LEAK", "FILTER", "RATE", "LAMBDA", "DISCOUNT", "MEMORY"};
   const char* numbers[] = {":4", ":5", ":4", ":3"};
   std::string text(line.name());
   std::string_view rest = line.form.substr(line.name().size());

@@ -43,6 +43,7 @@ TEST_CASE("kernl with a kernel that is given has the golden gradient and bias in
                                    -.332631082877, .122719133603,  -.044719338578, -.720682679940};
   CHECK(golden::relative_error(g, golden::by_columns(rows)) < 1e-11);
   CHECK(std::abs(golden::relative_error(g, golden::by_columns(golden::gradient)) - .254143) < 1e-6);
+  CHECK(std::abs(golden::cosine(g, golden::by_columns(golden::gradient)) - .968610) < 1e-6);
   est.reset({});
   CHECK(est.decays()[1] == .5);
   CHECK(est.sensitivities()[1] == 0);

@@ -6,6 +6,7 @@
 #include "unroll/estimate/pes.hpp"
 #include "unroll/testing/conformance.hpp"
 #include "unroll/testing/enumerate.hpp"
+#include "unroll/testing/oracle.hpp"
 
 namespace {
 
@@ -47,6 +48,8 @@ testing::enumeration exact(int power, Options o, std::size_t steps = 3) {
 
 TEST_CASE("pes_a has the golden mean of pes") {
   CHECK(std::abs(exact<pes_a>(2, pes_a_options{}).mean[0] - 15.306395572) < 1e-8);
+  const std::vector<double> theta{witness::theta};  // and not that of the loss as it is
+  CHECK(std::abs(testing::backward_gradient(witness{}, theta, std::vector<int>(3))[0] - 9.519766524) < 1e-8);
 }
 
 TEST_CASE("pes_a is unbiased where the loss of a window is not quadratic in its perturbation") {

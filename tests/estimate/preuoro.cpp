@@ -148,7 +148,7 @@ TEST_CASE("preuoro with a Q that learns is unbiased, and quieter where losses ow
   const auto expected = testing::backward_gradient(t.cell, t.theta, t.xs);
   std::array<double, 2> traces{};
   for (const bool learns : {false, true}) {
-    const auto r = exact(t.cell, t.theta, t.xs, {.memory = learns ? .5 : 0});
+    const auto r = exact(t.cell, t.theta, t.xs, {.memory = learns ? .5 : 0, .floor = 1e-3});
     CHECK(golden::relative_error(r.mean, expected) < 1e-11);
     traces[learns] = r.covariance_trace;
   }
@@ -163,6 +163,64 @@ TEST_CASE("preuoro with a Q that learns is unbiased, and quieter where losses ow
         std::vector<std::string>{});
   for (const double wrong : {-.1, 1., std::nan("")})
     CHECK_THROWS_WITH(preuoro(two.cell, {.memory = wrong}), ContainsSubstring("preuoro: memory"));
+  for (const double wrong : {0., -1., std::nan("")})
+    CHECK_THROWS_WITH(preuoro(two.cell, {.floor = wrong}), ContainsSubstring("preuoro: floor"));
+}
+
+TEST_CASE("preuoro with a whole Q is unbiased, and quieter where losses owe much to one direction") {
+  support::random_task t(cells::elman<double>({.in = 1, .hidden = 2, .out = 1}), 5, key{3});
+  const std::array<double, 4> apart{.8, 0, 0, .8};
+  std::copy(apart.begin(), apart.end(), t.theta.begin());
+  t.theta[t.theta.size() - 3] = 2;  // the readout: of the sum of both units, which no diagonal Q can tell
+  t.theta[t.theta.size() - 2] = 2;
+  const auto expected = testing::backward_gradient(t.cell, t.theta, t.xs);
+  const auto trace = [&](preuoro_options o) {
+    const auto r = exact(t.cell, t.theta, t.xs, o);
+    CHECK(golden::relative_error(r.mean, expected) < 1e-11);
+    return r.covariance_trace;
+  };
+  const double none = trace({}), diagonal = trace({.memory = .5});
+  const double whole = trace({.memory = .5, .renew = 1}), stale = trace({.memory = .5, .renew = 2});
+  CAPTURE(none, diagonal, whole, stale);
+  CHECK((stale > whole && stale < none));
+
+  const auto golden_task = exact(golden::golden_columns{}, golden::columns_theta(), golden::delayed_inputs(),
+                                 {.memory = .5, .renew = 1});
+  CHECK(golden::relative_error(golden_task.mean, golden::by_columns(golden::gradient)) < 1e-11);
+  const support::random_task several(cells::gru<double>({.in = 1, .hidden = 1, .out = 1}), 2, key{3});
+  const auto r = exact(several.cell, several.theta, several.xs, {.memory = .5, .renew = 1});
+  CHECK(golden::relative_error(r.mean, testing::backward_gradient(several.cell, several.theta, several.xs)) <
+        1e-11);
+
+  const support::random_task two(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2}), 15,
+                                 key{3});
+  CHECK(testing::estimator_conformance(preuoro(two.cell, {.memory = .9, .renew = 4}), two.theta, two.xs,
+                                       &two.bad) == std::vector<std::string>{});
+  CHECK_THROWS_WITH(preuoro(two.cell, {.memory = .9, .renew = -1}), ContainsSubstring("preuoro: renew"));
+  CHECK_THROWS_WITH(preuoro(two.cell, {.renew = 4}),
+                    ContainsSubstring("preuoro: renew: is 4, but memory is 0"));
+}
+
+TEST_CASE("a whole Q of losses that owe to the rows apart is the diagonal one") {
+  influence::row_mixing<double> diagonal(2, 3, .9, 1e-3, 0), whole(2, 3, .9, 1e-3, 2);
+  const std::array<double, 3> owed{.5, -2, .01};
+  for (int k = 0; k < 3; ++k)
+    for (index_t l = 0; l < 2; ++l) {
+      std::array<double, 3> row{};
+      row[std::size_t(k)] = owed[std::size_t(k)] * double(l + 1);
+      diagonal.remember(l, row.data());
+      whole.remember(l, row.data());
+    }
+  for (index_t l = 0; l < 2; ++l) {
+    std::array<double, 3> nu{1, -1, 1}, other = nu;
+    const double* shaped = diagonal.shape(l, 0, nu.data());
+    const double* also = whole.shape(l, 0, other.data());
+    for (std::size_t i = 0; i < 3; ++i) {
+      CHECK(also[i] == Approx(shaped[i]).epsilon(1e-12));
+      CHECK(other[i] == Approx(nu[i]).epsilon(1e-12));
+      CHECK(other[i] * also[i] == Approx(1).epsilon(1e-12));
+    }
+  }
 }
 
 TEST_CASE("preuoro costs a step, a vjp and a jvp a step, and keeps the promises of every estimator") {

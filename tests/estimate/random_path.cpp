@@ -104,38 +104,53 @@ TEST_CASE("random_path in the paper's timing has the golden mean and covariance"
 }
 
 TEST_CASE("paths that are not divided by their probability count too little") {
-  // the mean of M <- (J o B) M + F is that of M <- p J M + F
+  // M <- (J o B) M + F for every B of the two steps that have a past and a loss behind them
   const golden::golden_columns f;
   const auto theta = golden::columns_theta();
   const auto xs = golden::delayed_inputs();
-  std::array<double, 2> s{.3, .3}, next{}, tape{}, q{};
-  std::array<double, 4> j{};
-  std::array<double, 16> m{}, moved{};
-  std::vector<double> g(8);
-  for (const auto& x : xs) {
-    double loss = 0;
-    const edge<double> e{params<const double>(theta.data(), 8),
-                         state<const double>(s.data(), 2),
-                         state<double>(next.data(), 2),
-                         unroll::tape<double>(tape.data(), 2),
-                         &loss,
-                         {},
-                         0};
-    f.step(x, e);
-    q = {};
-    f.vjp(x, e, {}, 1, dstate<double>(q.data(), 2), {});
-    f.jacobian(x, e, view<double>(j.data(), 4));
-    moved = {};
-    f.immediate(x, e, view<double>(moved.data(), 16), 0, 8);
-    for (std::size_t p = 0; p < 8; ++p)
-      for (std::size_t i = 0; i < 2; ++i) {
-        g[p] += q[i] * m[2 * p + i];
-        for (std::size_t k = 0; k < 2; ++k) moved[2 * p + i] += .5 * j[2 * k + i] * m[2 * p + k];
-      }
-    m = moved;
-    s = next;
+  std::vector<std::vector<double>> outcomes;
+  std::vector<double> mean(8);
+  for (unsigned bits = 0; bits < 256; ++bits) {
+    std::array<double, 2> s{.3, .3}, next{}, tape{}, q{};
+    std::array<double, 4> j{};
+    std::array<double, 16> m{}, moved{};
+    std::vector<double> g(8);
+    for (std::size_t t = 0; t < xs.size(); ++t) {
+      const auto& x = xs[t];
+      double loss = 0;
+      const edge<double> e{params<const double>(theta.data(), 8),
+                           state<const double>(s.data(), 2),
+                           state<double>(next.data(), 2),
+                           unroll::tape<double>(tape.data(), 2),
+                           &loss,
+                           {},
+                           0};
+      f.step(x, e);
+      q = {};
+      f.vjp(x, e, {}, 1, dstate<double>(q.data(), 2), {});
+      f.jacobian(x, e, view<double>(j.data(), 4));
+      moved = {};
+      f.immediate(x, e, view<double>(moved.data(), 16), 0, 8);
+      for (std::size_t p = 0; p < 8; ++p)
+        for (std::size_t i = 0; i < 2; ++i) {
+          g[p] += q[i] * m[2 * p + i];
+          for (std::size_t k = 0; k < 2; ++k)
+            if (t == 0 || t == 3 || (bits >> (4 * (t - 1) + 2 * k + i) & 1u) != 0)
+              moved[2 * p + i] += j[2 * k + i] * m[2 * p + k];
+        }
+      m = moved;
+      s = next;
+    }
+    for (std::size_t p = 0; p < 8; ++p) mean[p] += g[p] / 256;
+    outcomes.push_back(g);
   }
-  CHECK(std::abs(golden::relative_error(g, golden::by_columns(golden::gradient)) - .218796) < 1e-6);
+  const auto exact_gradient = golden::by_columns(golden::gradient);
+  CHECK(std::abs(golden::relative_error(mean, exact_gradient) - .218796) < 1e-6);
+  CHECK(std::abs(golden::cosine(mean, exact_gradient) - .994142) < 1e-6);
+  double trace = 0;
+  for (const auto& g : outcomes)
+    for (std::size_t p = 0; p < 8; ++p) trace += (g[p] - mean[p]) * (g[p] - mean[p]) / 256;
+  CHECK(std::abs(trace - .087322) < 1e-6);
 }
 
 TEST_CASE("random_path is unbiased whatever its probability, and in lanes with draws of their own") {

@@ -9,8 +9,10 @@
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/linear.hpp"
 #include "unroll/cells/lstm.hpp"
+#include "unroll/estimate/parts/window_buffer.hpp"
 #include "unroll/estimate/rtrl.hpp"
 #include "unroll/estimate/snap.hpp"
+#include "unroll/influence/dense.hpp"
 #include "unroll/system/any_system.hpp"
 #include "unroll/system/counted.hpp"
 #include "unroll/system/with_resets.hpp"
@@ -91,9 +93,52 @@ TEST_CASE("sk_rtrl in the paper's timing has the golden gradients, errors and ce
                  .393304302892) < 1e-11);
   const std::array<double, 8> rows{.581582888085,  -.197108107017, .114041766091,  1.315306823135,
                                    -.516685442170, .170703115576,  -.120745254510, -1.097783357805};
-  CHECK(golden::relative_error(run(1, {0, .131611348662, .359504915139}, .320976930963),
-                               golden::by_columns(rows)) < 1e-11);
+  const auto one = run(1, {0, .131611348662, .359504915139}, .320976930963);
+  CHECK(golden::relative_error(one, golden::by_columns(rows)) < 1e-11);
+  CHECK(std::abs(golden::relative_error(one, exact) - .091891) < 1e-6);
+  CHECK(std::abs(golden::relative_error(one, exact) * std::sqrt(golden::gradient_squared_norm) -
+                 .164521838730) < 1e-11);
   CHECK(golden::relative_error(run(2, {0, 0, 0}, 0), exact) < 1e-13);
+}
+
+TEST_CASE("what a sketch lacks of the influence of the golden network is what it is printed to be") {
+  const golden::golden_units f;
+  const auto xs = golden::delayed_inputs();
+  const auto theta = golden::columns_theta();
+  // of a row i of M: what one more step adds to g where q is row i of the identity
+  const auto row = [&](auto m, const auto& x, const const_edge<double>& e, index_t i) {
+    gradient<double> g(8);
+    block<double, state_cotangent_space> q(2);
+    q[i] = 1;
+    m.propagate(f, x, e, q, g);
+    return g;
+  };
+  const auto examine = [&](index_t rank, std::array<double, 3> expected) {
+    influence::sketch<golden::golden_units> sketched(f, rank);
+    influence::dense<golden::golden_units> whole(f, 8);
+    window_buffer<golden::golden_units> steps(f, 1, 1);
+    steps.reset(f, {});
+    const block<double, state_cotangent_space> none(2);
+    gradient<double> unused(8);
+    for (std::size_t t = 0; t < 3; ++t) {
+      report r;
+      steps.push(xs[t]);
+      steps.forward(f, theta, r);
+      const const_edge<double> e = steps.edge(f, theta, 0);
+      sketched.propagate(f, xs[t], e, none, unused);
+      whole.propagate(f, xs[t], e, none, unused);
+      double squares = 0;
+      for (index_t i = 0; i < 2; ++i) {
+        const double d = distance(row(sketched, xs[t], e, i), row(whole, xs[t], e, i));
+        squares += d * d;
+      }
+      CHECK(std::abs(std::sqrt(squares) - expected[t]) < 1e-11);
+      steps.keep_last(0, 1);
+    }
+  };
+  examine(0, {0, .319966025984, .571115652541});
+  examine(1, {0, .131611348662, .302664560300});
+  examine(2, {0, 0, 0});
 }
 
 TEST_CASE("sk_rtrl is snap of reach 1 without directions, rtrl with all, and keeps to its certificate") {

@@ -3,6 +3,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
 #include "tests/support/delayed_golden.hpp"
+#include "tests/support/delayed_leaky.hpp"
 #include "tests/support/gradient_of.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
@@ -30,6 +31,14 @@ using small = golden_masks<golden::rnn<double>>;
 static_assert(gradient_estimator<snap<small>>);
 static_assert(gradient_estimator<snap<golden_masks<golden::rnn<float>>>>);
 
+/// Of units that keep a part of their state, with the traces of diag_jacobian.
+struct leaky_masks : golden::delayed_leaky {
+  void jacobian_mask(view<std::uint8_t> j) const { cell.jacobian_mask(j); }
+  void immediate_mask(view<std::uint8_t> mask, index_t p0, index_t p1) const {
+    cell.immediate_mask(mask, p0, p1);
+  }
+};
+
 /// s'_i = tanh(a_i s_i + b_i x): no unit listens to another.
 struct apart : support::complete<double> {
   explicit apart(index_t units) : complete<double>{units, 1} {}
@@ -49,6 +58,18 @@ TEST_CASE("snap of reach 1 in the paper's timing has the golden vector, and reac
   CHECK(std::abs(golden::relative_error(g, golden::gradient) - .21967) < 1e-5);
   CHECK(golden::relative_error(gradient_of(snap(f, {.reach = 2}), golden::theta(), xs), golden::gradient) <
         1e-13);
+}
+
+TEST_CASE("snap of reach 1 in the paper's timing has the golden vector of leaky units") {
+  const std::array<double, 8> rows{.290872358534,  -.003816253322, .012485050909, .742210220100,
+                                   -.102798026546, .033697058528,  .104039789157, -.231383212882};
+  snap est(leaky_masks{});
+  CHECK(est.kept() == 8);
+  const auto g = gradient_of(est, golden::columns_theta(), golden::delayed_leaky_inputs());
+  CHECK(golden::relative_error(g, golden::by_columns(rows)) < 1e-11);
+  const auto exact = golden::by_columns(golden::leaky_gradient);
+  CHECK(std::abs(golden::relative_error(g, exact) - .130085) < 1e-6);
+  CHECK(std::abs(golden::cosine(g, exact) - .991504) < 1e-6);
 }
 
 TEST_CASE("snap is rtrl where the pattern is whole, with a bias where it is not") {
@@ -99,19 +120,21 @@ TEST_CASE("snap is exact at reach 1 where no unit listens to another, and on a r
 }
 
 TEST_CASE("snap's report matches its cost formula") {
-  const auto spent = [](const auto& f, const auto& theta, const auto& xs) {
-    snap est(f);
+  const auto spent = [](const auto& f, const auto& theta, const auto& xs, index_t reach) {
+    snap est(f, {.reach = reach});
     gradient<double> g(index_t(theta.size()));
     const report r = est.advance(theta, xs, g);
     CHECK(r.steps == 5);
     CHECK(r.jvps == 0);
     return r.vjps;
   };
-  CHECK(spent(small{}, golden::theta(), golden::long_inputs(5)) == 5 * (1 + 2));  // J is dense
+  CHECK(spent(small{}, golden::theta(), golden::long_inputs(5), 1) == 5 * (1 + 2));  // J is dense
   const auto xs = support::complete_inputs<double>(5);
   const auto theta = support::complete_theta<double>(4);
-  for (const index_t lanes : {1, 3})
-    CHECK(spent(support::complete<double>{4, lanes}, theta, xs) == 5 * (1 + 1));
+  for (const index_t lanes : {1, 3}) {
+    CHECK(spent(support::complete<double>{4, lanes}, theta, xs, 1) == 5);  // traces of the units
+    CHECK(spent(support::complete<double>{4, lanes}, theta, xs, 2) == 5 * (1 + 1));
+  }
 }
 
 TEST_CASE("snap keeps the promises of every estimator and refuses what it cannot do") {

@@ -44,6 +44,20 @@ TEST_CASE("telescope is unbiased and has the golden covariances of lags 1, 2 and
   }
 }
 
+TEST_CASE("the differences of the golden ladder of lags 1, 2 and 3 have the golden norms") {
+  const auto xs = golden::inputs();
+  gradient<double> below(8);
+  double norms[3] = {};
+  for (index_t lag = 1; lag <= 3; ++lag) {
+    const auto level = whole(tbptt(golden::rnn<>{}, {.k1 = 1, .k2 = lag}), xs);
+    for (index_t p = 0; p < 8; ++p) norms[lag - 1] += (level[p] - below[p]) * (level[p] - below[p]);
+    below = level;
+  }
+  CHECK(std::abs(norms[0] - 1.340641859499) < 1e-11);
+  CHECK(std::abs(norms[1] - .365783390413) < 1e-11);
+  CHECK(std::abs(norms[2] - .038609023322) < 1e-11);
+}
+
 TEST_CASE("telescope is unbiased for every ladder, whose windows the sequence's end cuts") {
   const auto xs = golden::long_inputs(11);
   const auto expected = testing::backward_gradient(golden::rnn<>{}, golden::theta(), xs);

@@ -279,12 +279,24 @@ TEST_CASE("errors in the wild: t of k chunks without replacement weigh a path of
     for (int m = 0; m < k; ++m) expected += w[m] * std::pow(a, m);
     CHECK(weights(a) == Approx(expected));
   }
-  const auto weight_of_two = [](double chunks, double taken, double hop) {
-    return chunks / taken * hop * taken * (taken - 1) / (chunks * (chunks - 1));
+  // of a path through m chunks; hop: the factor behind the first, k/t as printed, at most 2 as trained
+  const auto weight = [](double chunks, double taken, int m, double hop) {
+    double product = 1;
+    for (int i = 0; i < m; ++i) product *= (taken - i) / (chunks - i) * (i == 0 ? chunks / taken : hop);
+    return product;
   };
-  CHECK(weight_of_two(128, 8, 16) == Approx(.8819).epsilon(1e-4));
-  CHECK(weight_of_two(128, 8, 2) == Approx(.1102).epsilon(1e-3));
-  CHECK(weight_of_two(128, 8, 1) == Approx(.0551).epsilon(1e-3));
+  const auto row = [&](double chunks, double taken, double hop, std::vector<double> expected) {
+    for (std::size_t m = 1; m <= expected.size(); ++m)
+      CHECK(std::abs(weight(chunks, taken, int(m), hop) - expected[m - 1]) < 5.1e-5);
+  };
+  row(6, 4, 1.5, {1, .9000, .6750, .3375, 0, 0});
+  row(128, 8, 16, {1, .8819, .6719, .4300, .2219, .0866});
+  row(128, 8, 2, {1, .1102, .0105, .0008});
+  row(128, 8, 1, {1, .0551});
+  row(128, 16, 8, {1, .9449, .8399, .6988, .5410, .3871});
+  row(128, 16, 2, {1, .2362, .0525, .0109});
+  row(128, 32, 4, {1, .9764, .9299, .8629, .7794, .6844});
+  row(128, 32, 2, {1, .4882, .2325, .1079});
 }
 
 TEST_CASE("errors in the wild: noise drawn with one sigma and divided by another weighs windows unequally") {

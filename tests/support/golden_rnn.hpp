@@ -167,4 +167,18 @@ double relative_error(const A& a, const B& b) {
   return std::sqrt(top / bottom);
 }
 
+/// a'b / (||a|| ||b||).
+template <class A, class B>
+double cosine(const A& a, const B& b) {
+  double product = 0, left = 0, right = 0;
+  auto i = b.begin();
+  for (const auto& x : a) {
+    product += double(x) * double(*i);
+    left += double(x) * double(x);
+    right += double(*i) * double(*i);
+    ++i;
+  }
+  return product / std::sqrt(left * right);
+}
+
 }  // namespace golden

@@ -20,11 +20,13 @@ struct snap_options {
 /// memory, where S is closed under J: exact() tells. That is so for units that do not listen to each other at
 /// reach 1, and for any network from the longest way through it on, which for a dense one is 2. Variance 0.
 ///
-/// Per step and lane: sum over the parameters of (kept entries)^2 multiply-adds, one step, 1 + probes vjps;
-/// with several lanes 1 + 2 probes where there is a lane_vjp hook and no jacobian hook, and 1 + lanes probes
-/// where there is no lane_vjp hook. With the jacobian hook, probes is 1 for elman and 2 for lstm. Memory, to
-/// leading order: kept entries + probes params scalars a lane, and once 8 bytes a kept entry and 8 a
-/// parameter. Needs: vjp, masks. Menick et al. 2021. See docs/math/snap.md.
+/// Where every parameter keeps its own unit and no other, at reach 1 in elman, gru and lstm, and the system
+/// has diag_jacobian: per step and lane (m^2 + 2 m) params multiply-adds for units of m numbers, one step,
+/// one vjp; memory m params scalars a lane. Otherwise sum over the parameters of (kept entries)^2, one step,
+/// 1 + probes vjps; with several lanes 1 + 2 probes where there is a lane_vjp hook and no jacobian hook, and
+/// 1 + lanes probes where there is no lane_vjp hook; probes: sums of rows that share no column, 1 where every
+/// parameter moves one entry. Memory, to leading order: kept entries + probes params scalars a lane, and once
+/// 8 bytes a parameter. Needs: vjp, masks. Menick et al. 2021. See docs/math/snap.md.
 template <class F>
 class snap final : public forward_learner<F, influence::masked<F>> {
   static_assert(require_vjp<F>() && require_masks<F>());

@@ -2,10 +2,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
 #include "unroll/core/block.hpp"
+#include "unroll/core/linalg.hpp"
 #include "unroll/influence/concept.hpp"
+#include "unroll/influence/diagonal.hpp"
+#include "unroll/influence/kept_pattern.hpp"
 #include "unroll/system/lane_vjp.hpp"
 
 namespace unroll::influence {
@@ -18,10 +24,14 @@ namespace unroll::influence {
 /// nz() are the masks that the system states (has_masks), not which numbers happen to be zero: a unit that
 /// does not move in one step may in the next. Where nz(J) S lies within S nothing is left out, M is exact.
 ///
-/// F, and J without the jacobian hook, are read off by few vjps: rows that share no column are added up in
-/// one, and each entry is taken from the sum in which it is alone (Curtis, Powell & Reid 1974). A parameter
-/// that moves k kept entries takes k^2 multiply-adds a step and lane. Memory, to leading order: kept() and
-/// probes() x params scalars a lane, and once 8 bytes a kept entry and 8 a parameter. Needs: vjp, masks.
+/// Columns that keep the same k rows are one matrix, M_g <- J_g M_g + F_g with the k x k entries of J between
+/// those rows: k^2 multiply-adds a parameter, step and lane. F, and J without the jacobian hook, are read off
+/// by few vjps: rows that share no column are added up in one, and each entry is taken from the sum in which
+/// it is alone (Curtis, Powell & Reid 1974). Where S is of every parameter the unit that it feeds, whole, and
+/// the system has diag_jacobian, M is `diagonal`, of the same numbers and without vjps.
+///
+/// Memory, to leading order: kept() and probes() x params scalars a lane, and once 8 bytes a parameter; of
+/// own units kept() alone. Needs: vjp, masks.
 template <class F>
 class masked {
  public:
@@ -29,85 +39,82 @@ class masked {
   using input = typename F::input;
 
   masked(const F& f, index_t reach)
-      : sizes_(f.size()),
-        n_(sizes_.state / sizes_.lanes),
-        hooked_(supports(f, hook::jacobian)),
-        joined_(n_ * n_),
-        jacobian_(n_ * sizes_.state),
-        before_(n_),
-        row_(sizes_.state),
-        unit_(sizes_.state),
-        zeros_(sizes_.state) {
-    f.jacobian_mask(joined_);
-    find_entries(f, reach);
+      : sizes_(f.size()), n_(sizes_.state / sizes_.lanes), hooked_(supports(f, hook::jacobian)) {
+    std::vector<std::uint8_t> joined(static_cast<std::size_t>(n_ * n_));  // nz(J), column-major
+    f.jacobian_mask(view<std::uint8_t>(joined));
+    kept_pattern s = find_kept_pattern(f, view<const std::uint8_t>(joined.data(), n_ * n_), reach);
+    kept_ = s.entries();
+    exact_ = s.closed;
+    if constexpr (has_diag_jacobian<F>)
+      if (keeps_own_units(f, s)) {
+        own_.emplace("snap", f);
+        return;
+      }
+    groups_ = std::move(s.groups);
+    joined_ = std::move(joined);
     share_probes();
-    m_ = buffer<T>(sizes_.lanes * kept());
-    rows_ = buffer<T>(probes_ * sizes_.lanes * sizes_.params);
+    make_room();
   }
 
   void reset() {
+    if constexpr (has_diag_jacobian<F>)
+      if (own_) own_->reset();
     m_.zero();
     zeros_.zero();
   }
 
   /// g += q M, then M <- 1_S (J M + F) at the edge e. Returns the vjps.
   index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g) {
+    if constexpr (has_diag_jacobian<F>)
+      if (own_) return own_->propagate(f, x, e, q, g);
     if constexpr (has_jacobian<F>)
       if (hooked_) f.jacobian(x, e, jacobian_);
     const index_t vjps = read_rows(f, x, e);
+    T* m = m_.data();
     for (index_t l = 0; l < sizes_.lanes; ++l)
-      for (index_t p = 0; p < sizes_.params; ++p) g[p] += update(l, p, q.data() + l * n_);
+      for (const group& s : groups_) {
+        update(l, s, m, q.data() + l * n_, g);
+        m += s.entries();
+      }
     return vjps;
   }
 
-  index_t kept() const { return index_t(entries_.size()); }  ///< entries of M, of one lane
-  index_t probes() const { return probes_; }                 ///< sums of rows that are read off
-  bool exact() const { return exact_; }                      ///< nz(J) S within S
+  index_t kept() const { return kept_; }      ///< entries of M, of one lane
+  index_t probes() const { return probes_; }  ///< sums of rows that are read off; of own units none
+  bool exact() const { return exact_; }       ///< nz(J) S within S
   std::size_t bytes() const {
-    return m_.bytes() + rows_.bytes() + jacobian_.bytes() + joined_.bytes() + before_.bytes() + row_.bytes() +
-           unit_.bytes() + zeros_.bytes() + entries_.size() * sizeof(entry) +
-           (first_.size() + probe_.size()) * sizeof(index_t);
+    if constexpr (has_diag_jacobian<F>)
+      if (own_) return own_->bytes();
+    std::size_t indices = probe_.size();
+    for (const group& s : groups_) indices += s.rows.size() + s.columns.size();
+    return m_.bytes() + rows_.bytes() + jacobian_.bytes() + before_.bytes() + between_.bytes() +
+           owed_.bytes() + row_.bytes() + unit_.bytes() + zeros_.bytes() + joined_.size() +
+           indices * sizeof(index_t);
   }
   template <class V>
   void visit(V&& v) {
+    if constexpr (has_diag_jacobian<F>)
+      if (own_) return visit_part(v, "own units", *own_);
     v("influence", view<T>(m_));
   }
 
  private:
-  struct entry {
-    std::int32_t row = 0;
-    std::int32_t moved = 0;  // whether F can differ from zero here
-  };
+  using group = kept_pattern::group;
 
-  // The kept rows of every column, in order.
-  void find_entries(const F& f, index_t reach) {
-    block<std::uint8_t> moved(n_);
-    std::vector<index_t> level(static_cast<std::size_t>(n_) + 1), next = level;  // rows of one level
-    for (index_t p = 0; p < sizes_.params; ++p) {
-      first_.push_back(kept());
-      f.immediate_mask(moved, p, p + 1);
-      std::vector<std::uint8_t> in(moved.begin(), moved.end());
-      level.clear();
-      for (index_t i = 0; i < n_; ++i)
-        if (in[std::size_t(i)]) level.push_back(i);
-      for (index_t k = 1; !level.empty(); ++k) {
-        next.clear();
-        for (const index_t j : level)
-          for (index_t i = 0; i < n_; ++i)
-            if (joined_[j * n_ + i] && !in[std::size_t(i)]) {
-              if (k < reach) in[std::size_t(i)] = 1;
-              next.push_back(i);
-            }
-        if (k >= reach) {
-          exact_ = exact_ && next.empty();
-          break;
-        }
-        std::swap(level, next);
-      }
-      for (index_t i = 0; i < n_; ++i)
-        if (in[std::size_t(i)]) entries_.push_back({std::int32_t(i), moved[i]});
+  void make_room() {
+    index_t entries = 0, rows = 0, columns = 0;  // of the largest group
+    for (const group& s : groups_) {
+      entries = std::max(entries, s.entries());
+      rows = std::max(rows, index_t(s.rows.size()));
+      columns = std::max(columns, index_t(s.columns.size()));
     }
-    first_.push_back(kept());
+    m_ = buffer<T>(sizes_.lanes * kept_);
+    rows_ = buffer<T>(probes_ * sizes_.lanes * sizes_.params);
+    jacobian_ = buffer<T>(n_ * sizes_.state);
+    before_ = buffer<T>(entries);
+    between_ = buffer<T>(rows * rows);
+    owed_ = buffer<T>(columns);
+    row_ = unit_ = zeros_ = block<T, state_cotangent_space>(sizes_.state);
   }
 
   // probe_[i]: the sum that row i belongs to. Rows of one sum share no column.
@@ -119,14 +126,14 @@ class masked {
         for (const index_t k : rows) meet[std::size_t(i * n_ + k)] = 1;
       rows.clear();
     };
-    for (index_t p = 0; p < sizes_.params; ++p) {
-      for (index_t k = first_[std::size_t(p)]; k < first_[std::size_t(p) + 1]; ++k)
-        if (const entry a = entries_[std::size_t(k)]; a.moved) rows.push_back(a.row);
+    for (const group& s : groups_) {
+      for (std::size_t a = 0; a < s.rows.size(); ++a)
+        if (s.moved[a]) rows.push_back(s.rows[a]);
       apart();
     }
     for (index_t j = 0; j < n_ && !hooked_; ++j) {
       for (index_t i = 0; i < n_; ++i)
-        if (joined_[j * n_ + i]) rows.push_back(i);
+        if (joined_[std::size_t(j * n_ + i)]) rows.push_back(i);
       apart();
     }
     for (index_t i = 0; i < n_; ++i) {
@@ -154,38 +161,43 @@ class masked {
                           {rows_.data() + c * size, size}, zeros_);
       for (index_t i = 0; i < n_ && !hooked_; ++i)
         for (index_t k = 0; k < sizes_.state && probe_[std::size_t(i)] == c; ++k)
-          jacobian_[k * n_ + i] = joined_[k % n_ * n_ + i] ? row_[k] : T(0);
+          jacobian_[k * n_ + i] = joined_[std::size_t(k % n_ * n_ + i)] ? row_[k] : T(0);
     }
     return vjps;
   }
 
-  // Column p of lane l; q: the lane's part of the cotangent of the state. Returns its part of q M.
-  T update(index_t l, index_t p, const T* q) {
-    const index_t first = first_[std::size_t(p)], count = first_[std::size_t(p) + 1] - first;
-    const entry* at = entries_.data() + first;
-    const T* j = jacobian_.data() + l * n_ * n_;
-    T* m = m_.data() + l * kept() + first;
-    T sum = 0;
-    for (index_t a = 0; a < count; ++a) {
-      before_[a] = m[a];
-      sum += q[at[a].row] * m[a];
+  // The columns of a group in lane l: m holds their k kept rows one behind the other, of every row all
+  // columns. q: the lane's part of the cotangent of the state.
+  void update(index_t l, const group& s, T* m, const T* q, dparams<T> g) {
+    const index_t k = index_t(s.rows.size()), count = index_t(s.columns.size());
+    std::fill_n(owed_.data(), count, T(0));
+    for (index_t a = 0; a < k; ++a) {
+      T* row = m + a * count;
+      linalg::axpy<T>(q[s.rows[std::size_t(a)]], row, owed_.data(), count);
+      std::copy_n(row, count, before_.data() + a * count);
+      const T* f =
+          rows_.data() + (probe_[std::size_t(s.rows[std::size_t(a)])] * sizes_.lanes + l) * sizes_.params;
+      const bool moved = s.moved[std::size_t(a)];
+      for (index_t c = 0; c < count; ++c) row[c] = moved ? f[s.columns[std::size_t(c)]] : T(0);
+      const T* j = jacobian_.data() + l * n_ * n_ + s.rows[std::size_t(a)];
+      for (index_t b = 0; b < k; ++b) between_[a * k + b] = j[s.rows[std::size_t(b)] * n_];
     }
-    for (index_t a = 0; a < count; ++a) {
-      const index_t i = at[a].row;
-      T next = at[a].moved ? rows_[(probe_[std::size_t(i)] * sizes_.lanes + l) * sizes_.params + p] : T(0);
-      for (index_t b = 0; b < count; ++b) next += j[at[b].row * n_ + i] * before_[b];
-      m[a] = next;
-    }
-    return sum;
+    for (index_t c = 0; c < count; ++c) g[s.columns[std::size_t(c)]] += owed_[c];
+    linalg::gemm<T>(op::none, {before_.data(), count, k}, op::none, {between_.data(), k, k}, true,
+                    {m, count, k});
   }
 
   dims sizes_;
-  index_t n_, probes_ = 0;
+  index_t n_, kept_ = 0, probes_ = 0;
   bool hooked_, exact_ = true;
-  block<std::uint8_t> joined_;          // nz(J), n x n, column-major
-  std::vector<index_t> first_, probe_;  // first entry of every column, and behind the last; sum of every row
-  std::vector<entry> entries_;
-  buffer<T> m_, rows_, jacobian_, before_;
+  std::vector<group> groups_;
+  std::vector<std::uint8_t> joined_;  // nz(J), n x n, column-major
+  std::vector<index_t> probe_;        // of every row, its sum
+  std::optional<std::conditional_t<has_diag_jacobian<F>, diagonal<F>, std::monostate>> own_;
+  buffer<T> m_, rows_, jacobian_;
+  buffer<T> before_;   // M_g before the step
+  buffer<T> between_;  // J_g', k x k: what kept row b does to kept row a is (b, a)
+  buffer<T> owed_;     // q M_g
   block<T, state_cotangent_space> row_, unit_, zeros_;
 };
 

@@ -6,8 +6,10 @@
 #include <vector>
 
 #include "unroll/core/linalg.hpp"
+#include "unroll/core/visit.hpp"
 #include "unroll/influence/balance.hpp"
 #include "unroll/influence/rank_one.hpp"
+#include "unroll/influence/row_mixing.hpp"
 
 namespace unroll::influence {
 
@@ -19,9 +21,8 @@ namespace unroll::influence {
 ///     theta~ <- theta~ / rho0 + (nu_b a_b')_b / rho1
 ///     rho0 = sqrt(|theta~| / |J s~|),  rho1 = sqrt(|nu a'| / |D nu|)
 ///
-/// A diagonal Q may stand between the two, Q nu in s~ and nu / Q in theta~, of mean D (x) a' again: with b
-/// the running mean of the squares of q D, what losses owe to the rows of the step before, Q = (b / mean b +
-/// 1e-3)^(-1/4) of each row and lane.
+/// A Q may stand between the two, Q nu in s~ and Q^-1 nu in theta~, of mean D (x) a' again, made of what
+/// losses owe to the rows of the step before, q D (row_mixing).
 ///
 /// A step takes, in a lane, n rows + 2 params multiply-adds and of all lanes a jvp. Where every row moves the
 /// numbers of one unit alone, m of them, as the masks say (has_masks, has_diag_jacobian), D is kept as those
@@ -34,12 +35,12 @@ class pre_activation {
   using input = typename F::input;
 
   /// epsilon: added to the scales. balance: false: rho0 = rho1 = 1. memory: of the running mean of Q, in [0,
-  /// 1); 0: Q = 1.
-  pre_activation(const F& f, double epsilon, bool balance, double memory = 0)
+  /// 1); 0: Q = 1. floor, renew: row_mixing's.
+  pre_activation(const F& f, double epsilon, bool balance, double memory = 0, double floor = 1,
+                 index_t renew = 0)
       : sizes_(f.size()),
         epsilon_(epsilon),
         balance_(balance),
-        remembered_(memory),
         product_(sizes_, true),
         matrices_(f.weight_matrices()),
         units_(units_of_rows(f, matrices_)) {
@@ -52,16 +53,16 @@ class pre_activation {
     d_ = buffer<T>(sizes_.lanes * numbers_of_d());
     nu_ = buffer<T>(sizes_.lanes * rows_);
     d_nu_ = buffer<T>(n);
-    if (remembered_ > 0) {
-      owed_ = buffer<double>(sizes_.lanes * rows_);
-      q_nu_ = buffer<T>(rows_);
+    if (memory > 0) {
+      mixing_ = row_mixing<T>(sizes_.lanes, rows_, memory, floor, renew);
+      owed_ = buffer<T>(rows_);
     }
   }
 
   void reset() {
     product_.reset();
     d_.zero();
-    owed_.zero();
+    mixing_.reset();
   }
 
   /// g += q M, then M <- a draw whose mean is J M + F, at the edge e, with signs drawn for step t. Counts its
@@ -72,23 +73,23 @@ class pre_activation {
     product_.project(q);
     product_.propagate(f, x, e);
     ++spent.jvps;
-    if (remembered_ > 0) remember(q);
+    if (mixing_.on()) remember(q);
     write_factors(f, x, e);
     draws.signs(t, view<T>(nu_));
-    add_factors();
+    add_factors(t);
     product_.accumulate(matrices_, nu_.data(), a_.data(), g);
   }
 
   std::size_t bytes() const {
     return product_.bytes() + a_.bytes() + d_.bytes() + nu_.bytes() + d_nu_.bytes() + owed_.bytes() +
-           q_nu_.bytes() + matrices_.size() * sizeof(weight_matrix);
+           mixing_.bytes() + matrices_.size() * sizeof(weight_matrix);
   }
   template <class V>
   void visit(V&& v) {
     product_.visit(v);
-    if (remembered_ > 0) {
+    if (mixing_.on()) {
       v("d", view<T>(d_));
-      v("owed", view<double>(owed_));
+      visit_part(v, "mixing", mixing_);
     }
   }
 
@@ -152,33 +153,18 @@ class pre_activation {
     }
   }
 
-  // b, from the D of the step before and the loss that reads its state.
+  // q D, from the D of the step before and the loss that reads its state.
   void remember(dstate<const T> q) {
-    const index_t n = d_nu_.size();
     for (index_t l = 0; l < sizes_.lanes; ++l) {
-      transposed_d(l, q.data() + l * n, q_nu_.data());
-      for (index_t r = 0; r < rows_; ++r) {
-        double& b = owed_[l * rows_ + r];
-        b = remembered_ * b + (1 - remembered_) * double(q_nu_[r]) * double(q_nu_[r]);
-      }
-    }
-  }
-  // q_nu_ <- Q nu, nu <- nu / Q of lane l.
-  void stretch(index_t l, T* nu) {
-    const double* b = owed_.data() + l * rows_;
-    double mean = 0;
-    for (index_t r = 0; r < rows_; ++r) mean += b[r] / double(rows_);
-    for (index_t r = 0; r < rows_; ++r) {
-      const double root = mean > 0 ? std::sqrt(std::sqrt(b[r] / mean + 1e-3)) : 1;  // 1 / Q
-      q_nu_[r] = T(double(nu[r]) / root);
-      nu[r] = T(double(nu[r]) * root);
+      transposed_d(l, q.data() + l * d_nu_.size(), owed_.data());
+      mixing_.remember(l, owed_.data());
     }
   }
   // |nu a'| over all matrices of lane l.
   double norm_of_products(const T* nu, const T* a) const {
     double squares = 0;
     for (const weight_matrix& w : matrices_) {
-      const double of_nu = remembered_ > 0 ? double(linalg::dot(nu, nu, w.rows)) : double(w.rows);
+      const double of_nu = mixing_.on() ? double(linalg::dot(nu, nu, w.rows)) : double(w.rows);
       squares += of_nu * double(linalg::dot(a, a, w.columns));
       nu += w.rows, a += w.columns;
     }
@@ -186,12 +172,11 @@ class pre_activation {
   }
 
   // The D nu of the step into s~, which holds J s~; how nu a' goes into theta~.
-  void add_factors() {
+  void add_factors(std::int64_t t) {
     const index_t n = d_nu_.size();
     for (index_t l = 0; l < sizes_.lanes; ++l) {
       T* nu = nu_.data() + l * rows_;
-      if (remembered_ > 0) stretch(l, nu);
-      times_d(l, remembered_ > 0 ? q_nu_.data() : nu, d_nu_.data());
+      times_d(l, mixing_.on() ? mixing_.shape(l, t, nu) : nu, d_nu_.data());
       rescaling rho0, rho1;
       if (balance_) {
         rho0 = balance_norms(product_.s_norm(l), product_.theta_norm(l), epsilon_);
@@ -207,12 +192,11 @@ class pre_activation {
   dims sizes_;
   double epsilon_;
   bool balance_;
-  double remembered_;
   rank_one<T> product_;
   std::vector<weight_matrix> matrices_;
   index_t units_, rows_ = 0, columns_ = 0;
-  buffer<T> a_, d_, nu_, d_nu_, q_nu_;
-  buffer<double> owed_;
+  buffer<T> a_, d_, nu_, d_nu_, owed_;
+  row_mixing<T> mixing_;
 };
 
 }  // namespace unroll::influence

@@ -124,13 +124,15 @@ struct uoro_entry : estimator_entry {
 };
 
 struct preuoro_entry : estimator_entry {
-  static constexpr std::string_view form = "preuoro";
+  static constexpr std::string_view form = "preuoro[:MEMORY[:RENEW]]";
   static constexpr claim gradient = claim::unbiased;
-  static constexpr std::string_view what = "like uoro, with the noise in front of the nonlinearity";
+  static constexpr std::string_view what =
+      "like uoro, its noise in front of the nonlinearity; with a MEMORY (0) shaped, whole every RENEW steps";
   template <class F>
-  static auto make(const F& f, const named_numbers&, index_t) {
-    return made_or_refused<(has_jvp<F> && has_factors<F>)>(
-        f, [&](const auto& system) { return preuoro(system); });
+  static auto make(const F& f, const named_numbers& n, index_t) {
+    return made_or_refused<(has_jvp<F> && has_factors<F>)>(f, [&](const auto& system) {
+      return preuoro(system, {.memory = n.number(0, 0), .renew = n.size() > 1 ? n.count(1, 1) : 0});
+    });
   }
 };
 

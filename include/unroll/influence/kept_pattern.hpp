@@ -1,0 +1,103 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "unroll/system/concepts.hpp"
+
+namespace unroll::influence {
+
+/// The entries of M = ds/dtheta that are kept, n x params, by columns that keep the same ones.
+struct kept_pattern {
+  /// Columns of one pattern.
+  struct group {
+    std::vector<index_t> rows;     ///< that are kept, in order
+    std::vector<bool> moved;       ///< of each: whether F can differ from zero there
+    std::vector<index_t> columns;  ///< the parameters
+    index_t entries() const { return index_t(rows.size() * columns.size()); }  ///< that it keeps
+  };
+  std::vector<group> groups;  ///< those that keep anything
+  bool closed = true;         ///< whether J leads out of none of them: then M has no other entries
+
+  index_t entries() const {
+    index_t all = 0;
+    for (const group& g : groups) all += g.entries();
+    return all;
+  }  ///< that are kept
+};
+
+/// S = nz(F) + nz(J) nz(F) + ... + nz(J)^(reach - 1) nz(F), by the masks that the system states. joined:
+/// nz(J), n x n, column-major. Takes n^2 and a look at n entries for each parameter.
+template <class F>
+kept_pattern find_kept_pattern(const F& f, view<const std::uint8_t> joined, index_t reach) {
+  const index_t n = f.size().state / f.size().lanes;
+  kept_pattern s;
+  std::map<std::vector<index_t>, std::size_t> known;  // row and whether it is moved, of each row of a group
+  std::vector<std::uint8_t> moved(static_cast<std::size_t>(n));
+  std::vector<index_t> level, next, pattern;  // rows of one level
+  for (index_t p = 0; p < f.size().params; ++p) {
+    f.immediate_mask(view<std::uint8_t>(moved), p, p + 1);
+    std::vector<std::uint8_t> in = moved;
+    level.clear(), pattern.clear();
+    for (index_t i = 0; i < n; ++i)
+      if (in[std::size_t(i)]) level.push_back(i);
+    for (index_t k = 1; !level.empty(); ++k) {
+      next.clear();
+      for (const index_t j : level)
+        for (index_t i = 0; i < n; ++i)
+          if (joined[j * n + i] && !in[std::size_t(i)]) {
+            if (k < reach) in[std::size_t(i)] = 1;
+            next.push_back(i);
+          }
+      if (k >= reach) {
+        s.closed = s.closed && next.empty();
+        break;
+      }
+      std::swap(level, next);
+    }
+    for (index_t i = 0; i < n; ++i)
+      if (in[std::size_t(i)]) pattern.push_back(2 * i + (moved[std::size_t(i)] ? 1 : 0));
+    if (pattern.empty()) continue;
+    const auto [at, is_new] = known.try_emplace(pattern, s.groups.size());
+    if (is_new) {
+      s.groups.emplace_back();
+      for (const index_t row : pattern) {
+        s.groups.back().rows.push_back(row / 2);
+        s.groups.back().moved.push_back(row % 2 != 0);
+      }
+    }
+    s.groups[at->second].columns.push_back(p);
+  }
+  return s;
+}
+
+/// Whether S holds, of the parameters in the system's matrices, all numbers of the unit that each feeds, and
+/// nothing else: what `diagonal` keeps.
+template <class F>
+bool keeps_own_units(const F& f, const kept_pattern& s) {
+  if constexpr (has_diag_jacobian<F>) {
+    if (!supports(f, hook::diag_jacobian)) return false;
+    const index_t n = f.size().state / f.size().lanes, units = f.units();
+    if (units < 1 || n % units != 0) return false;
+    std::vector<index_t> unit(static_cast<std::size_t>(f.size().params), units);  // that it feeds, or `units`
+    index_t entries = 0;
+    for (const weight_matrix& w : f.weight_matrices()) {
+      if (w.rows % units != 0) return false;
+      for (index_t c = 0; c < w.columns; ++c)
+        for (index_t r = 0; r < w.rows; ++r) unit[std::size_t(w.first + c * w.stride + r)] = r % units;
+      entries += w.rows * w.columns * (n / units);
+    }
+    for (const kept_pattern::group& g : s.groups)
+      for (const index_t p : g.columns)
+        for (const index_t row : g.rows)
+          if (row % units != unit[std::size_t(p)]) return false;
+    return entries == s.entries();
+  } else {
+    return false;
+  }
+}
+
+}  // namespace unroll::influence
