@@ -41,7 +41,7 @@ class preuoro final : public forward_learner<F, influence::pre_activation<F>, C>
   static constexpr bool unbiased = true;
   static constexpr std::array references{"cooijmans2019variance", "tallec2018uoro"};
 
-  explicit preuoro(  // options: epsilon, balance, memory
+  explicit preuoro(  // options: epsilon, balance, memory, floor, renew
       F system, preuoro_options options = {}, C chooser = C{})
       : preuoro::forward_learner(
             "preuoro", std::move(system),
