@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "tests/support/catch.hpp"
@@ -70,6 +71,24 @@ TEST_CASE("two-argument operations have the slopes of their finite differences")
   check_unary([](const auto& x) { return pow(x, 0); }, 0.7);
   check_unary([](const auto& x) { return max(x * x, x + 1) * min(x * x, x + 1); }, 0.4);
   check_unary([](const auto& x) { return max(x * x, x + 1) - min(x * x, x + 1); }, 2.4);
+}
+
+TEST_CASE("a derivative of 0 beside an infinite one is 0, forwards and backwards") {
+  const auto check = [](auto f, double at, double expected) {
+    const ad::dual<double> d = f(ad::dual<double>(at, 1));
+    ad::tape<double> tape;
+    const ad::var<double> x = tape.variable(at), y = f(x);
+    tape.zero_adjoints();
+    tape.seed(y, 1);
+    tape.propagate();
+    CHECK(d.tangent() == expected);
+    CHECK(tape.adjoint(x) == expected);
+  };
+  check([](auto x) { return 1.0 / (1.0 + exp(-x)); }, -800, 0);  // exp(800) is infinite
+  check([](auto x) { return x * sqrt(x); }, 0, 0);
+  check([](auto x) { return sqrt(x * x); }, 0, 0);  // the length of a state that begins at 0
+  check([](auto x) { return x + sqrt(decltype(x)(0)); }, 0, 1);
+  check([](auto x) { return sqrt(x); }, 0, std::numeric_limits<double>::infinity());
 }
 
 TEST_CASE("compound assignment equals the operator") {

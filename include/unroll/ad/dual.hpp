@@ -20,10 +20,12 @@ class dual : public differentiable<dual<T>, T> {
   constexpr T tangent() const { return tangent_; }  ///< the derivative along the direction
 
   /// f(x) of value `value` and derivative `dx`.
-  static constexpr dual chain(T value, const dual& x, T dx) { return {value, dx * x.tangent_}; }
+  static constexpr dual chain(T value, const dual& x, T dx) {
+    return {value, detail::scaled(dx, x.tangent_)};
+  }
   /// f(x, y) of value `value` and partial derivatives dx, dy.
   static constexpr dual chain(T value, const dual& x, T dx, const dual& y, T dy) {
-    return {value, dx * x.tangent_ + dy * y.tangent_};
+    return {value, detail::scaled(dx, x.tangent_) + detail::scaled(dy, y.tangent_)};
   }
 
  private:

@@ -7,6 +7,17 @@
 
 namespace unroll::ad {
 
+namespace detail {
+
+/// derivative * by, and 0 where one of them is 0, also beside an infinite one: what does not count does no
+/// harm.
+template <class T>
+constexpr T scaled(T derivative, T by) {
+  return derivative == T(0) || by == T(0) ? T(0) : derivative * by;
+}
+
+}  // namespace detail
+
 /// Arithmetic, comparisons and elementary functions of a number type N over T, every derivative written once.
 /// N derives from differentiable<N, T> and offers value() and
 ///   static N chain(T value, const N& x, T dx)                      a function of x with derivative dx

@@ -82,15 +82,15 @@ class tape {
     UNROLL_ASSERT(x.tape_ == nullptr || x.tape_ == this);
     if (x.tape_) adjoints_[x.node_] += adjoint;
   }
-  /// Carries the adjoints from the last node to the first. A node with adjoint 0 is skipped, so that infinite
-  /// derivatives in branches that do not count do no harm.
+  /// Carries the adjoints from the last node to the first. A node with adjoint 0 adds nothing, whatever its
+  /// derivatives, and a derivative of 0 nothing, whatever the adjoint.
   void propagate() {
     for (std::size_t i = nodes_.size(); i-- > 0;) {
       const node& n = nodes_[i];
       const T a = adjoints_[i];
       if (a == T(0) || n.x == i) continue;
-      adjoints_[n.x] += n.dx * a;
-      if (n.y != n.x || n.dy != T(0)) adjoints_[n.y] += n.dy * a;
+      adjoints_[n.x] += detail::scaled(n.dx, a);
+      if (n.y != n.x || n.dy != T(0)) adjoints_[n.y] += detail::scaled(n.dy, a);
     }
   }
   /// The adjoint of x after propagate(); 0 for constants.
