@@ -3,7 +3,7 @@
 one thread.
 
     g++ -std=c++20 -O3 -march=native -mtune=icelake-server -DNDEBUG -Iinclude -I/usr/include/eigen3 benchmarks/peers/gguf_ours.cpp -o gguf_ours
-    python3 benchmarks/peers/gguf_load.py ./gguf_ours FILE.gguf [--runs 15] [--touch 1024]
+    python3 benchmarks/peers/gguf_load.py ./gguf_ours FILE.gguf [--runs 15] [--touch 1024] [--json RUNS.json]
 
 Printed are the medians of the runs' processor seconds, taken in turn: from the start of the program, or behind the imports of Python,
 until weights and vocabulary are there, and until the token behind five ids is chosen; the ratio of the latter to llama.cpp's; and the
@@ -11,6 +11,7 @@ largest resident memory, without what Python itself has. llama.cpp maps the file
 to float or bfloat16 as they are loaded. Before each run another process touches --touch MiB of private large pages, which is what weights
 lie in, and ends: in a virtual machine whose host takes freed pages back, the host's time for pages would otherwise be part of it."""
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -75,6 +76,7 @@ def main():
     a.add_argument("file")
     a.add_argument("--runs", type=int, default=15)
     a.add_argument("--touch", type=int, default=1024)
+    a.add_argument("--json", help="every run, into this file")
     o = a.parse_args()
     program, ids, seen = os.path.abspath(o.program), np.array(IDS, np.int32).tobytes(), {}
     for _ in range(o.runs):
@@ -83,6 +85,9 @@ def main():
             seen.setdefault("ours, " + kind, []).append((words[0], float(words[1]), float(words[2]), peak))
         words, _ = run([sys.executable, "-c", THEIRS, o.file, ",".join(map(str, IDS))], o.touch)
         seen.setdefault("llama.cpp", []).append((words[0], *map(float, words[1:])))
+    if o.json:
+        with open(o.json, "w") as file:
+            json.dump({name: [dict(zip(("token", "loaded", "first", "MiB"), r)) for r in rows] for name, rows in seen.items()}, file, indent=0)
     median = {name: (rows[0][0], *(statistics.median(r[i] for r in rows) for i in (1, 2, 3))) for name, rows in seen.items()}
     print(f"{os.path.basename(o.file)}, {os.path.getsize(o.file) / 2**20:.0f} MiB; {o.runs} runs, load {os.getloadavg()[0]:.0f}\n")
     print("| | loaded, s | first token, s | to llama.cpp | MiB | the token |")

@@ -232,12 +232,17 @@ class gguf {
     at_ += sizeof n;
     return n;
   }
-  std::string next_text(const char* what) {
+  // The length of a text of the file, whose bytes at_ stands behind then.
+  std::uint64_t skip_text(const char* what) {
     const auto length = next<std::uint64_t>();
     if (length > bytes_.size() - at_)
       bytes_.refuse(std::string("has ") + what + " of " + std::to_string(length) + " bytes at byte " +
                     std::to_string(at_) + " of " + std::to_string(bytes_.size()));
     at_ += length;
+    return length;
+  }
+  std::string next_text(const char* what) {
+    const std::uint64_t length = skip_text(what);
     return bytes_.read(at_ - length, length);
   }
   gguf_type next_type(const std::string& key) {
@@ -266,7 +271,7 @@ class gguf {
     }
     v.first = at_;
     if (v.type == gguf_type::text) {
-      for (std::uint64_t i = 0; i < v.count; ++i) next_text("a text");
+      for (std::uint64_t i = 0; i < v.count; ++i) skip_text("a text");
     } else {
       check_count("elements in " + detail::in_quotes(key), v.count, facts(v.type).bytes);
       at_ += v.count * facts(v.type).bytes;

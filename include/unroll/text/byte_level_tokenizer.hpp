@@ -42,6 +42,7 @@ inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces,
   options.byte_level = true;
   options.prefix = false;
   detail::sealed_map<std::string, token, detail::text_hash> ids;
+  ids.reserve(pieces.size());
   std::vector<added_text> added;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const vocabulary_entry& p = pieces[i];
