@@ -18,7 +18,7 @@ struct es_options {
 /// Unbiased for the gradient of E L(theta + sigma z), where that exists around theta; for a linear loss the
 /// covariance has trace (params + 1) |grad L|^2 / N. The gradient comes with finish(). theta must not change
 /// between reset and finish. No derivative is taken and no tape kept, so F may be anything. Per step 2 N
-/// steps of F; memory 4 N states and N + 2 times params. Lanes share the perturbation. The reported loss is
+/// steps of F; memory 4 N states and N + 1 times params. Lanes share the perturbation. The reported loss is
 /// the mean over the 2 N copies. Rechenberg 1973; Salimans et al. 2017. See docs/math/es.md.
 template <class F, class C = philox_chooser>
 class es final : public special_case<nres<F, C>, es_options> {

@@ -24,7 +24,7 @@ struct gpes_options {
 /// where copy j runs at theta +- sigma z_j of its newest z_j. Unbiased for the gradient of E L(theta + sigma
 /// z^1, ..., theta + sigma z^M), one z for every reuse windows, where that exists around theta: with reuse 1
 /// what pes estimates, with reuse as many as there are windows what es and nres do. |xi| grows like the
-/// square root of the number of perturbations. Per step 2 N steps of F; memory 4 N states and 2 N + 2 times
+/// square root of the number of perturbations. Per step 2 N steps of F; memory 4 N states and 2 N + 1 times
 /// params. Lanes share the perturbation. The reported loss is the mean over the 2 N copies. Li, Harrison,
 /// Sohl-Dickstein, Smith & Metz 2023. See docs/math/gpes.md.
 template <class F, class C = philox_chooser>

@@ -18,7 +18,7 @@ struct nres_options {
 ///
 /// Unbiased for the gradient of E L(theta + sigma z), the sum over the windows as well as each window; the
 /// sum does not depend on the window, and is that of evolution strategies. Per step 2 N steps of F; memory
-/// 4 N states and N + 2 times params. Lanes share the perturbation. The reported loss is the mean over the
+/// 4 N states and N + 1 times params. Lanes share the perturbation. The reported loss is the mean over the
 /// 2 N copies. Li, Harrison, Sohl-Dickstein, Smith & Metz 2023; Vicol, Kolter & Swersky 2023. See
 /// docs/math/nres.md.
 template <class F, class C = philox_chooser>

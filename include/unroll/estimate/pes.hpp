@@ -19,7 +19,7 @@ struct pes_options {
 /// where copy j runs at theta +- sigma z_j^w. Unbiased for the gradient of E L(theta + sigma z^1, ...,
 /// theta + sigma z^W), one z a window, where that exists around theta; it may be nearer to the gradient
 /// itself than the estimand of es, or farther. |xi| grows like the square root of the number of windows. Per
-/// step 2 N steps of F; memory 4 N states and 2 N + 2 times params. Lanes share the perturbation. The
+/// step 2 N steps of F; memory 4 N states and 2 N + 1 times params. Lanes share the perturbation. The
 /// reported loss is the mean over the 2 N copies. Vicol, Metz & Sohl-Dickstein 2021. See docs/math/pes.md.
 template <class F, class C = philox_chooser>
 class pes final : public special_case<gpes<F, C>, pes_options> {

@@ -22,8 +22,15 @@ void check_sigma(std::string_view estimator, double sigma) {
 /// all of it for a much smaller sigma.
 template <class T>
 void check_above_rounding(std::string_view estimator, double sigma, params<const T> theta) {
+  const T half = T(sigma) / 2;
+  const auto lost = [half](const auto& t) UNROLL_INLINE {  // 1 for each
+    using vec = std::remove_cvref_t<decltype(t)>;
+    const vec moved = t + half;
+    return simd::where_greater(moved, t, vec{}, vec{} + T(1));
+  };
+  if (simd::sum<T>(lost, theta.size(), theta.data()) == 0) return;
   for (index_t p = 0; p < theta.size(); ++p)
-    if (theta[p] + T(sigma) / 2 == theta[p])
+    if (theta[p] + half == theta[p])
       fail(estimator, "sigma",
            "is " + number_text(sigma) + ", which is lost in the rounding of theta[" + std::to_string(p) +
                "] = " + number_text(double(theta[p])));
@@ -48,9 +55,9 @@ class particles {
     tape_ = block<T, tape_space>(sizes_.tape);
     workspace_ = buffer<T>(sizes_.workspace);
     noise_ = buffer<T>(pairs * sizes_.params);
-    up_ = parameters<T>(sizes_.params);
-    down_ = parameters<T>(sizes_.params);
+    moved_ = parameters<T>(sizes_.params);
     difference_ = difference_before_ = buffer<double>(pairs);
+    above_ = buffer<double>(longest);
   }
 
   /// Every copy starts from s0, or from the system's own start when s0 is empty.
@@ -64,7 +71,8 @@ class particles {
   std::int64_t end() const { return end_; }  ///< steps since reset
   std::size_t bytes() const {
     return states_.bytes() + states_before_.bytes() + next_.bytes() + tape_.bytes() + workspace_.bytes() +
-           noise_.bytes() + up_.bytes() + down_.bytes() + difference_.bytes() + difference_before_.bytes();
+           noise_.bytes() + moved_.bytes() + difference_.bytes() + difference_before_.bytes() +
+           above_.bytes();
   }
 
   /// Runs all copies over xs. Windows of `window` steps are counted from the start of the sequence; begin(i)
@@ -79,7 +87,7 @@ class particles {
     check_above_rounding(estimator_, sigma_, theta);
     while (r.consumed < std::int64_t(xs.size())) {
       if (end_ % window == 0) begin(end_ / window);
-      const auto left = std::min(window - end_ % window, std::int64_t(xs.size()) - r.consumed);
+      const auto left = std::min({window - end_ % window, std::int64_t(xs.size()) - r.consumed, longest});
       const index_t taken = run(f, theta, xs.subspan(std::size_t(r.consumed), std::size_t(left)), r);
       r.consumed += taken;
       end_ += taken;
@@ -108,6 +116,8 @@ class particles {
   }
 
  private:
+  static constexpr std::int64_t longest = 128;  // steps that a copy takes before the next one takes them
+
   state<T> copy(index_t c) { return {states_.data() + c * sizes_.state, sizes_.state}; }
   report stopped(report r) const {
     r.code = status::non_finite;
@@ -125,21 +135,26 @@ class particles {
     double loss = 0;
     for (index_t j = 0; j < pairs_; ++j) {
       const T* z = noise_.data() + j * sizes_.params;
-      for (index_t p = 0; p < sizes_.params; ++p) {
-        up_[p] = theta[p] + T(sigma_) * z[p];
-        down_[p] = theta[p] - T(sigma_) * z[p];
-      }
-      for (index_t i = 0; i < good; ++i) {
-        const double above = step(f, up_, xs[std::size_t(i)], 2 * j, end_ + i);
-        const double below = step(f, down_, xs[std::size_t(i)], 2 * j + 1, end_ + i);
-        r.steps += 2;
-        if (!std::isfinite(above + below)) {  // take this group back and run it again without its rest
-          std::copy(states_before_.begin(), states_before_.end(), states_.begin());
-          std::copy(difference_before_.begin(), difference_before_.end(), difference_.begin());
-          return i == 0 ? 0 : run(f, theta, xs.first(std::size_t(i)), r);
+      for (const index_t side : {0, 1}) {  // one copy after the other: what it runs at stays in the cache
+        const T sigma = T(side == 0 ? sigma_ : -sigma_);
+        simd::map([sigma](const auto& t, const auto& u) UNROLL_INLINE { return t + sigma * u; },
+                  sizes_.params, moved_.data(), theta.data(), z);
+        for (index_t i = 0; i < good; ++i) {
+          const double own = step(f, xs[std::size_t(i)], 2 * j + side, end_ + i);
+          const double both = side == 0 ? own : above_[i] + own;
+          ++r.steps;
+          if (!std::isfinite(both)) {  // take this group back and run it again without its rest
+            std::copy(states_before_.begin(), states_before_.end(), states_.begin());
+            std::copy(difference_before_.begin(), difference_before_.end(), difference_.begin());
+            return i == 0 ? 0 : run(f, theta, xs.first(std::size_t(i)), r);
+          }
+          if (side == 0) {
+            above_[i] = own;
+          } else {
+            difference_[j] += above_[i] - own;
+            loss += both;
+          }
         }
-        difference_[j] += above - below;
-        loss += above + below;
       }
     }
     r.loss += loss / double(2 * pairs_);
@@ -148,10 +163,10 @@ class particles {
   }
 
   // The loss of one step of copy c, not a number when its state is not finite.
-  double step(const F& f, params<const T> theta, const input& x, index_t c, std::int64_t t) {
+  double step(const F& f, const input& x, index_t c, std::int64_t t) {
     T loss = 0;
     const state<T> s = copy(c);
-    f.step(x, {theta, s, next_, tape_, &loss, workspace_, t});
+    f.step(x, {moved_, s, next_, tape_, &loss, workspace_, t});
     std::copy(next_.begin(), next_.end(), s.begin());
     return linalg::all_finite(s.data(), s.size()) ? double(loss) : std::numeric_limits<double>::quiet_NaN();
   }
@@ -164,8 +179,9 @@ class particles {
   block<T, state_space> next_;
   block<T, tape_space> tape_;
   buffer<T> workspace_, noise_;
-  parameters<T> up_, down_;                        // theta + sigma z_j, theta - sigma z_j
+  parameters<T> moved_;                            // theta + sigma z_j, then theta - sigma z_j
   buffer<double> difference_, difference_before_;  // D of each pair: now, and in front of the group
+  buffer<double> above_;                           // losses at theta + sigma z_j, a step of the group each
   std::int64_t end_ = 0;
 };
 
