@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "unroll/core/unfused.hpp"
 #include "unroll/estimate/concept.hpp"
 #include "unroll/estimate/parts/window_buffer.hpp"
 
@@ -121,21 +122,40 @@ class forward_gradient final {
   }
 
   // v_j (p) = sign_p c_i cos(pi (p + 1/2) i / P) with i = first + j modulo P, c_0 = sqrt(1 / P), else
-  // c_i = sqrt(2 / P). The angle is reduced as an integer.
+  // c_i = sqrt(2 / P). Angles are integers, and so are reduced without an error.
   void draw() {
     const index_t P = signs_.size();
     if (P == 0) return;
     chooser_.signs(0, view<scalar>(signs_));
     const index_t first = chooser_.uniform(0, P);
-    constexpr double pi = 3.141592653589793238462643383279;
     for (index_t j = 0; j < options_.directions; ++j) {
       const index_t i = (first + j) % P;
       const double c = std::sqrt((i == 0 ? 1 : 2) / double(P));
-      scalar* v = directions_.data() + j * P;
-      for (index_t p = 0; p < P; ++p)
-        v[p] = signs_[p] * scalar(c * std::cos(pi * double((2 * p + 1) * i % (4 * P)) / double(2 * P)));
+      simd::dispatch<cosines>(c, i, signs_.data(), directions_.data() + j * P, P);
     }
   }
+  struct cosines {
+    template <class Isa>
+    UNROLL_INLINE static void run(double c, index_t i, const scalar* signs, scalar* v, index_t P) {
+      constexpr int N = simd::width<Isa, double>;
+      using vec = simd::vec<double, N>;
+      double start[std::size_t(N)];
+      for (index_t p = 0; p < N; ++p) start[p] = double((2 * p + 1) * i % (4 * P));
+      const vec turn = simd::splat<N>(double(4 * P));
+      vec angle = simd::load<N>(static_cast<const double*>(start));  // (2 p + 1) i modulo a turn of 4 P
+      for (index_t p = 0; p < P; p += N) {
+        vec cosine, sine;
+        simd::cos_sin_turns(simd::unfused<N>(angle / turn), cosine, sine);
+        const auto to = simd::rounded_to<scalar>(cosine * c);
+        if (P - p >= N)
+          simd::store(to * simd::load<N>(signs + p), v + p);
+        else
+          simd::store_first(to * simd::load_first<N>(signs + p, P - p), v + p, P - p);
+        angle = angle + double(2 * N * i % (4 * P));
+        angle = simd::where_greater(turn, angle, angle, angle - turn);
+      }
+    }
+  };
 
   // Every u_j by one step, and what the loss does along it.
   void move(params<const scalar> theta, report& r) {

@@ -5,6 +5,7 @@
 
 #include "unroll/core/block.hpp"
 #include "unroll/core/linalg.hpp"
+#include "unroll/core/simd.hpp"
 #include "unroll/influence/concept.hpp"
 
 namespace unroll::influence {
@@ -38,11 +39,14 @@ class random_paths {
       weights_ += w.rows * w.columns;
     }
     m_ = buffer<T>(sizes_.state * weights_);
-    before_ = buffer<T>(n_ * std::min(tile, weights_));
+    before_ = buffer<T>(n_ * tile);
     qm_ = buffer<T>(weights_);
     a_ = buffer<T>(sizes_.lanes * columns);
     d_ = buffer<T>(sizes_.state * rows_);
-    row_ = buffer<T>(rows_);
+    paths_.resize(std::size_t(n_ * n_));
+    path_ends_.resize(std::size_t(n_));
+    moves_.resize(std::size_t(n_ * rows_));
+    move_ends_.resize(matrices_.size());
   }
 
   void reset() { m_.zero(); }
@@ -55,21 +59,31 @@ class random_paths {
     f.jacobian(x, e, jacobian_);
     f.factors(x, e, a_, d_);
     for (index_t l = 0; l < sizes_.lanes; ++l) {
-      T* m = m_.data() + l * n_ * weights_;
-      if (t > 0) {  // before the first step M is zero
-        linalg::gemv<T>(op::none, {m, weights_, n_}, q.data() + l * n_, l > 0, qm_.data());
-        T* j = jacobian_.data() + l * n_ * n_;
-        thin(j, draws, (t * sizes_.lanes + l) * n_ * n_);
-        for (index_t k = 0; k < weights_; k += tile) multiply(j, m + k, std::min(tile, weights_ - k));
+      T *m = m_.data() + l * n_ * weights_, *j = jacobian_.data() + l * n_ * n_;
+      const T *ql = q.data() + l * n_, *a = a_.data() + l * (a_.size() / sizes_.lanes);
+      if (t > 0) thin(j, draws, (t * sizes_.lanes + l) * n_ * n_);
+      list_moves(d_.data() + l * n_ * rows_);
+      for (index_t k = 0; k < weights_;
+           k += tile) {  // some columns of all rows of M, while they are in cache
+        const index_t count = std::min(tile, weights_ - k);
+        if (t > 0) {  // before the first step M is zero
+          for (index_t i = 0; i < n_; ++i)
+            std::copy_n(m + i * weights_ + k, count, before_.data() + i * count);
+          linalg::gemv<T>(op::none, {before_.data(), count, n_}, ql, l > 0, qm_.data() + k);
+          simd::dispatch<multiply_kernel>(paths_.data(), path_ends_.data(), before_.data(), m + k, n_,
+                                          weights_, count);
+        }
+        add_immediate(a, m, k, k + count);
       }
-      add_immediate(a_.data() + l * (a_.size() / sizes_.lanes), d_.data() + l * n_ * rows_, m);
     }
     if (t > 0) add_weights(g);
   }
 
   std::size_t bytes() const {
     return m_.bytes() + qm_.bytes() + jacobian_.bytes() + before_.bytes() + a_.bytes() + d_.bytes() +
-           row_.bytes() + matrices_.size() * sizeof(weight_matrix);
+           (paths_.size() + moves_.size()) * sizeof(entry) +
+           (path_ends_.size() + move_ends_.size()) * sizeof(index_t) +
+           matrices_.size() * sizeof(weight_matrix);
   }
   template <class V>
   void visit(V&& v) {
@@ -77,13 +91,36 @@ class random_paths {
   }
 
  private:
-  static constexpr index_t tile = 512;  // columns of all rows of M that are worked on while in cache
+  static constexpr index_t tile = 512 / index_t(sizeof(T));  // columns of M
 
-  // J o B / p in place of J. Entries that are zero draw nothing.
+  // Of a matrix, what is not zero.
+  struct entry {
+    index_t row, column;
+    T value;
+  };
+
+  // J o B / p, row by row. Entries that are zero draw nothing.
   template <class C>
-  void thin(T* j, const C& draws, std::int64_t name) const {
+  void thin(T* j, const C& draws, std::int64_t name) {
     for (index_t k = 0; k < n_ * n_; ++k)
       if (j[k] != 0) j[k] = draws.coin(name + k, p_) ? j[k] / T(p_) : T(0);
+    std::size_t end = 0;
+    for (index_t i = 0; i < n_; ++i) {
+      for (index_t k = 0; k < n_; ++k)
+        if (j[k * n_ + i] != 0) paths_[end++] = {i, k, j[k * n_ + i]};
+      path_ends_[std::size_t(i)] = index_t(end);
+    }
+  }
+
+  // The entries of D, matrix by matrix; d: n x rows of each.
+  void list_moves(const T* d) {
+    std::size_t end = 0;
+    for (std::size_t b = 0; b < matrices_.size(); ++b) {
+      for (index_t r = 0; r < matrices_[b].rows; ++r, d += n_)
+        for (index_t i = 0; i < n_; ++i)
+          if (d[i] != 0) moves_[end++] = {i, r, d[i]};
+      move_ends_[b] = index_t(end);
+    }
   }
 
   // g += q M, summed over the lanes.
@@ -94,34 +131,51 @@ class random_paths {
         linalg::axpy(T(1), from, g.data() + w.first + c * w.stride, w.rows);
   }
 
-  // J M in place of `count` columns of M, whose rows are weights_ numbers apart.
-  void multiply(const T* j, T* m, index_t count) {
-    for (index_t i = 0; i < n_; ++i) {
-      std::copy_n(m + i * weights_, count, before_.data() + i * count);
-      std::fill_n(m + i * weights_, count, T(0));
+  // Row i of `count` columns of J M, by the paths that end in i. before: those columns of M, n x count; m: a
+  // row is `stride` numbers from the next.
+  struct multiply_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const entry* paths, const index_t* ends, const T* before, T* m, index_t n,
+                                  index_t stride, index_t count) {
+      for (index_t i = 0; i < n; ++i, m += stride)
+        columns<simd::width<Isa, T>, 8>(paths + (i ? ends[i - 1] : 0), paths + ends[i], before, count, m, 0);
     }
-    for (index_t i = 0; i < n_; ++i)
-      for (index_t k = 0; k < n_; ++k)
-        if (const T w = j[k * n_ + i]; w != 0)
-          linalg::axpy(w, before_.data() + k * count, m + i * weights_, count);
-  }
-
-  // M += D_b (x) a_b', row by row, of D (n x rows, column-major) only from the first to the last entry of a
-  // row that is not zero.
-  void add_immediate(const T* a, const T* d, T* m) {
-    for (const weight_matrix& w : matrices_) {
-      for (index_t i = 0; i < n_; ++i) {
-        index_t first = 0, end = w.rows;
-        for (index_t r = 0; r < w.rows; ++r) row_[r] = d[r * n_ + i];
-        while (end > first && row_[end - 1] == 0) --end;
-        while (first < end && row_[first] == 0) ++first;
-        if (first < end)
-          linalg::ger<T>(1, row_.data() + first, a,
-                         {m + i * weights_ + first, end - first, w.columns, w.rows});
+    // V vectors of N columns at a time from column c on, of what is left half as many, then narrower ones.
+    template <int N, int V>
+    UNROLL_INLINE static void columns(const entry* first, const entry* end, const T* before, index_t count,
+                                      T* to, index_t c) {
+      for (; c + V * N <= count; c += V * N) {
+        simd::vec<T, N> sum[std::size_t(V)] = {};
+        for (const entry* e = first; e != end; ++e) {
+          const T* from = before + e->column * count + c;
+          UNROLL_FULLY
+          for (int v = 0; v < V; ++v) sum[v] += simd::load<N>(from + v * N) * e->value;
+        }
+        UNROLL_FULLY
+        for (int v = 0; v < V; ++v) simd::store(sum[v], to + c + v * N);
       }
+      if constexpr (V > 1)
+        columns<N, V / 2>(first, end, before, count, to, c);
+      else if constexpr (N > 1)
+        columns<N / 2, 1>(first, end, before, count, to, c);
+    }
+  };
+
+  // M += D_b (x) a_b' in columns [from, to).
+  void add_immediate(const T* a, T* m, index_t from, index_t to) {
+    index_t first = 0, e = 0;  // of a matrix: its first column in M, its first entry of D
+    for (std::size_t b = 0; b < matrices_.size(); ++b) {
+      const weight_matrix& w = matrices_[b];
+      const index_t end = std::min(to, first + w.rows * w.columns);
+      for (index_t c = std::max<index_t>(0, from - first) / w.rows; first + c * w.rows < end; ++c)
+        for (index_t k = e; k < move_ends_[b]; ++k) {
+          const entry& one = moves_[std::size_t(k)];
+          const index_t p = first + c * w.rows + one.column;
+          if (p >= from && p < end) m[one.row * weights_ + p] += one.value * a[c];
+        }
+      first += w.rows * w.columns;
+      e = move_ends_[b];
       a += w.columns;
-      d += n_ * w.rows;
-      m += w.rows * w.columns;
     }
   }
 
@@ -129,7 +183,9 @@ class random_paths {
   index_t n_, rows_ = 0, weights_ = 0;  // of all matrices
   double p_;
   std::vector<weight_matrix> matrices_;
-  buffer<T> m_, qm_, jacobian_, before_, a_, d_, row_;
+  buffer<T> m_, qm_, jacobian_, before_, a_, d_;
+  std::vector<entry> paths_, moves_;            // of J o B / p: from `column` to `row`; of D
+  std::vector<index_t> path_ends_, move_ends_;  // behind the last of a row; of a matrix
 };
 
 }  // namespace unroll::influence

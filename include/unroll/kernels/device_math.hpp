@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "unroll/core/config.hpp"
-#include "unroll/rng/box_muller.hpp"
+#include "unroll/core/unfused.hpp"
 
 // Elementary functions that have the same bits on the host and on a device: additions, products, divisions,
 // square roots and fused multiply-additions in one order, which IEEE arithmetic rounds alike everywhere. They
@@ -88,15 +88,15 @@ UNROLL_HD inline double log(double x) {
   const int k = int(u >> 52) - 1023;
   const double f =
       __builtin_bit_cast(double, (u & 0x000fffffffffffffu) + 0x3fe6a09e00000000u) - 1;  // x / 2^k - 1
-  return box_muller::log_of(double(k), f);
+  return simd::log_of(double(k), f);
 }
 
 /// The cosine (sine unless `cosine`) of 2 pi v, 0 <= v < 1 with at most 51 bits, within 1e-15.
 UNROLL_HD inline double turn_of(double v, bool cosine) {
   const int quarter = int(4 * v + 0.5);  // NOLINT(bugprone-incorrect-roundings): v is not negative
-  const double x = (v - 0.25 * double(quarter)) * box_muller::turn;
+  const double x = (v - 0.25 * double(quarter)) * simd::turn;
   const int turned = (quarter + (cosine ? 1 : 0)) & 3;
-  const double y = turned & 1 ? box_muller::cos_near_0(x) : box_muller::sin_near_0(x);
+  const double y = turned & 1 ? simd::cos_near_0(x) : simd::sin_near_0(x);
   return turned & 2 ? -y : y;
 }
 
