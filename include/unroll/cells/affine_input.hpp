@@ -89,6 +89,13 @@ class affine_input {
   T at(const example<T>& x, matrix<const T> below, index_t lane, index_t j) const {
     return below.data ? below.data[lane * below.stride + j] : at(x, lane, j);
   }
+  /// WRITES all of them, `in` numbers, to `to`, and returns what is behind them.
+  T* copy(const example<T>& x, matrix<const T> below, index_t lane, T* to) const {
+    if (below.data) return std::copy_n(below.data + lane * below.stride, in_, to);
+    if (in_ > 0 && x.x) return std::copy_n(x.x + lane * in_, in_, to);
+    for (index_t j = 0; j < in_; ++j) *to++ = at(x, lane, j);
+    return to;
+  }
   /// ||x||^2 of lane `lane`.
   T squared_norm(const example<T>& x, index_t lane) const {
     if (in_ == 0) return 0;

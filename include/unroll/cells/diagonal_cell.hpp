@@ -398,7 +398,7 @@ class diagonal_cell {
   }
   // What the matrices of lane l multiply, [x; 1] and 1.
   void multiplied(const input& x, index_t l, matrix<const T> below, T* a) const {
-    for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, below, l, j);
+    a = input_.copy(x, below, l, a);
     *a++ = 1;
     if (K > 0) *a++ = 1;
   }

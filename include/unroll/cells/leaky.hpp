@@ -89,6 +89,10 @@ struct leaky_equations {
   void immediate(const recurrent_step<T>& at, index_t i, index_t, T v, T* column) const {
     column[i] += slope(at, i) * v;
   }
+  /// WRITES what of ds'/dz stays within a unit.
+  void diag_immediate(const recurrent_step<T>& at, index_t, T* to) const {
+    for (index_t i = 0; i < options.hidden; ++i) to[i] = slope(at, i);
+  }
   void row_norms(const recurrent_step<T>& at, T s2, T x2, T* out) const {
     const T norm = std::sqrt(s2 + x2 + 1);
     for (index_t i = 0; i < options.hidden; ++i) out[i] = slope(at, i) * norm;

@@ -181,7 +181,7 @@ class recurrent_jacobians : protected recurrent_places<Equations> {
   // What the matrices of lane l multiply, [h; x; 1] or h, [x; 1], 1; returns the end of a.
   T* multiplied(const input& x, const recurrent_step<T>& at, index_t l, matrix<const T> below, T* a) const {
     a = std::copy_n(at.s.data, hidden(), a);
-    for (index_t j = 0; j < f_.options.in; ++j) *a++ = input_.at(x, below, l, j);
+    a = input_.copy(x, below, l, a);
     *a++ = 1;
     if (E::apart && w_y() > own()) *a++ = 1;
     return a;

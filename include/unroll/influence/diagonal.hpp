@@ -54,10 +54,7 @@ class diagonal {
     d_ = buffer<T>(lanes_ * rows_ * parts_);
     m_ = buffer<T>(lanes_ * entries_ * parts_);
     old_ = buffer<T>(parts_);
-    if (options_.filter != 0) {
-      filtered_ = buffer<T>(m_.size());
-      zeros_ = buffer<T>(n_);
-    }
+    if (options_.filter != 0) filtered_ = buffer<T>(m_.size());
     if (options_.decay)
       for (index_t k = 0; k < jacobian_.size(); ++k)
         jacobian_[k] = T(k / units_ % (parts_ * parts_) % (parts_ + 1) == 0 ? *options_.decay : 0);
@@ -66,7 +63,6 @@ class diagonal {
   void reset() {
     m_.zero();
     filtered_.zero();
-    zeros_.zero();
   }
 
   /// g += q M, then M <- J M + F within the units, at the edge e. Returns the vjps: none.
@@ -76,19 +72,18 @@ class diagonal {
     if (!options_.decay) f.diag_jacobian(x, e, jacobian_);
     f.diag_factors(x, e, a_, d_);
     const T *a = a_.data(), *d = d_.data();
-    T* m = m_.data();
-    const bool filters = options_.filter != 0;
-    if (filters) project(filtered_.data(), q, g);
+    T *m = m_.data(), *filtered = options_.filter != 0 ? filtered_.data() : nullptr;
     for (index_t l = 0; l < lanes_; ++l)
       for (const weight_matrix& w : matrices_) {
         for (index_t r = 0; r < w.rows; r += units_)
-          update({jacobian_.data() + l * n_ * parts_, filters ? zeros_.data() : q.data() + l * n_, d + r, a,
-                  m + r, g.data() + w.first + r, units_, parts_, w.rows, w.columns, w.stride});
+          update({jacobian_.data() + l * n_ * parts_, q.data() + l * n_, d + r, a, m + r,
+                  filtered ? filtered + r : nullptr, g.data() + w.first + r, T(options_.filter), units_,
+                  parts_, w.rows, w.columns, w.stride});
         a += w.columns;
         d += w.rows * parts_;
         m += w.rows * parts_ * w.columns;
+        if (filtered) filtered += w.rows * parts_ * w.columns;
       }
-    for (index_t k = 0; k < filtered_.size(); ++k) filtered_[k] = T(options_.filter) * filtered_[k] + m_[k];
     return 0;
   }
 
@@ -104,8 +99,8 @@ class diagonal {
   /// of each the rows: M_rj of number b is [(j m + b) rows + r].
   view<const T> values() const { return m_; }
   std::size_t bytes() const {
-    return m_.bytes() + filtered_.bytes() + zeros_.bytes() + old_.bytes() + jacobian_.bytes() + a_.bytes() +
-           d_.bytes() + matrices_.size() * sizeof(weight_matrix);
+    return m_.bytes() + filtered_.bytes() + old_.bytes() + jacobian_.bytes() + a_.bytes() + d_.bytes() +
+           matrices_.size() * sizeof(weight_matrix);
   }
   template <class V>
   void visit(V&& v) {
@@ -119,84 +114,93 @@ class diagonal {
     std::fill_n(m_.data() + lane * kept(), kept(), T(0));
     if (options_.filter != 0) std::fill_n(filtered_.data() + lane * kept(), kept(), T(0));
   }
-  // g += q M of all lanes, M as in m_.
-  void project(const T* m, dstate<const T> q, dparams<T> g) const {
-    for (index_t l = 0; l < lanes_; ++l)
-      for (const weight_matrix& w : matrices_)
-        for (index_t c = 0; c < w.columns; ++c)
-          for (index_t b = 0; b < parts_; ++b, m += w.rows)
-            for (index_t r = 0; r < w.rows; r += units_) {  // of all units side by side, for vectors
-              const T *weights = q.data() + l * n_ + b * units_, *from = m + r;
-              T* to = g.data() + w.first + c * w.stride + r;
-              for (index_t u = 0; u < units_; ++u) to[u] += weights[u] * from[u];
-            }
-  }
 
   // One row of every unit, of one matrix and lane. J: units x m x m; q: units x m; d: m numbers, `rows`
-  // apart; a: columns; M: of a column m numbers, `rows` apart; g: a column, `stride` from the next.
+  // apart; a: columns; M: of a column m numbers, `rows` apart; M~, where it is not null: likewise; g: a
+  // column, `stride` from the next.
   struct part {
     const T *j, *q, *d, *a;
-    T *m, *g;
+    T *m, *filtered, *g, filter;
     index_t units, parts, rows, columns, stride;
   };
   void update(const part& p) {
     if (p.parts == 1)
-      simd::dispatch<kernel<1>, const part&>(p);
+      p.filtered ? simd::dispatch<kernel<1, true>, const part&>(p)
+                 : simd::dispatch<kernel<1, false>, const part&>(p);
     else if (p.parts == 2)
-      simd::dispatch<kernel<2>, const part&>(p);
+      p.filtered ? simd::dispatch<kernel<2, true>, const part&>(p)
+                 : simd::dispatch<kernel<2, false>, const part&>(p);
     else
       for (index_t u = 0; u < p.units; ++u) plain(p, old_.data(), u);
   }
 
-  template <int M>
+  template <int M, bool filters>
   struct kernel {
     template <class Isa>
     UNROLL_INLINE static void run(const part& p) {
-      units<simd::width<Isa, T>>(p, 0);
+      units<simd::width<Isa, T>, (Isa::registers == 32 ? 4 : 2) / M>(p, 0);
     }
-    // What is left of a vector of units by narrower ones. What belongs to them stays in registers while the
-    // columns pass.
-    template <int N>
+    // V vectors of units at a time, what is left by half as many, then by narrower ones. What belongs to them
+    // stays in registers while the columns pass.
+    template <int N, int V>
     UNROLL_INLINE static void units(const part& p, index_t u) {
       using vec = simd::vec<T, N>;
-      for (; u + N <= p.units; u += N) {
-        vec j[std::size_t(M * M)], q[std::size_t(M)], d[std::size_t(M)];
-        for (int b = 0; b < M; ++b) {
-          for (int i = 0; i < M; ++i) j[b * M + i] = simd::load<N>(p.j + (b * M + i) * p.units + u);
-          q[b] = simd::load<N>(p.q + b * p.units + u);
-          d[b] = simd::load<N>(p.d + b * p.rows + u);
-        }
-        T *m = p.m + u, *g = p.g + u;
-        for (index_t c = 0; c < p.columns; ++c, m += M * p.rows, g += p.stride) {
-          vec old[std::size_t(M)], sum = simd::load<N>(g);
+      for (; u + V * N <= p.units; u += V * N) {
+        vec j[std::size_t(V)][std::size_t(M * M)], q[std::size_t(V)][std::size_t(M)],
+            d[std::size_t(V)][std::size_t(M)];
+        UNROLL_FULLY
+        for (int v = 0; v < V; ++v)
           for (int b = 0; b < M; ++b) {
-            old[b] = simd::load<N>(m + b * p.rows);
-            sum += q[b] * old[b];
+            for (int i = 0; i < M; ++i)
+              j[v][b * M + i] = simd::load<N>(p.j + (b * M + i) * p.units + u + v * N);
+            q[v][b] = simd::load<N>(p.q + b * p.units + u + v * N);
+            d[v][b] = simd::load<N>(p.d + b * p.rows + u + v * N);
           }
-          simd::store(sum, g);
-          for (int i = 0; i < M; ++i) {
-            vec next = d[i] * p.a[c];
-            for (int b = 0; b < M; ++b) next += j[b * M + i] * old[b];
-            simd::store(next, m + i * p.rows);
-          }
+        index_t at = u, to = u;  // the first of the units in a column of M, and of g
+        for (index_t c = 0; c < p.columns; ++c, at += M * p.rows, to += p.stride) {
+          UNROLL_FULLY
+          for (int v = 0; v < V; ++v) column(p, j[v], q[v], d[v], p.a[c], at + v * N, to + v * N);
         }
       }
-      if constexpr (N > 1) units<N / 2>(p, u);
+      if constexpr (V > 1)
+        units<N, V / 2>(p, u);
+      else if constexpr (N > 1)
+        units<N / 2, 1>(p, u);
+    }
+    // g += q M, or q M~, then M <- J M + d a and M~ <- kappa M~ + M, for one entry of the rows of N units.
+    template <int N>
+    UNROLL_INLINE static void column(const part& p, const simd::vec<T, N> (&j)[std::size_t(M * M)],
+                                     const simd::vec<T, N> (&q)[std::size_t(M)],
+                                     const simd::vec<T, N> (&d)[std::size_t(M)], T a, index_t at,
+                                     index_t to) {
+      simd::vec<T, N> old[std::size_t(M)], seen[std::size_t(M)], sum = simd::load<N>(p.g + to);
+      for (int b = 0; b < M; ++b) {
+        old[b] = simd::load<N>(p.m + at + b * p.rows);
+        seen[b] = filters ? simd::load<N>(p.filtered + at + b * p.rows) : old[b];
+        sum += q[b] * seen[b];
+      }
+      simd::store(sum, p.g + to);
+      for (int i = 0; i < M; ++i) {
+        simd::vec<T, N> next = d[i] * a;
+        for (int b = 0; b < M; ++b) next += j[b * M + i] * old[b];
+        simd::store(next, p.m + at + i * p.rows);
+        if (filters) simd::store(seen[i] * p.filter + next, p.filtered + at + i * p.rows);
+      }
     }
   };
 
   // One unit of any size: one column after another.
   static void plain(const part& p, T* old, index_t u) {
-    T* m = p.m + u;
-    for (index_t c = 0; c < p.columns; ++c, m += p.parts * p.rows) {
+    for (index_t c = 0, at = u; c < p.columns; ++c, at += p.parts * p.rows) {
       for (index_t b = 0; b < p.parts; ++b) {
-        old[b] = m[b * p.rows];
-        p.g[c * p.stride + u] += p.q[b * p.units + u] * old[b];
+        old[b] = p.m[at + b * p.rows];
+        p.g[c * p.stride + u] += p.q[b * p.units + u] * (p.filtered ? p.filtered[at + b * p.rows] : old[b]);
       }
       for (index_t i = 0; i < p.parts; ++i) {
         T next = p.d[i * p.rows + u] * p.a[c];
         for (index_t b = 0; b < p.parts; ++b) next += p.j[(b * p.parts + i) * p.units + u] * old[b];
-        m[i * p.rows] = next;
+        p.m[at + i * p.rows] = next;
+        if (T* const f = p.filtered ? p.filtered + at + i * p.rows : nullptr) *f = p.filter * *f + next;
       }
     }
   }
@@ -205,7 +209,7 @@ class diagonal {
   index_t lanes_, n_, units_, parts_ = 0;
   std::vector<weight_matrix> matrices_;
   index_t columns_ = 0, rows_ = 0, entries_ = 0;
-  buffer<T> jacobian_, a_, d_, m_, old_, filtered_, zeros_;
+  buffer<T> jacobian_, a_, d_, m_, old_, filtered_;
 };
 
 }  // namespace unroll::influence

@@ -68,8 +68,8 @@ class kronecker {
         const index_t size = n_ * w.rows;
         const rescaling p1 = balance_norms(norm(u, w.columns), norm(jb, size), epsilon_),
                         p2 = balance_norms(norm(a, w.columns), norm(d, size), epsilon_);
-        for (index_t k = 0; k < size; ++k) b[k] = T(p1.over) * jb[k] + c[l] * T(p2.over) * d[k];
-        for (index_t k = 0; k < w.columns; ++k) u[k] = T(p1.by) * u[k] + c[l] * T(p2.by) * a[k];
+        mix(T(p1.over), jb, c[l] * T(p2.over), d, b, size);
+        mix(T(p1.by), u, c[l] * T(p2.by), a, u, w.columns);
         b += size, jb += size, d += size, qb += w.rows;
         u += w.columns, a += w.columns;
       }
@@ -87,6 +87,10 @@ class kronecker {
   }
 
  private:
+  // to = p x + q y, n numbers each; `to` may be x.
+  static void mix(T p, const T* x, T q, const T* y, T* to, index_t n) {
+    simd::map([p, q](const auto& v, const auto& w) UNROLL_INLINE { return p * v + q * w; }, n, to, x, y);
+  }
   static double norm(const T* v, index_t n) { return double(linalg::norm(v, n)); }
 
   dims sizes_;
