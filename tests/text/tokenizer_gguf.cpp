@@ -28,8 +28,8 @@ std::string list(std::uint32_t type, const std::vector<N>& all) {
 }
 
 // A control, the 256 bytes, "12", " a", " ab", "3a", a user-defined text.
-made::gguf_file byte_level(const std::string& pre = "smollm") {
-  std::vector<std::string> pieces{"<|end|>"};
+made::gguf_file byte_level(const std::string& pre = "smollm", const std::string& control = "<|end|>") {
+  std::vector<std::string> pieces{control};
   for (int b = 0; b < 256; ++b) pieces.push_back(llama::detail::byte_level_spelling(std::string(1, char(b))));
   pieces.insert(pieces.end(), {"12",
                                "\xC4\xA0"
@@ -82,6 +82,16 @@ TEST_CASE("a byte-level vocabulary of a GGUF file cuts as its pre says") {
   auto f = byte_level("llama-bpe");
   CHECK(parse(f.truth("tokenizer.ggml.add_bos_token", false)).bos() == -1);
   CHECK(parse(byte_level().truth("tokenizer.ggml.add_bos_token", true)).bos() == 0);
+}
+
+// As Llamas that were taught by DeepSeek R1 have them; findings/gguf-tokenizer-marks.sh.
+TEST_CASE("a control piece is found whatever characters it has") {
+  const std::string mark =
+      "<\xEF\xBD\x9C"
+      "end\xE2\x96\x81>";
+  const auto words = parse(byte_level("llama-bpe", mark));
+  CHECK(words.bos() == 0);
+  CHECK(words.encode("a" + mark) == ids{byte('a'), 0});
 }
 
 TEST_CASE("a vocabulary of scores of a GGUF file joins as SentencePiece's") {
