@@ -136,6 +136,17 @@ void register_units() {
       ->Args({64, 1});
 }
 
+/// Of ds/dtheta what lies within a unit, and, of a dense network, all of it by groups of columns.
+void register_patterns() {
+  using cell = cells::elman<float>;
+  for (const index_t reach : {1, 2})
+    benchmark::RegisterBenchmark(
+        ("elman/snap:" + std::to_string(reach)).c_str(),
+        [=](benchmark::State& s) { run<cell>(s, [=](const cell& c) { return snap(c, {.reach = reach}); }); })
+        ->Args({16, 1})
+        ->Args({64, 1});
+}
+
 }  // namespace
 
 BENCHMARK(signs)->Arg(16)->Arg(64)->Arg(1024);
@@ -147,6 +158,7 @@ int main(int argc, char** argv) {
   register_cell<cells::gru<float>>("gru");
   register_cell<cells::lstm<float>>("lstm");
   register_units();
+  register_patterns();
   using small = cells::elman<double>;
   every_estimator<small>([](const std::string& name, auto make) {
     benchmark::RegisterBenchmark(("variance_time/" + name).c_str(),

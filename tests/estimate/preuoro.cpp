@@ -184,9 +184,12 @@ TEST_CASE("preuoro with a whole Q is unbiased, and quieter where losses owe much
   CAPTURE(none, diagonal, whole, stale);
   CHECK((stale > whole && stale < none));
 
-  const auto golden_task = exact(golden::golden_columns{}, golden::columns_theta(), golden::delayed_inputs(),
-                                 {.memory = .5, .renew = 1});
-  CHECK(golden::relative_error(golden_task.mean, golden::by_columns(golden::gradient)) < 1e-11);
+  for (const auto& [floor, golden_trace] : {std::pair(1., 5.923), std::pair(1e-3, 18.734)}) {
+    const auto r = exact(golden::golden_columns{}, golden::columns_theta(), golden::delayed_inputs(),
+                         {.epsilon = 0, .memory = .5, .floor = floor, .renew = 1});
+    CHECK(golden::relative_error(r.mean, golden::by_columns(golden::gradient)) < 1e-11);
+    CHECK(std::abs(r.covariance_trace - golden_trace) < 1e-3);  // 5.710 without a Q: it does not help here
+  }
   const support::random_task several(cells::gru<double>({.in = 1, .hidden = 1, .out = 1}), 2, key{3});
   const auto r = exact(several.cell, several.theta, several.xs, {.memory = .5, .renew = 1});
   CHECK(golden::relative_error(r.mean, testing::backward_gradient(several.cell, several.theta, several.xs)) <
