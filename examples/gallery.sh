@@ -33,6 +33,9 @@ variance() {
 
 adding() {
   "$programs"/adding_lags --json "$out/adding.json" --plot "$out/adding_lags.svg" | tee "$out/adding.txt"
+  "$programs"/adding_lags --json "$out/adding_more.json" --lengths 10,30,100 \
+    --estimators telescope:50,control_variate:50,adaptive_tbptt:0.1:50,dni:50,eprop,kf_rtrl,preuoro,forward_gradient |
+    tee "$out/adding_more.txt"
 }
 
 for part in "${@:-balancing horizon course variance adding}"; do
