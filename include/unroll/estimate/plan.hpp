@@ -71,7 +71,7 @@ struct replay_plan {
   double write_vjps = 0;      ///< V, on average
   index_t adjoints = 0;       ///< A, accumulators
   index_t graphs = 0;         ///< G, tapes
-  bool in_workspace = false;  ///< no graph is kept: tapes lie there where the model says what writes need
+  bool in_workspace = false;  ///< its graphs lie in the workspace, where the model has write_workspace()
 };
 /// Of a policy of size S, at most n, in batches of B. [x] is x rounded up to whole batches, K = [min(S, n)].
 ///

@@ -227,7 +227,8 @@ inline bool needs_independent(const policy& p) {
   return detail::with_entry(p, [](auto entry) { return entry.independent; });
 }
 
-/// The policy that to_string writes like that. Throws unroll::error that lists the forms there are.
+/// The policy of which `text` is the to_string. Throws unroll::error, with a list of the forms, where there
+/// is none.
 inline policy parse_policy(std::string_view text) {
   const auto number = [](std::string_view digits) {
     index_t value = 0;
