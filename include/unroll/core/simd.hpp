@@ -243,11 +243,11 @@ UNROLL_INLINE inline vec<double, N> sqrt(const vec<double, N>& x) {
 #endif
   return y;
 }
-/// Asks for the cache line at p, which need not exist, into the second cache.
-template <class T>
+/// Asks for the cache line at p, which need not exist, into the first or the second cache.
+template <int cache = 2, class T>
 UNROLL_INLINE inline void prefetch(const T* p) {
 #if defined(__GNUC__)
-  __builtin_prefetch(p, 0, 2);
+  __builtin_prefetch(p, 0, 4 - cache);
 #endif
 }
 /// The first n elements, zeros behind them.

@@ -301,8 +301,10 @@ UNROLL_INLINE inline lines_ahead<T> lines_of_panel(const gemm_arguments<T>& g, i
   if (terms <= 0) return {};
   const index_t columns = g.a_transposed ? rows : terms, length = g.a_transposed ? terms : rows;
   const T* const from = g.a_transposed ? g.a + q + i * g.lda : g.a + i + q * g.lda;
-  return {nullptr, reinterpret_cast<const char*>(from), g.lda * index_t(sizeof(T)), columns,
-          (length * index_t(sizeof(T)) + 63) / 64};
+  const char* const first = reinterpret_cast<const char*>(from);
+  const index_t stride = g.lda * index_t(sizeof(T));
+  const bool split = (reinterpret_cast<std::uintptr_t>(first) | std::uintptr_t(stride)) % 64 != 0;
+  return {nullptr, first, stride, columns, (length * index_t(sizeof(T)) + 63) / 64 + split};
 }
 
 /// The product by vectors of N rows, whatever A is like.

@@ -165,6 +165,14 @@ struct packed_prefix {
   };
 };
 
+/// Asks for all of m into the first or the second cache.
+template <int cache, class T>
+void ask_for(const matrix<const T>& m) {
+  for (index_t c = 0; c < m.cols; ++c)
+    for (index_t i = 0; i < m.rows; i += 64 / index_t(sizeof(T)))
+      simd::prefetch<cache>(m.data + i + c * m.stride);
+}
+
 /// x . y of few elements, n each.
 template <class Isa, class T>
 UNROLL_INLINE inline T short_dot(const T* x, const T* y, index_t n) {
@@ -345,9 +353,7 @@ void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>&
   T* const panel = along + lanes;
   UNROLL_ASSERT(workspace.size() >= panel - scores + 2 * prefix.size());
   // All that a tape holds, before the heads take parts of its columns.
-  for (const matrix<const T>& m : {q, in.own.k, in.own.v, out})
-    for (index_t c = 0; c < m.cols; ++c)
-      for (index_t i = 0; i < m.rows; i += 64 / index_t(sizeof(T))) simd::prefetch(m.data + i + c * m.stride);
+  for (const matrix<const T>& m : {q, in.own.k, in.own.v, out}) detail::ask_for<2>(m);
   for (index_t g = 0; g < shape.kv_heads; ++g) {
     prefix.load(g, panel, seen);
     prefix.load_adjoint(panel + prefix.size(), to.dbefore, seen);
@@ -364,6 +370,9 @@ void attention_vjp(const attention_inputs<T>& in, const attention_cotangents<T>&
         };
         const detail::query_block_of_head<T> of_head{
             mask, i, prefix.keys, root, Q, own_columns(in.own.k), own_columns(in.own.v)};
+        // Keys and values that no block of this head has read yet. Their columns lie far apart, and products
+        // of few terms do not wait for them side by side.
+        for (const matrix<const T>& m : {of_head.own_k, of_head.own_v}) detail::ask_for<1>(m);
         const detail::visible_lanes<T> visible(of_head, counts);
         const index_t L = of_head.lanes();
         const matrix<T> P(scores, L, visible.reach[visible.groups(L)]), dS(dscores, L, P.cols),
