@@ -8,7 +8,7 @@
 #
 # Seen: (3e30, 4e30) clipped to norm 1 gives [0. 0.], expected [0.6 0.8]; global_norm says inf, expected 5e30.
 #       (3e-30, 4e-30) clipped to norm 1e-30 stays [3e-30 4e-30], expected [6e-31 8e-31]; global_norm says 0.
-# torch.nn.utils.clip_grad_norm_ (1.13, CPU) does the same to both.
+# torch.nn.utils.clip_grad_norm_ (2.15.0, CPU) makes both zero: the norms it reads are inf and 0, and it adds 1e-6 to the latter.
 #
 # usage: clip-by-global-norm.sh     needs python3 with venv; exits non-zero when the behaviour is another
 set -euo pipefail
