@@ -78,11 +78,12 @@ decltype(auto) with_device_sizes(bool half, F&& f) {
               : f(std::type_identity<simt::executor<unroll::numbers<float>>>{});
 }
 
-/// What is held on a device for a trained parameter: itself and a gradient; the moments are the host's.
+/// What is held on a device for a trained parameter: itself, a cast of it where products take another kind,
+/// and a gradient of 4 bytes; the moments are the host's.
 template <unroll::costed_memory_model C>
 unroll::number_bytes device_bytes_of() {
   unroll::number_bytes bytes = unroll::number_bytes_of<C>();
-  bytes.parameters = 8;
+  bytes.parameters = 8 + (bytes.workspace < 4 ? bytes.workspace : 0);
   return bytes;
 }
 
@@ -131,7 +132,7 @@ inline unroll::memory_plan device_reading(bool half, const unroll::llama::config
     const index_t earlier = std::max<index_t>(1, segments) - 1;
     unroll::memory_plan p;
     p.weight_bytes = double(costs.weights()) * bytes.weights;
-    p.parameter_bytes = double(costs.size().params) * bytes.parameters / 2;
+    p.parameter_bytes = double(costs.size().params) * (bytes.parameters - 4);
     p.memory_bytes = double(earlier) * double(costs.size().memory) * bytes.memory;
     p.workspace_bytes = double(costs.workspace(earlier)) * bytes.workspace;
     if (o.memories_on_host) {
@@ -160,7 +161,7 @@ inline unroll::memory_plan device_session(bool half, const unroll::llama::config
                                           unroll::llama::memory_options o) {
   o.memories_on_host = false;  // they are a cache, which is at the place
   unroll::memory_plan p = device_plan(half, c, o, std::max<index_t>(1, o.segments(c)) * o.segment, {});
-  p.parameter_bytes /= 2;
+  p.parameter_bytes *= half ? 6.0 / 10 : 4.0 / 8;  // without the gradient
   p.adjoint_bytes = p.graph_bytes = p.decoder_graph_bytes = 0;
   p.memory_bytes = 2.0 * double(c.layers) * double(c.kv_width()) * double(c.positions()) * (half ? 2 : 4);
   return p;

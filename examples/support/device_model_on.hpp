@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <unroll/estimate/captured.hpp>
+#include <unroll/exec/kept_cast.hpp>
 #include <unroll/memory/memory_llama/session.hpp>
 #include <unroll/memory/reader.hpp>
 #include <unroll/train/held_out.hpp>
@@ -19,6 +20,9 @@ class placed {
   using block = typename E::template block<float, unroll::param_space>;
 
   placed(const E& e, index_t n) : e_(e), here_(e.template allocate<float, unroll::param_space>(n)) {}
+
+  /// They are theta: their adapters are cast once whenever they are put here.
+  void keep_cast() { cast_.emplace(e_, view()); }
 
   unroll::params<const float> put(unroll::params<const float> host) {
     unroll::check_size("program::placed", "theta", host.size(), here_.size());
@@ -46,6 +50,7 @@ class placed {
  private:
   E e_;
   block here_;
+  std::optional<unroll::exec::kept_cast<E>> cast_;
 };
 
 template <class E, class Text>
@@ -85,14 +90,13 @@ template <class E>
 class shared_placed {
  public:
   shared_placed(const E& e, index_t n) : e_(e), n_(n) {}
-  placed<E>& theta() { return there(theta_); }
-  placed<E>& gradient() { return there(gradient_); }
+  placed<E>& theta() {
+    if (!theta_) theta_.emplace(e_, n_).keep_cast();
+    return *theta_;
+  }
+  placed<E>& gradient() { return gradient_ ? *gradient_ : gradient_.emplace(e_, n_); }
 
  private:
-  placed<E>& there(std::optional<placed<E>>& numbers) {
-    if (!numbers) numbers.emplace(e_, n_);
-    return *numbers;
-  }
   E e_;
   index_t n_;
   std::optional<placed<E>> theta_, gradient_;
@@ -158,6 +162,7 @@ class memory_on final : public device_memory_model {
   }
   std::unique_ptr<device_text> text(unroll::params<const float> theta, index_t batch) override {
     std::optional<placed<E>> own(std::in_place, model_.executor(), theta.size());
+    own->keep_cast();
     const auto at = own->put(theta);
     return std::make_unique<text_on<E, unroll::llama::memory_session<E>>>(std::move(own), model_, at, batch);
   }

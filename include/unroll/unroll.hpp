@@ -147,6 +147,7 @@
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/telescope.hpp"
 #include "unroll/estimate/uoro.hpp"
+#include "unroll/exec/kept_cast.hpp"
 #include "unroll/exec/offload.hpp"
 #include "unroll/exec/packed_adapters.hpp"
 #include "unroll/exec/visit_block.hpp"

@@ -6,6 +6,7 @@
 #include "tests/cuda/check.hpp"
 #include "unroll/cuda/stream.hpp"
 #include "unroll/estimate/plan.hpp"
+#include "unroll/exec/kept_cast.hpp"
 #include "unroll/memory/memory_llama/costs.hpp"
 #include "unroll/memory/memory_llama/session.hpp"
 
@@ -87,6 +88,7 @@ struct bench {
   double base;
   model_type model;
   E::block<float, param_space> theta;
+  exec::kept_cast<E> kept;
   std::vector<llama::token> ids;
 
   bench(index_t layers, index_t ratio, index_t segments, bool profiled, bool early = false,
@@ -99,7 +101,8 @@ struct bench {
               (on_host ? ", memories on the host" : "")),
         base(used_gb()),
         model(c, random_weights(e, c), o, e),
-        theta(e.allocate<float, param_space>(model.trainable().size())) {
+        theta(e.allocate<float, param_space>(model.trainable().size())),
+        kept(e, params<const float>(theta.data(), theta.size())) {
     draw(e, key{7}, 0.01, theta.data(), theta.size());
     for (index_t i = 0; i <= segments * o.segment; ++i) ids.push_back(llama::token(i * 7919 % c.vocabulary));
     e.times();
@@ -146,8 +149,9 @@ void read_and_decode(device_test::report& to, index_t layers, index_t ratio, ind
   r.rate = operations / prefill / 1e12;
   r.unit = "TFLOP/s";
   const double gb = used_gb() - b.base;
-  const double planned =
-      (double(b.model.weights().size()) * 2 + double(b.theta.bytes()) + double(session.bytes())) / 1e9;
+  const double planned = (double(b.model.weights().size()) * 2 + double(b.theta.bytes() + b.kept.bytes()) +
+                          double(session.bytes())) /
+                         1e9;
   r.note = std::to_string(gb) + " GB, planned " + std::to_string(planned);
   const auto logits = session.logits();
   r.pass =
@@ -183,7 +187,7 @@ void train(device_test::report& to, index_t layers, index_t ratio, index_t segme
   const index_t tokens = segments * b.o.segment;
   const auto text = llama::segments_of(b.ids, b.o.segment);
   const policy how = parse_policy(name);
-  const memory_plan planned = plan(b.costs, tokens, how, number_bytes{2, 8, 2, 2, 4, 2});
+  const memory_plan planned = plan(b.costs, tokens, how, number_bytes{2, 10, 2, 2, 4, 2});
   auto g = b.e.allocate<float, param_space>(b.theta.size());
   const params<const float> at(b.theta.data(), b.theta.size());
   const dparams<float> to_g(g.data(), g.size());

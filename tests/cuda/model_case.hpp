@@ -9,6 +9,7 @@
 #include "tests/cuda/model_host.hpp"
 #include "unroll/estimate/captured.hpp"
 #include "unroll/estimate/policy.hpp"
+#include "unroll/exec/kept_cast.hpp"
 #include "unroll/memory/memory_llama/start.hpp"
 
 // A small Llama with memories on any executor: every call of the memory model, every policy and a short
@@ -281,6 +282,7 @@ result training(const setting<E>& s, index_t steps) {
   auto norm = e.template allocate<P>(1);
   const params<const P> at(theta.data(), size);
   const dparams<P> to(g.data(), size);
+  const exec::kept_cast<E> kept(e, at);
   rematerialise estimator(s.model, {.segments = index_t(s.text.size()), .batch = 2});
   result out{"losses of a training run", {}};
   for (index_t step = 1; step <= steps; ++step) {

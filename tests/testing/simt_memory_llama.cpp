@@ -1,10 +1,13 @@
 // The Llama with memories on testing::simt, which is to say as a device runs it: every call against float64,
 // in float to 1e-5 and in bfloat16 to twice the error of PyTorch's operations; the estimators over it; a
 // training run.
+#include <optional>
+
 #include "tests/exec/results.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/small_memory.hpp"
 #include "unroll/estimate/plan.hpp"
+#include "unroll/exec/kept_cast.hpp"
 #include "unroll/llama/score.hpp"
 #include "unroll/memory/memory_llama/costs.hpp"
 #include "unroll/memory/memory_llama/session.hpp"
@@ -226,16 +229,20 @@ TEMPLATE_LIST_TEST_CASE("simt: every policy over the memory model", "[simt]", bo
 
 namespace {
 
-/// The losses of eight steps of AdamW on one text.
+/// The losses of eight steps of AdamW on one text; factors of adapters are cast in every product, or once a
+/// step.
 template <class E>
-std::vector<double> trained(const E& e) {
+std::vector<double> trained(const E& e, bool keeps = false,
+                            const memory_options& o = small_memory::options()) {
   using P = typename E::numbers::parameter;
   const auto ids = small_memory::text(25, 5);  // five tokens are easier than seventeen
-  const auto text = segments_of(ids, small_memory::options().segment);
-  model_on<E> on(e, small_memory::options());
+  const auto text = segments_of(ids, o.segment);
+  model_on<E> on(e, o);
   const index_t n = on.theta.size();
   auto g = e.template allocate<P>(n), m = e.template allocate<P>(n), v = e.template allocate<P>(n);
   auto ok = e.template allocate<P>(1), norm = e.template allocate<P>(1);
+  std::optional<exec::kept_cast<E>> kept;
+  if (keeps) kept.emplace(e, params<const P>(on.theta.data(), n));
   rematerialise<memory_llama<E>> policy(on.model, {.segments = index_t(text.size()), .batch = 2});
   std::vector<double> curve;
   for (std::int64_t step = 1; step <= 8; ++step) {
@@ -249,6 +256,7 @@ std::vector<double> trained(const E& e) {
     e.clip(1, g.data(), n, norm.data());
     e.all_finite(g.data(), n, 2, ok.data());
     e.adamw({.rate = 0.03, .step = step}, {on.theta.data(), g.data(), n, ok.data()}, m.data(), v.data());
+    if (keeps) CHECK(kept->times() == (kept->bytes() > 0 ? step : 0));
   }
   return curve;
 }
@@ -260,6 +268,22 @@ TEMPLATE_LIST_TEST_CASE("simt: a training run follows the host's", "[simt]", bot
                             want = trained(exec::host<numbers<double>>());
   CHECK(same_losses<TestType>(curve, want));
   CHECK(curve.back() < 0.8 * curve.front());
+}
+
+TEST_CASE("simt: factors of adapters that are cast once a step change no bit of a training run", "[simt]") {
+  memory_options o = small_memory::options();
+  o.encoder.rank = o.transfer_head.rank = 8;  // with which every factor is aligned to 16 bytes
+  o.separate_tokens = true;
+  const torch_executor each, once;
+  CHECK(trained(once, true, o) == trained(each, false, o));
+  const auto casts = [](const auto& e) {
+    return e.machine().template launches<kernels::copy_body<float, bf16>>();
+  };
+  // the first of two layers has adapters of q and v, the last one's are behind all memories; the transfer
+  // head has them of k and v of both; a step writes two batches of segments, writes them again and takes
+  // their vjp
+  const index_t factors = 2 * (2 + 4), passes = 3 * 2;
+  CHECK(casts(each) - casts(once) == 8 * (factors * passes - 1));
 }
 
 namespace {

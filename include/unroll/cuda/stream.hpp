@@ -69,6 +69,7 @@ class stream : public exec::body_executor<N, detail::machine> {
   template <class U>
   void upload(const U* from, index_t n, U* here) const {
     if (n == 0) return;
+    this->casts()->changed(here, std::size_t(n) * sizeof(U));
     const index_t bytes = n * index_t(sizeof(U));
     if (state().open) {
       const void* const at = this->machine().staged_bytes(from, bytes);
@@ -140,8 +141,13 @@ class stream : public exec::body_executor<N, detail::machine> {
   template <class F>
   void together(recording& r, F&& f) const {
     detail::make_current(state());
-    exec::note("cuda::stream", state().open, r, f);
-    r.run(this->machine());
+    try {
+      exec::note("cuda::stream", state().open, r, f);
+      r.run(this->machine());
+    } catch (...) {
+      this->casts()->all_changed();
+      throw;
+    }
   }
 
   friend bool operator==(const stream& a, const stream& b) { return a.machine() == b.machine(); }

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cmath>
+#include <memory>
 
 #include "unroll/core/arena.hpp"
 #include "unroll/exec/executor.hpp"
+#include "unroll/exec/kept_cast.hpp"
 #include "unroll/exec/packed_adapters.hpp"
 #include "unroll/kernels/attention_body.hpp"
 #include "unroll/kernels/cross_entropy_body.hpp"
@@ -48,6 +50,8 @@ class body_executor {
 
   explicit body_executor(Machine machine) : machine_(std::move(machine)) {}
   const Machine& machine() const { return machine_; }  ///< what runs the bodies
+  /// What is kept in kind T, too, by whoever has a kept_cast; shared by copies.
+  const std::shared_ptr<kept_casts<P, T>>& casts() const { return casts_; }
 
   // Movement.
   template <class U>
@@ -330,6 +334,8 @@ class body_executor {
 
   template <class Body>
   void run(const Body& body) const {
+    if constexpr (requires { body.theta; })
+      casts_->changed(body.theta, std::size_t(body.n) * sizeof(*body.theta));
     machine_.run(body);
   }
   template <kernels::reduction what, class U>
@@ -356,17 +362,8 @@ class body_executor {
     for (index_t r = 0; r < l.a.cols; r += rank_slice) {
       arena<T> rest(workspace);
       const index_t rank = l.a.cols - r < rank_slice ? l.a.cols - r : rank_slice;
-      const auto as_activations = [&](matrix<const P> m) -> matrix<const T> {
-        if constexpr (std::same_as<T, P>) {
-          return m;
-        } else {
-          const matrix<T> cast = rest.cut(m.rows, m.cols);
-          copy(m, cast);
-          return cast;
-        }
-      };
-      const matrix<const T> a = as_activations(columns_of(l.a, r, rank));
-      const matrix<const T> b = as_activations(rows_of(l.b, r, rank));
+      const matrix<const T> a = as_kind<T>(*this, columns_of(l.a, r, rank), rest);
+      const matrix<const T> b = as_kind<T>(*this, rows_of(l.b, r, rank), rest);
       f(r, a, b, rest);
     }
   }
@@ -445,6 +442,7 @@ class body_executor {
   }
 
   Machine machine_;
+  std::shared_ptr<kept_casts<P, T>> casts_ = std::make_shared<kept_casts<P, T>>();
 };
 
 }  // namespace unroll::exec

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "unroll/core/arena.hpp"
+#include "unroll/exec/kept_cast.hpp"
 #include "unroll/exec/operations.hpp"
 
 // Adapters of one x whose first factors side by side are one matrix, as executors have them in common:
@@ -98,7 +99,11 @@ class packed_adapters {
   template <class Of>
   matrix<T> first_factors(std::span<Of> of, index_t in) {
     const matrix<T> a = space_.cut(in, total_rank(of));
-    for_each(of, [&](const auto& one, index_t r) { e_.copy(one.l.a, columns_of(a, r, one.l.a.cols)); });
+    for_each(of, [&](const auto& one, index_t r) {
+      const matrix<T> to = columns_of(a, r, one.l.a.cols);
+      const matrix<const T> kept = kept_as<T>(e_, one.l.a);
+      kept.data ? e_.copy(kept, to) : e_.copy(one.l.a, to);
+    });
     return a;
   }
   /// z, ranks x n.
@@ -111,14 +116,8 @@ class packed_adapters {
   /// b, rank x out, until the next one is asked for.
   template <class P>
   matrix<const T> second_factor(const adapter<P>& l) {
-    if constexpr (std::is_same_v<T, P>) {
-      return l.b;
-    } else {
-      arena<T> rest(space_.rest());
-      const matrix<T> cast = rest.cut(l.b.rows, l.b.cols);
-      e_.copy(l.b, cast);
-      return cast;
-    }
+    arena<T> rest(space_.rest());
+    return as_kind<T>(e_, l.b, rest);
   }
 
   const E& e_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstring>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -25,12 +26,18 @@ class machine {
   void run(const Body& body) const {
     happen([body](const machine& m) {
       const device_memory::access open(*m.memory());
+      ++m.shared_->launches[&kind_of<Body>];
       simt::run(body, m.key_);
     });
   }
   /// op(machine), which is trivially copyable, now or as part of a recording.
   template <class Op>
   void happen(Op op) const;
+  /// How often a body of this kind has run.
+  template <class Body>
+  std::int64_t launches() const {
+    return shared_->launches[&kind_of<Body>];
+  }
 
   /// Numbers of the host that bodies can read: a copy, or their place in a recording.
   template <class U>
@@ -58,7 +65,11 @@ class machine {
     std::shared_ptr<device_memory> memory = std::make_shared<device_memory>();
     device_block<double> partial{kernels::reduce_body<kernels::reduction::sum, float>::most_parts, memory};
     recording* open = nullptr;
+    std::map<const void*, std::int64_t> launches;  // by kind
   };
+  template <class Body>
+  static inline char kind_of = 0;  // its address tells one kind of body from another
+
   key key_;
   std::shared_ptr<shared> shared_;
 };
@@ -177,8 +188,13 @@ class executor : public exec::body_executor<N, machine> {
   /// See exec/recording.hpp.
   template <class F>
   void together(recording& r, F&& f) const {
-    exec::note("simt::executor", this->machine().open(), r, f);
-    r.run(this->machine());
+    try {
+      exec::note("simt::executor", this->machine().open(), r, f);
+      r.run(this->machine());
+    } catch (...) {
+      this->casts()->all_changed();
+      throw;
+    }
   }
 
   template <class U, class Space = plain_space>
@@ -187,6 +203,7 @@ class executor : public exec::body_executor<N, machine> {
   }
   template <class U>
   void upload(const U* from, index_t n, U* here) const {
+    this->casts()->changed(here, std::size_t(n) * sizeof(U));
     if (this->machine().open()) {
       const auto at = this->machine().staged(std::span(from, std::size_t(n)));
       return this->machine().happen([at = at.data(), n, here](const simt::machine& m) {

@@ -1,0 +1,125 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "unroll/core/arena.hpp"
+#include "unroll/exec/executor.hpp"
+
+namespace unroll::exec {
+
+/// Which numbers P at the place of an executor, and of its copies, are kept in kind T, too: see kept_cast.
+template <class P, class T>
+struct kept_casts {
+  struct range {
+    const P* from;
+    T* to;
+    index_t n;               ///< numbers
+    bool holds = false;      ///< whether `to` has what is at `from` now
+    std::int64_t times = 0;  ///< that all were cast
+  };
+
+  /// The range that p points into; null: none.
+  range* of(const P* p) const {
+    for (range* const r : ranges)
+      if (touch(p, sizeof(P), *r)) return r;
+    return nullptr;
+  }
+  /// The bytes behind p were written.
+  void changed(const void* p, std::size_t bytes) const {
+    for (range* const r : ranges)
+      if (touch(p, bytes, *r)) r->holds = false;
+  }
+  /// All may be others, such as those of operations that never happened.
+  void all_changed() const {
+    for (range* const r : ranges) r->holds = false;
+  }
+
+  std::vector<range*> ranges;
+
+ private:
+  static bool touch(const void* p, std::size_t bytes, const range& r) {
+    const auto first = reinterpret_cast<std::uintptr_t>(p), from = reinterpret_cast<std::uintptr_t>(r.from);
+    return first < from + std::size_t(r.n) * sizeof(P) && from < first + bytes;
+  }
+};
+
+/// Keeps the n numbers theta at the place of an executor in the kind of its activations as well, so that
+/// adapters in theta are cast once after a change, all n at once, and not in every product; the bits are the
+/// same. The first product behind a change casts. Uploads to theta and steps of optimisers are noticed,
+/// whatever else writes it says changed(). theta must outlive this and stay where it is.
+///
+/// Memory: n activations; none, and it does nothing, where products take parameters as they are: of
+/// exec::host, and where both are of one kind.
+template <class E>
+class kept_cast {
+  using P = typename E::numbers::parameter;
+  using T = typename E::numbers::activation;
+  using casts = kept_casts<P, T>;
+  static constexpr bool needed = !std::is_same_v<P, T> && requires(const E& e) { e.casts(); };
+
+ public:
+  kept_cast(const E& e, params<const P> theta) {
+    if constexpr (needed) {
+      of_ = e.casts();
+      cast_ = e.template allocate<T>(theta.size());
+      range_ = std::make_unique<range>(range{theta.data(), cast_.data(), theta.size()});
+      of_->ranges.push_back(range_.get());
+    }
+  }
+  kept_cast(kept_cast&&) noexcept = default;
+  kept_cast& operator=(kept_cast&&) = delete;
+  ~kept_cast() {
+    if (range_) std::erase(of_->ranges, range_.get());
+  }
+
+  /// theta was written by something else than an upload or an optimiser of the executor.
+  void changed() {
+    if (range_) range_->holds = false;
+  }
+  std::int64_t times() const { return range_ ? range_->times : 0; }  ///< that theta was cast
+  std::size_t bytes() const { return cast_.bytes(); }
+
+ private:
+  using range = typename casts::range;
+  std::shared_ptr<casts> of_;
+  typename E::template block<T> cast_;
+  std::unique_ptr<range> range_;
+};
+
+/// m as it is kept in kind T, cast before where it has changed; null data where it is not kept, or is not
+/// aligned to 16 bytes, which fast products want: its place in theta is then no multiple of 8.
+template <class T, class E, class P>
+matrix<const T> kept_as(const E& e, matrix<const P> m) {
+  if constexpr (!std::is_same_v<T, P> && requires { e.casts(); }) {
+    auto* const r = e.casts()->of(m.data);
+    if (!r) return {};
+    const T* const at = r->to + (m.data - r->from);
+    if (reinterpret_cast<std::uintptr_t>(at) % 16 != 0) return {};
+    if (!r->holds) {
+      e.copy(matrix<const P>(r->from, r->n, 1), matrix<T>(r->to, r->n, 1));
+      r->holds = true;
+      ++r->times;
+    }
+    return {at, m.rows, m.cols, m.stride};
+  }
+  return {};
+}
+/// m in kind T: as it is, as it is kept, or cast into `room`.
+template <class T, class E, class P>
+matrix<const T> as_kind(const E& e, matrix<const P> m, arena<T>& room) {
+  if constexpr (std::is_same_v<T, P>) {
+    return m;
+  } else {
+    if (const matrix<const T> kept = kept_as<T>(e, m); kept.data) return kept;
+    const matrix<T> cast = room.cut(m.rows, m.cols);
+    e.copy(m, cast);
+    return cast;
+  }
+}
+
+}  // namespace unroll::exec
