@@ -26,7 +26,7 @@
 //                      jacobian_mask, immediate_mask               has_masks: snap
 //                      weight_matrices, factors   has_factors      kf_rtrl, preuoro
 //                      units, units_apart, diag_jacobian, diag_factors
-//                                                 has_diag_jacobian: diagonal_rtrl, rflo, eprop
+//                                                 has_diag_jacobian: diagonal_rtrl, rflo, snap
 //                      unit_layers, layer_diag_jacobian, layer_diag_factors
 //                                                 has_unit_layers: layerwise_rtrl
 //                      lane_vjp                   has_lane_vjp     rank-one estimators, rtrl
