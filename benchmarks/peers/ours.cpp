@@ -72,6 +72,10 @@ class noting_chooser {
     note(view<const double>(&one, 1));
     return one != 0;
   }
+  void coins(std::int64_t t, double p, view<double> out) const {
+    draws_.coins(t, p, out);
+    note(out);
+  }
   index_t uniform(std::int64_t t, index_t n) const {
     const double one = double(draws_.uniform(t, n));
     note(view<const double>(&one, 1));

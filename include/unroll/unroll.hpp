@@ -193,6 +193,7 @@
 #include "unroll/rng/draw.hpp"
 #include "unroll/rng/key.hpp"
 #include "unroll/rng/philox.hpp"
+#include "unroll/rng/philox_lanes.hpp"
 #include "unroll/sample/proportional.hpp"
 #include "unroll/sample/reservoir.hpp"
 #include "unroll/sample/truncation.hpp"

@@ -40,6 +40,7 @@ class random_paths {
     }
     m_ = buffer<T>(sizes_.state * weights_);
     before_ = buffer<T>(n_ * tile);
+    coins_ = buffer<double>(n_);
     qm_ = buffer<T>(weights_);
     a_ = buffer<T>(sizes_.lanes * columns);
     d_ = buffer<T>(sizes_.state * rows_);
@@ -81,7 +82,7 @@ class random_paths {
 
   std::size_t bytes() const {
     return m_.bytes() + qm_.bytes() + jacobian_.bytes() + before_.bytes() + a_.bytes() + d_.bytes() +
-           (paths_.size() + moves_.size()) * sizeof(entry) +
+           coins_.bytes() + (paths_.size() + moves_.size()) * sizeof(entry) +
            (path_ends_.size() + move_ends_.size()) * sizeof(index_t) +
            matrices_.size() * sizeof(weight_matrix);
   }
@@ -102,14 +103,26 @@ class random_paths {
   // J o B / p, row by row. Entries that are zero draw nothing.
   template <class C>
   void thin(T* j, const C& draws, std::int64_t name) {
-    for (index_t k = 0; k < n_ * n_; ++k)
-      if (j[k] != 0) j[k] = draws.coin(name + k, p_) ? j[k] / T(p_) : T(0);
+    for (index_t k = 0; k < n_ * n_; ++k) {
+      if constexpr (requires { draws.coins(name, p_, view<double>()); })
+        if (k % n_ == 0) draws.coins(name + k, p_, view<double>(coins_));
+      if (j[k] != 0) j[k] = draw(draws, name, k) ? j[k] / T(p_) : T(0);
+    }
     std::size_t end = 0;
     for (index_t i = 0; i < n_; ++i) {
       for (index_t k = 0; k < n_; ++k)
         if (j[k * n_ + i] != 0) paths_[end++] = {i, k, j[k * n_ + i]};
       path_ends_[std::size_t(i)] = index_t(end);
     }
+  }
+
+  // Coin k of those from `name` on, which a chooser that draws many has drawn for the column.
+  template <class C>
+  bool draw(const C& draws, std::int64_t name, index_t k) const {
+    if constexpr (requires { draws.coins(name, p_, view<double>()); })
+      return coins_[k % n_] != 0;
+    else
+      return draws.coin(name + k, p_);
   }
 
   // The entries of D, matrix by matrix; d: n x rows of each.
@@ -184,6 +197,7 @@ class random_paths {
   double p_;
   std::vector<weight_matrix> matrices_;
   buffer<T> m_, qm_, jacobian_, before_, a_, d_;
+  buffer<double> coins_;
   std::vector<entry> paths_, moves_;            // of J o B / p: from `column` to `row`; of D
   std::vector<index_t> path_ends_, move_ends_;  // behind the last of a row; of a matrix
 };

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "unroll/core/unfused.hpp"
+#include "unroll/rng/philox_lanes.hpp"
 
 // Pairs of normal numbers from the bits of Philox (Box & Muller 1958), many at a time, with the same bits on
 // every instruction set, by every compiler (core/unfused.hpp) and on a device (kernels/random_body.hpp).
@@ -11,39 +12,7 @@ namespace unroll::box_muller {
 
 namespace detail {
 
-template <int N>
-using words = typename simd::vec<std::uint64_t, N>::raw;
-
-/// What the rounds of Philox xor to words 0 and 2.
-struct key_schedule {
-  std::uint64_t key[10][2];
-
-  explicit key_schedule(std::uint64_t seed) {
-    auto first = std::uint32_t(seed), second = std::uint32_t(seed >> 32);
-    for (auto& now : key) {
-      now[0] = first;
-      now[1] = second;
-      first += 0x9E3779B9u;
-      second += 0xBB67AE85u;
-    }
-  }
-};
-
-/// Philox 4x32 (rng/philox.hpp) of N counters, a word of each in the low half of an element; what the high
-/// halves hold does not count.
-template <int N>
-UNROLL_INLINE inline void philox_on(words<N> (&c)[4], const key_schedule& keys) {
-  const auto first = simd::splat<N>(std::uint64_t{0xD2511F53u}),
-             second = simd::splat<N>(std::uint64_t{0xCD9E8D57u});
-  UNROLL_FULLY
-  for (const auto& key : keys.key) {
-    const words<N> p0 = simd::multiply_low<N>({c[0]}, first).v, p1 = simd::multiply_low<N>({c[2]}, second).v;
-    c[0] = (p1 >> 32) ^ c[1] ^ key[0];
-    c[1] = p1;
-    c[2] = (p0 >> 32) ^ c[3] ^ key[1];
-    c[3] = p0;
-  }
-}
+using philox_lanes::key_schedule, philox_lanes::philox_on, philox_lanes::words;
 
 /// sqrt(-2 ln u), u uniform on (0, 1] with 53 bits, of N draws; r0, r1: words of theirs, below 2^32.
 template <int N>
@@ -92,9 +61,7 @@ struct normals_kernel {
                                 std::uint64_t pair, T* out, index_t n) {
     constexpr int N = simd::width<Isa, double>;
     const key_schedule keys(seed);
-    std::uint64_t ordinal[std::size_t(N)];
-    for (int i = 0; i < N; ++i) ordinal[i] = pair + std::uint64_t(i);
-    words<N> block = simd::load<N>(static_cast<const std::uint64_t*>(ordinal)).v;
+    words<N> block = philox_lanes::counted_from<N>(pair).v;
     // The bits of so many vectors are drawn before any is used: a processor waits for no chain of rounds.
     constexpr int ahead = 4;
     while (n > 0) {

@@ -17,7 +17,8 @@ namespace unroll {
 ///   coin(t, p)          true with probability p
 ///   uniform(t, n)       one of 0 .. n-1
 ///   normals(t, out)     standard normal
-/// and, so that an estimator can be saved, visit(v) (core/visit.hpp).
+/// and, so that an estimator can be saved, visit(v) (core/visit.hpp). One may have, for who draws many,
+///   coins(t, p, out)    out[i] = coin(t + i, p) ? 1 : 0, of doubles
 template <class C>
 concept chooser = std::copyable<C> && requires(C c, key k, std::int64_t t, view<double> out) {
   c.reset(k);
@@ -59,6 +60,10 @@ class philox_chooser {
   bool coin(std::int64_t t, double p) const {
     const double u = draw_uniform(key_, t);
     return mirrored_ ? u >= 1.0 - p : u < p;
+  }
+  void coins(std::int64_t t, double p, view<double> out) const {
+    draw_uniforms(key_, t, out);
+    for (double& u : out) u = mirrored_ ? u >= 1.0 - p : u < p;
   }
   index_t uniform(std::int64_t t, index_t n) const {
     const index_t i = draw_index(key_, t, n);

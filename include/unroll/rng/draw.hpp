@@ -5,6 +5,7 @@
 #include "unroll/core/view.hpp"
 #include "unroll/rng/box_muller.hpp"
 #include "unroll/rng/key.hpp"
+#include "unroll/rng/philox_lanes.hpp"
 
 namespace unroll {
 
@@ -26,6 +27,12 @@ UNROLL_HD constexpr std::array<std::uint32_t, 4> draw_bits(key k, draw_kind kind
 UNROLL_HD constexpr double draw_uniform(key k, std::int64_t step, std::uint32_t index = 0) {
   const auto r = draw_bits(k, draw_kind::uniform, step, index);
   return double((std::uint64_t(r[0]) | std::uint64_t(r[1]) << 32) >> 11) * 0x1.0p-53;
+}
+
+/// out[i] = draw_uniform(k, step + i), in vectors.
+template <class Space>
+void draw_uniforms(key k, std::int64_t step, view<double, Space> out) {
+  philox_lanes::fill_uniforms(k.seed, std::uint32_t(draw_kind::uniform), step, out.data(), out.size());
 }
 
 /// Uniform on {0, ..., n-1}, n at most 2^32; the bias of the multiply-shift is below n / 2^64.
