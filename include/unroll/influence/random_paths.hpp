@@ -103,26 +103,26 @@ class random_paths {
   // J o B / p, row by row. Entries that are zero draw nothing.
   template <class C>
   void thin(T* j, const C& draws, std::int64_t name) {
-    for (index_t k = 0; k < n_ * n_; ++k) {
+    for (index_t k = 0; k < n_; ++k) {
+      T* to = j + k * n_;
       if constexpr (requires { draws.coins(name, p_, view<double>()); })
-        if (k % n_ == 0) draws.coins(name + k, p_, view<double>(coins_));
-      if (j[k] != 0) j[k] = draw(draws, name, k) ? j[k] / T(p_) : T(0);
+        draws.coins(name + k * n_, p_, view<double>(coins_));
+      else
+        for (index_t i = 0; i < n_; ++i) coins_[i] = to[i] != 0 && draws.coin(name + k * n_ + i, p_) ? 1 : 0;
+      for (index_t i = 0; i < n_; ++i) {
+        const T drawn = to[i] / T(p_);
+        to[i] = coins_[i] != 0 ? drawn : T(0);
+      }
     }
     std::size_t end = 0;
     for (index_t i = 0; i < n_; ++i) {
-      for (index_t k = 0; k < n_; ++k)
-        if (j[k * n_ + i] != 0) paths_[end++] = {i, k, j[k * n_ + i]};
+      for (index_t k = 0; k < n_; ++k) {  // without a branch, which a coin would mislead
+        const T drawn = j[k * n_ + i];
+        paths_[end] = {i, k, drawn};
+        end += drawn != 0 ? 1 : 0;
+      }
       path_ends_[std::size_t(i)] = index_t(end);
     }
-  }
-
-  // Coin k of those from `name` on, which a chooser that draws many has drawn for the column.
-  template <class C>
-  bool draw(const C& draws, std::int64_t name, index_t k) const {
-    if constexpr (requires { draws.coins(name, p_, view<double>()); })
-      return coins_[k % n_] != 0;
-    else
-      return draws.coin(name + k, p_);
   }
 
   // The entries of D, matrix by matrix; d: n x rows of each.
