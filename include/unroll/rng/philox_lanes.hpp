@@ -7,12 +7,13 @@
 // Philox (rng/philox.hpp) of many counters at a time.
 namespace unroll::philox_lanes {
 
+/// N words of 64 bits.
 template <int N>
 using words = typename simd::vec<std::uint64_t, N>::raw;
 
 /// What the rounds of Philox xor to words 0 and 2.
 struct key_schedule {
-  std::uint64_t key[10][2];
+  std::uint64_t key[10][2];  ///< of each round, for words 0 and 2
 
   explicit key_schedule(std::uint64_t seed) {
     auto first = std::uint32_t(seed), second = std::uint32_t(seed >> 32);
@@ -49,7 +50,9 @@ UNROLL_INLINE inline simd::vec<std::uint64_t, N> counted_from(std::uint64_t firs
   return simd::load<N>(static_cast<const std::uint64_t*>(ordinal));
 }
 
+/// For simd::dispatch: what fill_uniforms does.
 struct uniforms_kernel {
+  /// WRITES n uniforms to `out`.
   template <class Isa>
   UNROLL_INLINE static void run(std::uint64_t seed, std::uint32_t kind, std::uint64_t step, double* out,
                                 index_t n) {
