@@ -57,13 +57,10 @@ class philox_chooser {
     if (mirrored_ && t % 2 != 0)
       for (T& x : out) x = -x;
   }
-  bool coin(std::int64_t t, double p) const {
-    const double u = draw_uniform(key_, t);
-    return mirrored_ ? u >= 1.0 - p : u < p;
-  }
+  bool coin(std::int64_t t, double p) const { return falls(draw_uniform(key_, t), p); }
   void coins(std::int64_t t, double p, view<double> out) const {
     draw_uniforms(key_, t, out);
-    for (double& u : out) u = mirrored_ ? u >= 1.0 - p : u < p;
+    for (double& u : out) u = falls(u, p) ? 1 : 0;
   }
   index_t uniform(std::int64_t t, index_t n) const {
     const index_t i = draw_index(key_, t, n);
@@ -77,6 +74,8 @@ class philox_chooser {
   }
 
  private:
+  bool falls(double u, double p) const { return mirrored_ ? u >= 1.0 - p : u < p; }
+
   key key_;
   bool mirrored_ = false;
 };
