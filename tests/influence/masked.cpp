@@ -192,6 +192,21 @@ TEST_CASE("where every parameter keeps its own unit the masked influence is trac
   runs(crossed({.in = 2, .hidden = 3, .out = 2}), 3 * 6 + 1, 2);
 }
 
+TEST_CASE(
+    "a parameter that keeps a unit which it does not feed is no trace of a unit, nor one that keeps less") {
+  const cells::lstm<double> f({.in = 1, .hidden = 2, .out = 0});
+  const std::vector<std::uint8_t> joined(16, 1);
+  const auto own = influence::find_kept_pattern(f, view<const std::uint8_t>(joined), 1);
+  CHECK(own.groups.size() == 2);  // h and c of either unit
+  CHECK(influence::keeps_own_units(f, own));
+  auto other = own;
+  std::swap(other.groups[0].rows, other.groups[1].rows);
+  CHECK_FALSE(influence::keeps_own_units(f, other));
+  auto less = own;
+  less.groups[1].rows.pop_back();
+  CHECK_FALSE(influence::keeps_own_units(f, less));
+}
+
 TEST_CASE("along a delay line theta reaches one entry more with every step") {
   for (const index_t reach : {1, 2, 3, 4, 5, 6}) {
     const influence::masked<delay_line> m(delay_line{}, reach);
