@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "tests/support/catch.hpp"
+#include "unroll/kernels/random_body.hpp"
 #include "unroll/rng/draw.hpp"
+#include "unroll/testing/simt/context.hpp"
 
 using namespace unroll;
 
@@ -87,3 +90,12 @@ TEST_CASE("log and turn_of in double, of which normals are made", "[simt]") {
   CHECK(of_log < 3e-16);
   CHECK(of_turn < 1e-15);
 }
+
+#if !defined(__FMA__) && !defined(__aarch64__)  // as device_math.hpp asks for
+TEST_CASE("the normals of the bodies have the bits of the chooser's", "[simt]") {
+  std::vector<double> by_body(777), drawn(777);
+  testing::simt::run(kernels::normals_body<double>{key{9}, 4, by_body.data(), 777});
+  draw_normals(key{9}, 4, view<double>(drawn));
+  CHECK(by_body == drawn);
+}
+#endif
