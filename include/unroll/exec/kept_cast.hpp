@@ -15,9 +15,10 @@ namespace unroll::exec {
 /// Which numbers P at the place of an executor, and of its copies, are kept in kind T, too: see kept_cast.
 template <class P, class T>
 struct kept_casts {
+  /// One that is kept.
   struct range {
-    const P* from;
-    T* to;
+    const P* from;           ///< n numbers
+    T* to;                   ///< as many
     index_t n;               ///< numbers
     bool holds = false;      ///< whether `to` has what is at `from` now
     std::int64_t times = 0;  ///< that all were cast
@@ -39,7 +40,7 @@ struct kept_casts {
     for (range* const r : ranges) r->holds = false;
   }
 
-  std::vector<range*> ranges;
+  std::vector<range*> ranges;  ///< of those who have a kept_cast
 
  private:
   static bool touch(const void* p, std::size_t bytes, const range& r) {
