@@ -189,4 +189,16 @@ TEST_CASE("start, finite and scored of the function are those of the system, and
   CHECK(scored_losses(ad::derive(mgu<double>{}), {&zero, &good}) == 1);
 }
 
+TEST_CASE("the output of the function is that of the system") {
+  struct with_output : mgu<double> {
+    void output(params<const double> theta, state<const double> s, view<double> y) const {
+      y[0] = theta[0] + s[1];
+    }
+  };
+  const auto cell = ad::derive(with_output{});
+  std::vector<double> theta(std::size_t(cell.size().params), 2.0), s{0, 5, 0, 0, 0, 0}, y(1);
+  cell.output(theta, s, y);
+  CHECK(y[0] == 7);
+}
+
 }  // namespace

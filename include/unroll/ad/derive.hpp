@@ -21,7 +21,8 @@ namespace unroll::ad {
 ///                                     std::span<N> next) const
 ///
 /// It writes every element of `next` and returns the loss, summed over the lanes. N is scalar, dual<scalar>
-/// or var<scalar>. Optional, as for any system: start(s), finite(x), scored(x).
+/// or var<scalar>. Optional, as for any system: start(s), finite(x), scored(x),
+/// output(theta, s, y).
 template <class F>
 concept step_function = std::copyable<F> &&
     requires(const F& f, std::span<const typename F::scalar> v, const typename F::input& x,
@@ -68,6 +69,11 @@ class derived {
   bool finite(const input& x) const requires requires(const F& f, const typename F::input& y) { f.finite(y); }
   { return f_.finite(x); }
   index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
+  void output(params<const scalar> theta, state<const scalar> s, view<scalar> y) const requires
+      requires(const F& f) {
+    f.output(theta, s, y);
+  }
+  { f_.output(theta, s, y); }
 
   /// Records one step on zero parameters so that vjp() finds a tape that is large enough
   /// and never allocates. Without it the first vjp() sizes the tape.

@@ -56,6 +56,10 @@ report run_forward(const char* name, const F& system, params<const typename F::s
 template <class F>
 auto output_writer(const F& system, params<const typename F::scalar> theta, index_t steps,
                    view<typename F::scalar> y) {
+  static_assert(
+      requires(state<const typename F::scalar> s) { system.output(theta, s, y); },
+      "predict needs a system with void output(params<const scalar> theta, state<const scalar> s, "
+      "view<scalar> y) const, which writes y of the state s, lane after lane");
   if (steps == 0 ? !y.empty() : y.empty() || y.size() % steps != 0)
     fail("predict", "y",
          "has size " + std::to_string(y.size()) + ", which is no multiple of the " + std::to_string(steps) +
