@@ -10,8 +10,16 @@
 // compiler is told not to fuse (kernels/device_math.hpp).
 namespace unroll::simd {
 
+// nvcc: V may be a type of the host alone.
+#if defined(__CUDACC__)
+#define UNROLL_OF_ANY_SIDE _Pragma("nv_exec_check_disable")
+#else
+#define UNROLL_OF_ANY_SIDE
+#endif
+
 /// ln(2^k (1 + f)) for sqrt(1/2) - 1 <= f <= sqrt(2) - 1, within 1 unit in the last place (the method of
 /// FreeBSD's e_log.c).
+UNROLL_OF_ANY_SIDE
 template <class V>
 UNROLL_HD UNROLL_INLINE inline V log_of(const V& k, const V& f) {
   const V s = f / (V(2) + f), z = s * s, w = z * z;
@@ -26,6 +34,7 @@ UNROLL_HD UNROLL_INLINE inline V log_of(const V& k, const V& f) {
 }
 
 /// cos(x), |x| <= pi / 4, within 1 unit in the last place (the method of FreeBSD's k_cos.c).
+UNROLL_OF_ANY_SIDE
 template <class V>
 UNROLL_HD UNROLL_INLINE inline V cos_near_0(const V& x) {
   const V z = x * x;
@@ -39,6 +48,7 @@ UNROLL_HD UNROLL_INLINE inline V cos_near_0(const V& x) {
                               z * (V(2.08757232129817482790e-09) - z * V(1.13596475577881948265e-11)))))));
 }
 /// sin(x) likewise (k_sin.c).
+UNROLL_OF_ANY_SIDE
 template <class V>
 UNROLL_HD UNROLL_INLINE inline V sin_near_0(const V& x) {
   const V z = x * x;
@@ -110,5 +120,7 @@ UNROLL_INLINE inline vec<T, N> rounded_to(const vec<double, N>& x) {
 #endif
   }
 }
+
+#undef UNROLL_OF_ANY_SIDE
 
 }  // namespace unroll::simd
