@@ -60,6 +60,9 @@ TEST_CASE("arrays of other lengths than their shape says are refused by name, wi
   const auto xs = data::examples<double>(all, right);
   CHECK_THROWS_WITH(resettable_inputs(std::span<const cells::example<double>>(xs), std::span(flags), 3),
                     ContainsSubstring("resettable_inputs: flags: has size 5, expected 6"));
+  CHECK_THROWS_WITH(
+      resettable_inputs(std::span<const cells::example<double>>(xs), std::span<const std::uint8_t>{}, 0),
+      ContainsSubstring("resettable_inputs: lanes: is 0"));
   CHECK(resettable_inputs(std::span<const cells::example<double>>(xs), std::span(mask), 3)[1].reset ==
         mask.data() + 3);
 }

@@ -27,10 +27,12 @@ struct resettable {
 };
 
 /// Inputs of with_resets: those of a cell with `lanes` lanes, and flags in the same order, one a lane of
-/// every step, which must live as long. Throws unroll::error where they are not steps x lanes.
+/// every step, which must live as long. Throws unroll::error where they are not steps x lanes, or `lanes` is
+/// below 1.
 template <class X>
 std::vector<resettable<X>> resettable_inputs(std::span<const X> xs, std::span<const std::uint8_t> flags,
                                              index_t lanes) {
+  check_at_least("resettable_inputs", "lanes", lanes, 1);
   check_size("resettable_inputs", "flags", index_t(flags.size()), index_t(xs.size()) * lanes);
   std::vector<resettable<X>> all;
   for (const X& x : xs) all.push_back({x, flags.data() + index_t(all.size()) * lanes});
