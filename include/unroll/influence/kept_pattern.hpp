@@ -30,44 +30,43 @@ struct kept_pattern {
 };
 
 /// S = nz(F) + nz(J) nz(F) + ... + nz(J)^(reach - 1) nz(F), by the masks that the system states. joined:
-/// nz(J), n x n, column-major. Takes n^2 and a look at n entries for each parameter.
+/// nz(J), n x n, column-major. Takes a look at n entries for each parameter, and at most n^2 for each group.
 template <class F>
 kept_pattern find_kept_pattern(const F& f, view<const std::uint8_t> joined, index_t reach) {
   const index_t n = f.size().state / f.size().lanes;
   kept_pattern s;
-  std::map<std::vector<index_t>, std::size_t> known;  // row and whether it is moved, of each row of a group
+  std::map<std::vector<index_t>, std::size_t> known;  // the group of parameters that move these rows
   std::vector<std::uint8_t> moved(static_cast<std::size_t>(n));
-  std::vector<index_t> level, next, pattern;  // rows of one level
+  std::vector<index_t> level, next;  // rows of one level
   for (index_t p = 0; p < f.size().params; ++p) {
     f.immediate_mask(view<std::uint8_t>(moved), p, p + 1);
-    std::vector<std::uint8_t> in = moved;
-    level.clear(), pattern.clear();
+    level.clear();
     for (index_t i = 0; i < n; ++i)
-      if (in[std::size_t(i)]) level.push_back(i);
-    for (index_t k = 1; !level.empty(); ++k) {
-      next.clear();
-      for (const index_t j : level)
-        for (index_t i = 0; i < n; ++i)
-          if (joined[j * n + i] && !in[std::size_t(i)]) {
-            if (k < reach) in[std::size_t(i)] = 1;
-            next.push_back(i);
-          }
-      if (k >= reach) {
-        s.closed = s.closed && next.empty();
-        break;
-      }
-      std::swap(level, next);
-    }
-    for (index_t i = 0; i < n; ++i)
-      if (in[std::size_t(i)]) pattern.push_back(2 * i + (moved[std::size_t(i)] ? 1 : 0));
-    if (pattern.empty()) continue;
-    const auto [at, is_new] = known.try_emplace(pattern, s.groups.size());
+      if (moved[std::size_t(i)]) level.push_back(i);
+    if (level.empty()) continue;
+    const auto [at, is_new] = known.try_emplace(level, s.groups.size());
     if (is_new) {
-      s.groups.emplace_back();
-      for (const index_t row : pattern) {
-        s.groups.back().rows.push_back(row / 2);
-        s.groups.back().moved.push_back(row % 2 != 0);
+      std::vector<std::uint8_t> in = moved;
+      for (index_t k = 1; !level.empty(); ++k) {
+        next.clear();
+        for (const index_t j : level)
+          for (index_t i = 0; i < n; ++i)
+            if (joined[j * n + i] && !in[std::size_t(i)]) {
+              if (k < reach) in[std::size_t(i)] = 1;
+              next.push_back(i);
+            }
+        if (k >= reach) {
+          s.closed = s.closed && next.empty();
+          break;
+        }
+        std::swap(level, next);
       }
+      kept_pattern::group& g = s.groups.emplace_back();
+      for (index_t i = 0; i < n; ++i)
+        if (in[std::size_t(i)]) {
+          g.rows.push_back(i);
+          g.moved.push_back(moved[std::size_t(i)] != 0);
+        }
     }
     s.groups[at->second].columns.push_back(p);
   }
