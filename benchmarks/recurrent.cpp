@@ -1,13 +1,17 @@
 // The library against the loop one would write by hand for one cell, with Eigen: forward and backward through
 // 100 steps, loss 1/2 ||h - y||^2, input as wide as the state. Both sides alternate within one row; the
-// counter `ratio` is the median of hand / ours over the pairs (1: the generality costs nothing). Arguments of
-// a row: hidden units, lanes.
+// counter `ratio` is the median of hand / ours over the pairs (1: the generality costs nothing). In the rows
+// of window/, cells whose units do not listen to each other against themselves step by step: `ratio` is steps
+// / windows. Arguments of a row: hidden units, lanes.
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
 #include <unroll/cells/elman.hpp>
 #include <unroll/cells/gru.hpp>
+#include <unroll/cells/lru.hpp>
 #include <unroll/cells/lstm.hpp>
+#include <unroll/cells/min_gru.hpp>
+#include <unroll/cells/rtu.hpp>
 #include <unroll/estimate/bptt.hpp>
 
 #include <algorithm>
@@ -181,45 +185,45 @@ struct hand_lstm : hand<T> {
   }
 };
 
-template <class Cell, class Hand>
-void against_hand(benchmark::State& state) {
+/// Sequences of a row, and the library's bptt on them.
+template <class Cell>
+struct task {
   using T = typename Cell::scalar;
-  const index_t h = state.range(0), b = state.range(1), width = h * b;
-  const Cell cell({.in = h, .hidden = h, .out = 0, .lanes = b});
-  parameters<T> theta(cell.size().params);
-  cell.init(theta, key{1});
-  std::vector<T> x(std::size_t(steps * width)), y(x.size());
-  draw_normals(key{2}, 0, view<T>(x));
-  draw_normals(key{3}, 0, view<T>(y));
+  index_t h, b;
+  Cell cell{{.in = h, .hidden = h, .out = 0, .lanes = b}};
+  parameters<T> theta{cell.size().params};
+  gradient<T> g{theta.size()};
+  std::vector<T> x = std::vector<T>(std::size_t(steps * h * b)), y = x;
   std::vector<cells::example<T>> xs;
-  for (index_t t = 0; t < steps; ++t)
-    xs.push_back({.x = x.data() + t * width, .target = y.data() + t * width});
 
-  gradient<T> g(theta.size());
-  bptt ours(cell, {.max_steps = steps});
-  Hand hand(h, b, Hand::gate_count, theta.data());
-  const auto run_ours = [&] {
+  task(index_t hidden, index_t lanes) : h(hidden), b(lanes) {
+    cell.init(theta, key{1});
+    draw_normals(key{2}, 0, view<T>(x));
+    draw_normals(key{3}, 0, view<T>(y));
+    for (index_t t = 0; t < steps; ++t)
+      xs.push_back({.x = x.data() + t * h * b, .target = y.data() + t * h * b});
+  }
+  template <class Estimator>
+  void run(Estimator& e) {
     g.zero();
-    ours.reset(key{});
-    ours.advance(theta, xs, g);
-    ours.finish(theta, g);
-  };
-  const auto run_hand = [&] { hand.run(map<T>(x.data(), h, b * steps), map<T>(y.data(), h, b * steps)); };
-  run_ours();
-  run_hand();
-  const auto mine = map<T>(g.data(), Hand::gate_count * h, h);
-  if ((mine - hand.dw_h).norm() > (sizeof(T) == 4 ? 1e-4 : 1e-11) * hand.dw_h.norm())
-    return state.SkipWithError("the two gradients differ");
+    e.reset(key{});
+    e.advance(theta, xs, g);
+    e.finish(theta, g);
+  }
+};
 
+/// Times `ours` and `other` in turns: microseconds of a step of ours, and the ratio other / ours.
+template <class Ours, class Other>
+void compare(benchmark::State& state, const Ours& ours, const Other& other) {
   const auto once = [](const auto& f, int n) {
     const std::clock_t start = std::clock();  // processor time: what else runs does not count
     for (int i = 0; i < n; ++i) f();
     return double(std::clock() - start) / CLOCKS_PER_SEC / n;
   };
-  const int n = std::max(1, int(4e-3 / once(run_ours, 20)));
+  const int n = std::max(1, int(4e-3 / once(ours, 20)));
   std::vector<double> ratios, seconds;
   for (auto _ : state) {
-    const double a = once(run_ours, n), c = once(run_hand, n);
+    const double a = once(ours, n), c = once(other, n);
     ratios.push_back(c / a);
     seconds.push_back(a);
   }
@@ -233,23 +237,79 @@ void against_hand(benchmark::State& state) {
   state.counters["high"] = *std::max_element(ratios.begin(), ratios.end());
 }
 
+template <class T>
+bool near(map<T> a, map<T> b) {
+  return (a - b).norm() <= (sizeof(T) == 4 ? 1e-4 : 1e-11) * b.norm();
+}
+
 template <class Cell, class Hand>
-void add(const std::string& name) {
-  auto* row = benchmark::RegisterBenchmark(name.c_str(), against_hand<Cell, Hand>);
-  for (index_t h : {16, 64, 256, 1024})
+void against_hand(benchmark::State& state) {
+  using T = typename Cell::scalar;
+  task<Cell> of(state.range(0), state.range(1));
+  const index_t h = of.h, columns = of.b * steps, rows = Hand::gate_count * h;
+  bptt ours(of.cell, {.max_steps = steps});
+  Hand hand(h, of.b, Hand::gate_count, of.theta.data());
+  const auto run_ours = [&] { of.run(ours); };
+  const auto run_hand = [&] { hand.run(map<T>(of.x.data(), h, columns), map<T>(of.y.data(), h, columns)); };
+  run_ours();
+  run_hand();
+  if (!near<T>({of.g.data(), rows, h}, {hand.dw_h.data(), rows, h}))
+    return state.SkipWithError("the two gradients differ");
+  compare(state, run_ours, run_hand);
+}
+
+/// A cell without its window passes: what takes windows then calls step and vjp.
+template <class Cell>
+struct step_by_step : Cell {
+  using Cell::Cell;
+  void forward() const = delete;
+};
+
+template <class Cell>
+void against_steps(benchmark::State& state) {
+  static_assert(has_window<Cell> && !has_window<step_by_step<Cell>>);
+  using T = typename Cell::scalar;
+  task<Cell> of(state.range(0), state.range(1));
+  bptt windows(of.cell, {.max_steps = steps});
+  bptt single(step_by_step<Cell>(of.cell.options()), {.max_steps = steps});
+  const auto run_windows = [&] { of.run(windows); };
+  const auto run_single = [&] { of.run(single); };
+  run_windows();
+  const gradient<T> g = of.g;
+  run_single();
+  if (!near<T>({g.data(), g.size(), 1}, {of.g.data(), g.size(), 1}))
+    return state.SkipWithError("the two gradients differ");
+  compare(state, run_windows, run_single);
+}
+
+void add(const std::string& name, void (*run)(benchmark::State&), const std::vector<index_t>& units) {
+  auto* row = benchmark::RegisterBenchmark(name.c_str(), run);
+  for (index_t h : units)
     for (index_t b : {1, 32}) row->Args({h, b});
   row->Iterations(9)->Unit(benchmark::kMillisecond);
+}
+
+template <class Cell, class Hand>
+void add_hand(const std::string& name) {
+  add(name, against_hand<Cell, Hand>, {16, 64, 256, 1024});
+}
+template <class Cell>
+void add_windows(const std::string& name) {
+  add("window/" + name, against_steps<Cell>, {16, 64, 256});
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  add<cells::elman<float>, hand_elman<float>>("elman/f32");
-  add<cells::gru<float>, hand_gru<float>>("gru/f32");
-  add<cells::lstm<float>, hand_lstm<float>>("lstm/f32");
-  add<cells::elman<double>, hand_elman<double>>("elman/f64");
-  add<cells::gru<double>, hand_gru<double>>("gru/f64");
-  add<cells::lstm<double>, hand_lstm<double>>("lstm/f64");
+  add_hand<cells::elman<float>, hand_elman<float>>("elman/f32");
+  add_hand<cells::gru<float>, hand_gru<float>>("gru/f32");
+  add_hand<cells::lstm<float>, hand_lstm<float>>("lstm/f32");
+  add_hand<cells::elman<double>, hand_elman<double>>("elman/f64");
+  add_hand<cells::gru<double>, hand_gru<double>>("gru/f64");
+  add_hand<cells::lstm<double>, hand_lstm<double>>("lstm/f64");
+  add_windows<cells::lru<float>>("lru/f32");
+  add_windows<cells::rtu<float>>("rtu/f32");
+  add_windows<cells::min_gru<float>>("min_gru/f32");
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

@@ -173,6 +173,18 @@ TEST_CASE("a sample input that leads nowhere is refused, not followed") {
         ad::derive(of_example{}).bytes());
 }
 
+TEST_CASE("an example of other lanes than the function has is refused, not read shifted") {
+  const double x[] = {0.7, 0.1}, target[] = {-0.4, 0.3};
+  const auto cell = ad::derive(of_example{});
+  cells::example<double> in{.x = x, .target = target};
+  CHECK(finite_input(cell, in));
+  in.lanes = 1;
+  CHECK(finite_input(cell, in));
+  in.lanes = 2;
+  CHECK_THROWS_WITH(finite_input(cell, in), Catch::Matchers::ContainsSubstring(
+                                                "derive: x.lanes: is 2, size() of the function has lanes 1"));
+}
+
 TEST_CASE("start, finite and scored of the function are those of the system, and only then") {
   std::vector<double> s(1);
   start_state(ad::derive(ad_test::leaky<double>{}), state<double>(s));

@@ -43,8 +43,7 @@ class derived_adolc {
   dims size() const { return size_; }
   void start(state<double> s) const requires requires(const F& f, state<double> v) { f.start(v); }
   { f_.start(s); }
-  bool finite(const input& x) const requires requires(const F& f, const typename F::input& y) { f.finite(y); }
-  { return f_.finite(x); }
+  bool finite(const input& x) const { return detail::finite_step(f_, x, size_.lanes); }
   index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
   void output(params<const double> theta, state<const double> s, view<double> y) const requires
       requires(const F& f) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -30,6 +31,18 @@ concept step_function = std::copyable<F> &&
   { f.size() } -> std::same_as<dims>;
   { f(v, v, x, next) } -> std::convertible_to<typename F::scalar>;
 };
+
+namespace detail {
+/// finite(x) of the function; refuses an example (cells/example.hpp) of other lanes, as cells do.
+template <class F>
+bool finite_step(const F& f, const typename F::input& x, index_t lanes) {
+  if constexpr (requires { !x.x, !x.token, !x.target, !x.label, x.lanes; })
+    if (x.lanes != 0 && x.lanes != lanes)
+      fail("derive", "x.lanes",
+           "is " + std::to_string(x.lanes) + ", size() of the function has lanes " + std::to_string(lanes));
+  return finite_input(f, x);
+}
+}  // namespace detail
 
 /// The system that derive() returns. step() runs the function on plain numbers, jvp() on dual numbers, vjp()
 /// records it on a tape and sweeps back; nothing is stored between them, so a vjp costs a recorded step
@@ -66,8 +79,8 @@ class derived {
   }
   void start(state<scalar> s) const requires requires(const F& f, state<typename F::scalar> v) { f.start(v); }
   { f_.start(s); }
-  bool finite(const input& x) const requires requires(const F& f, const typename F::input& y) { f.finite(y); }
-  { return f_.finite(x); }
+  /// Throws unroll::error where `x` says that its arrays have other lanes than the function.
+  bool finite(const input& x) const { return detail::finite_step(f_, x, size_.lanes); }
   index_t scored(const input& x) const { return index_t(scored_losses(f_, x)); }
   void output(params<const scalar> theta, state<const scalar> s, view<scalar> y) const requires
       requires(const F& f) {

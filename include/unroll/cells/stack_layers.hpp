@@ -18,6 +18,16 @@ namespace unroll::cells {
 /// it.
 template <class Cell>
 class stack_layers {
+  static_assert(
+      requires(const Cell& c, const lane_strides& within) {
+        c.options();
+        c.layer(within, true);
+        c.handed_up();
+      },
+      "cells::stack takes cells that are a recurrent_cell or a diagonal_cell of some equations (elman, relu, "
+      "gru, "
+      "lstm, leaky, lru, rtu, min_gru, ...); of another cell, layers are part of its own step");
+
  protected:
   using T = typename Cell::scalar;                   ///< of its numbers
   using options_type = typename Cell::options_type;  ///< of a layer
