@@ -1,8 +1,8 @@
 // The library against the loop one would write by hand for one cell, with Eigen: forward and backward through
 // 100 steps, loss 1/2 ||h - y||^2, input as wide as the state. Both sides alternate within one row; the
 // counter `ratio` is the median of hand / ours over the pairs (1: the generality costs nothing). In the rows
-// of window/, cells whose units do not listen to each other against themselves step by step: `ratio` is steps
-// / windows. Arguments of a row: hidden units, lanes.
+// of window/, cells with their window passes against themselves step by step: `ratio` is steps / windows.
+// Arguments of a row: hidden units, lanes.
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
@@ -307,6 +307,8 @@ int main(int argc, char** argv) {
   add_hand<cells::elman<double>, hand_elman<double>>("elman/f64");
   add_hand<cells::gru<double>, hand_gru<double>>("gru/f64");
   add_hand<cells::lstm<double>, hand_lstm<double>>("lstm/f64");
+  add_windows<cells::elman<float>>("elman/f32");
+  add_windows<cells::lstm<float>>("lstm/f32");
   add_windows<cells::lru<float>>("lru/f32");
   add_windows<cells::rtu<float>>("rtu/f32");
   add_windows<cells::min_gru<float>>("min_gru/f32");
