@@ -57,6 +57,11 @@ TEST_CASE("arrays of other lengths than their shape says are refused by name, wi
       "mask: has size 6, expected 0", [](auto&) {}, without);
   CHECK_THROWS_WITH(data::examples<double>({.steps = 1, .lanes = 0}, {}),
                     ContainsSubstring("examples: lanes: is 0"));
+  CHECK_THROWS_WITH(
+      data::examples<double>({.steps = index_t{1} << 30, .lanes = index_t{1} << 34}, {}),
+      ContainsSubstring("examples: lanes: is 17179869184, at most 536870911 of 1073741824 steps"));
+  CHECK_THROWS_WITH(data::sequences<double>({.steps = 8, .lanes = 2, .in = 3, .out = index_t{1} << 59}),
+                    ContainsSubstring("sequences: lanes: is 2, at most 0 of 8 steps"));
   const auto xs = data::examples<double>(all, right);
   CHECK_THROWS_WITH(resettable_inputs(std::span<const cells::example<double>>(xs), std::span(flags), 3),
                     ContainsSubstring("resettable_inputs: flags: has size 5, expected 6"));

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "unroll/cells/example.hpp"
@@ -31,12 +34,19 @@ struct sequence_arrays {
   std::span<const std::uint8_t> mask = {};   ///< steps x lanes
 };
 
-/// Throws unroll::error on a shape that cannot be.
+/// Throws unroll::error on a shape that cannot be: sizes below 0, no lane, or more numbers than memory has
+/// addresses for.
 inline void check_shape(const char* who, const sequence_shape& shape) {
   check_at_least(who, "steps", shape.steps, 0);
   check_at_least(who, "lanes", shape.lanes, 1);
   check_at_least(who, "in", shape.in, 0);
   check_at_least(who, "out", shape.out, 0);
+  const index_t each = std::max({index_t(1), shape.in, shape.out});
+  const index_t most = std::numeric_limits<index_t>::max() / 16 / each;
+  if (shape.steps > 0 && shape.lanes > most / shape.steps)
+    fail(who, "lanes",
+         "is " + std::to_string(shape.lanes) + ", at most " + std::to_string(most / shape.steps) + " of " +
+             std::to_string(shape.steps) + " steps and " + std::to_string(each) + " numbers have addresses");
 }
 
 /// One example a step, which look into the arrays: these must live as long. Throws unroll::error, with the
