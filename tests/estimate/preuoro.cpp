@@ -1,5 +1,8 @@
 #include "unroll/estimate/preuoro.hpp"
 
+#include <cmath>
+#include <limits>
+
 #include "tests/properties/random_task.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_columns.hpp"
@@ -223,6 +226,26 @@ TEST_CASE("a whole Q of losses that owe to the rows apart is the diagonal one") 
       CHECK(other[i] == Approx(nu[i]).epsilon(1e-12));
       CHECK(other[i] * also[i] == Approx(1).epsilon(1e-12));
     }
+  }
+}
+
+TEST_CASE("a Q heeds large losses, and goes on from before those whose squares are not finite") {
+  for (const index_t renew : {0, 1}) {
+    const auto shaped = [&](std::vector<std::array<double, 2>> owed) {
+      influence::row_mixing<double> q(1, 2, .5, 1e-3, renew);
+      for (const auto& r : owed) q.remember(0, r.data());
+      std::array<double, 2> nu{1, -1};
+      const double* over = q.shape(0, 0, nu.data());
+      CHECK(over[0] * nu[0] == Approx(1).epsilon(1e-12));
+      CHECK(over[1] * nu[1] == Approx(1).epsilon(1e-12));
+      return std::array{over[0], over[1]};
+    };
+    const auto expected = shaped({{3, 0}, {0, -4}});
+    for (const double wrong : {std::numeric_limits<double>::infinity(), std::nan(""), 1e200})
+      CHECK(shaped({{3, 0}, {1, wrong}, {0, -4}}) == expected);
+    const auto scaled = shaped({{3e100, 0}, {0, -4e100}});
+    CHECK(scaled[0] == Approx(expected[0]).epsilon(1e-12));
+    CHECK(scaled[1] == Approx(expected[1]).epsilon(1e-12));
   }
 }
 

@@ -43,8 +43,11 @@ class row_mixing {
     for (index_t k = 0; k < q_.size(); ++k) q_[k] = inverse_[k] = T(k % (rows_ * rows_) % (rows_ + 1) == 0);
   }
 
-  /// B of lane l learns r, `rows` numbers.
+  /// B of lane l learns r, `rows` numbers; nothing where the square of r is not finite.
   void remember(index_t l, const T* r) {
+    double square = 0;
+    for (index_t i = 0; i < rows_; ++i) square += double(r[i]) * double(r[i]);
+    if (!std::isfinite(square)) return;
     const index_t columns = renew_ > 0 ? rows_ : 1;
     double* b = owed_.data() + l * rows_ * columns;
     for (index_t c = 0; c < columns; ++c)
@@ -95,19 +98,19 @@ class row_mixing {
   double fourth_root(double b, double mean) const {
     return mean > 0 ? std::sqrt(std::sqrt(std::max(b, 0.) / mean + floor_)) : 1;
   }
-  // Q and its inverse of B = V diag(values) V'. V is orthonormal whatever the rank.
+  // Q and its inverse of B / mean = V diag(values) V'. V is orthonormal whatever the rank.
   void take_root(index_t l) {
     const double* b = owed_.data() + l * rows_ * rows_;
     const double mean = mean_of(b, rows_ + 1);
-    if (!(mean > 0 && std::isfinite(mean))) return;
-    std::copy_n(b, rows_ * rows_, root_.data());
+    if (!(mean > 0)) return;
+    for (index_t k = 0; k < rows_ * rows_; ++k) root_[k] = b[k] / mean;  // squares of B could overflow
     linalg::jacobi_svd(rows_, rows_, root_.data(), turned_.data(), values_.data());
     T *q = q_.data() + l * rows_ * rows_, *inverse = inverse_.data() + l * rows_ * rows_;
     for (index_t c = 0; c < rows_; ++c)
       for (index_t i = 0; i < rows_; ++i, ++q, ++inverse) {
         double sum = 0, other = 0;
         for (index_t k = 0; k < rows_; ++k) {
-          const double root = fourth_root(values_[k], mean),
+          const double root = fourth_root(values_[k], 1),
                        product = turned_[k * rows_ + i] * turned_[k * rows_ + c];
           sum += product / root;
           other += product * root;
