@@ -84,13 +84,12 @@ TEST_CASE(
   same(4);
 }
 
-TEST_CASE("kept cast: whoever writes theta otherwise says so, and once it is gone every product casts",
-          "[exec]") {
+TEST_CASE("kept cast: changed() casts again, and once it is gone every product does", "[exec]") {
   adapters_of_theta s((E()));
   {
     exec::kept_cast<E> kept(s.e, s.all());
     const auto before = s.products();
-    s.e.scale(0.5, s.theta.data(), s.size);
+    s.e.machine().run(kernels::scale_body<float>{.alpha = 0.5, .x = s.theta.data(), .n = s.size});
     kept.changed();
     CHECK(s.products() != before);
     CHECK(s.casts() == 2);
@@ -100,6 +99,33 @@ TEST_CASE("kept cast: whoever writes theta otherwise says so, and once it is gon
   }
   s.products();
   CHECK(s.casts() == 14);
+}
+
+TEST_CASE("kept cast: whatever operation writes to theta is noticed", "[exec]") {
+  adapters_of_theta one((E())), other((E()));
+  const exec::kept_cast<E> kept(other.e, other.all());
+  std::int64_t times = 0;
+  const auto noticed = [&](const auto& write) {
+    for (auto* s : {&one, &other}) write(s->e, s->theta.data());
+    CHECK(other.products() == one.products());
+    CHECK(kept.times() == ++times);
+  };
+  constexpr index_t n = adapters_of_theta::size, half = n / 2;
+  noticed([](const E& e, float* theta) { e.scale(0.5, theta + 3, 1); });
+  noticed([](const E& e, float* theta) { e.axpy(2, theta, theta + half, half); });
+  noticed([](const E& e, float* theta) {
+    e.copy(matrix<const float>(theta, half, 1), matrix<float>(theta + half, half, 1));
+  });
+  noticed([](const E& e, float* theta) { e.fill(matrix<float>(theta + 2, 4, 7, 8), 0.25); });
+  noticed([](const E& e, float* theta) { e.signs(key{3}, 1, theta, half); });
+  noticed([](const E& e, float* theta) { e.normals(key{3}, 1, theta + half, half); });
+}
+
+TEST_CASE("kept cast: a factor that ends behind what is kept is cast as if none of it were", "[exec]") {
+  adapters_of_theta one((E())), other((E()));
+  const exec::kept_cast<E> kept(other.e, other.all().part(0, 90));  // of the first adapter's 96 + 64
+  CHECK(other.products() == one.products());
+  CHECK(other.casts() == one.casts());
 }
 
 TEST_CASE("kept cast: of a part of theta, which an upload to all of it changes", "[exec]") {

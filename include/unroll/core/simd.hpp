@@ -190,9 +190,9 @@ UNROLL_INLINE inline vec<T, N> where_greater(const vec<T, N>& a, const vec<T, N>
 /// Hides from g++ what it knows of a vector, which stays as it is.
 template <class T, int N>
 UNROLL_INLINE inline void hide([[maybe_unused]] vec<T, N>& x) {
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
   asm("" : "+v"(x.v));
-#elif defined(__aarch64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#elif defined(__aarch64__) && defined(__GNUC__) && !defined(__clang__)
   asm("" : "+w"(x.v));
 #endif
 }

@@ -334,8 +334,7 @@ class body_executor {
 
   template <class Body>
   void run(const Body& body) const {
-    if constexpr (requires { body.theta; })
-      casts_->changed(body.theta, std::size_t(body.n) * sizeof(*body.theta));
+    casts_->written_by(body);
     machine_.run(body);
   }
   template <kernels::reduction what, class U>

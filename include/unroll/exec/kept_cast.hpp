@@ -24,16 +24,26 @@ struct kept_casts {
     std::int64_t times = 0;  ///< that all were cast
   };
 
-  /// The range that p points into; null: none.
-  range* of(const P* p) const {
+  /// The range that all of m lies in; null: none.
+  range* of(matrix<const P> m) const {
+    if (m.rows == 0 || m.cols == 0) return nullptr;
     for (range* const r : ranges)
-      if (touch(p, sizeof(P), *r)) return r;
+      if (touch(m.data, sizeof(P), *r) && (m.data - r->from) + (m.cols - 1) * m.stride + m.rows <= r->n)
+        return r;
     return nullptr;
   }
   /// The bytes behind p were written.
   void changed(const void* p, std::size_t bytes) const {
     for (range* const r : ranges)
       if (touch(p, bytes, *r)) r->holds = false;
+  }
+  /// A body, which writes what it calls theta, x, y or to, unless that is const.
+  template <class Body>
+  void written_by(const Body& body) const {
+    if constexpr (requires { body.theta; }) written(body, body.theta);
+    if constexpr (requires { body.x; }) written(body, body.x);
+    if constexpr (requires { body.y; }) written(body, body.y);
+    if constexpr (requires { body.to; }) written(body, body.to);
   }
   /// All may be others, such as those of operations that never happened.
   void all_changed() const {
@@ -43,6 +53,13 @@ struct kept_casts {
   std::vector<range*> ranges;  ///< of those who have a kept_cast
 
  private:
+  template <class Body, class At>
+  void written(const Body& body, const At& at) const {
+    if constexpr (std::is_same_v<At, matrix<P>>)
+      changed(at.data, std::size_t(at.stride * at.cols) * sizeof(P));
+    else if constexpr (std::is_same_v<At, P*> && requires { body.n; })
+      changed(at, std::size_t(body.n) * sizeof(P));
+  }
   static bool touch(const void* p, std::size_t bytes, const range& r) {
     const auto first = reinterpret_cast<std::uintptr_t>(p), from = reinterpret_cast<std::uintptr_t>(r.from);
     return first < from + std::size_t(r.n) * sizeof(P) && from < first + bytes;
@@ -51,8 +68,10 @@ struct kept_casts {
 
 /// Keeps the n numbers theta at the place of an executor in the kind of its activations as well, so that
 /// adapters in theta are cast once after a change, all n at once, and not in every product; the bits are the
-/// same. The first product behind a change casts. Uploads to theta and steps of optimisers are noticed,
-/// whatever else writes it says changed(). theta must outlive this and stay where it is.
+/// same. The first product behind a change casts. What the executor writes to theta is noticed: uploads,
+/// optimisers, vector operations, copies and draws; whatever else writes it says changed(), such as a kernel
+/// of the caller, another stream, or bring() of exec/offload.hpp. theta must outlive this and stay where it
+/// is.
 ///
 /// Memory: n activations; none, and it does nothing, where products take parameters as they are: of
 /// exec::host, and where both are of one kind.
@@ -78,7 +97,7 @@ class kept_cast {
     if (range_) std::erase(of_->ranges, range_.get());
   }
 
-  /// theta was written by something else than an upload or an optimiser of the executor.
+  /// theta was written by something that the executor does not notice.
   void changed() {
     if (range_) range_->holds = false;
   }
@@ -97,7 +116,7 @@ class kept_cast {
 template <class T, class E, class P>
 matrix<const T> kept_as(const E& e, matrix<const P> m) {
   if constexpr (!std::is_same_v<T, P> && requires { e.casts(); }) {
-    auto* const r = e.casts()->of(m.data);
+    auto* const r = e.casts()->of(m);
     if (!r) return {};
     const T* const at = r->to + (m.data - r->from);
     if (reinterpret_cast<std::uintptr_t>(at) % 16 != 0) return {};
