@@ -34,7 +34,7 @@ variance() {
 adding() {
   "$programs"/adding_lags --json "$out/adding.json" --plot "$out/adding_lags.svg" | tee "$out/adding.txt"
   "$programs"/adding_lags --json "$out/adding_more.json" --lengths 10,30,100 \
-    --estimators telescope:50,control_variate:50,adaptive_tbptt:0.1:50,dni:50,eprop,kf_rtrl,preuoro,forward_gradient |
+    --estimators telescope:50,control_variate:50,adaptive_tbptt:0.1:50,dni:50,eprop,kf_rtrl,preuoro,forward_gradient,kernl,es:0.01:4,gpes:0.01:4:50,pes_a:0.01:4:50,artbp_fixed:50,telescope_single:50 |
     tee "$out/adding_more.txt"
 }
 
