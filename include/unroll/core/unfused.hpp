@@ -7,7 +7,7 @@
 // Logarithms, cosines and sines in double, one after another or in vectors. Sums, products, quotients and
 // square roots are rounded one by one, as IEEE arithmetic has them, and none of them is fused: results have
 // the same bits on every instruction set, by every compiler, and on a device, where V is double and the
-// compiler is told not to fuse (kernels/device_math.hpp).
+// compiler is told not to fuse (kernels/device_math.hpp). clang's -ffp-contract=fast fuses them all the same.
 namespace unroll::simd {
 
 // nvcc: V may be a type of the host alone.

@@ -14,7 +14,8 @@ namespace detail {
 
 using philox_lanes::key_schedule, philox_lanes::philox_on, philox_lanes::words;
 
-/// sqrt(-2 ln u), u uniform on (0, 1] with 53 bits, of N draws; r0, r1: words of theirs, below 2^32.
+/// sqrt(-2 ln u) of N draws, at most sqrt(66 ln 2) = 6.76: u = (r0 + 1/2) / 2^32 and 21 bits of r1 behind
+/// that, at most 1; r0, r1: words of theirs, below 2^32.
 template <int N>
 UNROLL_INLINE inline simd::vec<double, N> radii(const words<N>& r0, const words<N>& r1) {
   using real = simd::unfused<N>;

@@ -92,6 +92,25 @@ TEST_CASE("copies stop together in front of a step that is not finite in one of 
   CHECK(group.emit() == offered.emit());
 }
 
+TEST_CASE("copies run one after the other through groups of steps, whose borders show nowhere") {
+  std::vector<double> xs(300);
+  for (std::size_t i = 0; i < xs.size(); ++i) xs[i] = double(i % 7);
+  for (const std::size_t bad : {0u, 1u, 127u, 128u, 129u, 255u, 256u, 299u}) {
+    INFO("not finite in step " << bad);
+    auto offered = xs;
+    offered[bad] = 13;
+    task whole, one_by_one;
+    const report r = whole.advance(offered, 1000);
+    CHECK((r.code == status::non_finite && r.at == std::int64_t(bad) && r.consumed == std::int64_t(bad) &&
+           r.losses == std::int64_t(bad)));
+    for (std::size_t i = 0; i < bad; ++i) one_by_one.advance({xs[i]}, 1000);
+    CHECK(whole.all.last_state()[0] == one_by_one.all.last_state()[0]);
+    whole.advance({xs.begin() + std::ptrdiff_t(bad), xs.end()}, 1000);
+    for (std::size_t i = bad; i < xs.size(); ++i) one_by_one.advance({xs[i]}, 1000);
+    CHECK(whole.emit() == one_by_one.emit());
+  }
+}
+
 TEST_CASE("an input that cannot be used stops all copies, and so does a theta that is not finite") {
   task t;
   const report r = t.advance({1, -1, 2});
