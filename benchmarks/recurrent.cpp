@@ -170,8 +170,8 @@ struct hand_lstm : hand<T> {
       const auto gate = q.at(q.z, t);
       auto d = q.at(q.dz, t);
       const auto i = gate.topRows(n).array(), f = gate.middleRows(n, n).array(),
-                 g = gate.middleRows(2 * n, n).array(), o = gate.bottomRows(n).array(),
-                 th = q.at(q.tc, t).array();
+                 g = gate.middleRows(2 * n, n).array(), o = gate.bottomRows(n).array();
+      const auto th = q.at(q.tc, t).array();
       q.dh += q.at(q.states, t + 1) - y.middleCols(t * q.b, q.b);
       q.dc.array() += q.dh.array() * o * (1 - th.square());
       d.topRows(n) = q.dc.array() * g * i * (1 - i);
@@ -239,7 +239,7 @@ void compare(benchmark::State& state, const Ours& ours, const Other& other) {
 
 template <class T>
 bool near(map<T> a, map<T> b) {
-  return (a - b).norm() <= (sizeof(T) == 4 ? 1e-4 : 1e-11) * b.norm();
+  return double((a - b).norm()) <= (sizeof(T) == 4 ? 1e-4 : 1e-11) * double(b.norm());
 }
 
 template <class Cell, class Hand>
