@@ -125,6 +125,21 @@ TEST_CASE("dot pairs round the activations to bfloat16 and nothing else") {
     }
 }
 
+TEST_CASE("a product of no terms with bfloat16 weights is zero") {
+  const bf16 none(0.0f);
+  for (const op ow : {op::none, op::transpose}) {
+    const matrix<const bf16> w =
+        ow == op::none ? matrix<const bf16>(&none, 3, 0) : matrix<const bf16>(&none, 0, 3);
+    for (const bool add : {false, true}) {
+      std::vector<float> y(3, 7.0f), c(6, 7.0f);
+      linalg::gemv(ow, w, y.data(), add, y.data());
+      linalg::gemm(ow, w, op::none, matrix<const float>(c.data(), 0, 2), add, matrix<float>(c.data(), 3, 2));
+      CHECK(y == std::vector<float>(3, add ? 7.0f : 0.0f));
+      CHECK(c == std::vector<float>(6, add ? 7.0f : 0.0f));
+    }
+  }
+}
+
 TEST_CASE("bits of products with bfloat16 weights depend neither on addresses nor on other columns") {
   for (const bf16_way way : {bf16_way::widened, bf16_way::dot_pairs}) {
     if (way == bf16_way::dot_pairs && !linalg::detail::has_dot_pairs()) continue;

@@ -117,6 +117,7 @@ void widened_gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool a
   constexpr index_t terms = inner_block, rows = 64;
   alignas(64) float panel[std::size_t(terms * rows)];
   const index_t k = ow == op::none ? w.cols : w.rows;
+  for (index_t j = 0; k == 0 && !add && j < c.cols; ++j) std::fill_n(c.data + j * c.stride, c.rows, 0.0f);
   for (index_t i = 0; i < c.rows; i += rows) {
     const index_t m = std::min(rows, c.rows - i);
     for (index_t q = 0; q < k; q += terms) {
@@ -152,12 +153,9 @@ void gemm(op ow, matrix<const W> w, op ob, matrix<const float> b, bool add, matr
   if (way == bf16_way::dot_pairs && !detail::has_dot_pairs())
     fail("gemm", "way", "is dot_pairs, this processor or compiler has no AVX512-BF16");
   if (c.rows == 0 || c.cols == 0) return;
-  if (k == 0) {
-    if (!add)
-      for (index_t j = 0; j < c.cols; ++j) std::fill_n(c.data + j * c.stride, c.rows, 0.0f);
-  } else if (c.cols == 1 && ob == op::none) {
+  if (c.cols == 1 && ob == op::none) {
     gemv(ow, w, b.data, add, c.data);
-  } else if (way == bf16_way::dot_pairs && ow == op::transpose && ob == op::none) {
+  } else if (way == bf16_way::dot_pairs && ow == op::transpose && ob == op::none && k > 0) {
     detail::pair_gemm(w, b, add, c);
   } else {
     detail::widened_gemm(ow, w, ob, b, add, c);
