@@ -7,7 +7,8 @@
 #include "unroll/rng/philox_lanes.hpp"
 
 // Pairs of normal numbers from the bits of Philox (Box & Muller 1958), many at a time, with the same bits on
-// every instruction set, by every compiler (core/unfused.hpp) and on a device (kernels/random_body.hpp).
+// every instruction set, by every compiler, as core/unfused.hpp says, and on a device
+// (kernels/random_body.hpp).
 namespace unroll::box_muller {
 
 namespace detail {

@@ -260,7 +260,9 @@ class estimator_checks {
       const allocation_counter counter;
       body();
       const std::int64_t made = counter.count();
-      expect(made == 0, std::string(call) + ": allocates " + std::to_string(made) + " times");
+      std::string text(call);
+      text.append(": allocates ").append(std::to_string(made)).append(" times");
+      expect(made == 0, text);
     };
     for (int round = 0; round < 2; ++round) {
       count("reset", [&] { estimator.reset(o_.randomness); });
