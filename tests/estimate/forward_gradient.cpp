@@ -2,6 +2,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "unroll/cells/elman.hpp"
 #include "unroll/system/any_system.hpp"
 #include "unroll/testing/conformance.hpp"
 #include "unroll/testing/enumerate.hpp"
@@ -46,6 +47,14 @@ TEST_CASE("forward_gradient draws directions that are orthonormal") {
           CHECK(std::abs(linalg::dot(v.data() + 8 * i, v.data() + 8 * j, 8) - (i == j ? 1 : 0)) < 1e-14);
     }
   }
+  const cells::elman<double> cell({.in = 2, .hidden = 5, .out = 1});  // more numbers than one vector has
+  const index_t P = cell.size().params;
+  forward_gradient est(cell, {.directions = P});
+  est.reset(key{1});
+  const auto v = est.directions();
+  for (index_t i = 0; i < P; ++i)
+    for (index_t j = 0; j <= i; ++j)
+      CHECK(std::abs(linalg::dot(v.data() + P * i, v.data() + P * j, P) - (i == j ? 1 : 0)) < 1e-13);
 }
 
 TEST_CASE("forward_gradient costs a step and a jvp a direction, and gives its gradient window by window") {

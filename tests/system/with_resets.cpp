@@ -4,6 +4,7 @@
 #include "tests/support/complete_system.hpp"
 #include "unroll/cells/elman.hpp"
 #include "unroll/cells/gru.hpp"
+#include "unroll/cells/lru.hpp"
 #include "unroll/cells/lstm.hpp"
 #include "unroll/estimate/artbp.hpp"
 #include "unroll/estimate/bptt.hpp"
@@ -145,6 +146,7 @@ TEST_CASE("a system with resets keeps the rules of a system, with every optional
     check(cells::elman<double>({.in = 2, .hidden = 3, .out = 2, .lanes = lanes}));
     check(cells::gru<double>({.in = 2, .hidden = 3, .out = 2, .lanes = lanes}));
     check(cells::lstm<double>({.in = 2, .hidden = 2, .out = 2, .lanes = lanes}));
+    check(cells::lru<double>({.in = 2, .hidden = 2, .out = 2, .lanes = lanes}));
     CHECK(testing::system_conformance(
               with_resets(support::complete<double>{2, lanes}), support::complete_theta<double>(),
               flagged(support::complete_inputs<double>(6)), {.steps = 6}) == strings{});
