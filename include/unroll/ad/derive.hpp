@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <span>
-#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -33,13 +32,12 @@ concept step_function = std::copyable<F> &&
 };
 
 namespace detail {
-/// finite(x) of the function; refuses an example (cells/example.hpp) of other lanes, as cells do.
+/// finite(x) of the function, behind the check_lanes() that belongs to the inputs, if there is one
+/// (cells/example.hpp).
 template <class F>
 bool finite_step(const F& f, const typename F::input& x, index_t lanes) {
-  if constexpr (requires { !x.x, !x.token, !x.target, !x.label, x.lanes; })
-    if (x.lanes != 0 && x.lanes != lanes)
-      fail("derive", "x.lanes",
-           "is " + std::to_string(x.lanes) + ", size() of the function has lanes " + std::to_string(lanes));
+  constexpr const char* has = "size() of the function has lanes ";
+  if constexpr (requires { check_lanes("derive", x, lanes, has); }) check_lanes("derive", x, lanes, has);
   return finite_input(f, x);
 }
 }  // namespace detail

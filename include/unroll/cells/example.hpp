@@ -34,11 +34,13 @@ struct example {
   index_t lanes = 0;
 };
 
-/// Throws unroll::error where the arrays of x are said to have other lanes than the cell, which has `lanes`.
+/// Throws unroll::error where the arrays of x are said to have other lanes than who reads them, which has
+/// `lanes`; `reader_has` says so in the message.
 template <class T>
-void check_lanes(const char* cell, const example<T>& x, index_t lanes) {
+void check_lanes(const char* reader, const example<T>& x, index_t lanes,
+                 const char* reader_has = "the cell has ") {
   if (x.lanes != 0 && x.lanes != lanes)
-    fail(cell, "x.lanes", "is " + std::to_string(x.lanes) + ", the cell has " + std::to_string(lanes));
+    fail(reader, "x.lanes", "is " + std::to_string(x.lanes) + ", " + reader_has + std::to_string(lanes));
 }
 
 /// Throws unless the sizes that the options of all recurrent cells have are possible.

@@ -68,7 +68,7 @@ class gguf {
     check_count("tensors", tensors, 32);
     check_count("keys", keys, 13);
     for (std::uint64_t i = 0; i < keys; ++i) read_key();
-    const auto alignment = get<std::uint32_t>("general.alignment", 32);
+    const auto alignment = get<std::uint32_t>("general.alignment", usual_alignment);
     if (!std::has_single_bit(alignment))
       refuse_key("general.alignment", std::to_string(alignment), "a power of two");
     for (std::uint64_t i = 0; i < tensors; ++i) read_tensor(alignment);
@@ -88,6 +88,7 @@ class gguf {
 
   bool has(const std::string& key) const { return keys_.contains(key); }  ///< whether the file has it
 
+  static constexpr std::uint32_t usual_alignment = 32;  ///< where general.alignment is absent
   /// The next multiple of `alignment` behind the keys and the list of tensors.
   std::uint64_t data_start(std::uint32_t alignment) const {
     return (at_ + alignment - 1) / alignment * alignment;

@@ -69,7 +69,7 @@ class gguf_files {
   // which other programs write and all read, the numbers of such a part are those of other places.
   void check_alignment(const gguf& part) const {
     const std::string key = "general.alignment";
-    constexpr std::uint32_t usual = 32;
+    constexpr std::uint32_t usual = gguf::usual_alignment;
     const auto first = front().get<std::uint32_t>(key, usual);
     if (part.has(key) || part.tensors().empty() || part.data_start(first) == part.data_start(usual)) return;
     if (const auto left = part.bytes_behind(); left >= usual)

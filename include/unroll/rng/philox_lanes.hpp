@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "unroll/core/unfused.hpp"
+#include "unroll/rng/philox.hpp"
 
 // Philox (rng/philox.hpp) of many counters at a time.
 namespace unroll::philox_lanes {
@@ -13,15 +14,15 @@ using words = typename simd::vec<std::uint64_t, N>::raw;
 
 /// What the rounds of Philox xor to words 0 and 2.
 struct key_schedule {
-  std::uint64_t key[10][2];  ///< of each round, for words 0 and 2
+  std::uint64_t key[detail::philox_rounds][2];  ///< of each round, for words 0 and 2
 
   explicit key_schedule(std::uint64_t seed) {
     auto first = std::uint32_t(seed), second = std::uint32_t(seed >> 32);
     for (auto& now : key) {
       now[0] = first;
       now[1] = second;
-      first += 0x9E3779B9u;
-      second += 0xBB67AE85u;
+      first += detail::philox_plus_0;
+      second += detail::philox_plus_1;
     }
   }
 };
@@ -30,8 +31,8 @@ struct key_schedule {
 /// halves hold does not count.
 template <int N>
 UNROLL_INLINE inline void philox_on(words<N> (&c)[4], const key_schedule& keys) {
-  const auto first = simd::splat<N>(std::uint64_t{0xD2511F53u}),
-             second = simd::splat<N>(std::uint64_t{0xCD9E8D57u});
+  const auto first = simd::splat<N>(std::uint64_t{detail::philox_times_0}),
+             second = simd::splat<N>(std::uint64_t{detail::philox_times_2});
   UNROLL_FULLY
   for (const auto& key : keys.key) {
     const words<N> p0 = simd::multiply_low<N>({c[0]}, first).v, p1 = simd::multiply_low<N>({c[2]}, second).v;
