@@ -57,6 +57,14 @@ const std::string& loaded() {
 
 index_t up(index_t n, index_t to) { return (n + to - 1) / to * to; }
 
+/// Throws with what cuDNN says of a status, which for a driver that is too old is little: the version helps.
+void check(cudnnStatus_t status, const char* call) {
+  if (status != CUDNN_STATUS_SUCCESS)
+    fail_device("cuda::cudnn", call,
+                fe::detail::get_error_string(status) + std::string(", by cuDNN ") +
+                    version_text(fe::detail::get_backend_version()));
+}
+
 /// What the frontend takes for an address.
 void* at(const void* p) { return const_cast<void*>(p); }
 
@@ -73,13 +81,18 @@ struct cudnn::state {
   };
 
   cudnn_options how;
-  device of = {0, 0, nullptr};     // without make_current: plans alone
+  device of = {};                  // without make_current: plans alone
   cudnnHandle_t handle = nullptr;  // null: plans alone
   std::shared_ptr<fe::DeviceProperties> properties;
   std::vector<std::unique_ptr<shape_plan>> plans;
 
-  ~state() {
-    if (handle) fe::detail::destroy_handle(handle);
+  ~state() {  // with the handle's device the thread's, if it can be
+    if (!handle) return;
+    int before = of.index;
+    of.get_current(&before);
+    if (before != of.index) of.make_current(of.index);
+    fe::detail::destroy_handle(handle);
+    if (before != of.index) of.make_current(before);
   }
 
   shape_plan& plan(const sdpa_shape& s) {
@@ -218,10 +231,8 @@ index_t cudnn::workspace_bound(const sdpa_shape& s) {
 cudnn::cudnn(cudaStream_t stream, device of, cudnn_options how) : state_(std::make_unique<state>()) {
   if (!missing().empty()) fail_device("cuda::cudnn", "dlopen", missing());
   state_->how = how, state_->of = of;
-  if (const auto status = fe::detail::create_handle(&state_->handle); status != CUDNN_STATUS_SUCCESS)
-    fail_device("cuda::cudnn", "cudnnCreate", "returned status " + std::to_string(int(status)));
-  if (fe::detail::set_stream(state_->handle, stream) != CUDNN_STATUS_SUCCESS)
-    fail_device("cuda::cudnn", "cudnnSetStream", "was refused");
+  check(fe::detail::create_handle(&state_->handle), "cudnnCreate");
+  check(fe::detail::set_stream(state_->handle, stream), "cudnnSetStream");
 }
 
 cudnn::cudnn(std::string_view device_properties, int capability, cudnn_options how)

@@ -16,7 +16,13 @@ struct cuda_device {
   std::string name() const {
     cudaDeviceProp p = {};
     unroll::cuda::check(cudaGetDeviceProperties(&p, index), "cuda_llama", "cudaGetDeviceProperties");
-    return "cuda:" + std::to_string(index) + ", " + p.name;
+    std::string text = "cuda:" + std::to_string(index) + ", " + p.name;
+    // what is computed by our kernels for want of a library, which is slower
+    if (!unroll::cuda::cublaslt_library::missing().empty()) text += ", without cuBLASLt";
+#if defined(UNROLL_WITH_CUDNN)
+    if (!unroll::cuda::cudnn::missing().empty()) text += ", without cuDNN";
+#endif
+    return text;
   }
   double free_bytes() const {
     std::size_t free = 0, all = 0;

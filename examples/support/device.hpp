@@ -12,6 +12,11 @@
 #include <unroll/testing/simt/executor.hpp>
 #include <unroll/train/held_out.hpp>
 
+#if defined(UNROLL_PROGRAM_HAS_CUDNN)
+#include <unroll/cuda/cudnn.hpp>
+#include <unroll/exec/sdpa_executor.hpp>
+#endif
+
 #include "device_model.hpp"
 #include "program.hpp"
 
@@ -74,7 +79,13 @@ struct on_device {
 template <class F>
 decltype(auto) with_device_sizes(bool half, F&& f) {
   using namespace unroll::testing;
-  return half ? f(std::type_identity<simt::executor<unroll::numbers<unroll::bf16>>>{})
+#if defined(UNROLL_PROGRAM_HAS_CUDNN)  // whose workspace stands in that of attention
+  using of_half =
+      unroll::exec::sdpa_executor<simt::executor<unroll::numbers<unroll::bf16>>, unroll::cuda::cudnn>;
+#else
+  using of_half = simt::executor<unroll::numbers<unroll::bf16>>;
+#endif
+  return half ? f(std::type_identity<of_half>{})
               : f(std::type_identity<simt::executor<unroll::numbers<float>>>{});
 }
 

@@ -289,6 +289,7 @@ inline std::vector<attention_case> attention_borders() {
       {.name = "memory 64 mod 128", .length = 64, .blocks = 1, .keys = 64},
       {.name = "memory 96 mod 128", .length = 33, .blocks = 3, .keys = 32},
       {.name = "length 64 mod 128, log sum below -88.7", .heads = 1, .length = 64, .along = 12},
+      {.name = "length 64 mod 128 of two tiles, log sum below -88.7", .heads = 1, .length = 192, .along = 12},
       {.name = "one query behind 128 keys, negative",
        .head = 64,
        .heads = 1,

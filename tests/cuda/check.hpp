@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -45,7 +46,8 @@ class report {
     all_pass_ = all_pass_ && r.pass;
     std::string text = program_ + ": " + r.name;
     if (text.size() < 62) text.resize(62, ' ');
-    if (r.error >= 0) text += formatted("  error %.1e", r.error);
+    const bool has_error = !(r.error < 0);  // NaN is one
+    if (has_error) text += formatted("  error %.1e", r.error);
     if (r.limit >= 0) text += formatted(" (limit %.1e)", r.limit);
     if (r.differing >= 0)
       text += "  bits differ " + std::to_string(r.differing) + " of " + std::to_string(r.of);
@@ -57,7 +59,8 @@ class report {
     std::fflush(stdout);
     if (!json_) return;
     std::fprintf(json_, "{\"program\": \"%s\", \"name\": \"%s\"", program_.c_str(), escaped(r.name).c_str());
-    if (r.error >= 0) std::fprintf(json_, ", \"error\": %.6g", r.error);
+    if (has_error)
+      std::fprintf(json_, std::isfinite(r.error) ? ", \"error\": %.6g" : ", \"error\": \"%g\"", r.error);
     if (r.limit >= 0) std::fprintf(json_, ", \"limit\": %.6g", r.limit);
     if (r.differing >= 0) std::fprintf(json_, ", \"differing\": %lld, \"of\": %lld", r.differing, r.of);
     if (r.ms >= 0) std::fprintf(json_, ", \"ms\": %.6g", r.ms);
@@ -95,7 +98,13 @@ struct check_entry {
 /// main of a program: 0 where all pass, 1 where one fails, 77 and a line "skipped:" where there is no device.
 inline int run(const char* program, int argc, char** argv, const std::vector<check_entry>& checks) {
   if (cuda::device_count() == 0) {
-    std::printf("skipped: %s: there is no CUDA device\n", program);
+    std::string why = "there are 0";
+    try {
+      cuda::use_device(0);
+    } catch (const std::exception& e) {
+      why = e.what();
+    }
+    std::printf("skipped: %s: there is no CUDA device: %s\n", program, why.c_str());
     return 77;
   }
   for (int i = 1; i < argc; ++i)

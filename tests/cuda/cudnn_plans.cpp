@@ -84,6 +84,11 @@ void layouts(const std::string& h100, const char* log) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 1) {  // UNROLL_CUDNN names something else
+    const std::string said = thrown([] { cuda::cudnn::missing(); });
+    std::printf("%s\n", said.c_str());
+    return said.empty() ? 1 : 0;
+  }
   if (argc != 3 && argc != 4) return 2;
   if (argc == 4) {  // read when cuDNN is loaded
     std::remove(argv[3]);

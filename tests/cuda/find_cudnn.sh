@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Where cuDNN is, for scripts that source this: in the usual places, in the CUDA toolkit, in python3's packages
 # nvidia-cudnn-frontend and nvidia-cudnn-cu13, and in the folders that UNROLL_CUDNN_HEADERS names, separated by colons.
 

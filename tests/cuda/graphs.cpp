@@ -1,24 +1,6 @@
 // cuda::detail::recording on the host, over a double of the CUDA runtime: a list's graph has the arguments of
 // the last call, also where a capture has failed or an operation in it has thrown; the device of its memory.
-#include <cuda_runtime.h>
-
-#include <cstddef>
-
-// What device code calls: it is parsed here, and nothing of it runs.
-#define __launch_bounds__(...)
-inline uint3 threadIdx, blockIdx;
-inline void __syncwarp() {}
-inline void __syncthreads() {}
-template <class T>
-T __shfl_sync(unsigned, T x, int) {
-  return x;
-}
-template <class T>
-T __shfl_xor_sync(unsigned, T x, int) {
-  return x;
-}
-inline unsigned __any_sync(unsigned, int x) { return unsigned(x); }
-inline std::size_t __cvta_generic_to_shared(const void* p) { return reinterpret_cast<std::size_t>(p); }
+#include "tests/cuda/device_double.hpp"
 
 #include <algorithm>
 #include <memory>

@@ -25,6 +25,6 @@ void around_a_library() {
   using namespace unroll::kernels;
   const auto launch = [](const auto& body) { unroll::cuda::launch(body); };
   launch(pack_keys_body{}), launch(add_packed_body{}), launch(add_columns_body{}), launch(transpose_body{});
-  launch(begin_check_body{}), launch(check_finite_body{});
+  launch(begin_check_body{}), launch(check_finite_body<unroll::bf16>{}), launch(check_finite_body<float>{});
   launch(only_where_body<copy_body<unroll::bf16, unroll::bf16>>{});
 }

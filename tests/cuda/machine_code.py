@@ -30,7 +30,9 @@ def images(data):
 
 
 def kernels(elf):
-    """name: (registers, bytes of stack, instructions, of tensor cores)"""
+    """(architecture, name): (registers, bytes of stack, instructions, of tensor cores)"""
+    flags, = struct.unpack_from("<I", elf, 48)
+    architecture = f"sm_{(flags >> 8 if elf[8] >= 8 else flags) & 0xFF}"
     sections_at, = struct.unpack_from("<Q", elf, 40)
     size, count, names_in = struct.unpack_from("<HHH", elf, 58)
     sections = [struct.unpack_from("<IIQQQQIIQQ", elf, sections_at + i * size) for i in range(count)]
@@ -62,7 +64,7 @@ def kernels(elf):
             continue
         code = [struct.unpack_from("<Q", elf, a)[0] & 0xFFF for a in range(s[4], s[4] + s[5], 16)]
         tensor = sum(op in TENSOR for op in code)
-        found[name[6:]] = (registers.get(name[6:], 0), stack.get(name[6:], 0), sum(op != NOP for op in code), tensor)
+        found[architecture, name[6:]] = (registers.get(name[6:], 0), stack.get(name[6:], 0), sum(op != NOP for op in code), tensor)
     return found
 
 
@@ -88,7 +90,9 @@ def main():
         found.update(kernels(elf))
     if not found:
         sys.exit(f"machine_code.py: {a.object}: has no kernel (its images may be compressed)")
-    rows = dict(sorted(zip(plain(found), found.values())))
+    names = zip((architecture for architecture, _ in found), plain(name for _, name in found))
+    rows = {" ".join(key): row for key, row in sorted(zip(names, found.values()))}
+    architectures = {key.split()[0] for key in rows}
     wrong = []
     for name, (registers, stack, instructions, tensor) in rows.items():
         if instructions < 8:
@@ -97,7 +101,7 @@ def main():
             wrong.append(f"{name}: has no instruction of tensor cores")
     version = re.search(r"release ([\d.]+), V([\d.]+)", subprocess.run([a.nvcc, "--version"], capture_output=True, text=True).stdout)
     version = version.group(2) if version else "?"
-    lines = [f"nvcc {version}: registers, bytes of stack, instructions of tensor cores, kernel"]
+    lines = [f"nvcc {version}: registers, bytes of stack, instructions of tensor cores, architecture and kernel"]
     lines += [f"{r:4} {s:5} {t:5}  {name}" for name, (r, s, i, t) in rows.items()]
     if a.write:
         with open(a.table, "w") as f:
@@ -108,7 +112,8 @@ def main():
         if want[0] != lines[0]:
             print(f"the table is of another version ({want[0].split(':')[0]}, here {version}): not compared")
         else:
-            table = {name: (int(r), int(s)) for r, s, _, name in (x.split(None, 3) for x in want[1:])}
+            table = {name: (int(r), int(s)) for r, s, _, name in (x.split(None, 3) for x in want[1:])
+                     if name.split()[0] in architectures}
             for name in sorted(table.keys() ^ rows.keys()):
                 print(f"only {'in the table' if name in table else 'here'}: {name} (--write writes it anew)")
             for name in table.keys() & rows.keys():
@@ -117,7 +122,7 @@ def main():
                     wrong.append(f"{name}: has {now[0]} registers and {now[1]} bytes of stack, the table {before[0]} and {before[1]}")
     for w in wrong:
         print(w)
-    print(f"{len(rows)} kernels, {sum(t > 0 for _, _, _, t in rows.values())} of them with instructions of tensor cores, at most "
+    print(f"{', '.join(sorted(architectures))}: {len(rows)} kernels, {sum(t > 0 for _, _, _, t in rows.values())} of them with instructions of tensor cores, at most "
           f"{max(r for r, _, _, _ in rows.values())} registers and {max(s for _, s, _, _ in rows.values())} bytes of stack")
     sys.exit(1 if wrong else 0)
 

@@ -30,6 +30,12 @@ void expect(const std::vector<std::string>& said, const std::string& wanted, con
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
+  const auto missing = [](const char* file) {
+    setenv("UNROLL_NCCL", file, 1);
+    return thread_ranks::run(1, [](const ranks& host) { cuda::nccl_ranks devices(host, nullptr); });
+  };
+  expect(missing("/there/is/no/libnccl.so"), "cuda::nccl: dlopen /there/is/no/libnccl.so: ", "no such file");
+  expect(missing("libdl.so.2"), "cuda::nccl: dlsym in libdl.so.2: has no ncclGetVersion", "another library");
   setenv("UNROLL_NCCL", argv[1], 1);
   std::vector<float> expected(numbers, 0.25f);
   for (index_t i = 0; i < documents; ++i)

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -45,7 +46,10 @@ inline std::vector<int> freed;         // devices, one a call of cudaFree
 inline std::vector<stream*> streams;   // in the order in which they were made
 inline std::vector<int> order;         // streams by their numbers: the first one runs ahead; empty: as made
 inline std::string refused;            // the next call of that name fails
-inline std::vector<std::string> log;   // copies, as they happen: "1: take 3" for three bytes in stream 1
+inline int devices = 2, driver = 13000, capability = 90;    // what there is; of every device
+inline std::size_t free_bytes = std::size_t{1} << 40;       // of every device
+inline std::map<std::string, cudaError_t> fails_with = {};  // what calls of these names return
+inline std::vector<std::string> log;  // copies, as they happen: "1: take 3" for three bytes in stream 1
 
 inline stream of_default;
 inline stream* of(cudaStream_t s) { return s ? reinterpret_cast<stream*>(s) : &of_default; }
@@ -53,6 +57,11 @@ inline bool refuses(const char* name) {
   const bool now = refused == name;
   if (now) refused.clear();
   return now;
+}
+/// What a call returns, success unless a test says otherwise.
+inline cudaError_t status_of(const char* name) {
+  const auto at = fails_with.find(name);
+  return at == fails_with.end() ? cudaSuccess : at->second;
 }
 /// Behind what the stream has, or into its capture.
 inline void enqueue(stream* s, operation what) {
@@ -127,14 +136,50 @@ cudaError_t cudaDeviceSynchronize() {
   runtime_double::run();
   return cudaSuccess;
 }
-const char* cudaGetErrorName(cudaError_t) { return "an error"; }
+const char* cudaGetErrorName(cudaError_t e) {
+  return e == cudaErrorNoDevice                 ? "cudaErrorNoDevice"
+         : e == cudaErrorInsufficientDriver     ? "cudaErrorInsufficientDriver"
+         : e == cudaErrorNoKernelImageForDevice ? "cudaErrorNoKernelImageForDevice"
+         : e == cudaErrorMemoryAllocation       ? "cudaErrorMemoryAllocation"
+         : e == cudaErrorLaunchFailure          ? "cudaErrorLaunchFailure"
+                                                : "an error";
+}
 const char* cudaGetErrorString(cudaError_t) { return "of the double"; }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* n) {
+  *n = runtime_double::devices;
+  return runtime_double::status_of("cudaGetDeviceCount");
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = runtime_double::driver;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
+  const bool major = which == cudaDevAttrComputeCapabilityMajor;
+  *value = major ? runtime_double::capability / 10 : runtime_double::capability % 10;
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void*) {
+  a->ptxVersion = 80;
+  return runtime_double::status_of("cudaFuncGetAttributes");
+}
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
+  return runtime_double::status_of("cudaFuncSetAttribute");
+}
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t*, const void*, void**) {
+  return runtime_double::status_of("cudaLaunchKernel");
+}
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* all) {
-  *free = *all = 0;
+  *free = runtime_double::free_bytes;
+  *all = std::size_t{1} << 40;
   return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** p, std::size_t n) {
+  if (const cudaError_t status = runtime_double::status_of("cudaMallocHost")) return status;
   *p = std::malloc(n);
   return cudaSuccess;
 }
@@ -142,7 +187,11 @@ cudaError_t cudaFreeHost(void* p) {
   std::free(p);
   return cudaSuccess;
 }
-cudaError_t cudaMalloc(void** p, std::size_t n) { return cudaMallocHost(p, n); }
+cudaError_t cudaMalloc(void** p, std::size_t n) {
+  if (n > runtime_double::free_bytes) return cudaErrorMemoryAllocation;
+  *p = std::malloc(n);
+  return cudaSuccess;
+}
 cudaError_t cudaFree(void* p) {
   runtime_double::freed.push_back(runtime_double::current);
   return cudaFreeHost(p);
@@ -177,7 +226,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
   runtime_double::run();
-  return cudaSuccess;
+  return runtime_double::status_of("cudaStreamSynchronize");
 }
 cudaError_t cudaEventCreate(cudaEvent_t* e) {
   *e = reinterpret_cast<cudaEvent_t>(new runtime_double::event{runtime_double::current});
@@ -221,6 +270,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
   runtime_double::run();
   return cudaSuccess;
 }
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) {
+  *ms = 0;
+  return cudaSuccess;
+}
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   if (!s) return cudaErrorStreamCaptureUnsupported;
   runtime_double::of(s)->in = std::make_shared<runtime_double::capture>();
@@ -261,3 +314,13 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t s) {
 }
 
 }  // extern "C"
+
+// What nvcc alone is given of the runtime's C++.
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, Kernel* kernel) {
+  return cudaFuncGetAttributes(a, reinterpret_cast<const void*>(kernel));
+}
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute which, int value) {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), which, value);
+}

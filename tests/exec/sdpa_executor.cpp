@@ -112,6 +112,10 @@ TEST_CASE("what a library leaves not finite is computed again by the bodies") {
     if (broken == 3) CHECK(second(o.out, in.qw) == second(library.out, in.qw));
     CHECK(p.with.repaired() == (broken + 1) / 2);
   }
+  p.library->break_in = 0, p.library->break_log_sum = true;  // of the first sequence: its vjp would read it
+  const outcome o = run(p.with, in);
+  check_values(in, o);
+  CHECK(p.with.repaired() == 3);
 }
 
 TEST_CASE("numbers that are not finite stay so through a library") {

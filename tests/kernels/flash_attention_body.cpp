@@ -1,6 +1,6 @@
 #include "unroll/kernels/flash_attention_body.hpp"
 
-#include "tests/cuda/attention_case.hpp"
+#include "tests/cuda/attention_run.hpp"
 #include "tests/support/catch.hpp"
 #include "unroll/testing/simt/context.hpp"
 
@@ -45,26 +45,39 @@ void check_borders(const attention_case& c) {
   CHECK(of_large.ours <= 2 * of_large.rounded);
 }
 
+/// Adjoints by bodies of one group or more, with an order of threads.
+template <int Head, int Groups, bool Together>
+outcome vjp_of(const attention_inputs& in, const outputs& o, key order) {
+  outcome a;
+  std::vector<float> delta(o.log_sum.size(), NAN);
+  a.dprefix.assign(in.prefix.size(), 0.0f);
+  a.dk.assign(std::size_t(in.kvw * in.tokens), bf16(NAN)), a.dv = a.dk;
+  a.dq.assign(in.q.begin(), in.q.begin() + in.qw * in.columns);  // in its place
+  const auto blocks = in.blocks_from(in.prefix.data());
+  const auto dblocks = in.blocks_from(a.dprefix.data());
+  const auto on =
+      in.body<kernels::flash_attention_body<Head>>(a.dq.data(), in.k.data(), in.v.data(), blocks.data(),
+                                                   in.of.ranges.data(), nullptr, nullptr)
+          .on;
+  run_vjp<Head, Groups, Groups, Together>(in, on, o.out.data(), o.log_sum.data(), in.dout.data(),
+                                          delta.data(), a.dq.data(), a.dk.data(), a.dv.data(), dblocks.data(),
+                                          [&](const auto& body) { testing::simt::run(body, order); });
+  return a;
+}
+
 template <int Head>
 void check_vjp(const attention_case& c) {
   INFO(c.name);
   const attention_inputs in(c, {11});
   const outputs o = run<kernels::flash_attention_body<Head>>(in, {});
-  std::vector<float> dprefix(in.prefix.size(), 0.0f), delta(o.log_sum.size(), NAN);
-  const auto blocks = in.blocks_from(in.prefix.data());
-  const auto dblocks = in.blocks_from(dprefix.data());
-  std::vector<bf16> dk(std::size_t(in.kvw * in.tokens), bf16(NAN)), dv = dk;
-  std::vector<bf16> dq(in.q.begin(), in.q.begin() + in.qw * in.columns);  // in its place
-  auto on = in.body<kernels::flash_attention_body<Head>>(dq.data(), in.k.data(), in.v.data(), blocks.data(),
-                                                         c.ranges.data(), nullptr, nullptr)
-                .on;
-  run_vjp<Head>(in, on, o.out.data(), o.log_sum.data(), in.dout.data(), delta.data(), dq.data(), dk.data(),
-                dv.data(), dblocks.data(), [](const auto& body) { testing::simt::run(body, {3}); });
+  const outcome a = vjp_of<Head, 1, false>(in, o, {3});
   const auto want = in.vjp_reference(false), rounded = in.vjp_reference(true);
-  CHECK(distance(dq, want.dq) <= 2 * distance(rounded.dq, want.dq));
-  CHECK(distance(dk, want.dk) <= 2 * distance(rounded.dk, want.dk));
-  CHECK(distance(dv, want.dv) <= 2 * distance(rounded.dv, want.dv));
-  CHECK(distance(dprefix, want.dprefix) <= 2 * distance(rounded.dprefix, want.dprefix));
+  CHECK(distance(a.dq, want.dq) <= 2 * distance(rounded.dq, want.dq));
+  CHECK(distance(a.dk, want.dk) <= 2 * distance(rounded.dk, want.dk));
+  CHECK(distance(a.dv, want.dv) <= 2 * distance(rounded.dv, want.dv));
+  CHECK(distance(a.dprefix, want.dprefix) <= 2 * distance(rounded.dprefix, want.dprefix));
+  // the order of threads, and products by four warps of two groups, change no bit
+  CHECK(vjp_of<Head, 2, true>(in, o, {8}) == a);
 }
 
 }  // namespace
@@ -118,6 +131,16 @@ TEST_CASE("a query whose scores are not finite becomes NaN, the others keep thei
         if (i != row) CHECK(got.log_sum[i] == want.log_sum[i]);
       }
     }
+}
+
+TEST_CASE("attention on tensor cores of sequences without tokens writes nothing", "[flash_attention]") {
+  const attention_inputs in(
+      {.name = "empty", .head = 64, .length = 0, .sequences = 2, .blocks = 2, .keys = 8}, {3});
+  const outputs o = run<kernels::flash_attention_body<64>>(in, {});
+  CHECK(o.out.empty());
+  const outcome a = vjp_of<64, 1, false>(in, o, {3});
+  CHECK(a.dk.empty());
+  CHECK(a.dprefix == std::vector<float>(in.prefix.size(), 0.0f));
 }
 
 TEST_CASE("a sequence of attention on tensor cores has the bits of itself alone", "[flash_attention]") {

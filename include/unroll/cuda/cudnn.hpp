@@ -56,8 +56,10 @@ class cudnn final {
 
  private:
   struct device {
-    int index, capability;
-    cudaError_t (*make_current)(int);  // of the runtime that the caller is linked with
+    int index = 0, capability = 0;
+    // of the runtime that the caller is linked with
+    cudaError_t (*make_current)(int) = nullptr;
+    cudaError_t (*get_current)(int*) = nullptr;
   };
   cudnn(cudaStream_t stream, device of, cudnn_options how);
   static device current_device() {
@@ -65,7 +67,7 @@ class cudnn final {
     cudaGetDevice(&index);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
-    return {index, 10 * major + minor, &cudaSetDevice};
+    return {index, 10 * major + minor, &cudaSetDevice, &cudaGetDevice};
   }
   struct state;
   std::unique_ptr<state> state_;

@@ -35,7 +35,8 @@ class stream : public exec::body_executor<N, detail::machine> {
   template <class U, class Space = plain_space>
   using block = device_block<U, Space>;
 
-  /// Of device `index`. Throws where there is none or it is too old; see use_device.
+  /// Of device `index`. Throws where there is none, it is too old (see use_device), or the program has no
+  /// code for it.
   explicit stream(int index = 0, stream_options how = {})
       : base(detail::machine(made(index, how, nullptr))) {}
   /// In the caller's stream of device `index`, which must outlive this: operations stand behind what the
@@ -162,15 +163,11 @@ class stream : public exec::body_executor<N, detail::machine> {
     if (how.ranges && !detail::named_range::available)
       fail("cuda::stream", "ranges",
            "need nvtx3/nvToolsExt.h of the CUDA toolkit, which this program was built without");
-    int major = 0;
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cuda::stream",
-          "cudaDeviceGetAttribute");
-    // code that was translated for the device from an older instruction set does not wait
     cudaFuncAttributes code = {};
-    if (how.early && major >= 9)
-      check(cudaFuncGetAttributes(&code, run_body<kernels::fill_body<float>>), "cuda::stream",
-            "cudaFuncGetAttributes");
-    s->early = code.ptxVersion >= 90;
+    detail::check_has_code(cudaFuncGetAttributes(&code, run_body<kernels::fill_body<float>>), index,
+                           "cuda::stream", "cudaFuncGetAttributes");
+    // code that was translated for the device from an older instruction set does not wait
+    s->early = how.early && compute_capability(index) >= 90 && code.ptxVersion >= 90;
     if (how.library && (!cublaslt_library::named().empty() || cublaslt_library::missing().empty()))
       s->products = std::make_unique<cublaslt>();
     if (how.profile) s->times = std::make_unique<profile>();

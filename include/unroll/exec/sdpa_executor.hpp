@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -265,9 +264,9 @@ class sdpa_executor : public E {
     using machine = detail::machine_where<std::remove_cvref_t<decltype(this->machine())>>;
     return body_executor<N, machine>(machine{this->machine(), flags_->data(), value});
   }
-  void check_finite(std::initializer_list<matrix<const T>> written) const {
-    for (const matrix<const T>& x : written)
-      this->machine().run(kernels::check_finite_body{x, flags_->data()});
+  template <class U>
+  void check_finite(matrix<const U> written) const {
+    this->machine().run(kernels::check_finite_body<U>{written, flags_->data()});
   }
 
   void forward(const one_sequence& one, matrix<T> out, P* log_sum, view<T> workspace) const {
@@ -282,10 +281,12 @@ class sdpa_executor : public E {
         to->forward(shape, call, library_room);
       });
     });
-    check_finite({out});
-    if (log_sum)
+    check_finite<T>(out);
+    if (log_sum) {
+      check_finite<float>(own.log_sum);
       this->machine().run(
           kernels::transpose_body{own.log_sum, matrix<P>(log_sum, c.shape.heads, shape.queries)});
+    }
     bodies_where(1).attention(c, out, log_sum, a.rest());
   }
 
@@ -315,7 +316,9 @@ class sdpa_executor : public E {
         to->vjp(shape, call, library_room);
       });
     });
-    check_finite({own.dq, columns_of(own.dk, 0, one.keys()), columns_of(own.dv, 0, one.keys())});
+    check_finite<T>(own.dq);
+    check_finite<T>(columns_of(own.dk, 0, one.keys()));
+    check_finite<T>(columns_of(own.dv, 0, one.keys()));
 
     const auto finite = bodies_where(0);
     finite.copy(matrix<const T>(columns_of(own.dk, seen, c.k.cols)), of.dk);

@@ -104,8 +104,9 @@ struct begin_check_body {
   }
 };
 /// flags[0] = 1 where one of the numbers is not finite.
+template <class U>
 struct check_finite_body {
-  matrix<const bf16> x;
+  matrix<const U> x;
   float* flags;
 
   static constexpr int threads = by_eights::threads;

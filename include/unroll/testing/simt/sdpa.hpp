@@ -28,6 +28,7 @@ class sdpa_double {
 
   index_t forwards = 0, vjps = 0;             ///< calls
   index_t break_in = -1;                      ///< calls until one writes a NaN: what reports say of libraries
+  bool break_log_sum = false;                 ///< a forward call writes it into log_sum, not into out
   std::string refusal = {};                   ///< of every shape
   std::vector<exec::sdpa_shape> shapes = {};  ///< of the calls so far
 
@@ -60,7 +61,11 @@ class sdpa_double {
         c.out[r.query * s.out_stride + r.head * s.head_dim + d] = bf16(out[std::size_t(d)] / sum);
       c.log_sum[r.head * s.queries + r.query] = most + std::log(sum);
     });
-    if (breaks()) c.out[s.query_width() - 1] = bf16(NAN);
+    if (!breaks()) return;
+    if (break_log_sum)
+      c.log_sum[s.heads * s.queries - 1] = NAN;
+    else
+      c.out[s.query_width() - 1] = bf16(NAN);
   }
 
   /// See sdpa_library.
