@@ -133,6 +133,21 @@ TEST_CASE("a query whose scores are not finite becomes NaN, the others keep thei
     }
 }
 
+TEST_CASE("a block of attention has room in the shared memory of every device", "[flash_attention]") {
+  using namespace kernels;
+  constexpr index_t most = 99 * 1024;  // of compute capability 8.6 and 8.9, which have the least from 8.0 on
+  CHECK(flash_attention_body<128, 1, false, 64>().shared_bytes() == 81920);
+  CHECK(flash_dkv_body<128, false, 1, false>().shared_bytes() == 66048);
+  CHECK(flash_dkv_body<128, true, 1, false>().shared_bytes() == 66048);
+  CHECK(flash_dq_body<128, 1, false, 64>().shared_bytes() == 98304);
+  CHECK(flash_dq_body<128, 1, false, 64>().shared_bytes() <= most);
+  CHECK(flash_dq_body<64, 1, false, 64>().shared_bytes() <= most);
+  constexpr index_t of_hopper = 227 * 1024;  // by wgmma
+  CHECK(flash_attention_body<128, 2, true, 128>().shared_bytes() <= of_hopper);
+  CHECK(flash_dkv_body<128, false, 2, true>().shared_bytes() <= of_hopper);
+  CHECK(flash_dq_body<128, 2, true, 64>().shared_bytes() <= of_hopper);
+}
+
 TEST_CASE("attention on tensor cores of sequences without tokens writes nothing", "[flash_attention]") {
   const attention_inputs in(
       {.name = "empty", .head = 64, .length = 0, .sequences = 2, .blocks = 2, .keys = 8}, {3});
