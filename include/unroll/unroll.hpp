@@ -217,3 +217,4 @@
 #include "unroll/train/evaluate.hpp"
 #include "unroll/train/loop.hpp"
 #include "unroll/train/run.hpp"
+#include "unroll/train/staged_ranks.hpp"

@@ -11,6 +11,8 @@
 #include "unroll/estimate/policy.hpp"
 #include "unroll/exec/kept_cast.hpp"
 #include "unroll/memory/memory_llama/start.hpp"
+#include "unroll/train/document_gradients.hpp"
+#include "unroll/train/loop.hpp"
 
 // A small Llama with memories on any executor: every call of the memory model, every policy and a short
 // training run, and what each of them writes; for comparing executors.
@@ -270,30 +272,30 @@ result recorded_gradient_of(const setting<E>& s, const std::string& name) {
   }
 }
 
-/// The losses of `steps` steps of AdamW along the exact gradient, clipped, as sums over the text.
+/// The losses of a training run of `steps` steps, each on the text and on its first half as two documents.
 template <class E>
-result training(const setting<E>& s, index_t steps) {
+result training_losses(const setting<E>& s, index_t steps) {
   using P = typename setting<E>::P;
-  const auto& e = s.e;
-  auto theta = s.theta();
-  const index_t size = theta.size();
-  auto g = e.template allocate<P, param_space>(size), m = e.template allocate<P, param_space>(size),
-       v = e.template allocate<P, param_space>(size);
-  auto norm = e.template allocate<P>(1);
-  const params<const P> at(theta.data(), size);
-  const dparams<P> to(g.data(), size);
-  const exec::kept_cast<E> kept(e, at);
-  rematerialise estimator(s.model, {.segments = index_t(s.text.size()), .batch = 2});
+  parameters<P> begin(index_t(s.first.size()));
+  std::copy(s.first.begin(), s.first.end(), begin.begin());
+  training::run<E> run(
+      {.steps = steps, .warm_up = 0, .rate = 3e-3, .last_rate = 1, .decay = 0.01, .beta2 = 0.99},
+      std::move(begin), "a run", s.e);
+  const exec::kept_cast<E> kept(s.e, params<const P>(run.theta()));
+  const std::vector<std::vector<segment>> texts{
+      s.text, {s.text.begin(), s.text.begin() + std::ptrdiff_t(s.text.size() / 2)}};
+  training::document_gradients gradients(
+      rematerialise(s.model, {.segments = index_t(s.text.size()), .batch = 2}), 2, 1);
   result out{"losses of a training run", {}};
-  for (index_t step = 1; step <= steps; ++step) {
-    e.fill(matrix<P>(g.data(), size, 1), 0);
-    estimator.reset(key{4});
-    unroll::report r = estimator.advance(at, s.text, to);
-    r += estimator.finish(at, to);
-    e.clip(1, g.data(), size, norm.data());
-    e.adamw({3e-3, 0.9, 0.99, 1e-8, 0.01, step}, {theta.data(), g.data(), size, nullptr}, m.data(), v.data());
-    out.numbers.push_back(r.loss);
-  }
+  const status end = training::train(
+      run,
+      [&](const auto& theta, auto& g) {
+        const unroll::report r = gradients.add(key{4}, theta, texts, g);
+        out.numbers.push_back(r.loss);
+        return r;
+      },
+      [](const auto&) { return 1.0; }, [](const training::course_row&) {});
+  if (end != status::ok) out.name += ": not ok";
   return out;
 }
 
@@ -306,7 +308,7 @@ results run(const E& e, const model_case& c) {
   for (const std::string& name : policies()) out.push_back(gradient_of(s, name));
   for (const char* name : {"rematerialise/2", "window:2"}) out.push_back(recorded_gradient_of(s, name));
   with_memories_on_host(e, c, out);
-  out.push_back(training(s, 8));
+  out.push_back(training_losses(s, 8));
   return out;
 }
 

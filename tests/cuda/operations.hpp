@@ -70,6 +70,7 @@ results vectors(const E& e) {
   e.axpy(0.3, x.data(), y.data(), n);
   e.scale(-2, y.data(), n);
   e.sum_columns(shaped<const float>(x, 3000, 3), y.data());
+  e.clamp(0.5, x.data(), n);
   e.clip(2, x.data(), n, out.data() + 4);
   append(e, out, r), append(e, x, r), append(e, y, r);
   return r;

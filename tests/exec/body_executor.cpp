@@ -327,6 +327,9 @@ TEST_CASE("simt: optimisers step as the host's", "[simt]") {
       const results whole = fetched(e, large);
       e.clip(2, large.data(), 2, filled<P<E>>(e, 1, 0).data());
       CHECK(fetched(e, large) == whole);
+      e.clamp(0.03, g.data(), n);
+      e.clamp(1, large.data(), 2);
+      CHECK(fetched(e, large) == whole);
       results all = fetched(e, theta, m, v, g, norm);
       all.insert(all.end(), unclipped.begin(), unclipped.end());
       return all;

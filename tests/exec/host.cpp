@@ -496,4 +496,10 @@ TEMPLATE_LIST_TEST_CASE("exec::host: random numbers and optimisers", "", all_hos
   t = g;
   e.clip(1e3, t.data(), n, &norm);
   CHECK(t == g);
+  constexpr U inf = std::numeric_limits<U>::infinity();
+  t = {-2, U(0.1), 0, inf, -inf, U(-0.1), std::numeric_limits<U>::quiet_NaN(), 3};
+  e.clamp(0.1, t.data(), 7);
+  CHECK((std::isnan(t[6]) && t[7] == 3));
+  t[6] = 0;
+  CHECK(t == std::vector<U>{U(-0.1), U(0.1), 0, inf, -inf, U(-0.1), 0, 3});
 }

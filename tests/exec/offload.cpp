@@ -12,30 +12,34 @@ using namespace unroll;
 
 using executor = testing::simt::executor<numbers<float>>;
 
-TEST_CASE("kept on the host: shown where they are, in the bytes of numbers at the place", "[exec]") {
+TEMPLATE_TEST_CASE("kept on the host: shown where they are, in the form of numbers at the place", "[exec]",
+                   float, bf16) {
+  using U = TestType;
+  using shown_type = std::conditional_t<std::is_same_v<U, float>, float, std::int64_t>;
+  constexpr index_t together = std::is_same_v<U, float> ? 1 : 4;  // numbers of a shown one
   const executor e;
-  for (const index_t n : {6, 5, 0}) {  // five floats end within a word, and go through a copy
-    exec::kept_block<executor, float> kept(e, 8, true), there(e, 8, false);
-    std::iota(kept.data(), kept.data() + 8, 1.0f);
-    e.upload(kept.data(), 8, there.data());
-    std::vector<std::int64_t> words;
+  for (const index_t n : {12, 10, 0}) {  // ten bfloat16 end within a word, and go through a copy
+    exec::kept_block<executor, U> kept(e, 16, true), there(e, 16, false);
+    for (index_t i = 0; i < 16; ++i) kept.data()[i] = U(float(i + 1));
+    e.upload(kept.data(), 16, there.data());
+    std::vector<shown_type> numbers;
     const void* shown = nullptr;
     kept.visit(
-        [&](const std::string& name, view<std::int64_t> x) {
+        [&](const std::string& name, view<shown_type> x) {
           CHECK(name == "memories");
           shown = x.data();
-          words.assign(x.begin(), x.end());
-          std::fill(x.begin(), x.end(), 0);
+          numbers.assign(x.begin(), x.end());
+          std::fill(x.begin(), x.end(), shown_type(0));
         },
         "memories", e, n);
-    CHECK(words.size() == std::size_t(n + 1) / 2);
-    CHECK((shown == kept.data()) == (n == 6));
+    CHECK(index_t(numbers.size()) == (n + together - 1) / together);
+    CHECK((shown == kept.data()) == (n == 12 || (n == 10 && together == 1)));
     there.visit(
-        [&](const std::string&, view<std::int64_t> x) {
-          CHECK(std::equal(x.begin(), x.end(), words.begin(), words.end()));
+        [&](const std::string&, view<shown_type> x) {
+          CHECK(std::equal(x.begin(), x.end(), numbers.begin(), numbers.end()));
         },
         "memories", e, n);
-    for (index_t i = 0; i < 8; ++i) CHECK(kept.data()[i] == (i < n ? 0 : float(i + 1)));
+    for (index_t i = 0; i < 16; ++i) CHECK(float(kept.data()[i]) == (i < n ? 0 : float(i + 1)));
   }
 }
 

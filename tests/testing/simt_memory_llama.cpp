@@ -12,6 +12,8 @@
 #include "unroll/memory/memory_llama/costs.hpp"
 #include "unroll/memory/memory_llama/session.hpp"
 #include "unroll/memory/reader.hpp"
+#include "unroll/train/document_gradients.hpp"
+#include "unroll/train/loop.hpp"
 
 using namespace unroll;
 using namespace unroll::llama;
@@ -229,35 +231,35 @@ TEMPLATE_LIST_TEST_CASE("simt: every policy over the memory model", "[simt]", bo
 
 namespace {
 
-/// The losses of eight steps of AdamW on one text; factors of adapters are cast in every product, or once a
+/// The losses of a run of eight steps on one text; factors of adapters are cast in every product, or once a
 /// step.
 template <class E>
 std::vector<double> trained(const E& e, bool keeps = false,
                             const memory_options& o = small_memory::options()) {
   using P = typename E::numbers::parameter;
   const auto ids = small_memory::text(25, 5);  // five tokens are easier than seventeen
-  const auto text = segments_of(ids, o.segment);
-  model_on<E> on(e, o);
-  const index_t n = on.theta.size();
-  auto g = e.template allocate<P>(n), m = e.template allocate<P>(n), v = e.template allocate<P>(n);
-  auto ok = e.template allocate<P>(1), norm = e.template allocate<P>(1);
+  const std::vector<std::vector<segment>> texts{segments_of(ids, o.segment)};
+  const model_on<E> on(e, o);
+  parameters<P> begin(on.theta.size());
+  e.download(on.theta.data(), begin.size(), begin.data());
+  e.synchronise();
+  training::run<E> run({.steps = 8, .warm_up = 0, .rate = 0.03, .last_rate = 1, .decay = 0}, std::move(begin),
+                       "eight steps", e);
   std::optional<exec::kept_cast<E>> kept;
-  if (keeps) kept.emplace(e, params<const P>(on.theta.data(), n));
-  rematerialise<memory_llama<E>> policy(on.model, {.segments = index_t(text.size()), .batch = 2});
+  if (keeps) kept.emplace(e, params<const P>(run.theta()));
+  training::document_gradients gradients(
+      rematerialise<memory_llama<E>>(on.model, {.segments = index_t(texts[0].size()), .batch = 2}), 1, 1);
   std::vector<double> curve;
-  for (std::int64_t step = 1; step <= 8; ++step) {
-    e.fill(matrix<P>(g.data(), n, 1), 0);
-    policy.reset({});
-    const params<const P> theta(on.theta.data(), n);
-    const dparams<P> to(g.data(), n);
-    report r = policy.advance(theta, std::span(text), to);
-    r += policy.finish(theta, to);
-    curve.push_back(r.loss);
-    e.clip(1, g.data(), n, norm.data());
-    e.all_finite(g.data(), n, 2, ok.data());
-    e.adamw({.rate = 0.03, .step = step}, {on.theta.data(), g.data(), n, ok.data()}, m.data(), v.data());
-    if (keeps) CHECK(kept->times() == (kept->bytes() > 0 ? step : 0));
-  }
+  const status end = training::train(
+      run,
+      [&](const auto& theta, auto& g) {
+        const report r = gradients.add({}, theta, texts, g);
+        curve.push_back(r.loss);
+        if (keeps) CHECK(kept->times() == (kept->bytes() > 0 ? run.step() + 1 : 0));
+        return r;
+      },
+      [](const auto&) { return 1.0; }, [](const training::course_row&) {});
+  CHECK(end == status::ok);
   return curve;
 }
 

@@ -1,11 +1,14 @@
 #include "unroll/train/run.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/folder.hpp"
+#include "unroll/exec/mirror.hpp"
 #include "unroll/io/file.hpp"
+#include "unroll/testing/simt/executor.hpp"
 #include "unroll/train/run_file.hpp"
 
 using namespace unroll;
@@ -385,4 +388,130 @@ TEST_CASE("a run ends early when its held-out loss has not fallen for as many re
   CHECK_THROWS_WITH(training::run<float>(o, start(), ""), ContainsSubstring("patience: is -1"));
   o.patience = 0, o.accumulate = 0;
   CHECK_THROWS_WITH(training::run<float>(o, start(), ""), ContainsSubstring("accumulate: is 0"));
+}
+
+namespace {
+
+using device = testing::simt::executor<numbers<float>>;
+
+std::vector<float> numbers_of(training::run<device>& r) {
+  const auto theta = exec::on_host(r.executor(), params<const float>(r.theta()));
+  return {theta.begin(), theta.end()};
+}
+
+// As above, by the gradient that the host would give: `from`, plus what is there.
+status take_step_there(training::run<device>& r) {
+  const device& e = r.executor();
+  const auto theta = numbers_of(r);
+  std::vector<float> g;
+  for (index_t i = 0; i < 3; ++i) g.push_back(2 * (theta[std::size_t(i)] - float(r.step())));
+  auto there = e.allocate<float>(3);
+  e.upload(g.data(), 3, there.data());
+  e.axpy(1, there.data(), r.gradient_sum().data(), 3);
+  return r.update(0.5 + double(r.step()), 2, 0.25);
+}
+void advance_there(training::run<device>& r, std::int64_t until) {
+  while (r.position() < until) {
+    REQUIRE(take_step_there(r) == status::ok);
+    if (r.due()) r.report(1.5, 2, 1);
+  }
+}
+training::run<device> there(const training::run_options& o, std::uint64_t order = 0) {
+  return training::run<device>(o, start(), "test", device(key{order}));
+}
+
+}  // namespace
+
+TEST_CASE("a run at another place follows that of the host") {
+  training::run_options o = short_run;
+  o.decay = 0.1, o.clip_value = 0.7;
+  training::run<float> host(o, start(), "test");
+  auto r = there(o);
+  advance(host, 7);
+  advance_there(r, 7);
+  REQUIRE(r.done());
+  const auto theta = numbers_of(r);
+  for (index_t i = 0; i < 3; ++i) CHECK(theta[std::size_t(i)] == Approx(host.theta()[i]).epsilon(1e-5));
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(r.course()[i].training == host.course()[i].training);
+    CHECK(r.course()[i].rate == host.course()[i].rate);
+    CHECK(r.course()[i].norm == Approx(host.course()[i].norm).epsilon(1e-6));
+  }
+  auto permuted = there(o, 7);
+  advance_there(permuted, 7);
+  CHECK(numbers_of(permuted) == theta);
+}
+
+TEST_CASE("a step at another place that is not finite leaves a run as it was") {
+  auto r = there(short_run);
+  advance_there(r, 1);
+  const auto before = numbers_of(r);
+  const std::vector<float> bad{1, std::numeric_limits<float>::infinity(), 1};
+  r.executor().upload(bad.data(), 3, r.gradient_sum().data());
+  CHECK(r.update(1, 2) == status::non_finite);
+  CHECK((r.step() == 1 && r.state().sums.steps == 1 && numbers_of(r) == before));
+}
+
+TEST_CASE(
+    "a run at another place is resumed with the bits of one that was not, from a file of the host's form") {
+  const folder files;
+  training::run_options o = short_run;
+  o.accumulate = 2;
+  auto whole = there(o);
+  advance_there(whole, 14);
+  for (const std::int64_t cut : {0, 5, 6}) {  // with a gradient that waits for another one, and without
+    auto first = there(o), second = there(o, 3);
+    advance_there(first, cut);
+    advance_there(second, 3);
+    training::save_run(files.path / "one", first);
+    training::load_run(files.path / "one", second);
+    CHECK(second.position() == cut);
+    training::save_run(files.path / "two", second);
+    CHECK((read_file(files.path / "one") == read_file(files.path / "two")));
+    advance_there(second, 14);
+    CHECK(numbers_of(second) == numbers_of(whole));
+    CHECK(second.course()[2].norm == whole.course()[2].norm);
+  }
+  auto waiting = there(o);
+  advance_there(waiting, 5);
+  training::save_run(files.path / "there", waiting);
+  training::run<float> host(o, start(), "test");
+  const checkpoint c = load_checkpoint(files.path / "there");
+  for (const char* name : {"theta", "adam.m", "adam.v", "gradient_sum"}) {
+    parameters<float> numbers(3);
+    c.get(name, numbers);  // floats, as the host writes them
+    CHECK(std::any_of(numbers.begin(), numbers.end(), [](float x) { return x != 0; }));
+  }
+  CHECK(c.get_integer("adam.steps") == 2);
+  CHECK_THROWS_WITH(training::load_run(files.path / "there", host),
+                    ContainsSubstring("belongs to another run: \"" + waiting.identity() + "\", asked for \"" +
+                                      host.identity() + "\""));
+  training::save_run(files.path / "host", host);
+  CHECK_THROWS_WITH(training::load_run(files.path / "host", waiting),
+                    ContainsSubstring("belongs to another run") && ContainsSubstring("; on a device\""));
+}
+
+TEST_CASE("a forged file leaves a run at another place as it was") {
+  const folder files;
+  auto r = there(short_run);
+  advance_there(r, 5);
+  training::save_run(files.path / "run", r);
+  const checkpoint saved = load_checkpoint(files.path / "run");
+  auto other = there(short_run);
+  advance_there(other, 1);
+  const auto bytes_of = [&] {
+    training::save_run(files.path / "other", other);
+    return read_file(files.path / "other");
+  };
+  const std::string before = bytes_of();
+  for (const char* name : {"theta", "adam.m", "adam.v"}) {
+    checkpoint c = saved;
+    c.set(name, view<const float>(std::vector<float>(2)));
+    save_checkpoint(files.path / "forged", c);
+    CHECK_THROWS_WITH(training::load_run(files.path / "forged", other),
+                      ContainsSubstring(std::string(name) + "\": has 2 numbers, expected 3"));
+    CHECK((bytes_of() == before));
+  }
+  training::load_run(files.path / "run", other);
+  CHECK(numbers_of(other) == numbers_of(r));
 }

@@ -84,6 +84,7 @@ class body_executor {
     run(kernels::axpy_body<U, P>{float(alpha), x, y, n});
   }
   void scale(double alpha, P* x, index_t n) const { run(kernels::scale_body<P>{float(alpha), x, n}); }
+  void clamp(double most, P* x, index_t n) const { run(kernels::clamp_body<P>{float(most), x, n}); }
   template <class U>
   void sum_columns(matrix<U> x, P* y) const {
     run(kernels::sum_columns_body<std::remove_const_t<U>, P>{x, y});

@@ -74,6 +74,10 @@ class host final {
   // Vectors.
   void axpy(double alpha, const T* x, T* y, index_t n) const { linalg::axpy(T(alpha), x, y, n); }
   void scale(double alpha, T* x, index_t n) const { linalg::scale(T(alpha), x, n); }
+  void clamp(double most, T* x, index_t n) const {
+    for (index_t i = 0; i < n; ++i)
+      if (std::abs(double(x[i])) > most && std::isfinite(x[i])) x[i] = T(std::copysign(most, double(x[i])));
+  }
   void sum_columns(matrix<const T> x, T* y) const { linalg::sum_columns(x, y); }
   /// In double, one after another.
   void sum(const T* x, index_t n, T* out) const {

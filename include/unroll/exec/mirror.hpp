@@ -40,4 +40,18 @@ class mirror {
   buffer<U> host_;
 };
 
+/// n numbers at the place of an executor for the host to read: where they are, or a block that they were
+/// brought to, which waits.
+template <class E, class U, class Space>
+auto on_host(const E& e, view<const U, Space> here) {
+  if constexpr (E::where == place::host) {
+    return here;
+  } else {
+    unroll::block<U, Space> host(here.size(), unwritten());
+    e.download(here.data(), here.size(), host.data());
+    e.synchronise();
+    return host;
+  }
+}
+
 }  // namespace unroll::exec

@@ -7,6 +7,7 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "unroll/core/error.hpp"
 #include "unroll/exec/executor.hpp"
@@ -90,18 +91,22 @@ class kept_block {
   std::size_t bytes() const { return std::size_t(size()) * sizeof(U); }
 
   /// Shows the first n numbers, in either place as visit_block shows those of E's own. In memory of the host
-  /// they are shown where they are, without a copy, where they fill words of 8 bytes.
+  /// they are shown where they are, without a copy, where they are floats or fill words of 8 bytes.
   template <class V>
   void visit(V&& v, std::string_view name, const E& e, index_t n) {
     if (!on_host_) return visit_block(v, std::string(name), e, here_, n);
     e.synchronise();
-    const std::size_t word = sizeof(std::int64_t), bytes = std::size_t(n) * sizeof(U);
-    if (bytes % word != 0 || reinterpret_cast<std::uintptr_t>(data()) % word != 0)
-      return visit_block(v, std::string(name), host_memory{}, *this, n);
     if (n == 0) return;
-    v(std::string(name),
-      view<std::int64_t>(begin_lifetime<std::int64_t>(data(), bytes), index_t(bytes / word)));
-    begin_lifetime<U>(data(), bytes);
+    if constexpr (std::is_floating_point_v<U>) {
+      v(std::string(name), view<U>(data(), n));
+    } else {
+      const std::size_t word = sizeof(std::int64_t), bytes = std::size_t(n) * sizeof(U);
+      if (bytes % word != 0 || reinterpret_cast<std::uintptr_t>(data()) % word != 0)
+        return visit_block(v, std::string(name), host_memory{}, *this, n);
+      v(std::string(name),
+        view<std::int64_t>(begin_lifetime<std::int64_t>(data(), bytes), index_t(bytes / word)));
+      begin_lifetime<U>(data(), bytes);
+    }
   }
 
  private:

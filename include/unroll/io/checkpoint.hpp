@@ -47,12 +47,8 @@ class checkpoint {
   /// Fills `values`; throws unroll::error when the block is missing or differs in type or size.
   template <class T, class Space>
   void get(const std::string& name, view<T, Space> values) const {
-    const entry& e = find(name, kind_of<T>());
-    if (e.bytes.size() != std::size_t(values.size()) * sizeof(T))
-      fail("checkpoint::get", place(name),
-           "has " + std::to_string(e.bytes.size() / sizeof(T)) + " numbers, expected " +
-               std::to_string(values.size()));
-    if (!e.bytes.empty()) std::memcpy(values.data(), e.bytes.data(), e.bytes.size());
+    const std::string& bytes = bytes_of(name, values);
+    if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
   }
   /// The same into a block.
   template <class T, class Space>
@@ -87,16 +83,12 @@ class checkpoint {
   template <class Object>
   void load(const std::string& prefix, Object& object) const {
     if constexpr (requires { object.reset({}); }) object.reset({});
-    object.visit([&](std::string_view inner, auto shown) {
-      const std::string name = std::string(prefix).append(".").append(inner);
-      if constexpr (std::same_as<decltype(shown), std::string_view>) {
-        if (const std::string& found = text(name); found != shown)
-          fail("checkpoint::load", place(name),
-               "is \"" + found + "\", expected \"" + std::string(shown) + "\"");
-      } else {
-        get(name, shown);
-      }
-    });
+    each(prefix, object, [this](const std::string& name, auto shown) { this->get(name, shown); });
+  }
+  /// Throws what load() throws where names, kinds and sizes are not those of `object`, which stays as it is.
+  template <class Object>
+  void check(const std::string& prefix, Object& object) const {
+    each(prefix, object, [this](const std::string& name, auto shown) { this->bytes_of(name, shown); });
   }
 
   /// The file's content.
@@ -172,6 +164,30 @@ class checkpoint {
     static_assert(std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, std::int64_t>,
                   "a checkpoint holds blocks of float, double or std::int64_t");
     return std::same_as<T, float> ? 'f' : std::same_as<T, double> ? 'd' : 'i';
+  }
+  // The bytes of numbers of this kind, as many as there are in `like`.
+  template <class T, class Space>
+  const std::string& bytes_of(const std::string& name, view<T, Space> like) const {
+    const entry& e = find(name, kind_of<T>());
+    if (e.bytes.size() != std::size_t(like.size()) * sizeof(T))
+      fail("checkpoint::get", place(name),
+           "has " + std::to_string(e.bytes.size() / sizeof(T)) + " numbers, expected " +
+               std::to_string(like.size()));
+    return e.bytes;
+  }
+  // f(name, numbers) of all numbers that an object shows, whose texts are those here.
+  template <class Object, class F>
+  void each(const std::string& prefix, Object& object, F&& f) const {
+    object.visit([&](std::string_view inner, auto shown) {
+      const std::string name = std::string(prefix).append(".").append(inner);
+      if constexpr (std::same_as<decltype(shown), std::string_view>) {
+        if (const std::string& found = text(name); found != shown)
+          fail("checkpoint::load", place(name),
+               "is \"" + found + "\", expected \"" + std::string(shown) + "\"");
+      } else {
+        f(name, shown);
+      }
+    });
   }
   // An entry as messages show it, with the file that it was read from.
   std::string place(const std::string& name) const {

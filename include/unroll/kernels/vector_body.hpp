@@ -45,6 +45,24 @@ struct scale_body {
   }
 };
 
+/// x = most with the sign of x, where |x| is above `most` and x is not infinite.
+template <class P>
+struct clamp_body {
+  float most;
+  P* x;
+  index_t n;
+
+  static constexpr int threads = by_numbers::threads;
+  UNROLL_HD index_t blocks() const { return by_numbers{n, 1}.blocks(); }
+  template <class Context>
+  UNROLL_HD void operator()(Context& c) const {
+    by_numbers{n, 1}.run(c, [&](index_t i, index_t) {
+      const float size = fabsf(float(x[i]));
+      if (size > most && size < INFINITY) x[i] = P(copysignf(most, float(x[i])));
+    });
+  }
+};
+
 /// y += sum_j x_j, columns in order: x is rows x cols, y rows numbers.
 template <class U, class P>
 struct sum_columns_body {

@@ -5,6 +5,7 @@
 
 #include "unroll/core/block.hpp"
 #include "unroll/core/linalg.hpp"
+#include "unroll/exec/executor.hpp"
 
 namespace unroll {
 
@@ -48,6 +49,21 @@ double clip_norm(dparams<T> g, double most) {
 template <class T>
 double clip_norm(gradient<T>& g, double most) {
   return clip_norm(dparams<T>(g), most);
+}
+
+/// The same of a gradient at the place of an executor, by whose `clip` it is done where that is not the host:
+/// squares in double, added by a fixed tree, and the root and what g is multiplied by are P. A norm beyond P
+/// is returned as infinity, and g is left as it is. `norm`: a number at that place, written there. Waits for
+/// it.
+template <class E, class T>
+double clip_norm(const E& e, dparams<T> g, double most, T* norm) {
+  if constexpr (E::where == place::host) {
+    return clip_norm(g, most);
+  } else {
+    if (!(most > 0)) fail("clip_norm", "most", "is " + number_text(most) + ", must be positive");
+    e.clip(most, g.data(), g.size(), norm);
+    return double(exec::value(e, norm));
+  }
 }
 
 /// Bounds every number of g to [-most, most] by itself (Mikolov 2012, for recurrent networks) and returns how

@@ -35,8 +35,8 @@ class ranks final {
   /// One process.
   ranks() = default;
   /// Those of a communicator.
-  template <communicator C>
-  ranks(C& c)
+  template <class C>
+  requires(!std::same_as<C, ranks> && communicator<C>) ranks(C& c)
       : communicator_(&c),
         rank_(c.rank()),
         size_(c.size()),
@@ -62,6 +62,17 @@ class ranks final {
   index_t begin(index_t n) const { return begin_of(n, rank_); }    ///< the first that this rank has
   index_t end(index_t n) const { return begin_of(n, rank_ + 1); }  ///< behind the last
 
+  /// Numbers, to the rank `to`, which receives as many.
+  template <class T, class Space>
+  void send(index_t to, view<T, Space> numbers) const {
+    if (numbers.size() > 0) send_(communicator_, to, numbers.data(), std::size_t(numbers.size()) * sizeof(T));
+  }
+  /// The numbers that the rank `from` sends.
+  template <class T, class Space>
+  void receive(index_t from, view<T, Space> numbers) const {
+    if (numbers.size() > 0)
+      receive_(communicator_, from, numbers.data(), std::size_t(numbers.size()) * sizeof(T));
+  }
   /// The numbers of rank `root`, to all.
   template <class T, class Space>
   void broadcast(index_t root, view<T, Space> numbers) const {
@@ -129,16 +140,7 @@ class ranks final {
   }
 
  private:
-  template <class T, class Space>
-  void send(index_t to, view<T, Space> numbers) const {
-    if (numbers.size() > 0) send_(communicator_, to, numbers.data(), std::size_t(numbers.size()) * sizeof(T));
-  }
   void send(index_t, std::string_view) const {}  // what an object is, all know
-  template <class T, class Space>
-  void receive(index_t from, view<T, Space> numbers) const {
-    if (numbers.size() > 0)
-      receive_(communicator_, from, numbers.data(), std::size_t(numbers.size()) * sizeof(T));
-  }
   void receive(index_t, std::string_view) const {}
   void broadcast(index_t, std::string_view) const {}
 

@@ -25,8 +25,8 @@ namespace unroll::training {
 ///
 /// status::ok: the run is done, or after_report has ended the loop. status::non_finite: a gradient was not;
 /// the run is as it was before that step.
-template <class T, class AddGradient, class HeldOut, class AfterReport>
-[[nodiscard]] status train(run<T>& r, AddGradient&& add_gradient, HeldOut&& held_out,
+template <class X, class AddGradient, class HeldOut, class AfterReport>
+[[nodiscard]] status train(run<X>& r, AddGradient&& add_gradient, HeldOut&& held_out,
                            AfterReport&& after_report, double bytes_per_token = 1) {
   using clock = std::chrono::steady_clock;
   const auto seconds_since = [](clock::time_point start) {

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "unroll/core/linalg.hpp"
+#include "unroll/exec/of.hpp"
 #include "unroll/optim/adam.hpp"
 #include "unroll/optim/clip.hpp"
 #include "unroll/optim/schedule.hpp"
@@ -142,25 +142,41 @@ inline void check_state(const run_state& s, std::int64_t steps, std::int64_t acc
 /// the bits of one of all their samples where these are added in the same order. It may be saved between any
 /// two of them; one that has been added in part, since it threw or was not finite, takes the others of its
 /// step with it: begin_step_again(). Nothing in it looks at a clock: times are told.
-template <class T>
+///
+/// X: an executor, or what exec::of makes one of. Theta, the sum of gradients and the moments lie at its
+/// place, 16 bytes a parameter of 4 bytes, and stay there: a step brings two numbers to the host, the norm
+/// and whether all is finite. Off the host the norm is that of the executor (optim/clip.hpp), so that a run
+/// has other bits there, and its identity says so.
+template <class X>
 class run final {
+  using E = exec::of<X>;
+  using T = typename E::numbers::parameter;
+
  public:
+  using theta_type = typename E::template block<T, param_space>;
+  using gradient_type = typename E::template block<T, param_cotangent_space>;
+
   /// `identity`: everything else that decides about the bits of the run; a saved run is resumed only by one
-  /// of the same. Throws unroll::error on options out of range.
-  run(const run_options& o, parameters<T> theta, std::string identity)
+  /// of the same. theta: of the host, from where it is brought. Throws unroll::error on options out of range.
+  run(const run_options& o, parameters<T> theta, std::string identity, E e = E{})
       : options_(checked(o)),
-        identity_(std::move(identity) + "; " + identity_of(o)),
-        theta_(std::move(theta)),
-        g_(theta_.size()),
-        optimiser_(theta_.size(), {.rate = o.rate, .beta1 = o.beta1, .beta2 = o.beta2, .decay = o.decay}),
+        identity_(std::move(identity) + "; " + identity_of(o) +
+                  (E::where == place::host ? "" : "; on a device")),
+        executor_(std::move(e)),
+        theta_(at_place(executor_, std::move(theta))),
+        g_(executor_.template allocate<T, param_cotangent_space>(theta_.size())),
+        norm_(executor_.template allocate<T>(1)),
+        optimiser_(theta_.size(), {.rate = o.rate, .beta1 = o.beta1, .beta2 = o.beta2, .decay = o.decay},
+                   executor_),
         schedule_{
             .warm_up = o.warm_up >= 0 ? o.warm_up : o.steps / 100, .total = o.steps, .last = o.last_rate} {}
 
   const run_options& options() const { return options_; }
   const std::string& identity() const { return identity_; }
-  parameters<T>& theta() { return theta_; }
+  const E& executor() const { return executor_; }  ///< at whose place theta lies
+  theta_type& theta() { return theta_; }
   /// With its moments; its steps are those of the run.
-  adam<T>& optimiser() { return optimiser_; }
+  adam<X>& optimiser() { return optimiser_; }
   std::int64_t step() const { return state_.step; }
   /// Gradients added so far: where the samples of the next one stand, and its key.
   std::int64_t position() const { return state_.step * options_.accumulate + state_.added; }
@@ -186,8 +202,8 @@ class run final {
   }
 
   /// What the next gradient is added to: zero in front of the first one of a step.
-  gradient<T>& gradient_sum() {
-    if (state_.added == 0) g_.zero();
+  gradient_type& gradient_sum() {
+    if (state_.added == 0) executor_.fill(matrix<T>(g_.data(), g_.size(), 1), 0);
     return g_;
   }
 
@@ -217,10 +233,11 @@ class run final {
       return status::ok;
     }
     begin_step_again();
-    if (tokens > 0) linalg::scale(T(1 / tokens), g_.data(), g_.size());
-    if (options_.clip_value > 0) clip_value(g_, options_.clip_value);
+    if (tokens > 0) executor_.scale(1 / tokens, g_.data(), g_.size());
+    if (options_.clip_value > 0) executor_.clamp(options_.clip_value, g_.data(), g_.size());
     const double norm =
-        clip_norm(g_, options_.clip > 0 ? options_.clip : std::numeric_limits<double>::infinity());
+        clip_norm(executor_, dparams<T>(g_),
+                  options_.clip > 0 ? options_.clip : std::numeric_limits<double>::infinity(), norm_.data());
     const running_sums next{s.loss + loss, s.tokens + tokens, s.norm + norm, s.steps + 1};
     if (!std::isfinite(next.loss) || !std::isfinite(next.norm)) return status::non_finite;
     if (optimiser_.step(theta_, g_, schedule_(state_.step)) != status::ok) return status::non_finite;
@@ -287,11 +304,23 @@ class run final {
     return o;
   }
 
+  static theta_type at_place(const E& e, parameters<T> theta) {
+    if constexpr (E::where == place::host) {
+      return theta;
+    } else {
+      auto there = e.template allocate<T, param_space>(theta.size());
+      e.upload(theta.data(), theta.size(), there.data());
+      return there;
+    }
+  }
+
   run_options options_;
   std::string identity_;
-  parameters<T> theta_;
-  gradient<T> g_;
-  adam<T> optimiser_;
+  E executor_;
+  theta_type theta_;
+  gradient_type g_;
+  typename E::template block<T> norm_;
+  adam<X> optimiser_;
   cosine_schedule schedule_;
   run_state state_;
   double step_seconds_ = 0, step_tokens_ = 0;  // since the last report

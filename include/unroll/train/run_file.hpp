@@ -1,12 +1,13 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <type_traits>
 
+#include "unroll/exec/visit_block.hpp"
 #include "unroll/io/checkpoint.hpp"
 #include "unroll/io/json.hpp"
 #include "unroll/train/run.hpp"
@@ -33,10 +34,11 @@ inline nlohmann::ordered_json to_json(const std::vector<course_row>& course) {
 
 /// Saves a run, to be resumed bit for bit: a checkpoint (io/checkpoint.hpp) of theta and the optimiser, what
 /// the run is, and its course as JSON, without times: the files of equal runs are equal. `streams`: what else
-/// goes on from step to step and has visit(), such as an estimator in the middle of its stream. Throws
-/// unroll::error when it cannot be written; the file that was there stays then.
-template <class T, class... Streams>
-void save_run(const std::filesystem::path& file, run<T>& r, Streams&... streams) {
+/// goes on from step to step and has visit(), such as an estimator in the middle of its stream. The file has
+/// one form whatever the place of the run. Throws unroll::error when it cannot be written; the file that was
+/// there stays then.
+template <class X, class... Streams>
+void save_run(const std::filesystem::path& file, run<X>& r, Streams&... streams) {
   const run_state& now = r.state();
   nlohmann::ordered_json course{{"step", now.step}, {"history", to_json(now.course)}};
   for (auto& row : course["history"]) row.erase("tokens_per_second"), row.erase("seconds");
@@ -49,9 +51,10 @@ void save_run(const std::filesystem::path& file, run<T>& r, Streams&... streams)
   checkpoint c;
   c.set_text("identity", r.identity());
   c.set_text("course", course.dump());
-  c.set("theta", r.theta());
+  const auto keep = [&](const char* name, auto shown) { c.set(name, shown); };
+  visit_block(keep, "theta", r.executor(), r.theta(), r.theta().size());
   c.save("adam", r.optimiser());
-  if (now.added > 0) c.set("gradient_sum", r.gradient_sum());
+  if (now.added > 0) visit_block(keep, "gradient_sum", r.executor(), r.gradient_sum(), r.theta().size());
   int stream = 0;
   (c.save("stream " + std::to_string(stream++), streams), ...);
   save_checkpoint(file, c);
@@ -110,10 +113,10 @@ inline run_state state_of(const std::string& text, const run_options& o) {
 
 /// Brings a run to where save_run left one of the same identity. Throws unroll::error when the file belongs
 /// to another run, is none or holds what no such run comes by; the run is then as it was. Takes the memory of
-/// the file and of a second optimiser meanwhile. `streams`: made as those that were saved, in their order; of
-/// an estimator hold_inputs() must follow (estimate/concept.hpp).
-template <class T, class... Streams>
-void load_run(const std::filesystem::path& file, run<T>& r, Streams&... streams) {
+/// the file meanwhile. `streams`: made as those that were saved, in their order; of an estimator
+/// hold_inputs() must follow (estimate/concept.hpp).
+template <class X, class... Streams>
+void load_run(const std::filesystem::path& file, run<X>& r, Streams&... streams) {
   const std::string name = "\"" + file.string() + "\"";
   const checkpoint saved = load_checkpoint(file);
   if (const std::string other = saved.text("identity"); other != r.identity())
@@ -125,25 +128,27 @@ void load_run(const std::filesystem::path& file, run<T>& r, Streams&... streams)
   } catch (const error& e) {
     fail("load_run", "checkpoint", name + " holds no course of a run: " + e.what());
   }
-  adam<T> tried = r.optimiser();
-  saved.load("adam", tried);
+  saved.check("adam", r.optimiser());
   if (const std::int64_t steps = saved.get_integer("adam.steps"); steps != then.step)
     fail("load_run", "checkpoint",
          name + " has " + std::to_string(steps) + " steps of the optimiser, expected " +
              std::to_string(then.step));
-  gradient<T> sum(r.theta().size());
+  const index_t n = r.theta().size();
+  gradient<std::remove_cvref_t<decltype(*r.theta().data())>> sum(n);
   if (then.added > 0) saved.get("gradient_sum", sum);
   int stream = 0;
   [[maybe_unused]] const auto try_one = [&](auto copy) {
     saved.load("stream " + std::to_string(stream++), copy);
   };
   (try_one(streams), ...);
-  saved.get("theta", r.theta());  // the last that can be refused, and writes nothing then
+  // the last that can be refused, and writes nothing then
+  visit_block([&](const char* entry, auto shown) { saved.get(entry, shown); }, "theta", r.executor(),
+              r.theta(), n);
   saved.load("adam", r.optimiser());
   stream = 0;
   (saved.load("stream " + std::to_string(stream++), streams), ...);
   r.restore(std::move(then));
-  std::copy(sum.begin(), sum.end(), r.gradient_sum().begin());
+  r.executor().upload(sum.data(), n, r.gradient_sum().data());
 }
 
 }  // namespace unroll::training
