@@ -153,8 +153,8 @@ class run final {
   using T = typename E::numbers::parameter;
 
  public:
-  using theta_type = typename E::template block<T, param_space>;
-  using gradient_type = typename E::template block<T, param_cotangent_space>;
+  using theta_type = typename E::template block<T, param_space>;               ///< owns theta
+  using gradient_type = typename E::template block<T, param_cotangent_space>;  ///< owns a gradient
 
   /// `identity`: everything else that decides about the bits of the run; a saved run is resumed only by one
   /// of the same. theta: of the host, from where it is brought. Throws unroll::error on options out of range.
