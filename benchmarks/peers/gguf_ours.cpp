@@ -67,8 +67,9 @@ template <class T>
 void first(const std::string& path) {
   const auto seconds = [] { return double(std::clock()) / CLOCKS_PER_SEC; };
   const auto ids = input_ids();
-  const auto words = llama::parse_tokenizer_gguf(gguf::open(path, "gguf_ours"));
-  const auto model = llama::load_gguf<T>(gguf_files::open(path, "gguf_ours"));
+  const gguf_files files = gguf_files::open(path, "gguf_ours");
+  const auto words = llama::parse_tokenizer_gguf(files.front());
+  const auto model = llama::load_gguf<T>(files);
   using X = numbers<float, T>;
   const llama::transformer<X> stack(model.shape);
   llama::generator<X> g(stack, model.weights, llama::key_value_cache<X>(model.shape, 512));

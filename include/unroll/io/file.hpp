@@ -147,6 +147,7 @@ class byte_source {
   /// The bytes [at, at + count); compared with the size before anything is allocated.
   std::string read(std::uint64_t at, std::uint64_t count) const {
     if (at > size_ || count > size_ - at) read(at, nullptr, std::size_t(count));
+    if (!file_) return std::string(bytes_.substr(std::size_t(at), std::size_t(count)));
     std::string bytes(std::size_t(count), '\0');
     read(at, bytes.data(), bytes.size());
     return bytes;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <concepts>
+#include <cstring>
 #include <map>
 #include <span>
 #include <string>
@@ -225,11 +226,17 @@ class gguf {
     }
   }
 
+  template <class N>
+  N number_at(std::uint64_t at) const {
+    std::array<unsigned char, sizeof(N)> copy;
+    N n;
+    std::memcpy(&n, bytes_.bytes(at, copy.data(), sizeof n), sizeof n);
+    return n;
+  }
   // What stands at at_, which moves behind it.
   template <class N>
   N next() {
-    N n;
-    bytes_.read(at_, &n, sizeof n);
+    const N n = number_at<N>(at_);
     at_ += sizeof n;
     return n;
   }
@@ -346,18 +353,15 @@ class gguf {
   template <class T>
   T read_value(const std::string& key, std::uint64_t& at) const {
     if constexpr (std::same_as<T, std::string>) {
-      std::uint64_t length = 0;
-      bytes_.read(at, &length, sizeof length);
+      const auto length = number_at<std::uint64_t>(at);
       at += sizeof length + length;
       return bytes_.read(at - length, length);
     } else if constexpr (std::same_as<T, bool>) {
-      unsigned char b = 0;
-      bytes_.read(at++, &b, 1);
+      const auto b = number_at<unsigned char>(at++);
       if (b > 1) refuse_key(key, std::to_string(b), "0 or 1");
       return b == 1;
     } else {
-      T n;
-      bytes_.read(at, &n, sizeof n);
+      const T n = number_at<T>(at);
       at += sizeof n;
       return n;
     }

@@ -8,15 +8,15 @@ namespace detail {
 
 /// The merge of two pieces by name. find(text) is an id or -1, refuse(why) throws.
 template <class Find, class Refuse>
-merge named_merge(const std::string& left, const std::string& right, Find&& find, Refuse&& refuse) {
-  const auto piece = [&](const std::string& text) {
+merge named_merge(std::string_view left, std::string_view right, Find&& find, Refuse&& refuse) {
+  const auto piece = [&](std::string_view text) {
     const token id = find(text);
     if (id < 0)
       refuse("of " + unroll::detail::in_quotes(left) + " and " + unroll::detail::in_quotes(right) + ", but " +
              unroll::detail::in_quotes(text) + " is no piece");
     return id;
   };
-  return {piece(left), piece(right), piece(left + right)};
+  return {piece(left), piece(right), piece(std::string(left).append(right))};
 }
 
 }  // namespace detail
@@ -41,7 +41,7 @@ inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces,
                                       const std::string& name) {
   options.byte_level = true;
   options.prefix = false;
-  detail::sealed_map<std::string, token, detail::text_hash> ids;
+  detail::sealed_map<std::string_view, token, detail::text_hash> ids;  // of the texts in `pieces`
   ids.reserve(pieces.size());
   std::vector<added_text> added;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
@@ -51,7 +51,7 @@ inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces,
     if (special || p.kind == piece_kind::user) added.push_back({p.text, token(i), false, special});
   }
   ids.seal();
-  const auto find = [&](const std::string& text) {
+  const auto find = [&](std::string_view text) {
     const token* at = ids.find(text);
     return at ? *at : token(-1);
   };
@@ -64,7 +64,8 @@ inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces,
     const std::size_t blank = m.find(' ');
     if (blank == std::string::npos || m.find(' ', blank + 1) != std::string::npos)
       refuse(unroll::detail::in_quotes(m) + ", expected two pieces with a blank between them");
-    joins.push_back(detail::named_merge(m.substr(0, blank), m.substr(blank + 1), find, refuse));
+    const std::string_view both = m;
+    joins.push_back(detail::named_merge(both.substr(0, blank), both.substr(blank + 1), find, refuse));
   }
   return {std::move(pieces), joins, std::move(added), options, name};
 }

@@ -25,15 +25,18 @@ class sealed_map {
     std::size_t buckets = 1;
     while (buckets < entries_.size()) buckets *= 2;
     begins_.assign(buckets + 1, 0);
-    for (const auto& e : entries_) ++begins_[bucket(e.first) + 1];
+    std::vector<std::uint32_t> of_entry(entries_.size());  // its bucket
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      ++begins_[(of_entry[i] = std::uint32_t(bucket(entries_[i].first))) + 1];
     for (std::size_t b = 0; b < buckets; ++b) begins_[b + 1] += begins_[b];
     std::vector<std::pair<Key, Value>> sorted(entries_.size());
     std::vector<std::uint32_t> next(begins_.begin(), begins_.end() - 1);
-    for (auto& e : entries_) sorted[next[bucket(e.first)]++] = std::move(e);
+    for (std::size_t i = 0; i < entries_.size(); ++i) sorted[next[of_entry[i]]++] = std::move(entries_[i]);
     std::size_t kept = 0;
     for (std::size_t b = 0, from = 0; b < buckets; ++b) {
       const std::size_t first = kept, to = begins_[b + 1];
-      std::sort(sorted.begin() + std::ptrdiff_t(from), sorted.begin() + std::ptrdiff_t(to));
+      if (to - from > 1)
+        std::sort(sorted.begin() + std::ptrdiff_t(from), sorted.begin() + std::ptrdiff_t(to));
       for (; from < to; ++from) {
         if (kept > first && sorted[kept - 1].first == sorted[from].first)
           twice(sorted[kept - 1].second, sorted[from].second);

@@ -59,8 +59,8 @@ class tokenizer final {
     if (merges.size() >= none) fail("tokenizer", name, "has more than 2^32 merges");
     joins_.reserve(merges.size());
     for (std::size_t i = 0; i < merges.size(); ++i) {
-      const std::string place = "merge " + std::to_string(i);
-      for (const token id : {merges[i].left, merges[i].right, merges[i].result}) check_id(place, id, name);
+      for (const token id : {merges[i].left, merges[i].right, merges[i].result})
+        if (!has(id)) refuse_id("merge " + std::to_string(i), id, name);
       joins_.add(merges[i].left, merges[i].right, {std::uint32_t(i), merges[i].result});
     }
     std::uint32_t twice = none;
@@ -179,21 +179,22 @@ class tokenizer final {
     ids_.reserve(pieces_.size());
     for (std::size_t i = 0; i < pieces_.size(); ++i) {
       const vocabulary_entry& p = pieces_[i];
-      const std::string place = "piece " + std::to_string(i);
-      if (p.text.empty()) fail("tokenizer", name, place + " has no text");
-      if (!std::isfinite(p.score))
-        fail("tokenizer", name, place + " has score " + std::to_string(p.score) + ", must be finite");
+      const auto refuse = [&](const std::string& why) {
+        fail("tokenizer", name, "piece " + std::to_string(i) + " " + why);
+      };
+      if (p.text.empty()) refuse("has no text");
+      if (!std::isfinite(p.score)) refuse("has score " + std::to_string(p.score) + ", must be finite");
       ids_.add(p.text, token(i));
       kinds_.push_back(p.kind);
       found_whole_.push_back(marks(p.kind));
       ends_stretch_.push_back(begins_behind(token(i)));
-      const int byte = detail::named_byte(p.text);
       if (options_.byte_level) {
         auto bytes = p.kind == piece_kind::normal ? detail::spelled_bytes(p.text) : std::nullopt;
         if (bytes && bytes->size() == 1) bytes_[static_cast<unsigned char>(bytes->front())] = token(i);
-        shown_.push_back(bytes.value_or(p.text));
+        shown_.push_back(std::move(bytes).value_or(p.text));
       } else if (p.kind == piece_kind::byte) {
-        if (byte < 0) fail("tokenizer", name, place + " is of kind byte and has no name such as <0x0A>");
+        const int byte = detail::named_byte(p.text);
+        if (byte < 0) refuse("is of kind byte and has no name such as <0x0A>");
         bytes_[std::size_t(byte)] = token(i);
         shown_.emplace_back(1, char(static_cast<unsigned char>(byte)));
       } else {
@@ -207,7 +208,7 @@ class tokenizer final {
            "piece " + std::to_string(twice.first) + " and piece " + std::to_string(twice.second) +
                " have the same text");
     const auto special = [&](const char* what, token id) {
-      if (id != -1) check_id(what, id, name);
+      if (id != -1 && !has(id)) refuse_id(what, id, name);
     };
     special("unk", options.unk);
     special("bos", options.bos);
@@ -224,7 +225,7 @@ class tokenizer final {
   /// A byte stays one; any other piece is what the added text says.
   void add(added_text a, const std::string& name) {
     if (a.text.empty()) fail("tokenizer", name, "has an added text that is empty");
-    check_id("an added text", a.id, name);
+    if (!has(a.id)) refuse_id("an added text", a.id, name);
     const auto i = std::size_t(a.id);
     const bool in_marks = a.normalised && options_.blanks == blank_step::normalizer;
     if (a.normalised && !characters_.empty()) {
@@ -248,14 +249,13 @@ class tokenizer final {
       fail("tokenizer", name, "has two added texts that are looked for as \"" + a.text + "\"");
   }
 
-  void check_id(std::string_view place, token id, const std::string& name) const {
-    if (id < 0 || id >= size())
-      fail("tokenizer", name,
-           std::string(place) + " has id " + std::to_string(id) + ", the vocabulary has " +
-               std::to_string(size()));
+  bool has(token id) const { return id >= 0 && id < size(); }
+  [[noreturn]] void refuse_id(const std::string& place, token id, const std::string& name) const {
+    fail("tokenizer", name,
+         place + " has id " + std::to_string(id) + ", the vocabulary has " + std::to_string(size()));
   }
   std::size_t checked(std::string_view function, token id) const {
-    if (id < 0 || id >= size())
+    if (!has(id))
       fail(function, "ids", "holds " + std::to_string(id) + ", the vocabulary has " + std::to_string(size()));
     return std::size_t(id);
   }

@@ -73,7 +73,7 @@ class tokenizer_json {
 
  private:
   [[noreturn]] void refuse(const std::string& why) const { fail("load_tokenizer", name_, why); }
-  token find(const std::string& text) const {
+  token find(std::string_view text) const {
     if (const token* id = ids_.find(text)) return *id;
     const auto at = new_ids_.find(text);
     return at == new_ids_.end() ? -1 : at->second;
@@ -147,22 +147,22 @@ class tokenizer_json {
     merges.reserve(list.size());
     for (const json& m : list) {
       const std::string at = "has merge " + std::to_string(merges.size()) + " ";
-      std::string left, right;
+      std::string_view left, right;
       if (m.is_string()) {
-        const auto& both = m.get_ref<const std::string&>();
+        const std::string_view both = m.get_ref<const std::string&>();
         const std::size_t blank = both.find(' ');
         if (blank == std::string::npos || both.find(' ', blank + 1) != std::string::npos)
           refuse(at + show_json(m) + ", expected two pieces with a blank between them");
         left = both.substr(0, blank);
         right = both.substr(blank + 1);
       } else if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
-        left = m[0].get<std::string>();
-        right = m[1].get<std::string>();
+        left = m[0].get_ref<const std::string&>();
+        right = m[1].get_ref<const std::string&>();
       } else {
         refuse(at + show_json(m) + ", expected two pieces");
       }
       merges.push_back(named_merge(
-          left, right, [&](const std::string& text) { return find(text); },
+          left, right, [&](std::string_view text) { return find(text); },
           [&](const std::string& why) { refuse(at + why); }));
     }
     return merges;
@@ -188,8 +188,8 @@ class tokenizer_json {
   const std::string& name_;
   const json root_;
   std::vector<vocabulary_entry> pieces_;
-  sealed_map<std::string, token, text_hash> ids_;  // of the vocabulary
-  std::map<std::string, token> new_ids_;           // of added tokens that it lacks
+  sealed_map<std::string, token, text_hash> ids_;      // of the vocabulary
+  std::map<std::string, token, std::less<>> new_ids_;  // of added tokens that it lacks
 };
 
 }  // namespace detail
