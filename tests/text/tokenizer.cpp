@@ -130,6 +130,15 @@ TEST_CASE("merges may join bytes and may have any result") {
                  "aa") == ids{259, 261, 259});
 }
 
+TEST_CASE("merges whose results are their own parts end, as each leaves one id fewer") {
+  const std::vector<merge> circle{{0, 1, 1}, {1, 0, 0}}, self{{0, 0, 0}};
+  const tokenizer_options none{.unk = -1, .bos = -1, .eos = -1, .prefix = false};
+  const tokenizer t({{"a"}, {"b"}}, circle, {}, none);
+  CHECK(t.encode("aba") == ids{0});
+  CHECK(t.encode("abab") == ids{1, 1});
+  CHECK(tokenizer({{"a"}}, self, {}, none).encode(std::string(1000, 'a')) == ids{0});
+}
+
 TEST_CASE("with byte pieces every text comes back, UTF-8 or not") {
   dice d{key{3}};
   const auto bytes = byte_tokenizer();
