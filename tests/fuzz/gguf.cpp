@@ -1,5 +1,5 @@
-// The keys, the table, the tensors and the vocabulary of a GGUF file.
-#include "unroll/text/tokenizer_gguf.hpp"
+// The keys, the table, the tensors, the vocabulary and the ways to draw of a GGUF file.
+#include "unroll/io/generation_config.hpp"
 
 #include "tests/fuzz/target.hpp"
 #include "tests/support/gguf_files.hpp"
@@ -26,7 +26,13 @@ std::vector<std::string> seeds() {
   std::string types;
   for (const std::int32_t t : {2, 3, 3, 1, 1, 6}) types += made::bytes_of(t);
   scores.array("tokenizer.ggml.token_type", 5, 6, types);
-  return {plain.bytes(), packed.bytes(), bytes.bytes(), scores.bytes()};
+  made::gguf_file draws;
+  const std::string at = "general.sampling.", i32 = made::bytes_of(std::uint32_t{5});
+  draws.u32("tokenizer.ggml.eos_token_id", 3).f32(at + "temp", 0.5f).f32(at + "top_p", 0.75f);
+  draws.key(at + "top_k", i32 + made::bytes_of(std::int32_t{20})).f32(at + "penalty_repeat", 1.25f);
+  draws.key(at + "penalty_last_n", i32 + made::bytes_of(std::int32_t{-1})).f32(at + "min_p", 0);
+  draws.f32(at + "xtc_probability", 0).key(at + "mirostat", i32 + made::bytes_of(std::int32_t{0}));
+  return {plain.bytes(), packed.bytes(), bytes.bytes(), scores.bytes(), draws.bytes()};
 }
 
 void parse(std::string_view bytes) {
@@ -43,7 +49,15 @@ void parse(std::string_view bytes) {
     if (v.type == gguf_type::f32 && v.is_array) g.list<float>(key);
     if (v.type == gguf_type::boolean && !v.is_array) g.get<bool>(key);
   }
-  if (!g.has("tokenizer.ggml.model")) return;
+  if (!g.has("tokenizer.ggml.model")) {
+    const auto said = llama::gguf_generation_defaults(g, 12);
+    const llama::sampling& how = said.how;
+    if (!(how.temperature >= 0 && how.top_p > 0 && how.top_p <= 1 && how.top_k >= 0)) std::abort();
+    if (!(how.repetition_penalty > 0)) std::abort();
+    for (const llama::token end : said.ends.value_or(std::vector<llama::token>()))
+      if (end < 0 || end >= 12) std::abort();
+    return;
+  }
   const auto words = llama::parse_tokenizer_gguf(g);
   words.decode(words.encode(bytes.substr(0, 200)));
 }

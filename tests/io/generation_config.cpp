@@ -110,6 +110,7 @@ TEST_CASE("a GGUF file says how its model wants its tokens drawn") {
   CHECK(all.how.repetition_penalty == 1);
   CHECK(of(file.with(at + "top_k", i32(-1))).how.top_k == 0);
   file.f32(at + "min_p", 0).key(at + "mirostat", i32(0)).f32(at + "xtc_threshold", 0.1f);
+  file.f32(at + "mirostat_tau", 5).f32(at + "mirostat_eta", 0.1f);
   CHECK(of(file).draws);
   auto repeats = file;
   repeats.f32(at + "penalty_repeat", 1.25f).key(at + "penalty_last_n", i32(-1));
@@ -125,6 +126,11 @@ TEST_CASE("a GGUF file says how its model wants its tokens drawn") {
   refuses(file.with(at + "top_p", made::bytes_of(std::uint32_t{6}) + made::bytes_of(1.5f)),
           "top_p\" is 1.5, expected from 0 to 1");
   refuses(file.with(at + "temp", i32(1)), "temp\" is of type i32, expected of type f32");
+  refuses(file.with(at + "temp", made::f32_value(NAN)), "temp\" is nan, expected from 0 to");
+  auto unknown = file;
+  unknown.f32(at + "dry_multiplier", 0.8f);
+  CHECK_THROWS_WITH(of(unknown), ContainsSubstring("m.gguf\": has key \"" + at +
+                                                   "dry_multiplier\", which is not implemented"));
 }
 
 #endif

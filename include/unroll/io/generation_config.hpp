@@ -144,11 +144,19 @@ inline std::optional<std::vector<token>> parse_generation_config(std::string_vie
 /// which the package gguf 0.19.0 writes of a generation_config.json: temp, top_k, top_p; penalty_repeat where
 /// penalty_last_n is -1, all tokens. It draws where one of them is there. What is absent is as in that file,
 /// and top_p counts behind the temperature, as in transformers; llama.cpp has other defaults and orders.
-/// Refused by key: other ways to draw, unless they do nothing, and a sequence of them.
+/// Refused by key: other ways to draw, unless they do nothing, a sequence of them, and keys that nobody
+/// knows.
 inline generation_defaults gguf_generation_defaults(const gguf& file, index_t vocabulary) {
   generation_defaults out;
   out.ends = gguf_end_tokens(file, vocabulary);
   const std::string at = "general.sampling.";
+  static constexpr std::string_view known[] = {"temp",           "top_k", "top_p",           "penalty_repeat",
+                                               "penalty_last_n", "min_p", "xtc_probability", "mirostat",
+                                               "sequence"};
+  static constexpr harmless_key harmless[] = {{"xtc_threshold", "of xtc_probability"},
+                                              {"mirostat_tau", "of mirostat"},
+                                              {"mirostat_eta", "of mirostat"}};
+  file.refuse_unknown(at, known, harmless);
   const auto number = [&](const char* key, double otherwise, double least, double most) {
     if (!file.has(at + key)) return otherwise;
     const double x = double(file.get<float>(at + key));
