@@ -3,7 +3,7 @@
 # compares what became of the kernels with machine_code.txt. Says "skipped:" where there is no nvcc.
 # usage: compile.sh FOLDER [--all] [--write]
 #   --all    every program for a device, by CMake, in FOLDER/all; else every kernel in bfloat16 and a program that has them
-#            (a minute of one processor)
+#            (80 s of one processor)
 #   --write  writes the table
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
