@@ -243,8 +243,8 @@ TEMPLATE_TEST_CASE("the bits of a column of a product do not depend on how many 
                    double) {
   FOR_EACH_INSTRUCTION_SET();
   using T = TestType;
-  const index_t most = 100;  // A is packed for as many
-  for (const index_t m : {3, 6, 14, 28, 70})
+  const index_t most = 100;                        // A is packed for as many
+  for (const index_t m : {3, 6, 14, 28, 70, 128})  // 128: columns in few sets of a cache
     for (const index_t k : {3, 28, 600})
       for (const op oa : ops)
         for (const bool add : {false, true}) {
@@ -255,7 +255,7 @@ TEMPLATE_TEST_CASE("the bits of a column of a product do not depend on how many 
           auto all = random_numbers<T>(m * most, 62);
           const auto before = all;
           linalg::gemm<T>(oa, A, op::none, {b.data(), k, most}, add, {all.data(), m, most});
-          for (const index_t n : {2, 3, 5, 11}) {
+          for (const index_t n : {2, 3, 5, 11, 50}) {
             auto c = before;
             for (index_t j = 0; j + n <= most; j += n)
               linalg::gemm<T>(oa, A, op::none, {b.data() + j * k, k, n}, add, {c.data() + j * m, m, n});
@@ -277,7 +277,8 @@ TEMPLATE_TEST_CASE("gemm is right beyond its blocks, for all four forms", "[lina
                         {65, 200, 256},
                         {1, 130, 600},
                         {300, 1, 300},
-                        {403, 13, 9}})
+                        {403, 13, 9},
+                        {700, 9, 200}})
     for (const op oa : ops)
       for (const op ob : ops)
         for (const bool add : {false, true}) {

@@ -232,10 +232,14 @@ struct gemm_arguments {
   index_t ldc;
 };
 
-/// Whether columns of A are packed.
-template <class T>
+/// Whether columns of A are packed. From 96 columns of C on that always pays; where those of A are more than
+/// the first cache holds and, 512 bytes or a multiple apart, fall into few of its sets, from 48 on. With
+/// AVX-512 this is not so: there the second cache is fast enough.
+template <class Isa, class T>
 UNROLL_INLINE inline bool packs_a(const gemm_arguments<T>& g) {
-  return g.a_transposed || (g.n >= 96 && g.k >= 64);
+  const index_t stride = g.lda * index_t(sizeof(T));
+  const bool few_sets = Isa::registers == 16 && stride % 512 == 0 && g.k * stride > (32 << 10);
+  return g.a_transposed || (g.k >= 64 && g.n >= (few_sets ? 48 : 96));
 }
 /// Whether the terms of A that are summed in one pass stay in a cache.
 template <class T>
@@ -317,12 +321,12 @@ struct small_gemm {
     using tiles = detail::tiles<Isa, T, N>;
     constexpr int M = tiles::M, R = tiles::R;
     const bool pack_b = g.b_transposed && g.m > 2 * M * N;
-    const bool a_in_cache = keeps_a(g), pack_a = packs_a(g);
-    // Asking costs instructions, and nothing waits for a small A or one that is read for few columns.
-    const bool large_a = g.m * g.k * index_t(sizeof(T)) > (64 << 10);
-    const bool ask = (pack_a || !a_in_cache) && g.n >= 24 && large_a;
-    // For few columns that is worth while where A comes from memory, and not out of the second cache.
-    const bool far_a = g.m * g.k * index_t(sizeof(T)) > (512 << 10);
+    const bool a_in_cache = keeps_a(g), pack_a = packs_a<Isa>(g);
+    // Asking costs instructions, and nothing waits for a small A. For few columns that is worth while where A
+    // comes from memory, and not out of the second cache; with AVX-512 tiles of so few do not ask.
+    const index_t bytes = g.m * g.k * index_t(sizeof(T));
+    const bool far_a = bytes > (512 << 10), few_ask = Isa::registers == 16 && far_a && g.n >= 8;
+    const bool ask = (pack_a || !a_in_cache) && (few_ask || (g.n >= 24 && bytes > (64 << 10)));
     lines_ahead<T> panel, ahead;
     // Columns for which A is packed once: as many as the buffer of B has room for, where B is packed too.
     const index_t room = inner_block / (g.k < 1 ? 1 : g.k), least = room < 1 ? 1 : room;
@@ -418,7 +422,7 @@ struct gemm_of_width {
         using half = typename simd::for_half_vectors<Isa>::type;
         return half::template call<gemm_of_width<T, N / 2>, const gemm_arguments<T>&>(g);
       }
-    if (g.m > tiles<Isa, T, N>::long_M * N && !packs_a(g) && keeps_a(g))
+    if (g.m > tiles<Isa, T, N>::long_M * N && !packs_a<Isa>(g) && keeps_a(g))
       return Isa::template call<gemm_by_columns<T, N>, const gemm_arguments<T>&>(g);
     Isa::template call<small_gemm<T, N>, const gemm_arguments<T>&>(g);
   }
