@@ -1,6 +1,7 @@
 """One side of compare.py: estimators of gradients through time in JAX, compiled, each the formula of its paper as one jitted
-function of a whole sequence at batch 1. What is random is not drawn here: it is read from the other side, so that both
-estimates must agree, and JAX is spared the time."""
+function of a whole sequence at batch 1. What is random is read from the other side, so that both estimates must agree, and JAX
+is spared the time of drawing it; the evolution strategies, which draw a normal number for every parameter, draw their own by
+jax.random once both agree."""
 from jax_theirs import cell, parameters, serve  # sets up JAX
 
 import jax
@@ -241,8 +242,15 @@ def moved(w, z, sign):
     return jax.tree.map(lambda w, z: w + sign * SIGMA * z, w, z)
 
 
+def perturbation(w, noise):
+    """One normal number for every parameter: those of the other side, or drawn from a key."""
+    if not jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+        return in_columns(w, noise)
+    return {n: jax.random.normal(k, w[n].shape, w[n].dtype) for n, k in zip(w, jax.random.split(noise, len(w)))}
+
+
 def es(w, x, y, noise):
-    z = in_columns(w, noise)
+    z = perturbation(w, noise)
     change = (total(moved(w, z, 1), x, y) - total(moved(w, z, -1), x, y)) / (2 * SIGMA)
     return jax.tree.map(lambda z: change * z, z)
 
@@ -251,7 +259,7 @@ def pes(w, x, y, noise, window=10):
     def step(carry, now):
         up, down, xi, g = carry
         x, y, z = now
-        z = in_columns(w, z)
+        z = perturbation(w, z)
         xi = jax.tree.map(jnp.add, xi, z)
         up, above = losses(moved(w, z, 1), up, x, y)
         down, below = losses(moved(w, z, -1), down, x, y)
@@ -259,8 +267,9 @@ def pes(w, x, y, noise, window=10):
         return (up, down, xi, g), None
 
     cut = lambda v: v.reshape(-1, window, *v.shape[1:])
-    zero, none = jnp.zeros_like(y[0]), jax.tree.map(jnp.zeros_like, w)
-    return jax.lax.scan(step, (zero, zero, none, none), (cut(x), cut(y), noise.reshape(len(x) // window, -1)))[0][3]
+    zero, none, windows = jnp.zeros_like(y[0]), jax.tree.map(jnp.zeros_like, w), len(x) // window
+    draws = noise.reshape(windows, -1) if noise.ndim else jax.random.split(noise, windows)
+    return jax.lax.scan(step, (zero, zero, none, none), (cut(x), cut(y), draws))[0][3]
 
 
 def prepare(workload, kind, h, dtype):
@@ -282,7 +291,9 @@ def prepare(workload, kind, h, dtype):
         "jax-artbp-10": artbp,
         "jax-forward-gradient": forward_gradient,
         "jax-es": es,
+        "jax-es-given": es,
         "jax-pes-10": pes,
+        "jax-pes-10-given": pes,
     }
     formula = formulas[workload]
     if workload == "jax-random-path":  # the first step draws nothing

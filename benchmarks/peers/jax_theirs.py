@@ -101,6 +101,9 @@ def serve(prepare):
         elif command == "noise":
             peer.noise = jnp.asarray(np.fromfile(args[0]), peer.dtype)
             print("end", flush=True)
+        elif command == "key":  # in place of noise: what is random is drawn by JAX
+            peer.noise = jax.random.key(int(args[0]))
+            print("end", flush=True)
         elif command == "gradient":
             np.savez(args[0], **peer.run())
             print("end", flush=True)
