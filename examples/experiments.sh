@@ -51,7 +51,7 @@ price() {
             --threads 1 --no-batches --replicas "$1" --estimators "$2" --json "$out/price-$cell-$hidden-$seed-$3.json" >/dev/null
         }
         measure "${REPLICAS:-200}" telescope:10,telescope_single:10,control_variate:10,artbp:20,uoro,uoro:10,preuoro,nobacktrack,forward_gradient,forward_gradient:16,es:0.01,gpes:0.01:1:10:3,pes:0.01,pes_a:0.01 quick
-        measure $((${REPLICAS:-200} / 10)) kf_rtrl,ok_rtrl:2,random_path:0.5 slow
+        measure $((${REPLICAS:-200} / 10)) kf_rtrl,ok_rtrl:2,random_path:0.5,preuoro:0.9:25 slow
       done
     done
   done

@@ -158,8 +158,8 @@ TEST_CASE("layerwise rtrl is exact where the layers above forget, and of one lay
   const cells::lru_options o{.in = 2, .hidden = 3, .out = 2};
   const lrus one(o, 1);
   const support::random_task<lrus> s(one, steps, key{5});
-  CHECK(gradient_of(layerwise_rtrl(one), s.theta, s.xs) ==
-        gradient_of(diagonal_rtrl(cells::lru<double>(o)), s.theta, s.xs));
+  CHECK(golden::relative_error(gradient_of(layerwise_rtrl(one), s.theta, s.xs),  // which keeps complex traces
+                               gradient_of(diagonal_rtrl(cells::lru<double>(o)), s.theta, s.xs)) < 1e-14);
 }
 
 TEST_CASE("layerwise rtrl of episodes is the sum of those apart, at a step and a vjp a step") {

@@ -34,7 +34,24 @@ struct fed_back : golden::delayed_leaky {
   }
 };
 
+/// Without what lets an influence add the direct gradient in its own pass.
+struct unfactored : leaky {
+  using leaky::leaky;
+  void factored_vjp() const = delete;
+};
+
 }  // namespace
+
+TEST_CASE("rflo has the same bits where the direct gradient is added in the pass over the traces") {
+  for (const index_t hidden : {5, 16, 37}) {
+    const leaky::options_type options{.in = 2, .hidden = hidden, .out = 2, .dt = .3};
+    const support::random_task<leaky> task(leaky(options), 30, key{3});
+    static_assert(has_factored_vjp<leaky> && !has_factored_vjp<unfactored>);
+    const auto g = gradient_of(rflo(leaky(options), {.leak = .3}), task.theta, task.xs);
+    const auto h = gradient_of(rflo(unfactored(options), {.leak = .3}), task.theta, task.xs);
+    CHECK(std::equal(g.begin(), g.end(), h.begin(), h.end()));
+  }
+}
 
 TEST_CASE("rflo in the paper's timing has the golden gradient and bias") {
   const auto g = gradient_of(rflo(golden::delayed_leaky{}, {.leak = .5}), golden::columns_theta(),

@@ -4,6 +4,7 @@
 #include "tests/support/complete_system.hpp"
 #include "tests/support/golden_rnn.hpp"
 #include "unroll/cells/lru.hpp"
+#include "unroll/cells/rtu.hpp"
 #include "unroll/estimate/parts/window_buffer.hpp"
 #include "unroll/influence/dense.hpp"
 #include "unroll/rng/draw.hpp"
@@ -36,14 +37,22 @@ void is_the_dense_one(const F& f, params<const double> theta, std::span<const ty
   influence::dense<F> dense(f, 128);
   static_assert(influence::influence_of<influence::diagonal<F>, F>);
   influence::diagonal<F> filtering("test", f, {.filter = .25});
+  influence::diagonal<F> adding = units;
   units.reset();
+  adding.reset();
   dense.reset();
   filtering.reset();
   window_buffer<F> steps(f, 1, 1);
   steps.reset(f, {});
   std::vector<double> q(std::size_t(d.state));
   gradient<double> got(d.params), expected(d.params), filtered(d.params), expected_filtered(d.params);
+  gradient<double> with_owed(d.params), owed(d.params);
   const index_t n = d.state / d.lanes;
+  index_t rows = 0, columns = 0, numbers = 0;
+  for (const weight_matrix& w : f.weight_matrices())
+    rows += w.rows, columns += w.columns, numbers += w.rows * n;
+  std::vector<double> a(std::size_t(d.lanes * columns)), by_z(std::size_t(d.lanes * numbers));
+  std::vector<double> dz(static_cast<std::size_t>(rows));
   std::vector<double> sum(std::size_t(n * d.lanes * d.params));  // of .25^k M, k steps ago
   for (std::size_t t = 0; t < xs.size(); ++t) {
     report r;
@@ -54,6 +63,21 @@ void is_the_dense_one(const F& f, params<const double> theta, std::span<const ty
     CHECK(units.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), got) == 0);
     dense.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), expected);
     filtering.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), filtered);
+    if (d.lanes == 1) {
+      draw_normals(key{5}, index_t(t), view<double>(dz));
+      adding.propagate(f, xs[t], e, dstate<const double>(q.data(), d.state), with_owed,
+                       view<const double>(dz));
+      f.diag_factors(xs[t], e, view<double>(a), view<double>(by_z.data(), rows * (n / f.units())));
+      index_t row = 0, column = 0;
+      for (const weight_matrix& w : f.weight_matrices()) {
+        for (index_t j = 0; j < w.columns; ++j)
+          for (index_t i = 0; i < w.rows; ++i)
+            owed[w.first + j * w.stride + i] += dz[std::size_t(row + i)] * a[std::size_t(column + j)];
+        row += w.rows, column += w.columns;
+      }
+      for (index_t p = 0; p < d.params; ++p)
+        CHECK(with_owed[p] == Approx(got[p] + owed[p]).epsilon(1e-12).margin(1e-12));
+    }
     for (index_t k = 0; k < index_t(sum.size()); ++k) {
       const index_t l = k / (n * d.params);
       expected_filtered[k / n % d.params] += q[std::size_t(l * n + k % n)] * sum[std::size_t(k)];
@@ -86,7 +110,12 @@ TEST_CASE(
       std::vector<cells::example<double>> xs;
       for (std::size_t t = 0; t < 6; ++t) xs.push_back({data.data() + 6 * t, data.data() + 3 * t});
       is_the_dense_one(f, theta, xs);
-      CHECK(influence::diagonal<cells::lru<double>>("test", f).kept() == 2 * hidden * (2 * 3 + 2));
+      // real and imaginary part of W_x and b are one complex trace
+      CHECK(influence::diagonal<cells::lru<double>>("test", f).kept() == 2 * hidden * (3 + 2));
+      CHECK(influence::diagonal<cells::lru<double>>("test", f, {.decay = .5}).kept() ==
+            2 * hidden * (2 * 3 + 2));
+      const cells::rtu<double> g({.in = 2, .hidden = hidden, .out = 1, .lanes = lanes});
+      is_the_dense_one(g, theta, xs);
     }
 }
 

@@ -3,6 +3,9 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
 #include "tests/support/golden_rnn.hpp"
+#include "unroll/cells/elman.hpp"
+#include "unroll/cells/rtu.hpp"
+#include "unroll/rng/draw.hpp"
 #include "unroll/system/any_system.hpp"
 #include "unroll/system/counted.hpp"
 
@@ -23,7 +26,53 @@ bool mentions(const strings& failures, const std::string& text) {
   return false;
 }
 
+// A cell whose factored vjp is not its vjp.
+struct torn : unroll::cells::elman<double> {
+  using cell = unroll::cells::elman<double>;
+  enum class part { none, dz, state, readout };
+  torn(const options_type& options, part wrong) : cell(options), wrong_(wrong) {}
+  void factored_vjp(const input& x, const unroll::const_edge<double>& e, unroll::dstate<const double> dnext,
+                    double dloss, unroll::dstate<double> ds, unroll::dparams<double> dtheta,
+                    unroll::view<double> dz) const {
+    cell::factored_vjp(x, e, dnext, dloss, wrong_ == part::state ? unroll::dstate<double>() : ds,
+                       wrong_ == part::readout ? unroll::dparams<double>() : dtheta, dz);
+    if (wrong_ == part::dz) dz[dz.size() - 1] *= 1.01;
+  }
+
+ private:
+  part wrong_;
+};
+
+// tanh of both parts is no analytic function.
+struct false_complex : unroll::cells::rtu<double> {
+  using diagonal_cell::diagonal_cell;
+  unroll::index_t complex_matrices() const { return 1; }
+};
+
+template <class F>
+strings examine_cell(const F& f) {
+  unroll::parameters<double> theta(f.size().params);
+  f.init(theta, unroll::key{1});
+  std::vector<double> data(100);
+  unroll::draw_normals(unroll::key{2}, 0, unroll::view<double>(data));
+  std::vector<unroll::cells::example<double>> xs;
+  for (std::size_t t = 0; t < 4; ++t) xs.push_back({data.data() + 4 * t, data.data() + 4 * t + 20});
+  return testing::system_conformance(f, theta, xs);
+}
+
 }  // namespace
+
+TEST_CASE("a factored vjp that is not the vjp is found, and so are units that are no complex numbers") {
+  using part = torn::part;
+  const torn::options_type options{.in = 2, .hidden = 3, .out = 2, .lanes = 2};
+  CHECK(examine_cell(torn(options, part::none)) == strings{});
+  CHECK(mentions(examine_cell(torn(options, part::dz)), "factored_vjp: its gradient"));
+  CHECK(mentions(examine_cell(torn(options, part::readout)), "factored_vjp: its gradient"));
+  CHECK(mentions(examine_cell(torn(options, part::state)), "factored_vjp: its cotangent"));
+  CHECK(examine_cell(unroll::cells::rtu<double>({.in = 2, .hidden = 3, .out = 2, .lanes = 2})) == strings{});
+  CHECK(mentions(examine_cell(false_complex({.in = 2, .hidden = 3, .out = 2, .lanes = 2})),
+                 "complex_matrices"));
+}
 
 TEMPLATE_TEST_CASE("a correct system with every optional member conforms", "", float, double) {
   CHECK(examine(support::complete<TestType>{2, 1}) == strings{});

@@ -32,6 +32,7 @@ namespace unroll::cells {
 ///     with V a vector of units, v = [z; own]. WRITES s', its derivatives by s, states x states column-major,
 ///     and by v, states x (gates + own) column-major.
 ///   void init_own(T* to, key k) const       WRITES them, hidden numbers each, one behind the other
+///   bool is_complex     may be there: s and z are one complex number each, s' an analytic function of them
 ///
 /// State of a lane: `states` vectors of hidden numbers. Parameters: w_x (gates hidden x in), b, the own ones
 /// (hidden each), then w_y (out x states hidden) and b_y; where out = 0, y is the first hidden numbers of s'.
@@ -105,15 +106,21 @@ class diagonal_cell {
   void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss_weight, dstate<T> ds,
            dparams<T> dtheta, matrix<const T> below = {}) const {
     T* dw = dtheta.data();
-    const matrix<T> d = columns_of_s(e.workspace.data(), 1), dz = columns_of_z(e.workspace.data(), 1);
-    zero(d);
-    by_loss({&x, 1}, e.theta, e.next.data(), e.tape.data(), &dloss_weight, e.workspace.data(), dw);
-    for (index_t l = 0; l < lanes() && !dnext.empty(); ++l)
-      linalg::axpy<T>(1, dnext.data() + l * state_stride(), column(d, l), n());
+    const matrix<T> d = owed(x, e, dnext, dloss_weight, dw), dz = columns_of_z(e.workspace.data(), 1);
     for (index_t l = 0; l < lanes(); ++l)
       pull(jacobians(e, l), column(d, l), ds.empty() ? nullptr : ds.data() + l * state_stride(),
            column(dz, l), dw ? dw + own() : nullptr);
     if (dw) input_backward({&x, 1}, dz, dw, below, nullptr);
+  }
+  void factored_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+                    dparams<T> dtheta, view<T> dz) const {
+    const matrix<T> d = owed(x, e, dnext, dloss, dtheta.data());
+    std::fill(dz.begin(), dz.end(), T(0));
+    for (index_t l = 0; l < lanes(); ++l) {
+      T* to = dz.data() + l * (G + K) * hidden();
+      pull(jacobians(e, l), column(d, l), ds.empty() ? nullptr : ds.data() + l * state_stride(), to,
+           to + G * hidden());
+    }
   }
 
   /// Workspace of a window: z of all steps, or its cotangents | the cotangents of s' | the readout's | the
@@ -183,6 +190,7 @@ class diagonal_cell {
 
   index_t units() const { return hidden(); }
   bool units_apart() const { return true; }
+  index_t complex_matrices() const { return complex; }
   /// [w_x b], which multiplies [x; 1], and the own parameters, which multiply 1.
   std::vector<weight_matrix> weight_matrices() const {
     const index_t h = hidden();
@@ -297,6 +305,7 @@ class diagonal_cell {
                     : readout<T>(0, 0, options.loss, lanes());
   }
 
+  static constexpr bool complex = requires { requires E::is_complex; };  // weights of [w_x b], too
   static constexpr index_t m = E::states, G = E::gates, K = index_t(std::size(E::own));
   static constexpr auto states = std::size_t(m), own_and_gates = std::size_t(G + K);
 
@@ -388,6 +397,16 @@ class diagonal_cell {
     readout_.backward(theta.data() + w_y(), xs, read_by_loss(next, state_stride(), steps), dloss(tape, steps),
                       weight, read_by_loss(columns_of_s(workspace, steps).data, n(), steps),
                       dw ? dw + w_y() : nullptr, readouts(workspace, steps));
+  }
+
+  // The cotangents of s' of a vjp, in columns_of_s.
+  matrix<T> owed(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, T* dw) const {
+    const matrix<T> d = columns_of_s(e.workspace.data(), 1);
+    zero(d);
+    by_loss({&x, 1}, e.theta, e.next.data(), e.tape.data(), &dloss, e.workspace.data(), dw);
+    for (index_t l = 0; l < lanes() && !dnext.empty(); ++l)
+      linalg::axpy<T>(1, dnext.data() + l * state_stride(), column(d, l), n());
+    return d;
   }
 
   // Column of ds'/dtheta of lane l: ADDS v times D of row r of the matrices.

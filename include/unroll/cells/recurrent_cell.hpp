@@ -34,6 +34,10 @@ class recurrent_cell : public recurrent_jacobians<Equations> {
   using options_type = typename E::options_type;  ///< sizes and loss
   using input = example<T>;
   static constexpr const char* name = E::name;  ///< of the cell, for messages
+  /// Whether all that moves s' is one matrix, [w_h w_x b], whose gradient is that of its product.
+  static constexpr bool one_product = !E::apart && !requires(const E& f, matrix<const T> d, T* dw) {
+    f.gradient(d, d, d, dw, dw);
+  };
 
   explicit recurrent_cell(const options_type& options)
       : recurrent_cell(options, readout<T>(options.hidden, options.out, options.loss, options.lanes), {}) {}
@@ -95,27 +99,14 @@ class recurrent_cell : public recurrent_jacobians<Equations> {
 
   void vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
            dparams<T> dtheta, matrix<const T> below = {}) const {
-    const T* w = e.theta.data();
-    T* dw = dtheta.data();
-    const matrix<T> d = cotangents(e.workspace.data());
-    if (last())
-      readout_.backward(w + w_y(), {&x, 1}, h_of(e.next.data()), outputs(e.tape.data()), &dloss, from_loss(d),
-                        dw ? dw + w_y() : nullptr, e.workspace.data() + step_workspace());
-    else
-      zero(from_loss(d));
-    const recurrent_step<T> at = made(e);
-    const matrix<T> du = of_products(d, e.workspace.data() + d.rows * d.cols);
-    const auto delta = entering(dnext, e.workspace.data());
-    f_.backward(at, T(1), delta, d, du);
-    if (!ds.empty()) {
-      if constexpr (elementwise) {
-        through_product(at.w, du, true, h_of(ds.data()));
-      } else {
-        through_product(at.w, du, beside, rows_of(delta, 0, hidden()));
-        add(delta, states(ds.data()));
-      }
-    }
-    if (dw) collect({&x, 1}, d, e.s.data(), e.tape.data(), dw, nullptr, below);
+    const matrix<T> d = pull(x, e, dnext, dloss, ds, dtheta.data());
+    if (T* dw = dtheta.data()) collect({&x, 1}, d, e.s.data(), e.tape.data(), dw, nullptr, below);
+  }
+  void factored_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+                    dparams<T> dtheta, view<T> dz) const requires(one_product) {
+    const matrix<T> d = pull(x, e, dnext, dloss, ds, dtheta.data());
+    for (index_t l = 0, rows = E::gates * hidden(); l < lanes(); ++l)
+      std::copy_n(column(d, l), rows, dz.data() + l * rows);
   }
 
   void jvp(const input& x, const const_edge<T>& e, params_tangent<const T> dtheta, state_tangent<const T> ds,
@@ -214,6 +205,30 @@ class recurrent_cell : public recurrent_jacobians<Equations> {
       places::tape_step, places::transposes, places::w_x, places::w_y, places::weights, places::window_parts;
   // h reaches h' beside u
   static constexpr bool beside = E::apart || requires { requires E::beside; };
+
+  // vjp but for the parameters in front of the readout's. Returns the cotangents of z, which lie in the
+  // workspace; dw, all parameters, may be null.
+  matrix<T> pull(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+                 T* dw) const {
+    const matrix<T> d = cotangents(e.workspace.data());
+    if (last())
+      readout_.backward(e.theta.data() + w_y(), {&x, 1}, h_of(e.next.data()), outputs(e.tape.data()), &dloss,
+                        from_loss(d), dw ? dw + w_y() : nullptr, e.workspace.data() + step_workspace());
+    else
+      zero(from_loss(d));
+    const recurrent_step<T> at = made(e);
+    const matrix<T> du = of_products(d, e.workspace.data() + d.rows * d.cols);
+    const auto delta = entering(dnext, e.workspace.data());
+    f_.backward(at, T(1), delta, d, du);
+    if (ds.empty()) return d;
+    if constexpr (elementwise) {
+      through_product(at.w, du, true, h_of(ds.data()));
+    } else {
+      through_product(at.w, du, beside, rows_of(delta, 0, hidden()));
+      add(delta, states(ds.data()));
+    }
+    return d;
+  }
 
   // A window as the edge of its first step, behind which the others lie.
   edge<T> first_edge(const window<T>& w) const {

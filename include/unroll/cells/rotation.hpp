@@ -5,6 +5,7 @@
 
 #include "unroll/cells/example.hpp"
 #include "unroll/core/elementary.hpp"
+#include "unroll/core/unfused.hpp"
 #include "unroll/rng/draw.hpp"
 
 namespace unroll::cells {
@@ -32,6 +33,7 @@ struct rotation_equations {
   using options_type = rotation_options;                         ///< sizes and loss
   static constexpr const char* name = squashed ? "rtu" : "lru";  ///< of the cell, for messages
   static constexpr index_t states = 2, gates = 2;                ///< numbers of s and of z of a unit
+  static constexpr bool is_complex = !squashed;                  ///< tanh of both parts is not analytic
   static constexpr const char* own[] = {"nu", "phi"};            ///< parameters of a unit of its own
   rotation_options options;
 
@@ -60,9 +62,10 @@ struct rotation_equations {
   UNROLL_INLINE void unit(const V* s, const V* v, V* next, V* J, V* D) const {
     const V e_nu = simd::clamp(simd::exp(v[2]), T(0), most), t = simd::clamp(simd::exp(v[3]), T(0), most);
     const V r = simd::exp(-e_nu), tau = simd::tanh(e_nu), zero{};
-    const V gamma = each(T(2) * tau / (T(1) + tau), [](T x) { return std::sqrt(x); });
-    const V re = r * each(t, [](T x) { return std::cos(x); });
-    const V im = r * each(t, [](T x) { return std::sin(x); });
+    const V gamma = simd::sqrt(T(2) * tau / (T(1) + tau));
+    V re, im;
+    cos_sin(t, re, im);
+    re = r * re, im = r * im;
     // dgamma/dnu = e^nu r^2 / gamma, 0 where gamma is
     const V gamma_nu = simd::where_greater(gamma, zero, e_nu * r * r / gamma, zero);
     const V h0 = re * s[0] - im * s[1], h1 = im * s[0] + re * s[1];
@@ -84,14 +87,27 @@ struct rotation_equations {
  private:
   static constexpr T most = T(1e30);  // of e^nu and e^phi, so that e^nu r and the angle stay finite
 
-  // f of every element, for functions that the standard library has of numbers alone.
-  template <int N, class F>
-  UNROLL_INLINE static simd::vec<T, N> each(const simd::vec<T, N>& x, const F& f) {
-    T y[std::size_t(N)];
-    simd::store(x, y);
-    for (int i = 0; i < N; ++i) y[i] = f(y[i]);
-    return simd::load<N>(static_cast<const T*>(y));
+  // The cosine and the sine of t, at most `largest_angle`, by half as many numbers in double where they are
+  // floats.
+  template <int N>
+  UNROLL_INLINE static void cos_sin(const simd::vec<T, N>& t, simd::vec<T, N>& cosine,
+                                    simd::vec<T, N>& sine) {
+    constexpr int W = sizeof(T) < sizeof(double) && N > 1 ? N / 2 : N;
+    T angle[std::size_t(N)], c[std::size_t(N)], s[std::size_t(N)];
+    simd::store(simd::clamp(t, T(0), largest_angle), angle);
+    UNROLL_FULLY
+    for (int i = 0; i < N; i += W) {
+      double x[std::size_t(W)];
+      for (int k = 0; k < W; ++k) x[k] = double(angle[i + k]);
+      simd::vec<double, W> cw, sw;
+      simd::cos_sin(simd::unfused<W>(simd::load<W>(static_cast<const double*>(x))), cw, sw);
+      simd::store(simd::rounded_to<T>(cw), c + i);
+      simd::store(simd::rounded_to<T>(sw), s + i);
+    }
+    cosine = simd::load<N>(static_cast<const T*>(c));
+    sine = simd::load<N>(static_cast<const T*>(s));
   }
+  static constexpr T largest_angle = T(1e9);
 };
 
 }  // namespace unroll::cells

@@ -56,10 +56,8 @@ struct simple_recurrent_equations {
     times_slopes({nullptr, dnext.rows, dnext.cols}, T(0), at.next, dnext);
   }
 
-  void jacobian(const recurrent_step<T>& at, T* J, T*) const {
-    for (index_t j = 0; j < options.hidden; ++j)
-      for (index_t i = 0; i < options.hidden; ++i)
-        J[j * options.hidden + i] = Phi::slope(at.next.data[i]) * at.w.w_h[j * options.hidden + i];
+  void jacobian(const recurrent_step<T>& at, T* J, T* workspace) const {
+    simd::dispatch<jacobian_kernel>(at.w.w_h, at.next.data, workspace, J, options.hidden);
   }
   void diag_jacobian(const recurrent_step<T>& at, T* J) const {
     for (index_t i = 0; i < options.hidden; ++i)
@@ -100,6 +98,17 @@ struct simple_recurrent_equations {
                             UNROLL_INLINE { return Phi::times_slope(u + carry * a, y); },
                         n, d, d, ds, next);
   }
+  // J = diag(phi') W; w, J: h x h, next: h, slopes: h, changed.
+  struct jacobian_kernel {
+    template <class Isa>
+    UNROLL_INLINE static void run(const T* w, const T* next, T* slopes, T* J, index_t h) {
+      simd::map_on<Isa>([]<class V>(const V& y) UNROLL_INLINE { return Phi::times_slope(V{} + T(1), y); }, h,
+                        slopes, next);
+      for (index_t j = 0; j < h; ++j)
+        simd::map_on<Isa>([](const auto& u, const auto& v) UNROLL_INLINE { return u * v; }, h, J + j * h,
+                          static_cast<const T*>(slopes), w + j * h);
+    }
+  };
   struct apply_kernel {
     template <class Isa>
     UNROLL_INLINE static void run(T* z, index_t n) {

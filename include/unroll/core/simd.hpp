@@ -226,20 +226,27 @@ UNROLL_INLINE inline vec<std::uint64_t, N> multiply_low(const vec<std::uint64_t,
 #endif
 }
 /// Square roots, as rounded as those of the standard library, of numbers >= 0.
-template <int N>
-UNROLL_INLINE inline vec<double, N> sqrt(const vec<double, N>& x) {
-  vec<double, N> y;
+template <class T, int N>
+UNROLL_INLINE inline vec<T, N> sqrt(const vec<T, N>& x) {
+  vec<T, N> y;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
   // By name: errno, which the library sets below 0, keeps g++ from more than one at a time.
-  if constexpr (N > 2)
+  constexpr bool single = sizeof(T) == sizeof(float), wide = sizeof(x.v) > 16;
+  if constexpr (single && wide)
+    asm("vsqrtps %1, %0" : "=v"(y.v) : "v"(x.v));
+  else if constexpr (wide)
     asm("vsqrtpd %1, %0" : "=v"(y.v) : "v"(x.v));
+  else if constexpr (single && N > 1)
+    asm("sqrtps %1, %0" : "=x"(y.v) : "x"(x.v));
+  else if constexpr (single)
+    asm("sqrtss %1, %0" : "=x"(y.v) : "x"(x.v));
   else
     asm("sqrtpd %1, %0" : "=x"(y.v) : "x"(x.v));
 #else
-  double of[std::size_t(N)];
+  T of[std::size_t(N)];
   store(x, of);
-  for (double& one : of) one = std::sqrt(one);
-  y = load<N>(static_cast<const double*>(of));
+  for (T& one : of) one = std::sqrt(one);
+  y = load<N>(static_cast<const T*>(of));
 #endif
   return y;
 }

@@ -95,18 +95,38 @@ UNROLL_INLINE inline unfused<N> as_doubles(const vec<std::uint64_t, N>& x) {
   return unfused<N>(bits_as<double>(vec<std::uint64_t, N>{x.v | 0x4330000000000000u}) - 0x1p52);
 }
 
-/// Cosines and sines of 2 pi v, 0 <= v <= 1.
+namespace detail {
+/// Cosines and sines of x and of as many quarters of a turn more as the low bits of `shifted` say, |x| <= pi
+/// / 4.
 template <int N>
-UNROLL_INLINE inline void cos_sin_turns(const unfused<N>& v, vec<double, N>& cosine, vec<double, N>& sine) {
+UNROLL_INLINE inline void cos_sin_quarters(const unfused<N>& x, const vec<double, N>& shifted,
+                                           vec<double, N>& cosine, vec<double, N>& sine) {
   using bits = vec<std::uint64_t, N>;
   using words = typename bits::raw;
-  const vec<double, N> shifted = v.v * 4.0 + 0x1.8p52;  // the nearest quarter of a turn in its low bits
   const words quarter = bits_as<std::uint64_t>(shifted).v & 3u;
-  const unfused<N> x = (v - unfused<N>((shifted - 0x1.8p52) * 0.25)) * unfused<N>(turn);
   const words c = bits_as<std::uint64_t>(cos_near_0(x).v).v, s = bits_as<std::uint64_t>(sin_near_0(x).v).v;
   const words swapped = (c ^ s) & (0u - (quarter & 1u));  // odd quarters: each is the other
   cosine = bits_as<double>(bits{c ^ swapped ^ ((quarter + 1u) & 2u) << 62});
   sine = bits_as<double>(bits{s ^ swapped ^ (quarter & 2u) << 62});
+}
+}  // namespace detail
+
+/// Cosines and sines of 2 pi v, 0 <= v <= 1.
+template <int N>
+UNROLL_INLINE inline void cos_sin_turns(const unfused<N>& v, vec<double, N>& cosine, vec<double, N>& sine) {
+  const vec<double, N> shifted = v.v * 4.0 + 0x1.8p52;  // the nearest quarter of a turn in its low bits
+  const unfused<N> x = (v - unfused<N>((shifted - 0x1.8p52) * 0.25)) * unfused<N>(turn);
+  detail::cos_sin_quarters(x, shifted, cosine, sine);
+}
+/// Cosines and sines of x, |x| <= 1e9, off by at most 1e-16 and, beyond 2^20, 1e-16 |x|. What is more is
+/// taken from pi / 2 in two parts (the method of FreeBSD's e_rem_pio2.c).
+template <int N>
+UNROLL_INLINE inline void cos_sin(const unfused<N>& x, vec<double, N>& cosine, vec<double, N>& sine) {
+  const vec<double, N> shifted = (x * unfused<N>(6.36619772367581382433e-01)).v + 0x1.8p52;
+  const unfused<N> n(shifted - 0x1.8p52);
+  detail::cos_sin_quarters(
+      (x - n * unfused<N>(1.57079632673412561417e+00)) - n * unfused<N>(6.07710050650619224932e-11), shifted,
+      cosine, sine);
 }
 
 /// x as numbers of type T.

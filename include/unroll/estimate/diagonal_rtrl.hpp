@@ -14,8 +14,8 @@ namespace unroll {
 /// other is refused, and so is any stack of such layers, where a lower layer moves the states above it:
 /// learning every layer by the traces of its own, which is what "layerwise" names, is an approximation there,
 /// and another estimator. Per step and lane: m^2 + 2m multiply-adds a parameter, one step, one vjp. Memory,
-/// to leading order: m params scalars a lane. Needs: vjp, diag_jacobian with units apart. Mozer 1989; Zucchet
-/// et al. 2023. See docs/math/diagonal_rtrl.md.
+/// to leading order: m params scalars a lane, params of them where units are complex (`lru`). Needs: vjp,
+/// diag_jacobian with units apart. Mozer 1989; Zucchet et al. 2023. See docs/math/diagonal_rtrl.md.
 template <class F>
 class diagonal_rtrl final : public forward_learner<F, influence::diagonal<F>> {
   static_assert(require_vjp<F>() && require_diag_jacobian<F>());

@@ -36,6 +36,10 @@ namespace unroll::influence {
 ///                                          M. q is lanes x n. Returns the vjps of f that it took
 ///   std::size_t bytes() const
 ///   void visit(v)                          core/visit.hpp
+/// One of either kind may have
+///   bool adds_owed() const                 propagate takes another argument, behind the others, the dz of
+///                                          has_factored_vjp of a system of one lane, or nothing: ADDS dz a'
+///                                          to g in the same pass
 template <class M, class F>
 concept influence_of = std::copyable<M> &&
     requires(M m, const M& c, const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,

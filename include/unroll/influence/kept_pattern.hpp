@@ -73,6 +73,25 @@ kept_pattern find_kept_pattern(const F& f, view<const std::uint8_t> joined, inde
   return s;
 }
 
+/// The units, where the masks say that each row of the matrices moves numbers of its own one alone; else 0.
+/// Looks at n numbers a row.
+template <class F>
+index_t units_of_rows([[maybe_unused]] const F& f,
+                      [[maybe_unused]] const std::vector<weight_matrix>& matrices) {
+  if constexpr (has_masks<F> && has_diag_jacobian<F>)
+    if (supports(f, hook::masks) && supports(f, hook::diag_jacobian)) {
+      const index_t n = f.size().state / f.size().lanes, units = f.units();
+      for (const weight_matrix& w : matrices) {
+        std::vector<std::uint8_t> mask(std::size_t(n * w.rows));  // of its first column
+        f.immediate_mask(view<std::uint8_t>(mask.data(), n * w.rows), w.first, w.first + w.rows);
+        for (index_t k = 0; k < n * w.rows; ++k)
+          if (mask[std::size_t(k)] != 0 && k % n % units != k / n % units) return 0;
+      }
+      return units;
+    }
+  return 0;
+}
+
 /// Whether S holds, of the parameters in the system's matrices, all numbers of the unit that each feeds, and
 /// nothing else: what `diagonal` keeps.
 template <class F>

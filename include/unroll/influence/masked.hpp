@@ -64,9 +64,10 @@ class masked {
   }
 
   /// g += q M, then M <- 1_S (J M + F) at the edge e. Returns the vjps.
-  index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g) {
+  index_t propagate(const F& f, const input& x, const const_edge<T>& e, dstate<const T> q, dparams<T> g,
+                    view<const T> dz = {}) {
     if constexpr (has_diag_jacobian<F>)
-      if (own_) return own_->propagate(f, x, e, q, g);
+      if (own_) return own_->propagate(f, x, e, q, g, dz);
     if constexpr (has_jacobian<F>)
       if (hooked_) f.jacobian(x, e, jacobian_);
     const index_t vjps = read_rows(f, x, e);
@@ -79,7 +80,8 @@ class masked {
     return vjps;
   }
 
-  index_t kept() const { return kept_; }      ///< entries of M, of one lane
+  bool adds_owed() const { return kept_ > 0 && groups_.empty(); }  ///< influence_of: of own units
+  index_t kept() const { return kept_; }                           ///< entries of M, of one lane
   index_t probes() const { return probes_; }  ///< sums of rows that are read off; of own units none
   bool exact() const { return exact_; }       ///< nz(J) S within S
   std::size_t bytes() const {

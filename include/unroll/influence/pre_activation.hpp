@@ -8,6 +8,7 @@
 #include "unroll/core/linalg.hpp"
 #include "unroll/core/visit.hpp"
 #include "unroll/influence/balance.hpp"
+#include "unroll/influence/kept_pattern.hpp"
 #include "unroll/influence/rank_one.hpp"
 #include "unroll/influence/row_mixing.hpp"
 
@@ -94,21 +95,6 @@ class pre_activation {
   }
 
  private:
-  // The units, where each row of the matrices moves numbers of its own one alone; else 0.
-  static index_t units_of_rows(const F& f, const std::vector<weight_matrix>& matrices) {
-    if constexpr (has_masks<F> && has_diag_jacobian<F>)
-      if (supports(f, hook::masks) && supports(f, hook::diag_jacobian)) {
-        const index_t n = f.size().state / f.size().lanes, units = f.units();
-        for (const weight_matrix& w : matrices) {
-          std::vector<std::uint8_t> mask(std::size_t(n * w.rows));  // of its first column
-          f.immediate_mask(view<std::uint8_t>(mask.data(), n * w.rows), w.first, w.first + w.rows);
-          for (index_t k = 0; k < n * w.rows; ++k)
-            if (mask[std::size_t(k)] != 0 && k % n % units != k / n % units) return 0;
-        }
-        return units;
-      }
-    return 0;
-  }
   // Of a lane.
   index_t numbers_of_d() const {
     const index_t n = sizes_.state / sizes_.lanes;

@@ -25,6 +25,8 @@
 //                      row_norms                  has_row_norms    nobacktrack
 //                      jacobian_mask, immediate_mask               has_masks: snap
 //                      weight_matrices, factors   has_factors      kf_rtrl, preuoro
+//                      factored_vjp               has_factored_vjp of one lane: snap, eprop, rflo, kf_rtrl,
+//                                                 diagonal_rtrl; the latter also asks for complex_matrices
 //                      units, units_apart, diag_jacobian, diag_factors
 //                                                 has_diag_jacobian: diagonal_rtrl, rflo, snap
 //                      unit_layers, layer_diag_jacobian, layer_diag_factors
@@ -161,6 +163,18 @@ concept has_factors = recurrent<F> &&
   f.factors(x, e, m, m);
 };
 
+/// void factored_vjp(x, e, dstate<const T> dnext, T dloss, dstate<T> ds, dparams<T> dtheta, view<T> dz) const
+/// vjp, whose gradient by the weight_matrices() is left as factors, dz_b a_b' with the a_b of factors():
+/// WRITES the dz_b of every lane one behind the other, lanes x (sum of rows), and ADDS to `ds`, and to
+/// `dtheta` what it owes to parameters outside of the matrices.
+template <class F>
+concept has_factored_vjp = has_vjp<F> && has_factors<F> &&
+    requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,
+             typename F::scalar one, dstate<const typename F::scalar> dnext, dstate<typename F::scalar> ds,
+             dparams<typename F::scalar> dtheta, view<typename F::scalar> dz) {
+  f.factored_vjp(x, e, dnext, one, ds, dtheta, dz);
+};
+
 /// What the units of a lane do to themselves in a step. There are `units` of them, of m = n / units numbers
 /// of the state each: entry i of the state belongs to unit i % units, and so does row i of every matrix of
 /// weight_matrices(), which are those of has_factors.
@@ -173,6 +187,11 @@ concept has_factors = recurrent<F> &&
 ///   void diag_factors(x, e, view<T> a, view<T> d) const
 ///       WRITES a as factors() does, lanes x (sum of columns), and of every D_b what is of the unit of the
 ///       row: for every lane the matrices one behind the other, each rows x m, column-major
+/// and may have, where m = 2 and a unit is one complex number, its real part in front of its imaginary part,
+///   index_t complex_matrices() const   how many of the matrices, the first ones, are 2 units rows of which
+///                                      row u is the real and row units + u the imaginary part of complex
+///                                      weights, of which and of its own state the unit is an analytic
+///                                      function: its blocks are those of one complex number
 template <class F>
 concept has_diag_jacobian = recurrent<F> &&
     requires(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e,

@@ -88,8 +88,17 @@ class counted final {
   void factors(const input& x, const const_edge<T>& e, view<T> a, view<T> d) const requires has_factors<F> {
     f_.factors(x, e, a, d);
   }
+  void factored_vjp(const input& x, const const_edge<T>& e, dstate<const T> dnext, T dloss, dstate<T> ds,
+                    dparams<T> dtheta, view<T> dz) const requires has_factored_vjp<F> {
+    ++calls_->vjps;
+    if constexpr (has_factored_vjp<F>) f_.factored_vjp(x, e, dnext, dloss, ds, dtheta, dz);
+  }
   index_t units() const requires has_diag_jacobian<F> { return f_.units(); }
   bool units_apart() const requires has_diag_jacobian<F> { return f_.units_apart(); }
+  index_t complex_matrices() const requires(requires(const F& f) { f.complex_matrices(); }) {
+    if constexpr (requires(const F& f) { f.complex_matrices(); }) return f_.complex_matrices();
+    return 0;
+  }
   void diag_jacobian(const input& x, const const_edge<T>& e, view<T> j) const requires has_diag_jacobian<F> {
     f_.diag_jacobian(x, e, j);
   }

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "unroll/core/block.hpp"
 #include "unroll/system/concepts.hpp"
 #include "unroll/system/layer_of.hpp"
 #include "unroll/testing/guarded.hpp"
@@ -80,6 +81,54 @@ std::string factor_fault(const F& f, const typename F::input& x, const const_edg
   return {};
 }
 
+// What is wrong with the factored vjp: dz a' and the rest must be what vjp adds.
+template <class F>
+std::string factored_fault(const F& f, const typename F::input& x, const const_edge<typename F::scalar>& e) {
+  using T = typename F::scalar;
+  constexpr T poison = std::numeric_limits<T>::quiet_NaN();
+  const dims dim = f.size();
+  const std::vector<weight_matrix> matrices = f.weight_matrices();
+  index_t columns = 0, sum = 0;
+  for (const weight_matrix& w : matrices) columns += w.columns, sum += w.rows;
+  block<T, state_cotangent_space> dnext(dim.state), ds(dim.state), expected(dim.state);
+  for (index_t i = 0; i < dim.state; ++i)
+    dnext[i] = T(i % 3 - 1) / 2 + T(i) / T(dim.state), ds[i] = expected[i] = 1;
+  std::vector<T> a(std::size_t(dim.lanes * columns)), d(std::size_t(dim.state * sum));
+  std::fill(e.workspace.begin(), e.workspace.end(), poison);
+  f.factors(x, e, view<T>(a), view<T>(d));
+  gradient<T> whole(dim.params), rest(dim.params);
+  std::fill(whole.begin(), whole.end(), T(1));
+  std::fill(rest.begin(), rest.end(), T(1));
+  std::fill(e.workspace.begin(), e.workspace.end(), poison);
+  f.vjp(x, e, dnext, T(0.75), expected, whole);
+  guarded<T> dz(dim.lanes * sum, poison), alone(dim.lanes * sum, poison);
+  std::fill(e.workspace.begin(), e.workspace.end(), poison);
+  f.factored_vjp(x, e, dnext, T(0.75), ds, rest, view<T>(dz));
+  std::fill(e.workspace.begin(), e.workspace.end(), poison);
+  f.factored_vjp(x, e, dnext, T(0.75), {}, {}, view<T>(alone));
+  if (!dz.intact() || !alone.intact()) return "factored_vjp: writes outside its memory";
+  if (dz.values() != alone.values()) return "factored_vjp: depends on what is wanted";
+  for (index_t l = 0; l < dim.lanes; ++l) {
+    const T *al = a.data() + l * columns, *zl = dz.data() + l * sum;
+    for (const weight_matrix& w : matrices) {
+      for (index_t j = 0; j < w.columns; ++j)
+        for (index_t i = 0; i < w.rows; ++i) rest[w.first + j * w.stride + i] += zl[i] * al[j];
+      al += w.columns, zl += w.rows;
+    }
+  }
+  const auto differ = [](const auto& p, const auto& q) {
+    double largest = 1, most = 0;
+    for (index_t i = 0; i < p.size(); ++i) {
+      largest = std::max(largest, std::abs(double(q[i])));
+      if (const double by = std::abs(double(p[i] - q[i])); !(by <= most)) most = by;
+    }
+    return !(most <= 256 * double(std::numeric_limits<T>::epsilon()) * largest);
+  };
+  if (differ(rest, whole)) return "factored_vjp: its gradient disagrees with vjp";
+  if (differ(ds, expected)) return "factored_vjp: its cotangent of the state disagrees with vjp";
+  return {};
+}
+
 // What is wrong with what is said of units: their blocks must be those of the rows, and where units stand
 // apart nothing else be other than 0.
 template <class F, class Row>
@@ -97,6 +146,10 @@ std::string unit_fault(const F& f, const typename F::input& x, const const_edge<
     if (w.rows % units != 0) return "units: are no divisor of the rows of a matrix";
     columns += w.columns, sum += w.rows;
   }
+  index_t complex = 0;
+  if constexpr (requires { f.complex_matrices(); }) complex = f.complex_matrices();
+  if (complex < 0 || complex > index_t(matrices.size()) || (complex > 0 && m != 2))
+    return "complex_matrices: more than there are, or a unit is not two numbers";
   guarded<T> j(dim.state * m, poison), a(dim.lanes * columns, poison), d(dim.lanes * sum * m, poison);
   std::fill(e.workspace.begin(), e.workspace.end(), poison);
   f.diag_jacobian(x, e, view<T>(j));
@@ -107,6 +160,18 @@ std::string unit_fault(const F& f, const typename F::input& x, const const_edge<
   const auto differs = [](T v, double scale) {
     return !(std::abs(double(v)) <= 256 * double(std::numeric_limits<T>::epsilon()) * scale);
   };
+  const auto unlike = [](const T* p, index_t k, index_t other, T sign) { return p[k] != sign * p[other]; };
+  for (index_t l = 0; l < dim.lanes && complex > 0; ++l)
+    for (index_t u = 0; u < units; ++u) {
+      const T *jl = j.data() + l * n * m + u, *dl = d.data() + l * sum * m + u;
+      bool analytic = !unlike(jl, 0, 3 * units, T(1)) && !unlike(jl, units, 2 * units, T(-1));
+      for (index_t b = 0; b < complex; ++b, dl += 2 * units * m) {
+        if (matrices[std::size_t(b)].rows != 2 * units)
+          return "complex_matrices: a matrix has no real and imaginary rows";
+        analytic = analytic && !unlike(dl, 0, 3 * units, T(1)) && !unlike(dl, 2 * units, units, T(-1));
+      }
+      if (!analytic) return "complex_matrices: a block is not that of a complex number";
+    }
   for (index_t k = 0; k < dim.state; ++k) {
     const Row& row = rows[std::size_t(k)];
     const index_t l = k / n, unit = k % n % units, number = k % n / units;
@@ -180,6 +245,9 @@ std::string structure_fault(const F& f, const typename F::input& x, const const_
   if constexpr (has_factors<F>)
     if (supports(f, hook::factors))
       if (std::string fault = factor_fault(f, x, e, rows); !fault.empty()) return fault;
+  if constexpr (has_factored_vjp<F>)
+    if (supports(f, hook::factors))
+      if (std::string fault = factored_fault(f, x, e); !fault.empty()) return fault;
   if constexpr (has_unit_layers<F>)
     if (supports(f, hook::unit_layers))
       if (std::string fault = layer_fault(f, x, e, rows); !fault.empty()) return fault;

@@ -45,12 +45,15 @@ class forward_learner {
   /// Takes each of xs and ADDS to g what its loss owes to theta.
   report advance(params<const scalar> theta, std::span<const input> xs, dparams<scalar> g) {
     guard_.check_advance(theta, g);
-    report r = run_steps(system_, theta, xs, memory_, delta_, g, [&](const auto& e, report& spent) {
-      if constexpr (random)
-        influence_.propagate(system_, memory_.x(0), e, delta_, g, chooser_, memory_.end() - 1, spent);
-      else
-        spent.vjps += influence_.propagate(system_, memory_.x(0), e, delta_, g);
-    });
+    report r = run_steps(
+        system_, theta, xs, memory_, delta_, g,
+        [&](const auto& e, report& spent) {
+          if constexpr (random)
+            propagate(e, g, chooser_, memory_.end() - 1, spent);
+          else
+            spent.vjps += propagate(e, g);
+        },
+        view<scalar>(owed_));
     r.bytes = bytes();
     return r;
   }
@@ -93,13 +96,30 @@ class forward_learner {
         memory_(system_, 1, 1),
         influence_(make(std::as_const(system_))),
         delta_(system_.size().state) {
+    if constexpr (may_add_owed)
+      if (system_.size().lanes == 1 && supports(system_, hook::factors) && influence_.adds_owed()) {
+        index_t rows = 0;
+        for (const weight_matrix& w : system_.weight_matrices()) rows += w.rows;
+        owed_ = buffer<scalar>(rows);
+      }
     reset({});
   }
   const M& kept_influence() const { return influence_; }  ///< M
   M& kept_influence() { return influence_; }              ///< M
 
  private:
-  std::size_t bytes() const { return memory_.bytes() + influence_.bytes() + delta_.bytes(); }
+  // Whether M adds what the loss owes to the matrices in its own pass over g. Only of one lane: the gradient
+  // of several is one product.
+  static constexpr bool may_add_owed = has_factored_vjp<F> && requires(const M& m) { m.adds_owed(); };
+
+  template <class... Draws>
+  auto propagate(const const_edge<scalar>& e, dparams<scalar> g, Draws&&... draws) {
+    if constexpr (may_add_owed)
+      return influence_.propagate(system_, memory_.x(0), e, delta_, g, draws..., view<const scalar>(owed_));
+    else
+      return influence_.propagate(system_, memory_.x(0), e, delta_, g, draws...);
+  }
+  std::size_t bytes() const { return memory_.bytes() + influence_.bytes() + delta_.bytes() + owed_.bytes(); }
 
   F system_;
   sequence_guard<F> guard_;
@@ -108,6 +128,7 @@ class forward_learner {
   window_buffer<F> memory_;
   M influence_;
   block<scalar, state_cotangent_space> delta_;
+  buffer<scalar> owed_;  // dz of a step (has_factored_vjp), or empty
 };
 
 }  // namespace unroll

@@ -143,16 +143,24 @@ class window_buffer {
 
 /// advance() of an estimator that looks forward one step at a time: runs each of xs in `memory`, a window of
 /// one, ADDS what its loss owes to theta directly to g, WRITES dl/ds of the state in front of it to q, and
-/// calls step(edge, report).
+/// calls step(edge, report). Where dz is not empty, what is owed to weight_matrices() is left there instead
+/// (has_factored_vjp).
 template <class F, class Step>
 report run_steps(const F& f, params<const typename F::scalar> theta, std::span<const typename F::input> xs,
                  window_buffer<F>& memory, dstate<typename F::scalar> q, dparams<typename F::scalar> g,
-                 Step&& step) {
+                 Step&& step, view<typename F::scalar> dz = {}) {
+  using T = typename F::scalar;
   const auto full = [&] { return memory.pending() == 1; };
   return run_groups(f, theta, xs, memory, full, [&](report& spent) {
-    std::fill(q.begin(), q.end(), typename F::scalar(0));
-    memory.backward(f, theta, 0, 1, {}, q, g, spent);
-    step(const_edge<typename F::scalar>(memory.edge(f, theta, 0)), spent);
+    std::fill(q.begin(), q.end(), T(0));
+    const const_edge<T> e = memory.edge(f, theta, 0);
+    if (dz.empty()) {
+      memory.backward(f, theta, 0, 1, {}, q, g, spent);
+    } else if constexpr (has_factored_vjp<F>) {
+      f.factored_vjp(memory.x(0), e, {}, T(1), q, g, dz);
+      ++spent.vjps;
+    }
+    step(e, spent);
     memory.keep_last(0, 1);
   });
 }
