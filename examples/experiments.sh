@@ -2,7 +2,7 @@
 # The experiments of docs/experiments.md.
 #   examples/experiments.sh PROGRAMS OUT [PART...]
 # PROGRAMS: the folder of the built gradient_bias, train_text, influence_balancing and temporal_credit. OUT: where the results go.
-# PART: bias others course gated price balancing credit anbn brackets book (all of them without). Those but balancing, credit, anbn and brackets
+# PART: bias others rules course gated price balancing credit anbn brackets book (all of them without). Those but balancing, credit, anbn and brackets
 # read a book of $UNROLL_DATA_DIR.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
@@ -21,6 +21,12 @@ bias() {
 others() {  # forward, learned and adaptive ones
   "$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --threads 1 --confidence 0.999 --replicas 5360 \
     --estimators ok_rtrl,kernl,sk_rtrl,adaptive_tbptt,tbptt:1,chunked:10,chunked:20,dni:10,dni:20,bp_lambda:0,bp_lambda --json "$out/others.json" | tee "$out/others.txt"
+}
+
+rules() {  # traces, and PreUORO with its Q
+  local on=("$programs"/gradient_bias --text "$book" --hidden 64 --length 200 --threads 1 --confidence 0.999 --replicas 2000)
+  "${on[@]}" --estimators bptt,rtrl,snap,rflo:1,rflo,eprop,preuoro,preuoro:0.5:20 --json "$out/rules.json" | tee "$out/rules.txt"
+  "${on[@]}" --system lru --estimators bptt,diagonal_rtrl,snap,rflo,eprop --json "$out/rules_lru.json" | tee "$out/rules_lru.txt"
 }
 
 course() {
@@ -94,11 +100,11 @@ book() {
     --rate 0.002 --sequences 5000 --report 1000 --json "$out/book.json" | tee "$out/book.txt"
 }
 
-for part in "${@:-bias others course gated price balancing credit anbn brackets book}"; do
+for part in "${@:-bias others rules course gated price balancing credit anbn brackets book}"; do
   for name in $part; do
     case $name in
-      bias | others | course | gated | price | balancing | credit | anbn | brackets | book) "$name" ;;
-      *) echo "experiments.sh: \"$name\" is none of bias, others, course, gated, price, balancing, credit, anbn, brackets, book" >&2; exit 2 ;;
+      bias | others | rules | course | gated | price | balancing | credit | anbn | brackets | book) "$name" ;;
+      *) echo "experiments.sh: \"$name\" is none of bias, others, rules, course, gated, price, balancing, credit, anbn, brackets, book" >&2; exit 2 ;;
     esac
   done
 done
