@@ -2,6 +2,8 @@
 // the gradient they give, beside the right one. Nothing here is their code.
 
 #include <Eigen/Dense>
+#include <cmath>
+#include <limits>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/delayed_golden.hpp"
@@ -337,4 +339,85 @@ TEST_CASE("errors in the wild: a kernel fitted to noise that is not in the netwo
   };
   CHECK(fitted(false) == Approx(1));     // what a step does to its own state
   CHECK(fitted(true) == Approx(w * w));  // the gradient shrinks by as much
+}
+
+TEST_CASE(
+    "errors in the wild: a loss in front of an episode's end that meets few of the older perturbations") {
+  // s' = s + theta, an episode of three steps in windows of two, the loss s_3 = 3 theta stands behind the
+  // first step of the second window. Perturbations e1, e2 a window: s_3 = 3 theta + 2 e1 + e2
+  const auto rule = testing::make_hermite_rule(3);
+  const double sigma = .1, theta = .7;
+  const auto mean = [&](double share_of_older) {
+    double g = 0;
+    for (std::size_t i = 0; i < 3; ++i)
+      for (std::size_t j = 0; j < 3; ++j) {
+        const double e1 = sigma * rule.node[i], e2 = sigma * rule.node[j];
+        const double plus = 3 * theta + 2 * e1 + e2, minus = 3 * theta - 2 * e1 - e2;
+        g += rule.weight[i] * rule.weight[j] * (plus - minus) / (2 * sigma * sigma) *
+             (share_of_older * e1 + e2);
+      }
+    return g;
+  };
+  CHECK(mean(1) == Approx(3));
+  // a window of W steps whose k-th is the last of its episode: (k - 1) / W of the older ones
+  const auto share = [](double k, double W) { return (k - 1) / W; };
+  CHECK(mean(share(1, 2)) == Approx(1));
+  CHECK(mean(share(2, 2)) == Approx(2));
+}
+
+TEST_CASE(
+    "errors in the wild: sums of norms are above the norm of the gradient, whose relative bias they make "
+    "small") {
+  const auto steps = derivatives_of(golden::theta());
+  const auto last = steps.size() - 1;
+  Eigen::RowVector2d adjoint = steps[last].q.transpose();
+  vec2 sum = vec2::Zero();
+  double norms = 0;
+  for (auto t = last; t > 0; --t) {  // dl_3/ds_t of the last loss
+    sum += adjoint.transpose();
+    norms += adjoint.norm();
+    adjoint = adjoint * steps[t].J;
+  }
+  sum += adjoint.transpose();
+  norms += adjoint.norm();
+  INFO(norms << " " << sum.norm());
+  CHECK(norms > 1.05 * sum.norm());
+}
+
+TEST_CASE("errors in the wild: a decay fitted to all lags is not that of the late ones") {
+  // norms by lag that fall by .3 up to lag 5 and by .95 from there on; what lags from 10 on hold is what
+  // counts
+  double x = 0, y = 0, xx = 0, xy = 0, beyond = 0, log_norm = 0, at_10 = 0;
+  const int lags = 21;
+  for (int k = 0; k < 2000; ++k) {
+    if (k > 0) log_norm += std::log(k <= 5 ? .3 : .95);
+    if (k == 10) at_10 = std::exp(log_norm);
+    if (k >= 10) beyond += std::exp(log_norm);
+    if (k >= lags) continue;
+    x += k, y += log_norm, xx += double(k) * k, xy += k * log_norm;
+  }
+  const double beta = std::exp((xy - x * y / lags) / (xx - x * x / lags));
+  CHECK(beta < .9);
+  CHECK(at_10 / (1 - .95) == Approx(beyond));  // fitted from lag 5 on
+  CHECK(at_10 / (1 - beta) < .5 * beyond);
+}
+
+TEST_CASE("errors in the wild: a reset that multiplies by zero keeps what is not a number") {
+  const auto steps = derivatives_of(golden::theta());
+  const auto estimate = [&](bool select) {
+    vec2 s = vec2::Constant(std::numeric_limits<double>::infinity()), sign(1, -1);
+    vec8 carried = vec8::Constant(std::nan(""));  // of an episode that overflowed
+    const double keep = 0;
+    s = select ? vec2(vec2::Zero()) : vec2(keep * s);
+    carried = select ? vec8(vec8::Zero()) : vec8(keep * carried);
+    vec8 g = vec8::Zero();
+    for (const auto& d : steps) {
+      s = d.J * s + sign;
+      carried += d.F.transpose() * sign;
+      g += d.q.dot(s) * carried;
+    }
+    return g;
+  };
+  CHECK(estimate(true).allFinite());
+  CHECK_FALSE(estimate(false).allFinite());
 }
