@@ -1,6 +1,7 @@
 #include "unroll/estimate/lane_parallel.hpp"
 
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "tests/support/catch.hpp"
@@ -12,6 +13,7 @@
 #include "unroll/estimate/bptt.hpp"
 #include "unroll/estimate/tbptt.hpp"
 #include "unroll/estimate/uoro.hpp"
+#include "unroll/io/checkpoint.hpp"
 #include "unroll/testing/conformance.hpp"
 
 using namespace unroll;
@@ -182,6 +184,36 @@ TEST_CASE("a first state of the wrong size is refused before it is dealt out") {
   const std::vector<double> s0(29);
   CHECK_THROWS_WITH(both.reset(key{1}, state<const double>(s0)),
                     "lane_parallel::reset: s0: has size 29, expected 30");
+}
+
+TEST_CASE("inputs given back after a resume are read only with the lanes and the numbers of those taken") {
+  task<cells::elman<double>> t;
+  const auto make = [](const auto& part) { return bptt(part, {.max_steps = steps}); };
+  lane_parallel first(t.cell, {.groups = 3}, make), second(first);
+  gradient<double> g(t.theta.size());
+  first.reset(key{7});
+  const std::span<const cells::example<double>> taken(t.xs.data(), 4);
+  first.advance(t.theta, taken, g);
+  checkpoint file;
+  file.save("run", first);
+  file.load("run", second);
+  auto other = t.xs;
+  other[1].lanes = lanes / 2;
+  CHECK_THROWS_WITH(hold_inputs(second, std::span<const cells::example<double>>(other).first(4)),
+                    "elman: x.lanes: is 3, the cell has 6");
+  CHECK_THROWS_WITH(hold_inputs(second, taken.first(3)),
+                    Catch::Matchers::ContainsSubstring("has size 3, expected 4"));
+  const double kept = std::exchange(t.x[2 * lanes * 2], std::numeric_limits<double>::infinity());
+  CHECK_THROWS_WITH(hold_inputs(second, taken), "hold_inputs: xs: input 2 is not finite");
+  t.x[2 * lanes * 2] = kept;
+  hold_inputs(second, taken);
+  gradient<double> a(g), b(g);
+  const auto rest = std::span<const cells::example<double>>(t.xs).subspan(4);
+  first.advance(t.theta, rest, a);
+  first.finish(t.theta, a);
+  second.advance(t.theta, rest, b);
+  second.finish(t.theta, b);
+  CHECK(same_bits(a, b));
 }
 
 TEST_CASE("a step that is not finite is reported") {

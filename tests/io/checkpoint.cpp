@@ -230,6 +230,10 @@ TEST_CASE("a stream and its optimiser go on from a file as if they had not been 
                                                ContainsSubstring("the last 3 inputs"));
   CHECK_THROWS_WITH(hold_inputs(second, std::span(s.xs).first(2)),
                     ContainsSubstring("has size 2, expected 3"));
+  auto other = s.xs;
+  other[9].lanes = 1;
+  CHECK_THROWS_WITH(hold_inputs(second, std::span<const cells::example<float>>(other).subspan(8, 3)),
+                    "elman: x.lanes: is 1, the cell has 2");
   hold_inputs(second, std::span(s.xs).subspan(8, 3));
   std::vector<float> y(2);
   last_output(second, params<const float>(s.theta), view<float>(y));

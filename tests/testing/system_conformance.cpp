@@ -1,5 +1,7 @@
 #include "unroll/testing/system_conformance.hpp"
 
+#include <algorithm>
+
 #include "tests/support/catch.hpp"
 #include "tests/support/complete_system.hpp"
 #include "tests/support/golden_rnn.hpp"
@@ -145,6 +147,17 @@ TEMPLATE_TEST_CASE("every fault is found and named", "", float, double) {
     INFO(expected << "; found: " << (failures.empty() ? "nothing" : failures.front()));
     CHECK(mentions(failures, expected));
   }
+}
+
+TEST_CASE("a fault of every step, direction and lane is said once, where it is found first") {
+  CHECK(examine(support::complete<double>{3, 2, fault::vjp_overwrites}) ==
+        strings{"step 0: vjp: does not add to ds"});
+  const strings found = examine(support::complete<double>{3, 3, fault::vjp_mixes_lanes});
+  const auto of_lanes = [](const std::string& f) { return f.find("depends on other lanes") != f.npos; };
+  const auto differences = [](const std::string& f) { return f.find("along a direction") != f.npos; };
+  CHECK(std::count_if(found.begin(), found.end(), of_lanes) == 1);
+  CHECK(std::count_if(found.begin(), found.end(), differences) == 1);
+  CHECK(mentions(found, "step 0: vjp: the state of lane 0"));
 }
 
 TEST_CASE("a wrong factor is also found without a jvp to compare with") {

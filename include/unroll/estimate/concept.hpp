@@ -85,9 +85,13 @@ index_t held_inputs(const E& e) {
   else
     return 0;
 }
-/// Gives the last held_inputs(e) inputs back; throws unroll::error where it is another number.
+/// Gives the last held_inputs(e) inputs back; throws unroll::error where it is another number, where the
+/// system refuses one (another number of lanes, no such token) and where one is not finite.
 template <class E>
 void hold_inputs(E& e, std::span<const typename E::input> xs) {
+  for (std::size_t i = 0; i < xs.size(); ++i)
+    if (!finite_input(e.system(), xs[i]))
+      fail("hold_inputs", "xs", "input " + std::to_string(i) + " is not finite");
   if constexpr (requires { e.hold(xs); })
     e.hold(xs);
   else

@@ -101,8 +101,8 @@ void check_all(system_trial<F>& t) {
 /// depend on old memory or on earlier calls; nothing is written outside its memory; vjp adds, jvp writes;
 /// empty views mean zero; vjp and jvp are adjoint and agree with central differences of step; the lanes are
 /// independent; windows, jacobian, immediate, row_norms, masks, factors and lane_vjp agree with step and vjp;
-/// zero is safe. Returns what is wrong, nothing for a conforming system. Choose theta and xs so that F is
-/// smooth there.
+/// zero is safe. Returns what is wrong, each fault once, where it is found first; nothing for a conforming
+/// system. Choose theta and xs so that F is smooth there.
 template <recurrent F>
 std::vector<std::string> system_conformance(const F& f,
                                             std::type_identity_t<params<const typename F::scalar>> theta,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,6 +54,7 @@ struct system_trial {
   std::span<const X> xs;
   const system_conformance_options& o;
   std::vector<std::string> failures = {};
+  std::set<std::string> said = {};  // the faults among them, without their numbers
   std::string where = {};
   std::int64_t step = 0;
   std::int64_t draws = 0;  // so far
@@ -62,8 +64,10 @@ struct system_trial {
   static constexpr double eps = std::numeric_limits<T>::epsilon();
   static constexpr T poison = std::numeric_limits<T>::quiet_NaN();
 
+  // A fault is said once, where it is found first: what follows its first number is of that place alone.
   void expect(bool good, const std::string& what) {
-    if (!good) failures.push_back(where + what);
+    if (!good && said.insert(what.substr(0, what.find_first_of("-0123456789"))).second)
+      failures.push_back(where + what);
   }
   bool close(const vec& a, const vec& b, double scale = 0) const {
     return detail::close(a, b, o.rounding * eps, scale);
