@@ -36,6 +36,11 @@ adding() {
   "$programs"/adding_lags --json "$out/adding_more.json" --lengths 10,30,100 \
     --estimators telescope:50,control_variate:50,adaptive_tbptt:0.1:50,dni:50,eprop,kf_rtrl,preuoro,forward_gradient,kernl,es:0.01:4,gpes:0.01:4:50,pes_a:0.01:4:50,artbp_fixed:50,telescope_single:50 |
     tee "$out/adding_more.txt"
+  "$programs"/adding_lags --json "$out/adding_snap.json" --lengths 10,30,100 --estimators snap | tee "$out/adding_snap.txt"
+  "$programs"/adding_lags --json "$out/adding_rflo.json" --lengths 10,30 --estimators rflo | tee "$out/adding_rflo.txt"
+  # a step of these costs 100 times that of bptt and more
+  "$programs"/adding_lags --json "$out/adding_dear.json" --lengths 10 --seeds 1 --updates 2000 --estimators bptt,ok_rtrl,random_path,bp_lambda |
+    tee "$out/adding_dear.txt"
 }
 
 for part in "${@:-balancing horizon course variance adding}"; do

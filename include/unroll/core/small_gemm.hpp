@@ -78,7 +78,7 @@ UNROLL_INLINE inline void tile_term(const tile_arguments<T>& t, const T* a, cons
                                     vec<T, N> (&sum)[std::size_t(R)][std::size_t(M)]) {
   vec<T, N> av[std::size_t(M)];
   UNROLL_FULLY
-  for (int u = 0; u < M; ++u) av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.last));
+  for (int u = 0; u < M; ++u) simd::keep(av[u] = simd::load<N>(a + (u + 1 < M ? u * N : t.last)));
   UNROLL_FULLY
   for (int j = 0; j < R; ++j) {
     const T bj = b[j * t.bj];
