@@ -36,7 +36,7 @@ inline unroll::row all_numbers(const measured_policy& l, index_t segments) {
   r.add("policy", l.policy);
   const unroll::row known = unroll::to_row(l.policy, l.m);
   for (const auto& f : known.fields())
-    if (f.first != "name") r.add(f.first, f.second);
+    if (f.name != "name") r.add(f.name, f.value);
   const double square = l.m.exact_norm * l.m.exact_norm;
   r.add("relative_variance", l.m.variance / square);
   r.add("norm_ratio", l.m.mean_norm_ratio);

@@ -8,6 +8,8 @@
 namespace {
 
 using unroll::index_t;
+static_assert(unroll::truncation_law<unroll::fixed_truncation> &&
+              unroll::truncation_law<unroll::polynomial_truncation>);
 
 // sum over l >= 0 of P(length > l)
 template <class L>

@@ -10,7 +10,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <variant>
 
 #include "unroll/diagnose/sink.hpp"
 #include "unroll/io/file.hpp"
@@ -76,8 +75,8 @@ inline std::string event_record(double wall_time, std::int64_t step, char tag, s
 inline std::string to_event(std::int64_t step, double wall_time, const row& r) {
   std::string summary;
   for (const auto& [name, value] : r.fields()) {
-    const auto* number = std::get_if<double>(&value);
-    const auto* count = std::get_if<std::int64_t>(&value);
+    const double* number = value.number();
+    const std::int64_t* count = value.count();
     if ((!number && !count) || name == "step") continue;
     std::string scalar;  // Summary.Value { string tag = 1; float simple_value = 2; }
     detail::put_field(scalar, '\x0a', name);

@@ -11,7 +11,11 @@ namespace unroll {
 /// unroll.hpp.
 inline nlohmann::ordered_json to_json(const row& r) {
   nlohmann::ordered_json object = nlohmann::ordered_json::object();
-  for (const auto& f : r.fields()) std::visit([&](const auto& value) { object[f.first] = value; }, f.second);
+  for (const auto& [name, value] : r.fields()) {
+    if (value.text()) object[name] = *value.text();
+    if (value.count()) object[name] = *value.count();
+    if (value.number()) object[name] = *value.number();
+  }
   return object;
 }
 

@@ -1,11 +1,12 @@
 #pragma once
 
 #include <charconv>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "unroll/diagnose/horizon.hpp"
@@ -13,41 +14,59 @@
 
 namespace unroll {
 
-using field = std::variant<double, std::int64_t, std::string>;  ///< a number, a count or a text of a row
+/// A value of a row: a number, a count or a text.
+class field {
+ public:
+  field(double number) : kind_(kind::number), number_(number) {}
+  template <std::integral I>
+  field(I count) : kind_(kind::count), count_(static_cast<std::int64_t>(count)) {}
+  field(std::string text) : kind_(kind::text), text_(std::move(text)) {}
+  field(const char* text) : field(std::string(text)) {}
+
+  // Of these three one is there, the others are null.
+  const double* number() const { return kind_ == kind::number ? &number_ : nullptr; }
+  const std::int64_t* count() const { return kind_ == kind::count ? &count_ : nullptr; }
+  const std::string* text() const { return kind_ == kind::text ? &text_ : nullptr; }
+
+ private:
+  enum class kind { number, count, text } kind_;
+  double number_ = 0;
+  std::int64_t count_ = 0;
+  std::string text_;
+};
 
 /// One line of a table: named values in order.
 class row {
  public:
+  /// A value and what its column is called.
+  struct named_field {
+    std::string name;
+    field value;
+  };
+
   /// Appends a value; a name that is there already gets the new value.
-  row& add(std::string name, field value) {
-    for (auto& f : fields_) {
-      if (f.first != name) continue;
-      f.second = std::move(value);
+  row& add(std::string_view name, field value) {
+    for (named_field& f : fields_) {
+      if (f.name != name) continue;
+      f.value = std::move(value);
       return *this;
     }
-    fields_.emplace_back(std::move(name), std::move(value));
+    fields_.push_back({std::string(name), std::move(value)});
     return *this;
-  }
-  /// A field of text.
-  row& add(std::string name, const char* value) { return add(std::move(name), field(std::string(value))); }
-  /// A count.
-  template <std::integral I>
-  row& add(std::string name, I value) {
-    return add(std::move(name), field(static_cast<std::int64_t>(value)));
   }
 
   /// Names and values, in the order they were added.
-  const std::vector<std::pair<std::string, field>>& fields() const& { return fields_; }
+  const std::vector<named_field>& fields() const& { return fields_; }
   void fields() && = delete;
   /// The field of that name, or null.
-  const field* find(const std::string& name) const {
-    for (const auto& f : fields_)
-      if (f.first == name) return &f.second;
+  const field* find(std::string_view name) const {
+    for (const named_field& f : fields_)
+      if (f.name == name) return &f.value;
     return nullptr;
   }
 
  private:
-  std::vector<std::pair<std::string, field>> fields_;
+  std::vector<named_field> fields_;
 };
 
 /// As a table names it.
@@ -129,23 +148,32 @@ inline std::vector<row> to_rows(const lag_profile& p) {
 
 namespace detail {
 
-// The names of all rows, in the order in which they first appear.
-inline std::vector<std::string> columns(std::span<const row> rows) {
-  std::vector<std::string> names;
+struct column {
+  std::string name;
+  std::size_t width = 0;  // of its longest text
+  bool is_text = false;   // any of its values
+};
+
+// One for each name, in the order in which they first appear.
+inline std::vector<column> columns(std::span<const row> rows) {
+  std::vector<column> all;
   for (const row& r : rows)
-    for (const auto& f : r.fields())
-      if (std::find(names.begin(), names.end(), f.first) == names.end()) names.push_back(f.first);
-  return names;
+    for (const auto& f : r.fields()) {
+      std::size_t i = 0;
+      while (i < all.size() && all[i].name != f.name) ++i;
+      if (i == all.size()) all.push_back({f.name});
+    }
+  return all;
 }
 
 // `digits` significant digits, or as many as it takes to read the same number back when 0; never depends on
 // the locale.
 inline std::string to_text(const field& value, int digits) {
-  if (const auto* s = std::get_if<std::string>(&value)) return *s;
+  if (const std::string* s = value.text()) return *s;
   char text[40];
   char* end = text + sizeof text;
-  if (const auto* i = std::get_if<std::int64_t>(&value)) return {text, std::to_chars(text, end, *i).ptr};
-  const double x = std::get<double>(value);
+  if (const std::int64_t* i = value.count()) return {text, std::to_chars(text, end, *i).ptr};
+  const double x = *value.number();
   return {text, (digits > 0 ? std::to_chars(text, end, x, std::chars_format::general, digits)
                             : std::to_chars(text, end, x))
                     .ptr};
@@ -162,37 +190,32 @@ inline std::string quoted(const std::string& s) {
 
 /// The rows as an aligned table: text to the left, numbers to the right.
 inline std::string to_table(std::span<const row> rows, int digits = 4) {
-  const auto names = detail::columns(rows);
-  std::vector<std::size_t> widths;
-  std::vector<bool> text;
-  for (const auto& name : names) {
-    std::size_t width = name.size();
-    bool is_text = false;
+  auto columns = detail::columns(rows);
+  for (detail::column& c : columns) {
+    c.width = c.name.size();
     for (const row& r : rows) {
-      const field* f = r.find(name);
+      const field* f = r.find(c.name);
       if (!f) continue;
-      width = std::max(width, detail::to_text(*f, digits).size());
-      is_text = is_text || std::holds_alternative<std::string>(*f);
+      c.width = std::max(c.width, detail::to_text(*f, digits).size());
+      c.is_text = c.is_text || f->text();
     }
-    widths.push_back(width);
-    text.push_back(is_text);
   }
   std::string out;
-  const auto put = [&](std::size_t i, const std::string& cell) {
-    if (i > 0) out += "  ";
-    const std::string space(widths[i] - cell.size(), ' ');
-    out += text[i] ? cell + space : space + cell;
+  const auto put = [&](const detail::column& c, const std::string& cell) {
+    if (&c != &columns[0]) out += "  ";
+    const std::string space(c.width - cell.size(), ' ');
+    out += c.is_text ? cell + space : space + cell;
   };
   const auto end_line = [&] {
     while (!out.empty() && out.back() == ' ') out.pop_back();
     out += '\n';
   };
-  for (std::size_t i = 0; i < names.size(); ++i) put(i, names[i]);
+  for (const detail::column& c : columns) put(c, c.name);
   end_line();
   for (const row& r : rows) {
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      const field* f = r.find(names[i]);
-      put(i, f ? detail::to_text(*f, digits) : std::string());
+    for (const detail::column& c : columns) {
+      const field* f = r.find(c.name);
+      put(c, f ? detail::to_text(*f, digits) : std::string());
     }
     end_line();
   }
@@ -202,17 +225,20 @@ inline std::string to_table(std::span<const row> rows, int digits = 4) {
 /// The rows as CSV (RFC 4180, lines end in \n). Numbers read back as the same numbers; nan and inf are
 /// spelled so.
 inline std::string to_csv(std::span<const row> rows) {
-  const auto names = detail::columns(rows);
+  const auto columns = detail::columns(rows);
   std::string out;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    if (i > 0) out += ',';
-    out += detail::quoted(names[i]);
+  const auto separate = [&](const detail::column& c) {
+    if (&c != &columns[0]) out += ',';
+  };
+  for (const detail::column& c : columns) {
+    separate(c);
+    out += detail::quoted(c.name);
   }
   out += '\n';
   for (const row& r : rows) {
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      if (i > 0) out += ',';
-      if (const field* f = r.find(names[i])) out += detail::quoted(detail::to_text(*f, 0));
+    for (const detail::column& c : columns) {
+      separate(c);
+      if (const field* f = r.find(c.name)) out += detail::quoted(detail::to_text(*f, 0));
     }
     out += '\n';
   }

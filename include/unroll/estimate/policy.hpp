@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <charconv>
 #include <string>
 #include <string_view>
@@ -182,20 +183,40 @@ using policy_catalogue =
 
 namespace detail {
 
-// visit(entry) for the entry of the policy. Throws unroll::error where nothing is called like that.
+// What is known of a form without its estimator.
+struct policy_facts {
+  catalogue_line line;
+  policy written;
+  bool batches, independent;
+};
+template <class... Entry>
+constexpr std::array<policy_facts, sizeof...(Entry)> facts_of(catalogue_entries<Entry...>) {
+  return {{{line_of<Entry>(), Entry::written, Entry::batches, Entry::independent}...}};
+}
+inline constexpr auto all_policy_facts = facts_of(policy_catalogue{});
+
+// Whether p is of the form that is written so.
+constexpr bool has_form(const policy& p, policy written) {
+  written.size = p.size;
+  written.batch = p.batch;
+  return written == p;
+}
+[[noreturn]] inline void fail_without_form(const policy& p) {
+  fail("policy", "name", "kind " + std::to_string(int(p.name)) + " has no form with these options");
+}
+
+// Throws unroll::error where nothing is called like that.
+inline const policy_facts& facts_of(const policy& p) {
+  for (const policy_facts& form : all_policy_facts)
+    if (has_form(p, form.written)) return form;
+  fail_without_form(p);
+}
+
+// visit(entry) for the entry of the policy; the same error.
 template <class Visit>
 decltype(auto) with_entry(const policy& p, Visit&& visit) {
-  return policy_catalogue::find(
-      [&](auto entry) {
-        policy written = entry.written;
-        written.size = p.size;
-        written.batch = p.batch;
-        return written == p;
-      },
-      visit,
-      [&] {
-        fail("policy", "name", "kind " + std::to_string(int(p.name)) + " has no form with these options");
-      });
+  return policy_catalogue::find([&](auto entry) { return has_form(p, entry.written); }, visit,
+                                [&] { fail_without_form(p); });
 }
 
 }  // namespace detail
@@ -203,29 +224,22 @@ decltype(auto) with_entry(const policy& p, Visit&& visit) {
 /// "rematerialise", "keep:8", "reservoir:2:uncompensated" and so on, as the catalogue has it; with batches of
 /// 16 segments "rematerialise/16", "keep:8/16".
 inline std::string to_string(const policy& p) {
-  return detail::with_entry(p, [&](auto entry) {
-    std::string text;
-    for (const char c : entry.form) text += c >= 'A' && c <= 'Z' ? std::to_string(p.size) : std::string(1, c);
-    return p.batch == 1 ? text : text + "/" + std::to_string(p.batch);
-  });
+  std::string text;
+  for (const char c : detail::facts_of(p).line.form)
+    text += c >= 'A' && c <= 'Z' ? std::to_string(p.size) : std::string(1, c);
+  return p.batch == 1 ? text : text + "/" + std::to_string(p.batch);
 }
 
 /// What the policy claims of its gradient.
-inline claim claim_of(const policy& p) {
-  return detail::with_entry(p, [](auto entry) { return entry.gradient; });
-}
+inline claim claim_of(const policy& p) { return detail::facts_of(p).line.gradient; }
 /// Whether the gradient has no bias.
 inline bool is_unbiased(const policy& p) { return claim_of(p) != claim::biased; }
 /// Whether it has neither bias nor variance.
 inline bool is_exact(const policy& p) { return claim_of(p) == claim::exact; }
 /// Whether the policy can take several segments a call: a window and a reservoir send graphs back as they go.
-inline bool takes_batches(const policy& p) {
-  return detail::with_entry(p, [](auto entry) { return entry.batches; });
-}
+inline bool takes_batches(const policy& p) { return detail::facts_of(p).batches; }
 /// Whether the policy needs memories that do not depend on earlier ones.
-inline bool needs_independent(const policy& p) {
-  return detail::with_entry(p, [](auto entry) { return entry.independent; });
-}
+inline bool needs_independent(const policy& p) { return detail::facts_of(p).independent; }
 
 /// The policy of which `text` is the to_string. Throws unroll::error, with a list of the forms, where there
 /// is none.
@@ -238,23 +252,18 @@ inline policy parse_policy(std::string_view text) {
   const auto slash = text.find('/'), colon = text.find(':');
   const index_t size = colon < slash ? number(text.substr(colon + 1)) : 0;
   const index_t batch = slash != text.npos ? number(text.substr(slash + 1)) : 1;
-  policy found;
-  return policy_catalogue::find(
-      [&](auto entry) {
-        found = entry.written;
-        found.size = size;
-        found.batch = batch;
-        const bool sized = line_of(entry).options().most > 0;
-        return sized == (size > 0) && (batch == 1 || (batch > 1 && entry.batches)) &&
-               to_string(found) == text;
-      },
-      [&](auto) { return found; },
-      [&] {
-        fail("parse_policy", "text",
-             "\"" + std::string(text) + "\" is none of " + policy_catalogue::forms() +
-                 "; with whole numbers from 1, and but for windows and reservoirs with /N behind it, N "
-                 "segments a batch");
-      });
+  for (const detail::policy_facts& form : detail::all_policy_facts) {
+    policy found = form.written;
+    found.size = size;
+    found.batch = batch;
+    const bool sized = form.line.options().most > 0;
+    if (sized == (size > 0) && (batch == 1 || (batch > 1 && form.batches)) && to_string(found) == text)
+      return found;
+  }
+  fail("parse_policy", "text",
+       "\"" + std::string(text) + "\" is none of " + policy_catalogue::forms() +
+           "; with whole numbers from 1, and but for windows and reservoirs with /N behind it, N segments a "
+           "batch");
 }
 
 /// Calls visit(estimator) with the estimator that the policy names, over `model`, for sequences of up to

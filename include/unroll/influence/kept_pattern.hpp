@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <utility>
 #include <vector>
 
@@ -18,6 +17,13 @@ struct kept_pattern {
     std::vector<bool> moved;       ///< of each: whether F can differ from zero there
     std::vector<index_t> columns;  ///< the parameters
     index_t entries() const { return index_t(rows.size() * columns.size()); }  ///< that it keeps
+    /// Whether `these`, in order, are the rows that its parameters move.
+    bool moved_are(const std::vector<index_t>& these) const {
+      std::size_t found = 0;
+      for (std::size_t a = 0; a < rows.size(); ++a)
+        if (moved[a] && (found == these.size() || these[found++] != rows[a])) return false;
+      return found == these.size();
+    }
   };
   std::vector<group> groups;  ///< those that keep anything
   bool closed = true;         ///< whether J leads out of none of them: then M has no other entries
@@ -30,12 +36,12 @@ struct kept_pattern {
 };
 
 /// S = nz(F) + nz(J) nz(F) + ... + nz(J)^(reach - 1) nz(F), by the masks that the system states. joined:
-/// nz(J), n x n, column-major. Takes a look at n entries for each parameter, and at most n^2 for each group.
+/// nz(J), n x n, column-major. Takes a look at n entries and at each group for each parameter, and at most
+/// n^2 entries for each group.
 template <class F>
 kept_pattern find_kept_pattern(const F& f, view<const std::uint8_t> joined, index_t reach) {
   const index_t n = f.size().state / f.size().lanes;
   kept_pattern s;
-  std::map<std::vector<index_t>, std::size_t> known;  // the group of parameters that move these rows
   std::vector<std::uint8_t> moved(static_cast<std::size_t>(n));
   std::vector<index_t> level, next;  // rows of one level
   for (index_t p = 0; p < f.size().params; ++p) {
@@ -44,8 +50,9 @@ kept_pattern find_kept_pattern(const F& f, view<const std::uint8_t> joined, inde
     for (index_t i = 0; i < n; ++i)
       if (moved[std::size_t(i)]) level.push_back(i);
     if (level.empty()) continue;
-    const auto [at, is_new] = known.try_emplace(level, s.groups.size());
-    if (is_new) {
+    std::size_t at = 0;
+    while (at < s.groups.size() && !s.groups[at].moved_are(level)) ++at;
+    if (at == s.groups.size()) {
       std::vector<std::uint8_t> in = moved;
       for (index_t k = 1; !level.empty(); ++k) {
         next.clear();
@@ -68,7 +75,7 @@ kept_pattern find_kept_pattern(const F& f, view<const std::uint8_t> joined, inde
           g.moved.push_back(moved[std::size_t(i)] != 0);
         }
     }
-    s.groups[at->second].columns.push_back(p);
+    s.groups[at].columns.push_back(p);
   }
   return s;
 }

@@ -1,10 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <type_traits>
-#include <variant>
 #include <vector>
 
 #include "unroll/core/block.hpp"
@@ -195,7 +195,7 @@ class masked {
   std::vector<group> groups_;
   std::vector<std::uint8_t> joined_;  // nz(J), n x n, column-major
   std::vector<index_t> probe_;        // of every row, its sum
-  std::optional<std::conditional_t<has_diag_jacobian<F>, diagonal<F>, std::monostate>> own_;
+  std::optional<std::conditional_t<has_diag_jacobian<F>, diagonal<F>, std::nullptr_t>> own_;
   buffer<T> m_, rows_, jacobian_;
   buffer<T> before_;   // M_g before the step
   buffer<T> between_;  // J_g', k x k: what kept row b does to kept row a is (b, a)

@@ -67,10 +67,9 @@ std::int32_t sample(const T* logits, index_t n, double temperature, double top_p
   linalg::exp(a.weight.data(), a.weight.data(), n);
   double mass, below = 0;
   const index_t count = detail::choose_candidates(a, top_p, mass);
-  const auto candidates = a.candidates.first(std::size_t(count));
-  for (const std::int32_t t : candidates)
-    if (u * mass < (below += a.weight[std::size_t(t)])) return t;
-  return candidates.back();  // the sum of the loop was rounded otherwise
+  for (const std::int32_t* t = a.candidates.data(); t < a.candidates.data() + count; ++t)
+    if (u * mass < (below += a.weight[std::size_t(*t)])) return *t;
+  return a.candidates[std::size_t(count - 1)];  // the sum of the loop was rounded otherwise
 }
 
 }  // namespace unroll::kernels

@@ -58,9 +58,10 @@ class philox_chooser {
       for (T& x : out) x = -x;
   }
   bool coin(std::int64_t t, double p) const { return falls(draw_uniform(key_, t), p); }
-  void coins(std::int64_t t, double p, view<double> out) const {
+  template <class T, class Space>
+  void coins(std::int64_t t, double p, view<T, Space> out) const {
     draw_uniforms(key_, t, out);
-    for (double& u : out) u = falls(u, p) ? 1 : 0;
+    for (T& u : out) u = falls(u, p) ? 1 : 0;
   }
   index_t uniform(std::int64_t t, index_t n) const {
     const index_t i = draw_index(key_, t, n);
@@ -79,7 +80,5 @@ class philox_chooser {
   key key_;
   bool mirrored_ = false;
 };
-
-static_assert(chooser<philox_chooser>);
 
 }  // namespace unroll

@@ -66,8 +66,9 @@ void draw_normals(key k, std::int64_t step, view<T, Space> out) {
   box_muller::fill(k.seed, std::uint32_t(draw_kind::normal), step, 0, out.data(), out.size());
 }
 /// One of them.
-inline double draw_normal(key k, std::int64_t step, std::uint64_t index = 0) {
-  double two[2];
+template <class T = double>
+T draw_normal(key k, std::int64_t step, std::uint64_t index = 0) {
+  T two[2];
   box_muller::fill(k.seed, std::uint32_t(draw_kind::normal), step, index / 2, two, 2);
   return two[index % 2];
 }

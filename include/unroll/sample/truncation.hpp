@@ -65,6 +65,4 @@ class polynomial_truncation {
   double numerator_, offset_;
 };
 
-static_assert(truncation_law<fixed_truncation> && truncation_law<polynomial_truncation>);
-
 }  // namespace unroll

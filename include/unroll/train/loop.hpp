@@ -1,8 +1,8 @@
 #pragma once
 
-#include <chrono>
 #include <type_traits>
 
+#include "unroll/core/clock.hpp"
 #include "unroll/core/report.hpp"
 #include "unroll/train/run.hpp"
 
@@ -28,22 +28,18 @@ namespace unroll::training {
 template <class X, class AddGradient, class HeldOut, class AfterReport>
 [[nodiscard]] status train(run<X>& r, AddGradient&& add_gradient, HeldOut&& held_out,
                            AfterReport&& after_report, double bytes_per_token = 1) {
-  using clock = std::chrono::steady_clock;
-  const auto seconds_since = [](clock::time_point start) {
-    return std::chrono::duration<double>(clock::now() - start).count();
-  };
   for (;;) {
     if (r.due()) {
-      const auto start = clock::now();
+      const double start = unroll::detail::monotonic_seconds();
       const double loss = held_out(r.theta());
-      const course_row& row = r.report(loss, bytes_per_token, seconds_since(start));
+      const course_row& row = r.report(loss, bytes_per_token, unroll::detail::monotonic_seconds() - start);
       if constexpr (std::is_void_v<decltype(after_report(row))>)
         after_report(row);
       else if (!after_report(row))
         return status::ok;
     }
     if (r.done()) return status::ok;
-    const auto start = clock::now();
+    const double start = unroll::detail::monotonic_seconds();
     unroll::report of;
     try {
       of = add_gradient(r.theta(), r.gradient_sum());
@@ -55,7 +51,7 @@ template <class X, class AddGradient, class HeldOut, class AfterReport>
       r.begin_step_again();
       return of.code;
     }
-    const status taken = r.update(of.loss, double(of.losses), seconds_since(start));
+    const status taken = r.update(of.loss, double(of.losses), unroll::detail::monotonic_seconds() - start);
     if (taken != status::ok) return taken;
   }
 }
