@@ -154,15 +154,16 @@ class gguf {
 
   /// Throws for the first key that begins with `prefix` and goes on as none of `known` and `harmless` does: a
   /// key that nobody reads may change what is computed.
-  void refuse_unknown(std::string_view prefix, std::span<const std::string_view> known,
-                      std::span<const harmless_key> harmless) const {
+  template <std::size_t K, std::size_t H>
+  void refuse_unknown(std::string_view prefix, const std::string_view (&known)[K],
+                      const harmless_key (&harmless)[H]) const {
     for (const auto& named : keys_) {
       const std::string& key = named.first;
       if (!key.starts_with(prefix)) continue;
       const std::string_view rest = std::string_view(key).substr(prefix.size());
       const bool passes =
-          std::find(known.begin(), known.end(), rest) != known.end() ||
-          std::any_of(harmless.begin(), harmless.end(), [&](const harmless_key& h) { return rest == h.key; });
+          std::find(known, known + K, rest) != known + K ||
+          std::any_of(harmless, harmless + H, [&](const harmless_key& h) { return rest == h.key; });
       if (!passes) bytes_.refuse("has key " + detail::in_quotes(key) + ", which is not implemented");
     }
   }

@@ -122,7 +122,7 @@ class consecutive_positions {
   }
   /// first, first + 1, ..., n of them, all below what it was made with; valid while this lives.
   std::span<const index_t> part(index_t first, index_t n) const {
-    return std::span(all_).subspan(std::size_t(first), std::size_t(n));
+    return {all_.data() + first, std::size_t(n)};
   }
 
  private:

@@ -66,7 +66,7 @@ class added_texts final {
  public:
   /// False, and nothing is added, where another id has this text.
   bool add(const added_text& a) {
-    const auto [at, is_new] = backwards_.try_emplace(std::string(a.text.rbegin(), a.text.rend()), a);
+    const auto [at, is_new] = backwards_.try_emplace(detail::reversed(a.text), a);
     return is_new || at->second.id == a.id;
   }
 
@@ -109,10 +109,11 @@ class added_texts final {
   void split(std::string_view text, std::vector<token>& ids, Rest&& rest) const {
     std::size_t done = 0, at = 0;
     const auto all = places(text);
-    for (auto next = all.rbegin(); next != all.rend(); ++next) {
-      if (next->first < at) continue;
-      const added_text* found = &all_[next->second];
-      std::size_t begin = next->first, end = at = begin + found->text.size();
+    for (std::size_t i = all.size(); i-- > 0;) {  // from the first one in the text on
+      const auto [place, which] = all[i];
+      if (place < at) continue;
+      const added_text* found = &all_[which];
+      std::size_t begin = place, end = at = begin + found->text.size();
       if (found->single_word &&
           (detail::word_behind(text.substr(0, begin)) || detail::word_in_front(text.substr(end))))
         continue;

@@ -36,9 +36,8 @@ merge named_merge(std::string_view left, std::string_view right, Find&& find, Re
 /// unk, bos and eos: -1 where there is none, bos also where none is put in front of a text. `name` stands
 /// for the file in messages. Throws unroll::error on pieces that a tokenizer refuses, and on merges that are
 /// not two pieces whose joined text is a third, each pair once.
-inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces,
-                                      std::span<const std::string> merges, tokenizer_options options,
-                                      const std::string& name) {
+inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces, view<const std::string> merges,
+                                      tokenizer_options options, const std::string& name) {
   options.byte_level = true;
   options.prefix = false;
   detail::sealed_map<std::string_view, token, detail::text_hash> ids;  // of the texts in `pieces`
@@ -56,7 +55,7 @@ inline tokenizer byte_level_tokenizer(std::vector<vocabulary_entry> pieces,
     return at ? *at : token(-1);
   };
   std::vector<merge> joins;
-  joins.reserve(merges.size());
+  joins.reserve(std::size_t(merges.size()));
   for (const std::string& m : merges) {
     const auto refuse = [&](const std::string& why) {
       fail("tokenizer", name, "has merge " + std::to_string(joins.size()) + " " + why);

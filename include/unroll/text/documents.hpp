@@ -104,8 +104,7 @@ std::vector<std::span<const llama::token>> stretches(const Documents& all, index
   for (const auto& d : all) {
     const segmenter cut(index_t(d.ids.size()) - 1, length, 0, "stretches");
     for (index_t i = 0; i < cut.size(); ++i)
-      if (cut[i].count == length)
-        whole.push_back(std::span(d.ids).subspan(std::size_t(cut[i].first), std::size_t(length) + 1));
+      if (cut[i].count == length) whole.emplace_back(d.ids.data() + cut[i].first, std::size_t(length) + 1);
   }
   const auto wanted = std::min(whole.size(), std::size_t(most));
   for (std::size_t i = 0; i < wanted; ++i) chosen.push_back(whole[i * whole.size() / wanted]);
@@ -195,10 +194,9 @@ class document_stream {
 
   document_segment next() {
     const auto d = order_[document_];
-    const std::span ids((*all_)[d].ids);
     const piece p = cut(d)[segment_];
-    document_segment s{epoch_, d, p.first, ids.subspan(std::size_t(p.first), std::size_t(p.count)),
-                       segment_ == 0};
+    document_segment s{
+        epoch_, d, p.first, {(*all_)[d].ids.data() + p.first, std::size_t(p.count)}, segment_ == 0};
     s.last = ++segment_ == segments(d);
     ++position_;
     settle();

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <array>
-#include <span>
 #include <string_view>
 
+#include "unroll/core/view.hpp"
 #include "unroll/text/unicode_categories.hpp"
 #include "unroll/text/vocabulary.hpp"
 
@@ -171,14 +171,14 @@ inline std::size_t piece_length(cut_rule rule, std::string_view text) {
 /// visit(piece) with what comes out; without rules with the text. The pieces are never empty, and side by
 /// side they are the text. A rule sees its piece alone: the end of a piece is the end of a text to it.
 template <class Visit>
-void pre_tokenize(std::string_view text, std::span<const cut_rule> rules, Visit&& visit) {
+void pre_tokenize(std::string_view text, view<const cut_rule> rules, Visit&& visit) {
   if (rules.empty()) {
     if (!text.empty()) visit(text);
     return;
   }
   while (!text.empty()) {
     const std::size_t n = detail::piece_length(rules[0], text);
-    pre_tokenize(text.substr(0, n), rules.subspan(1), visit);
+    pre_tokenize(text.substr(0, n), rules.part(1, rules.size() - 1), visit);
     text.remove_prefix(n);
   }
 }

@@ -38,7 +38,7 @@ inline void add_score_joins(const std::vector<vocabulary_entry>& pieces, byte_pa
     const std::string& text = pieces[i].text;
     if (pieces[i].kind != piece_kind::normal) continue;
     forwards.emplace_back(text, token(i));
-    backwards.emplace_back(std::string(text.rbegin(), text.rend()), token(i));
+    backwards.emplace_back(reversed(text), token(i));
     scores.push_back(pieces[i].score);
     longest = std::max(longest, text.size());
   }

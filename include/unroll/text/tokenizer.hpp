@@ -52,13 +52,12 @@ class tokenizer final {
 
   /// Joins by a list of merges, the first one first; `added` texts are found before. Throws also on ids
   /// beyond the vocabulary, on a pair that is listed twice and on an empty added text.
-  tokenizer(std::vector<vocabulary_entry> pieces, std::span<const merge> merges,
-            std::vector<added_text> added, const tokenizer_options& options,
-            const std::string& name = "pieces")
+  tokenizer(std::vector<vocabulary_entry> pieces, view<const merge> merges, std::vector<added_text> added,
+            const tokenizer_options& options, const std::string& name = "pieces")
       : tokenizer(std::move(pieces), std::move(added), options, name) {
-    if (merges.size() >= none) fail("tokenizer", name, "has more than 2^32 merges");
-    joins_.reserve(merges.size());
-    for (std::size_t i = 0; i < merges.size(); ++i) {
+    if (merges.size() >= index_t(none)) fail("tokenizer", name, "has more than 2^32 merges");
+    joins_.reserve(std::size_t(merges.size()));
+    for (index_t i = 0; i < merges.size(); ++i) {
       for (const token id : {merges[i].left, merges[i].right, merges[i].result})
         if (!has(id)) refuse_id("merge " + std::to_string(i), id, name);
       joins_.add(merges[i].left, merges[i].right, {std::uint32_t(i), merges[i].result});

@@ -142,4 +142,14 @@ struct text_hash {
 
 }  // namespace detail
 
+namespace detail {
+
+/// The bytes of a text, the last one first.
+inline std::string reversed(std::string text) {
+  std::reverse(text.begin(), text.end());
+  return text;
+}
+
+}  // namespace detail
+
 }  // namespace unroll::llama

@@ -53,7 +53,7 @@ double mean_nll(const Model& model, params<const typename Model::scalar> theta,
     const auto text = llama::segments_of(texts[std::size_t(i)], length);
     const std::vector<double> losses = readers[std::size_t(worker)].losses(theta, text, more);
     for (const double loss : losses) sums[std::size_t(i)] += loss;
-    tokens[std::size_t(i)] = double(llama::scored(std::span(text).first(losses.size())));
+    tokens[std::size_t(i)] = double(llama::scored({text.data(), losses.size()}));
   });
   return mean_of_dealt(std::move(sums), std::move(tokens), among);
 }

@@ -43,16 +43,16 @@ class samples final {
     places_.next(ids_, targets_);
     const auto length = std::size_t(options_.segments * options_.segment), n = std::size_t(options_.segment);
     for (std::size_t i = 0; i < samples_.size(); ++i) {
-      const auto ids = std::span<const llama::token>(ids_).subspan(i * length, length);
-      const auto targets = std::span<const llama::token>(targets_).subspan(i * length, length);
+      const auto ids = std::span<const llama::token>(ids_.data() + i * length, length);
+      const auto targets = std::span<const llama::token>(targets_.data() + i * length, length);
       const bool whole = n == 1 || targets[n - 2] >= 0;
       if (whole && draw_uniform(key_, step, std::uint32_t(i)) < options_.autoencode)
         samples_[i] =
-            llama::autoencoding_of(ids.first(n), options_.begin, std::span(shifted_).subspan(i * length, n));
+            llama::autoencoding_of(ids.first(n), options_.begin, std::span(shifted_.data() + i * length, n));
       else
         samples_[i] = llama::segments_of(ids, targets, options_.segment);
     }
-    return samples_;
+    return {samples_.data(), samples_.size()};
   }
 
   /// Steps taken so far.

@@ -56,7 +56,7 @@ class memory_session final {
   /// Tokens since the last reset.
   index_t consumed() const { return memories_ * segment_length() + tokens_; }
   /// Tokens that are not yet a memory.
-  std::span<const token> residual() const& { return std::span(residual_).first(std::size_t(tokens_)); }
+  std::span<const token> residual() const& { return {residual_.data(), std::size_t(tokens_)}; }
   /// Logits of the token behind the last one, V numbers. Throws unroll::error where no token stands behind
   /// the memories.
   view<const P> logits() const& {
@@ -134,8 +134,7 @@ class memory_session final {
     const matrix<A> x(x_.data(), shape().hidden, n);
     const auto& stack = model_.stack();
     const auto* const w = model_.weights().data();
-    embed(executor(), stack.map(), w,
-          std::span<const token>(residual_).subspan(std::size_t(tokens_), std::size_t(n)), x);
+    embed(executor(), stack.map(), w, std::span<const token>(residual_.data() + tokens_, std::size_t(n)), x);
     stack.forward(w, {}, stack.pass_over(cache_.size(), n, cache_.before()), x, view<A>{},
                   view<A>(workspace_), cache_.hook());
     cache_.extend(n);
@@ -158,7 +157,7 @@ class memory_session final {
         together_[std::size_t(b)].tokens =
             b == 0 ? std::span<const token>(residual_)
                    : behind.subspan(std::size_t((b - 1) * segment_length()), std::size_t(segment_length()));
-      model_.write(std::span<const segment>(together_).first(std::size_t(n)), memories_, theta_, {}, m, {},
+      model_.write(std::span<const segment>(together_.data(), std::size_t(n)), memories_, theta_, {}, m, {},
                    view<A>(workspace_));
     }
     for (index_t b = 0; b < n; ++b) {

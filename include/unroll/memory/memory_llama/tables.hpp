@@ -48,12 +48,12 @@ class memory_tables {
   }
   /// What each of the n segments from t on sees of the memories.
   std::span<const kernels::prefix_range> seen_by(index_t t, index_t n) const {
-    return std::span(seen_).subspan(std::size_t(t), std::size_t(n));
+    return {seen_.data() + t, std::size_t(n)};
   }
 
  private:
   static positions part(const std::vector<index_t>& all, index_t first, index_t n) {
-    return std::span(all).subspan(std::size_t(first), std::size_t(n));
+    return {all.data() + first, std::size_t(n)};
   }
   std::vector<index_t> encoder_, segments_;
   std::vector<index_t> memories_;  // the last one first
