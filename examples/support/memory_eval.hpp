@@ -2,6 +2,7 @@
 
 // memory_llama eval: perplexity against the length of the context, beside windows with as many keys.
 
+#include <map>
 #include <unroll/diagnose/json_sink.hpp>
 
 #include "default_text.hpp"

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <unroll/core/worker_pool.hpp>
 #include <unroll/diagnose/interval.hpp>
 #include <unroll/diagnose/sink.hpp>

@@ -61,6 +61,7 @@
 #include "unroll/core/simd.hpp"
 #include "unroll/core/small_gemm.hpp"
 #include "unroll/core/small_svd.hpp"
+#include "unroll/core/thread.hpp"
 #include "unroll/core/unfused.hpp"
 #include "unroll/core/view.hpp"
 #include "unroll/core/visit.hpp"

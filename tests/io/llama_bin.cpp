@@ -1,6 +1,7 @@
 #if __has_include(<nlohmann/json.hpp>)
 
 #include "unroll/io/llama_bin.hpp"
+#include <map>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/llama_files.hpp"

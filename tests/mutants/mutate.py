@@ -22,7 +22,7 @@ optional = [o for o in (("unicode/normalizer2.h", "UNROLL_WITH_ICU", "-licuuc"),
             if any((p / o[0]).exists() for p in places)]  # a header, what says that it may be used, its library
 support = ["tests/support/main.cpp", "tests/estimate/count_allocations.cpp"]
 quoted = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
-time_limit = 300  # seconds for the tests of one mutant; one that hangs is killed
+time_limit = 300  # seconds for the tests of one mutant, unless it says hangs_after; one that hangs is killed
 passing = ("no end", "ended from outside")  # outcomes that another hour may not have: perhaps the machine was busy, or full
 
 
@@ -77,8 +77,8 @@ def compile_file(source, include, target, defined=()):
         raise Failure(f"{source} does not compile:\n" + "\n".join(done.stderr.splitlines()[:8]))
 
 
-def outcome(tests, include, folder):
-    """Builds and runs the tests: "" if they pass, else what failed."""
+def outcome(tests, include, folder, limit=time_limit):
+    """Builds and runs the tests, for `limit` seconds: "" if they pass, else what failed."""
     folder.mkdir(parents=True, exist_ok=True)
     counts = any((root / "tests" / pathlib.Path(t).parts[0] / "count_allocations.cpp").exists() for t in tests)  # as in CMake
     defined, linked_with = flags_of(tuple(tests))
@@ -93,7 +93,7 @@ def outcome(tests, include, folder):
         raise Failure("does not link:\n" + linked.stderr[:600])
     try:
         ran = subprocess.run([str(program), "--abort"], cwd=folder, capture_output=True, text=True, errors="replace",
-                             timeout=time_limit)
+                             timeout=limit)
     except subprocess.TimeoutExpired:
         return "no end"
     if ran.returncode == 0:
@@ -172,11 +172,14 @@ def main():
             shutil.copytree(root / "include", copy)
             (copy / "unroll" / m["header"]).write_text(texts[m["header"]].replace(m["old"], m["new"]))
             try:
-                return outcome(m["tests"], copy, copy.parent)
+                return outcome(m["tests"], copy, copy.parent, m.get("hangs_after", time_limit))
             finally:
                 shutil.rmtree(copy.parent, ignore_errors=True)
 
-        return remembered(hash_of(hash_of_files(tuple(m["tests"])), m["header"], m["old"], m["new"]), run)
+        def lasts(result):
+            return result not in passing or (result == "no end" and "hangs_after" in m)
+
+        return remembered(hash_of(hash_of_files(tuple(m["tests"])), m["header"], m["old"], m["new"]), run, lasts)
 
     rows, began = [], time.time()
 

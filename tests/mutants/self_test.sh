@@ -13,14 +13,17 @@ cp "$here/mutate.py" tests/mutants
 touch tests/support/main.cpp tests/estimate/count_allocations.cpp
 printf '#pragma once\ninline int f() { return 1; }\ninline int g() { return 2; }\n' >include/unroll/a.hpp
 cat >tests/a/a.cpp <<'E2'
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include "unroll/a.hpp"
 
 int main() {
   if (std::getenv("FULL") && f() != 1) std::raise(SIGKILL);
+  while (std::getenv("HANG") && f() != 1) std::this_thread::sleep_for(std::chrono::seconds(1));
   const bool right = !std::getenv("BROKEN") && (!std::getenv("STRICT") || f() == 1);
   if (!right) std::fputs("wrong\n", stderr);
   return right ? 0 : 1;
@@ -64,6 +67,10 @@ else
 fi
 FULL=1 expect 0 "2 mutants: 1 killed, 1 allowed" "a test that somebody ends"
 expect 1 "2 mutants: 1 allowed, 1 SURVIVED" "is run again"
+echo '// twice' >>include/unroll/a.hpp
+sed -i '0,/^tests = .*/s//&\nhangs_after = 2/' tests/mutants/headers.toml
+HANG=1 expect 0 "2 mutants: 1 killed, 1 allowed" "a test that does not end"
+expect 0 "2 mutants: 1 killed, 1 allowed" "is not run again where the mutant is known to hang"
 echo '// once more' >>include/unroll/a.hpp
 BROKEN=1 expect 1 "2 mutants: 2 FAILED" "a test that fails without a mutant kills none"
 expect 1 "2 mutants: 1 allowed, 1 SURVIVED" "and nothing of it is remembered"

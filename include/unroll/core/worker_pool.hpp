@@ -2,12 +2,11 @@
 
 #include <atomic>
 #include <exception>
-#include <mutex>
 #include <system_error>
-#include <thread>
 #include <vector>
 
 #include "unroll/core/error.hpp"
+#include "unroll/core/thread.hpp"
 
 #if (defined(__GLIBCXX__) && !defined(_GLIBCXX_HAS_GTHREADS)) || defined(_LIBCPP_HAS_NO_THREADS) || \
     (defined(_LIBCPP_HAS_THREADS) && !_LIBCPP_HAS_THREADS)
@@ -46,6 +45,7 @@ class worker_pool {
     job_ = &job;
     call_ = [](void* j, index_t i) { (*static_cast<Job*>(j))(i); };
     thrown_ = nullptr;
+    has_thrown_ = false;
     running_ = index_t(threads_.size());
     round_.fetch_add(1);
     round_.notify_all();
@@ -65,8 +65,7 @@ class worker_pool {
     try {
       call_(job_, i);
     } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!thrown_) thrown_ = std::current_exception();
+      if (!has_thrown_.exchange(true)) thrown_ = std::current_exception();
     }
   }
   void serve(index_t i) {
@@ -79,14 +78,13 @@ class worker_pool {
     }
   }
 
-  std::vector<std::thread> threads_;
+  std::vector<detail::thread> threads_;
   std::atomic<unsigned> round_{0};
   std::atomic<index_t> running_{0};
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_{false}, has_thrown_{false};
   void* job_ = nullptr;
   void (*call_)(void*, index_t) = nullptr;
-  std::exception_ptr thrown_;
-  std::mutex mutex_;
+  std::exception_ptr thrown_;  // of who set has_thrown_
 };
 
 /// Calls f(worker, i) for i = 0 .. n-1 from all workers of the pool: worker w has the items w, w + workers,

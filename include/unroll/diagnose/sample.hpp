@@ -5,13 +5,12 @@
 #include <cmath>
 #include <exception>
 #include <limits>
-#include <mutex>
-#include <thread>
 #include <vector>
 
 #include "unroll/core/clock.hpp"
 #include "unroll/core/linalg.hpp"
 #include "unroll/core/report.hpp"
+#include "unroll/core/thread.hpp"
 #include "unroll/diagnose/along_mean.hpp"
 #include "unroll/diagnose/batch_sums.hpp"
 #include "unroll/diagnose/draw_block.hpp"
@@ -102,7 +101,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
   index_t merged = 0, cut = blocks;  // blocks from `cut` on are not wanted; both guarded by the mutex
   index_t thrown_by = blocks;  // the first block whose draw threw, and what; kept whoever stops before it
   std::exception_ptr thrown;
-  std::mutex mutex;
+  detail::mutex mutex;
   std::atomic<unsigned> turn{0};  // moves on with `merged` and `cut`
   detail::shared_blocks others(among, params);
 
@@ -111,11 +110,11 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
     turn.notify_all();
   };
   const auto my_turn = [&](index_t b) {  // our block before b is merged
-    const std::lock_guard lock(mutex);
+    const detail::lock_guard lock(mutex);
     return merged > b - among.size() || cut <= b;
   };
   const auto give_up = [&](index_t b, const std::exception_ptr& why) {
-    const std::lock_guard lock(mutex);
+    const detail::lock_guard lock(mutex);
     cut = std::min(cut, b);
     if (why && b < thrown_by) {
       thrown_by = b;
@@ -154,7 +153,7 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
           if (options.done) options.done->fetch_add(1);
         }
         for (unsigned seen = turn.load(); !my_turn(b); seen = turn.load()) turn.wait(seen);
-        const std::lock_guard lock(mutex);
+        const detail::lock_guard lock(mutex);
         if (cut > b) take_in(b);
         if (cut <= b) return next_turn();
         others.send(part);
@@ -169,16 +168,16 @@ gradient_sample draw_sample(const Draw& draw, index_t params, view<const double>
 
   const index_t own = (blocks - among.rank() + among.size() - 1) / among.size();
   index_t threads = options.threads;
-  if (threads == 0) threads = std::max<index_t>(1, index_t(std::thread::hardware_concurrency()));
+  if (threads == 0) threads = detail::processors();
   threads = std::min(threads, own);
-  std::vector<std::thread> helpers;
+  std::vector<detail::thread> helpers;
   helpers.reserve(std::size_t(std::max<index_t>(0, threads)));
   try {
     for (index_t i = 1; i < threads; ++i) helpers.emplace_back(work);
   } catch (const std::exception&) {  // the system starts no more: those that run share the blocks
   }
   work();  // throws nothing
-  for (std::thread& t : helpers) t.join();
+  for (detail::thread& t : helpers) t.join();
   if (!others.ended()) take_in(blocks);
   if (!others.ended() && merged < blocks) others.send_end(thrown);  // they wait for our next block
   if (thrown) std::rethrow_exception(thrown);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdio>
+#include <map>
 
 #include "unroll/io/gguf.hpp"
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include "unroll/text/byte_level_tokenizer.hpp"
 #include "unroll/text/tokenizer_config.hpp"
 #include "unroll/text/tokenizer_steps.hpp"
