@@ -2,7 +2,8 @@
 # What the headers cost the compiler: CPU seconds and peak memory of units that only include, and of one that trains
 # an LSTM, by itself and with the kernels in a file of their own; least of three runs each. Eigen/Core is a header to
 # compare with.
-#   compile_cost.sh [COMPILER]        default g++; EIGEN names Eigen's folder; needs GNU time
+#   compile_cost.sh [COMPILER]        default g++; EIGEN names Eigen's folder, OTHER the include folder of another
+#                                     revision to compare with, in turn; UNITS which of them; needs GNU time
 set -euo pipefail
 cd "$(dirname "$0")/.."
 compiler=${1:-g++}
@@ -39,14 +40,21 @@ CPP
 printf '#define UNROLL_KERNELS_HERE\n#include <unroll/unroll.hpp>\n' >"$folder/kernels.cpp"
 
 echo "$("$compiler" --version | head -1), -std=c++20 -O2"
-printf '%-10s %8s %8s\n' unit seconds MiB
-for unit in eigen umbrella llama one_cell lstm elsewhere kernels; do
+printf '%-10s %8s %8s%s\n' unit seconds MiB "${OTHER:+   other    ratio}"
+for unit in ${UNITS:-eigen umbrella llama one_cell lstm elsewhere kernels}; do
   for _ in 1 2 3; do
-    command time -f '%U %S %M' -o "$folder/cost" "$compiler" -std=c++20 -O2 -Iinclude \
-      -I"${EIGEN:-/usr/include/eigen3}" -c "$folder/$unit.cpp" -o "$folder/out.o"
-    cat "$folder/cost"
-  done | awk -v unit="$unit" '
-    NR == 1 || $1 + $2 < seconds { seconds = $1 + $2 }
-    NR == 1 || $3 < kilobytes { kilobytes = $3 }
-    END { if (NR == 3) printf "%-10s %8.2f %8.0f\n", unit, seconds, kilobytes / 1024 }'
+    for include in include ${OTHER:+"$OTHER"}; do
+      command time -f '%U %S %M' -o "$folder/cost" "$compiler" -std=c++20 -O2 -I"$include" \
+        -I"${EIGEN:-/usr/include/eigen3}" -c "$folder/$unit.cpp" -o "$folder/out.o"
+      echo "$include $(cat "$folder/cost")"
+    done
+  done | awk -v unit="$unit" -v other="${OTHER:-}" '
+    !($1 in seconds) || $2 + $3 < seconds[$1] { seconds[$1] = $2 + $3 }
+    !($1 in kilobytes) || $4 < kilobytes[$1] { kilobytes[$1] = $4 }
+    END {
+      if (!("include" in seconds)) exit
+      printf "%-10s %8.2f %8.0f", unit, seconds["include"], kilobytes["include"] / 1024
+      if (other) printf " %8.2f %8.2f", seconds[other], seconds["include"] / seconds[other]
+      printf "\n"
+    }'
 done

@@ -49,9 +49,11 @@ class text {
   index_t vocabulary() const { return index_t(bytes_.size()) + 1; }
   /// The number of a byte that the training part does not have.
   std::int32_t unknown() const { return std::int32_t(bytes_.size()); }
-  std::span<const std::int32_t> train() const& { return train_; }        ///< ids of the training part
-  std::span<const std::int32_t> held_out() const& { return held_out_; }  ///< ids of the other part
-  void train() && = delete;                                              // they would be gone with it
+  /// Ids of the training part.
+  std::span<const std::int32_t> train() const& { return {train_.data(), train_.size()}; }
+  /// Ids of the other part.
+  std::span<const std::int32_t> held_out() const& { return {held_out_.data(), held_out_.size()}; }
+  void train() && = delete;  // they would be gone with it
   void held_out() && = delete;
 
   /// Ids of characters, those that training lacks as the last id.

@@ -38,23 +38,26 @@ class documents {
   documents(const std::filesystem::path& path, const llama::tokenizer& tokenizer,
             const documents_options& options = {}) {
     check_at_least("documents", "threads", options.threads, 1);
-    std::vector<std::filesystem::path> files{path};
-    if (std::filesystem::is_directory(path)) {
-      files.clear();
+    std::vector<std::string> names{path.filename().string()};
+    const bool is_folder = std::filesystem::is_directory(path);
+    if (is_folder) {
+      names.clear();
       for (const auto& entry : std::filesystem::directory_iterator(path))
-        if (entry.path().extension() == ".txt" && entry.is_regular_file()) files.push_back(entry.path());
-      std::sort(files.begin(), files.end());
-      if (files.empty()) unroll::detail::fail_file("documents", path, "has no .txt file");
+        if (entry.path().extension() == ".txt" && entry.is_regular_file())
+          names.push_back(entry.path().filename().string());
+      std::sort(names.begin(), names.end());
+      if (names.empty()) unroll::detail::fail_file("documents", path, "has no .txt file");
     }
-    all_.resize(files.size());
-    worker_pool pool(std::min(options.threads, index_t(files.size())));
+    all_.resize(names.size());
+    worker_pool pool(std::min(options.threads, index_t(names.size())));
     std::atomic<std::size_t> next{0};
     auto work = [&](index_t) {
-      for (std::size_t i = next++; i < files.size(); i = next++) {
-        const std::string text = read_file(files[i], "documents");
-        all_[i].name = files[i].filename().string();
+      for (std::size_t i = next++; i < names.size(); i = next++) {
+        const std::filesystem::path file = is_folder ? path / names[i] : path;
+        const std::string text = read_file(file, "documents");
+        all_[i].name = names[i];
         if (!text.empty())
-          all_[i].ids = tokenizer.encode(text, options.bos, unroll::detail::quoted_path(files[i]));
+          all_[i].ids = tokenizer.encode(text, options.bos, unroll::detail::quoted_path(file));
       }
     };
     pool.run(work);

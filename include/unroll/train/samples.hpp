@@ -40,7 +40,7 @@ class samples final {
   /// filled up with tokens that are not scored; one that ends within its first segment is not reproduced.
   std::span<const std::vector<llama::segment>> next() {
     const std::int64_t step = places_.position();
-    places_.next(ids_, targets_);
+    places_.next({ids_.data(), ids_.size()}, {targets_.data(), targets_.size()});
     const auto length = std::size_t(options_.segments * options_.segment), n = std::size_t(options_.segment);
     for (std::size_t i = 0; i < samples_.size(); ++i) {
       const auto ids = std::span<const llama::token>(ids_.data() + i * length, length);
