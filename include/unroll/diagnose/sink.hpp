@@ -23,9 +23,11 @@ class field {
   field(std::string text) : kind_(kind::text), text_(std::move(text)) {}
   field(const char* text) : field(std::string(text)) {}
 
-  // Of these three one is there, the others are null.
+  /// The number, or null where it is something else; so the two below.
   const double* number() const { return kind_ == kind::number ? &number_ : nullptr; }
+  /// The count, or null.
   const std::int64_t* count() const { return kind_ == kind::count ? &count_ : nullptr; }
+  /// The text, or null.
   const std::string* text() const { return kind_ == kind::text ? &text_ : nullptr; }
 
  private:
@@ -40,8 +42,8 @@ class row {
  public:
   /// A value and what its column is called.
   struct named_field {
-    std::string name;
-    field value;
+    std::string name;  ///< of the column
+    field value;       ///< in it
   };
 
   /// Appends a value; a name that is there already gets the new value.
