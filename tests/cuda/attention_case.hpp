@@ -234,8 +234,9 @@ inline attention_error compare(const attention_inputs& in, const std::vector<bf1
         double l = 0;
         in.reference(s, i, head, exact, rounded, l);
         const index_t column = s * c.length + i;
-        e.log_sum = std::max(e.log_sum, std::abs(double(log_sum[std::size_t(head + column * c.heads)]) - l) /
-                                            std::max(1.0, std::abs(l)));
+        const double off = std::abs(double(log_sum[std::size_t(head + column * c.heads)]) - l);
+        if (!std::isfinite(off)) e.finite = false;  // std::max leaves NaN out
+        e.log_sum = std::max(e.log_sum, off / std::max(1.0, std::abs(l)));
         for (int d = 0; d < c.head; ++d) {
           const double ours = double(float(out[std::size_t(column * in.qw + head * c.head + d)]));
           if (!std::isfinite(ours)) e.finite = false;
@@ -244,7 +245,6 @@ inline attention_error compare(const attention_inputs& in, const std::vector<bf1
           e.rounded = std::max(e.rounded, std::abs(rounded[std::size_t(d)] - exact[std::size_t(d)]));
         }
       }
-  if (!std::isfinite(e.log_sum)) e.finite = false;
   e.ours /= largest;
   e.rounded /= largest;
   return e;
