@@ -33,17 +33,21 @@ class device_bench {
     const index_t length = options().segment;
     const auto ids = random_text(segments * length + 1);
     const auto text = llama::segments_of(ids, length);
-    const auto planned = device_plan(setup_->model.half(), setup_->shape(), options(), segments * length, p);
-    unroll::gradient<float> g(setup_->theta.size());
+    const auto planned =
+        plan_on_device(setup_->model.half(), setup_->shape(), options(), segments * length, p);
+    auto& at = setup_->model.brought();
+    const index_t n = setup_->theta.size();
+    const auto theta = at.theta(setup_->theta);
     const auto one = setup_->model.calls().gradient(p, segments, sizes_.capture && !draws(p));
     double seconds = std::numeric_limits<double>::infinity();
     report r;
-    one->add(key{seed_}, setup_->theta, std::span(text).first(std::size_t(std::min(segments, 2 * p.batch))),
-             g);
+    one->add(key{seed_}, theta, std::span(text).first(std::size_t(std::min(segments, 2 * p.batch))),
+             at.zeroed(n));
     for (index_t i = 0; i < sizes_.repeats && !interrupted; ++i) {
-      g.zero();
+      const auto g = at.zeroed(n);
       const double start = seconds_now();
-      r = one->add(key{seed_}, setup_->theta, text, g);
+      r = one->add(key{seed_}, theta, text, g);
+      at.wait();
       seconds = std::min(seconds, seconds_now() - start);
     }
     return row_of("gradient, " + to_string(p), segments * length, seconds, planned.operations(),

@@ -89,28 +89,44 @@ decltype(auto) with_device_sizes(bool half, F&& f) {
               : f(std::type_identity<simt::executor<unroll::numbers<float>>>{});
 }
 
-/// What is held on a device for a trained parameter: itself, a cast of it where products take another kind,
-/// and a gradient of 4 bytes; the moments are the host's.
-template <unroll::costed_memory_model C>
-unroll::number_bytes device_bytes_of() {
-  unroll::number_bytes bytes = unroll::number_bytes_of<C>();
-  bytes.parameters = 8 + (bytes.workspace < 4 ? bytes.workspace : 0);
-  return bytes;
+/// Bytes that a device holds for a trained parameter: theta, with a cast of it where products take another
+/// kind; gradients; moments of AdamW.
+struct bytes_a_parameter {
+  double theta = 4, gradients = 4, moments = 0;
+  double all() const { return theta + gradients + moments; }
+};
+/// Of a gradient; of a training run, whose step has a sum and `documents` gradients of documents.
+inline bytes_a_parameter bytes_of_gradient(bool half) { return {half ? 6.0 : 4.0, 4, 0}; }
+inline bytes_a_parameter bytes_of_training(bool half, index_t documents = 1) {
+  return {half ? 6.0 : 4.0, 4.0 * double(1 + documents), 8};
 }
+/// A plan of what lies on a device, with the parameters item by item.
+struct device_plan : unroll::memory_plan {
+  double theta_bytes = 0, gradient_bytes = 0, moment_bytes = 0;
 
+  device_plan() = default;
+  device_plan(const unroll::memory_plan& p, double parameters, const bytes_a_parameter& each)
+      : memory_plan(p),
+        theta_bytes(parameters * each.theta),
+        gradient_bytes(parameters * each.gradients),
+        moment_bytes(parameters * each.moments) {
+    parameter_bytes = parameters * each.all();
+  }
+};
 /// Bytes of memory of this machine.
 inline double host_memory() { return double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGESIZE)); }
 
 /// Throws unroll::error, in front of the work, where the items of a plan do not fit: with the first that does
 /// not.
-inline void check_fits(const std::string& device, double free, const unroll::memory_plan& p) {
+inline void check_fits(const std::string& device, double free, const device_plan& p) {
   const bool kept = p.host_bytes > 0;  // memories and adjoints are the host's
   if (const double most = host_memory(); p.host_bytes > most)
     unroll::fail("--memories-on-host", device,
                  text_of("needs %.4g GB of the host for memories and their adjoints, it has %.4g GB",
                          p.host_bytes / 1e9, most / 1e9));
   const std::pair<const char*, double> items[] = {
-      {"the weights", p.weight_bytes},         {"trained parameters and their gradient", p.parameter_bytes},
+      {"the weights", p.weight_bytes},         {"trained parameters", p.theta_bytes},
+      {"their gradients", p.gradient_bytes},   {"moments of the optimiser", p.moment_bytes},
       {"memories", kept ? 0 : p.memory_bytes}, {"adjoints of memories", kept ? 0 : p.adjoint_bytes},
       {"graphs of encoders", p.graph_bytes},   {"the graph of the decoder", p.decoder_graph_bytes},
       {"workspace", p.workspace_bytes}};
@@ -126,39 +142,47 @@ inline void check_fits(const std::string& device, double free, const unroll::mem
 }
 
 /// What the plan says of the gradient of a text of so many tokens on a device.
-inline unroll::memory_plan device_plan(bool half, const unroll::llama::config& c,
-                                       const unroll::llama::memory_options& o, index_t tokens,
-                                       const unroll::policy& p) {
+inline device_plan plan_on_device(bool half, const unroll::llama::config& c,
+                                  const unroll::llama::memory_options& o, index_t tokens,
+                                  const unroll::policy& p, const bytes_a_parameter& each) {
   return with_device_sizes(half, [&]<class E>(std::type_identity<E>) {
-    const unroll::llama::memory_costs<E> costs(c, o);
-    return plan(costs, tokens, p, device_bytes_of<unroll::llama::memory_costs<E>>());
+    using costs_type = unroll::llama::memory_costs<E>;
+    const costs_type costs(c, o);
+    return device_plan(plan(costs, tokens, p, unroll::number_bytes_of<costs_type>()),
+                       double(costs.size().params), each);
   });
 }
+inline device_plan plan_on_device(bool half, const unroll::llama::config& c,
+                                  const unroll::llama::memory_options& o, index_t tokens,
+                                  const unroll::policy& p) {
+  return plan_on_device(half, c, o, tokens, p, bytes_of_gradient(half));
+}
 /// The same of a memory_reader of texts of so many segments, which has room for the model's vjps, too.
-inline unroll::memory_plan device_reading(bool half, const unroll::llama::config& c,
-                                          const unroll::llama::memory_options& o, index_t segments) {
+inline device_plan device_reading(bool half, const unroll::llama::config& c,
+                                  const unroll::llama::memory_options& o, index_t segments) {
   return with_device_sizes(half, [&]<class E>(std::type_identity<E>) {
     const unroll::llama::memory_costs<E> costs(c, o);
-    const auto bytes = device_bytes_of<unroll::llama::memory_costs<E>>();
+    const auto bytes = unroll::number_bytes_of<unroll::llama::memory_costs<E>>();
     const index_t earlier = std::max<index_t>(1, segments) - 1;
     unroll::memory_plan p;
     p.weight_bytes = double(costs.weights()) * bytes.weights;
-    p.parameter_bytes = double(costs.size().params) * (bytes.parameters - 4);
     p.memory_bytes = double(earlier) * double(costs.size().memory) * bytes.memory;
     p.workspace_bytes = double(costs.workspace(earlier)) * bytes.workspace;
     if (o.memories_on_host) {
       p.host_bytes = p.memory_bytes;
       p.workspace_bytes += double(costs.size().memory) * bytes.memory;
     }
-    return p;
+    return device_plan(p, double(costs.size().params), {bytes_of_gradient(half).theta, 0, 0});
   });
 }
-/// The same of a gradient and of the reader beside it, of held-out texts.
-inline unroll::memory_plan device_training(bool half, const unroll::llama::config& c,
-                                           const unroll::llama::memory_options& o, index_t segments,
-                                           const unroll::policy& policy) {
-  unroll::memory_plan p = device_plan(half, c, o, segments * o.segment, policy);
-  const unroll::memory_plan held_out = device_reading(half, c, o, segments);
+/// The same of a training run whose step has `documents` gradients of documents, and of the reader beside it,
+/// of held-out texts.
+inline device_plan device_training(bool half, const unroll::llama::config& c,
+                                   const unroll::llama::memory_options& o, index_t segments,
+                                   const unroll::policy& policy, index_t documents) {
+  device_plan p =
+      plan_on_device(half, c, o, segments * o.segment, policy, bytes_of_training(half, documents));
+  const device_plan held_out = device_reading(half, c, o, segments);
   p.workspace_bytes += held_out.memory_bytes - held_out.host_bytes + held_out.workspace_bytes;
   if (o.memories_on_host) {
     p.memory_bytes += held_out.memory_bytes;
@@ -168,19 +192,19 @@ inline unroll::memory_plan device_training(bool half, const unroll::llama::confi
 }
 
 /// The same of a session, whose cache has all positions.
-inline unroll::memory_plan device_session(bool half, const unroll::llama::config& c,
-                                          unroll::llama::memory_options o) {
+inline device_plan device_session(bool half, const unroll::llama::config& c,
+                                  unroll::llama::memory_options o) {
   o.memories_on_host = false;  // they are a cache, which is at the place
-  unroll::memory_plan p = device_plan(half, c, o, std::max<index_t>(1, o.segments(c)) * o.segment, {});
-  p.parameter_bytes *= half ? 6.0 / 10 : 4.0 / 8;  // without the gradient
+  device_plan p = plan_on_device(half, c, o, std::max<index_t>(1, o.segments(c)) * o.segment, {},
+                                 {bytes_of_gradient(half).theta, 0, 0});
   p.adjoint_bytes = p.graph_bytes = p.decoder_graph_bytes = 0;
   p.memory_bytes = 2.0 * double(c.layers) * double(c.kv_width()) * double(c.positions()) * (half ? 2 : 4);
   return p;
 }
 
-/// What the gradient of all weights takes on a device.
-inline unroll::memory_plan device_pretraining(const unroll::llama::config& c,
-                                              const unroll::llama::language_model_options& o) {
+/// What training all weights takes on a device.
+inline device_plan device_pretraining(const unroll::llama::config& c,
+                                      const unroll::llama::language_model_options& o) {
   return with_device_sizes(false, [&]<class E>(std::type_identity<E>) {
     const unroll::llama::transformer_sizes<E> stack(c);
     const index_t sequences = (o.sequences + o.shares - 1) / o.shares, tokens = sequences * o.length;
@@ -189,14 +213,55 @@ inline unroll::memory_plan device_pretraining(const unroll::llama::config& c,
     pass.length = o.length;
     pass.layers = c.layers;
     unroll::memory_plan p;
-    p.weight_bytes = 4.0 * double(unroll::llama::weight_map(c).size());
-    p.parameter_bytes = p.weight_bytes * double(o.shares);  // a gradient each
     p.decoder_graph_bytes = 4.0 * double(stack.tape_size(pass) + c.hidden * tokens);
     p.workspace_bytes = 4.0 * double(std::max(stack.workspace_size(pass, true),
                                               unroll::llama::lm_head<E>::workspace_size(c, tokens)));
-    return p;
+    return device_plan(p, double(unroll::llama::weight_map(c).size()),
+                       {4, 4.0 * double(o.shares), 8});  // a gradient each
   });
 }
+
+/// Theta and a gradient of the host as a memory model on a device uses them; there when they are first asked
+/// for.
+class brought_numbers {
+ public:
+  explicit brought_numbers(device_place e) : e_(std::move(e)) {}
+
+  /// theta, brought there, where it stays until another one is.
+  unroll::params<const float> theta(unroll::params<const float> host) {
+    if (theta_.size() != host.size()) {
+      cast_.reset();
+      theta_ = e_.allocate<float, unroll::param_space>(host.size());
+      cast_ = e_.keep_cast({theta_.data(), host.size()});
+    }
+    e_.upload(host.data(), host.size(), theta_.data());
+    return {theta_.data(), host.size()};
+  }
+  /// A gradient of n numbers to add to, zeroed.
+  unroll::dparams<float> zeroed(index_t n) {
+    if (gradient_.size() != n) gradient_ = e_.allocate<float, unroll::param_cotangent_space>(n);
+    e_.fill(unroll::matrix<float>(gradient_.data(), n, 1), 0);
+    return gradient_;
+  }
+  void wait() const { e_.synchronise(); }  ///< until all that was called has happened
+  /// ADDS it to numbers of the host, piece by piece.
+  void add_to(unroll::dparams<float> host) const {
+    const index_t most = std::min(index_t{1} << 20, host.size());
+    std::vector<float> piece(static_cast<std::size_t>(most));
+    for (index_t i = 0; i < host.size(); i += most) {
+      const index_t n = std::min(most, host.size() - i);
+      e_.download(gradient_.data() + i, n, piece.data());
+      e_.synchronise();
+      for (index_t k = 0; k < n; ++k) host[i + k] += piece[std::size_t(k)];
+    }
+  }
+
+ private:
+  device_place e_;
+  device_place::block<float, unroll::param_space> theta_;
+  device_place::block<float, unroll::param_cotangent_space> gradient_;
+  std::shared_ptr<void> cast_;
+};
 
 /// A memory model on a device: what the commands ask of llama::memory_llama.
 class memory_on_device {
@@ -206,7 +271,11 @@ class memory_on_device {
 
   memory_on_device(std::shared_ptr<device_llama> llama, const unroll::llama::config& c,
                    const unroll::llama::memory_options& o, bool half)
-      : llama_(std::move(llama)), half_(half), calls_(llama_->memory(o)), sizes_(c, o) {}
+      : llama_(std::move(llama)),
+        half_(half),
+        calls_(llama_->memory(o)),
+        brought_(std::make_shared<brought_numbers>(executor())),
+        sizes_(c, o) {}
 
   const unroll::llama::config& shape() const { return sizes_.shape(); }
   const unroll::llama::memory_options& options() const { return sizes_.options(); }
@@ -216,6 +285,9 @@ class memory_on_device {
   const unroll::layout& names() const { return sizes_.trainable().names(); }
   unroll::memory_dims size() const { return {names().size(), sizes_.memory(), sizes_.tape()}; }
   device_memory_model& calls() const { return *calls_; }
+  device_place executor() const { return device_place(llama_->numbers()); }  ///< where theta is trained
+  /// Of theta and gradients that are the host's.
+  brought_numbers& brought() const { return *brought_; }
   device_llama& llama() const { return *llama_; }
   bool half() const { return half_; }
 
@@ -236,11 +308,13 @@ class memory_on_device {
   std::shared_ptr<device_llama> llama_;
   bool half_;
   std::shared_ptr<device_memory_model> calls_;
+  std::shared_ptr<brought_numbers> brought_;
   unroll::llama::memory_sizes<unroll::testing::simt::executor<unroll::numbers<float>>> sizes_;
 };
 
-/// One policy on a device as an estimator, whose theta and g are the host's; whole sequences only.
-template <bool Random>
+/// One policy on a device as an estimator, whose theta and g lie there, or are the host's and brought there;
+/// whole sequences only.
+template <bool Random, unroll::place Where>
 class device_estimator {
  public:
   using scalar = float;
@@ -259,7 +333,14 @@ class device_estimator {
   }
   unroll::report advance(unroll::params<const float> theta, std::span<const input> xs,
                          unroll::dparams<float> g) {
-    return gradient_->add(key_, theta, xs, g);
+    if constexpr (Where == unroll::place::device) {
+      return gradient_->add(key_, theta, xs, g);
+    } else {
+      const auto at = model_->brought().theta(theta);
+      const auto report = gradient_->add(key_, at, xs, model_->brought().zeroed(g.size()));
+      model_->brought().add_to(g);
+      return report;
+    }
   }
   unroll::report finish(unroll::params<const float>, unroll::dparams<float>) { return {}; }
   const memory_on_device& system() const { return *model_; }
@@ -276,14 +357,14 @@ inline bool draws(const unroll::policy& p) {
   return p.name == kind::reservoir || p.name == kind::proportional || p.name == kind::roulette;
 }
 /// f(an estimator of the policy). capture: see device_memory_model.
-template <class F>
+template <unroll::place Where = unroll::place::host, class F>
 decltype(auto) with_device_policy(const unroll::policy& p, const memory_on_device& model, index_t segments,
                                   F&& f, bool capture = false) {
-  if (draws(p)) return f(device_estimator<true>(model, p, segments, capture));
-  return f(device_estimator<false>(model, p, segments, capture));
+  if (draws(p)) return f(device_estimator<true, Where>(model, p, segments, capture));
+  return f(device_estimator<false, Where>(model, p, segments, capture));
 }
 
-/// Mean nll a token on stretches cut into segments, as training::mean_nll.
+/// Mean nll a token on stretches cut into segments, as training::mean_nll; theta lies on the device.
 template <class More>
 double mean_nll(const memory_on_device& model, unroll::params<const float> theta,
                 std::span<const std::span<const token>> texts, index_t length, More&& more,

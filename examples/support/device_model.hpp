@@ -1,13 +1,15 @@
 #pragma once
 
-// A Llama on a device, and a memory model over it, as host code calls them: theta, gradients, tokens and
-// losses are the host's. Programs are compiled for the host; what runs on a device is device_model_on.hpp,
-// compiled once for each kind of device, by its compiler.
+// A Llama on a device, and a memory model over it, as host code calls them: tokens and losses are the host's,
+// theta and gradients lie on the device where it says so. Programs are compiled for the host; what runs on a
+// device is device_model_on.hpp, compiled once for each kind of device, by its compiler.
 
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <string>
 #include <unroll/estimate/policy.hpp>
+#include <unroll/exec/executor.hpp>
 #include <unroll/llama/score.hpp>
 #include <unroll/memory/memory_llama/options.hpp>
 #include <unroll/memory/replay_counts.hpp>
@@ -20,6 +22,84 @@ using unroll::llama::token;
 
 /// Asked with what is done whether to go on.
 using go_on = std::function<bool(index_t)>;
+
+/// Floats that lie on a device, and what a training run does with them there: the operations of
+/// exec/executor.hpp of the same names. Pointers are those of the device unless they are called host.
+class device_numbers {
+ public:
+  virtual ~device_numbers() = default;
+  virtual std::shared_ptr<float> allocate(index_t n) const = 0;  ///< n zeros
+  virtual void upload(const float* host, index_t n, float* here) const = 0;
+  virtual void download(const float* here, index_t n, float* host) const = 0;
+  virtual void synchronise() const = 0;
+  virtual void fill(float* x, index_t n, double value) const = 0;
+  virtual void axpy(double alpha, const float* x, float* y, index_t n) const = 0;
+  virtual void scale(double alpha, float* x, index_t n) const = 0;
+  virtual void clamp(double most, float* x, index_t n) const = 0;
+  virtual void clip(double most, float* g, index_t n, float* norm) const = 0;
+  virtual void all_finite(const float* x, index_t n, int power, float* out) const = 0;
+  virtual void adamw(const unroll::exec::adamw_step& how, const unroll::exec::optimised<float>& on, float* m,
+                     float* v) const = 0;
+  /// They are theta while what it returns lives: their adapters are cast once whenever they have changed.
+  virtual std::shared_ptr<void> keep_cast(unroll::params<const float> theta) const = 0;
+};
+
+/// A device as training::run and training::document_gradients see it: an executor of these operations alone.
+class device_place {
+ public:
+  using numbers = unroll::numbers<float>;
+  static constexpr unroll::place where = unroll::place::device;
+  /// Owns n floats of the device.
+  template <std::same_as<float> U, class Space = unroll::plain_space>
+  class block {
+   public:
+    using unroll_space = Space;
+    block() = default;
+    block(std::shared_ptr<float> data, index_t n) : data_(std::move(data)), size_(n) {}
+    block(const block&) = delete;
+    block& operator=(const block&) = delete;
+    block(block&&) noexcept = default;
+    block& operator=(block&&) noexcept = default;
+    ~block() = default;
+
+    float* data() { return data_.get(); }
+    const float* data() const { return data_.get(); }
+    index_t size() const { return size_; }
+    operator unroll::view<float, Space>() { return {data(), size_}; }
+    operator unroll::view<const float, Space>() const { return {data(), size_}; }
+
+   private:
+    std::shared_ptr<float> data_;
+    index_t size_ = 0;
+  };
+
+  explicit device_place(std::shared_ptr<device_numbers> of) : of_(std::move(of)) {}
+
+  template <class U, class Space = unroll::plain_space>
+  block<U, Space> allocate(index_t n) const {
+    return {of_->allocate(n), n};
+  }
+  void upload(const float* host, index_t n, float* here) const { of_->upload(host, n, here); }
+  void download(const float* here, index_t n, float* host) const { of_->download(here, n, host); }
+  void synchronise() const { of_->synchronise(); }
+  /// x without spaces between its columns.
+  void fill(unroll::matrix<float> x, double value) const { of_->fill(x.data, x.rows * x.cols, value); }
+  void axpy(double alpha, const float* x, float* y, index_t n) const { of_->axpy(alpha, x, y, n); }
+  void scale(double alpha, float* x, index_t n) const { of_->scale(alpha, x, n); }
+  void clamp(double most, float* x, index_t n) const { of_->clamp(most, x, n); }
+  void clip(double most, float* g, index_t n, float* norm) const { of_->clip(most, g, n, norm); }
+  void all_finite(const float* x, index_t n, int power, float* out) const {
+    of_->all_finite(x, n, power, out);
+  }
+  void adamw(const unroll::exec::adamw_step& how, const unroll::exec::optimised<float>& on, float* m,
+             float* v) const {
+    of_->adamw(how, on, m, v);
+  }
+  std::shared_ptr<void> keep_cast(unroll::params<const float> theta) const { return of_->keep_cast(theta); }
+
+ private:
+  std::shared_ptr<device_numbers> of_;
+};
 
 /// How the plain Llama reads a text whose segments are scored.
 struct plain_reading {
@@ -50,7 +130,7 @@ class device_text {
 class device_gradient {
  public:
   virtual ~device_gradient() = default;
-  /// ADDS that of the summed losses to g.
+  /// ADDS that of the summed losses to g; theta and g lie on the device.
   virtual unroll::report add(unroll::key k, unroll::params<const float> theta,
                              std::span<const unroll::llama::segment> text, unroll::dparams<float> g) = 0;
   virtual unroll::replay_counts counts() const = 0;
@@ -63,13 +143,14 @@ class device_memory_model {
   /// `capture`: its calls are recorded, and made as graphs where the device has such.
   virtual std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments,
                                                     bool capture = false) = 0;
+  /// theta lies on the device.
   virtual std::vector<double> losses(unroll::params<const float> theta,
                                      std::span<const unroll::llama::segment> text, const go_on& more) = 0;
-  /// `batch`: segments that are encoded together.
+  /// theta: of the host. `batch`: segments that are encoded together.
   virtual std::unique_ptr<device_text> text(unroll::params<const float> theta, index_t batch) = 0;
 };
 
-/// All weights of a Llama, as numbers float of the host, on batches of sequences.
+/// All weights of a Llama, as floats on the device, on batches of sequences; g lies there, too.
 class device_network {
  public:
   virtual ~device_network() = default;
@@ -82,7 +163,8 @@ class device_network {
 class device_llama {
  public:
   virtual ~device_llama() = default;
-  virtual std::string name() const = 0;  ///< of the device
+  virtual std::string name() const = 0;                         ///< of the device
+  virtual std::shared_ptr<device_numbers> numbers() const = 0;  ///< its memory, for theta and gradients
   virtual double free_bytes() const = 0;
   virtual void begin(const unroll::llama::config& c) = 0;  ///< makes room for the weights
   /// The weights from `first` on; of the other kind they are cast.

@@ -13,51 +13,60 @@
 
 namespace program {
 
-/// Numbers of the host at the place of an executor.
+/// Floats at the place of an executor.
 template <class E>
-class placed {
+class numbers_on final : public device_numbers {
  public:
-  using block = typename E::template block<float, unroll::param_space>;
-
-  placed(const E& e, index_t n) : e_(e), here_(e.template allocate<float, unroll::param_space>(n)) {}
-
-  /// They are theta: their adapters are cast once whenever they are put here.
-  void keep_cast() { cast_.emplace(e_, view()); }
-
-  unroll::params<const float> put(unroll::params<const float> host) {
-    unroll::check_size("program::placed", "theta", host.size(), here_.size());
-    e_.upload(host.data(), host.size(), here_.data());
-    return view();
+  explicit numbers_on(const E& e) : e_(e) {}
+  std::shared_ptr<float> allocate(index_t n) const override {
+    auto owner = std::make_shared<typename E::template block<float>>(e_.template allocate<float>(n));
+    return {owner, owner->data()};
   }
-  unroll::params<const float> view() const { return {here_.data(), here_.size()}; }
-  /// A gradient to add to, zeroed.
-  unroll::dparams<float> zeroed() {
-    e_.fill(unroll::matrix<float>(here_.data(), here_.size(), 1), 0);
-    return {here_.data(), here_.size()};
+  void upload(const float* host, index_t n, float* here) const override { e_.upload(host, n, here); }
+  void download(const float* here, index_t n, float* host) const override { e_.download(here, n, host); }
+  void synchronise() const override { e_.synchronise(); }
+  void fill(float* x, index_t n, double value) const override {
+    e_.fill(unroll::matrix<float>(x, n, 1), value);
   }
-  /// ADDS what is here to numbers of the host, piece by piece.
-  void add_to(unroll::dparams<float> host) const {
-    const index_t most = std::min(index_t{1} << 20, host.size());
-    std::vector<float> piece(static_cast<std::size_t>(most));
-    for (index_t i = 0; i < host.size(); i += most) {
-      const index_t n = std::min(most, host.size() - i);
-      e_.download(here_.data() + i, n, piece.data());
-      e_.synchronise();
-      for (index_t k = 0; k < n; ++k) host[i + k] += piece[std::size_t(k)];
-    }
+  void axpy(double alpha, const float* x, float* y, index_t n) const override { e_.axpy(alpha, x, y, n); }
+  void scale(double alpha, float* x, index_t n) const override { e_.scale(alpha, x, n); }
+  void clamp(double most, float* x, index_t n) const override { e_.clamp(most, x, n); }
+  void clip(double most, float* g, index_t n, float* norm) const override { e_.clip(most, g, n, norm); }
+  void all_finite(const float* x, index_t n, int power, float* out) const override {
+    e_.all_finite(x, n, power, out);
+  }
+  void adamw(const unroll::exec::adamw_step& how, const unroll::exec::optimised<float>& on, float* m,
+             float* v) const override {
+    e_.adamw(how, on, m, v);
+  }
+  std::shared_ptr<void> keep_cast(unroll::params<const float> theta) const override {
+    return std::make_shared<unroll::exec::kept_cast<E>>(e_, theta);
   }
 
  private:
   E e_;
-  block here_;
-  std::optional<unroll::exec::kept_cast<E>> cast_;
+};
+
+/// Theta of the host at the place of an executor; its adapters are cast once.
+template <class E>
+class placed_theta {
+ public:
+  placed_theta(const E& e, unroll::params<const float> host)
+      : here_(e.template allocate<float, unroll::param_space>(host.size())), cast_(e, view()) {
+    e.upload(host.data(), host.size(), here_.data());
+  }
+  unroll::params<const float> view() const { return {here_.data(), here_.size()}; }
+
+ private:
+  typename E::template block<float, unroll::param_space> here_;
+  unroll::exec::kept_cast<E> cast_;
 };
 
 template <class E, class Text>
 class text_on final : public device_text {
  public:
   template <class... Rest>
-  explicit text_on(std::optional<placed<E>> theta, Rest&&... rest)
+  explicit text_on(std::unique_ptr<placed_theta<E>> theta, Rest&&... rest)
       : theta_(std::move(theta)), text_(std::forward<Rest>(rest)...) {}
   using device_text::append;
   void append(std::span<const token> ids) override { text_.append(ids); }
@@ -80,63 +89,36 @@ class text_on final : public device_text {
   std::size_t bytes() const override { return text_.bytes(); }
 
  private:
-  std::optional<placed<E>> theta_;  // what a session looks at
+  std::unique_ptr<placed_theta<E>> theta_;  // what a session looks at
   Text text_;
 };
 
-/// Theta and a gradient of one memory model, which all that is asked of it uses in turn; there when they are
-/// first asked for.
-template <class E>
-class shared_placed {
- public:
-  shared_placed(const E& e, index_t n) : e_(e), n_(n) {}
-  placed<E>& theta() {
-    if (!theta_) theta_.emplace(e_, n_).keep_cast();
-    return *theta_;
-  }
-  placed<E>& gradient() { return gradient_ ? *gradient_ : gradient_.emplace(e_, n_); }
-
- private:
-  E e_;
-  index_t n_;
-  std::optional<placed<E>> theta_, gradient_;
-};
-
-template <class E, class Estimator>
+template <class Estimator>
 class gradient_on final : public device_gradient {
  public:
-  gradient_on(std::shared_ptr<shared_placed<E>> shared, Estimator estimator)
-      : estimator_(std::move(estimator)), shared_(std::move(shared)) {
-    shared_->theta(), shared_->gradient();  // room is asked for in front of the work
-  }
+  explicit gradient_on(Estimator estimator) : estimator_(std::move(estimator)) {}
   unroll::report add(unroll::key k, unroll::params<const float> theta,
                      std::span<const unroll::llama::segment> text, unroll::dparams<float> g) override {
-    const auto at = shared_->theta().put(theta);
-    const auto to = shared_->gradient().zeroed();
     estimator_.reset(k);
-    unroll::report r = estimator_.advance(at, text, to);
-    if (r.code == unroll::status::ok) r += estimator_.finish(at, to);
-    shared_->gradient().add_to(g);
+    unroll::report r = estimator_.advance(theta, text, g);
+    if (r.code == unroll::status::ok) r += estimator_.finish(theta, g);
     return r;
   }
   unroll::replay_counts counts() const override { return estimator_.counts(); }
 
  private:
   Estimator estimator_;
-  std::shared_ptr<shared_placed<E>> shared_;
 };
 
 template <class E>
 class memory_on final : public device_memory_model {
  public:
-  explicit memory_on(unroll::llama::memory_llama<E> model)
-      : model_(std::move(model)),
-        shared_(std::make_shared<shared_placed<E>>(model_.executor(), model_.names().size())) {}
+  explicit memory_on(unroll::llama::memory_llama<E> model) : model_(std::move(model)) {}
   std::unique_ptr<device_gradient> gradient(const unroll::policy& p, index_t segments,
                                             bool capture) override {
     std::unique_ptr<device_gradient> out;
     const auto make = [&](auto estimator) {
-      out = std::make_unique<gradient_on<E, decltype(estimator)>>(shared_, std::move(estimator));
+      out = std::make_unique<gradient_on<decltype(estimator)>>(std::move(estimator));
     };
     unroll::with_policy(p, model_, segments, unroll::philox_chooser{}, [&](auto estimator) {
       if (!capture)
@@ -158,18 +140,16 @@ class memory_on final : public device_memory_model {
       reader_.reset();
       reader_.emplace(model_, room_);
     }
-    return reader_->losses(shared_->theta().put(theta), text, more);
+    return reader_->losses(theta, text, more);
   }
   std::unique_ptr<device_text> text(unroll::params<const float> theta, index_t batch) override {
-    std::optional<placed<E>> own(std::in_place, model_.executor(), theta.size());
-    own->keep_cast();
-    const auto at = own->put(theta);
+    auto own = std::make_unique<placed_theta<E>>(model_.executor(), theta);
+    const auto at = own->view();
     return std::make_unique<text_on<E, unroll::llama::memory_session<E>>>(std::move(own), model_, at, batch);
   }
 
  private:
   unroll::llama::memory_llama<E> model_;
-  std::shared_ptr<shared_placed<E>> shared_;
   std::optional<unroll::memory_reader<unroll::llama::memory_llama<E>>> reader_;
   index_t room_ = 0;
 };
@@ -180,27 +160,24 @@ class network_on final : public device_network {
 
  public:
   network_on(const E& e, const unroll::llama::config& c, const unroll::llama::language_model_options& o)
-      : e_(e), model_(c, o, e), w_(e, model_.stack().map().size()), g_(e, model_.stack().map().size()) {
+      : e_(e), model_(c, o, e) {
     if constexpr (!std::same_as<W, float>)
       cast_ = e.template allocate<W, unroll::param_space>(model_.stack().map().size());
   }
   double gradient(unroll::params<const float> w, std::span<const token> ids, std::span<const token> targets,
                   unroll::dparams<float> g) override {
-    const double sum = double(model_.gradient(put(w), ids, targets, g_.zeroed()));
-    g_.add_to(g);
-    return sum;
+    return double(model_.gradient(weights(w), ids, targets, g));
   }
   double mean_nll(unroll::params<const float> w, std::span<const std::span<const token>> texts) override {
-    return unroll::training::mean_nll(model_, put(w), texts);
+    return unroll::training::mean_nll(model_, weights(w), texts);
   }
 
  private:
-  unroll::params<const W> put(unroll::params<const float> w) {
-    const auto at = w_.put(w);
+  unroll::params<const W> weights(unroll::params<const float> w) {
     if constexpr (std::same_as<W, float>) {
-      return at;
+      return w;
     } else {
-      e_.copy(unroll::matrix<const float>(at.data(), at.size(), 1),
+      e_.copy(unroll::matrix<const float>(w.data(), w.size(), 1),
               unroll::matrix<W>(cast_.data(), cast_.size(), 1));
       return {cast_.data(), cast_.size()};
     }
@@ -208,7 +185,6 @@ class network_on final : public device_network {
 
   E e_;
   unroll::llama::language_model<E> model_;
-  placed<E> w_, g_;
   typename E::template block<W, unroll::param_space> cast_;
 };
 
@@ -222,6 +198,7 @@ class llama_on final : public device_llama {
   llama_on(E e, Device device) : e_(std::move(e)), device_(std::move(device)) {}
 
   std::string name() const override { return device_.name(); }
+  std::shared_ptr<device_numbers> numbers() const override { return std::make_shared<numbers_on<E>>(e_); }
   double free_bytes() const override { return device_.free_bytes(); }
   void begin(const unroll::llama::config& c) override {
     stack_.emplace(c, e_);
@@ -267,11 +244,10 @@ class llama_on final : public device_llama {
   }
   unroll::llama::text_mean score_gradient(std::span<const token> ids, unroll::dparams<float> g,
                                           const unroll::llama::score_options& o, const go_on& more) override {
-    placed<E> here(e_, g.size());
-    const auto mean =
-        unroll::llama::score_gradient<E>(stack_->shape(), weights(), ids, here.zeroed(), o, more, e_);
-    std::fill(g.begin(), g.end(), 0.0f);
-    here.add_to(g);
+    auto here = e_.template allocate<float, unroll::param_cotangent_space>(g.size());
+    const auto mean = unroll::llama::score_gradient<E>(stack_->shape(), weights(), ids, here, o, more, e_);
+    e_.download(here.data(), g.size(), g.data());
+    e_.synchronise();
     return mean;
   }
   std::vector<double> plain_losses(const std::string& method, std::span<const token> ids,
@@ -279,7 +255,7 @@ class llama_on final : public device_llama {
     return program::plain_losses<E>(method, *stack_, weights(), ids, how, more);
   }
   std::unique_ptr<device_text> text() override {
-    return std::make_unique<text_on<E, unroll::llama::generator<E>>>(std::nullopt, *stack_, weights());
+    return std::make_unique<text_on<E, unroll::llama::generator<E>>>(nullptr, *stack_, weights());
   }
   std::unique_ptr<device_memory_model> memory(const unroll::llama::memory_options& o) override {
     return std::make_unique<memory_on<E>>(model_type(stack_->shape(), weights_, o, e_));

@@ -64,12 +64,13 @@ inline loss_table segment_losses<on_device>(const std::string& method, const mem
   const progress line;
   const auto& model = setup.model;
   const auto more = [](index_t) { return !interrupted.load(); };
+  params<const float> theta;
+  if (method == "memory") theta = model.brought().theta(setup.theta);
   for (std::size_t i = 0; i < texts.size() && !interrupted; ++i) {
     const auto ids = texts[i].ids;
     line.show(method + ": " + std::to_string(i) + " / " + std::to_string(texts.size()));
     out[i] = method == "memory"
-                 ? model.calls().losses(setup.theta, unroll::llama::segments_of(ids, model.options().segment),
-                                        more)
+                 ? model.calls().losses(theta, unroll::llama::segments_of(ids, model.options().segment), more)
                  : model.llama().plain_losses(method, ids, reading_of(model, how), more);
   }
   return out;

@@ -117,7 +117,7 @@ struct llama_job {
       const bool half = o.weights == "bf16";
       auto out = load_language_on(*device, half, o.model, o.tokenizer, [&](unroll::llama::config& c) {
         complete(c);
-        unroll::memory_plan p;
+        device_plan p;
         p.weight_bytes = double(unroll::llama::weight_map(c).size()) * (half ? 2 : 4);
         check_fits(o.device.where, o.device.bytes(*device), p);
       });

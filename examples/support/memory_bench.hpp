@@ -119,15 +119,15 @@ struct bench_command : command {
     if (!memory.recurrent)
       policies.insert(policies.end(), {parse_policy("reservoir:2"), by("proportional:4")});
     memory.needs = [&](bool half, const llama::config& c, const memory_options& o) {
-      memory_plan most = device_session(half, c, o);
-      const auto add = [&](const memory_plan& p) {
+      device_plan most = device_session(half, c, o);
+      const auto add = [&](const device_plan& p) {
         if (p.place_bytes() > most.place_bytes()) most = p;
       };
       if (lengths)
         for (const index_t n : sizes.lengths)
-          if (n <= sizes.train_most) add(device_plan(half, c, o, whole(n) * o.segment, policies[0]));
+          if (n <= sizes.train_most) add(plan_on_device(half, c, o, whole(n) * o.segment, policies[0]));
       if (parts.size() > 1 || !lengths)
-        for (const policy& p : policies) add(device_plan(half, c, o, sizes.segments * o.segment, p));
+        for (const policy& p : policies) add(plan_on_device(half, c, o, sizes.segments * o.segment, p));
       return most;
     };
     const auto setup = load_memory<on_device>(stretched(), memory, fold(key{seed}, 0));

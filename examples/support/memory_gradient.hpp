@@ -73,9 +73,9 @@ struct gradient_command : command {
     std::vector<policy> wanted;
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
     memory.needs = [&](bool half, const llama::config& c, const memory_options& o) {
-      memory_plan most;
+      device_plan most;
       for (const policy& p : wanted)
-        if (const auto one = device_plan(half, c, o, segments * o.segment, p);
+        if (const auto one = plan_on_device(half, c, o, segments * o.segment, p);
             one.place_bytes() > most.place_bytes())
           most = one;
       return most;
@@ -160,7 +160,7 @@ struct gradient_command : command {
   static unroll::block<double> exact_of(const Model& model, const parameters<T>& theta,
                                         const std::vector<segment>& text) {
     if constexpr (std::same_as<Model, memory_on_device>) {
-      device_estimator<false> exact(model, {}, index_t(text.size()));
+      device_estimator<false, unroll::place::host> exact(model, {}, index_t(text.size()));
       unroll::gradient<float> g(theta.size());
       exact.reset({});
       if (const auto r = exact.advance(theta, text, g); r.code != unroll::status::ok)
@@ -220,7 +220,7 @@ struct gradient_command : command {
       out.m = recorded ? measured(*recorded) : measured(setup.model);
       with_policy(p, setup.model, n, philox_chooser{}, once);
     } else {
-      out.planned = device_plan(setup.model.half(), setup.shape(), setup.model.options(), tokens, p);
+      out.planned = plan_on_device(setup.model.half(), setup.shape(), setup.model.options(), tokens, p);
       out.m = with_device_policy(p, setup.model, n,
                                  [&](const auto& e) { return measure(e, setup.theta, text, how); });
       with_device_policy(p, setup.model, n, once);

@@ -46,8 +46,8 @@ struct plan_command : command {
            "--numbers", numbers,
            "float, double, bf16-weights: what --weights bf16 holds, or bf16: weights, activations and "
            "memories of 2 bytes, adjoints of 4, 18 a trained parameter (float, its copy, gradient, moments); "
-           "with "
-           "--device what lies there: 8 a trained parameter (itself, gradient)")
+           "with --device what lies there: 20 a trained parameter (itself, gradients of a step and of a "
+           "document, moments), and 2 for a copy in bf16")
         ->check(CLI::IsMember({"float", "double", "bf16-weights", "bf16"}))
         ->capture_default_str();
     app->add_option(
@@ -71,14 +71,17 @@ struct plan_command : command {
     if (budget == 0) budget = base.device.bytes(*base.device.open(half)) / 1e9;
     return with_device_sizes(half, [&]<class E>(std::type_identity<E>) {
       using costs_type = unroll::llama::memory_costs<E>;
-      return run_with(costs_type(base.shape_without_weights(vocabulary), memory.options()),
-                      device_bytes_of<costs_type>());
+      unroll::number_bytes bytes = unroll::number_bytes_of<costs_type>();
+      const bytes_a_parameter each = bytes_of_training(half);
+      bytes.parameters = each.all();
+      return run_with(costs_type(base.shape_without_weights(vocabulary), memory.options()), bytes, each);
     });
   }
 
  private:
   template <class Costs>
-  int run_with(const Costs& costs, const unroll::number_bytes& bytes) {
+  int run_with(const Costs& costs, const unroll::number_bytes& bytes,
+               const std::optional<bytes_a_parameter>& each = {}) {
     using namespace unroll;
     std::vector<policy> wanted;
     for (const std::string& name : split(policies)) wanted.push_back(parse_policy(name));
@@ -102,6 +105,12 @@ struct plan_command : command {
         const memory_plan planned = plan(costs, n, p, bytes);
         rows.push_back(summary(planned, unit));
         numbers_rows.push_back(all_numbers(planned));
+        if (!each) continue;
+        const device_plan there(planned, double(costs.size().params), *each);
+        numbers_rows.back()
+            .add("theta_bytes", there.theta_bytes)
+            .add("gradient_bytes", there.gradient_bytes)
+            .add("moment_bytes", there.moment_bytes);
       }
     std::fputs(to_table(rows, 4).c_str(), stdout);
     std::printf(

@@ -4,6 +4,7 @@
 
 #include <unroll/train/held_out.hpp>
 
+#include "device.hpp"
 #include "memory_training.hpp"
 
 namespace program {
@@ -74,19 +75,32 @@ struct pretrain_command : command {
                                             .length = length,
                                             .shares = std::min(shares, together),
                                             .threads = model.device.on_host() ? threads : 1};
-    std::optional<llama::language_model<T>> here;
-    std::unique_ptr<device_llama> device;
-    std::unique_ptr<device_network> there;
     if (model.device.on_host()) {
-      here.emplace(base.model.shape, how);
-    } else {
-      device = model.device.open(false);
-      check_fits(model.device.where, model.device.bytes(*device), device_pretraining(base.model.shape, how));
-      there = device->network(base.model.shape, how);
-      std::fprintf(stderr, "memory_llama: on %s\n", device->name().c_str());
+      llama::language_model<T> network(base.model.shape, how);
+      return train<T>(base, data, network, {}, [&](const auto& theta, const auto& of) {
+        return training::mean_nll(network, theta, of);
+      });
     }
+    const auto device = model.device.open(false);
+    check_fits(model.device.where, model.device.bytes(*device), device_pretraining(base.model.shape, how));
+    const auto network = device->network(base.model.shape, how);
+    std::fprintf(stderr, "memory_llama: on %s\n", device->name().c_str());
+    return train<device_place>(
+        base, data, *network, device_place(device->numbers()),
+        [&](const auto& theta, const auto& of) { return network->mean_nll(theta, of); });
+  }
+
+ private:
+  /// With theta at the place of e; network.gradient(theta, ids, targets, g) adds to g, mean_nll(theta, texts)
+  /// scores.
+  template <class X, class Network, class MeanNll>
+  int train(language<T>& base, const corpus& data, Network& network, unroll::exec::of<X> e,
+            MeanNll&& mean_nll) {
+    using namespace unroll;
+    const index_t together = batch / accumulate;
     data::windows places(data.train, together, length, fold(key{seed}, 1));
-    training_run<T> run(training, std::move(base.model.weights), identity(base.model.shape, data));
+    training_run<X> run(training, std::move(base.model.weights), identity(base.model.shape, data),
+                        std::move(e));
     places.seek(run->step() * accumulate);
     const auto held_out = data::stretches(data.held_out, length, held_out_windows);
     const double bytes_a_token = bytes_per_token(data.held_out, base.words);
@@ -104,8 +118,7 @@ struct pretrain_command : command {
       for (;;) {
         if (run->due()) {
           const double start = seconds_now();
-          const double nll = here ? training::mean_nll(*here, run->theta(), held_out)
-                                  : there->mean_nll(run->theta(), held_out);
+          const double nll = mean_nll(run->theta(), held_out);
           line.clear();
           run.report(nll, bytes_a_token, seconds_now() - start);
           run.save();
@@ -117,8 +130,7 @@ struct pretrain_command : command {
         auto& g = run->gradient_sum();
         for (index_t i = 0; i < accumulate; ++i) {
           places.next(ids, targets);
-          loss += here ? double(here->gradient(run->theta(), ids, targets, g))
-                       : there->gradient(run->theta(), ids, targets, g);
+          loss += double(network.gradient(run->theta(), ids, targets, g));
           scored += std::count_if(targets.begin(), targets.end(), [](token t) { return t >= 0; });
         }
         run.update(loss, double(scored), seconds_now() - start);
@@ -130,7 +142,7 @@ struct pretrain_command : command {
       const std::filesystem::path folder = out;
       for (const auto& file : vocabulary)
         std::filesystem::remove(folder / file.first);  // not beside other weights
-      llama::save_llama<T>(folder, base.model.shape, run->theta(), text_ids(base));
+      llama::save_llama<T>(folder, base.model.shape, run.theta_on_host(), text_ids(base));
       for (const auto& [name, bytes] : vocabulary) write_file(folder / name, bytes);
     }
     json d{{"command", "pretrain"},
@@ -153,7 +165,6 @@ struct pretrain_command : command {
     return interrupted ? 130 : 0;
   }
 
- private:
   /// What would be taken for a part of the model when --out is read.
   void check_model_folder() const {
     std::error_code none;

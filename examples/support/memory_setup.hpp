@@ -40,7 +40,7 @@ struct memory_choice {
   bool separate = false, recurrent = false, recompute = false, other_base = false, on_host = false;
   bool capture = false;
   /// What the command needs of a device, asked before anything is there.
-  std::function<unroll::memory_plan(bool half, const unroll::llama::config&, const memory_options&)> needs;
+  std::function<device_plan(bool half, const unroll::llama::config&, const memory_options&)> needs;
 
   /// `own_scale`: the program has another default for b_scale; `saved`: adapters may come from a folder.
   void add(CLI::App* app, bool saved = true) {

@@ -75,7 +75,9 @@ struct train_command : command {
         outputs);
     check_checkpoint("memory_llama", training.checkpoint, training.resume);
     memory.needs = [this, p](bool half, const unroll::llama::config& c, const memory_options& o) {
-      return device_training(half, c, o, segments, p);
+      return device_training(
+          half, c, o, segments, p,
+          unroll::training::document_gradients<memory_on_device>::gradients(documents, 1, world.size()));
     };
     return with_weights(base.device, memory.weights,
                         [&]<class X>(std::type_identity<X>) { return run_with<X>(p); });
@@ -85,7 +87,6 @@ struct train_command : command {
   template <class X>
   int run_with(const unroll::policy& p) {
     using namespace unroll;
-    using T = parameter_of<X>;
     auto setup = load_memory<X>(base, memory, fold(key{seed}, 0));
     const auto& model = setup.model;
     const memory_options& o = model.options();
@@ -108,8 +109,9 @@ struct train_command : command {
                               key{seed});
     const auto held_out = data::stretches(data.held_out, segments * o.segment, held_out_texts);
     const double bytes = bytes_per_token(data.held_out, setup.words);
-    training_run<T> run(training, std::move(setup.theta),
-                        identity(setup.shape(), data, fingerprint_of(model)));
+    run_of<X> run(training, std::move(setup.theta), identity(setup.shape(), data, fingerprint_of(model)),
+                  place_of(model));
+    [[maybe_unused]] const auto cast = cast_of(run);
     run.check_ranks();
     samples.seek(run->position());
 
@@ -147,7 +149,7 @@ struct train_command : command {
       }
     }
     if (interrupted) run.save();
-    if (!out.empty() && world.first()) save(model, run->theta());
+    if (!out.empty() && world.first()) save(model, run.theta_on_host());
     json d{{"command", "train"},
            {"model", base.path},
            {"adapter", base.adapter},
@@ -177,10 +179,27 @@ struct train_command : command {
   }
 
   // What a run asks of its model, on the host and on a device.
+  template <class X>
+  using run_of = training_run<std::conditional_t<std::same_as<X, on_device>, device_place, parameter_of<X>>>;
+  template <class Model>
+  static auto place_of(const Model& model) {
+    if constexpr (std::same_as<Model, memory_on_device>)
+      return model.executor();
+    else
+      return unroll::exec::of<parameter_of_model<Model>>{};
+  }
+  // Adapters are cast once a step, where products want it, as long as it lives.
+  template <class Run>
+  static std::shared_ptr<void> cast_of(Run& run) {
+    if constexpr (std::same_as<Run, run_of<on_device>>)
+      return run->executor().keep_cast(run->theta());
+    else
+      return nullptr;
+  }
   template <class X, class Model>
   auto gradients_of(const Model& model, const unroll::policy& p) const {
     if constexpr (std::same_as<X, on_device>)
-      return with_device_policy(
+      return with_device_policy<unroll::place::device>(
           p, model, segments,
           [&](const auto& one) {
             return unroll::training::document_gradients<Model>(one, documents, 1, world);
@@ -193,7 +212,7 @@ struct train_command : command {
   unroll::memory_plan plan_of(const unroll::llama::config& c, const memory_options& o,
                               const unroll::policy& p) const {
     if constexpr (std::same_as<X, on_device>)
-      return device_plan(memory.weights == "bf16", c, o, segments * o.segment, p);
+      return plan_on_device(memory.weights == "bf16", c, o, segments * o.segment, p);
     else
       return plan(unroll::llama::memory_costs<X>(c, o), segments * o.segment, p);
   }

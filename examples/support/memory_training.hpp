@@ -2,6 +2,7 @@
 
 // A training run of the program: its options, its lines, its checkpoints, its figure.
 
+#include <unroll/exec/mirror.hpp>
 #include <unroll/train/run_file.hpp>
 
 #include "model_options.hpp"
@@ -46,23 +47,29 @@ struct training_options : unroll::training::run_options {
   }
 };
 
-/// The run of a command, with its lines on the terminal and its checkpoint.
-template <class T>
+/// The run of a command, with its lines on the terminal and its checkpoint. X: as training::run has it, or
+/// device_place.
+template <class X>
 class training_run {
+  using executor = unroll::exec::of<X>;
+  using T = typename executor::numbers::parameter;
+
  public:
-  training_run(const training_options& o, parameters<T> theta, std::string identity)
-      : options_(o), run_(o, std::move(theta), std::move(identity)) {
+  training_run(const training_options& o, parameters<T> theta, std::string identity, executor e)
+      : options_(o), run_(o, std::move(theta), std::move(identity), std::move(e)) {
     if (o.resume) unroll::training::load_run(o.checkpoint, run_);
   }
-  unroll::training::run<T>* operator->() { return &run_; }
+  unroll::training::run<X>* operator->() { return &run_; }
+  /// Theta for the host to read: as it is there, or brought there.
+  auto theta_on_host() { return unroll::exec::on_host(run_.executor(), params<const T>(run_.theta())); }
 
   void update(double loss, double tokens, double seconds) {
     if (run_.update(loss, tokens, seconds) != unroll::status::ok) not_finite();
   }
   /// Ends the program at a step whose loss or gradient is not finite; a checkpoint holds the state before it.
   [[noreturn]] void not_finite() {
-    const bool saved =
-        !options_.checkpoint.empty() && unroll::linalg::all_finite(run_.theta().data(), run_.theta().size());
+    const auto theta = theta_on_host();
+    const bool saved = !options_.checkpoint.empty() && unroll::linalg::all_finite(theta.data(), theta.size());
     if (saved) save();
     world.wait_for_all();  // no rank ends while the first one writes
     fail("memory_llama", "step",
@@ -100,13 +107,14 @@ class training_run {
     const std::string& identity = run_.identity();
     world.check_same("memory_llama", "the run", fingerprint(identity.data(), identity.size()));
     world.check_same("memory_llama", "the step", std::uint64_t(run_.step()));
+    const auto theta = theta_on_host();
     world.check_same("memory_llama", "theta after step " + std::to_string(run_.step()),
-                     fingerprint(run_.theta().data(), std::size_t(run_.theta().size())));
+                     fingerprint(theta.data(), std::size_t(theta.size())));
   }
 
  private:
   training_options options_;
-  unroll::training::run<T> run_;
+  unroll::training::run<X> run_;
 };
 
 /// The course of a run: training and held-out loss against the step.
