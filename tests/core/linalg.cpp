@@ -10,12 +10,12 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/instruction_sets.hpp"
 
-#if defined(__has_feature)
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define SANITIZED 1
 #endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
 #endif
 
 // Counts every allocation of the process, whoever asks for it.

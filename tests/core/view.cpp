@@ -43,6 +43,12 @@ TEST_CASE("arrays, spans and constant vectors convert") {
   CHECK(from_array[1] == 2);
   CHECK(from_vector.size() == 3);
   CHECK(from_span.data() == x.data());
+  double numbers[] = {6, 7};
+  const view<const double> shown = numbers;
+  const view<double> written = numbers;
+  written[1] = 8;
+  CHECK(shown.size() == 2);
+  CHECK(shown[1] == 8);
 }
 
 TEST_CASE("the type of a view keeps spaces, constness and element types apart") {

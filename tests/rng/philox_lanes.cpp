@@ -1,5 +1,6 @@
 #include "unroll/rng/philox_lanes.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "tests/support/instruction_sets.hpp"
@@ -17,6 +18,9 @@ TEST_CASE("uniforms of many steps, and coins, are those that are drawn one by on
       twin.mirror(true);
       draws.coins(first, .3, view<double>(thrown.data(), n));
       twin.coins(first, .3, view<double>(mirrored.data(), n));
+      std::vector<double> again(std::size_t(n), 77);
+      draws.coins(first, .3, again);
+      CHECK(std::equal(again.begin(), again.end(), thrown.begin()));
       for (index_t i = 0; i < n; ++i) {
         CHECK(u[std::size_t(i)] == draw_uniform(key{3}, first + i));
         CHECK(thrown[std::size_t(i)] == double(draws.coin(first + i, .3)));

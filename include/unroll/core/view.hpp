@@ -1,6 +1,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <type_traits>
 
 #include "unroll/core/config.hpp"
@@ -64,8 +65,8 @@ constexpr auto first_element(C& c) {
 }  // namespace detail
 
 /// A typed window on contiguous memory of T that lives in `Space`. Copies are cheap; nothing is owned.
-/// Converts from std::vector, std::array, std::span, Eigen and xtensor containers without copying elements;
-/// throws unroll::error when such a container is strided.
+/// Converts from arrays and std::vector, std::array, std::span, Eigen and xtensor containers without copying
+/// elements; throws unroll::error when such a container is strided.
 template <class T, class Space = plain_space>
 class view {
  public:
@@ -85,6 +86,8 @@ class view {
       : data_(detail::first_element(container)), size_(static_cast<index_t>(container.size())) {
     if (!detail::is_contiguous(container)) fail("view", "container", "is strided, must be contiguous");
   }
+  template <std::size_t N>
+  constexpr view(T (&array)[N]) : data_(array), size_(index_t(N)) {}
 
   using unroll_space = Space;
 

@@ -2,6 +2,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include "unroll/core/visit.hpp"
 #include "unroll/rng/draw.hpp"
@@ -58,8 +59,8 @@ class philox_chooser {
       for (T& x : out) x = -x;
   }
   bool coin(std::int64_t t, double p) const { return falls(draw_uniform(key_, t), p); }
-  template <class T, class Space>
-  void coins(std::int64_t t, double p, view<T, Space> out) const {
+  template <class T = double>
+  void coins(std::int64_t t, double p, std::type_identity_t<view<T>> out) const {
     draw_uniforms(key_, t, out);
     for (T& u : out) u = falls(u, p) ? 1 : 0;
   }
