@@ -258,11 +258,12 @@ UNROLL_INLINE inline void prefetch(const T* p) {
 #endif
 }
 /// Has v in a register from here on. Tuned for AMD Zen, g++ reads a v that was loaded from memory again in
-/// every operation, and 16 loads take longer than the 12 multiply-adds that share 3 of them.
+/// every operation, and 16 loads take longer than the 12 multiply-adds that share 3 of them. Vectors of 64
+/// bytes are left to the compiler.
 template <class T, int N>
 UNROLL_INLINE inline void keep(vec<T, N>& v) {
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
-  if constexpr (N * sizeof(T) >= 16) asm("" : "+v"(v.v));
+  if constexpr (N * sizeof(T) == 16 || N * sizeof(T) == 32) asm("" : "+v"(v.v));
 #else
   (void)v;
 #endif
