@@ -33,7 +33,7 @@ class thread {
     };
     if (const int problem = pthread_create(&id_, nullptr, run, its.get()); problem != 0)
       throw std::system_error(problem, std::generic_category());
-    its.release();  // the thread has it
+    (void)its.release();  // the thread has it
   }
   void join() { pthread_join(id_, nullptr); }
 
