@@ -49,10 +49,11 @@ namespace exec {
 /// vectors (n numbers of kind P unless it says U)
 ///   axpy(alpha, x, y, n)             y += alpha x;  x: U
 ///   scale(alpha, x, n)               x *= alpha
-///   clamp(most, x, n)                x_i = most with the sign of x_i where |x_i| > most, unless it is
-///   infinite sum_columns(x, y)                y += sum_j x_j;  x: rows x n of any kind; y: rows sum(x, n,
-///   out)                   *out = x_0 + x_1 + ... dot(x, y, n, out), norm(x, n, out) all_finite(x, n, power,
-///   out)     *out = 1 where every x_i ^ power is finite, else 0; power is 1 or 2;
+///   clamp(most, x, n)                x_i = most with the sign of x_i where most < |x_i| < infinity
+///   sum_columns(x, y)                y += sum_j x_j;  x: rows x n of any kind; y: rows
+///   sum(x, n, out)                   *out = x_0 + x_1 + ...
+///   dot(x, y, n, out), norm(x, n, out)
+///   all_finite(x, n, power, out)     *out = 1 where every x_i ^ power is finite, else 0; power is 1 or 2;
 ///                                    x: U
 ///
 /// products
