@@ -39,8 +39,10 @@ adding() {
   "$programs"/adding_lags --json "$out/adding_snap.json" --lengths 10,30,100 --estimators snap | tee "$out/adding_snap.txt"
   "$programs"/adding_lags --json "$out/adding_rflo.json" --lengths 10,30 --estimators rflo | tee "$out/adding_rflo.txt"
   # a step of these costs 100 times that of bptt and more
-  "$programs"/adding_lags --json "$out/adding_dear.json" --lengths 10 --seeds 1 --updates 2000 --estimators bptt,ok_rtrl,random_path,bp_lambda |
+  "$programs"/adding_lags --json "$out/adding_dear.json" --lengths 10,30 --seeds 1 --updates 2000 --estimators bptt,ok_rtrl,random_path,bp_lambda |
     tee "$out/adding_dear.txt"
+  "$programs"/adding_lags --json "$out/adding_300.json" --lengths 300 --seeds 1 \
+    --estimators telescope:50,control_variate:50,artbp_fixed:50,telescope_single:50 | tee "$out/adding_300.txt"
 }
 
 for part in "${@:-balancing horizon course variance adding}"; do
