@@ -26,6 +26,16 @@ struct attention_case {
   float along = 0;  // queries are -along times a direction that all keys share: scores are negative
 };
 
+/// n numbers that nothing has written, at an address even where n is 0, as memory of a device has one.
+inline std::vector<bf16> poisoned(std::size_t n) {
+  bf16 nan;
+  nan.bits = 0x7fff;
+  std::vector<bf16> x;
+  x.reserve(n + 1);
+  x.assign(n, nan);
+  return x;
+}
+
 /// The numbers of a case. Columns behind the last token, and columns of blocks that no range shows, are NaN.
 struct attention_inputs {
   static constexpr int tail = 3;
@@ -192,7 +202,7 @@ struct attention_inputs {
     std::vector<float> x(n), direction(std::size_t(width > 0 ? width : 1));
     draw_normals(fold(k0, what), 0, view<float>(x));
     draw_normals(fold(k0, 100), 0, view<float>(direction));
-    std::vector<bf16> y(n);
+    std::vector<bf16> y = poisoned(n);
     for (std::size_t i = 0; i < n; ++i) y[i] = bf16(x[i] + along * direction[i % direction.size()]);
     return y;
   }
@@ -207,9 +217,7 @@ struct outputs {
 };
 /// Outputs of a case that nothing has written.
 inline outputs poisoned(const attention_inputs& in) {
-  bf16 nan;
-  nan.bits = 0x7fff;
-  return {std::vector<bf16>(std::size_t(in.qw * in.columns), nan),
+  return {poisoned(std::size_t(in.qw * in.columns)),
           std::vector<float>(std::size_t(in.of.heads * in.columns), NAN)};
 }
 

@@ -51,8 +51,9 @@ outcome vjp_of(const attention_inputs& in, const outputs& o, key order) {
   outcome a;
   std::vector<float> delta(o.log_sum.size(), NAN);
   a.dprefix.assign(in.prefix.size(), 0.0f);
-  a.dk.assign(std::size_t(in.kvw * in.tokens), bf16(NAN)), a.dv = a.dk;
-  a.dq.assign(in.q.begin(), in.q.begin() + in.qw * in.columns);  // in its place
+  a.dk = poisoned(std::size_t(in.kvw * in.tokens)), a.dv = poisoned(a.dk.size());
+  a.dq = poisoned(std::size_t(in.qw * in.columns));
+  std::copy_n(in.q.begin(), a.dq.size(), a.dq.begin());  // in its place
   const auto blocks = in.blocks_from(in.prefix.data());
   const auto dblocks = in.blocks_from(a.dprefix.data());
   const auto on =
