@@ -35,14 +35,14 @@ for n in 2 3; do
 done
 
 # on devices, of which each process has one: through memory of the hosts
-there=("${train[@]}" --device simt --report 1 --steps 2)
+there=("${train[@]}" --device simt --steps 2)
 "${there[@]}" --checkpoint there.checkpoint >/dev/null
 for n in 2 3; do
   "$mpirun" -n $n "${there[@]}" --checkpoint there.$n.checkpoint --json there.$n.json >/dev/null
   cmp there.checkpoint there.$n.checkpoint
   expect there.$n.json complete=true ranks=$n
 done
-refused "; on a device\", asked for" "${train[@]}" --report 1 --steps 2 --checkpoint there.checkpoint --resume
+refused "; on a device\", asked for" "${train[@]}" --steps 2 --checkpoint there.checkpoint --resume
 
 # begun NAME: waits until the checkpoint of a run in the background, $run, is there
 begun() {
