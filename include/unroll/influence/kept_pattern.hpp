@@ -36,23 +36,26 @@ struct kept_pattern {
 };
 
 /// S = nz(F) + nz(J) nz(F) + ... + nz(J)^(reach - 1) nz(F), by the masks that the system states. joined:
-/// nz(J), n x n, column-major. Takes a look at n entries and at each group for each parameter, and at most
-/// n^2 entries for each group.
+/// nz(J), n x n, column-major. Takes a look at n entries for each parameter, at each group once for each
+/// group, and at most n^2 entries for each group.
 template <class F>
 kept_pattern find_kept_pattern(const F& f, view<const std::uint8_t> joined, index_t reach) {
   const index_t n = f.size().state / f.size().lanes;
   kept_pattern s;
   std::vector<std::uint8_t> moved(static_cast<std::size_t>(n));
   std::vector<index_t> level, next;  // rows of one level
+  std::size_t at = 0;  // the group found last: in the columns of a matrix they follow each other
   for (index_t p = 0; p < f.size().params; ++p) {
     f.immediate_mask(view<std::uint8_t>(moved), p, p + 1);
     level.clear();
     for (index_t i = 0; i < n; ++i)
       if (moved[std::size_t(i)]) level.push_back(i);
     if (level.empty()) continue;
-    std::size_t at = 0;
-    while (at < s.groups.size() && !s.groups[at].moved_are(level)) ++at;
-    if (at == s.groups.size()) {
+    const std::size_t known = s.groups.size();
+    std::size_t tried = 0;
+    while (tried < known && !s.groups[(at + 1 + tried) % known].moved_are(level)) ++tried;
+    at = tried < known ? (at + 1 + tried) % known : known;
+    if (at == known) {
       std::vector<std::uint8_t> in = moved;
       for (index_t k = 1; !level.empty(); ++k) {
         next.clear();

@@ -7,6 +7,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "unroll/rng/draw.hpp"
@@ -68,7 +69,8 @@ struct system_trial {
   void expect(bool good, const std::string& what) {
     if (good) return;
     std::string fault = what;
-    std::erase_if(fault, [](char c) { return std::string("+-.e0123456789").find(c) != std::string::npos; });
+    std::erase_if(
+        fault, [](char c) { return std::string_view("+-.e0123456789").find(c) != std::string_view::npos; });
     if (said.insert(fault).second) failures.push_back(where + what);
   }
   bool close(const vec& a, const vec& b, double scale = 0) const {
